@@ -1,0 +1,5 @@
+//! grpcmesh
+
+pub mod mesh;
+pub mod schema;
+pub mod snapshot;

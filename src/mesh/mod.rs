@@ -1,0 +1,207 @@
+//! The resolved model: what the objects mean for each caller.
+//!
+//! [`resolve`] makes a [`Mesh`] from a [`Snapshot`] and never fails: a reference that leads nowhere is a value
+//! ([`route::BackendState`]), not an error. What applies to a call depends on who calls, so questions about routes
+//! and policies take a caller; [`views`] groups callers that nothing tells apart.
+//!
+//! CORE. Never serialised: [`crate::report`] holds what is shown.
+
+pub mod coverage;
+pub mod destination_rule;
+pub mod evidence;
+pub mod gateway;
+pub mod gateway_api;
+pub mod host;
+pub mod ids;
+pub mod protocol;
+mod resolve;
+pub mod retry;
+pub mod route;
+pub mod security;
+pub mod service;
+pub mod version;
+pub mod views;
+pub mod virtual_service;
+pub mod workload;
+
+pub use resolve::{Options, resolve};
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::schema::Kind;
+use crate::schema::mesh_config::MeshConfig;
+use crate::schema::sidecar::SelectingSpec;
+use crate::snapshot::{Object, Snapshot};
+use coverage::Coverage;
+use destination_rule::DestinationRules;
+use gateway::{ApiGateway, IstioGateway};
+use gateway_api::RouteObject;
+use host::HostMap;
+use ids::{Host, Namespace, ObjectRef, RouteObjectId, ServiceId, VirtualServiceId, WorkloadId};
+use security::Security;
+use service::Service;
+use version::{IstioVersion, VersionSource};
+use virtual_service::VirtualServices;
+use workload::{NamespaceLabels, Workload};
+
+/// A mesh, resolved.
+#[derive(Debug)]
+pub struct Mesh<'s> {
+    /// What it was made from.
+    pub snapshot: &'s Snapshot,
+    /// Version whose behaviour is assumed.
+    pub version: IstioVersion,
+    /// Where the version came from.
+    pub version_source: VersionSource,
+    /// Domain of Service hosts.
+    pub cluster_domain: String,
+    /// Namespace of mesh-wide objects.
+    pub root: Namespace,
+    /// Mesh configuration; defaults when the source has none.
+    pub config: MeshConfig,
+    /// Whether the source has a mesh configuration.
+    pub has_mesh_config: bool,
+    /// Namespaces with what their labels ask for.
+    pub namespaces: BTreeMap<Namespace, NamespaceLabels>,
+    /// The registry.
+    pub services: Vec<Service>,
+    /// Pods and templates.
+    pub workloads: Vec<Workload>,
+    /// DestinationRules.
+    pub destination_rules: DestinationRules,
+    /// VirtualServices.
+    pub virtual_services: VirtualServices,
+    /// HTTPRoutes and GRPCRoutes.
+    pub route_objects: Vec<RouteObject>,
+    /// Istio Gateways.
+    pub istio_gateways: Vec<IstioGateway>,
+    /// Gateways of Gateway API.
+    pub api_gateways: Vec<ApiGateway>,
+    /// mTLS and authorization.
+    pub security: Security,
+    /// EnvoyFilters and WasmPlugins, which may change what the model says.
+    pub extensions: Vec<Extension>,
+    /// Sidecar objects by namespace: they narrow what callers see.
+    pub sidecars: BTreeMap<Namespace, Vec<ObjectRef>>,
+    /// Objects whose shape could not be read, with the reason.
+    pub undecoded: Vec<(ObjectRef, String)>,
+    /// What the source could not tell.
+    pub coverage: Coverage,
+    /// Namespaces in which meshed pods run, or may run.
+    pub caller_namespaces: BTreeSet<Namespace>,
+    hosts: HostMap<ServiceId>,
+    by_name: HashMap<(Namespace, Arc<str>), ServiceId>,
+    /// Route objects attached to a Service in the mesh.
+    attached: HashMap<ServiceId, Vec<RouteObjectId>>,
+    /// Who sends to a Service, from any rule.
+    users: HashMap<ServiceId, Vec<RouteUse>>,
+}
+
+/// An object that patches Envoy's configuration behind the model's back.
+#[derive(Debug)]
+pub struct Extension {
+    /// The object.
+    pub object: ObjectRef,
+    /// Whom and what it patches.
+    pub spec: SelectingSpec,
+}
+
+/// A rule that sends to a Service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteUse {
+    /// An HTTP rule of a VirtualService, by object and position.
+    VirtualService(VirtualServiceId, usize),
+    /// A rule of a Gateway API route, by object and position.
+    RouteObject(RouteObjectId, usize),
+}
+
+impl Mesh<'_> {
+    /// One host of the registry.
+    pub fn service(&self, id: ServiceId) -> &Service {
+        &self.services[id.index()]
+    }
+
+    /// One workload.
+    pub fn workload(&self, id: WorkloadId) -> &Workload {
+        &self.workloads[id.index()]
+    }
+
+    /// One Gateway API route.
+    pub fn route_object(&self, id: RouteObjectId) -> &RouteObject {
+        &self.route_objects[id.index()]
+    }
+
+    /// Ids of all Services.
+    pub fn service_ids(&self) -> impl Iterator<Item = ServiceId> + use<> {
+        (0..self.services.len()).map(ServiceId::new)
+    }
+
+    /// The registry's entry for exactly this host; the oldest when there are several.
+    pub fn find_host(&self, host: &str) -> Option<ServiceId> {
+        self.hosts.exact(host).first().copied()
+    }
+
+    /// Whether any entry, a wildcard ServiceEntry's too, covers the host, or a wildcard pattern covers any host.
+    pub fn knows_host(&self, host: &str) -> bool {
+        if let Some(suffix) = host.strip_prefix('*') {
+            return self.services.iter().any(|service| service.host.as_str().ends_with(suffix));
+        }
+        self.hosts.covering(host).next().is_some()
+    }
+
+    /// The Kubernetes Service of this name.
+    pub fn find_service(&self, namespace: &str, name: &str) -> Option<ServiceId> {
+        self.by_name.get(&(namespace.into(), name.into())).copied()
+    }
+
+    /// The workloads behind a Service.
+    pub fn workloads_of<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = &'a Workload> + 'a {
+        service.workloads.iter().map(|id| self.workload(*id))
+    }
+
+    /// Gateway API routes attached to a Service in the mesh.
+    pub fn attached_routes(&self, service: ServiceId) -> &[RouteObjectId] {
+        self.attached.get(&service).map_or(&[], Vec::as_slice)
+    }
+
+    /// The rules that send to a Service.
+    pub fn users_of(&self, service: ServiceId) -> &[RouteUse] {
+        self.users.get(&service).map_or(&[], Vec::as_slice)
+    }
+
+    /// The object as it was read.
+    pub fn object(&self, reference: &ObjectRef) -> Option<&Object> {
+        self.snapshot.objects.get(&reference.key())
+    }
+
+    /// A host as the object's author would see it: `name.namespace` for Services of the cluster.
+    pub fn short_host<'a>(&self, host: &'a Host) -> &'a str {
+        host.as_str()
+            .strip_suffix(self.cluster_domain.as_str())
+            .and_then(|host| host.strip_suffix(".svc."))
+            .unwrap_or(host.as_str())
+    }
+
+    /// The namespace of a Service's host, `None` for hosts outside the cluster domain.
+    pub fn namespace_of_host(&self, host: &Host) -> Option<Namespace> {
+        let inner = host.as_str().strip_suffix(self.cluster_domain.as_str())?.strip_suffix(".svc.")?;
+        inner.split_once('.').map(|(_, namespace)| namespace.into())
+    }
+
+    /// Names of Services near to `name`, in any namespace, nearest first.
+    pub fn similar_services(&self, namespace: &str, name: &str) -> Vec<String> {
+        let candidates = self.services.iter().filter(|service| service.object.kind == Kind::Service).map(|service| {
+            let near = usize::from(service.namespace().as_str() != namespace);
+            let distance = strsim::damerau_levenshtein(&service.object.name, name) + near;
+            let limit = (name.chars().count() / 3).max(2) + near;
+            (distance, limit, service)
+        });
+        let mut near: Vec<_> = candidates.filter(|(distance, limit, _)| distance <= limit).collect();
+        near.sort_by(|a, b| (a.0, &a.2.object).cmp(&(b.0, &b.2.object)));
+        near.into_iter()
+            .take(3)
+            .map(|(_, _, service)| format!("{}.{}", service.object.name, service.object.namespace))
+            .collect()
+    }
+}

@@ -1,0 +1,148 @@
+//! Retries and timeouts in force, and who decided them.
+//!
+//! Sources: `pilot/pkg/networking/core/route/retry/retry.go` and `route.go` of istio/istio 1.31.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::ids::ObjectRef;
+use crate::schema::duration;
+use crate::schema::virtual_service::Retries;
+
+/// Conditions of Istio's default policy.
+pub const DEFAULT_RETRY_ON: [&str; 5] =
+    ["connect-failure", "refused-stream", "unavailable", "cancelled", "retriable-status-codes"];
+
+/// Retries after the first try in Istio's default policy.
+pub const DEFAULT_ATTEMPTS: u32 = 2;
+
+/// Who decided the retry policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RetryOwner {
+    /// The route rule.
+    Rule(ObjectRef),
+    /// `meshConfig.defaultHttpRetryPolicy`.
+    MeshDefault,
+    /// Istio itself.
+    IstioDefault,
+}
+
+impl fmt::Display for RetryOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rule(object) => write!(f, "{object}"),
+            Self::MeshDefault => f.write_str("mesh default"),
+            Self::IstioDefault => f.write_str("istio default"),
+        }
+    }
+}
+
+/// The retry policy that Envoy runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Retries after the first try; 0 means none at all.
+    pub attempts: u32,
+    /// Conditions, in their order.
+    pub retry_on: Vec<String>,
+    /// HTTP status codes that are retried.
+    pub status_codes: Vec<u16>,
+    /// Limit of one try; `None` means none besides the route's.
+    pub per_try_timeout: Option<Duration>,
+    /// Who decided it.
+    pub owner: RetryOwner,
+}
+
+/// The policy for a route with `written` retries in a mesh with default `mesh_default`.
+pub fn effective(written: Option<(&Retries, &ObjectRef)>, mesh_default: Option<&Retries>) -> RetryPolicy {
+    match (written, mesh_default) {
+        (Some((retries, object)), _) => from_written(retries, RetryOwner::Rule(object.clone())),
+        (None, Some(retries)) => from_written(retries, RetryOwner::MeshDefault),
+        (None, None) => RetryPolicy {
+            attempts: DEFAULT_ATTEMPTS,
+            retry_on: DEFAULT_RETRY_ON.iter().map(|&word| word.to_owned()).collect(),
+            status_codes: Vec::new(),
+            per_try_timeout: None,
+            owner: RetryOwner::IstioDefault,
+        },
+    }
+}
+
+/// A written block replaces the default as a whole; only unset conditions fall back to the default list.
+fn from_written(retries: &Retries, owner: RetryOwner) -> RetryPolicy {
+    let attempts = u32::try_from(retries.attempts.unwrap_or(0)).unwrap_or(0);
+    if attempts == 0 {
+        return RetryPolicy {
+            attempts: 0,
+            retry_on: Vec::new(),
+            status_codes: Vec::new(),
+            per_try_timeout: None,
+            owner,
+        };
+    }
+    let (retry_on, status_codes) = match retries.retry_on.as_deref() {
+        None | Some("") => (DEFAULT_RETRY_ON.iter().map(|&word| word.to_owned()).collect(), Vec::new()),
+        Some(text) => split_conditions(text),
+    };
+    let per_try_timeout =
+        retries.per_try_timeout.as_deref().and_then(|text| duration::parse(text).ok()).filter(|limit| !limit.is_zero());
+    RetryPolicy { attempts, retry_on, status_codes, per_try_timeout, owner }
+}
+
+/// Splits `retryOn`: known HTTP status numbers go to the list of codes, and the word that reads it is added.
+/// Source: `parseRetryOn` in `retry.go`; the numbers are those Go's `http.StatusText` knows.
+fn split_conditions(text: &str) -> (Vec<String>, Vec<u16>) {
+    let mut words = Vec::new();
+    let mut codes = Vec::new();
+    for part in text.split(',') {
+        let part = part.trim();
+        if part.is_empty() {
+            continue;
+        }
+        match part.parse::<u16>() {
+            Ok(code) if is_http_status(code) => codes.push(code),
+            _ => words.push(part.to_owned()),
+        }
+    }
+    if !codes.is_empty() && !words.iter().any(|word| word == "retriable-status-codes") {
+        words.push("retriable-status-codes".to_owned());
+    }
+    (words, codes)
+}
+
+/// Whether Go's `http.StatusText` knows the number.
+pub fn is_http_status(code: u16) -> bool {
+    matches!(
+        code,
+        100..=103 | 200..=208 | 226 | 300..=305 | 307 | 308 | 400..=418 | 421..=426 | 428 | 429 | 431 | 451 | 500..=508 | 510 | 511
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::Kind;
+
+    fn rule() -> ObjectRef {
+        ObjectRef { kind: Kind::VirtualService, namespace: "shop".into(), name: "checkout".into() }
+    }
+
+    #[test]
+    fn without_retries_the_mesh_default_or_istios_own_applies() {
+        let policy = effective(None, None);
+        assert_eq!((policy.attempts, policy.retry_on.len()), (2, 5));
+        let off = Retries { attempts: Some(0), ..Retries::default() };
+        assert_eq!(effective(None, Some(&off)).attempts, 0);
+    }
+
+    #[test]
+    fn a_written_block_replaces_the_default() {
+        let object = rule();
+        let policy = |retries: Retries| effective(Some((&retries, &object)), None);
+        assert_eq!(policy(Retries::default()).attempts, 0);
+        let three = policy(Retries { attempts: Some(3), ..Retries::default() });
+        assert_eq!((three.attempts, three.retry_on.len()), (3, 5));
+        let codes = policy(Retries { attempts: Some(1), retry_on: Some("503, unavailable".into()), ..Retries::default() });
+        assert_eq!(codes.retry_on, ["unavailable", "retriable-status-codes"]);
+        assert_eq!(codes.status_codes, [503]);
+    }
+}

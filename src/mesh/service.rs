@@ -1,0 +1,177 @@
+//! The registry: Kubernetes Services and the hosts of ServiceEntries.
+
+use std::sync::Arc;
+
+use super::evidence::Evidence;
+use super::ids::{Host, Labels, Namespace, ObjectRef, WorkloadId};
+use super::protocol::{DecidedBy, Protocol};
+
+/// A host of the registry with its ports.
+#[derive(Debug)]
+pub struct Service {
+    /// The Service, or the ServiceEntry that brings the host.
+    pub object: ObjectRef,
+    /// Full name.
+    pub host: Host,
+    /// RFC 3339 time of creation; the older of two objects often wins.
+    pub created: Option<Arc<str>>,
+    /// How callers find endpoints.
+    pub resolution: Resolution,
+    /// Ports in their order.
+    pub ports: Vec<ServicePort>,
+    /// Labels of the pods behind it; empty means that somebody else writes the endpoints.
+    pub selector: Labels,
+    /// The pods behind it.
+    pub workloads: Vec<WorkloadId>,
+    /// How many endpoints take calls.
+    pub endpoints: PodCount,
+    /// Who sees it.
+    pub export_to: Visibility,
+    /// Whether unready pods count as endpoints.
+    pub publishes_not_ready: bool,
+    /// Whether a waypoint takes its traffic, by its own label or its namespace's.
+    pub waypoint: bool,
+    /// Codes that `grpcmesh.io/ignore` names.
+    pub ignore: Option<Arc<str>>,
+}
+
+/// How a host is resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolution {
+    /// A virtual address.
+    ClusterIp,
+    /// No virtual address: clients dial pods.
+    Headless,
+    /// An alias.
+    ExternalName(Host),
+    /// A ServiceEntry, with its resolution word.
+    Entry(Arc<str>),
+}
+
+/// One port of a host.
+#[derive(Debug)]
+pub struct ServicePort {
+    /// Number that callers use.
+    pub number: u16,
+    /// Name.
+    pub name: Option<Arc<str>>,
+    /// `appProtocol` as written; present but empty is not the same as absent.
+    pub app_protocol: Option<Arc<str>>,
+    /// L4 protocol.
+    pub l4: Arc<str>,
+    /// What Istio takes it for.
+    pub protocol: Protocol,
+    /// Who decided that.
+    pub decided_by: DecidedBy,
+    /// Port in the pods.
+    pub target: TargetPort,
+    /// Signs that the port is used for gRPC.
+    pub evidence: Vec<Evidence>,
+}
+
+impl ServicePort {
+    /// `50051 grpc-api`, or the number alone.
+    pub fn title(&self) -> String {
+        match &self.name {
+            Some(name) if !name.is_empty() => format!("{} {name}", self.number),
+            _ => self.number.to_string(),
+        }
+    }
+}
+
+/// Port in the pods.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TargetPort {
+    /// A number.
+    Number(u16),
+    /// The name of a container port.
+    Name(Arc<str>),
+}
+
+/// Counts of pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PodCount {
+    /// Ready.
+    pub ready: u32,
+    /// Of unknown readiness: templates.
+    pub unknown: u32,
+    /// All.
+    pub total: u32,
+}
+
+impl PodCount {
+    /// Whether calls can be served as far as the source says.
+    pub fn may_serve(self) -> bool {
+        self.ready > 0 || self.unknown > 0
+    }
+
+    /// `2/3`, or `3` where readiness is unknown.
+    pub fn show(self) -> String {
+        if self.unknown > 0 && self.ready == 0 { format!("{}", self.total) } else { format!("{}/{}", self.ready, self.total) }
+    }
+}
+
+/// Who sees an object: the meaning of `exportTo`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Visibility {
+    /// `*`: every namespace.
+    Public,
+    /// `.`: its own namespace.
+    Private,
+    /// These namespaces.
+    Namespaces(Vec<Namespace>),
+    /// `~`: nobody.
+    Nobody,
+}
+
+impl Visibility {
+    /// Reads an `exportTo` list; an empty one takes the mesh's default, and without one is public.
+    pub fn new(export_to: &[String], default: &[String], own: &Namespace) -> Self {
+        let list = if export_to.is_empty() { default } else { export_to };
+        if list.is_empty() || list.iter().any(|value| value == "*") {
+            return Self::Public;
+        }
+        if list.iter().any(|value| value == "~") {
+            return Self::Nobody;
+        }
+        let mut namespaces: Vec<Namespace> = list
+            .iter()
+            .map(|value| if value == "." { own.clone() } else { value.as_str().into() })
+            .collect();
+        namespaces.sort();
+        namespaces.dedup();
+        if namespaces.as_slice() == std::slice::from_ref(own) { Self::Private } else { Self::Namespaces(namespaces) }
+    }
+
+    /// Whether somebody in `namespace` sees an object of `own`.
+    pub fn reaches(&self, namespace: &Namespace, own: &Namespace) -> bool {
+        match self {
+            Self::Public => true,
+            Self::Private => namespace == own,
+            Self::Namespaces(namespaces) => namespaces.contains(namespace),
+            Self::Nobody => false,
+        }
+    }
+}
+
+impl Service {
+    /// Namespace of the object.
+    pub fn namespace(&self) -> &Namespace {
+        &self.object.namespace
+    }
+
+    /// Whether it is a Kubernetes Service.
+    pub fn is_kubernetes(&self) -> bool {
+        !matches!(self.resolution, Resolution::Entry(_))
+    }
+
+    /// The port with this number.
+    pub fn port(&self, number: u16) -> Option<&ServicePort> {
+        self.ports.iter().find(|port| port.number == number)
+    }
+
+    /// Whether any port shows signs of gRPC.
+    pub fn has_grpc(&self) -> bool {
+        self.ports.iter().any(|port| !port.evidence.is_empty())
+    }
+}

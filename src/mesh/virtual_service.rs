@@ -1,0 +1,201 @@
+//! VirtualServices: which one owns a host for a caller.
+//!
+//! Sources: `pilot/pkg/model/push_context.go`, `virtualservice.go` and `pilot/pkg/networking/core/httproute.go` of
+//! istio/istio 1.31. On sidecars nothing is merged: the most specific host wins, then a private object before one
+//! exported to the caller's namespace before a public one, then the oldest.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::host::HostMap;
+use super::ids::{Host, Namespace, ObjectRef, VirtualServiceId};
+use super::service::Visibility;
+use crate::schema::virtual_service::{HttpRule, VirtualServiceSpec};
+
+/// A VirtualService with its hosts and gateways completed.
+#[derive(Debug)]
+pub struct VirtualService {
+    /// The object.
+    pub object: ObjectRef,
+    /// RFC 3339 time of creation.
+    pub created: Option<Arc<str>>,
+    /// Hosts, completed and lower case; empty in a delegate.
+    pub hosts: Vec<Host>,
+    /// Where it acts.
+    pub gateways: Vec<GatewayName>,
+    /// Who sees it.
+    pub export_to: Visibility,
+    /// As written.
+    pub spec: VirtualServiceSpec,
+    /// Codes that `grpcmesh.io/ignore` names.
+    pub ignore: Option<Arc<str>>,
+}
+
+/// One entry of `spec.gateways`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GatewayName {
+    /// `mesh`: all sidecars.
+    Mesh,
+    /// A Gateway.
+    Named {
+        /// Namespace.
+        namespace: Namespace,
+        /// Name.
+        name: Arc<str>,
+    },
+}
+
+impl GatewayName {
+    /// Reads an entry in a VirtualService of namespace `own`: `gw`, `ns/gw`, `./gw`, or the old `gw.ns.svc…`.
+    pub fn parse(text: &str, own: &Namespace) -> Self {
+        if text == "mesh" {
+            return Self::Mesh;
+        }
+        let (namespace, name) = match text.split_once('/') {
+            Some((".", name)) => (own.clone(), name),
+            Some((namespace, name)) => (namespace.into(), name),
+            None => match text.split_once('.') {
+                Some((name, rest)) => (rest.split('.').next().unwrap_or(rest).into(), name),
+                None => (own.clone(), text),
+            },
+        };
+        Self::Named { namespace, name: name.into() }
+    }
+}
+
+impl fmt::Display for GatewayName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mesh => f.write_str("mesh"),
+            Self::Named { namespace, name } => write!(f, "{namespace}/{name}"),
+        }
+    }
+}
+
+impl VirtualService {
+    /// Whether sidecars get it.
+    pub fn acts_in_mesh(&self) -> bool {
+        !self.hosts.is_empty() && (self.gateways.is_empty() || self.gateways.contains(&GatewayName::Mesh))
+    }
+
+    /// The gateways it is bound to, `mesh` left out.
+    pub fn named_gateways(&self) -> impl Iterator<Item = (&Namespace, &str)> {
+        self.gateways.iter().filter_map(|gateway| match gateway {
+            GatewayName::Mesh => None,
+            GatewayName::Named { namespace, name } => Some((namespace, &**name)),
+        })
+    }
+
+    /// How it reaches callers in `caller`: lower comes first.
+    fn rank(&self, caller: &Namespace) -> Option<u8> {
+        let own = &self.object.namespace;
+        if !self.export_to.reaches(caller, own) {
+            return None;
+        }
+        Some(match self.export_to {
+            Visibility::Private => 0,
+            Visibility::Namespaces(_) => 1,
+            Visibility::Public => 2,
+            Visibility::Nobody => return None,
+        })
+    }
+
+    /// Whether a caller of this namespace gets any HTTP rule of it; if not, the object steps aside.
+    fn gives_rules_to(&self, caller: &Namespace) -> bool {
+        self.spec.http.iter().any(|rule| rule_reaches(rule, caller))
+    }
+}
+
+/// Whether some match of the rule lets callers of this namespace in, through their sidecar.
+pub fn rule_reaches(rule: &HttpRule, caller: &Namespace) -> bool {
+    rule.matches.is_empty()
+        || rule.matches.iter().any(|one| {
+            if one.gateways.is_empty() {
+                one.source_namespace.as_deref().is_none_or(|namespace| namespace.is_empty() || namespace == caller.as_str())
+            } else {
+                one.gateways.iter().any(|gateway| gateway == "mesh")
+            }
+        })
+}
+
+/// VirtualServices by host.
+#[derive(Debug, Default)]
+pub struct VirtualServices {
+    all: Vec<VirtualService>,
+    /// Those that sidecars get.
+    in_mesh: HostMap<VirtualServiceId>,
+}
+
+impl VirtualServices {
+    /// Sorts objects by age and indexes them.
+    pub fn new(mut all: Vec<VirtualService>) -> Self {
+        // Ties go by name, then by namespace.
+        all.sort_by(|a, b| {
+            (&a.created, &a.object.name, &a.object.namespace).cmp(&(&b.created, &b.object.name, &b.object.namespace))
+        });
+        let mut in_mesh = HostMap::default();
+        for (position, object) in all.iter().enumerate() {
+            if object.acts_in_mesh() {
+                for host in &object.hosts {
+                    in_mesh.insert(host, VirtualServiceId::new(position));
+                }
+            }
+        }
+        Self { all, in_mesh }
+    }
+
+    /// One object.
+    pub fn get(&self, id: VirtualServiceId) -> &VirtualService {
+        &self.all[id.index()]
+    }
+
+    /// All objects, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = (VirtualServiceId, &VirtualService)> {
+        self.all.iter().enumerate().map(|(position, object)| (VirtualServiceId::new(position), object))
+    }
+
+    /// The object that owns `host` for sidecars in `caller`.
+    pub fn owner(&self, caller: &Namespace, host: &Host) -> Option<VirtualServiceId> {
+        self.in_mesh.covering(host.as_str()).find_map(|ids| {
+            ids.iter()
+                .copied()
+                .filter_map(|id| {
+                    let object = self.get(id);
+                    let rank = object.rank(caller)?;
+                    object.gives_rules_to(caller).then_some((rank, id))
+                })
+                .min()
+                .map(|(_, id)| id)
+        })
+    }
+
+    /// All objects that claim `host` in the mesh with exactly this host name.
+    pub fn claiming(&self, host: &Host) -> &[VirtualServiceId] {
+        self.in_mesh.exact(host.as_str())
+    }
+
+    /// All objects that may own `host` for some caller, wildcards included.
+    pub fn covering<'a>(&'a self, host: &'a Host) -> impl Iterator<Item = &'a VirtualService> + 'a {
+        self.in_mesh.covering(host.as_str()).flatten().map(|id| self.get(*id))
+    }
+
+    /// Exactly named mesh hosts with the objects that claim them.
+    pub fn claimed_hosts(&self) -> impl Iterator<Item = (&Host, &[VirtualServiceId])> {
+        self.in_mesh.iter_exact()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gateway_names_are_completed() {
+        let own = Namespace::from("shop");
+        for (text, expected) in
+            [("mesh", "mesh"), ("gw", "shop/gw"), ("edge/gw", "edge/gw"), ("./gw", "shop/gw"), ("gw.edge.svc.cluster.local", "edge/gw")]
+        {
+            assert_eq!(GatewayName::parse(text, &own).to_string(), expected);
+        }
+    }
+}

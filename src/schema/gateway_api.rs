@@ -1,0 +1,239 @@
+//! Gateway API's Gateway, HTTPRoute, GRPCRoute and ReferenceGrant.
+//! Source: `apis/v1` of kubernetes-sigs/gateway-api v1.6.0.
+
+use serde::Deserialize;
+
+use super::core::Condition;
+use super::list::List;
+use super::meta::Meta;
+
+/// A route object with its status.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Route {
+    /// Metadata.
+    pub metadata: Meta,
+    /// Spec.
+    pub spec: RouteSpec,
+    /// Status.
+    pub status: RouteStatus,
+}
+
+/// `spec` of an HTTPRoute or GRPCRoute; the two differ only inside matches.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RouteSpec {
+    /// Gateways or Services it attaches to.
+    pub parent_refs: List<ParentRef>,
+    /// Hosts.
+    pub hostnames: List<String>,
+    /// Rules.
+    pub rules: List<RouteRule>,
+}
+
+/// What a route attaches to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ParentRef {
+    /// Group; absent means Gateway API's.
+    pub group: Option<String>,
+    /// Kind; absent means `Gateway`.
+    pub kind: Option<String>,
+    /// Namespace; absent means the route's.
+    pub namespace: Option<String>,
+    /// Name.
+    pub name: String,
+    /// Listener.
+    pub section_name: Option<String>,
+    /// Port.
+    pub port: Option<i64>,
+}
+
+/// One rule.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RouteRule {
+    /// Name.
+    pub name: Option<String>,
+    /// Alternatives; empty matches everything.
+    pub matches: List<RouteMatch>,
+    /// Filters.
+    pub filters: List<Filter>,
+    /// Weighted backends.
+    pub backend_refs: List<BackendRef>,
+    /// Only HTTPRoute.
+    pub timeouts: Option<Timeouts>,
+    /// Only HTTPRoute.
+    pub retry: Option<serde_json::Value>,
+}
+
+/// Conditions that must all hold.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RouteMatch {
+    /// HTTPRoute: path.
+    pub path: Option<ValueMatch>,
+    /// HTTPRoute: a word. GRPCRoute: service and method.
+    pub method: Option<MethodMatch>,
+    /// Headers.
+    pub headers: List<ValueMatch>,
+    /// Query parameters (HTTPRoute).
+    pub query_params: List<ValueMatch>,
+}
+
+/// `{type, name, value}`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ValueMatch {
+    /// `Exact`, `PathPrefix`, `RegularExpression`.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// Name of the header or parameter.
+    pub name: Option<String>,
+    /// Value.
+    pub value: Option<String>,
+}
+
+/// The method condition of either kind of route.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum MethodMatch {
+    /// HTTPRoute: an HTTP method.
+    Http(String),
+    /// GRPCRoute.
+    Grpc(GrpcMethodMatch),
+}
+
+/// gRPC service and method.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct GrpcMethodMatch {
+    /// `Exact` (default) or `RegularExpression`.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// Full service name.
+    pub service: Option<String>,
+    /// Method.
+    pub method: Option<String>,
+}
+
+/// A filter, by its type and the mirror it may hold.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Filter {
+    /// `RequestHeaderModifier`, `RequestMirror`, `RequestRedirect`, `URLRewrite`, …
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Only of `RequestMirror`.
+    pub request_mirror: Option<RequestMirror>,
+}
+
+/// A copy of traffic.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RequestMirror {
+    /// Where to.
+    pub backend_ref: BackendRef,
+    /// Share in percent; absent means all.
+    pub percent: Option<i64>,
+}
+
+/// A weighted backend.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct BackendRef {
+    /// Group; absent means the core group.
+    pub group: Option<String>,
+    /// Kind; absent means `Service`.
+    pub kind: Option<String>,
+    /// Name.
+    pub name: String,
+    /// Namespace; absent means the route's.
+    pub namespace: Option<String>,
+    /// Port; needed for a Service.
+    pub port: Option<i64>,
+    /// Relative weight; absent means 1.
+    pub weight: Option<i64>,
+}
+
+/// Timeouts of an HTTPRoute rule.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Timeouts {
+    /// Whole call.
+    pub request: Option<String>,
+    /// One try.
+    pub backend_request: Option<String>,
+}
+
+/// `status` of a route.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct RouteStatus {
+    /// One entry a parent.
+    pub parents: List<ParentStatus>,
+}
+
+/// What a parent's controller says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ParentStatus {
+    /// The parent.
+    pub parent_ref: ParentRef,
+    /// `Accepted`, `ResolvedRefs`, …
+    pub conditions: List<Condition>,
+}
+
+/// `spec` of a Gateway.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GatewaySpec {
+    /// `istio`, `istio-waypoint`, `istio-remote` or somebody else's.
+    pub gateway_class_name: String,
+    /// Listeners.
+    pub listeners: List<Listener>,
+}
+
+/// One listener.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Listener {
+    /// Name.
+    pub name: String,
+    /// Host; absent means all.
+    pub hostname: Option<String>,
+    /// Port.
+    pub port: i64,
+    /// `HTTP`, `HTTPS`, `TLS`, `TCP`, `HBONE`.
+    pub protocol: String,
+    /// TLS.
+    pub tls: Option<ListenerTls>,
+    /// Who may attach.
+    pub allowed_routes: Option<AllowedRoutes>,
+}
+
+/// TLS of a listener.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ListenerTls {
+    /// `Terminate` (default) or `Passthrough`.
+    pub mode: Option<String>,
+}
+
+/// Who may attach to a listener.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct AllowedRoutes {
+    /// From which namespaces.
+    pub namespaces: Option<RouteNamespaces>,
+}
+
+/// From which namespaces routes may attach.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct RouteNamespaces {
+    /// `Same` (default), `All`, `Selector`.
+    pub from: Option<String>,
+    /// For `Selector`.
+    pub selector: Option<super::destination_rule::Selector>,
+}

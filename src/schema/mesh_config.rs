@@ -1,0 +1,38 @@
+//! Istio's MeshConfig, as it stands in the ConfigMap `istio` or `istio-<revision>`.
+//! Source: `mesh/v1alpha1/config.proto` of istio/api 1.31.
+
+use serde::Deserialize;
+
+use super::list::List;
+use super::sidecar::OutboundPolicy;
+use super::virtual_service::Retries;
+
+/// The settings that decide something here.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MeshConfig {
+    /// Namespace of mesh-wide objects; absent means istiod's own.
+    pub root_namespace: Option<String>,
+    /// SPIFFE trust domain; absent means `cluster.local`.
+    pub trust_domain: Option<String>,
+    /// Choose TLS by what the server has; absent means on.
+    pub enable_auto_mtls: Option<bool>,
+    /// `DO_NOT_UPGRADE` (default) or `UPGRADE`, for ports of the HTTP family.
+    pub h2_upgrade_policy: Option<String>,
+    /// Retries of routes that have none.
+    pub default_http_retry_policy: Option<Retries>,
+    /// Limit for connecting; absent means 10 s.
+    pub connect_timeout: Option<String>,
+    /// Wait for the first bytes on detected ports; absent or 0 means for ever.
+    pub protocol_detection_timeout: Option<String>,
+    /// Visibility of VirtualServices without `exportTo`.
+    pub default_virtual_service_export_to: List<String>,
+    /// Visibility of DestinationRules without `exportTo`.
+    pub default_destination_rule_export_to: List<String>,
+    /// Visibility of Services and ServiceEntries without `exportTo`.
+    pub default_service_export_to: List<String>,
+    /// Unknown hosts.
+    pub outbound_traffic_policy: Option<OutboundPolicy>,
+    /// Where proxies write the access log; empty means nowhere.
+    pub access_log_file: Option<String>,
+}

@@ -1,0 +1,59 @@
+//! Istio's Sidecar and the selectors of other per-workload kinds.
+//! Source: `networking/v1alpha3/sidecar.proto` of istio/api 1.31.
+
+use serde::Deserialize;
+
+use super::list::List;
+use super::service_entry::LabelSelector;
+
+/// `spec` of a Sidecar.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SidecarSpec {
+    /// Which pods; absent means all of the namespace.
+    pub workload_selector: Option<LabelSelector>,
+    /// What these pods may see.
+    pub egress: List<Egress>,
+    /// Replaces the inbound listeners when not empty.
+    pub ingress: List<serde_json::Value>,
+    /// Unknown hosts.
+    pub outbound_traffic_policy: Option<OutboundPolicy>,
+}
+
+/// What is visible on one listener.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Egress {
+    /// `namespace/host` patterns.
+    pub hosts: List<String>,
+    /// Narrows to one port.
+    pub port: Option<super::gateway::ServerPort>,
+}
+
+/// `ALLOW_ANY` or `REGISTRY_ONLY`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct OutboundPolicy {
+    /// The mode.
+    pub mode: Option<String>,
+}
+
+/// `spec` of an EnvoyFilter, WasmPlugin or Telemetry as far as it says whom it acts on.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SelectingSpec {
+    /// EnvoyFilter's selector.
+    pub workload_selector: Option<LabelSelector>,
+    /// Selector of the others.
+    pub selector: Option<super::destination_rule::Selector>,
+    /// Patches of an EnvoyFilter.
+    pub config_patches: List<ConfigPatch>,
+}
+
+/// One patch of an EnvoyFilter.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ConfigPatch {
+    /// What is patched: `HTTP_ROUTE`, `CLUSTER`, `HTTP_FILTER`, …
+    pub apply_to: Option<String>,
+}

@@ -1,0 +1,357 @@
+//! Manifests to objects: YAML or JSON text with one or many documents, and `List` kinds.
+//!
+//! Documents are converted on all cores, since YAML is what reading manifests costs.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::yaml::{self, LineColumn};
+use super::{Gap, GapKind, Object, Place, Snapshot, SourceText};
+use crate::schema::kind::{Kind, Recognised};
+
+/// A document that is not a manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestError {
+    /// Path of the text.
+    pub path: String,
+    /// Where.
+    pub at: LineColumn,
+    /// What is wrong, and what was expected.
+    pub what: String,
+}
+
+impl fmt::Display for ManifestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}: {}", self.path, self.at.line, self.at.column, self.what)
+    }
+}
+
+impl std::error::Error for ManifestError {}
+
+/// What to do with a document that is not a manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnMalformed {
+    /// Stop with the error.
+    Stop,
+    /// Make it a gap.
+    KeepGoing,
+}
+
+/// What was found besides the kinds that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Objects taken.
+    pub taken: usize,
+    /// Objects of kinds that nothing here reads.
+    pub other: usize,
+}
+
+/// Reads `text` into `snapshot`. Objects without a namespace get `namespace`.
+///
+/// # Errors
+/// The first document that is not a manifest, unless it may become a gap.
+pub fn read(
+    snapshot: &mut Snapshot,
+    text: Arc<SourceText>,
+    namespace: &str,
+    on_malformed: OnMalformed,
+) -> Result<Counts, ManifestError> {
+    let documents = split(&text.text);
+    let mut counts = Counts::default();
+    for outcome in convert_all(&text, &documents, namespace) {
+        match outcome {
+            Ok(read) => {
+                counts.taken += read.objects.len() + read.misplaced.len();
+                counts.other += read.other;
+                for object in read.objects {
+                    snapshot.insert(object);
+                }
+                snapshot.misplaced.extend(read.misplaced);
+            }
+            Err(error) if on_malformed == OnMalformed::KeepGoing => snapshot.gaps.push(Gap {
+                what: format!("{}:{}:{}", error.path, error.at.line, error.at.column),
+                why: error.what,
+                reason: GapKind::Malformed,
+                kind: None,
+                namespace: None,
+            }),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(counts)
+}
+
+/// One document of a text.
+#[derive(Debug, Clone)]
+struct Document {
+    bytes: Range<usize>,
+    line: usize,
+}
+
+/// Splits at lines that begin with `---`; such a line is a document marker wherever it stands.
+/// Source: YAML 1.2.2, rule c-forbidden.
+fn split(text: &str) -> Vec<Document> {
+    let mut documents = Vec::new();
+    let (mut start, mut start_line) = (0, 1);
+    let (mut offset, mut line) = (0, 1);
+    for piece in text.split_inclusive('\n') {
+        let trimmed = piece.trim_end();
+        let is_marker = trimmed == "---" || trimmed.starts_with("--- ");
+        if is_marker && offset > start {
+            documents.push(Document { bytes: start..offset, line: start_line });
+            (start, start_line) = (offset, line);
+        }
+        offset += piece.len();
+        line += 1;
+    }
+    documents.push(Document { bytes: start..text.len(), line: start_line });
+    documents
+}
+
+#[derive(Default)]
+struct ReadDocument {
+    objects: Vec<Object>,
+    misplaced: Vec<Object>,
+    other: usize,
+}
+
+/// Converts documents in their order, on as many threads as there are cores.
+fn convert_all(
+    text: &Arc<SourceText>,
+    documents: &[Document],
+    namespace: &str,
+) -> Vec<Result<ReadDocument, ManifestError>> {
+    const WORTH_A_THREAD: usize = 64 << 10;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = cores.min(text.text.len() / WORTH_A_THREAD).max(1);
+    let convert = |documents: &[Document]| {
+        documents.iter().map(|document| convert(text, document, namespace)).collect::<Vec<_>>()
+    };
+    if threads == 1 {
+        return convert(documents);
+    }
+    let chunk = documents.len().div_ceil(threads).max(1);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> =
+            documents.chunks(chunk).map(|documents| scope.spawn(move || convert(documents))).collect();
+        workers
+            .into_iter()
+            .flat_map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Header<'a> {
+    #[serde(borrow, default)]
+    api_version: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    metadata: Option<HeaderMeta<'a>>,
+    #[serde(borrow, default)]
+    items: Option<Vec<&'a RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct HeaderMeta<'a> {
+    #[serde(borrow, default)]
+    name: Option<Cow<'a, str>>,
+    #[serde(borrow, default, rename = "generateName")]
+    generate_name: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    namespace: Option<Cow<'a, str>>,
+}
+
+fn convert(text: &Arc<SourceText>, document: &Document, namespace: &str) -> Result<ReadDocument, ManifestError> {
+    let source = &text.text[document.bytes.clone()];
+    let fail = |at: LineColumn, what: String| ManifestError {
+        path: text.path.clone(),
+        at: LineColumn { line: at.line + document.line - 1, column: at.column },
+        what,
+    };
+    let converted = yaml::to_json(source).map_err(|error| {
+        fail(error.at, format!("not YAML or JSON: {}; expected a Kubernetes object", error.what))
+    })?;
+    let mut read = ReadDocument::default();
+    let Some(json) = converted.json.filter(|json| json.get() != "null") else {
+        return Ok(read);
+    };
+    let at = first_content(source);
+    if !json.get().starts_with('{') {
+        let what = "not a Kubernetes object: expected a mapping with apiVersion, kind and metadata".to_owned();
+        return Err(fail(at, what));
+    }
+    let place = Place {
+        text: Arc::clone(text),
+        document: document.bytes.clone(),
+        line: document.line,
+        item: None,
+        template: helm_template(source),
+    };
+    object(&json, None, place, converted.duplicates, namespace, &mut read).map_err(|what| fail(at, what))?;
+    Ok(read)
+}
+
+/// Takes one object, or the items of a list, into `read`.
+fn object(
+    json: &RawValue,
+    list: Option<&Header<'_>>,
+    place: Place,
+    duplicates: Vec<yaml::DuplicateKey>,
+    namespace: &str,
+    read: &mut ReadDocument,
+) -> Result<(), String> {
+    let header: Header<'_> = serde_json::from_str(json.get())
+        .map_err(|error| format!("not a Kubernetes object: {}", strip_location(&error.to_string())))?;
+    let kind = match (&header.kind, list) {
+        (Some(kind), _) => kind.clone(),
+        // The items of a typed list, as the API returns it, do not repeat their kind.
+        (None, Some(list)) => match list.kind.as_deref().and_then(|kind| kind.strip_suffix("List")) {
+            Some(kind) if !kind.is_empty() => Cow::Owned(kind.to_owned()),
+            _ => return Err("no kind: expected apiVersion, kind and metadata.name".to_owned()),
+        },
+        (None, None) => return Err("no kind: expected apiVersion, kind and metadata.name".to_owned()),
+    };
+    let api_version =
+        header.api_version.clone().or_else(|| list.and_then(|list| list.api_version.clone())).unwrap_or_default();
+    if api_version.is_empty() {
+        return Err(format!("no apiVersion: expected one beside kind: {kind}"));
+    }
+    if let Some(items) = header.items.as_ref().filter(|_| kind.ends_with("List") && list.is_none()) {
+        for (index, item) in items.iter().enumerate() {
+            let item_path = format!("items[{index}]");
+            let own = duplicates
+                .iter()
+                .filter_map(|duplicate| {
+                    let rest = duplicate.path.strip_prefix(item_path.as_str())?;
+                    let path = rest.strip_prefix('.').unwrap_or(rest).to_owned();
+                    Some(yaml::DuplicateKey { path, ..duplicate.clone() })
+                })
+                .collect();
+            let place = Place { item: Some(index), ..place.clone() };
+            object(item, Some(&header), place, own, namespace, read)
+                .map_err(|what| format!("items[{index}]: {what}"))?;
+        }
+        return Ok(());
+    }
+    let recognised = Kind::recognise(&api_version, &kind);
+    let (kind, misplaced) = match recognised {
+        Recognised::Known(kind) => (kind, false),
+        Recognised::Misplaced(kind) => (kind, true),
+        Recognised::Other => {
+            read.other += 1;
+            return Ok(());
+        }
+    };
+    let meta = header.metadata.as_ref();
+    let name = meta.and_then(|meta| meta.name.as_deref()).filter(|name| !name.is_empty());
+    let Some(name) = name else {
+        if meta.is_some_and(|meta| meta.generate_name.is_some()) {
+            read.other += 1;
+            return Ok(());
+        }
+        return Err(format!("{} without a name: expected metadata.name", kind.name()));
+    };
+    let namespace = meta
+        .and_then(|meta| meta.namespace.as_deref())
+        .filter(|namespace| !namespace.is_empty())
+        .unwrap_or(namespace);
+    let mut object = Object::new(kind, &api_version, namespace, name, json)
+        .map_err(|error| format!("{} {name} has a field of a wrong type: {}", kind.name(), strip_location(&error.to_string())))?;
+    object.place = Some(place);
+    object.duplicate_keys = duplicates;
+    if misplaced {
+        read.misplaced.push(object);
+    } else {
+        read.objects.push(object);
+    }
+    Ok(())
+}
+
+/// serde_json's positions are those of the JSON in between; nobody has seen that text.
+fn strip_location(message: &str) -> &str {
+    message.rsplit_once(" at line ").map_or(message, |(message, _)| message)
+}
+
+/// Where the document's own text begins, after its marker, comments and blank lines.
+fn first_content(document: &str) -> LineColumn {
+    for (index, line) in document.lines().enumerate() {
+        let content = line.trim_start();
+        let skipped = content.is_empty() || content.starts_with('#') || content.starts_with("---") || content.starts_with('%');
+        if !skipped {
+            return LineColumn { line: index + 1, column: line.len() - content.len() + 1 };
+        }
+    }
+    LineColumn { line: 1, column: 1 }
+}
+
+/// Helm writes `# Source: chart/templates/x.yaml` above each object.
+fn helm_template(document: &str) -> Option<String> {
+    document
+        .lines()
+        .take_while(|line| line.starts_with("---") || line.starts_with('#') || line.trim().is_empty())
+        .find_map(|line| line.strip_prefix("# Source:"))
+        .map(|template| template.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::SourceKind;
+
+    fn read_text(text: &str) -> Result<(Snapshot, Counts), ManifestError> {
+        let mut snapshot = Snapshot::new(SourceKind::Manifests);
+        let text = Arc::new(SourceText { path: "x.yaml".to_owned(), text: text.to_owned() });
+        let counts = read(&mut snapshot, text, "default", OnMalformed::Stop)?;
+        Ok((snapshot, counts))
+    }
+
+    #[test]
+    fn documents_lists_and_json_are_read() {
+        let (snapshot, counts) = read_text(
+            "# a comment\n---\n# Source: shop/templates/svc.yaml\napiVersion: v1\nkind: Service\nmetadata: {name: a}\n---\n\
+             ---\napiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Service\n  metadata: {name: b, namespace: z}\n\
+             - {apiVersion: v1, kind: Secret, metadata: {name: s}}\n---\n\
+             {\"apiVersion\": \"v1\", \"kind\": \"ServiceList\", \"items\": [{\"metadata\": {\"name\": \"c\"}}]}\n",
+        )
+        .unwrap();
+        let names: Vec<_> = snapshot.objects.keys().map(|key| format!("{}/{}", key.namespace, key.name)).collect();
+        assert_eq!(names, ["default/a", "default/c", "z/b"]);
+        assert_eq!(counts, Counts { taken: 3, other: 1 });
+        let object = snapshot.of_kind(Kind::Service).next().unwrap();
+        assert_eq!(object.place.as_ref().unwrap().template.as_deref(), Some("shop/templates/svc.yaml"));
+        let b = snapshot.of_kind(Kind::Service).nth(2).unwrap();
+        assert_eq!(b.place.as_ref().unwrap().find("metadata.name").unwrap().at, LineColumn { line: 14, column: 14 });
+    }
+
+    #[test]
+    fn malformed_documents_say_where_and_what_was_expected() {
+        for (text, expected) in [
+            ("a: [", "x.yaml:1:4: not YAML or JSON"),
+            ("---\nfoo\n", "x.yaml:2:1: not a Kubernetes object"),
+            ("---\n\nkind: Service\n", "x.yaml:3:1: no apiVersion"),
+            ("apiVersion: v1\nmetadata: {name: a}\n", "x.yaml:1:1: no kind"),
+            ("apiVersion: v1\nkind: Service\n", "x.yaml:1:1: Service without a name"),
+            ("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: 3\n", "x.yaml:1:1: Pod a has a field of a wrong type"),
+        ] {
+            let error = read_text(text).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn keep_going_turns_a_malformed_document_into_a_gap() {
+        let mut snapshot = Snapshot::new(SourceKind::Manifests);
+        let text = "a: [\n---\napiVersion: v1\nkind: Service\nmetadata: {name: a}\n";
+        let text = Arc::new(SourceText { path: "x.yaml".to_owned(), text: text.to_owned() });
+        read(&mut snapshot, text, "default", OnMalformed::KeepGoing).unwrap();
+        assert_eq!((snapshot.objects.len(), snapshot.gaps.len()), (1, 1));
+    }
+}

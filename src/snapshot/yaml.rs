@@ -1,0 +1,587 @@
+//! YAML text to JSON text, the way kubectl reads it.
+//!
+//! kubectl reads YAML 1.1 through a fork of go-yaml v2: `yes` is true, `0777` is 511, `1_000` is 1000, `<<`
+//! merges, and the last of several equal keys wins. Source: `resolve.go` and `decode.go` of
+//! sigs.k8s.io/yaml `goyaml.v2`, and kubectl itself as the oracle (`kubectl annotate --local -o json`).
+//! The parser hands over events and JSON text is written as they come: there is no tree in between.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
+
+use granit_parser::{Event, Options, Parser, ScalarStyle, Span, Tag};
+use serde_json::value::RawValue;
+
+use super::raw::Entries;
+
+/// How much text aliases may produce in one document before it counts as an attack.
+const ALIAS_BYTES_MAX: usize = 8 << 20;
+
+/// Where in a text something is: both count from 1, the column in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LineColumn {
+    /// Line.
+    pub line: usize,
+    /// Column.
+    pub column: usize,
+}
+
+impl LineColumn {
+    pub(crate) fn of(span: &Span) -> Self {
+        Self { line: span.start.line(), column: span.start.col() + 1 }
+    }
+}
+
+/// Why a document cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct YamlError {
+    /// Where, within the document.
+    pub at: LineColumn,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// A key that occurs twice in one mapping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DuplicateKey {
+    /// Field path of the mapping, empty at the top.
+    pub path: String,
+    /// The key.
+    pub key: String,
+    /// Where the later one is, within the document.
+    pub at: LineColumn,
+}
+
+/// One document as JSON.
+#[derive(Debug)]
+pub struct Converted {
+    /// JSON text; `None` for an empty document.
+    pub json: Option<Box<RawValue>>,
+    /// Keys written twice; the last one was taken.
+    pub duplicates: Vec<DuplicateKey>,
+}
+
+/// Parser options for data: comments are skipped, long keys and deep nesting are bounded by the parser.
+pub(crate) fn options() -> Options {
+    let mut options = Options::default();
+    options.emit_comments = false;
+    options
+}
+
+/// Converts one YAML document.
+pub fn to_json(document: &str) -> Result<Converted, YamlError> {
+    let mut writer = Writer::default();
+    for next in Parser::new_from_str_with_options(document, options()) {
+        let (event, span) = next.map_err(|error| YamlError {
+            at: LineColumn { line: error.marker().line(), column: error.marker().col() + 1 },
+            what: error.info(),
+        })?;
+        writer.event(event, &span)?;
+    }
+    let json = if writer.out.is_empty() {
+        None
+    } else {
+        Some(RawValue::from_string(writer.out).map_err(|error| YamlError {
+            at: LineColumn { line: 1, column: 1 },
+            what: format!("the document is nested too deeply or holds an odd number: {error}"),
+        })?)
+    };
+    Ok(Converted { json, duplicates: writer.duplicates })
+}
+
+#[derive(Default)]
+struct Writer {
+    out: String,
+    frames: Vec<Frame>,
+    anchors: HashMap<usize, String>,
+    alias_bytes: usize,
+    duplicates: Vec<DuplicateKey>,
+}
+
+struct Frame {
+    /// Offset of the opening bracket in the output.
+    start: usize,
+    anchor: usize,
+    shape: Shape,
+}
+
+enum Shape {
+    Sequence { count: usize },
+    Mapping { keys: Keys, key: Option<Key>, has_duplicate: bool, merges: Vec<String> },
+}
+
+enum Key {
+    Name(String),
+    /// `<<`: the value that follows is taken out of the output again, from this offset.
+    Merge(usize),
+}
+
+/// Keys seen in one mapping. Small mappings, nearly all there are, need no hashing.
+#[derive(Default)]
+struct Keys {
+    few: Vec<String>,
+    many: HashSet<String>,
+}
+
+impl Keys {
+    fn insert(&mut self, key: &str) -> bool {
+        const FEW: usize = 24;
+        if self.many.is_empty() {
+            if self.few.iter().any(|seen| seen == key) {
+                return false;
+            }
+            self.few.push(key.to_owned());
+            if self.few.len() > FEW {
+                self.many.extend(std::mem::take(&mut self.few));
+            }
+            true
+        } else {
+            self.many.insert(key.to_owned())
+        }
+    }
+}
+
+impl Writer {
+    fn event(&mut self, event: Event<'_>, span: &Span) -> Result<(), YamlError> {
+        match event {
+            Event::Scalar(value, style, anchor, tag) => self.scalar(&value, style, anchor, tag.as_deref(), span),
+            Event::SequenceStart(_, anchor, _) => {
+                self.before_value(span)?;
+                let start = self.out.len();
+                self.out.push('[');
+                self.frames.push(Frame { start, anchor, shape: Shape::Sequence { count: 0 } });
+                Ok(())
+            }
+            Event::MappingStart(_, anchor, _) => {
+                self.before_value(span)?;
+                let start = self.out.len();
+                self.out.push('{');
+                let shape =
+                    Shape::Mapping { keys: Keys::default(), key: None, has_duplicate: false, merges: Vec::new() };
+                self.frames.push(Frame { start, anchor, shape });
+                Ok(())
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.end(span),
+            Event::Alias(id) => self.alias(id, span),
+            Event::UnresolvedAlias(name) => Err(error(span, format!("the alias *{name} has no anchor"))),
+            Event::StreamStart
+            | Event::StreamEnd
+            | Event::DocumentStart(..)
+            | Event::DocumentEnd
+            | Event::Anchor(..)
+            | Event::Comment(..)
+            // The parser may grow events that carry no data.
+            | _ => Ok(()),
+        }
+    }
+
+    /// Writes what stands before a value: a comma in a sequence. A key position takes no collection.
+    fn before_value(&mut self, span: &Span) -> Result<(), YamlError> {
+        match self.frames.last_mut().map(|frame| &mut frame.shape) {
+            Some(Shape::Sequence { count }) => {
+                if *count > 0 {
+                    self.out.push(',');
+                }
+                *count += 1;
+                Ok(())
+            }
+            Some(Shape::Mapping { key: None, .. }) => {
+                Err(error(span, "a mapping key must be a plain value, not a list or a mapping".to_owned()))
+            }
+            Some(Shape::Mapping { .. }) | None => Ok(()),
+        }
+    }
+
+    fn scalar(
+        &mut self,
+        value: &str,
+        style: ScalarStyle,
+        anchor: usize,
+        tag: Option<&Tag>,
+        span: &Span,
+    ) -> Result<(), YamlError> {
+        if self.expects_key() {
+            let resolved = resolve(value, style, tag).map_err(|what| error(span, what))?;
+            if style == ScalarStyle::Plain && value == "<<" {
+                let offset = self.out.len();
+                self.set_key(Key::Merge(offset));
+                return Ok(());
+            }
+            let name = resolved.into_key();
+            if anchor > 0 {
+                self.anchors.insert(anchor, json_string(&name));
+            }
+            self.key(name, span);
+            return Ok(());
+        }
+        self.before_value(span)?;
+        let start = self.out.len();
+        match resolve(value, style, tag).map_err(|what| error(span, what))? {
+            Resolved::Text(text) => write_string(&mut self.out, &text),
+            Resolved::Literal(literal) => self.out.push_str(&literal),
+        }
+        if anchor > 0 {
+            self.anchors.insert(anchor, self.out[start..].to_owned());
+        }
+        self.value_done(span)
+    }
+
+    fn expects_key(&self) -> bool {
+        matches!(self.frames.last(), Some(Frame { shape: Shape::Mapping { key: None, .. }, .. }))
+    }
+
+    fn set_key(&mut self, new: Key) {
+        if let Some(Frame { shape: Shape::Mapping { key, .. }, .. }) = self.frames.last_mut() {
+            *key = Some(new);
+        }
+    }
+
+    fn key(&mut self, name: String, span: &Span) {
+        let is_new = match self.frames.last_mut().map(|frame| &mut frame.shape) {
+            Some(Shape::Mapping { keys, has_duplicate, .. }) => {
+                let is_new = keys.insert(&name);
+                *has_duplicate |= !is_new;
+                is_new
+            }
+            Some(Shape::Sequence { .. }) | None => true,
+        };
+        if !is_new {
+            self.duplicates.push(DuplicateKey { path: self.path(), key: name.clone(), at: LineColumn::of(span) });
+        }
+        if !self.out.ends_with('{') {
+            self.out.push(',');
+        }
+        write_string(&mut self.out, &name);
+        self.out.push(':');
+        self.set_key(Key::Name(name));
+    }
+
+    /// The field path of the innermost open mapping.
+    fn path(&self) -> String {
+        let mut path = String::new();
+        for frame in &self.frames {
+            match &frame.shape {
+                Shape::Sequence { count } => {
+                    let _ = write!(path, "[{}]", count.saturating_sub(1));
+                }
+                Shape::Mapping { key: Some(Key::Name(name)), .. } => super::position::push_field(&mut path, name),
+                Shape::Mapping { .. } => {}
+            }
+        }
+        path
+    }
+
+    fn end(&mut self, span: &Span) -> Result<(), YamlError> {
+        let Some(Frame { start, anchor, shape }) = self.frames.pop() else {
+            return Ok(());
+        };
+        match shape {
+            Shape::Sequence { .. } => self.out.push(']'),
+            Shape::Mapping { keys: _, key: _, has_duplicate, merges } => {
+                self.out.push('}');
+                if has_duplicate || !merges.is_empty() {
+                    let merged = merge(&self.out[start..], &merges).map_err(|what| error(span, what))?;
+                    self.out.truncate(start);
+                    self.out.push_str(&merged);
+                }
+            }
+        }
+        if anchor > 0 {
+            self.anchors.insert(anchor, self.out[start..].to_owned());
+        }
+        self.value_done(span)
+    }
+
+    fn alias(&mut self, id: usize, span: &Span) -> Result<(), YamlError> {
+        let text = self
+            .anchors
+            .get(&id)
+            .ok_or_else(|| error(span, "an alias stands inside the node that it names".to_owned()))?
+            .clone();
+        self.alias_bytes += text.len();
+        if self.alias_bytes > ALIAS_BYTES_MAX {
+            return Err(error(span, "aliases expand to more than 8 MiB".to_owned()));
+        }
+        if self.expects_key() {
+            let Ok(name) = serde_json::from_str::<String>(&text) else {
+                return Err(error(span, "a mapping key must be a plain value".to_owned()));
+            };
+            self.key(name, span);
+            return Ok(());
+        }
+        self.before_value(span)?;
+        self.out.push_str(&text);
+        self.value_done(span)
+    }
+
+    /// A value is complete: the mapping around it expects a key again.
+    fn value_done(&mut self, span: &Span) -> Result<(), YamlError> {
+        let Some(Frame { shape: Shape::Mapping { key, merges, .. }, .. }) = self.frames.last_mut() else {
+            return Ok(());
+        };
+        if let Some(Key::Merge(offset)) = key.take() {
+            let text = self.out.split_off(offset);
+            match text.as_bytes().first() {
+                Some(b'{') => merges.push(text),
+                Some(b'[') => {
+                    let list: Vec<&RawValue> = serde_json::from_str(&text).unwrap_or_default();
+                    if list.iter().any(|item| !item.get().starts_with('{')) {
+                        return Err(error(span, "<< needs a mapping, or a list of mappings".to_owned()));
+                    }
+                    merges.extend(list.iter().map(|item| item.get().to_owned()));
+                }
+                _ => return Err(error(span, "<< needs a mapping, or a list of mappings".to_owned())),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn error(span: &Span, what: String) -> YamlError {
+    YamlError { at: LineColumn::of(span), what }
+}
+
+/// Applies `<<` and "last key wins" to a mapping that is already JSON.
+fn merge(text: &str, merges: &[String]) -> Result<String, String> {
+    let too_deep = |error: serde_json::Error| format!("the mapping cannot be merged: {error}");
+    let mut own: Entries<'_> = serde_json::from_str(text).map_err(too_deep)?;
+    own.keep_last();
+    for source in merges {
+        let source: Entries<'_> = serde_json::from_str(source).map_err(too_deep)?;
+        for (key, value) in source.0 {
+            if own.get(&key).is_none() {
+                own.0.push((Cow::Owned(key.into_owned()), Cow::Owned(value.into_owned())));
+            }
+        }
+    }
+    Ok(own.to_raw().get().to_owned())
+}
+
+enum Resolved<'a> {
+    Text(Cow<'a, str>),
+    /// A JSON literal: number, `true`, `false`, `null`.
+    Literal(Cow<'static, str>),
+}
+
+impl Resolved<'_> {
+    /// What a key becomes: kubectl turns numbers and booleans into their text.
+    fn into_key(self) -> String {
+        match self {
+            Self::Text(text) => text.into_owned(),
+            Self::Literal(literal) => literal.into_owned(),
+        }
+    }
+}
+
+/// Decides what a scalar means.
+fn resolve<'a>(value: &'a str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Resolved<'a>, String> {
+    let text = || Ok(Resolved::Text(Cow::Borrowed(value)));
+    let core = tag.and_then(Tag::core_suffix);
+    match core {
+        Some("str") => return text(),
+        Some(_) => {}
+        None if tag.is_some() || style != ScalarStyle::Plain => return text(),
+        None => {}
+    }
+    let literal = |text: &'static str| Ok(Resolved::Literal(Cow::Borrowed(text)));
+    match value {
+        "" | "~" | "null" | "Null" | "NULL" => return literal("null"),
+        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => return literal("true"),
+        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
+            return literal("false");
+        }
+        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" | "-.inf" | "-.Inf" | "-.INF" | ".nan" | ".NaN"
+        | ".NAN" => return Err(format!("{value} has no form in JSON")),
+        _ => {}
+    }
+    if !value.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) {
+        return text();
+    }
+    match number(value) {
+        Some(number) => Ok(Resolved::Literal(Cow::Owned(number))),
+        None => text(),
+    }
+}
+
+/// The JSON form of a plain scalar that go-yaml v2 takes for a number.
+fn number(value: &str) -> Option<String> {
+    let plain: Cow<'_, str> =
+        if value.contains('_') { Cow::Owned(value.replace('_', "")) } else { Cow::Borrowed(value) };
+    let (negative, digits) = match plain.as_bytes().first()? {
+        b'-' => (true, &plain[1..]),
+        b'+' => (false, &plain[1..]),
+        _ => (false, &plain[..]),
+    };
+    if let Some(magnitude) = integer(digits) {
+        if !negative {
+            return u64::try_from(magnitude).ok().map(|n| n.to_string());
+        }
+        let limit = 1_u128 << 63;
+        if magnitude <= limit {
+            return Some(if magnitude == 0 { "0".to_owned() } else { format!("-{magnitude}") });
+        }
+    }
+    if !is_float(&plain) {
+        return None;
+    }
+    let float: f64 = plain.parse().ok()?;
+    if !float.is_finite() {
+        return None;
+    }
+    Some(if float.fract() == 0.0 && float.abs() < 1e21 { format!("{float:.0}") } else { format!("{float}") })
+}
+
+/// Go's `strconv.ParseInt(s, 0, 64)` without sign: prefixes decide the base, a leading 0 is octal.
+fn integer(digits: &str) -> Option<u128> {
+    let (digits, radix) = match digits.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (&digits[2..], 16),
+        [b'0', b'b' | b'B', ..] => (&digits[2..], 2),
+        [b'0', b'o' | b'O', ..] => (&digits[2..], 8),
+        [b'0', _, ..] => (&digits[1..], 8),
+        _ => (digits, 10),
+    };
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        return None;
+    }
+    let number = u128::from_str_radix(digits, radix).ok()?;
+    (number <= u128::from(u64::MAX)).then_some(number)
+}
+
+/// go-yaml's `^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$`.
+fn is_float(text: &str) -> bool {
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let (mantissa, exponent) = match unsigned.find(['e', 'E']) {
+        Some(at) => (&unsigned[..at], Some(&unsigned[at + 1..])),
+        None => (unsigned, None),
+    };
+    let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let mantissa_fits = match mantissa.split_once('.') {
+        None => all_digits(mantissa),
+        Some(("", fraction)) => all_digits(fraction),
+        Some((whole, fraction)) => all_digits(whole) && (fraction.is_empty() || all_digits(fraction)),
+    };
+    mantissa_fits && exponent.is_none_or(|e| all_digits(e.strip_prefix(['-', '+']).unwrap_or(e)))
+}
+
+fn json_string(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    write_string(&mut out, text);
+    out
+}
+
+fn write_string(out: &mut String, text: &str) {
+    if text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    } else {
+        // A string always has a JSON form.
+        out.push_str(&serde_json::to_string(text).unwrap_or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(yaml: &str, json: &str) {
+        let converted = to_json(yaml).map(|c| c.json.map(|j| j.get().to_owned()).unwrap_or_default());
+        assert_eq!(converted.as_deref(), Ok(json), "{yaml}");
+    }
+
+    #[test]
+    fn scalars_mean_what_kubectl_takes_them_for() {
+        for (yaml, json) in [
+            ("a: yes", r#"{"a":true}"#),
+            ("a: On", r#"{"a":true}"#),
+            ("a: n", r#"{"a":false}"#),
+            ("a: 'yes'", r#"{"a":"yes"}"#),
+            ("a: 0777", r#"{"a":511}"#),
+            ("a: 0o17", r#"{"a":15}"#),
+            ("a: 08", r#"{"a":8}"#),
+            ("a: -012", r#"{"a":-10}"#),
+            ("a: 0b11", r#"{"a":3}"#),
+            ("a: 0x1F", r#"{"a":31}"#),
+            ("a: 1_000", r#"{"a":1000}"#),
+            ("a: 1e3", r#"{"a":1000}"#),
+            ("a: 1.50", r#"{"a":1.5}"#),
+            ("a: .5", r#"{"a":0.5}"#),
+            ("a: 1.2.3", r#"{"a":"1.2.3"}"#),
+            ("a: 2s", r#"{"a":"2s"}"#),
+            ("a: 18446744073709551615", r#"{"a":18446744073709551615}"#),
+            ("a: 2001-01-01", r#"{"a":"2001-01-01"}"#),
+            ("a: ~", r#"{"a":null}"#),
+            ("a:", r#"{"a":null}"#),
+            ("a: !!str 12", r#"{"a":"12"}"#),
+            ("a: !!int '12'", r#"{"a":12}"#),
+            ("a: \"x\\ty\"", r#"{"a":"x\ty"}"#),
+            ("y: 1", r#"{"true":1}"#),
+            ("8080: x", r#"{"8080":"x"}"#),
+            ("a: |\n  b\n  c\n", r#"{"a":"b\nc\n"}"#),
+        ] {
+            check(yaml, json);
+        }
+    }
+
+    #[test]
+    fn merge_keys_and_aliases_are_expanded() {
+        check("x: &x {a: 1, b: 2}\nw:\n  <<: *x\n  b: 3\n", r#"{"x":{"a":1,"b":2},"w":{"b":3,"a":1}}"#);
+        check("x: &x {a: 1}\nz: &z {b: 2}\nw:\n  <<: [*x, *z]\n", r#"{"x":{"a":1},"z":{"b":2},"w":{"a":1,"b":2}}"#);
+        check("- &a 1\n- *a\n", "[1,1]");
+    }
+
+    #[test]
+    fn the_last_of_two_keys_wins_and_is_reported() {
+        let converted = to_json("spec:\n  http:\n  - {a: 1, b: 2, a: 3}\n").unwrap();
+        assert_eq!(converted.json.unwrap().get(), r#"{"spec":{"http":[{"b":2,"a":3}]}}"#);
+        assert_eq!(converted.duplicates.len(), 1);
+        assert_eq!(converted.duplicates[0].path, "spec.http[0]");
+        assert_eq!(converted.duplicates[0].at, LineColumn { line: 3, column: 18 });
+    }
+
+    #[test]
+    fn hostile_documents_are_refused_not_expanded() {
+        let mut bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for (one, two) in ('a'..='i').zip('b'..='j') {
+            bomb.push_str(&format!("{two}: &{two} [*{one}, *{one}, *{one}, *{one}, *{one}, *{one}, *{one}, *{one}]\n"));
+        }
+        assert!(to_json(&bomb).unwrap_err().what.contains("aliases expand"));
+        assert!(to_json("a: &a [*a]").is_err());
+        assert!(to_json("? [a]\n: b").is_err());
+        assert!(to_json("a: .inf").is_err());
+        assert!(to_json("a: [").is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_converted_or_refused(text in "\\PC{0,200}") {
+            let _ = to_json(&text);
+        }
+
+        #[test]
+        fn json_is_yaml(value in arbitrary_json()) {
+            let text = serde_json::to_string(&value).unwrap();
+            let converted = to_json(&text).unwrap().json.unwrap();
+            let back: serde_json::Value = serde_json::from_str(converted.get()).unwrap();
+            proptest::prop_assert_eq!(back, value);
+        }
+    }
+
+    fn arbitrary_json() -> impl proptest::strategy::Strategy<Value = serde_json::Value> {
+        use proptest::prelude::*;
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            "[ -~]{0,12}".prop_map(Into::into),
+        ];
+        leaf.prop_recursive(3, 24, 5, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..5).prop_map(Into::into),
+                proptest::collection::btree_map("[a-z.]{1,8}", inner, 0..5)
+                    .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+}
