@@ -1,5 +1,6 @@
 //! grpcmesh
 
 pub mod mesh;
+pub mod rules;
 pub mod schema;
 pub mod snapshot;

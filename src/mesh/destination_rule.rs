@@ -29,8 +29,6 @@ pub struct DestinationRule {
     pub selector: Option<Labels>,
     /// As written.
     pub spec: DestinationRuleSpec,
-    /// Codes that `grpcmesh.io/ignore` names.
-    pub ignore: Option<Arc<str>>,
 }
 
 /// The rules that a caller gets for a host: several of one namespace are merged.

@@ -21,8 +21,6 @@ pub struct IstioGateway {
     pub workloads: Vec<WorkloadId>,
     /// As written.
     pub spec: GatewaySpec,
-    /// Codes that `grpcmesh.io/ignore` names.
-    pub ignore: Option<Arc<str>>,
 }
 
 /// A Gateway of Gateway API.
@@ -32,8 +30,6 @@ pub struct ApiGateway {
     pub object: ObjectRef,
     /// As written.
     pub spec: gateway_api::GatewaySpec,
-    /// Codes that `grpcmesh.io/ignore` names.
-    pub ignore: Option<Arc<str>>,
 }
 
 impl ApiGateway {

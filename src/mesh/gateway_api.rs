@@ -22,8 +22,6 @@ pub struct RouteObject {
     pub parents: Vec<Parent>,
     /// As written.
     pub route: Route,
-    /// Codes that `grpcmesh.io/ignore` names.
-    pub ignore: Option<Arc<str>>,
 }
 
 /// What a route attaches to.

@@ -46,9 +46,6 @@ pub struct Options {
     pub cluster_domain: Option<String>,
 }
 
-/// The annotation that silences findings on an object.
-const IGNORE: &str = "grpcmesh.io/ignore";
-
 /// Resolves a snapshot.
 pub fn resolve<'s>(snapshot: &'s Snapshot, options: &Options) -> Mesh<'s> {
     let mut reader = Reader { snapshot, names: Names::default(), undecoded: Vec::new() };
@@ -70,7 +67,7 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, options: &Options) -> Mesh<'s> {
         (None, None, Some(version)) => (version, VersionSource::Proxy),
         (None, None, None) => (IstioVersion::NEWEST, VersionSource::Assumed),
     };
-    let mut services = reader.services(&config, &cluster_domain, &namespaces);
+    let mut services = reader.services(&config, &cluster_domain);
     attach_workloads(&mut services, &workloads);
     reader.endpoint_slices(&mut services);
     services.sort_by(|a, b| a.object.cmp(&b.object));
@@ -159,10 +156,6 @@ impl<'s> Reader<'s> {
 
     fn created(&mut self, meta: &Meta) -> Option<Arc<str>> {
         meta.creation_timestamp.as_deref().map(|time| self.names.intern(time))
-    }
-
-    fn ignore(&mut self, meta: &Meta) -> Option<Arc<str>> {
-        meta.annotations.get(IGNORE).map(|codes| self.names.intern(codes))
     }
 
     fn mesh_config(&mut self, istio_namespace: &str, revision: Option<&str>) -> (MeshConfig, bool) {
@@ -285,9 +278,7 @@ impl<'s> Reader<'s> {
         &mut self,
         config: &MeshConfig,
         cluster_domain: &str,
-        namespaces: &BTreeMap<Namespace, NamespaceLabels>,
     ) -> Vec<Service> {
-        let _ = namespaces;
         let objects: Vec<(ObjectRef, shapes::Service)> = self.decode(Kind::Service);
         let waypoint_namespaces = self.waypoint_namespaces();
         objects
@@ -306,7 +297,7 @@ impl<'s> Reader<'s> {
                     .get("networking.istio.io/exportTo")
                     .map(|list| list.split(',').map(|value| value.trim().to_owned()).collect())
                     .unwrap_or_default();
-                let ports = spec.ports.iter().filter_map(|port| self.service_port(port)).collect();
+                let ports = spec.ports.iter().enumerate().filter_map(|(index, port)| self.service_port(index, port)).collect();
                 let waypoint = match metadata.labels.get("istio.io/use-waypoint").map(String::as_str) {
                     Some(name) => name != "none",
                     None => waypoint_namespaces.contains(&object.namespace),
@@ -317,12 +308,17 @@ impl<'s> Reader<'s> {
                     resolution,
                     ports,
                     selector: Labels::new(&spec.selector, &mut self.names),
+                    addresses: spec
+                        .cluster_ips
+                        .iter()
+                        .chain(&spec.cluster_ip)
+                        .filter_map(|address| address.parse().ok())
+                        .collect(),
                     workloads: Vec::new(),
                     endpoints: PodCount::default(),
                     export_to: Visibility::new(&export_to, &config.default_service_export_to, &object.namespace),
                     publishes_not_ready: spec.publish_not_ready_addresses == Some(true),
                     waypoint,
-                    ignore: self.ignore(&metadata),
                     object,
                 }
             })
@@ -341,7 +337,7 @@ impl<'s> Reader<'s> {
             .collect()
     }
 
-    fn service_port(&mut self, port: &shapes::ServicePort) -> Option<ServicePort> {
+    fn service_port(&mut self, index: usize, port: &shapes::ServicePort) -> Option<ServicePort> {
         let number = u16::try_from(port.port).ok().filter(|number| *number > 0)?;
         let l4 = port.protocol.as_deref().unwrap_or("TCP");
         let (protocol, decided_by) =
@@ -355,6 +351,7 @@ impl<'s> Reader<'s> {
             },
         };
         Some(ServicePort {
+            index,
             number,
             name: port.name.as_deref().map(|name| self.names.intern(name)),
             app_protocol: port.app_protocol.as_deref().map(|value| self.names.intern(value)),
@@ -372,9 +369,8 @@ impl<'s> Reader<'s> {
         for (object, entry) in objects {
             let Resource { metadata, spec } = entry;
             let created = self.created(&metadata);
-            let ignore = self.ignore(&metadata);
             for host in &spec.hosts {
-                let ports = spec.ports.iter().filter_map(|port| {
+                let ports = spec.ports.iter().enumerate().filter_map(|(index, port)| {
                     let number = u16::try_from(port.number).ok().filter(|number| *number > 0)?;
                     let word = port.protocol.as_deref().unwrap_or_default();
                     let (protocol, decided_by) = match Protocol::parse_word(word) {
@@ -383,6 +379,7 @@ impl<'s> Reader<'s> {
                     };
                     let target = port.target_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
                     Some(ServicePort {
+                        index,
                         number,
                         name: Some(self.names.intern(&port.name)),
                         app_protocol: None,
@@ -399,12 +396,12 @@ impl<'s> Reader<'s> {
                     resolution: Resolution::Entry(spec.resolution.as_deref().unwrap_or("NONE").into()),
                     ports: ports.collect(),
                     selector: Labels::default(),
+                    addresses: spec.addresses.iter().filter_map(|address| address.parse().ok()).collect(),
                     workloads: Vec::new(),
                     endpoints: PodCount::default(),
                     export_to: Visibility::new(&spec.export_to, &config.default_service_export_to, &object.namespace),
                     publishes_not_ready: false,
                     waypoint: false,
-                    ignore: ignore.clone(),
                     object: object.clone(),
                 });
             }
@@ -448,7 +445,6 @@ impl<'s> Reader<'s> {
                 created: self.created(&metadata),
                 export_to: Visibility::new(&spec.export_to, &config.default_destination_rule_export_to, &object.namespace),
                 selector: spec.workload_selector.as_ref().map(|selector| Labels::new(&selector.match_labels, &mut self.names)),
-                ignore: self.ignore(&metadata),
                 object,
                 spec,
             })
@@ -469,7 +465,6 @@ impl<'s> Reader<'s> {
                     gateways: spec.gateways.iter().map(|name| GatewayName::parse(name, &object.namespace)).collect(),
                     created: self.created(&metadata),
                     export_to: Visibility::new(&spec.export_to, &config.default_virtual_service_export_to, &object.namespace),
-                    ignore: self.ignore(&metadata),
                     object,
                     spec,
                 }
@@ -484,7 +479,6 @@ impl<'s> Reader<'s> {
             .into_iter()
             .map(|(object, route)| RouteObject {
                 created: self.created(&route.metadata),
-                ignore: self.ignore(&route.metadata),
                 parents: route.spec.parent_refs.iter().map(|parent| Parent::new(parent, &object.namespace)).collect(),
                 object,
                 route,
@@ -510,7 +504,6 @@ impl<'s> Reader<'s> {
                 IstioGateway {
                     workloads: selected.collect(),
                     created: self.created(&metadata),
-                    ignore: self.ignore(&metadata),
                     selector,
                     object,
                     spec,
@@ -523,7 +516,7 @@ impl<'s> Reader<'s> {
         let objects: Vec<(ObjectRef, Resource<gateway_api::GatewaySpec>)> = self.decode(Kind::Gateway);
         objects
             .into_iter()
-            .map(|(object, Resource { metadata, spec })| ApiGateway { ignore: self.ignore(&metadata), object, spec })
+            .map(|(object, Resource { metadata: _, spec })| ApiGateway { object, spec })
             .collect()
     }
 

@@ -21,6 +21,8 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// Labels of the pods behind it; empty means that somebody else writes the endpoints.
     pub selector: Labels,
+    /// Virtual addresses.
+    pub addresses: Vec<std::net::IpAddr>,
     /// The pods behind it.
     pub workloads: Vec<WorkloadId>,
     /// How many endpoints take calls.
@@ -31,8 +33,6 @@ pub struct Service {
     pub publishes_not_ready: bool,
     /// Whether a waypoint takes its traffic, by its own label or its namespace's.
     pub waypoint: bool,
-    /// Codes that `grpcmesh.io/ignore` names.
-    pub ignore: Option<Arc<str>>,
 }
 
 /// How a host is resolved.
@@ -51,6 +51,8 @@ pub enum Resolution {
 /// One port of a host.
 #[derive(Debug)]
 pub struct ServicePort {
+    /// Position in the object's list of ports.
+    pub index: usize,
     /// Number that callers use.
     pub number: u16,
     /// Name.
@@ -70,6 +72,23 @@ pub struct ServicePort {
 }
 
 impl ServicePort {
+    /// Field path of the port, or of one of its fields.
+    pub fn field(&self, inner: &str) -> String {
+        let dot = if inner.is_empty() { "" } else { "." };
+        format!("spec.ports[{}]{dot}{inner}", self.index)
+    }
+
+    /// The field that decides the protocol, or should.
+    pub fn deciding_field(&self) -> String {
+        match self.decided_by {
+            DecidedBy::AppProtocol(_) | DecidedBy::UnknownAppProtocol { .. } => self.field("appProtocol"),
+            DecidedBy::L4Udp | DecidedBy::EntryProtocol(_) | DecidedBy::NoEntryProtocol => self.field("protocol"),
+            DecidedBy::PortName(_) | DecidedBy::UnknownName(_) | DecidedBy::NoName | DecidedBy::WellKnownPort(_) => {
+                self.field("name")
+            }
+        }
+    }
+
     /// `50051 grpc-api`, or the number alone.
     pub fn title(&self) -> String {
         match &self.name {

@@ -437,3 +437,19 @@ fn faults(fault: &Fault) -> Vec<String> {
     }
     texts
 }
+
+impl Mesh<'_> {
+    /// Whether an unknown host really does not exist: manifests that never mention its namespace cannot tell.
+    pub fn is_absent(&self, host: &Host) -> bool {
+        if self.knows_host(host.as_str()) {
+            return false;
+        }
+        match self.namespace_of_host(host) {
+            Some(namespace) => self.coverage.describes(&namespace),
+            None => {
+                self.coverage.knows_everywhere(crate::schema::Kind::Service)
+                    && self.coverage.knows_everywhere(crate::schema::Kind::ServiceEntry)
+            }
+        }
+    }
+}

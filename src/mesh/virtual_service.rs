@@ -27,8 +27,6 @@ pub struct VirtualService {
     pub export_to: Visibility,
     /// As written.
     pub spec: VirtualServiceSpec,
-    /// Codes that `grpcmesh.io/ignore` names.
-    pub ignore: Option<Arc<str>>,
 }
 
 /// One entry of `spec.gateways`.

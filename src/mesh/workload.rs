@@ -4,6 +4,7 @@
 //! annotations of istio/api.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::ids::{Labels, Names, Namespace, ObjectRef};
@@ -34,8 +35,6 @@ pub struct Workload {
     pub exclusions: Vec<Exclusion>,
     /// Address.
     pub ip: Option<Arc<str>>,
-    /// Codes that `grpcmesh.io/ignore` names.
-    pub ignore: Option<Arc<str>>,
 }
 
 /// Whether a pod takes calls.
@@ -166,8 +165,43 @@ pub enum ExclusionEffect {
     Inbound(Ports),
     /// Calls that leave to these ports go round the proxy.
     Outbound(Ports),
-    /// Calls that leave to these address ranges go round the proxy, or only these go through it.
-    Addresses,
+    /// Calls that leave to these address ranges go round the proxy.
+    Addresses(Vec<Range>),
+    /// Only calls that leave to these address ranges go through the proxy.
+    OnlyAddresses(Vec<Range>),
+}
+
+/// A range of addresses, such as `10.0.0.0/8`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Range {
+    address: IpAddr,
+    bits: u8,
+}
+
+impl Range {
+    /// Parses `address/bits`, or an address alone.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, bits) = text.trim().split_once('/').unwrap_or((text.trim(), ""));
+        let address: IpAddr = address.parse().ok()?;
+        let all = if address.is_ipv4() { 32 } else { 128 };
+        let bits = if bits.is_empty() { all } else { bits.parse().ok().filter(|bits| *bits <= all)? };
+        Some(Self { address, bits })
+    }
+
+    /// Whether an address is in the range.
+    pub fn contains(self, other: IpAddr) -> bool {
+        match (self.address, other) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.bits)).unwrap_or(0);
+                a.to_bits() & mask == b.to_bits() & mask
+            }
+            (IpAddr::V6(a), IpAddr::V6(b)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.bits)).unwrap_or(0);
+                a.to_bits() & mask == b.to_bits() & mask
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
 }
 
 /// A set of ports.
@@ -279,7 +313,6 @@ impl Workload {
         Self {
             proxy: proxy(meta, spec, seen, namespace),
             exclusions: exclusions(&meta.annotations, names),
-            ignore: meta.annotations.get("grpcmesh.io/ignore").map(|codes| names.intern(codes)),
             labels: Labels::new(&meta.labels, names),
             ip: None,
             count: seen.count,
@@ -415,13 +448,14 @@ fn exclusions(annotations: &StringMap, names: &mut Names) -> Vec<Exclusion> {
     for (key, value) in annotations.range(PREFIX.to_owned()..) {
         let Some(name) = key.strip_prefix(PREFIX) else { break };
         let ports = || -> Vec<u16> { value.split(',').filter_map(|port| port.trim().parse().ok()).collect() };
+        let ranges = || -> Vec<Range> { value.split(',').filter_map(Range::parse).collect() };
         let effect = match name {
             "excludeInboundPorts" => ExclusionEffect::Inbound(Ports::These(ports())),
             "includeInboundPorts" if value.trim() == "*" => continue,
             "includeInboundPorts" => ExclusionEffect::Inbound(Ports::AllBut(ports())),
             "excludeOutboundPorts" => ExclusionEffect::Outbound(Ports::These(ports())),
-            "excludeOutboundIPRanges" if !value.trim().is_empty() => ExclusionEffect::Addresses,
-            "includeOutboundIPRanges" if value.trim() != "*" => ExclusionEffect::Addresses,
+            "excludeOutboundIPRanges" if !value.trim().is_empty() => ExclusionEffect::Addresses(ranges()),
+            "includeOutboundIPRanges" if value.trim() != "*" => ExclusionEffect::OnlyAddresses(ranges()),
             _ => continue,
         };
         found.push(Exclusion { annotation: names.intern(key), value: names.intern(value), effect });

@@ -10,6 +10,7 @@
 pub mod core;
 pub mod destination_rule;
 pub mod duration;
+pub mod fields;
 
 pub mod gateway;
 pub mod gateway_api;

@@ -1,0 +1,109 @@
+//! GM702: a gRPC Service without ready endpoints.
+
+use super::{Finding, Findings, Rule, Severity};
+use crate::mesh::Mesh;
+use crate::schema::Kind;
+use crate::snapshot::SourceKind;
+
+pub(super) static RULE: Rule = Rule {
+    code: "GM702",
+    name: "no-ready-pods",
+    severity: Severity::Error,
+    needs: &[Kind::Pod],
+    istio_code: None,
+    summary: "A gRPC Service without ready endpoints",
+    docs: "\
+## What it looks for
+A Service with a gRPC port whose selector picks no ready pod, or no pod at all.
+
+## Why it matters for gRPC
+The cluster has no healthy endpoint: every call fails with UNAVAILABLE, flag `UH`, details `no_healthy_upstream`.
+
+## Example
+```yaml
+kind: Service
+spec: {selector: {app: chekout}}       # the pods carry app: checkout
+```
+
+## Repair
+```sh
+kubectl get pods -n shop -l app=checkout
+kubectl get endpointslices -n shop -l kubernetes.io/service-name=checkout
+```
+
+## References
+- Envoy's response flags: UH.
+",
+    check,
+};
+
+fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
+    for service in &mesh.services {
+        if !service.has_grpc() || !service.is_kubernetes() || service.selector.is_empty() || service.endpoints.may_serve() {
+            continue;
+        }
+        // Manifests of a namespace without any workload do not tell who runs there.
+        let namespace_has_pods = mesh.workloads.iter().any(|workload| workload.namespace() == service.namespace());
+        if mesh.snapshot.source == SourceKind::Manifests && !namespace_has_pods {
+            out.undecided(&RULE);
+            continue;
+        }
+        let path = service.namespace();
+        let (message, evidence, fix) = if service.workloads.is_empty() {
+            let near = mesh
+                .workloads
+                .iter()
+                .filter(|workload| workload.namespace() == service.namespace())
+                .filter_map(|workload| {
+                    let app = workload.labels.get("app")?;
+                    let wanted = service.selector.get("app")?;
+                    (strsim::damerau_levenshtein(app, wanted) <= 2).then(|| format!("{} carries app={app}", workload.title()))
+                })
+                .next();
+            (
+                format!("no pod carries the labels that {} selects ({})", service.object, service.selector),
+                near,
+                format!("kubectl get pods -n {path} --show-labels"),
+            )
+        } else {
+            let mut owners: Vec<_> = mesh.workloads_of(service).map(|workload| workload.title()).collect();
+            owners.sort();
+            owners.dedup();
+            (
+                format!("none of the {} pods of {} is ready", service.endpoints.total, service.object),
+                Some(owners.join(", ")),
+                format!("kubectl get pods -n {path} -l {}", service.selector),
+            )
+        };
+        let finding = Finding::new(&RULE, &service.object, "spec.selector")
+            .message(message)
+            .effect("every call fails with UNAVAILABLE (flag UH, no healthy upstream)")
+            .evidence(evidence)
+            .fix(fix);
+        out.add(&RULE, finding);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check, check_gap, findings, pod, service};
+    use super::*;
+
+    #[test]
+    fn no_pod_and_no_ready_pod_are_errors() {
+        let none = service("a", "{name: grpc, port: 1}");
+        check(&RULE, &none, &["error Service shop/a spec.selector"]);
+        check_gap(&RULE, &none);
+        let unready = none + &pod("a", "v1").replace("status: 'True'", "status: 'False'");
+        assert!(findings(&RULE, &unready)[0].message.contains("none of the 1 pods"));
+    }
+
+    #[test]
+    fn ready_pods_templates_and_other_services_are_silent() {
+        check(&RULE, &(service("a", "{name: grpc, port: 1}") + &pod("a", "v1")), &[]);
+        let template = "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {template: {metadata: {labels: {app: a}}, spec: {containers: []}}}\n";
+        check(&RULE, &(service("a", "{name: grpc, port: 1}") + template), &[]);
+        check(&RULE, &service("a", "{name: tcp, port: 1}"), &[]);
+        check(&RULE, &service("a", "{name: grpc, port: 1}").replace("selector: {app: a}, ", ""), &[]);
+    }
+}

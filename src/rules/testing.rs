@@ -1,0 +1,98 @@
+//! Cases for rules: a few lines of YAML, and the findings they give.
+
+use std::sync::Arc;
+
+use super::select::Selection;
+use super::{Finding, Outcome, Rule};
+use crate::mesh::{Options, resolve};
+use crate::snapshot::manifest::{OnMalformed, read};
+use crate::snapshot::{Gap, GapKind, Snapshot, SourceKind, SourceText};
+
+/// Reads YAML as a closed world: what is not there does not exist.
+pub(super) fn snapshot(yaml: &str) -> Snapshot {
+    let mut snapshot = Snapshot::new(SourceKind::Demo);
+    let text = Arc::new(SourceText { path: "case.yaml".to_owned(), text: yaml.to_owned() });
+    read(&mut snapshot, text, "shop", OnMalformed::Stop).expect("the case is a manifest");
+    snapshot
+}
+
+fn run(rule: &'static Rule, snapshot: &Snapshot) -> Outcome {
+    let mesh = resolve(snapshot, &Options::default());
+    let mut findings = super::Findings::new(&mesh);
+    (rule.check)(&mesh, &mut findings);
+    let (findings, undecided) = findings.into_parts();
+    Outcome { findings, undecided, ignored: 0 }
+}
+
+/// The findings of a rule on a case.
+pub(super) fn findings(rule: &'static Rule, yaml: &str) -> Vec<Finding> {
+    run(rule, &snapshot(yaml)).findings
+}
+
+/// Checks that a rule gives just these findings, each written `severity Kind ns/name field`.
+#[track_caller]
+pub(super) fn check(rule: &'static Rule, yaml: &str, expected: &[&str]) {
+    let found: Vec<_> = findings(rule, yaml)
+        .iter()
+        .map(|finding| {
+            assert!(!finding.message.is_empty() && !finding.effect.is_empty() && !finding.fix.is_empty(), "{finding:?}");
+            format!("{} {} {}", finding.severity, finding.object, finding.field)
+        })
+        .collect();
+    assert_eq!(found, expected, "{yaml}");
+}
+
+/// Checks that a rule is silent, and says so, when objects of a kind that it needs could not be read.
+#[track_caller]
+pub(super) fn check_gap(rule: &'static Rule, yaml: &str) {
+    assert!(!findings(rule, yaml).is_empty(), "the case must fire without the gap");
+    for kind in rule.needs {
+        let mut snapshot = snapshot(yaml);
+        snapshot.gaps.push(Gap {
+            what: kind.name().to_owned(),
+            why: "forbidden".to_owned(),
+            reason: GapKind::Forbidden,
+            kind: Some(kind.name().to_owned()),
+            namespace: None,
+        });
+        let outcome = run(rule, &snapshot);
+        assert!(outcome.findings.is_empty(), "{}: {kind:?} is a gap", rule.code);
+        assert!(outcome.undecided.contains_key(rule.code), "{}: {kind:?} must be said to be missing", rule.code);
+    }
+}
+
+/// A Service in `shop` with pods `app: NAME`.
+pub(super) fn service(name: &str, port: &str) -> String {
+    format!("---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{selector: {{app: {name}}}, clusterIP: 10.96.0.9, ports: [{port}]}}\n")
+}
+
+/// A ready pod in `shop` with a sidecar, labels `app: APP, version: VERSION`.
+pub(super) fn pod(app: &str, version: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {app}-{version}, labels: {{app: {app}, version: {version}}}}}\n\
+         spec: {{containers: [{{name: app, image: i, ports: [{{name: api, containerPort: 50051}}]}}, {{name: istio-proxy, image: 'proxyv2:1.31.0', args: [proxy, sidecar]}}]}}\n\
+         status: {{phase: Running, podIP: 10.0.0.1, conditions: [{{type: Ready, status: 'True'}}]}}\n"
+    )
+}
+
+/// An Istio networking object in `shop`.
+pub(super) fn istio(kind: &str, name: &str, spec: &str) -> String {
+    format!("---\napiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n")
+}
+
+#[test]
+fn every_rule_is_silent_on_a_healthy_service() {
+    let yaml = service("checkout", "{name: grpc, port: 50051}")
+        + &pod("checkout", "v1")
+        + &pod("checkout", "v2")
+        + &istio("DestinationRule", "checkout", "{host: checkout, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}")
+        + &istio(
+            "VirtualService",
+            "checkout",
+            "{hosts: [checkout], http: [{route: [{destination: {host: checkout, subset: v1}, weight: 90}, {destination: {host: checkout, subset: v2}, weight: 10}], \
+             retries: {attempts: 2, retryOn: 'connect-failure,unavailable'}, timeout: 2s}]}",
+        );
+    let snapshot = snapshot(&yaml);
+    let mesh = resolve(&snapshot, &Options::default());
+    assert_eq!(super::run(&mesh, &Selection::default()).findings, []);
+}
