@@ -1,5 +1,6 @@
 //! grpcmesh
 
+pub mod cluster;
 pub mod mesh;
 pub mod rules;
 pub mod schema;

@@ -10,7 +10,8 @@ use crate::snapshot::{Gap, GapKind};
 /// Kinds that could not be read, everywhere or in some namespaces.
 #[derive(Debug, Default, Clone)]
 pub struct Coverage {
-    everywhere: BTreeSet<Kind>,
+    /// Kinds unread everywhere, but for these namespaces.
+    everywhere: BTreeMap<Kind, BTreeSet<Namespace>>,
     namespaces: BTreeMap<Kind, BTreeSet<Namespace>>,
     /// For manifests: the namespaces that the files describe.
     described: Option<BTreeSet<Namespace>>,
@@ -25,7 +26,8 @@ impl Coverage {
             for kind in kinds {
                 match gap.namespace.as_deref() {
                     None => {
-                        coverage.everywhere.insert(kind);
+                        let read = gap.read_in.iter().map(|namespace| Namespace::from(namespace.as_str()));
+                        coverage.everywhere.entry(kind).or_default().extend(read);
                     }
                     Some(namespace) => {
                         coverage.namespaces.entry(kind).or_default().insert(namespace.into());
@@ -38,7 +40,7 @@ impl Coverage {
 
     /// Whether the objects of `kind` in `namespace` are known.
     pub fn knows(&self, kind: Kind, namespace: &Namespace) -> bool {
-        !self.everywhere.contains(&kind)
+        self.everywhere.get(&kind).is_none_or(|read| read.contains(namespace))
             && !self.namespaces.get(&kind).is_some_and(|namespaces| namespaces.contains(namespace))
     }
 
@@ -51,6 +53,6 @@ impl Coverage {
 
     /// Whether the objects of `kind` are known in every namespace.
     pub fn knows_everywhere(&self, kind: Kind) -> bool {
-        !self.everywhere.contains(&kind) && !self.namespaces.contains_key(&kind)
+        !self.everywhere.contains_key(&kind) && !self.namespaces.contains_key(&kind)
     }
 }

@@ -48,13 +48,7 @@ pub(super) fn check_gap(rule: &'static Rule, yaml: &str) {
     assert!(!findings(rule, yaml).is_empty(), "the case must fire without the gap");
     for kind in rule.needs {
         let mut snapshot = snapshot(yaml);
-        snapshot.gaps.push(Gap {
-            what: kind.name().to_owned(),
-            why: "forbidden".to_owned(),
-            reason: GapKind::Forbidden,
-            kind: Some(kind.name().to_owned()),
-            namespace: None,
-        });
+        snapshot.gaps.push(Gap::of_kind(*kind, kind.name(), "forbidden", GapKind::Forbidden));
         let outcome = run(rule, &snapshot);
         assert!(outcome.findings.is_empty(), "{}: {kind:?} is a gap", rule.code);
         assert!(outcome.undecided.contains_key(rule.code), "{}: {kind:?} must be said to be missing", rule.code);

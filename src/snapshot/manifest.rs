@@ -73,13 +73,10 @@ pub fn read(
                 }
                 snapshot.misplaced.extend(read.misplaced);
             }
-            Err(error) if on_malformed == OnMalformed::KeepGoing => snapshot.gaps.push(Gap {
-                what: format!("{}:{}:{}", error.path, error.at.line, error.at.column),
-                why: error.what,
-                reason: GapKind::Malformed,
-                kind: None,
-                namespace: None,
-            }),
+            Err(error) if on_malformed == OnMalformed::KeepGoing => {
+                let place = format!("{}:{}:{}", error.path, error.at.line, error.at.column);
+                snapshot.gaps.push(Gap::new(place, error.what, GapKind::Malformed));
+            }
             Err(error) => return Err(error),
         }
     }

@@ -164,9 +164,22 @@ pub struct Gap {
     /// Namespace in which they are missing; absent means everywhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
+    /// For a gap everywhere: the namespaces that could be read all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub read_in: Vec<String>,
 }
 
 impl Gap {
+    /// A gap that is not about one kind or namespace.
+    pub fn new(what: impl Into<String>, why: impl Into<String>, reason: GapKind) -> Self {
+        Self { what: what.into(), why: why.into(), reason, kind: None, namespace: None, read_in: Vec::new() }
+    }
+
+    /// A gap of objects of one kind, everywhere.
+    pub fn of_kind(kind: Kind, what: impl Into<String>, why: impl Into<String>, reason: GapKind) -> Self {
+        Self { kind: Some(kind.name().to_owned()), ..Self::new(what, why, reason) }
+    }
+
     /// Whether an answer may be wrong because of this gap.
     pub fn touches_answers(&self) -> bool {
         !matches!(self.reason, GapKind::NotInstalled)
@@ -233,15 +246,8 @@ impl Snapshot {
     /// Adds a gap for each kind that manifests need and do not contain, so that nothing is concluded from its absence.
     pub fn note_absent_kinds(&mut self) {
         let why = "no object of that kind is among the files; what they would decide is not judged".to_owned();
-        let mut absent = |kind: Kind, what: &str| {
-            self.gaps.push(Gap {
-                what: what.to_owned(),
-                why: why.clone(),
-                reason: GapKind::NotInSource,
-                kind: Some(kind.name().to_owned()),
-                namespace: None,
-            });
-        };
+        let mut absent =
+            |kind: Kind, what: &str| self.gaps.push(Gap::of_kind(kind, what, why.clone(), GapKind::NotInSource));
         let has = |kind: Kind| self.objects.keys().any(|key| key.kind == kind);
         if !has(Kind::Service) {
             absent(Kind::Service, "Services");

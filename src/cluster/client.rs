@@ -1,0 +1,291 @@
+//! From kubectl's connection flags to a client.
+//!
+//! The kubeconfig is taken apart here rather than by the client library, so that a context or user that is not there
+//! gets a message with the names that are, and so that proxies are decided by [`super::proxy`].
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kube::Client;
+use kube::config::{AuthInfo, Cluster, Config, Context, Kubeconfig};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use super::error::{ClusterError, Trouble};
+use super::proxy::ProxyEnvironment;
+
+/// kubectl's connection flags, and what the environment adds.
+#[derive(Debug, Clone, Default)]
+pub struct Connection {
+    /// `--kubeconfig`.
+    pub kubeconfig: Option<PathBuf>,
+    /// Files of `KUBECONFIG`, then the default one; those that do not exist are passed over.
+    pub kubeconfig_files: Vec<PathBuf>,
+    /// `--context`.
+    pub context: Option<String>,
+    /// `--cluster`.
+    pub cluster: Option<String>,
+    /// `--user`.
+    pub user: Option<String>,
+    /// `--server`.
+    pub server: Option<String>,
+    /// `--token`.
+    pub token: Option<String>,
+    /// `--as`.
+    pub impersonate: Option<String>,
+    /// `--as-group`.
+    pub impersonate_groups: Vec<String>,
+    /// `--as-uid`.
+    pub impersonate_uid: Option<String>,
+    /// `--certificate-authority`.
+    pub certificate_authority: Option<PathBuf>,
+    /// `--client-certificate`.
+    pub client_certificate: Option<PathBuf>,
+    /// `--client-key`.
+    pub client_key: Option<PathBuf>,
+    /// `--tls-server-name`.
+    pub tls_server_name: Option<String>,
+    /// `--insecure-skip-tls-verify`.
+    pub insecure: bool,
+    /// `--disable-compression`.
+    pub disable_compression: bool,
+    /// `--request-timeout`; absent means 10 s for the first contact.
+    pub request_timeout: Option<Duration>,
+    /// Proxies.
+    pub proxy: ProxyEnvironment,
+}
+
+/// A client with what the kubeconfig says beside it.
+#[derive(Clone)]
+pub struct Server {
+    /// The client.
+    pub client: Client,
+    /// Address of the server, for messages.
+    pub server: String,
+    /// Namespace of the context.
+    pub namespace: String,
+    /// Limit for one request.
+    pub timeout: Duration,
+}
+
+/// Limit for the first contact when none is given.
+const FIRST_CONTACT: Duration = Duration::from_secs(10);
+
+impl Connection {
+    /// Makes a client. No request is sent, except that an exec plugin may run.
+    ///
+    /// # Errors
+    /// Trouble with the kubeconfig, certificates or credentials.
+    pub async fn connect(&self) -> Result<Server, ClusterError> {
+        let mut config = match self.kubeconfig()? {
+            Some(kubeconfig) => self.from_kubeconfig(kubeconfig)?,
+            None if self.server.is_some() => self.of_cluster(&Cluster::default(), AuthInfo::default(), None)?,
+            None => Config::incluster().map_err(|_| self.no_kubeconfig())?,
+        };
+        config.default_retry = false;
+        let timeout = self.request_timeout.filter(|limit| !limit.is_zero()).unwrap_or(FIRST_CONTACT);
+        config.connect_timeout = Some(timeout);
+        let (server, namespace) = (config.cluster_url.to_string(), config.default_namespace.clone());
+        let server = server.trim_end_matches('/').to_owned();
+        let client = tokio::time::timeout(timeout, async { Client::try_from(config) })
+            .await
+            .map_err(|_| ClusterError::timeout(timeout, &server))?
+            .map_err(|error| ClusterError::of(&error, &server))?;
+        Ok(Server { client, server, namespace, timeout })
+    }
+
+    fn kubeconfig(&self) -> Result<Option<Kubeconfig>, ClusterError> {
+        if let Some(path) = &self.kubeconfig {
+            return read(path).map(Some);
+        }
+        let mut merged: Option<Kubeconfig> = None;
+        for path in self.kubeconfig_files.iter().filter(|path| path.exists()) {
+            let next = read(path)?;
+            merged = Some(match merged {
+                None => next,
+                Some(before) => before.merge(next).map_err(|error| {
+                    ClusterError::new(Trouble::Config, format!("cannot merge {}: {error}", path.display()))
+                })?,
+            });
+        }
+        Ok(merged)
+    }
+
+    fn no_kubeconfig(&self) -> ClusterError {
+        let looked: Vec<_> = self.kubeconfig_files.iter().map(|path| path.display().to_string()).collect();
+        ClusterError::new(Trouble::Config, format!("there is no kubeconfig (looked for {})", looked.join(", ")))
+            .hint("give one with --kubeconfig, or work without a cluster: --from demo, --from FILE")
+    }
+
+    fn from_kubeconfig(&self, kubeconfig: Kubeconfig) -> Result<Config, ClusterError> {
+        let Kubeconfig { clusters, auth_infos, contexts, current_context, .. } = kubeconfig;
+        let wanted = self.context.clone().or(current_context).filter(|name| !name.is_empty());
+        let context = match &wanted {
+            Some(name) => {
+                let names = contexts.iter().map(|context| context.name.as_str());
+                let found = contexts.iter().find(|context| &context.name == name);
+                let found = found.ok_or_else(|| missing("context", name, names))?;
+                found.context.clone().unwrap_or_default()
+            }
+            None if self.cluster.is_some() || self.server.is_some() => Context::default(),
+            None => {
+                return Err(ClusterError::new(Trouble::Config, "the kubeconfig names no current context")
+                    .hint("kubectl config use-context NAME, or --context NAME"));
+            }
+        };
+        let cluster_name = self.cluster.clone().unwrap_or_else(|| context.cluster.clone());
+        let cluster = match clusters.iter().find(|cluster| cluster.name == cluster_name) {
+            Some(named) => named.cluster.clone().unwrap_or_default(),
+            None if cluster_name.is_empty() && self.server.is_some() => Cluster::default(),
+            None => return Err(missing("cluster", &cluster_name, clusters.iter().map(|cluster| cluster.name.as_str()))),
+        };
+        let user_name = self.user.clone().or_else(|| context.user.clone()).filter(|name| !name.is_empty());
+        let auth = match user_name {
+            None => AuthInfo::default(),
+            Some(name) => match auth_infos.iter().find(|user| user.name == name) {
+                Some(named) => named.auth_info.clone().unwrap_or_default(),
+                None => return Err(missing("user", &name, auth_infos.iter().map(|user| user.name.as_str()))),
+            },
+        };
+        self.of_cluster(&cluster, auth, context.namespace)
+    }
+
+    fn of_cluster(&self, cluster: &Cluster, auth: AuthInfo, namespace: Option<String>) -> Result<Config, ClusterError> {
+        let config_error = |message: String| ClusterError::new(Trouble::Config, message);
+        let server = self.server.clone().or_else(|| cluster.server.clone()).filter(|server| !server.is_empty());
+        let server = server.ok_or_else(|| config_error("the kubeconfig's cluster has no server".to_owned()))?;
+        let server = if server.contains("://") { server } else { format!("https://{server}") };
+        let url: http::Uri =
+            server.parse().map_err(|error| config_error(format!("\"{server}\" is not an address: {error}")))?;
+        let proxy = self.proxy.proxy_for(&url, cluster.proxy_url.as_deref()).map_err(config_error)?;
+        let mut config = Config::new(url);
+        config.proxy_url = proxy;
+        config.default_namespace = namespace.filter(|name| !name.is_empty()).unwrap_or_else(|| "default".to_owned());
+        config.accept_invalid_certs = self.insecure || cluster.insecure_skip_tls_verify.unwrap_or(false);
+        config.disable_compression = self.disable_compression || cluster.disable_compression.unwrap_or(false);
+        config.tls_server_name = self.tls_server_name.clone().or_else(|| cluster.tls_server_name.clone());
+        config.root_cert = match (&self.certificate_authority, &cluster.certificate_authority_data) {
+            (Some(path), _) => Some(certificates(&read_bytes(path)?, &path.display().to_string())?),
+            (None, Some(data)) => Some(certificates(&decode(data)?, "certificate-authority-data")?),
+            (None, None) => match &cluster.certificate_authority {
+                Some(path) => Some(certificates(&read_bytes(Path::new(path))?, path)?),
+                None => None,
+            },
+        };
+        config.auth_info = self.auth(auth);
+        Ok(config)
+    }
+
+    /// Flags overrule the user's entry. A token beside an exec plugin wins, as in kubectl.
+    fn auth(&self, mut auth: AuthInfo) -> AuthInfo {
+        if let Some(token) = &self.token {
+            auth = AuthInfo {
+                token: Some(token.clone().into()),
+                client_certificate: auth.client_certificate,
+                client_certificate_data: auth.client_certificate_data,
+                client_key: auth.client_key,
+                client_key_data: auth.client_key_data,
+                ..AuthInfo::default()
+            };
+        }
+        if let Some(path) = &self.client_certificate {
+            auth.client_certificate = Some(path.display().to_string());
+            auth.client_certificate_data = None;
+        }
+        if let Some(path) = &self.client_key {
+            auth.client_key = Some(path.display().to_string());
+            auth.client_key_data = None;
+        }
+        auth.impersonate = self.impersonate.clone().or(auth.impersonate);
+        auth.impersonate_uid = self.impersonate_uid.clone().or(auth.impersonate_uid);
+        if !self.impersonate_groups.is_empty() {
+            auth.impersonate_groups = Some(self.impersonate_groups.clone());
+        }
+        auth
+    }
+}
+
+fn read(path: &Path) -> Result<Kubeconfig, ClusterError> {
+    if !path.exists() {
+        return Err(ClusterError::new(Trouble::Config, format!("there is no kubeconfig {}", path.display()))
+            .hint("check --kubeconfig, or work without a cluster: --from demo, --from FILE"));
+    }
+    Kubeconfig::read_from(path).map_err(|error| {
+        // The library shows the lines around a fault, and those may hold a token.
+        let first = error.to_string().lines().next().unwrap_or_default().to_owned();
+        ClusterError::new(Trouble::Config, format!("cannot read the kubeconfig {}: {first}", path.display()))
+            .hint(format!("kubectl config view --kubeconfig {}", path.display()))
+    })
+}
+
+fn read_bytes(path: &Path) -> Result<Vec<u8>, ClusterError> {
+    std::fs::read(path)
+        .map_err(|error| ClusterError::new(Trouble::Config, format!("cannot read {}: {error}", path.display())))
+}
+
+fn decode(data: &str) -> Result<Vec<u8>, ClusterError> {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD
+        .decode(data.trim())
+        .map_err(|_| ClusterError::new(Trouble::Config, "certificate-authority-data is not base64"))
+}
+
+fn certificates(pem: &[u8], what: &str) -> Result<Vec<Vec<u8>>, ClusterError> {
+    let certificates: Result<Vec<_>, _> =
+        CertificateDer::pem_slice_iter(pem).map(|certificate| certificate.map(|der| der.to_vec())).collect();
+    match certificates {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        Ok(_) | Err(_) => Err(ClusterError::new(Trouble::Config, format!("{what} holds no PEM certificate"))),
+    }
+}
+
+fn missing<'a>(what: &str, name: &str, names: impl Iterator<Item = &'a str>) -> ClusterError {
+    let mut names: Vec<_> = names.collect();
+    names.sort_by_key(|known| strsim::damerau_levenshtein(known, name));
+    names.truncate(5);
+    let known = if names.is_empty() { "it has none".to_owned() } else { format!("it has {}", names.join(", ")) };
+    ClusterError::new(Trouble::Config, format!("the kubeconfig has no {what} \"{name}\"; {known}"))
+        .hint(format!("kubectl config get-{what}s"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = "apiVersion: v1\nkind: Config\ncurrent-context: a\ncontexts:\n- {name: a, context: {cluster: c, user: u, namespace: shop}}\n- {name: b, context: {cluster: gone, user: u}}\nclusters:\n- {name: c, cluster: {server: 'https://127.0.0.1:1'}}\nusers:\n- {name: u, user: {token: t}}\n";
+
+    fn config(connection: &Connection) -> Result<Config, ClusterError> {
+        connection.from_kubeconfig(Kubeconfig::from_yaml(CONFIG).unwrap())
+    }
+
+    #[test]
+    fn the_current_context_gives_server_and_namespace() {
+        let config = config(&Connection::default()).unwrap();
+        assert_eq!((config.cluster_url.to_string().as_str(), config.default_namespace.as_str()), ("https://127.0.0.1:1/", "shop"));
+    }
+
+    #[test]
+    fn names_that_are_not_there_are_answered_with_those_that_are() {
+        let message = |connection: Connection| config(&connection).unwrap_err().message;
+        let context = |name: &str| Connection { context: Some(name.to_owned()), ..Connection::default() };
+        assert_eq!(message(context("x")), "the kubeconfig has no context \"x\"; it has a, b");
+        assert_eq!(message(context("b")), "the kubeconfig has no cluster \"gone\"; it has c");
+        let user = Connection { user: Some("v".to_owned()), ..Connection::default() };
+        assert_eq!(message(user), "the kubeconfig has no user \"v\"; it has u");
+    }
+
+    #[test]
+    fn flags_overrule_the_file() {
+        let connection = Connection {
+            server: Some("api.example".to_owned()),
+            impersonate: Some("dev".to_owned()),
+            impersonate_groups: vec!["g".to_owned()],
+            token: Some("other".to_owned()),
+            ..Connection::default()
+        };
+        let config = config(&connection).unwrap();
+        assert_eq!(config.cluster_url.host(), Some("api.example"));
+        assert_eq!(config.auth_info.impersonate.as_deref(), Some("dev"));
+        assert_eq!(config.auth_info.impersonate_groups.as_deref(), Some(&["g".to_owned()][..]));
+    }
+}

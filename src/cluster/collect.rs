@@ -1,0 +1,445 @@
+//! The API to a snapshot: lists in pages, several kinds at once, and gaps for what may not be read.
+//!
+//! Lists are requested as text and taken apart item by item, so a page lives twice at most and an object that is not of
+//! its kind's shape loses only itself. Secrets are never asked for; of ConfigMaps only the mesh's own are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use http::Request;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::client::Server;
+use super::error::{ClusterError, Trouble};
+use crate::schema::kind::{KINDS, Kind, KindInfo};
+use crate::snapshot::{Gap, GapKind, Object, Snapshot, SourceKind};
+
+/// What to read.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    /// Namespaces to fall back to when lists over the whole cluster are forbidden.
+    pub namespaces: Vec<String>,
+    /// Namespace of istiod.
+    pub istio_namespace: String,
+    /// Revision whose mesh configuration is wanted.
+    pub revision: Option<String>,
+}
+
+/// Kinds that are listed at the same time. Each is one connection and at most one page in memory.
+const LISTS_IN_FLIGHT: usize = 6;
+/// Objects a page.
+const PAGE: usize = 500;
+/// Tries of one request while the server is busy.
+const TRIES: u32 = 3;
+/// Limit for a page after the first contact, unless a longer one was asked for.
+const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Reads a cluster. `progress` is told how many of how many kinds are done.
+///
+/// # Errors
+/// When the server cannot be reached, does not accept the user, or nothing at all may be read.
+pub async fn collect(
+    server: &Server,
+    scope: &Scope,
+    progress: &(dyn Fn(usize, usize) + Sync),
+) -> Result<Snapshot, ClusterError> {
+    let reader = Reader { server, scope };
+    let mut snapshot = Snapshot::new(SourceKind::Cluster);
+    snapshot.kubernetes_version = reader.version().await?;
+    let served = reader.served().await?;
+    let wanted: Vec<&KindInfo> = KINDS.iter().filter(|info| info.kind != Kind::ConfigMap).collect();
+    let total = wanted.len() + 1;
+    let lists = futures::stream::iter(wanted.into_iter().map(|info| reader.kind(info, &served)));
+    let mut lists = lists.buffer_unordered(LISTS_IN_FLIGHT);
+    let mut read_anything = false;
+    let mut done = 0;
+    let mut gaps: BTreeMap<Kind, Vec<Gap>> = BTreeMap::new();
+    while let Some((kind, result)) = lists.next().await {
+        let Listed { objects, gaps: new, answered } = result?;
+        read_anything |= answered;
+        for object in objects {
+            snapshot.insert(object);
+        }
+        gaps.entry(kind).or_default().extend(new);
+        done += 1;
+        progress(done, total);
+    }
+    drop(lists);
+    snapshot.gaps.extend(gaps.into_values().flatten());
+    if !read_anything {
+        let who = "the user may list nothing that this program reads";
+        return Err(ClusterError::new(Trouble::Forbidden, format!("{who} on {}", server.server))
+            .hint("kubectl auth can-i --list; a reader needs get and list on Services, Pods and the Istio kinds"));
+    }
+    reader.mesh_config(&mut snapshot).await?;
+    progress(total, total);
+    Ok(snapshot)
+}
+
+struct Reader<'a> {
+    server: &'a Server,
+    scope: &'a Scope,
+}
+
+/// Versions served, by group.
+type Served = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
+
+#[derive(Default)]
+struct Listed {
+    objects: Vec<Object>,
+    gaps: Vec<Gap>,
+    /// Whether any list was answered, if only by nothing.
+    answered: bool,
+}
+
+#[derive(Deserialize)]
+struct Page<'a> {
+    #[serde(default)]
+    metadata: PageMeta,
+    #[serde(borrow, default)]
+    items: Option<Vec<&'a RawValue>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct PageMeta {
+    #[serde(rename = "continue")]
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Header<'a> {
+    #[serde(borrow)]
+    metadata: HeaderMeta<'a>,
+}
+
+#[derive(Deserialize)]
+struct HeaderMeta<'a> {
+    #[serde(borrow)]
+    name: std::borrow::Cow<'a, str>,
+    #[serde(borrow, default)]
+    namespace: Option<std::borrow::Cow<'a, str>>,
+}
+
+impl Reader<'_> {
+    /// The first contact: the server's version. Being forbidden to know it is no trouble.
+    async fn version(&self) -> Result<Option<String>, ClusterError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Version {
+            git_version: String,
+        }
+        match self.get("/version", self.server.timeout).await {
+            Ok(text) => Ok(serde_json::from_str::<Version>(&text).ok().map(|version| version.git_version)),
+            Err(error) if matches!(error.trouble, Trouble::Forbidden | Trouble::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Which resources our groups serve. A group that may not be asked for is left out: its kinds are then tried.
+    async fn served(&self) -> Result<Served, ClusterError> {
+        #[derive(Deserialize)]
+        struct Groups {
+            groups: Vec<Group>,
+        }
+        #[derive(Deserialize)]
+        struct Group {
+            name: String,
+            versions: Vec<Version>,
+        }
+        #[derive(Deserialize)]
+        struct Version {
+            version: String,
+        }
+        #[derive(Deserialize)]
+        struct Resources {
+            resources: Vec<Resource>,
+        }
+        #[derive(Deserialize)]
+        struct Resource {
+            name: String,
+        }
+        let mut served = Served::new();
+        let text = match self.get("/apis", self.server.timeout).await {
+            Ok(text) => text,
+            Err(error) if error.trouble == Trouble::Forbidden => return Ok(served),
+            Err(error) => return Err(error),
+        };
+        let Ok(groups) = serde_json::from_str::<Groups>(&text) else { return Ok(served) };
+        let ours: BTreeSet<&str> = KINDS.iter().map(|info| info.group).filter(|group| !group.is_empty()).collect();
+        let present: BTreeMap<&str, &Group> = groups.groups.iter().map(|group| (group.name.as_str(), group)).collect();
+        let mut questions = Vec::new();
+        for name in ours {
+            served.insert(name.to_owned(), BTreeMap::new());
+            for version in present.get(name).into_iter().flat_map(|group| &group.versions) {
+                let known = KINDS.iter().any(|info| info.group == name && info.versions.contains(&version.version.as_str()));
+                if known {
+                    questions.push((name, version.version.clone()));
+                }
+            }
+        }
+        let answers = futures::stream::iter(questions.into_iter().map(|(group, version)| async move {
+            let answer = self.get(&format!("/apis/{group}/{version}"), PAGE_TIMEOUT).await;
+            (group, version, answer)
+        }));
+        let mut answers = answers.buffer_unordered(LISTS_IN_FLIGHT);
+        while let Some((group, version, answer)) = answers.next().await {
+            match answer {
+                Ok(text) => {
+                    let resources = serde_json::from_str::<Resources>(&text).map(|r| r.resources).unwrap_or_default();
+                    let names = resources.into_iter().map(|resource| resource.name).collect();
+                    served.entry(group.to_owned()).or_default().insert(version, names);
+                }
+                // Discovery that fails says nothing about the group: its kinds are tried.
+                Err(_) => {
+                    served.remove(group);
+                }
+            }
+        }
+        Ok(served)
+    }
+
+    /// Lists one kind, over the whole cluster if allowed, else in the namespaces of the scope.
+    async fn kind(&self, info: &'static KindInfo, served: &Served) -> (Kind, Result<Listed, ClusterError>) {
+        (info.kind, self.list_kind(info, served).await)
+    }
+
+    async fn list_kind(&self, info: &'static KindInfo, served: &Served) -> Result<Listed, ClusterError> {
+        let resource = if info.group.is_empty() { info.plural.to_owned() } else { format!("{}.{}", info.plural, info.group) };
+        let version = match served.get(info.group) {
+            None => info.versions[0],
+            Some(versions) => {
+                let best = info
+                    .versions
+                    .iter()
+                    .find(|version| versions.get(**version).is_some_and(|names| names.contains(info.plural)));
+                match best {
+                    Some(version) => version,
+                    None => return Ok(not_installed(info, &resource)),
+                }
+            }
+        };
+        let root = if info.group.is_empty() { format!("/api/{version}") } else { format!("/apis/{}/{version}", info.group) };
+        let api_version = if info.group.is_empty() { version.to_owned() } else { format!("{}/{version}", info.group) };
+        let mut listed = Listed::default();
+        let error = match self.pages(info, &api_version, &format!("{root}/{}", info.plural), &mut listed).await {
+            Ok(()) => {
+                listed.answered = true;
+                return Ok(listed);
+            }
+            Err(error) => error,
+        };
+        match error.trouble {
+            Trouble::NotFound => Ok(not_installed(info, &resource)),
+            Trouble::Forbidden if info.namespaced => self.namespaces(info, &api_version, &root, &resource).await,
+            Trouble::Forbidden | Trouble::Server | Trouble::Expired => {
+                listed.gaps.push(self.gap(info, &resource, None, &error));
+                Ok(listed)
+            }
+            Trouble::Unreachable if !listed.objects.is_empty() => {
+                // Half of a list is worth less than none: what is missing cannot be told.
+                let gaps = vec![self.gap(info, &resource, None, &error)];
+                Ok(Listed { objects: Vec::new(), gaps, answered: true })
+            }
+            Trouble::Unreachable | Trouble::Config | Trouble::Certificate | Trouble::Unauthorized => Err(error),
+        }
+    }
+
+    /// The fall-back when a list over the whole cluster is forbidden: the named namespaces and istiod's.
+    async fn namespaces(
+        &self,
+        info: &'static KindInfo,
+        api_version: &str,
+        root: &str,
+        resource: &str,
+    ) -> Result<Listed, ClusterError> {
+        let mut names: Vec<&str> = self.scope.namespaces.iter().map(String::as_str).collect();
+        names.push(&self.scope.istio_namespace);
+        names.sort_unstable();
+        names.dedup();
+        let mut listed = Listed::default();
+        let mut read_in = Vec::new();
+        for name in names {
+            let path = format!("{root}/namespaces/{name}/{}", info.plural);
+            match self.pages(info, api_version, &path, &mut listed).await {
+                Ok(()) => read_in.push(name.to_owned()),
+                Err(error) if matches!(error.trouble, Trouble::Forbidden | Trouble::Server | Trouble::Expired) => {
+                    listed.gaps.push(self.gap(info, resource, Some(name), &error));
+                }
+                Err(error) if error.trouble == Trouble::NotFound => return Ok(not_installed(info, resource)),
+                Err(error) => return Err(error),
+            }
+        }
+        listed.answered = !read_in.is_empty();
+        let elsewhere = if read_in.is_empty() {
+            "in all namespaces".to_owned()
+        } else {
+            format!("in all namespaces but {}", read_in.join(", "))
+        };
+        listed.gaps.retain(|_| !read_in.is_empty());
+        listed.gaps.push(Gap {
+            read_in,
+            ..Gap::of_kind(
+                info.kind,
+                format!("{resource} {elsewhere}"),
+                format!("forbidden; kubectl auth can-i list {resource} -A"),
+                GapKind::Forbidden,
+            )
+        });
+        Ok(listed)
+    }
+
+    fn gap(&self, info: &KindInfo, resource: &str, namespace: Option<&str>, error: &ClusterError) -> Gap {
+        let place = namespace.map(|name| format!(" in namespace {name}")).unwrap_or_default();
+        let flag = namespace.map_or("-A".to_owned(), |name| format!("-n {name}"));
+        let (reason, why) = match error.trouble {
+            Trouble::Forbidden => (GapKind::Forbidden, format!("forbidden; kubectl auth can-i list {resource} {flag}")),
+            _ => (GapKind::Failed, error.message.clone()),
+        };
+        Gap {
+            namespace: namespace.map(str::to_owned),
+            ..Gap::of_kind(info.kind, format!("{resource}{place}"), why, reason)
+        }
+    }
+
+    /// Reads all pages of one list. A continue token that has expired starts the list again, once in pages, then whole.
+    async fn pages(
+        &self,
+        info: &'static KindInfo,
+        api_version: &str,
+        path: &str,
+        listed: &mut Listed,
+    ) -> Result<(), ClusterError> {
+        let kept = (listed.objects.len(), listed.gaps.len());
+        let mut restarts = 0;
+        let mut limit = PAGE;
+        let mut next: Option<String> = None;
+        loop {
+            let token = next.as_deref().map(|token| format!("&continue={}", encode(token))).unwrap_or_default();
+            let url = if limit == 0 { path.to_owned() } else { format!("{path}?limit={limit}{token}") };
+            let timeout = PAGE_TIMEOUT.max(self.server.timeout);
+            let text = match self.get(&url, timeout).await {
+                Ok(text) => text,
+                Err(error) if error.trouble == Trouble::Expired && restarts < 2 => {
+                    restarts += 1;
+                    if restarts == 2 {
+                        limit = 0;
+                    }
+                    listed.objects.truncate(kept.0);
+                    listed.gaps.truncate(kept.1);
+                    next = None;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let page: Page<'_> = serde_json::from_str(&text).map_err(|error| {
+                ClusterError::new(Trouble::Server, format!("{} answered something that is not a list: {error}", self.server.server))
+            })?;
+            for item in page.items.unwrap_or_default() {
+                match take(info, api_version, item) {
+                    Ok(object) => listed.objects.push(object),
+                    Err(gap) => listed.gaps.push(gap),
+                }
+            }
+            next = page.metadata.next.filter(|token| !token.is_empty());
+            if next.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The mesh configuration of the default revision and of those that namespaces name.
+    async fn mesh_config(&self, snapshot: &mut Snapshot) -> Result<(), ClusterError> {
+        let mut names: BTreeSet<String> = BTreeSet::from(["istio".to_owned()]);
+        let labels = snapshot.of_kind(Kind::Namespace).filter_map(|object| {
+            let namespace: crate::schema::core::Namespace = serde_json::from_str(object.body.get()).ok()?;
+            namespace.metadata.labels.get("istio.io/rev").cloned()
+        });
+        let revisions = labels.chain(self.scope.revision.clone()).filter(|revision| revision != "default");
+        names.extend(revisions.map(|revision| format!("istio-{revision}")));
+        let namespace = &self.scope.istio_namespace;
+        let mut found = false;
+        for name in names {
+            let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
+            match self.get(&path, PAGE_TIMEOUT).await {
+                Ok(text) => {
+                    let body: Result<&RawValue, _> = serde_json::from_str(&text);
+                    if let Ok(object) = body.and_then(|body| Object::new(Kind::ConfigMap, "v1", namespace, &name, body)) {
+                        snapshot.insert(object);
+                        found = true;
+                    }
+                }
+                Err(error) if error.trouble == Trouble::NotFound => {}
+                Err(error) if matches!(error.trouble, Trouble::Forbidden | Trouble::Server) => {
+                    let why = format!("{}; kubectl auth can-i get configmaps/{name} -n {namespace}", error.message);
+                    let what = format!("mesh configuration {namespace}/{name}");
+                    snapshot.gaps.push(Gap::of_kind(Kind::ConfigMap, what, why, GapKind::Forbidden));
+                    found = true;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if !found {
+            let what = format!("mesh configuration (ConfigMap istio in {namespace})");
+            let why = "there is none; Istio's defaults are assumed. Is istiod in another namespace? --istio-namespace";
+            snapshot.gaps.push(Gap::of_kind(Kind::ConfigMap, what, why, GapKind::NotInstalled));
+        }
+        Ok(())
+    }
+
+    /// One GET. A busy server is asked again a few times, within seconds.
+    async fn get(&self, path: &str, timeout: Duration) -> Result<String, ClusterError> {
+        let mut pause = Duration::from_millis(250);
+        for attempt in 1.. {
+            let request = Request::get(path)
+                .header(http::header::ACCEPT, "application/json")
+                .body(Vec::new())
+                .map_err(|error| ClusterError::new(Trouble::Config, format!("cannot ask for {path}: {error}")))?;
+            let answer = tokio::time::timeout(timeout, self.server.client.request_text(request)).await;
+            let error = match answer {
+                Ok(Ok(text)) => return Ok(text),
+                Ok(Err(error)) => error,
+                Err(_) => return Err(ClusterError::timeout(timeout, &self.server.server)),
+            };
+            let busy = matches!(&error, kube::Error::Api(status) if matches!(status.code, 429 | 503 | 504));
+            if !busy || attempt >= TRIES {
+                return Err(ClusterError::of(&error, &self.server.server));
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+        Err(ClusterError::new(Trouble::Server, "no attempt was made"))
+    }
+}
+
+/// Takes one item of a list; one that is not of its kind's shape becomes a gap.
+fn take(info: &'static KindInfo, api_version: &str, item: &RawValue) -> Result<Object, Gap> {
+    let malformed = |what: String, error: &serde_json::Error| Gap::new(what, error.to_string(), GapKind::Malformed);
+    let header: Header<'_> = serde_json::from_str(item.get())
+        .map_err(|error| malformed(format!("an object among the {}", info.plural), &error))?;
+    let namespace = header.metadata.namespace.as_deref().unwrap_or_default();
+    let name = header.metadata.name.as_ref();
+    Object::new(info.kind, api_version, namespace, name, item)
+        .map_err(|error| malformed(format!("{} {namespace}/{name}", info.name), &error))
+}
+
+fn not_installed(info: &KindInfo, resource: &str) -> Listed {
+    let why = format!("the cluster does not serve {resource}");
+    let gap = Gap::of_kind(info.kind, resource, why, GapKind::NotInstalled);
+    Listed { objects: Vec::new(), gaps: vec![gap], answered: false }
+}
+
+/// Percent-encodes a continue token for a query.
+fn encode(token: &str) -> String {
+    let mut out = String::with_capacity(token.len());
+    for byte in token.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}

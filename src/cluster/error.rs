@@ -1,0 +1,99 @@
+//! What can go wrong with a cluster, told apart by what the user can do about it.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+/// The kinds of trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// The kubeconfig is missing, unreadable, or names something that is not in it.
+    Config,
+    /// No connection, or none in time.
+    Unreachable,
+    /// The server's certificate does not fit.
+    Certificate,
+    /// Who the user is was not accepted.
+    Unauthorized,
+    /// The user may not do it.
+    Forbidden,
+    /// It does not exist.
+    NotFound,
+    /// The list changed too much while it was read page by page.
+    Expired,
+    /// The server is busy or failed.
+    Server,
+}
+
+/// Trouble with a cluster.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct ClusterError {
+    /// Which kind.
+    pub trouble: Trouble,
+    /// What happened, in a sentence.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl ClusterError {
+    /// Trouble with a message.
+    pub fn new(trouble: Trouble, message: impl Into<String>) -> Self {
+        Self { trouble, message: message.into(), hint: None }
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// No answer in time.
+    pub fn timeout(limit: Duration, server: &str) -> Self {
+        Self::new(Trouble::Unreachable, format!("{server} did not answer within {} s", limit.as_secs_f32()))
+            .hint("check the connection, or give more time with --request-timeout")
+    }
+
+    /// Reads an error of the client. The useful part of a failed connection is at the end of its chain of causes.
+    pub fn of(error: &kube::Error, server: &str) -> Self {
+        if let kube::Error::Api(status) = error {
+            let message = if status.message.is_empty() { status.reason.clone() } else { status.message.clone() };
+            return match status.code {
+                401 => Self::new(Trouble::Unauthorized, format!("{server} did not accept the credentials: {message}"))
+                    .hint("the token may have expired; log in again, and check with: kubectl auth whoami"),
+                403 => Self::new(Trouble::Forbidden, message),
+                404 => Self::new(Trouble::NotFound, message),
+                410 => Self::new(Trouble::Expired, message),
+                code => Self::new(Trouble::Server, format!("{server} answered {code}: {message}")),
+            };
+        }
+        let chain = chain(error);
+        let root = chain.last().cloned().unwrap_or_default();
+        let all = chain.join(": ");
+        if matches!(error, kube::Error::Auth(_)) {
+            return Self::new(Trouble::Unauthorized, format!("no credentials for {server}: {root}"))
+                .hint("check the user's entry in the kubeconfig; exec plugins must be on PATH");
+        }
+        let is_certificate = ["certificate", "UnknownIssuer", "NotValidForName", "invalid peer", "TLS", "tls"];
+        if is_certificate.iter().any(|word| all.contains(word)) {
+            return Self::new(Trouble::Certificate, format!("the certificate of {server} was not accepted: {root}"))
+                .hint("check certificate-authority-data in the kubeconfig, or --certificate-authority and --tls-server-name");
+        }
+        Self::new(Trouble::Unreachable, format!("cannot reach {server}: {root}"))
+            .hint("is the cluster up, and is this the right context? kubectl config get-contexts")
+    }
+}
+
+/// The texts of an error and its causes, outermost first, repetitions left out.
+fn chain(error: &dyn StdError) -> Vec<String> {
+    let mut texts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if texts.last() != Some(&text) {
+            texts.push(text);
+        }
+        next = error.source();
+    }
+    texts
+}

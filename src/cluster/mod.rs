@@ -1,0 +1,10 @@
+//! The cluster: how to reach it, and what is read from it.
+//!
+//! EDGE. CORE types come out; flags and terminals are not known here. Nothing in this folder writes to a cluster.
+
+pub mod client;
+pub mod collect;
+mod error;
+pub mod proxy;
+
+pub use error::{ClusterError, Trouble};
