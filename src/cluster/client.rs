@@ -137,7 +137,9 @@ impl Connection {
         let cluster = match clusters.iter().find(|cluster| cluster.name == cluster_name) {
             Some(named) => named.cluster.clone().unwrap_or_default(),
             None if cluster_name.is_empty() && self.server.is_some() => Cluster::default(),
-            None => return Err(missing("cluster", &cluster_name, clusters.iter().map(|cluster| cluster.name.as_str()))),
+            None => {
+                return Err(missing("cluster", &cluster_name, clusters.iter().map(|cluster| cluster.name.as_str())));
+            }
         };
         let user_name = self.user.clone().or_else(|| context.user.clone()).filter(|name| !name.is_empty());
         let auth = match user_name {
@@ -261,7 +263,10 @@ mod tests {
     #[test]
     fn the_current_context_gives_server_and_namespace() {
         let config = config(&Connection::default()).unwrap();
-        assert_eq!((config.cluster_url.to_string().as_str(), config.default_namespace.as_str()), ("https://127.0.0.1:1/", "shop"));
+        assert_eq!(
+            (config.cluster_url.to_string().as_str(), config.default_namespace.as_str()),
+            ("https://127.0.0.1:1/", "shop")
+        );
     }
 
     #[test]

@@ -69,6 +69,9 @@ pub async fn collect(
     drop(lists);
     snapshot.gaps.extend(gaps.into_values().flatten());
     if !read_anything {
+        if let Some(failed) = snapshot.gaps.iter().find(|gap| gap.reason == GapKind::Failed) {
+            return Err(ClusterError::new(Trouble::Server, failed.why.clone()));
+        }
         let who = "the user may list nothing that this program reads";
         return Err(ClusterError::new(Trouble::Forbidden, format!("{who} on {}", server.server))
             .hint("kubectl auth can-i --list; a reader needs get and list on Services, Pods and the Istio kinds"));
@@ -174,7 +177,8 @@ impl Reader<'_> {
         for name in ours {
             served.insert(name.to_owned(), BTreeMap::new());
             for version in present.get(name).into_iter().flat_map(|group| &group.versions) {
-                let known = KINDS.iter().any(|info| info.group == name && info.versions.contains(&version.version.as_str()));
+                let known =
+                    KINDS.iter().any(|info| info.group == name && info.versions.contains(&version.version.as_str()));
                 if known {
                     questions.push((name, version.version.clone()));
                 }
@@ -207,7 +211,8 @@ impl Reader<'_> {
     }
 
     async fn list_kind(&self, info: &'static KindInfo, served: &Served) -> Result<Listed, ClusterError> {
-        let resource = if info.group.is_empty() { info.plural.to_owned() } else { format!("{}.{}", info.plural, info.group) };
+        let resource =
+            if info.group.is_empty() { info.plural.to_owned() } else { format!("{}.{}", info.plural, info.group) };
         let version = match served.get(info.group) {
             None => info.versions[0],
             Some(versions) => {
@@ -221,7 +226,8 @@ impl Reader<'_> {
                 }
             }
         };
-        let root = if info.group.is_empty() { format!("/api/{version}") } else { format!("/apis/{}/{version}", info.group) };
+        let root =
+            if info.group.is_empty() { format!("/api/{version}") } else { format!("/apis/{}/{version}", info.group) };
         let api_version = if info.group.is_empty() { version.to_owned() } else { format!("{}/{version}", info.group) };
         let mut listed = Listed::default();
         let error = match self.pages(info, &api_version, &format!("{root}/{}", info.plural), &mut listed).await {
@@ -238,10 +244,9 @@ impl Reader<'_> {
                 listed.gaps.push(self.gap(info, &resource, None, &error));
                 Ok(listed)
             }
-            Trouble::Unreachable if !listed.objects.is_empty() => {
-                // Half of a list is worth less than none: what is missing cannot be told.
-                let gaps = vec![self.gap(info, &resource, None, &error)];
-                Ok(Listed { objects: Vec::new(), gaps, answered: true })
+            Trouble::Unreachable if listed.answered => {
+                listed.gaps.push(self.gap(info, &resource, None, &error));
+                Ok(listed)
             }
             Trouble::Unreachable | Trouble::Config | Trouble::Certificate | Trouble::Unauthorized => Err(error),
         }
@@ -304,8 +309,26 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads all pages of one list. A continue token that has expired starts the list again, once in pages, then whole.
+    /// Reads all pages of one list, or none: of half a list, what is missing cannot be told.
     async fn pages(
+        &self,
+        info: &'static KindInfo,
+        api_version: &str,
+        path: &str,
+        listed: &mut Listed,
+    ) -> Result<(), ClusterError> {
+        let kept = (listed.objects.len(), listed.gaps.len());
+        let result = self.try_pages(info, api_version, path, listed).await;
+        if result.is_err() {
+            listed.objects.truncate(kept.0);
+            listed.gaps.truncate(kept.1);
+        }
+        result
+    }
+
+    /// Adds the pages of one list as they come. A continue token that has expired starts the list again, once in pages,
+    /// then whole.
+    async fn try_pages(
         &self,
         info: &'static KindInfo,
         api_version: &str,
@@ -335,8 +358,12 @@ impl Reader<'_> {
                 Err(error) => return Err(error),
             };
             let page: Page<'_> = serde_json::from_str(&text).map_err(|error| {
-                ClusterError::new(Trouble::Server, format!("{} answered something that is not a list: {error}", self.server.server))
+                ClusterError::new(
+                    Trouble::Server,
+                    format!("{} answered something that is not a list: {error}", self.server.server),
+                )
             })?;
+            listed.answered = true;
             for item in page.items.unwrap_or_default() {
                 match take(info, api_version, item) {
                     Ok(object) => listed.objects.push(object),
@@ -366,7 +393,8 @@ impl Reader<'_> {
             match self.get(&path, PAGE_TIMEOUT).await {
                 Ok(text) => {
                     let body: Result<&RawValue, _> = serde_json::from_str(&text);
-                    if let Ok(object) = body.and_then(|body| Object::new(Kind::ConfigMap, "v1", namespace, &name, body)) {
+                    if let Ok(object) = body.and_then(|body| Object::new(Kind::ConfigMap, "v1", namespace, &name, body))
+                    {
                         snapshot.insert(object);
                         found = true;
                     }

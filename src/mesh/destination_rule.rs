@@ -148,12 +148,19 @@ impl DestinationRules {
     }
 
     /// All rules whose host covers `host`.
-    pub fn covering<'a>(&'a self, host: &'a str) -> impl Iterator<Item = (DestinationRuleId, &'a DestinationRule)> + 'a {
+    pub fn covering<'a>(
+        &'a self,
+        host: &'a str,
+    ) -> impl Iterator<Item = (DestinationRuleId, &'a DestinationRule)> + 'a {
         self.by_host.covering(host).flatten().map(|id| (*id, self.get(*id)))
     }
 
     /// A subset of the applied rules: of two with one name the older rule's wins.
-    pub fn subset<'a>(&'a self, applied: &AppliedRules, name: &SubsetName) -> Option<(&'a DestinationRule, &'a Subset)> {
+    pub fn subset<'a>(
+        &'a self,
+        applied: &AppliedRules,
+        name: &SubsetName,
+    ) -> Option<(&'a DestinationRule, &'a Subset)> {
         applied.0.iter().find_map(|id| {
             let rule = self.get(*id);
             rule.spec.subsets.iter().find(|subset| subset.name == name.as_str()).map(|subset| (rule, subset))
@@ -178,7 +185,13 @@ impl DestinationRules {
             && let Some(written_policy) = &written.traffic_policy
         {
             let index = rule.spec.subsets.iter().position(|subset| std::ptr::eq(subset, written)).unwrap_or_default();
-            policy.take(written_policy, port, &rule.object, &format!("spec.subsets[{index}].trafficPolicy"), Level::Subset);
+            policy.take(
+                written_policy,
+                port,
+                &rule.object,
+                &format!("spec.subsets[{index}].trafficPolicy"),
+                Level::Subset,
+            );
         }
         policy
     }

@@ -123,7 +123,12 @@ impl RouteObject {
             retries: default_retries.clone(),
             faults: Vec::new(),
             mirrors,
-            rewrites: rule.filters.iter().filter(|f| f.kind == "URLRewrite").map(|_| "path or host is rewritten".to_owned()).collect(),
+            rewrites: rule
+                .filters
+                .iter()
+                .filter(|f| f.kind == "URLRewrite")
+                .map(|_| "path or host is rewritten".to_owned())
+                .collect(),
             field,
         }
     }
@@ -170,7 +175,9 @@ fn rule_match(written: &RouteMatch) -> RuleMatch {
         let value = path.value.clone().unwrap_or_else(|| "/".to_owned());
         let condition = match path.kind.as_deref().unwrap_or("PathPrefix") {
             "Exact" => Condition::Path { text: TextMatch::Exact(value), by_segment: false, ignore_case: false },
-            "RegularExpression" => Condition::Path { text: TextMatch::Regex(value), by_segment: false, ignore_case: false },
+            "RegularExpression" => {
+                Condition::Path { text: TextMatch::Regex(value), by_segment: false, ignore_case: false }
+            }
             _ => Condition::Path { text: TextMatch::Prefix(value), by_segment: true, ignore_case: false },
         };
         conditions.push(condition);
@@ -196,7 +203,11 @@ fn rule_match(written: &RouteMatch) -> RuleMatch {
     }
     let text = |value: &ValueMatch| {
         let wanted = value.value.clone().unwrap_or_default();
-        if value.kind.as_deref() == Some("RegularExpression") { TextMatch::Regex(wanted) } else { TextMatch::Exact(wanted) }
+        if value.kind.as_deref() == Some("RegularExpression") {
+            TextMatch::Regex(wanted)
+        } else {
+            TextMatch::Exact(wanted)
+        }
     };
     for header in headers {
         let name = header.name.clone().unwrap_or_default();

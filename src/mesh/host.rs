@@ -65,7 +65,8 @@ impl<T> HostMap<T> {
             Some(suffix) => (self.wildcards.get(suffix), suffix),
             None => (self.exact.get(host), host),
         };
-        let suffixes = name.char_indices().filter(|(at, _)| *at > 0 || !host.starts_with('*')).map(|(at, _)| &name[at..]);
+        let suffixes =
+            name.char_indices().filter(|(at, _)| *at > 0 || !host.starts_with('*')).map(|(at, _)| &name[at..]);
         let any = std::iter::once("");
         let shorter = self
             .has_wildcards()

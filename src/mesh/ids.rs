@@ -140,7 +140,11 @@ impl ObjectRef {
 
     /// `shop/checkout`, without the kind.
     pub fn path(&self) -> String {
-        if self.namespace.as_str().is_empty() { self.name.to_string() } else { format!("{}/{}", self.namespace, self.name) }
+        if self.namespace.as_str().is_empty() {
+            self.name.to_string()
+        } else {
+            format!("{}/{}", self.namespace, self.name)
+        }
     }
 }
 

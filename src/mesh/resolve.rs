@@ -51,7 +51,8 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, options: &Options) -> Mesh<'s> {
     let mut reader = Reader { snapshot, names: Names::default(), undecoded: Vec::new() };
     let istio_namespace = options.istio_namespace.as_deref().unwrap_or("istio-system");
     let (config, has_mesh_config) = reader.mesh_config(istio_namespace, options.revision.as_deref());
-    let root: Namespace = config.root_namespace.as_deref().filter(|ns| !ns.is_empty()).unwrap_or(istio_namespace).into();
+    let root: Namespace =
+        config.root_namespace.as_deref().filter(|ns| !ns.is_empty()).unwrap_or(istio_namespace).into();
     let namespaces = reader.namespaces();
     let workloads = reader.workloads(&namespaces);
     let istiod = reader.istiod(istio_namespace);
@@ -188,7 +189,9 @@ impl<'s> Reader<'s> {
         let objects: Vec<(ObjectRef, shapes::Namespace)> = self.decode(Kind::Namespace);
         objects
             .into_iter()
-            .map(|(object, namespace)| (Arc::clone(&object.name).into(), NamespaceLabels::new(&namespace.metadata.labels)))
+            .map(|(object, namespace)| {
+                (Arc::clone(&object.name).into(), NamespaceLabels::new(&namespace.metadata.labels))
+            })
             .collect()
     }
 
@@ -260,25 +263,28 @@ impl<'s> Reader<'s> {
             for info in KINDS.iter().filter(|info| info.kind.is_workload()) {
                 for (object, template) in self.decode::<shapes::Workload>(info.kind) {
                     let owned = template.metadata.owner_references.iter().any(|owner| owner.controller == Some(true));
-                    let key = (object.namespace.clone(), self.names.intern(object.kind.name()), Arc::clone(&object.name));
+                    let key =
+                        (object.namespace.clone(), self.names.intern(object.kind.name()), Arc::clone(&object.name));
                     if owned || with_pods.contains(&key) {
                         continue;
                     }
                     let replicas = template.spec.replicas.unwrap_or(1).clamp(0, i64::from(u32::MAX));
                     let replicas = u32::try_from(replicas).unwrap_or(1);
                     let labels = namespaces.get(&object.namespace).copied();
-                    workloads.push(Workload::of_template(object, &template.spec.template, replicas, labels, &mut self.names));
+                    workloads.push(Workload::of_template(
+                        object,
+                        &template.spec.template,
+                        replicas,
+                        labels,
+                        &mut self.names,
+                    ));
                 }
             }
         }
         workloads
     }
 
-    fn services(
-        &mut self,
-        config: &MeshConfig,
-        cluster_domain: &str,
-    ) -> Vec<Service> {
+    fn services(&mut self, config: &MeshConfig, cluster_domain: &str) -> Vec<Service> {
         let objects: Vec<(ObjectRef, shapes::Service)> = self.decode(Kind::Service);
         let waypoint_namespaces = self.waypoint_namespaces();
         objects
@@ -297,7 +303,8 @@ impl<'s> Reader<'s> {
                     .get("networking.istio.io/exportTo")
                     .map(|list| list.split(',').map(|value| value.trim().to_owned()).collect())
                     .unwrap_or_default();
-                let ports = spec.ports.iter().enumerate().filter_map(|(index, port)| self.service_port(index, port)).collect();
+                let ports =
+                    spec.ports.iter().enumerate().filter_map(|(index, port)| self.service_port(index, port)).collect();
                 let waypoint = match metadata.labels.get("istio.io/use-waypoint").map(String::as_str) {
                     Some(name) => name != "none",
                     None => waypoint_namespaces.contains(&object.namespace),
@@ -307,6 +314,7 @@ impl<'s> Reader<'s> {
                     created: self.created(&metadata),
                     resolution,
                     ports,
+                    labels: Labels::new(&metadata.labels, &mut self.names),
                     selector: Labels::new(&spec.selector, &mut self.names),
                     addresses: spec
                         .cluster_ips
@@ -340,8 +348,7 @@ impl<'s> Reader<'s> {
     fn service_port(&mut self, index: usize, port: &shapes::ServicePort) -> Option<ServicePort> {
         let number = u16::try_from(port.port).ok().filter(|number| *number > 0)?;
         let l4 = port.protocol.as_deref().unwrap_or("TCP");
-        let (protocol, decided_by) =
-            protocol::decide(l4, port.app_protocol.as_deref(), port.name.as_deref(), number);
+        let (protocol, decided_by) = protocol::decide(l4, port.app_protocol.as_deref(), port.name.as_deref(), number);
         let target = match &port.target_port {
             None => TargetPort::Number(number),
             Some(target) => match (target.number(), target) {
@@ -369,6 +376,7 @@ impl<'s> Reader<'s> {
         for (object, entry) in objects {
             let Resource { metadata, spec } = entry;
             let created = self.created(&metadata);
+            let labels = Labels::new(&metadata.labels, &mut self.names);
             for host in &spec.hosts {
                 let ports = spec.ports.iter().enumerate().filter_map(|(index, port)| {
                     let number = u16::try_from(port.number).ok().filter(|number| *number > 0)?;
@@ -395,6 +403,7 @@ impl<'s> Reader<'s> {
                     created: created.clone(),
                     resolution: Resolution::Entry(spec.resolution.as_deref().unwrap_or("NONE").into()),
                     ports: ports.collect(),
+                    labels: labels.clone(),
                     selector: Labels::default(),
                     addresses: spec.addresses.iter().filter_map(|address| address.parse().ok()).collect(),
                     workloads: Vec::new(),
@@ -443,8 +452,15 @@ impl<'s> Reader<'s> {
             .map(|(object, Resource { metadata, spec })| DestinationRule {
                 host: host::resolve(&spec.host, &object.namespace, cluster_domain),
                 created: self.created(&metadata),
-                export_to: Visibility::new(&spec.export_to, &config.default_destination_rule_export_to, &object.namespace),
-                selector: spec.workload_selector.as_ref().map(|selector| Labels::new(&selector.match_labels, &mut self.names)),
+                export_to: Visibility::new(
+                    &spec.export_to,
+                    &config.default_destination_rule_export_to,
+                    &object.namespace,
+                ),
+                selector: spec
+                    .workload_selector
+                    .as_ref()
+                    .map(|selector| Labels::new(&selector.match_labels, &mut self.names)),
                 object,
                 spec,
             })
@@ -464,7 +480,11 @@ impl<'s> Reader<'s> {
                     hosts: hosts.collect(),
                     gateways: spec.gateways.iter().map(|name| GatewayName::parse(name, &object.namespace)).collect(),
                     created: self.created(&metadata),
-                    export_to: Visibility::new(&spec.export_to, &config.default_virtual_service_export_to, &object.namespace),
+                    export_to: Visibility::new(
+                        &spec.export_to,
+                        &config.default_virtual_service_export_to,
+                        &object.namespace,
+                    ),
                     object,
                     spec,
                 }
@@ -500,24 +520,16 @@ impl<'s> Reader<'s> {
             .into_iter()
             .map(|(object, Resource { metadata, spec })| {
                 let selector = Labels::new(&spec.selector, &mut self.names);
-                let selected = gateway_pods.iter().filter(|(_, pod)| pod.labels.contains_all(&selector)).map(|(id, _)| *id);
-                IstioGateway {
-                    workloads: selected.collect(),
-                    created: self.created(&metadata),
-                    selector,
-                    object,
-                    spec,
-                }
+                let selected =
+                    gateway_pods.iter().filter(|(_, pod)| pod.labels.contains_all(&selector)).map(|(id, _)| *id);
+                IstioGateway { workloads: selected.collect(), created: self.created(&metadata), selector, object, spec }
             })
             .collect()
     }
 
     fn api_gateways(&mut self) -> Vec<ApiGateway> {
         let objects: Vec<(ObjectRef, Resource<gateway_api::GatewaySpec>)> = self.decode(Kind::Gateway);
-        objects
-            .into_iter()
-            .map(|(object, Resource { metadata: _, spec })| ApiGateway { object, spec })
-            .collect()
+        objects.into_iter().map(|(object, Resource { metadata: _, spec })| ApiGateway { object, spec }).collect()
     }
 
     fn security(&mut self) -> Security {
@@ -525,9 +537,11 @@ impl<'s> Reader<'s> {
         let peer = peer.into_iter().map(|(object, Resource { metadata, spec })| {
             let labels = |map: &StringMap, names: &mut Names| (!map.is_empty()).then(|| Labels::new(map, names));
             let selector = spec.selector.as_ref().and_then(|s| labels(&s.match_labels, &mut self.names));
-            let ports = spec.port_level_mtls.iter().flatten().filter_map(|(port, mtls)| {
-                Some((port.parse().ok()?, MtlsMode::parse(mtls.mode.as_deref()?)?))
-            });
+            let ports = spec
+                .port_level_mtls
+                .iter()
+                .flatten()
+                .filter_map(|(port, mtls)| Some((port.parse().ok()?, MtlsMode::parse(mtls.mode.as_deref()?)?)));
             PeerAuthentication {
                 created: self.created(&metadata),
                 mode: spec.mtls.as_ref().and_then(|mtls| MtlsMode::parse(mtls.mode.as_deref()?)),
@@ -540,7 +554,11 @@ impl<'s> Reader<'s> {
         let policies: Vec<(ObjectRef, Resource<AuthorizationPolicySpec>)> = self.decode(Kind::AuthorizationPolicy);
         let policies = policies.into_iter().map(|(object, Resource { metadata: _, spec })| {
             let selector = spec.selector.as_ref().filter(|selector| !selector.match_labels.is_empty());
-            AuthorizationPolicy { selector: selector.map(|s| Labels::new(&s.match_labels, &mut self.names)), object, spec }
+            AuthorizationPolicy {
+                selector: selector.map(|s| Labels::new(&s.match_labels, &mut self.names)),
+                object,
+                spec,
+            }
         });
         Security::new(peer, policies.collect())
     }
@@ -579,9 +597,10 @@ fn attach_workloads(services: &mut [Service], workloads: &[Workload]) {
         }
     }
     for service in services {
-        let lists = service.selector.iter().filter_map(|(key, value)| {
-            index.get(&(service.namespace().clone(), Arc::clone(key), Arc::clone(value)))
-        });
+        let lists = service
+            .selector
+            .iter()
+            .filter_map(|(key, value)| index.get(&(service.namespace().clone(), Arc::clone(key), Arc::clone(value))));
         let Some(shortest) = lists.min_by_key(|ids| ids.len()) else { continue };
         service.workloads = shortest
             .iter()
@@ -622,7 +641,8 @@ fn collect_evidence(mesh: &mut Mesh<'_>) {
     for (id, object) in mesh.virtual_services.iter() {
         for rule in mesh.virtual_service_rules(object) {
             let user = RouteUse::VirtualService(id, rule.index);
-            let retry_words = object.spec.http[rule.index].retries.as_ref().and_then(|retries| retries.retry_on.as_deref());
+            let retry_words =
+                object.spec.http[rule.index].retries.as_ref().and_then(|retries| retries.retry_on.as_deref());
             note_rule(mesh, &rule, user, retry_words, false, &mut users, &mut found);
         }
     }
@@ -697,7 +717,9 @@ fn note_rule(
                 evidence.push(Evidence::MethodPath(rule.object.clone(), path.as_str().into()));
             }
             Condition::Header { name, text, inverted: false } if name.eq_ignore_ascii_case("content-type") => {
-                let (TextMatch::Exact(text) | TextMatch::Prefix(text) | TextMatch::Regex(text)) = text else { continue };
+                let (TextMatch::Exact(text) | TextMatch::Prefix(text) | TextMatch::Regex(text)) = text else {
+                    continue;
+                };
                 if text.starts_with("application/grpc") && !text.starts_with("application/grpc-web") {
                     evidence.push(Evidence::ContentType(rule.object.clone()));
                 }
@@ -724,7 +746,12 @@ fn note_rule(
 }
 
 /// What a Service and its pods say by themselves.
-fn own_evidence(mesh: &Mesh<'_>, id: ServiceId, service: &Service, found: &mut Vec<(ServiceId, Option<u16>, Evidence)>) {
+fn own_evidence(
+    mesh: &Mesh<'_>,
+    id: ServiceId,
+    service: &Service,
+    found: &mut Vec<(ServiceId, Option<u16>, Evidence)>,
+) {
     for port in &service.ports {
         let mut note = |evidence| found.push((id, Some(port.number), evidence));
         if port.protocol.is_grpc() {
@@ -743,7 +770,8 @@ fn own_evidence(mesh: &Mesh<'_>, id: ServiceId, service: &Service, found: &mut V
                 if workload.grpc_probes.contains(&number) && probes.len() < 2 {
                     probes.insert(workload.title());
                 }
-                let named = workload.ports.iter().filter(|one| one.number == number).filter_map(|one| one.name.as_ref());
+                let named =
+                    workload.ports.iter().filter(|one| one.number == number).filter_map(|one| one.name.as_ref());
                 names.extend(named.filter(|name| evidence::mentions_grpc(name)));
             }
         }

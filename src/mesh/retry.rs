@@ -141,7 +141,8 @@ mod tests {
         assert_eq!(policy(Retries::default()).attempts, 0);
         let three = policy(Retries { attempts: Some(3), ..Retries::default() });
         assert_eq!((three.attempts, three.retry_on.len()), (3, 5));
-        let codes = policy(Retries { attempts: Some(1), retry_on: Some("503, unavailable".into()), ..Retries::default() });
+        let codes =
+            policy(Retries { attempts: Some(1), retry_on: Some("503, unavailable".into()), ..Retries::default() });
         assert_eq!(codes.retry_on, ["unavailable", "retriable-status-codes"]);
         assert_eq!(codes.status_codes, [503]);
     }

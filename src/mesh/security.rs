@@ -95,9 +95,8 @@ impl Security {
     pub fn mtls(&self, workload: &Workload, port: u16, root: &Namespace) -> (MtlsMode, Option<&ObjectRef>) {
         let of = |namespace: &Namespace| self.peer.get(namespace).map_or(&[][..], Vec::as_slice);
         let own = of(workload.namespace());
-        let selected = own
-            .iter()
-            .find(|one| one.selector.as_ref().is_some_and(|selector| workload.labels.contains_all(selector)));
+        let selected =
+            own.iter().find(|one| one.selector.as_ref().is_some_and(|selector| workload.labels.contains_all(selector)));
         if let Some(one) = selected {
             if let Some(mode) = one.ports.get(&port) {
                 return (*mode, Some(&one.object));

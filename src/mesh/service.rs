@@ -19,6 +19,8 @@ pub struct Service {
     pub resolution: Resolution,
     /// Ports in their order.
     pub ports: Vec<ServicePort>,
+    /// Its own labels.
+    pub labels: Labels,
     /// Labels of the pods behind it; empty means that somebody else writes the endpoints.
     pub selector: Labels,
     /// Virtual addresses.
@@ -126,7 +128,11 @@ impl PodCount {
 
     /// `2/3`, or `3` where readiness is unknown.
     pub fn show(self) -> String {
-        if self.unknown > 0 && self.ready == 0 { format!("{}", self.total) } else { format!("{}/{}", self.ready, self.total) }
+        if self.unknown > 0 && self.ready == 0 {
+            format!("{}", self.total)
+        } else {
+            format!("{}/{}", self.ready, self.total)
+        }
     }
 }
 
@@ -153,10 +159,8 @@ impl Visibility {
         if list.iter().any(|value| value == "~") {
             return Self::Nobody;
         }
-        let mut namespaces: Vec<Namespace> = list
-            .iter()
-            .map(|value| if value == "." { own.clone() } else { value.as_str().into() })
-            .collect();
+        let mut namespaces: Vec<Namespace> =
+            list.iter().map(|value| if value == "." { own.clone() } else { value.as_str().into() }).collect();
         namespaces.sort();
         namespaces.dedup();
         if namespaces.as_slice() == std::slice::from_ref(own) { Self::Private } else { Self::Namespaces(namespaces) }

@@ -91,7 +91,12 @@ impl Mesh<'_> {
         }
         for object in self.virtual_services.covering(host) {
             reached(&object.export_to, &object.object.namespace, &mut found);
-            let named = object.spec.http.iter().flat_map(|rule| &rule.matches).filter_map(|one| one.source_namespace.as_deref());
+            let named = object
+                .spec
+                .http
+                .iter()
+                .flat_map(|rule| &rule.matches)
+                .filter_map(|one| one.source_namespace.as_deref());
             found.extend(named.map(Namespace::from));
         }
         for route in self.attached_routes(id) {
@@ -129,7 +134,9 @@ impl Mesh<'_> {
         }
         let oldest = producer.iter().map(|route| &self.route_object(*route).created).min();
         match virtual_service {
-            Some(object) if Some(&self.virtual_services.get(object).created) <= oldest => RouteOwner::VirtualService(object),
+            Some(object) if Some(&self.virtual_services.get(object).created) <= oldest => {
+                RouteOwner::VirtualService(object)
+            }
             _ => RouteOwner::RouteObjects(producer),
         }
     }
@@ -139,7 +146,9 @@ impl Mesh<'_> {
         match owner {
             RouteOwner::Default => Vec::new(),
             RouteOwner::VirtualService(id) => self.virtual_service_rules(self.virtual_services.get(*id)),
-            RouteOwner::RouteObjects(ids) => ids.iter().flat_map(|id| self.route_object_rules(self.route_object(*id))).collect(),
+            RouteOwner::RouteObjects(ids) => {
+                ids.iter().flat_map(|id| self.route_object_rules(self.route_object(*id))).collect()
+            }
         }
     }
 
@@ -159,7 +168,8 @@ impl Mesh<'_> {
         let own = &object.object.namespace;
         let resolve = |host: &str| super::host::resolve(host, own, &self.cluster_domain);
         let action = if let Some(delegate) = &rule.delegate {
-            let namespace = delegate.namespace.as_deref().filter(|ns| !ns.is_empty()).map_or_else(|| own.clone(), Into::into);
+            let namespace =
+                delegate.namespace.as_deref().filter(|ns| !ns.is_empty()).map_or_else(|| own.clone(), Into::into);
             let object =
                 ObjectRef { kind: crate::schema::Kind::VirtualService, namespace, name: delegate.name.as_str().into() };
             Action::Delegate { object }
@@ -172,8 +182,14 @@ impl Mesh<'_> {
                 let destination = route.destination.as_ref();
                 Target {
                     host: resolve(destination.map_or("", |destination| &destination.host)),
-                    port: destination.and_then(|d| d.port.as_ref()).map(|port| port.number).filter(|number| *number > 0),
-                    subset: destination.and_then(|d| d.subset.as_deref()).filter(|name| !name.is_empty()).map(SubsetName::from),
+                    port: destination
+                        .and_then(|d| d.port.as_ref())
+                        .map(|port| port.number)
+                        .filter(|number| *number > 0),
+                    subset: destination
+                        .and_then(|d| d.subset.as_deref())
+                        .filter(|name| !name.is_empty())
+                        .map(SubsetName::from),
                     weight: route.weight,
                     field: format!("{field}.route[{at}]"),
                 }
@@ -208,7 +224,11 @@ impl Mesh<'_> {
             name: rule.name.clone(),
             matches: rule.matches.iter().map(RuleMatch::of_virtual_service).collect(),
             action,
-            timeout: rule.timeout.as_deref().and_then(|text| duration::parse(text).ok()).filter(|limit| !limit.is_zero()),
+            timeout: rule
+                .timeout
+                .as_deref()
+                .and_then(|text| duration::parse(text).ok())
+                .filter(|limit| !limit.is_zero()),
             retries: retry::effective(
                 rule.retries.as_ref().map(|retries| (retries, &object.object)),
                 self.config.default_http_retry_policy.as_ref(),
@@ -274,9 +294,9 @@ impl Mesh<'_> {
     pub fn subset_pods(&self, service: &Service, labels: &crate::schema::meta::StringMap) -> PodCount {
         let mut count = PodCount::default();
         for workload in self.workloads_of(service) {
-            let selected = labels.iter().all(|(key, value)| {
-                key.starts_with("topology.") || workload.labels.get(key) == Some(value.as_str())
-            });
+            let selected = labels
+                .iter()
+                .all(|(key, value)| key.starts_with("topology.") || workload.labels.get(key) == Some(value.as_str()));
             if selected {
                 count_workload(&mut count, workload, service.publishes_not_ready);
             }
@@ -293,7 +313,9 @@ impl Mesh<'_> {
                 super::RouteUse::VirtualService(object, _) => {
                     let object = self.virtual_services.get(object);
                     if seen.insert(object.object.clone()) {
-                        found.extend(object.named_gateways().flat_map(|(namespace, name)| self.servers(object, namespace, name)));
+                        found.extend(
+                            object.named_gateways().flat_map(|(namespace, name)| self.servers(object, namespace, name)),
+                        );
                     }
                 }
                 super::RouteUse::RouteObject(route, _) => {
@@ -315,7 +337,15 @@ impl Mesh<'_> {
                 ObjectRef { kind: crate::schema::Kind::IstioGateway, namespace: namespace.clone(), name: name.into() };
             let (port, protocol) = (0, String::new());
             let tls = gateway::TlsUse::Plaintext;
-            return vec![Exposure { gateway, known: false, port, protocol, tls, hosts: hosts(), route: object.object.clone() }];
+            return vec![Exposure {
+                gateway,
+                known: false,
+                port,
+                protocol,
+                tls,
+                hosts: hosts(),
+                route: object.object.clone(),
+            }];
         };
         let serves = |server: &crate::schema::gateway::Server| -> Vec<String> {
             let mut names = BTreeSet::new();
@@ -355,7 +385,9 @@ impl Mesh<'_> {
         let Parent::Gateway { namespace, name, listener, port } = parent else {
             return Vec::new();
         };
-        let Some(gateway) = self.api_gateways.iter().find(|g| &g.object.namespace == namespace && g.object.name == *name) else {
+        let Some(gateway) =
+            self.api_gateways.iter().find(|g| &g.object.namespace == namespace && g.object.name == *name)
+        else {
             return Vec::new();
         };
         let hostnames = &route.route.spec.hostnames;

@@ -109,7 +109,9 @@ pub fn rule_reaches(rule: &HttpRule, caller: &Namespace) -> bool {
     rule.matches.is_empty()
         || rule.matches.iter().any(|one| {
             if one.gateways.is_empty() {
-                one.source_namespace.as_deref().is_none_or(|namespace| namespace.is_empty() || namespace == caller.as_str())
+                one.source_namespace
+                    .as_deref()
+                    .is_none_or(|namespace| namespace.is_empty() || namespace == caller.as_str())
             } else {
                 one.gateways.iter().any(|gateway| gateway == "mesh")
             }
@@ -190,9 +192,13 @@ mod tests {
     #[test]
     fn gateway_names_are_completed() {
         let own = Namespace::from("shop");
-        for (text, expected) in
-            [("mesh", "mesh"), ("gw", "shop/gw"), ("edge/gw", "edge/gw"), ("./gw", "shop/gw"), ("gw.edge.svc.cluster.local", "edge/gw")]
-        {
+        for (text, expected) in [
+            ("mesh", "mesh"),
+            ("gw", "shop/gw"),
+            ("edge/gw", "edge/gw"),
+            ("./gw", "shop/gw"),
+            ("gw.edge.svc.cluster.local", "edge/gw"),
+        ] {
             assert_eq!(GatewayName::parse(text, &own).to_string(), expected);
         }
     }

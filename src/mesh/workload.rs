@@ -266,7 +266,15 @@ impl Workload {
         let statuses = pod.status.container_statuses.iter().chain(&pod.status.init_container_statuses);
         let proxy_ready = statuses.filter(|status| status.name == PROXY_CONTAINER).map(|status| status.ready).next();
         let made = if phase.is_some() || readiness != Readiness::Unknown { Made::Yes } else { Made::NotYet };
-        Some(Self::new(object, owner, &pod.metadata, &pod.spec, Seen { count: 1, readiness, proxy_ready, made }, namespace, names))
+        Some(Self::new(
+            object,
+            owner,
+            &pod.metadata,
+            &pod.spec,
+            Seen { count: 1, readiness, proxy_ready, made },
+            namespace,
+            names,
+        ))
     }
 
     /// Makes one from a workload's pod template.
@@ -298,7 +306,11 @@ impl Workload {
             let of_proxy = container.name == PROXY_CONTAINER;
             for port in &container.ports {
                 if let Ok(number) = u16::try_from(port.container_port) {
-                    ports.push(ContainerPort { name: port.name.as_deref().map(|name| names.intern(name)), number, of_proxy });
+                    ports.push(ContainerPort {
+                        name: port.name.as_deref().map(|name| names.intern(name)),
+                        number,
+                        of_proxy,
+                    });
                 }
             }
             let probes = [&container.readiness_probe, &container.liveness_probe, &container.startup_probe];
@@ -432,7 +444,11 @@ fn role(container: &Container, meta: &Meta, envoy: Envoy) -> Proxy {
     if has("router") {
         return Proxy::Gateway(envoy);
     }
-    if meta.labels.get("gateway.istio.io/managed").is_some_and(|by| by.contains("waypoint") || by.contains("mesh-controller")) {
+    if meta
+        .labels
+        .get("gateway.istio.io/managed")
+        .is_some_and(|by| by.contains("waypoint") || by.contains("mesh-controller"))
+    {
         return Proxy::Waypoint(envoy);
     }
     let gateway_label = meta.labels.contains_key("gateway.networking.k8s.io/gateway-name")
@@ -462,4 +478,3 @@ fn exclusions(annotations: &StringMap, names: &mut Names) -> Vec<Exclusion> {
     }
     found
 }
-

@@ -290,6 +290,8 @@ pub struct GatewayReport {
 pub struct Request {
     /// Only these Services; empty is an overview.
     pub targets: Vec<ServiceId>,
+    /// Only these, in an overview; absent is all.
+    pub selected: Option<BTreeSet<ServiceId>>,
     /// Only these namespaces; empty is all.
     pub namespaces: BTreeSet<String>,
     /// Services without signs of gRPC too.
@@ -312,7 +314,9 @@ pub fn inspect(mesh: &Mesh<'_>, outcome: &Outcome, request: &Request) -> Inspect
         mesh.service_ids()
             .filter(|id| {
                 let service = mesh.service(*id);
-                request.in_scope(service.namespace().as_str()) && (request.all_services || service.has_grpc())
+                request.in_scope(service.namespace().as_str())
+                    && (request.all_services || service.has_grpc())
+                    && request.selected.as_ref().is_none_or(|selected| selected.contains(id))
             })
             .collect()
     } else {
@@ -321,8 +325,12 @@ pub fn inspect(mesh: &Mesh<'_>, outcome: &Outcome, request: &Request) -> Inspect
     let mut wanted: BTreeSet<usize> = BTreeSet::new();
     let mut services = Vec::with_capacity(shown.len());
     for id in shown {
-        let related: BTreeSet<usize> =
-            super::page::related(mesh, id).iter().filter_map(|object| by_object.get(object)).flatten().copied().collect();
+        let related: BTreeSet<usize> = super::page::related(mesh, id)
+            .iter()
+            .filter_map(|object| by_object.get(object))
+            .flatten()
+            .copied()
+            .collect();
         let mut counts = BTreeMap::new();
         for index in &related {
             *counts.entry(outcome.findings[*index].severity.word()).or_insert(0) += 1;
@@ -330,7 +338,7 @@ pub fn inspect(mesh: &Mesh<'_>, outcome: &Outcome, request: &Request) -> Inspect
         wanted.extend(related);
         services.push(super::page::service(mesh, id, counts));
     }
-    if request.targets.is_empty() {
+    if request.targets.is_empty() && request.selected.is_none() {
         let in_scope = outcome.findings.iter().enumerate().filter(|(_, finding)| {
             let namespace = finding.object.namespace.as_str();
             namespace.is_empty() || request.in_scope(namespace)

@@ -246,9 +246,14 @@ fn caller(mesh: &Mesh<'_>, view: &CallerClass, everybody: &CallerClass, usual: &
     let destination_rules = objects(mesh, &view.rules);
     if view.rules != everybody.rules {
         let names: Vec<_> = destination_rules.iter().map(|o| format!("{}/{}", o.namespace, o.name)).collect();
-        let names = if names.is_empty() { "no DestinationRule".to_owned() } else { format!("DestinationRule {}", names.join(", ")) };
+        let names = if names.is_empty() {
+            "no DestinationRule".to_owned()
+        } else {
+            format!("DestinationRule {}", names.join(", "))
+        };
         let have: BTreeSet<&str> = mesh.destination_rules.subset_names(&view.rules).collect();
-        let lost: Vec<_> = mesh.destination_rules.subset_names(&everybody.rules).filter(|name| !have.contains(name)).collect();
+        let lost: Vec<_> =
+            mesh.destination_rules.subset_names(&everybody.rules).filter(|name| !have.contains(name)).collect();
         differs.push(format!("use {names}"));
         if !lost.is_empty() {
             let (noun, verb) = if lost.len() == 1 { ("subset", "does") } else { ("subsets", "do") };
@@ -292,7 +297,13 @@ fn policies(mesh: &Mesh<'_>, service: &Service, view: &CallerClass) -> Vec<Polic
     reports
 }
 
-fn policy(mesh: &Mesh<'_>, service: &Service, port: &ServicePort, view: &CallerClass, subset: Option<&str>) -> PolicyReport {
+fn policy(
+    mesh: &Mesh<'_>,
+    service: &Service,
+    port: &ServicePort,
+    view: &CallerClass,
+    subset: Option<&str>,
+) -> PolicyReport {
     let name = subset.map(Into::into);
     let policy = mesh.destination_rules.policy(&view.rules, port.number, name.as_ref());
     PolicyReport {
@@ -319,7 +330,8 @@ fn connection_pool(mesh: &Mesh<'_>, protocol: Protocol, policy: &Policy<'_>) -> 
     let http = pool.value.http.as_ref();
     let connections = positive(tcp.and_then(|tcp| tcp.max_connections));
     let explicit_h2 = !policy.uses_client_protocol()
-        && (protocol.is_http2() || (upgraded(mesh, protocol, policy) && mesh.version >= IstioVersion { major: 1, minor: 28 }));
+        && (protocol.is_http2()
+            || (upgraded(mesh, protocol, policy) && mesh.version >= IstioVersion { major: 1, minor: 28 }));
     let streams = positive(http.and_then(|http| http.max_concurrent_streams)).filter(|_| explicit_h2);
     let mut lines = Vec::new();
     if let (Some(connections), Some(streams)) = (connections, streams) {

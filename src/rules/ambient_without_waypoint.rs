@@ -58,7 +58,8 @@ mod tests {
     use super::*;
 
     fn mesh(labels: &str) -> String {
-        let ambient = pod("a", "v1").replace("metadata: {", "metadata: {annotations: {ambient.istio.io/redirection: enabled}, ");
+        let ambient =
+            pod("a", "v1").replace("metadata: {", "metadata: {annotations: {ambient.istio.io/redirection: enabled}, ");
         let (before, after) = ambient.split_once(", {name: istio-proxy").unwrap();
         let after = after.split_once("}]}").unwrap().1;
         format!("---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: shop, labels: {{{labels}}}}}\n")

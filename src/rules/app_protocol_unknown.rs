@@ -90,7 +90,11 @@ mod tests {
             let yaml = service("a", &format!("{{name: grpc, appProtocol: {value}, port: 1}}"));
             check(&RULE, &yaml, &["warning Service shop/a spec.ports[0].appProtocol"]);
         }
-        check(&RULE, &service("a", "{name: x, appProtocol: h2c, port: 1}"), &["warning Service shop/a spec.ports[0].appProtocol"]);
+        check(
+            &RULE,
+            &service("a", "{name: x, appProtocol: h2c, port: 1}"),
+            &["warning Service shop/a spec.ports[0].appProtocol"],
+        );
     }
 
     #[test]

@@ -123,7 +123,9 @@ fn explain(mesh: &Mesh<'_>, written: &str, full: &Host, own: &str) -> (Option<St
         return (Some(why), say(&right));
     }
     if !written.contains('.') {
-        if let Some(service) = mesh.services.iter().find(|s| s.is_kubernetes() && s.object.name.eq_ignore_ascii_case(written)) {
+        if let Some(service) =
+            mesh.services.iter().find(|s| s.is_kubernetes() && s.object.name.eq_ignore_ascii_case(written))
+        {
             let why = if service.namespace().as_str() == own {
                 "hosts of destinations are compared with regard to case".to_owned()
             } else {
@@ -155,12 +157,22 @@ mod tests {
 
     fn route(host: &str) -> String {
         service("checkout", "{name: grpc, port: 1}")
-            + &istio("VirtualService", "r", &format!("{{hosts: [checkout], http: [{{route: [{{destination: {{host: '{host}'}}}}]}}]}}"))
+            + &istio(
+                "VirtualService",
+                "r",
+                &format!("{{hosts: [checkout], http: [{{route: [{{destination: {{host: '{host}'}}}}]}}]}}"),
+            )
     }
 
     #[test]
     fn hosts_that_nobody_has_are_reported() {
-        for host in ["chekout", "checkout.shop", "checkout.shop.svc", "checkout.shop.svc.cluster.local.svc.cluster.local", "Checkout"] {
+        for host in [
+            "chekout",
+            "checkout.shop",
+            "checkout.shop.svc",
+            "checkout.shop.svc.cluster.local.svc.cluster.local",
+            "Checkout",
+        ] {
             check(&RULE, &route(host), &["error VirtualService shop/r spec.http[0].route[0].destination.host"]);
         }
         check_gap(&RULE, &route("chekout"));
@@ -175,19 +187,32 @@ mod tests {
             first("checkout.shop").evidence,
             ["a host with a dot is taken as a full name; checkout in shop is checkout.shop.svc.cluster.local"]
         );
-        let elsewhere = route("x") + &istio("VirtualService", "w", "{hosts: [a.b], http: [{route: [{destination: {host: checkout}}]}]}").replace("name: w", "name: w, namespace: web");
+        let elsewhere = route("x")
+            + &istio("VirtualService", "w", "{hosts: [a.b], http: [{route: [{destination: {host: checkout}}]}]}")
+                .replace("name: w", "name: w, namespace: web");
         let found = findings(&RULE, &elsewhere);
-        assert!(found.iter().any(|f| f.evidence.iter().any(|e| e.contains("belongs to the namespace of the VirtualService (web)"))));
+        assert!(
+            found
+                .iter()
+                .any(|f| f.evidence.iter().any(|e| e.contains("belongs to the namespace of the VirtualService (web)")))
+        );
     }
 
     #[test]
     fn mirrors_and_tcp_rules_are_read_too() {
         let yaml = service("a", "{name: tcp, port: 1}")
-            + &istio("VirtualService", "r", "{hosts: [a], http: [{route: [{destination: {host: a}}], mirror: {host: nope}}], tcp: [{route: [{destination: {host: nope}}]}]}");
+            + &istio(
+                "VirtualService",
+                "r",
+                "{hosts: [a], http: [{route: [{destination: {host: a}}], mirror: {host: nope}}], tcp: [{route: [{destination: {host: nope}}]}]}",
+            );
         check(
             &RULE,
             &yaml,
-            &["warning VirtualService shop/r spec.http[0].mirror.host", "error VirtualService shop/r spec.tcp[0].route[0].destination.host"],
+            &[
+                "warning VirtualService shop/r spec.http[0].mirror.host",
+                "error VirtualService shop/r spec.tcp[0].route[0].destination.host",
+            ],
         );
     }
 
@@ -195,7 +220,8 @@ mod tests {
     fn known_hosts_are_silent() {
         check(&RULE, &route("checkout"), &[]);
         check(&RULE, &route("checkout.shop.svc.cluster.local"), &[]);
-        let entry = istio("ServiceEntry", "e", "{hosts: ['*.example.com'], ports: [{number: 443, name: tls, protocol: TLS}]}");
+        let entry =
+            istio("ServiceEntry", "e", "{hosts: ['*.example.com'], ports: [{number: 443, name: tls, protocol: TLS}]}");
         check(&RULE, &(route("api.example.com") + &entry), &[]);
     }
 }

@@ -54,21 +54,32 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         let mut parts = written.split('.');
         let (name, namespace) = (parts.next().unwrap_or_default(), parts.next());
         let meant = namespace.and_then(|namespace| mesh.find_service(namespace, name)).map(|id| mesh.service(id));
-        let elsewhere = mesh.services.iter().find(|s| s.is_kubernetes() && namespace.is_none() && *s.object.name == *name);
+        let elsewhere =
+            mesh.services.iter().find(|s| s.is_kubernetes() && namespace.is_none() && *s.object.name == *name);
         let similar = mesh.similar_services(own.as_str(), name);
         let (evidence, fix) = match (meant, elsewhere, similar.first()) {
             (Some(service), ..) => (
-                Some(format!("a host with a dot is taken as a full name; {} is {}", service.object, service.host.as_str())),
+                Some(format!(
+                    "a host with a dot is taken as a full name; {} is {}",
+                    service.object,
+                    service.host.as_str()
+                )),
                 format!("host: {}", service.host.as_str()),
             ),
             (None, Some(service), _) => (
-                Some(format!("a short name belongs to the rule's namespace ({own}); a Service of that name is in {}", service.namespace())),
+                Some(format!(
+                    "a short name belongs to the rule's namespace ({own}); a Service of that name is in {}",
+                    service.namespace()
+                )),
                 format!("host: {}", service.host.as_str()),
             ),
             (None, None, Some(nearest)) => {
                 let (name, namespace) = nearest.split_once('.').unwrap_or((nearest, own.as_str()));
                 let right = host::of_service(name, &namespace.into(), &mesh.cluster_domain);
-                (Some(format!("Services of a similar name: {}", similar.join(", "))), format!("host: {}", right.as_str()))
+                (
+                    Some(format!("Services of a similar name: {}", similar.join(", "))),
+                    format!("host: {}", right.as_str()),
+                )
             }
             (None, None, None) => (None, "remove the rule, or create the Service or ServiceEntry".to_owned()),
         };
@@ -89,7 +100,8 @@ mod tests {
     use super::*;
 
     fn mesh(host: &str) -> String {
-        service("checkout", "{name: grpc, port: 1}") + &istio("DestinationRule", "d", &format!("{{host: '{host}', trafficPolicy: {{}}}}"))
+        service("checkout", "{name: grpc, port: 1}")
+            + &istio("DestinationRule", "d", &format!("{{host: '{host}', trafficPolicy: {{}}}}"))
     }
 
     #[test]

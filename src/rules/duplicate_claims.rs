@@ -86,7 +86,9 @@ fn losses<'m>(mesh: &'m Mesh<'_>, host: &'m Host, ids: &[VirtualServiceId]) -> V
     }
     let mut lost: BTreeMap<VirtualServiceId, Loss<'m>> = BTreeMap::new();
     for caller in &callers {
-        let Some(winner) = mesh.virtual_services.owner(caller, host).filter(|winner| ids.contains(winner)) else { continue };
+        let Some(winner) = mesh.virtual_services.owner(caller, host).filter(|winner| ids.contains(winner)) else {
+            continue;
+        };
         for id in ids.iter().copied().filter(|id| *id != winner) {
             let object = mesh.virtual_services.get(id);
             let reaches = object.export_to.reaches(caller, &object.object.namespace);
@@ -115,7 +117,8 @@ fn covers(winner: &VirtualService, loser: &VirtualService, caller: &Namespace) -
         Some(ports)
     };
     let takes_all_pods = winner.spec.http.iter().any(|rule| {
-        rule.matches.is_empty() || rule.matches.iter().any(|one| one.source_labels.is_empty() || !one.gateways.is_empty())
+        rule.matches.is_empty()
+            || rule.matches.iter().any(|one| one.source_labels.is_empty() || !one.gateways.is_empty())
     });
     let same_port = match (ports(winner), ports(loser)) {
         (Some(a), Some(b)) => a.intersection(&b).next().is_some(),
@@ -135,19 +138,28 @@ fn report(mesh: &Mesh<'_>, loser: &VirtualService, loss: &Loss<'_>, out: &mut Fi
         let why = match (&winner.export_to, &loser.export_to) {
             (Visibility::Private, other) if *other != Visibility::Private => "it is private to the callers' namespace",
             (Visibility::Namespaces(_), Visibility::Public) => "it is exported to the callers' namespace by name",
-            _ if winner.created.is_some() && loser.created.is_some() && winner.created != loser.created => "it is older",
+            _ if winner.created.is_some() && loser.created.is_some() && winner.created != loser.created => {
+                "it is older"
+            }
             _ => "it comes first by name; ages are equal or not in the source",
         };
         format!("VirtualService {} wins: {why}", winner.object.path())
     });
     let callers = loss.winners.values().flatten().filter(|_| !everybody);
     let finding = Finding::new(&RULE, &loser.object, format!("spec.hosts[{index}]"))
-        .message(format!("{} is also claimed by VirtualService {}, which wins", mesh.short_host(loss.host), named.join(", ")))
+        .message(format!(
+            "{} is also claimed by VirtualService {}, which wins",
+            mesh.short_host(loss.host),
+            named.join(", ")
+        ))
         .effect("this object's routes, weights, timeouts and retries do nothing for these callers")
         .callers(callers)
         .evidence(evidence)
         .rests_on(winners.iter().map(|winner| &winner.object.namespace))
-        .fix(format!("put the rules of both into VirtualService {}, the more specific ones first", named.first().map_or("", String::as_str)));
+        .fix(format!(
+            "put the rules of both into VirtualService {}, the more specific ones first",
+            named.first().map_or("", String::as_str)
+        ));
     out.add(&RULE, finding);
 }
 
@@ -159,12 +171,15 @@ mod tests {
     const ROUTE: &str = "http: [{route: [{destination: {host: a}}]}]";
 
     fn two(first: &str, second: &str) -> String {
-        service("a", "{name: grpc, port: 1}") + &istio("VirtualService", "one", first) + &istio("VirtualService", "two", second)
+        service("a", "{name: grpc, port: 1}")
+            + &istio("VirtualService", "one", first)
+            + &istio("VirtualService", "two", second)
     }
 
     #[test]
     fn the_second_claim_is_reported() {
-        let yaml = two(&format!("{{hosts: [a], {ROUTE}}}"), &format!("{{hosts: [b, a.shop.svc.cluster.local], {ROUTE}}}"));
+        let yaml =
+            two(&format!("{{hosts: [a], {ROUTE}}}"), &format!("{{hosts: [b, a.shop.svc.cluster.local], {ROUTE}}}"));
         check(&RULE, &yaml, &["error VirtualService shop/two spec.hosts[1]"]);
         check_gap(&RULE, &yaml);
     }
@@ -179,11 +194,20 @@ mod tests {
     #[test]
     fn claims_that_do_not_meet_are_silent() {
         check(&RULE, &two(&format!("{{hosts: [a], {ROUTE}}}"), &format!("{{hosts: [b], {ROUTE}}}")), &[]);
-        check(&RULE, &two(&format!("{{hosts: [a], {ROUTE}}}"), &format!("{{hosts: [a], gateways: [gw], {ROUTE}}}")), &[]);
-        let ports = |port| format!("{{hosts: [a], http: [{{match: [{{port: {port}}}], route: [{{destination: {{host: a}}}}]}}]}}");
+        check(
+            &RULE,
+            &two(&format!("{{hosts: [a], {ROUTE}}}"), &format!("{{hosts: [a], gateways: [gw], {ROUTE}}}")),
+            &[],
+        );
+        let ports = |port| {
+            format!("{{hosts: [a], http: [{{match: [{{port: {port}}}], route: [{{destination: {{host: a}}}}]}}]}}")
+        };
         check(&RULE, &two(&ports(80), &ports(81)), &[]);
-        let elsewhere = two(&format!("{{hosts: [a], exportTo: [.], {ROUTE}}}"), &format!("{{hosts: [a.shop.svc.cluster.local], exportTo: [.], {ROUTE}}}"))
-            .replace("name: two", "name: two, namespace: web");
+        let elsewhere = two(
+            &format!("{{hosts: [a], exportTo: [.], {ROUTE}}}"),
+            &format!("{{hosts: [a.shop.svc.cluster.local], exportTo: [.], {ROUTE}}}"),
+        )
+        .replace("name: two", "name: two, namespace: web");
         check(&RULE, &elsewhere, &[]);
     }
 }

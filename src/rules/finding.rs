@@ -151,9 +151,10 @@ impl<'m> Findings<'m> {
     /// Takes a finding, unless what it rests on could not be read: then it is counted as undecided.
     pub fn add(&mut self, rule: &'static Rule, finding: Finding) {
         let known = rule.needs.iter().all(|kind| {
-            finding.rests_on.iter().all(|namespace| {
-                namespace.as_str().is_empty() || self.mesh.coverage.knows(*kind, namespace)
-            })
+            finding
+                .rests_on
+                .iter()
+                .all(|namespace| namespace.as_str().is_empty() || self.mesh.coverage.knows(*kind, namespace))
         });
         if known {
             self.found.push(finding);

@@ -38,7 +38,8 @@ spec: {selector: {istio: ingressgateway}}
 };
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
-    let gateways: Vec<_> = mesh.workloads.iter().filter(|workload| matches!(workload.proxy, Proxy::Gateway(_))).collect();
+    let gateways: Vec<_> =
+        mesh.workloads.iter().filter(|workload| matches!(workload.proxy, Proxy::Gateway(_))).collect();
     for gateway in mesh.istio_gateways.iter().filter(|gateway| gateway.workloads.is_empty()) {
         // Gateways are usually deployed by somebody else: manifests without any cannot tell.
         if gateways.is_empty() && mesh.snapshot.source == SourceKind::Manifests
@@ -50,7 +51,8 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         let mut carried: Vec<_> = gateways
             .iter()
             .filter_map(|workload| {
-                let label = ["istio", "app"].iter().find_map(|key| Some(format!("{key}={}", workload.labels.get(key)?)))?;
+                let label =
+                    ["istio", "app"].iter().find_map(|key| Some(format!("{key}={}", workload.labels.get(key)?)))?;
                 Some(format!("{} in {} carries {label}", workload.title(), workload.namespace()))
             })
             .collect();
@@ -79,7 +81,9 @@ mod tests {
     use super::*;
 
     fn mesh(label: &str) -> String {
-        pod("gw", "v1").replace("[proxy, sidecar]", "[proxy, router]").replace("app: gw", "app: gw, istio: ingressgateway")
+        pod("gw", "v1")
+            .replace("[proxy, sidecar]", "[proxy, router]")
+            .replace("app: gw", "app: gw, istio: ingressgateway")
             + &istio("Gateway", "g", &format!("{{selector: {{istio: {label}}}, servers: []}}"))
     }
 

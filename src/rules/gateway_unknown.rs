@@ -90,12 +90,17 @@ fn judge(
     let right = elsewhere.or(nearest);
     let evidence = right.map(|gateway| format!("there is {gateway}"));
     let fix = match right {
-        Some(gateway) if is_route => format!("parentRefs:\n- name: {}\n  namespace: {}", gateway.name, gateway.namespace),
+        Some(gateway) if is_route => {
+            format!("parentRefs:\n- name: {}\n  namespace: {}", gateway.name, gateway.namespace)
+        }
         Some(gateway) => format!("gateways:\n- {}", gateway.path()),
         None => "create the Gateway, or remove the reference".to_owned(),
     };
     let finding = Finding::new(&RULE, object, field)
-        .message(format!("there is no {} {namespace}/{name}", if is_route { "Gateway (Gateway API)" } else { "Gateway" }))
+        .message(format!(
+            "there is no {} {namespace}/{name}",
+            if is_route { "Gateway (Gateway API)" } else { "Gateway" }
+        ))
         .effect("the route acts on no gateway: calls from outside get no route (UNIMPLEMENTED)")
         .evidence(evidence)
         .rests_on([namespace])

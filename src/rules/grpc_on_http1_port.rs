@@ -92,7 +92,11 @@ mod tests {
 
     fn with_route() -> String {
         service("a", HTTP)
-            + &istio("VirtualService", "a", "{hosts: [a], http: [{match: [{uri: {prefix: /shop.Cart/}}], route: [{destination: {host: a}}]}]}")
+            + &istio(
+                "VirtualService",
+                "a",
+                "{hosts: [a], http: [{match: [{uri: {prefix: /shop.Cart/}}], route: [{destination: {host: a}}]}]}",
+            )
     }
 
     #[test]
@@ -104,14 +108,22 @@ mod tests {
     #[test]
     fn an_upgrade_by_the_destination_rule_is_silent() {
         for pool in ["{h2UpgradePolicy: UPGRADE}", "{useClientProtocol: true}"] {
-            let rule = istio("DestinationRule", "a", &format!("{{host: a, trafficPolicy: {{connectionPool: {{http: {pool}}}}}}}"));
+            let rule = istio(
+                "DestinationRule",
+                "a",
+                &format!("{{host: a, trafficPolicy: {{connectionPool: {{http: {pool}}}}}}}"),
+            );
             check(&RULE, &(with_route() + &rule), &[]);
         }
     }
 
     #[test]
     fn callers_that_do_not_get_the_upgrade_are_named() {
-        let rule = istio("DestinationRule", "a", "{host: a, exportTo: ['.'], trafficPolicy: {connectionPool: {http: {h2UpgradePolicy: UPGRADE}}}}");
+        let rule = istio(
+            "DestinationRule",
+            "a",
+            "{host: a, exportTo: ['.'], trafficPolicy: {connectionPool: {http: {h2UpgradePolicy: UPGRADE}}}}",
+        );
         let found = super::super::testing::findings(&RULE, &(with_route() + &rule));
         assert_eq!(found.len(), 1, "callers elsewhere are not upgraded");
     }

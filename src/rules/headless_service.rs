@@ -50,7 +50,10 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         }
         let evidence = service.ports.iter().flat_map(|port| &port.evidence).take(3);
         let finding = Finding::new(&RULE, &service.object, "spec.clusterIP")
-            .message(format!("{} is headless: callers dial pods, and the mesh keeps to the one that was dialled", service.object))
+            .message(format!(
+                "{} is headless: callers dial pods, and the mesh keeps to the one that was dialled",
+                service.object
+            ))
             .effect("balancing, weights and subsets do not choose the pod; timeouts, retries and path rules act")
             .evidence(evidence)
             .fix("for balancing by the mesh, add a Service of another name without `clusterIP: None` and call that");

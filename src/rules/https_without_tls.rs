@@ -49,7 +49,10 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 continue;
             }
             let finding = Finding::new(&RULE, &gateway.object, format!("spec.servers[{index}]"))
-                .message(format!("server {} on port {} is {} but has no tls block", port.name, port.number, port.protocol))
+                .message(format!(
+                    "server {} on port {} is {} but has no tls block",
+                    port.name, port.number, port.protocol
+                ))
                 .effect("the webhook refuses it; where it gets in, every TLS handshake fails (UNAVAILABLE)")
                 .fix("tls: {mode: SIMPLE, credentialName: my-cert}");
             out.add(&RULE, finding);
@@ -63,7 +66,11 @@ mod tests {
     use super::*;
 
     fn server(protocol: &str, tls: &str) -> String {
-        istio("Gateway", "g", &format!("{{servers: [{{port: {{number: 443, name: x, protocol: {protocol}}}, hosts: ['*']{tls}}}]}}"))
+        istio(
+            "Gateway",
+            "g",
+            &format!("{{servers: [{{port: {{number: 443, name: x, protocol: {protocol}}}, hosts: ['*']{tls}}}]}}"),
+        )
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod select;
 #[cfg(test)]
 mod testing;
 
+mod ambient_without_waypoint;
 mod app_protocol_unknown;
 mod destination_host_unknown;
 mod destination_rule_host_unknown;
@@ -24,7 +25,6 @@ mod pod_without_proxy;
 mod port_auto_detected;
 mod port_treated_as_tcp;
 mod proxyless_grpc;
-mod ambient_without_waypoint;
 mod reserved_port;
 mod retry_after_deadline;
 mod retry_condition_refused;
@@ -125,12 +125,11 @@ pub fn run(mesh: &Mesh<'_>, selection: &Selection) -> Outcome {
     }
     let (found, undecided) = findings.into_parts();
     let total = found.len();
-    let mut findings: Vec<_> = found
-        .into_iter()
-        .filter(|finding| !selection.skips(finding) && !select::is_annotated(mesh, finding))
-        .collect();
+    let mut findings: Vec<_> =
+        found.into_iter().filter(|finding| !selection.skips(finding) && !select::is_annotated(mesh, finding)).collect();
     findings.sort_by(|a, b| {
-        (a.severity, &a.object, &a.field, a.code, &a.message).cmp(&(b.severity, &b.object, &b.field, b.code, &b.message))
+        (a.severity, &a.object, &a.field, a.code, &a.message)
+            .cmp(&(b.severity, &b.object, &b.field, b.code, &b.message))
     });
     // Several routes to one fault tell the same thing once.
     let kept = findings.len();

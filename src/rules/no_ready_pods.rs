@@ -39,7 +39,11 @@ kubectl get endpointslices -n shop -l kubernetes.io/service-name=checkout
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for service in &mesh.services {
-        if !service.has_grpc() || !service.is_kubernetes() || service.selector.is_empty() || service.endpoints.may_serve() {
+        if !service.has_grpc()
+            || !service.is_kubernetes()
+            || service.selector.is_empty()
+            || service.endpoints.may_serve()
+        {
             continue;
         }
         // Manifests of a namespace without any workload do not tell who runs there.
@@ -57,7 +61,8 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 .filter_map(|workload| {
                     let app = workload.labels.get("app")?;
                     let wanted = service.selector.get("app")?;
-                    (strsim::damerau_levenshtein(app, wanted) <= 2).then(|| format!("{} carries app={app}", workload.title()))
+                    (strsim::damerau_levenshtein(app, wanted) <= 2)
+                        .then(|| format!("{} carries app={app}", workload.title()))
                 })
                 .next();
             (

@@ -70,13 +70,19 @@ fn of_policy(
     owner: &crate::mesh::ids::Namespace,
     out: &mut Findings<'_>,
 ) {
-    let of_ports = policy.port_level_settings.iter().enumerate().map(|(index, port)| {
-        (format!("{path}.portLevelSettings[{index}]"), port.connection_pool.as_ref())
-    });
+    let of_ports = policy
+        .port_level_settings
+        .iter()
+        .enumerate()
+        .map(|(index, port)| (format!("{path}.portLevelSettings[{index}]"), port.connection_pool.as_ref()));
     for (path, pool) in std::iter::once((path.to_owned(), policy.connection_pool.as_ref())).chain(of_ports) {
         let limit = pool.and_then(|ConnectionPool { http, .. }| http.as_ref()?.max_requests_per_connection);
         let Some(limit) = limit.filter(|limit| (1..=SMALL).contains(limit)) else { continue };
-        let what = if limit == 1 { "every call opens a new connection".to_owned() } else { format!("every {limit} calls open a new connection") };
+        let what = if limit == 1 {
+            "every call opens a new connection".to_owned()
+        } else {
+            format!("every {limit} calls open a new connection")
+        };
         let finding = Finding::new(&RULE, &rule.object, format!("{path}.connectionPool.http.maxRequestsPerConnection"))
             .message(format!("maxRequestsPerConnection {limit}: {what}"))
             .effect("latency and CPU rise; under load callers run out of connections (flag UF or UO)")
@@ -92,7 +98,14 @@ mod tests {
     use super::*;
 
     fn mesh(port: &str, limit: u32) -> String {
-        service("a", port) + &istio("DestinationRule", "d", &format!("{{host: a, trafficPolicy: {{connectionPool: {{http: {{maxRequestsPerConnection: {limit}}}}}}}}}"))
+        service("a", port)
+            + &istio(
+                "DestinationRule",
+                "d",
+                &format!(
+                    "{{host: a, trafficPolicy: {{connectionPool: {{http: {{maxRequestsPerConnection: {limit}}}}}}}}}"
+                ),
+            )
     }
 
     #[test]

@@ -64,7 +64,9 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         out.add(&RULE, finding);
     }
     for service in mesh.services.iter().filter(|service| service.has_grpc()) {
-        let meshed = |workload: &&WorkloadId| matches!(mesh.workload(**workload).proxy, Proxy::Sidecar(_) | Proxy::WillBeInjected);
+        let meshed = |workload: &&WorkloadId| {
+            matches!(mesh.workload(**workload).proxy, Proxy::Sidecar(_) | Proxy::WillBeInjected)
+        };
         let siblings = service.workloads.iter().filter(meshed).count();
         let bare: Vec<_> = mesh
             .workloads_of(service)
@@ -75,7 +77,11 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         let Some(first) = bare.first().filter(|_| siblings > 0) else { continue };
         let names: Vec<_> = bare.iter().take(3).map(|pod| format!("{} ({})", pod.object.name, pod.proxy)).collect();
         let finding = Finding::new(&RULE, &first.object, "spec.containers")
-            .message(format!("{} behind {} has no sidecar, {siblings} beside it have one", count(bare.len()), service.object))
+            .message(format!(
+                "{} behind {} has no sidecar, {siblings} beside it have one",
+                count(bare.len()),
+                service.object
+            ))
             .effect("calls to it have no mTLS and no authorization; as a client it keeps to one server")
             .evidence([names.join(", ")])
             .fix(format!("give the pods the label sidecar.istio.io/inject: \"true\" and restart {}", first.title()));
@@ -92,7 +98,8 @@ mod tests {
     use super::super::testing::{check, pod, service};
     use super::*;
 
-    const NAMESPACE: &str = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {istio-injection: enabled}}\n";
+    const NAMESPACE: &str =
+        "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {istio-injection: enabled}}\n";
 
     fn bare(app: &str, version: &str) -> String {
         let yaml = pod(app, version);

@@ -45,10 +45,8 @@ ports:
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for service in &mesh.services {
         for port in service.ports.iter().filter(|port| !port.evidence.is_empty()) {
-            let silent = matches!(
-                port.decided_by,
-                DecidedBy::UnknownName(_) | DecidedBy::NoName | DecidedBy::NoEntryProtocol
-            );
+            let silent =
+                matches!(port.decided_by, DecidedBy::UnknownName(_) | DecidedBy::NoName | DecidedBy::NoEntryProtocol);
             if port.protocol != Protocol::Auto || !silent {
                 continue;
             }
@@ -81,7 +79,8 @@ mod tests {
     #[test]
     fn names_that_say_nothing_are_reported_where_grpc_is_used() {
         check(&RULE, &service("a", "{name: grpc_api, port: 1}"), &["warning Service shop/a spec.ports[0].name"]);
-        let probed = pod("a", "v1").replace("containerPort: 50051}]", "containerPort: 50051}], readinessProbe: {grpc: {port: 50051}}");
+        let probed = pod("a", "v1")
+            .replace("containerPort: 50051}]", "containerPort: 50051}], readinessProbe: {grpc: {port: 50051}}");
         check(
             &RULE,
             &(service("a", "{port: 80, targetPort: 50051}") + &probed),

@@ -48,6 +48,10 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 continue;
             }
             let encrypted = matches!(port.protocol, Protocol::Tls | Protocol::Https);
+            // TLS to a host outside the mesh is the client's own; no plain name could replace it.
+            if encrypted && matches!(port.decided_by, DecidedBy::EntryProtocol(_)) {
+                continue;
+            }
             let effect = if encrypted {
                 "the proxy passes encrypted bytes: all calls of one connection go to one pod; http rules, retries and \
                  timeouts do nothing. That is right only if the application must do TLS itself"
@@ -88,7 +92,8 @@ mod tests {
 
     #[test]
     fn a_route_with_grpc_retry_words_is_evidence() {
-        let route = "{hosts: [a], http: [{route: [{destination: {host: a}}], retries: {attempts: 1, retryOn: unavailable}}]}";
+        let route =
+            "{hosts: [a], http: [{route: [{destination: {host: a}}], retries: {attempts: 1, retryOn: unavailable}}]}";
         check(
             &RULE,
             &(service("a", "{name: tcp, port: 50051}") + &istio("VirtualService", "a", route)),

@@ -37,7 +37,9 @@ None is needed. To see and shift calls of these pods, use the client library's o
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for service in mesh.services.iter().filter(|service| service.is_kubernetes()) {
-        let Some(first) = mesh.workloads_of(service).find(|workload| workload.proxy == Proxy::Proxyless) else { continue };
+        let Some(first) = mesh.workloads_of(service).find(|workload| workload.proxy == Proxy::Proxyless) else {
+            continue;
+        };
         let finding = Finding::new(&RULE, &service.object, "spec.selector")
             .message(format!("pods of {} use gRPC without a proxy", service.object))
             .effect("only clients that dial xds:/// are balanced by the mesh; there is no Envoy to inspect and no access log")
@@ -55,7 +57,8 @@ mod tests {
     #[test]
     fn proxyless_pods_are_told() {
         let yaml = service("a", "{name: grpc, port: 1}")
-            + &pod("a", "v1").replace("metadata: {", "metadata: {annotations: {inject.istio.io/templates: grpc-agent}, ");
+            + &pod("a", "v1")
+                .replace("metadata: {", "metadata: {annotations: {inject.istio.io/templates: grpc-agent}, ");
         check(&RULE, &yaml, &["info Service shop/a spec.selector"]);
     }
 

@@ -50,7 +50,8 @@ const BOUND: [u16; 8] = [15000, 15001, 15004, 15006, 15020, 15021, 15053, 15090]
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for service in mesh.services.iter().filter(|service| service.object.kind == Kind::Service) {
-        let of_gateway = mesh.workloads_of(service).any(|workload| matches!(workload.proxy, Proxy::Gateway(_) | Proxy::Waypoint(_)));
+        let of_gateway =
+            mesh.workloads_of(service).any(|workload| matches!(workload.proxy, Proxy::Gateway(_) | Proxy::Waypoint(_)));
         for port in &service.ports {
             if of_gateway || port.protocol.family() != Family::Http || !NO_LISTENER.contains(&port.number) {
                 continue;
@@ -72,7 +73,11 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 continue;
             }
             let finding = Finding::new(&RULE, &workload.object, "spec")
-                .message(format!("a container of {} declares port {}, which its proxy binds", workload.title(), port.number))
+                .message(format!(
+                    "a container of {} declares port {}, which its proxy binds",
+                    workload.title(),
+                    port.number
+                ))
                 .effect("one of the two cannot bind the port: the pod does not get ready, or its proxy does not answer")
                 .evidence([format!("containerPort {}", port.number)])
                 .fix("move the application to another port".to_owned());
@@ -89,7 +94,11 @@ mod tests {
     #[test]
     fn reserved_ports_of_services_and_containers_are_reported() {
         check(&RULE, &service("a", "{name: grpc, port: 15001}"), &["error Service shop/a spec.ports[0].port"]);
-        check(&RULE, &pod("a", "v1").replace("containerPort: 50051", "containerPort: 15021"), &["error Pod shop/a-v1 spec"]);
+        check(
+            &RULE,
+            &pod("a", "v1").replace("containerPort: 50051", "containerPort: 15021"),
+            &["error Pod shop/a-v1 spec"],
+        );
     }
 
     #[test]

@@ -43,7 +43,8 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 continue;
             }
             let rest: Vec<_> = words.into_iter().filter(|word| *word != "deadline-exceeded").collect();
-            let rest = if rest.is_empty() { "connect-failure,refused-stream,unavailable".to_owned() } else { rest.join(",") };
+            let rest =
+                if rest.is_empty() { "connect-failure,refused-stream,unavailable".to_owned() } else { rest.join(",") };
             let finding = Finding::new(&RULE, &object.object, format!("spec.http[{index}].retries.retryOn"))
                 .message("retries on deadline-exceeded seldom help: the client's own deadline is usually spent")
                 .effect("the retry loads a slow server; the client has gone")
@@ -59,12 +60,20 @@ mod tests {
     use super::*;
 
     fn route(words: &str) -> String {
-        istio("VirtualService", "r", &format!("{{hosts: [a], http: [{{route: [], retries: {{attempts: 1, retryOn: '{words}'}}}}]}}"))
+        istio(
+            "VirtualService",
+            "r",
+            &format!("{{hosts: [a], http: [{{route: [], retries: {{attempts: 1, retryOn: '{words}'}}}}]}}"),
+        )
     }
 
     #[test]
     fn the_word_is_told() {
-        check(&RULE, &route("unavailable,deadline-exceeded"), &["info VirtualService shop/r spec.http[0].retries.retryOn"]);
+        check(
+            &RULE,
+            &route("unavailable,deadline-exceeded"),
+            &["info VirtualService shop/r spec.http[0].retries.retryOn"],
+        );
     }
 
     #[test]

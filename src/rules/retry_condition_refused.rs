@@ -114,7 +114,11 @@ mod tests {
     use super::*;
 
     fn route(words: &str) -> String {
-        istio("VirtualService", "r", &format!("{{hosts: [a], http: [{{route: [], retries: {{attempts: 1, retryOn: '{words}'}}}}]}}"))
+        istio(
+            "VirtualService",
+            "r",
+            &format!("{{hosts: [a], http: [{{route: [], retries: {{attempts: 1, retryOn: '{words}'}}}}]}}"),
+        )
     }
 
     #[test]

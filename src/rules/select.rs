@@ -156,7 +156,8 @@ mod tests {
 
     #[test]
     fn words_are_codes_beginnings_and_names() {
-        for word in ["GM203", "gm203", "GM2", "subset-undefined", "GM203=VirtualService/shop/x", "GM203=VirtualService"] {
+        for word in ["GM203", "gm203", "GM2", "subset-undefined", "GM203=VirtualService/shop/x", "GM203=VirtualService"]
+        {
             assert!(Selector::parse(word).is_ok(), "{word}");
         }
         assert_eq!(

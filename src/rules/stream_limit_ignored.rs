@@ -73,7 +73,14 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     }
 }
 
-fn judge(mesh: &Mesh<'_>, rule: &DestinationRule, http: &HttpPool, path: &str, only: Option<u16>, out: &mut Findings<'_>) {
+fn judge(
+    mesh: &Mesh<'_>,
+    rule: &DestinationRule,
+    http: &HttpPool,
+    path: &str,
+    only: Option<u16>,
+    out: &mut Findings<'_>,
+) {
     let setting = if http.max_concurrent_streams.is_some_and(|limit| limit > 0) {
         "maxConcurrentStreams"
     } else if http.http2_keep_alive.is_some() {
@@ -143,7 +150,12 @@ mod tests {
     use super::*;
 
     fn mesh(port: &str, http: &str) -> String {
-        service("a", port) + &istio("DestinationRule", "d", &format!("{{host: a, trafficPolicy: {{connectionPool: {{http: {http}}}}}}}"))
+        service("a", port)
+            + &istio(
+                "DestinationRule",
+                "d",
+                &format!("{{host: a, trafficPolicy: {{connectionPool: {{http: {http}}}}}}}"),
+            )
     }
 
     const FIELD: &str = "warning DestinationRule shop/d spec.trafficPolicy.connectionPool.http.maxConcurrentStreams";

@@ -54,12 +54,28 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             if let Action::Forward(targets) = action {
                 for target in targets {
                     let Target { host, subset: Some(subset), field, .. } = target else { continue };
-                    judge(mesh, object, host, subset.as_str(), &format!("{field}.destination.subset"), Severity::Error, out);
+                    judge(
+                        mesh,
+                        object,
+                        host,
+                        subset.as_str(),
+                        &format!("{field}.destination.subset"),
+                        Severity::Error,
+                        out,
+                    );
                 }
             }
             for Mirror { host, subset, percent: _ } in mirrors {
                 if let Some(subset) = subset {
-                    judge(mesh, object, host, subset.as_str(), &format!("{field}.mirror.subset"), Severity::Warning, out);
+                    judge(
+                        mesh,
+                        object,
+                        host,
+                        subset.as_str(),
+                        &format!("{field}.mirror.subset"),
+                        Severity::Warning,
+                        out,
+                    );
                 }
             }
         }
@@ -96,7 +112,11 @@ fn judge(
         [] => format!("no DestinationRule has the host {}", host.as_str()),
         rules => {
             let objects: Vec<_> = rules.iter().map(|rule| rule.object.path()).collect();
-            let names = if names.is_empty() { "no subset".to_owned() } else { names.iter().copied().collect::<Vec<_>>().join(", ") };
+            let names = if names.is_empty() {
+                "no subset".to_owned()
+            } else {
+                names.iter().copied().collect::<Vec<_>>().join(", ")
+            };
             format!("DestinationRule {} defines {names}", objects.join(", "))
         }
     };
@@ -135,7 +155,11 @@ mod tests {
 
     fn mesh(subsets: &str) -> String {
         service("a", "{name: grpc, port: 1}")
-            + &istio("VirtualService", "r", "{hosts: [a], http: [{route: [{destination: {host: a, subset: v1}, weight: 90}, {destination: {host: a, subset: v2}, weight: 10}]}]}")
+            + &istio(
+                "VirtualService",
+                "r",
+                "{hosts: [a], http: [{route: [{destination: {host: a, subset: v1}, weight: 90}, {destination: {host: a, subset: v2}, weight: 10}]}]}",
+            )
             + &istio("DestinationRule", "d", &format!("{{host: a, subsets: {subsets}}}"))
     }
 
@@ -156,7 +180,8 @@ mod tests {
     #[test]
     fn subsets_defined_anywhere_for_the_host_are_silent() {
         check(&RULE, &mesh("[{name: v1}, {name: v2}]"), &[]);
-        let wildcard = mesh("[{name: v1}, {name: v2}]").replace("{host: a, subsets", "{host: '*.shop.svc.cluster.local', subsets");
+        let wildcard =
+            mesh("[{name: v1}, {name: v2}]").replace("{host: a, subsets", "{host: '*.shop.svc.cluster.local', subsets");
         check(&RULE, &wildcard, &[]);
     }
 }

@@ -72,16 +72,23 @@ fn judge(mesh: &Mesh<'_>, object: &VirtualService, rule: &RouteRule, out: &mut F
         let labels: Vec<_> = subset.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let labels = labels.join(",");
         let (severity, effect) = if share > 0.0 {
-            (Severity::Error, format!("{} of the calls fail with UNAVAILABLE (flag UH, no healthy upstream)", show_share(share)))
+            (
+                Severity::Error,
+                format!("{} of the calls fail with UNAVAILABLE (flag UH, no healthy upstream)", show_share(share)),
+            )
         } else {
-            (Severity::Warning, "no calls go there now; the first weight above 0 makes them fail with UNAVAILABLE (flag UH)".to_owned())
+            (
+                Severity::Warning,
+                "no calls go there now; the first weight above 0 makes them fail with UNAVAILABLE (flag UH)".to_owned(),
+            )
         };
         let what = if pods.total > 0 { format!("{} pods, none ready", pods.total) } else { "no pod".to_owned() };
         let mut carried: Vec<String> = subset
             .labels
             .keys()
             .flat_map(|key| {
-                mesh.workloads_of(service).filter_map(move |workload| Some(format!("{key}={}", workload.labels.get(key)?)))
+                mesh.workloads_of(service)
+                    .filter_map(move |workload| Some(format!("{key}={}", workload.labels.get(key)?)))
             })
             .collect();
         carried.sort();
@@ -117,11 +124,17 @@ mod tests {
     fn mesh(weight: u32) -> String {
         service("a", "{name: grpc, port: 1}")
             + &pod("a", "v1")
-            + &istio("DestinationRule", "d", "{host: a, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}, {name: v9, labels: {version: v9}}]}")
+            + &istio(
+                "DestinationRule",
+                "d",
+                "{host: a, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}, {name: v9, labels: {version: v9}}]}",
+            )
             + &istio(
                 "VirtualService",
                 "r",
-                &format!("{{hosts: [a], http: [{{route: [{{destination: {{host: a, subset: v1}}, weight: 90}}, {{destination: {{host: a, subset: v2}}, weight: {weight}}}]}}]}}"),
+                &format!(
+                    "{{hosts: [a], http: [{{route: [{{destination: {{host: a, subset: v1}}, weight: 90}}, {{destination: {{host: a, subset: v2}}, weight: {weight}}}]}}]}}"
+                ),
             )
     }
 
@@ -147,7 +160,9 @@ mod tests {
     fn ready_pods_templates_and_unrouted_subsets_are_silent() {
         check(&RULE, &(mesh(10) + &pod("a", "v2")), &[]);
         let template = "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {template: {metadata: {labels: {app: a, version: v2}}, spec: {containers: []}}}\n";
-        let no_pods = mesh(10).replace(&pod("a", "v1"), "") + template + &template.replace("v2", "v1").replace("name: a}", "name: b}");
+        let no_pods = mesh(10).replace(&pod("a", "v1"), "")
+            + template
+            + &template.replace("v2", "v1").replace("name: a}", "name: b}");
         check(&RULE, &no_pods, &[]);
     }
 }

@@ -154,8 +154,16 @@ mod tests {
         let yaml = two("{name: grpc, port: 50051}", "{name: tcp, port: 80, targetPort: 50051}");
         check(&RULE, &yaml, &["error Service shop/b spec.ports[0].name"]);
         check_gap(&RULE, &yaml);
-        check(&RULE, &two("{name: grpc, port: 50051}", "{name: http, port: 50051}"), &["error Service shop/b spec.ports[0].name"]);
-        check(&RULE, &two("{name: grpc, port: 50051}", "{name: x, port: 1, targetPort: api}"), &["error Service shop/b spec.ports[0].name"]);
+        check(
+            &RULE,
+            &two("{name: grpc, port: 50051}", "{name: http, port: 50051}"),
+            &["error Service shop/b spec.ports[0].name"],
+        );
+        check(
+            &RULE,
+            &two("{name: grpc, port: 50051}", "{name: x, port: 1, targetPort: api}"),
+            &["error Service shop/b spec.ports[0].name"],
+        );
     }
 
     #[test]

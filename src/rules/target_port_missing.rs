@@ -67,7 +67,10 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                     let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
                     let nearest = known.split(' ').next().unwrap_or_default().to_owned();
                     let finding = Finding::new(&RULE, &service.object, port.field("targetPort"))
-                        .message(format!("no pod has a container port named \"{name}\", which port {} leads to", port.title()))
+                        .message(format!(
+                            "no pod has a container port named \"{name}\", which port {} leads to",
+                            port.title()
+                        ))
                         .effect("the port has no endpoints: calls fail with UNAVAILABLE (flag UH)")
                         .evidence([format!("declared container ports: {known}")])
                         .fix(format!("ports:\n- port: {}\n  targetPort: {nearest}", port.number));

@@ -35,7 +35,10 @@ pub(super) fn check(rule: &'static Rule, yaml: &str, expected: &[&str]) {
     let found: Vec<_> = findings(rule, yaml)
         .iter()
         .map(|finding| {
-            assert!(!finding.message.is_empty() && !finding.effect.is_empty() && !finding.fix.is_empty(), "{finding:?}");
+            assert!(
+                !finding.message.is_empty() && !finding.effect.is_empty() && !finding.fix.is_empty(),
+                "{finding:?}"
+            );
             format!("{} {} {}", finding.severity, finding.object, finding.field)
         })
         .collect();
@@ -57,7 +60,9 @@ pub(super) fn check_gap(rule: &'static Rule, yaml: &str) {
 
 /// A Service in `shop` with pods `app: NAME`.
 pub(super) fn service(name: &str, port: &str) -> String {
-    format!("---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{selector: {{app: {name}}}, clusterIP: 10.96.0.9, ports: [{port}]}}\n")
+    format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{selector: {{app: {name}}}, clusterIP: 10.96.0.9, ports: [{port}]}}\n"
+    )
 }
 
 /// A ready pod in `shop` with a sidecar, labels `app: APP, version: VERSION`.
@@ -79,7 +84,11 @@ fn every_rule_is_silent_on_a_healthy_service() {
     let yaml = service("checkout", "{name: grpc, port: 50051}")
         + &pod("checkout", "v1")
         + &pod("checkout", "v2")
-        + &istio("DestinationRule", "checkout", "{host: checkout, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}")
+        + &istio(
+            "DestinationRule",
+            "checkout",
+            "{host: checkout, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}",
+        )
         + &istio(
             "VirtualService",
             "checkout",

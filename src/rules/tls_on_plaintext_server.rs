@@ -80,13 +80,23 @@ mod tests {
     use super::*;
 
     fn server(protocol: &str, tls: &str) -> String {
-        istio("Gateway", "g", &format!("{{servers: [{{port: {{number: 443, name: x, protocol: {protocol}}}, hosts: ['*'], tls: {tls}}}]}}"))
+        istio(
+            "Gateway",
+            "g",
+            &format!(
+                "{{servers: [{{port: {{number: 443, name: x, protocol: {protocol}}}, hosts: ['*'], tls: {tls}}}]}}"
+            ),
+        )
     }
 
     #[test]
     fn tls_beside_a_plain_text_protocol_is_reported() {
         for protocol in ["GRPC", "http2", "HTTP", "GRPC-WEB"] {
-            check(&RULE, &server(protocol, "{mode: SIMPLE, credentialName: c}"), &["error Gateway shop/g spec.servers[0].tls"]);
+            check(
+                &RULE,
+                &server(protocol, "{mode: SIMPLE, credentialName: c}"),
+                &["error Gateway shop/g spec.servers[0].tls"],
+            );
         }
         check(&RULE, &server("GRPC", "{credentialName: c}"), &["error Gateway shop/g spec.servers[0].tls"]);
     }

@@ -51,7 +51,9 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for (position, workload) in excluding {
         for exclusion in &workload.exclusions {
             let touched = touched(&grpc, WorkloadId::new(position), workload, &exclusion.effect);
-            if touched.is_empty() || !told.insert((workload.namespace().clone(), workload.title(), exclusion.annotation.to_string())) {
+            if touched.is_empty()
+                || !told.insert((workload.namespace().clone(), workload.title(), exclusion.annotation.to_string()))
+            {
                 continue;
             }
             let inbound = matches!(exclusion.effect, ExclusionEffect::Inbound(_));
@@ -63,16 +65,17 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             let shown = touched.iter().take(4).cloned().collect::<Vec<_>>().join(", ");
             let more = touched.len().saturating_sub(4);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            let finding = Finding::new(&RULE, &workload.object, format!("metadata.annotations[\"{}\"]", exclusion.annotation))
-                .message(format!(
-                    "{} {} round the proxy of {}",
-                    if inbound { "calls to" } else { "its calls to" },
-                    format_args!("{shown}{more} go"),
-                    workload.title()
-                ))
-                .effect(effect)
-                .evidence([format!("{}: \"{}\"", exclusion.annotation, exclusion.value)])
-                .fix(format!("remove it from {} and restart {}", exclusion.annotation, workload.title()));
+            let finding =
+                Finding::new(&RULE, &workload.object, format!("metadata.annotations[\"{}\"]", exclusion.annotation))
+                    .message(format!(
+                        "{} {} round the proxy of {}",
+                        if inbound { "calls to" } else { "its calls to" },
+                        format_args!("{shown}{more} go"),
+                        workload.title()
+                    ))
+                    .effect(effect)
+                    .evidence([format!("{}: \"{}\"", exclusion.annotation, exclusion.value)])
+                    .fix(format!("remove it from {} and restart {}", exclusion.annotation, workload.title()));
             out.add(&RULE, finding);
         }
     }
@@ -96,7 +99,8 @@ fn touched(grpc: &[&Service], id: WorkloadId, workload: &Workload, effect: &Excl
                 }
                 ExclusionEffect::Outbound(ports) => !is_own && ports.contains(port.number),
                 ExclusionEffect::Addresses(ranges) => {
-                    !is_own && service.addresses.iter().any(|address| ranges.iter().any(|range| range.contains(*address)))
+                    !is_own
+                        && service.addresses.iter().any(|address| ranges.iter().any(|range| range.contains(*address)))
                 }
                 ExclusionEffect::OnlyAddresses(ranges) => {
                     !is_own
@@ -120,13 +124,20 @@ mod tests {
     fn mesh(annotation: &str) -> String {
         service("a", "{name: grpc, port: 9000, targetPort: 50051}")
             + &service("b", "{name: grpc, port: 7000}")
-            + &pod("a", "v1").replace("metadata: {", &format!("metadata: {{annotations: {{traffic.sidecar.istio.io/{annotation}}}, "))
+            + &pod("a", "v1").replace(
+                "metadata: {",
+                &format!("metadata: {{annotations: {{traffic.sidecar.istio.io/{annotation}}}, "),
+            )
     }
 
     #[track_caller]
     fn fires(annotation: &str) {
         let name = annotation.split(':').next().unwrap();
-        check(&RULE, &mesh(annotation), &[&format!("warning Pod shop/a-v1 metadata.annotations[\"traffic.sidecar.istio.io/{name}\"]")]);
+        check(
+            &RULE,
+            &mesh(annotation),
+            &[&format!("warning Pod shop/a-v1 metadata.annotations[\"traffic.sidecar.istio.io/{name}\"]")],
+        );
     }
 
     #[test]
@@ -141,9 +152,13 @@ mod tests {
 
     #[test]
     fn exclusions_of_something_else_are_silent() {
-        for annotation in
-            ["excludeInboundPorts: '8080'", "includeInboundPorts: '*'", "excludeOutboundPorts: '3306'", "excludeOutboundIPRanges: 169.254.169.254/32", "includeOutboundIPRanges: '*'"]
-        {
+        for annotation in [
+            "excludeInboundPorts: '8080'",
+            "includeInboundPorts: '*'",
+            "excludeOutboundPorts: '3306'",
+            "excludeOutboundIPRanges: 169.254.169.254/32",
+            "includeOutboundIPRanges: '*'",
+        ] {
             check(&RULE, &mesh(annotation), &[]);
         }
     }

@@ -68,7 +68,11 @@ mod tests {
 
     #[test]
     fn udp_under_a_grpc_name_is_reported() {
-        check(&RULE, &service("a", "{name: grpc, protocol: UDP, port: 1}"), &["error Service shop/a spec.ports[0].protocol"]);
+        check(
+            &RULE,
+            &service("a", "{name: grpc, protocol: UDP, port: 1}"),
+            &["error Service shop/a spec.ports[0].protocol"],
+        );
         check(&RULE, &service("a", "{name: udp-grpc, port: 1}"), &["error Service shop/a spec.ports[0].name"]);
     }
 

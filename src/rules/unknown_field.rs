@@ -100,7 +100,11 @@ mod tests {
     fn slips_and_wrong_levels_are_reported() {
         check(
             &RULE,
-            &istio("DestinationRule", "a", "{host: a, trafficPolicy: {connectionPool: {http: {maxConcurentStreams: 1}}}}"),
+            &istio(
+                "DestinationRule",
+                "a",
+                "{host: a, trafficPolicy: {connectionPool: {http: {maxConcurentStreams: 1}}}}",
+            ),
             &["error DestinationRule shop/a spec.trafficPolicy.connectionPool.http.maxConcurentStreams"],
         );
         check(
@@ -112,18 +116,18 @@ mod tests {
 
     #[test]
     fn a_key_written_twice_is_reported_for_any_kind() {
-        check(
-            &RULE,
-            &service("a", "{name: grpc, port: 1, name: http}"),
-            &["error Service shop/a spec.ports[0].name"],
-        );
+        check(&RULE, &service("a", "{name: grpc, port: 1, name: http}"), &["error Service shop/a spec.ports[0].name"]);
     }
 
     #[test]
     fn fields_of_any_version_are_silent() {
         check(
             &RULE,
-            &istio("DestinationRule", "a", "{host: a, trafficPolicy: {connectionPool: {http: {maxConcurrentStreams: 1}}}}"),
+            &istio(
+                "DestinationRule",
+                "a",
+                "{host: a, trafficPolicy: {connectionPool: {http: {maxConcurrentStreams: 1}}}}",
+            ),
             &[],
         );
         check(&RULE, &istio("VirtualService", "a", "{hosts: [a], http: [{mirrorPercent: 1, route: []}]}"), &[]);

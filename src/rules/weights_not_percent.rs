@@ -73,7 +73,13 @@ mod tests {
 
     fn route(first: &str, second: &str) -> String {
         service("a", "{name: grpc, port: 1}")
-            + &istio("VirtualService", "r", &format!("{{hosts: [a], http: [{{route: [{{destination: {{host: a, subset: v1}}{first}}}, {{destination: {{host: a, subset: v2}}{second}}}]}}]}}"))
+            + &istio(
+                "VirtualService",
+                "r",
+                &format!(
+                    "{{hosts: [a], http: [{{route: [{{destination: {{host: a, subset: v1}}{first}}}, {{destination: {{host: a, subset: v2}}{second}}}]}}]}}"
+                ),
+            )
     }
 
     #[test]
@@ -87,6 +93,10 @@ mod tests {
     #[test]
     fn a_hundred_and_a_single_destination_are_silent() {
         check(&RULE, &route(", weight: 90", ", weight: 10"), &[]);
-        check(&RULE, &istio("VirtualService", "r", "{hosts: [a], http: [{route: [{destination: {host: a}, weight: 1}]}]}"), &[]);
+        check(
+            &RULE,
+            &istio("VirtualService", "r", "{hosts: [a], http: [{route: [{destination: {host: a}, weight: 1}]}]}"),
+            &[],
+        );
     }
 }

@@ -209,7 +209,8 @@ fn compare(node: &Node, lists: usize, value: &Value, path: &str, problems: &mut 
 
 fn wrong_type(path: &str, wanted: &'static str, found: &Value) -> Problem {
     let text = found.to_string();
-    let found = if text.chars().count() > 40 { format!("{}…", text.chars().take(40).collect::<String>()) } else { text };
+    let found =
+        if text.chars().count() > 40 { format!("{}…", text.chars().take(40).collect::<String>()) } else { text };
     Problem { path: path.to_owned(), what: Wrong::Type { wanted, found } }
 }
 
@@ -266,14 +267,19 @@ mod tests {
     #[test]
     fn unknown_fields_get_the_nearest_name_or_the_right_place() {
         assert_eq!(
-            problems(Kind::DestinationRule, "{host: a, trafficPolicy: {connectionPool: {http: {maxConcurentStreams: 1}}}}"),
+            problems(
+                Kind::DestinationRule,
+                "{host: a, trafficPolicy: {connectionPool: {http: {maxConcurentStreams: 1}}}}"
+            ),
             [
                 "spec.trafficPolicy.connectionPool.http.maxConcurentStreams Unknown { name: \"maxConcurentStreams\", nearest: Some(\"maxConcurrentStreams\"), elsewhere: None }"
             ]
         );
         assert_eq!(
             problems(Kind::VirtualService, "{http: [{weight: 1}]}"),
-            ["spec.http[0].weight Unknown { name: \"weight\", nearest: None, elsewhere: Some(\"spec.http[0].route[].weight\") }"]
+            [
+                "spec.http[0].weight Unknown { name: \"weight\", nearest: None, elsewhere: Some(\"spec.http[0].route[].weight\") }"
+            ]
         );
     }
 

@@ -54,16 +54,10 @@ pub struct Meta {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generation: Option<i64>,
     /// Labels.
-    #[serde(
-        deserialize_with = "string_map",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(deserialize_with = "string_map", skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: StringMap,
     /// Annotations.
-    #[serde(
-        deserialize_with = "string_map",
-        skip_serializing_if = "BTreeMap::is_empty"
-    )]
+    #[serde(deserialize_with = "string_map", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: StringMap,
     /// Who owns the object.
     #[serde(skip_serializing_if = "super::List::is_empty")]

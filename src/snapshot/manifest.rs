@@ -173,9 +173,8 @@ fn convert(text: &Arc<SourceText>, document: &Document, namespace: &str) -> Resu
         at: LineColumn { line: at.line + document.line - 1, column: at.column },
         what,
     };
-    let converted = yaml::to_json(source).map_err(|error| {
-        fail(error.at, format!("not YAML or JSON: {}; expected a Kubernetes object", error.what))
-    })?;
+    let converted = yaml::to_json(source)
+        .map_err(|error| fail(error.at, format!("not YAML or JSON: {}; expected a Kubernetes object", error.what)))?;
     let mut read = ReadDocument::default();
     let Some(json) = converted.json.filter(|json| json.get() != "null") else {
         return Ok(read);
@@ -256,12 +255,11 @@ fn object(
         }
         return Err(format!("{} without a name: expected metadata.name", kind.name()));
     };
-    let namespace = meta
-        .and_then(|meta| meta.namespace.as_deref())
-        .filter(|namespace| !namespace.is_empty())
-        .unwrap_or(namespace);
-    let mut object = Object::new(kind, &api_version, namespace, name, json)
-        .map_err(|error| format!("{} {name} has a field of a wrong type: {}", kind.name(), strip_location(&error.to_string())))?;
+    let namespace =
+        meta.and_then(|meta| meta.namespace.as_deref()).filter(|namespace| !namespace.is_empty()).unwrap_or(namespace);
+    let mut object = Object::new(kind, &api_version, namespace, name, json).map_err(|error| {
+        format!("{} {name} has a field of a wrong type: {}", kind.name(), strip_location(&error.to_string()))
+    })?;
     object.place = Some(place);
     object.duplicate_keys = duplicates;
     if misplaced {
@@ -281,7 +279,8 @@ fn strip_location(message: &str) -> &str {
 fn first_content(document: &str) -> LineColumn {
     for (index, line) in document.lines().enumerate() {
         let content = line.trim_start();
-        let skipped = content.is_empty() || content.starts_with('#') || content.starts_with("---") || content.starts_with('%');
+        let skipped =
+            content.is_empty() || content.starts_with('#') || content.starts_with("---") || content.starts_with('%');
         if !skipped {
             return LineColumn { line: index + 1, column: line.len() - content.len() + 1 };
         }
@@ -336,7 +335,10 @@ mod tests {
             ("---\n\nkind: Service\n", "x.yaml:3:1: no apiVersion"),
             ("apiVersion: v1\nmetadata: {name: a}\n", "x.yaml:1:1: no kind"),
             ("apiVersion: v1\nkind: Service\n", "x.yaml:1:1: Service without a name"),
-            ("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: 3\n", "x.yaml:1:1: Pod a has a field of a wrong type"),
+            (
+                "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: 3\n",
+                "x.yaml:1:1: Pod a has a field of a wrong type",
+            ),
         ] {
             let error = read_text(text).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{error}");

@@ -10,6 +10,7 @@ pub mod codec;
 pub mod manifest;
 pub mod position;
 mod raw;
+pub mod redact;
 mod reduce;
 pub mod yaml;
 
@@ -119,7 +120,13 @@ impl Object {
     ///
     /// # Errors
     /// When the body's shape is not that of the kind.
-    pub fn new(kind: Kind, api_version: &str, namespace: &str, name: &str, body: &RawValue) -> Result<Self, serde_json::Error> {
+    pub fn new(
+        kind: Kind,
+        api_version: &str,
+        namespace: &str,
+        name: &str,
+        body: &RawValue,
+    ) -> Result<Self, serde_json::Error> {
         let info = kind.info();
         let namespace = if info.namespaced { namespace } else { "" };
         let body = reduce::reduce(info.keep, body, info.namespaced.then_some(namespace))?;

@@ -87,9 +87,10 @@ fn whole(body: &RawValue, namespace: Option<&str>) -> Box<RawValue> {
         meta.set("managedFields", managers);
         changed = true;
     }
-    let annotations = meta.get("annotations").and_then(Entries::parse).and_then(|mut annotations| {
-        annotations.remove(LAST_APPLIED).then(|| annotations.to_raw())
-    });
+    let annotations = meta
+        .get("annotations")
+        .and_then(Entries::parse)
+        .and_then(|mut annotations| annotations.remove(LAST_APPLIED).then(|| annotations.to_raw()));
     if let Some(annotations) = annotations {
         meta.set("annotations", annotations);
         changed = true;

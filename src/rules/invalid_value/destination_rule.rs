@@ -17,10 +17,22 @@ pub(super) fn check(rule: &DestinationRule, out: &mut Findings<'_>) {
     for (index, subset) in rule.spec.subsets.iter().enumerate() {
         let path = format!("spec.subsets[{index}]");
         if !is_dns_label(&subset.name) {
-            refuse(object, format!("{path}.name"), format!("subset \"{}\" is not a DNS label", subset.name), "lower-case letters, digits and dashes", out);
+            refuse(
+                object,
+                format!("{path}.name"),
+                format!("subset \"{}\" is not a DNS label", subset.name),
+                "lower-case letters, digits and dashes",
+                out,
+            );
         }
         if rule.spec.subsets[..index].iter().any(|other| other.name == subset.name) {
-            refuse(object, format!("{path}.name"), format!("subset \"{}\" is defined twice", subset.name), "remove one", out);
+            refuse(
+                object,
+                format!("{path}.name"),
+                format!("subset \"{}\" is defined twice", subset.name),
+                "remove one",
+                out,
+            );
         }
         if let Some(policy) = &subset.traffic_policy {
             self::policy(object, policy, &format!("{path}.trafficPolicy"), out);
@@ -40,9 +52,22 @@ fn policy(object: &ObjectRef, policy: &TrafficPolicy, path: &str, out: &mut Find
     for (index, port) in policy.port_level_settings.iter().enumerate() {
         let path = format!("{path}.portLevelSettings[{index}]");
         if port.port.as_ref().is_none_or(|port| port.number == 0 || port.number > 65535) {
-            refuse(object, format!("{path}.port"), "port-level settings need the number of a Service port", "port: {number: 50051}", out);
+            refuse(
+                object,
+                format!("{path}.port"),
+                "port-level settings need the number of a Service port",
+                "port: {number: 50051}",
+                out,
+            );
         }
-        blocks(object, port.connection_pool.as_ref(), port.load_balancer.as_ref(), port.outlier_detection.as_ref(), &path, out);
+        blocks(
+            object,
+            port.connection_pool.as_ref(),
+            port.load_balancer.as_ref(),
+            port.outlier_detection.as_ref(),
+            &path,
+            out,
+        );
     }
 }
 
@@ -61,21 +86,41 @@ fn blocks(
         let path = format!("{path}.loadBalancer");
         let both = balancer.locality_lb_setting.is_some() && balancer.zone_aware_lb_setting.is_some();
         if both {
-            refuse(object, format!("{path}.zoneAwareLbSetting"), "zoneAwareLbSetting and localityLbSetting exclude each other", "remove one", out);
+            refuse(
+                object,
+                format!("{path}.zoneAwareLbSetting"),
+                "zoneAwareLbSetting and localityLbSetting exclude each other",
+                "remove one",
+                out,
+            );
         }
         let distributes = balancer.locality_lb_setting.as_ref();
         if distributes.is_some_and(|locality| !locality.distribute.is_empty() && !locality.failover.is_empty()) {
-            refuse(object, format!("{path}.localityLbSetting"), "distribute and failover exclude each other", "remove one", out);
+            refuse(
+                object,
+                format!("{path}.localityLbSetting"),
+                "distribute and failover exclude each other",
+                "remove one",
+                out,
+            );
         }
         if balancer.simple.is_some() && balancer.consistent_hash.is_some() {
-            refuse(object, format!("{path}.simple"), "a balancer is either simple or consistentHash", "remove one", out);
+            refuse(
+                object,
+                format!("{path}.simple"),
+                "a balancer is either simple or consistentHash",
+                "remove one",
+                out,
+            );
         }
     }
     if let Some(outlier) = outlier {
         let path = format!("{path}.outlierDetection");
         check_duration(object, format!("{path}.interval"), outlier.interval.as_deref(), out);
         check_duration(object, format!("{path}.baseEjectionTime"), outlier.base_ejection_time.as_deref(), out);
-        if outlier.consecutive_local_origin_failures.is_some() && outlier.split_external_local_origin_errors != Some(true) {
+        if outlier.consecutive_local_origin_failures.is_some()
+            && outlier.split_external_local_origin_errors != Some(true)
+        {
             refuse(
                 object,
                 format!("{path}.consecutiveLocalOriginFailures"),
@@ -101,7 +146,12 @@ fn connection_pool(object: &ObjectRef, pool: &ConnectionPool, path: &str, out: &
     if let Some(tcp) = &pool.tcp {
         negative(object, &[("maxConnections", tcp.max_connections)], &format!("{path}.tcp"), out);
         check_duration(object, format!("{path}.tcp.connectTimeout"), tcp.connect_timeout.as_deref(), out);
-        check_duration(object, format!("{path}.tcp.maxConnectionDuration"), tcp.max_connection_duration.as_deref(), out);
+        check_duration(
+            object,
+            format!("{path}.tcp.maxConnectionDuration"),
+            tcp.max_connection_duration.as_deref(),
+            out,
+        );
     }
     if let Some(http) = &pool.http {
         let numbers = [
@@ -114,7 +164,13 @@ fn connection_pool(object: &ObjectRef, pool: &ConnectionPool, path: &str, out: &
         negative(object, &numbers, &format!("{path}.http"), out);
         check_duration(object, format!("{path}.http.idleTimeout"), http.idle_timeout.as_deref(), out);
         if http.h2_upgrade_policy.as_deref() == Some("UPGRADE") && http.use_client_protocol == Some(true) {
-            refuse(object, format!("{path}.http.useClientProtocol"), "useClientProtocol and h2UpgradePolicy: UPGRADE exclude each other", "remove one", out);
+            refuse(
+                object,
+                format!("{path}.http.useClientProtocol"),
+                "useClientProtocol and h2UpgradePolicy: UPGRADE exclude each other",
+                "remove one",
+                out,
+            );
         }
     }
 }
@@ -146,15 +202,24 @@ mod tests {
         refused("{connectionPool: {}}", "connectionPool");
         refused("{connectionPool: {tcp: {maxConnections: -1}}}", "connectionPool.tcp.maxConnections");
         refused("{connectionPool: {tcp: {connectTimeout: 0s}}}", "connectionPool.tcp.connectTimeout");
-        refused("{connectionPool: {http: {h2UpgradePolicy: UPGRADE, useClientProtocol: true}}}", "connectionPool.http.useClientProtocol");
+        refused(
+            "{connectionPool: {http: {h2UpgradePolicy: UPGRADE, useClientProtocol: true}}}",
+            "connectionPool.http.useClientProtocol",
+        );
         refused("{portLevelSettings: [{connectionPool: {tcp: {}}}]}", "portLevelSettings[0].port");
     }
 
     #[test]
     fn balancing_and_ejection() {
-        refused("{outlierDetection: {consecutiveLocalOriginFailures: 5}}", "outlierDetection.consecutiveLocalOriginFailures");
+        refused(
+            "{outlierDetection: {consecutiveLocalOriginFailures: 5}}",
+            "outlierDetection.consecutiveLocalOriginFailures",
+        );
         refused("{outlierDetection: {maxEjectionPercent: 101}}", "outlierDetection.maxEjectionPercent");
-        refused("{loadBalancer: {localityLbSetting: {enabled: true}, zoneAwareLbSetting: {}}}", "loadBalancer.zoneAwareLbSetting");
+        refused(
+            "{loadBalancer: {localityLbSetting: {enabled: true}, zoneAwareLbSetting: {}}}",
+            "loadBalancer.zoneAwareLbSetting",
+        );
     }
 
     #[test]

@@ -28,16 +28,34 @@ pub(super) fn check(gateway: &IstioGateway, out: &mut Findings<'_>) {
             );
         }
         if port.number == 0 || port.number > 65535 {
-            refuse(object, format!("{path}.port.number"), format!("{} is not a port number", port.number), "1 to 65535", out);
+            refuse(
+                object,
+                format!("{path}.port.number"),
+                format!("{} is not a port number", port.number),
+                "1 to 65535",
+                out,
+            );
         }
         if port.name.is_empty() {
             refuse(object, format!("{path}.port.name"), "the port has no name", "name: https", out);
         } else if names.contains(&port.name.as_str()) {
-            refuse(object, format!("{path}.port.name"), format!("two servers have the port name \"{}\"", port.name), "another name", out);
+            refuse(
+                object,
+                format!("{path}.port.name"),
+                format!("two servers have the port name \"{}\"", port.name),
+                "another name",
+                out,
+            );
         }
         names.push(&port.name);
         if port.target_port.is_some_and(|target| target > 0) {
-            refuse(object, format!("{path}.port.targetPort"), "targetPort is not supported in a Gateway", "remove it", out);
+            refuse(
+                object,
+                format!("{path}.port.targetPort"),
+                "targetPort is not supported in a Gateway",
+                "remove it",
+                out,
+            );
         }
         let plain_tcp = protocol.is_some_and(|protocol| {
             protocol.family() == Family::Tcp && !matches!(protocol, Protocol::Tls | Protocol::Https)
@@ -58,7 +76,11 @@ mod tests {
 
     #[track_caller]
     fn refused(servers: &str, field: &str) {
-        check(&RULE, &istio("Gateway", "g", &format!("{{servers: [{servers}]}}")), &[&format!("error Gateway shop/g {field}")]);
+        check(
+            &RULE,
+            &istio("Gateway", "g", &format!("{{servers: [{servers}]}}")),
+            &[&format!("error Gateway shop/g {field}")],
+        );
     }
 
     #[test]
@@ -67,8 +89,14 @@ mod tests {
         refused("{port: {number: 80, name: h, protocol: HTTP}}", "spec.servers[0].hosts");
         refused("{hosts: ['*'], port: {number: 80, protocol: HTTP}}", "spec.servers[0].port.name");
         refused("{hosts: ['*'], port: {number: 80, name: g, protocol: grpc-foo}}", "spec.servers[0].port.protocol");
-        refused("{hosts: ['*'], port: {number: 80, name: g, protocol: GRPC, targetPort: 8080}}", "spec.servers[0].port.targetPort");
-        refused("{hosts: ['*'], port: {number: 80, name: t, protocol: TCP}, tls: {mode: SIMPLE}}", "spec.servers[0].tls");
+        refused(
+            "{hosts: ['*'], port: {number: 80, name: g, protocol: GRPC, targetPort: 8080}}",
+            "spec.servers[0].port.targetPort",
+        );
+        refused(
+            "{hosts: ['*'], port: {number: 80, name: t, protocol: TCP}, tls: {mode: SIMPLE}}",
+            "spec.servers[0].tls",
+        );
         refused(
             "{hosts: ['*'], port: {number: 80, name: h, protocol: HTTP}}, {hosts: ['*'], port: {number: 81, name: h, protocol: HTTP}}",
             "spec.servers[1].port.name",

@@ -124,11 +124,7 @@ fn check_duration(object: &ObjectRef, field: String, text: Option<&str>, out: &m
 /// Whether a text is a DNS-1123 label, as names of subsets must be.
 fn is_dns_label(text: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    !text.is_empty()
-        && text.len() <= 63
-        && text.chars().all(inner)
-        && !text.starts_with('-')
-        && !text.ends_with('-')
+    !text.is_empty() && text.len() <= 63 && text.chars().all(inner) && !text.starts_with('-') && !text.ends_with('-')
 }
 
 #[cfg(test)]
@@ -140,7 +136,11 @@ mod tests {
     fn types_and_words_are_reported() {
         check(
             &RULE,
-            &istio("VirtualService", "r", "{hosts: [a], http: [{match: [{headers: {x: {exact: on}}}], route: [{destination: {host: a}}]}]}"),
+            &istio(
+                "VirtualService",
+                "r",
+                "{hosts: [a], http: [{match: [{headers: {x: {exact: on}}}], route: [{destination: {host: a}}]}]}",
+            ),
             &["error VirtualService shop/r spec.http[0].match[0].headers.x.exact"],
         );
         check(
@@ -154,7 +154,11 @@ mod tests {
     fn valid_objects_are_silent() {
         check(
             &RULE,
-            &istio("VirtualService", "r", "{hosts: [a], http: [{match: [{uri: {prefix: ''}}], timeout: 1s, route: [{destination: {host: a}, weight: 0}], fault: {abort: {grpcStatus: UNAVAILABLE, percentage: {value: 1}}}}]}"),
+            &istio(
+                "VirtualService",
+                "r",
+                "{hosts: [a], http: [{match: [{uri: {prefix: ''}}], timeout: 1s, route: [{destination: {host: a}, weight: 0}], fault: {abort: {grpcStatus: UNAVAILABLE, percentage: {value: 1}}}}]}",
+            ),
             &[],
         );
     }

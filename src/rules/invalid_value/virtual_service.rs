@@ -35,7 +35,13 @@ pub(super) fn check(virtual_service: &VirtualService, out: &mut Findings<'_>) {
     let object = &virtual_service.object;
     let spec = &virtual_service.spec;
     if spec.http.is_empty() && spec.tls.is_empty() && spec.tcp.is_empty() {
-        refuse(object, "spec", "there is no rule: none of http, tls and tcp", "http:\n- route:\n  - destination: {host: …}", out);
+        refuse(
+            object,
+            "spec",
+            "there is no rule: none of http, tls and tcp",
+            "http:\n- route:\n  - destination: {host: …}",
+            out,
+        );
     }
     hosts(virtual_service, out);
     for (index, rule) in spec.http.iter().enumerate() {
@@ -56,7 +62,13 @@ fn hosts(virtual_service: &VirtualService, out: &mut Findings<'_>) {
             [("gateways", !spec.gateways.is_empty()), ("tcp", !spec.tcp.is_empty()), ("tls", !spec.tls.is_empty())]
         {
             if present {
-                refuse(object, format!("spec.{field}"), format!("a VirtualService without hosts, a delegate, has no {field}"), "remove it, or add hosts", out);
+                refuse(
+                    object,
+                    format!("spec.{field}"),
+                    format!("a VirtualService without hosts, a delegate, has no {field}"),
+                    "remove it, or add hosts",
+                    out,
+                );
             }
         }
         return;
@@ -65,7 +77,13 @@ fn hosts(virtual_service: &VirtualService, out: &mut Findings<'_>) {
     for (index, host) in spec.hosts.iter().enumerate() {
         let field = format!("spec.hosts[{index}]");
         if host == "*" && in_mesh {
-            refuse(object, field, "host \"*\" is not allowed for the gateway mesh", "name hosts, or list gateways without mesh", out);
+            refuse(
+                object,
+                field,
+                "host \"*\" is not allowed for the gateway mesh",
+                "name hosts, or list gateways without mesh",
+                out,
+            );
         } else if spec.hosts[..index].contains(host) {
             refuse(object, field, format!("host \"{host}\" is listed twice"), "remove one", out);
         } else if host.is_empty() {
@@ -83,15 +101,33 @@ fn rule(virtual_service: &VirtualService, rule: &HttpRule, path: &str, out: &mut
     ];
     let other = actions.iter().find(|(_, present)| *present).map(|(name, _)| *name);
     match (rule.route.is_empty(), other) {
-        (true, None) => refuse(object, path, "the rule has none of route, redirect, directResponse and delegate", "route:\n- destination: {host: …}", out),
-        (false, Some(other)) => refuse(object, format!("{path}.{other}"), format!("a rule has either route or {other}, not both"), format!("remove route or {other}"), out),
+        (true, None) => refuse(
+            object,
+            path,
+            "the rule has none of route, redirect, directResponse and delegate",
+            "route:\n- destination: {host: …}",
+            out,
+        ),
+        (false, Some(other)) => refuse(
+            object,
+            format!("{path}.{other}"),
+            format!("a rule has either route or {other}, not both"),
+            format!("remove route or {other}"),
+            out,
+        ),
         (true, Some(_)) | (false, None) => {}
     }
     if rule.redirect.is_some() && rule.rewrite.is_some() {
         refuse(object, format!("{path}.rewrite"), "a rule has either rewrite or redirect, not both", "remove one", out);
     }
     if rule.mirror.is_some() && !rule.mirrors.is_empty() {
-        refuse(object, format!("{path}.mirror"), "a rule has either mirror or mirrors, not both", "move mirror into mirrors", out);
+        refuse(
+            object,
+            format!("{path}.mirror"),
+            "a rule has either mirror or mirrors, not both",
+            "move mirror into mirrors",
+            out,
+        );
     }
     let percents = [
         ("mirrorPercentage.value", rule.mirror_percentage.as_ref().map(|percent| percent.value)),
@@ -127,12 +163,24 @@ fn destinations(object: &ObjectRef, route: &[RouteDestination], path: &str, out:
             None => refuse(object, &path, "the destination is missing", "destination: {host: …}", out),
             Some(Destination { host, subset, port: _ }) => {
                 if host == "*" {
-                    refuse(object, format!("{path}.destination.host"), "a destination cannot be \"*\"", "name one host", out);
+                    refuse(
+                        object,
+                        format!("{path}.destination.host"),
+                        "a destination cannot be \"*\"",
+                        "name one host",
+                        out,
+                    );
                 } else if host.is_empty() {
                     refuse(object, format!("{path}.destination"), "the destination has no host", "host: …", out);
                 }
                 if let Some(subset) = subset.as_deref().filter(|subset| !subset.is_empty() && !is_dns_label(subset)) {
-                    refuse(object, format!("{path}.destination.subset"), format!("subset \"{subset}\" is not a DNS label"), "lower-case letters, digits and dashes", out);
+                    refuse(
+                        object,
+                        format!("{path}.destination.subset"),
+                        format!("subset \"{subset}\" is not a DNS label"),
+                        "lower-case letters, digits and dashes",
+                        out,
+                    );
                 }
             }
         }
@@ -143,7 +191,13 @@ fn destinations(object: &ObjectRef, route: &[RouteDestination], path: &str, out:
         total = total.saturating_add(weight.max(0));
     }
     if route.len() > 1 && total == 0 {
-        refuse(object, format!("{path}.route"), "all weights are 0 or missing (\"total destination weight = 0\")", "give at least one destination a weight", out);
+        refuse(
+            object,
+            format!("{path}.route"),
+            "all weights are 0 or missing (\"total destination weight = 0\")",
+            "give at least one destination a weight",
+            out,
+        );
     }
 }
 
@@ -152,11 +206,25 @@ fn faults(object: &ObjectRef, fault: &Fault, path: &str, out: &mut Findings<'_>)
         check_duration(object, format!("{path}.fault.delay.fixedDelay"), delay.fixed_delay.as_deref(), out);
     }
     let Some(abort) = &fault.abort else { return };
-    if let Some(status) = abort.grpc_status.as_deref().filter(|status| !status.is_empty() && !GRPC_STATUS.contains(status)) {
-        refuse(object, format!("{path}.fault.abort.grpcStatus"), format!("\"{status}\" is not the name of a gRPC status"), "a name such as UNAVAILABLE", out);
+    if let Some(status) =
+        abort.grpc_status.as_deref().filter(|status| !status.is_empty() && !GRPC_STATUS.contains(status))
+    {
+        refuse(
+            object,
+            format!("{path}.fault.abort.grpcStatus"),
+            format!("\"{status}\" is not the name of a gRPC status"),
+            "a name such as UNAVAILABLE",
+            out,
+        );
     }
     if abort.http2_error.is_some() {
-        refuse(object, format!("{path}.fault.abort.http2Error"), "http2Error is not supported", "grpcStatus: UNAVAILABLE", out);
+        refuse(
+            object,
+            format!("{path}.fault.abort.http2Error"),
+            "http2Error is not supported",
+            "grpcStatus: UNAVAILABLE",
+            out,
+        );
     }
     if abort.http_status.is_some_and(|status| !(200..=599).contains(&status)) {
         refuse(object, format!("{path}.fault.abort.httpStatus"), "httpStatus is between 200 and 599", "503", out);
@@ -184,7 +252,13 @@ fn matches(virtual_service: &VirtualService, one: &HttpMatch, path: &str, out: &
                 refuse(object, &path, format!("\"{name}\" is not a header name"), "letters, digits and dashes", out);
             }
             if is_claim && virtual_service.acts_in_mesh() {
-                refuse(object, &path, "claims of a token can be matched on gateways only", "list gateways without mesh", out);
+                refuse(
+                    object,
+                    &path,
+                    "claims of a token can be matched on gateways only",
+                    "list gateways without mesh",
+                    out,
+                );
             }
             text_match(object, text, &path, out);
         }
@@ -198,7 +272,13 @@ fn matches(virtual_service: &VirtualService, one: &HttpMatch, path: &str, out: &
 
 fn text_match(object: &ObjectRef, text: &StringMatch, path: &str, out: &mut Findings<'_>) {
     if text.prefix.as_deref() == Some("") {
-        refuse(object, format!("{path}.prefix"), "an empty prefix is allowed for uri only", "leave the condition out", out);
+        refuse(
+            object,
+            format!("{path}.prefix"),
+            "an empty prefix is allowed for uri only",
+            "leave the condition out",
+            out,
+        );
     }
     regex(object, text, path, out);
 }
@@ -206,11 +286,23 @@ fn text_match(object: &ObjectRef, text: &StringMatch, path: &str, out: &mut Find
 fn regex(object: &ObjectRef, text: &StringMatch, path: &str, out: &mut Findings<'_>) {
     let Some(pattern) = text.regex.as_deref() else { return };
     if pattern.len() > REGEX_LENGTH_MAX {
-        refuse(object, format!("{path}.regex"), format!("the regular expression is longer than {REGEX_LENGTH_MAX} characters"), "a shorter one", out);
+        refuse(
+            object,
+            format!("{path}.regex"),
+            format!("the regular expression is longer than {REGEX_LENGTH_MAX} characters"),
+            "a shorter one",
+            out,
+        );
     } else if let Err(error) = ::regex::Regex::new(pattern) {
         let reason = error.to_string();
         let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        refuse(object, format!("{path}.regex"), format!("\"{pattern}\" is not an RE2 expression: {reason}"), "RE2 has no look-around and no back-references", out);
+        refuse(
+            object,
+            format!("{path}.regex"),
+            format!("\"{pattern}\" is not an RE2 expression: {reason}"),
+            "RE2 has no look-around and no back-references",
+            out,
+        );
     }
 }
 
@@ -235,17 +327,35 @@ mod tests {
         refused(&format!("{{gateways: [g], http: [{{{TO}}}]}}"), "spec.gateways");
         refused(&format!("{{hosts: [a], http: [{{{TO}, redirect: {{uri: /}}}}]}}"), "spec.http[0].redirect");
         refused("{hosts: [a], http: [{redirect: {uri: /}, rewrite: {uri: /}}]}", "spec.http[0].rewrite");
-        refused(&format!("{{hosts: [a], http: [{{{TO}, mirror: {{host: a}}, mirrors: [{{destination: {{host: a}}}}]}}]}}"), "spec.http[0].mirror");
-        refused(&format!("{{hosts: [a], http: [{{{TO}, mirrorPercentage: {{value: 101}}}}]}}"), "spec.http[0].mirrorPercentage.value");
+        refused(
+            &format!("{{hosts: [a], http: [{{{TO}, mirror: {{host: a}}, mirrors: [{{destination: {{host: a}}}}]}}]}}"),
+            "spec.http[0].mirror",
+        );
+        refused(
+            &format!("{{hosts: [a], http: [{{{TO}, mirrorPercentage: {{value: 101}}}}]}}"),
+            "spec.http[0].mirrorPercentage.value",
+        );
     }
 
     #[test]
     fn destinations_and_weights() {
         refused("{hosts: [a], http: [{route: [{weight: 1}]}]}", "spec.http[0].route[0]");
-        refused("{hosts: [a], http: [{route: [{destination: {host: '*'}}]}]}", "spec.http[0].route[0].destination.host");
-        refused("{hosts: [a], http: [{route: [{destination: {host: a, subset: V2}}]}]}", "spec.http[0].route[0].destination.subset");
-        refused("{hosts: [a], http: [{route: [{destination: {host: a}, weight: -1}]}]}", "spec.http[0].route[0].weight");
-        refused("{hosts: [a], http: [{route: [{destination: {host: a}}, {destination: {host: b}, weight: 0}]}]}", "spec.http[0].route");
+        refused(
+            "{hosts: [a], http: [{route: [{destination: {host: '*'}}]}]}",
+            "spec.http[0].route[0].destination.host",
+        );
+        refused(
+            "{hosts: [a], http: [{route: [{destination: {host: a, subset: V2}}]}]}",
+            "spec.http[0].route[0].destination.subset",
+        );
+        refused(
+            "{hosts: [a], http: [{route: [{destination: {host: a}, weight: -1}]}]}",
+            "spec.http[0].route[0].weight",
+        );
+        refused(
+            "{hosts: [a], http: [{route: [{destination: {host: a}}, {destination: {host: b}, weight: 0}]}]}",
+            "spec.http[0].route",
+        );
     }
 
     #[test]
@@ -253,15 +363,33 @@ mod tests {
         for (text, field) in [("0s", "timeout"), ("5", "timeout"), ("1.5ms", "timeout"), ("1us", "timeout")] {
             refused(&format!("{{hosts: [a], http: [{{{TO}, {field}: '{text}'}}]}}"), &format!("spec.http[0].{field}"));
         }
-        refused(&format!("{{hosts: [a], http: [{{{TO}, retries: {{attempts: 1, perTryTimeout: 0s}}}}]}}"), "spec.http[0].retries.perTryTimeout");
+        refused(
+            &format!("{{hosts: [a], http: [{{{TO}, retries: {{attempts: 1, perTryTimeout: 0s}}}}]}}"),
+            "spec.http[0].retries.perTryTimeout",
+        );
     }
 
     #[test]
     fn matches_and_faults() {
-        refused(&format!("{{hosts: [a], http: [{{match: [{{uri: {{regex: '(?=a)'}}}}], {TO}}}]}}"), "spec.http[0].match[0].uri.regex");
-        refused(&format!("{{hosts: [a], http: [{{match: [{{headers: {{x: {{prefix: ''}}}}}}], {TO}}}]}}"), "spec.http[0].match[0].headers.x.prefix");
-        refused(&format!("{{hosts: [a], http: [{{match: [{{headers: {{'a b': {{exact: c}}}}}}], {TO}}}]}}"), "spec.http[0].match[0].headers.a b");
-        refused(&format!("{{hosts: [a], http: [{{{TO}, fault: {{abort: {{grpcStatus: '14'}}}}}}]}}"), "spec.http[0].fault.abort.grpcStatus");
-        refused(&format!("{{hosts: [a], http: [{{{TO}, fault: {{delay: {{fixedDelay: 0.1ms}}}}}}]}}"), "spec.http[0].fault.delay.fixedDelay");
+        refused(
+            &format!("{{hosts: [a], http: [{{match: [{{uri: {{regex: '(?=a)'}}}}], {TO}}}]}}"),
+            "spec.http[0].match[0].uri.regex",
+        );
+        refused(
+            &format!("{{hosts: [a], http: [{{match: [{{headers: {{x: {{prefix: ''}}}}}}], {TO}}}]}}"),
+            "spec.http[0].match[0].headers.x.prefix",
+        );
+        refused(
+            &format!("{{hosts: [a], http: [{{match: [{{headers: {{'a b': {{exact: c}}}}}}], {TO}}}]}}"),
+            "spec.http[0].match[0].headers.a b",
+        );
+        refused(
+            &format!("{{hosts: [a], http: [{{{TO}, fault: {{abort: {{grpcStatus: '14'}}}}}}]}}"),
+            "spec.http[0].fault.abort.grpcStatus",
+        );
+        refused(
+            &format!("{{hosts: [a], http: [{{{TO}, fault: {{delay: {{fixedDelay: 0.1ms}}}}}}]}}"),
+            "spec.http[0].fault.delay.fixedDelay",
+        );
     }
 }

@@ -1,0 +1,62 @@
+//! The world around the program, read once: variables, terminals, width, time.
+//!
+//! No other file reads a variable or the clock; `clippy.toml` holds that.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use crate::cluster::proxy::ProxyEnvironment;
+
+/// What the environment says.
+#[derive(Debug, Clone, Default)]
+pub struct Env {
+    /// Files of `KUBECONFIG`, else the default one.
+    pub kubeconfig_files: Vec<PathBuf>,
+    /// Proxies.
+    pub proxy: ProxyEnvironment,
+    /// `NO_COLOR` is set and not empty.
+    pub no_color: bool,
+    /// `CLICOLOR_FORCE` is set and not 0.
+    pub force_color: bool,
+    /// `TERM=dumb`.
+    pub dumb: bool,
+    /// Whether stdout is a terminal.
+    pub stdout_is_terminal: bool,
+    /// Whether stderr is a terminal.
+    pub stderr_is_terminal: bool,
+    /// Columns of the terminal.
+    pub width: Option<usize>,
+    /// Now, as RFC 3339 in whole seconds.
+    pub now: String,
+}
+
+impl Env {
+    /// Reads it.
+    #[expect(clippy::disallowed_methods, reason = "the one place where the environment and the clock are read")]
+    pub fn capture() -> Self {
+        let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let either = |upper: &str, lower: &str| var(upper).or_else(|| var(lower));
+        let kubeconfig_files: Vec<PathBuf> = match std::env::var_os("KUBECONFIG").filter(|value| !value.is_empty()) {
+            Some(list) => std::env::split_paths(&list).filter(|path| !path.as_os_str().is_empty()).collect(),
+            None => std::env::home_dir().map(|home| home.join(".kube").join("config")).into_iter().collect(),
+        };
+        let stdout_is_terminal = std::io::stdout().is_terminal();
+        let columns = var("COLUMNS").and_then(|columns| columns.parse().ok());
+        let width = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+        Self {
+            kubeconfig_files,
+            proxy: ProxyEnvironment {
+                https: either("HTTPS_PROXY", "https_proxy"),
+                http: either("HTTP_PROXY", "http_proxy"),
+                no_proxy: either("NO_PROXY", "no_proxy"),
+            },
+            no_color: var("NO_COLOR").is_some(),
+            force_color: var("CLICOLOR_FORCE").is_some_and(|value| value != "0"),
+            dumb: var("TERM").is_some_and(|term| term == "dumb"),
+            stdout_is_terminal,
+            stderr_is_terminal: std::io::stderr().is_terminal(),
+            width: width.filter(|width| stdout_is_terminal && *width > 0).or(columns),
+            now: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! `inspect`: how each gRPC Service is treated by the mesh, what is wrong with it, and the fix.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::cli::context::Context;
+use crate::cli::failure::{Failure, Outcome};
+use crate::cli::global::SourceArgs;
+use crate::cli::source::Read;
+use crate::cli::target;
+use crate::mesh::version::VersionSource;
+use crate::mesh::{self, Mesh};
+use crate::render::inspect::Shape;
+use crate::render::style::Style;
+use crate::report::inspect::{InspectReport, Request};
+use crate::rules::select::{Selection, Selector, parse_ignore_file};
+use crate::rules::{self, Severity};
+use crate::{render, report};
+
+/// Show how the mesh treats gRPC services, and what is wrong
+///
+/// Without a target: one row per Service port that speaks, or should speak, gRPC, then the findings, worst first. With a
+/// target: everything about it on a page.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kubectl grpcmesh inspect --from demo                 the built-in example; no cluster needed
+  kubectl grpcmesh inspect                             the current namespace of the cluster
+  kubectl grpcmesh inspect -A --only GM2               routing faults in all namespaces
+  kubectl grpcmesh inspect checkout.shop               one Service on a page
+  kubectl grpcmesh inspect --from demo checkout        the same in the example
+  kubectl grpcmesh inspect -f new.yaml                 what would be wrong if this were applied
+  kubectl grpcmesh inspect --from manifests/ -o json   for pipelines; exits 1 when something is wrong")]
+pub struct InspectArgs {
+    /// Services: checkout, checkout.shop, svc/x, vs/x, grpcroute/x, httproute/x, pod/y, deploy/z
+    #[arg(value_name = "TARGET")]
+    targets: Vec<String>,
+    /// Services without signs of gRPC too
+    #[arg(long)]
+    all_services: bool,
+    /// Only Services with these labels, such as app=x,tier!=y
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    selector: Option<String>,
+    /// Output format
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+    /// Only these findings: codes, beginnings of codes, names (comma-separated)
+    #[arg(long, value_name = "CODES", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Not these findings: GM203, GM2, or GM203=VirtualService/shop/x
+    #[arg(long, value_name = "CODES", value_delimiter = ',')]
+    skip: Vec<String>,
+    /// File with findings to leave out, one a line as in --skip
+    #[arg(long, value_name = "FILE")]
+    ignore_file: Option<PathBuf>,
+    /// Exit 1 when a finding is at least this bad
+    #[arg(long, value_name = "SEVERITY", default_value = "error")]
+    fail_on: FailOn,
+    /// Exit 0 whatever is found
+    #[arg(long)]
+    exit_zero: bool,
+    #[command(flatten)]
+    source: SourceArgs,
+}
+
+/// Output formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Table,
+    /// With evidence and gateways.
+    Wide,
+    /// The contract.
+    Json,
+    /// The contract as YAML.
+    Yaml,
+    /// Names of Services only.
+    Name,
+}
+
+/// From which severity on a finding makes the command fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FailOn {
+    /// Errors.
+    Error,
+    /// Warnings and errors.
+    Warning,
+    /// Anything.
+    Info,
+    /// Nothing.
+    Never,
+}
+
+impl FailOn {
+    fn reached_by(self, severity: Severity) -> bool {
+        match self {
+            Self::Error => severity <= Severity::Error,
+            Self::Warning => severity <= Severity::Warning,
+            Self::Info => severity <= Severity::Info,
+            Self::Never => false,
+        }
+    }
+}
+
+/// Runs the command.
+pub(super) async fn run(context: &mut Context<'_>, arguments: InspectArgs) -> Result<Outcome, Failure> {
+    let selection = selection(&arguments)?;
+    let labels = arguments.selector.as_deref().map(parse_selector).transpose()?;
+    let Read { snapshot, namespaces } = arguments.source.read(context).await?;
+    let mesh = mesh::resolve(&snapshot, &arguments.source.options(&context.scope));
+    if mesh.version_source == VersionSource::Assumed {
+        let version = mesh.version;
+        context.messages.hint(&format!("the source names no Istio version; {version} is assumed (--istio-version)"));
+    }
+    for (object, why) in &mesh.undecoded {
+        context.messages.warning(&format!("{object} is left out of the picture: {why}"));
+    }
+    let request = request(&mesh, &arguments, &namespaces, labels.as_deref())?;
+    let outcome = rules::run(&mesh, &selection);
+    let report = report::inspect::inspect(&mesh, &outcome, &request);
+    write(context, &arguments, &report)?;
+    if report.services.is_empty() && arguments.targets.is_empty() {
+        nothing_shown(context, &arguments, &mesh, &namespaces);
+    }
+    Ok(result(&arguments, &report, &mesh))
+}
+
+fn selection(arguments: &InspectArgs) -> Result<Selection, Failure> {
+    let parse = |words: &[String]| -> Result<Vec<Selector>, Failure> {
+        let words = words.iter().filter(|word| !word.trim().is_empty());
+        let parsed: Result<Vec<_>, _> = words.map(|word| Selector::parse(word)).collect();
+        parsed
+            .map_err(|error| Failure::usage(error.to_string()).hint("list them with: kubectl grpcmesh explain --list"))
+    };
+    let mut skip = parse(&arguments.skip)?;
+    if let Some(path) = &arguments.ignore_file {
+        let name = path.display();
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Failure::usage(format!("cannot read the ignore file {name}")).cause(error))?;
+        let selectors =
+            parse_ignore_file(&text).map_err(|(line, error)| Failure::usage(format!("{name}:{line}: {error}")))?;
+        skip.extend(selectors);
+    }
+    Ok(Selection { only: parse(&arguments.only)?, skip })
+}
+
+/// One requirement of a label selector.
+enum Requirement {
+    Is(String, String),
+    IsNot(String, String),
+    Has(String),
+    HasNot(String),
+}
+
+fn parse_selector(text: &str) -> Result<Vec<Requirement>, Failure> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            let pair =
+                |(key, value): (&str, &str)| (key.trim().to_owned(), value.trim_start_matches('=').trim().to_owned());
+            let requirement = if let Some(both) = part.split_once("!=") {
+                let (key, value) = pair(both);
+                Requirement::IsNot(key, value)
+            } else if let Some(both) = part.split_once('=') {
+                let (key, value) = pair(both);
+                Requirement::Is(key, value)
+            } else if let Some(key) = part.strip_prefix('!') {
+                Requirement::HasNot(key.to_owned())
+            } else if part.contains([' ', '(', ')']) {
+                return Err(Failure::usage(format!("\"{part}\" is not a label requirement"))
+                    .hint("key=value, key!=value, key or !key, joined by commas"));
+            } else {
+                Requirement::Has(part.to_owned())
+            };
+            Ok(requirement)
+        })
+        .collect()
+}
+
+fn request(
+    mesh: &Mesh<'_>,
+    arguments: &InspectArgs,
+    namespaces: &BTreeSet<String>,
+    labels: Option<&[Requirement]>,
+) -> Result<Request, Failure> {
+    let mut targets = Vec::new();
+    for word in &arguments.targets {
+        for id in target::services(mesh, word, namespaces)? {
+            if !targets.contains(&id) {
+                targets.push(id);
+            }
+        }
+    }
+    let selected = labels.map(|requirements| {
+        mesh.service_ids()
+            .filter(|id| {
+                let labels = &mesh.service(*id).labels;
+                requirements.iter().all(|requirement| match requirement {
+                    Requirement::Is(key, value) => labels.get(key) == Some(value.as_str()),
+                    Requirement::IsNot(key, value) => labels.get(key) != Some(value.as_str()),
+                    Requirement::Has(key) => labels.get(key).is_some(),
+                    Requirement::HasNot(key) => labels.get(key).is_none(),
+                })
+            })
+            .collect()
+    });
+    Ok(Request { targets, selected, namespaces: namespaces.clone(), all_services: arguments.all_services })
+}
+
+fn write(context: &mut Context<'_>, arguments: &InspectArgs, report: &InspectReport) -> Result<(), Failure> {
+    let shape = if arguments.targets.is_empty() { Shape::Overview } else { Shape::Pages };
+    match arguments.output {
+        Format::Table => render::inspect::inspect(report, shape, &context.style, context.out)?,
+        Format::Wide => {
+            let style = Style { wide: true, width: None, ..context.style };
+            render::inspect::inspect(report, shape, &style, context.out)?;
+        }
+        Format::Json => render::json(report, context.out)?,
+        Format::Yaml => render::yaml::yaml(report, context.out)?,
+        Format::Name => render::inspect::names(report, context.out)?,
+    }
+    Ok(())
+}
+
+fn nothing_shown(context: &Context<'_>, arguments: &InspectArgs, mesh: &Mesh<'_>, namespaces: &BTreeSet<String>) {
+    let place = match namespaces.first() {
+        Some(namespace) => format!(" in namespace {namespace}"),
+        None => String::new(),
+    };
+    context.messages.warning(&format!("no Service{place} shows signs of gRPC"));
+    if !namespaces.is_empty() && mesh.services.iter().any(crate::mesh::service::Service::has_grpc) {
+        context.messages.hint("there are some in other namespaces: -A");
+    } else if !arguments.all_services {
+        context.messages.hint("to see the others too: --all-services");
+    }
+}
+
+/// The exit code. Manifests are partial by nature: what they do not contain is said, and is no failure.
+fn result(arguments: &InspectArgs, report: &InspectReport, mesh: &Mesh<'_>) -> Outcome {
+    use crate::snapshot::GapKind;
+    if arguments.exit_zero {
+        return Outcome::Clean;
+    }
+    if report.findings.iter().any(|finding| arguments.fail_on.reached_by(finding.severity)) {
+        return Outcome::Found;
+    }
+    let partial = mesh.snapshot.gaps.iter().any(|gap| match gap.reason {
+        GapKind::Forbidden | GapKind::Failed | GapKind::Malformed => true,
+        GapKind::NotInstalled | GapKind::NotInSource => false,
+    });
+    if partial { Outcome::Partial } else { Outcome::Clean }
+}

@@ -1,0 +1,115 @@
+//! One file a command: its arguments on top, what it does below. A command that is not finished is not here.
+
+pub mod completion;
+pub mod explain;
+pub mod inspect;
+pub mod snapshot;
+pub mod version;
+
+use std::io::Write;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::cli::context::Context;
+use crate::cli::env::Env;
+use crate::cli::failure::{Failure, Outcome};
+use crate::cli::global::{ConnectionArgs, OutputArgs, ScopeArgs};
+
+/// Inspect gRPC services in an Istio mesh.
+///
+/// Are calls balanced, routed, retried and secured as you think? Reads a cluster, a snapshot or manifests; installs
+/// nothing and has no server side.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kubectl-grpcmesh",
+    bin_name = "kubectl grpcmesh",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Try it without a cluster:\n  kubectl grpcmesh inspect --from demo"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    #[command(flatten)]
+    scope: ScopeArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+enum Command {
+    Inspect(inspect::InspectArgs),
+    Explain(explain::ExplainArgs),
+    Snapshot(snapshot::SnapshotArgs),
+    Version(version::VersionArgs),
+    Completion(completion::CompletionArgs),
+}
+
+/// The command line's definition, for completions and documents.
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs the program on `arguments`, the first of which is its name; gives the exit code.
+pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>, env: Env, out: &mut dyn Write) -> u8 {
+    let parsed = definition().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => return told(&error, &env, out),
+    };
+    let Cli { command, connection, scope, output } = cli;
+    let mut context = Context::new(env, connection, scope, &output, out);
+    let messages = context.messages;
+    match dispatch(command, &mut context).and_then(|outcome| {
+        context.out.flush()?;
+        Ok(outcome)
+    }) {
+        Ok(outcome) => outcome.code(),
+        Err(failure) => {
+            failure.tell(&messages);
+            failure.code()
+        }
+    }
+}
+
+/// Help and version go to stdout and are no failure; what is wrong goes to stderr.
+fn told(error: &clap::Error, env: &Env, out: &mut dyn Write) -> u8 {
+    let color = !env.no_color && !env.dumb;
+    if error.use_stderr() {
+        let text = if env.stderr_is_terminal && color {
+            error.render().ansi().to_string()
+        } else {
+            error.render().to_string()
+        };
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        return 2;
+    }
+    let text =
+        if env.stdout_is_terminal && color { error.render().ansi().to_string() } else { error.render().to_string() };
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    0
+}
+
+fn dispatch(command: Command, context: &mut Context<'_>) -> Result<Outcome, Failure> {
+    match command {
+        Command::Inspect(arguments) => block_on(inspect::run(context, arguments)),
+        Command::Explain(arguments) => explain::run(context, &arguments),
+        Command::Snapshot(arguments) => block_on(snapshot::run(context, arguments)),
+        Command::Version(arguments) => block_on(version::run(context, arguments)),
+        Command::Completion(arguments) => completion::run(context, &arguments),
+    }
+}
+
+/// Runs a command that may talk to a cluster, on this thread.
+fn block_on(work: impl Future<Output = Result<Outcome, Failure>>) -> Result<Outcome, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::source("cannot start").cause(error))?;
+    runtime.block_on(work)
+}

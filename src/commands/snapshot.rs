@@ -1,0 +1,104 @@
+//! `snapshot`: save what was read, to inspect it later or elsewhere.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::cli::context::Context;
+use crate::cli::failure::{Failure, Outcome};
+use crate::cli::global::SourceArgs;
+use crate::cli::source::Read;
+use crate::snapshot::{Snapshot, codec, redact};
+
+/// Save what was read to a file; inspect reads it later with --from
+///
+/// Secrets are never read. Of Pods and workloads only a listed set of fields is kept, without environment and arguments.
+/// The file can be read by its owner only.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kubectl grpcmesh snapshot -o mesh.json.gz            the whole cluster, compressed
+  kubectl grpcmesh snapshot -o mesh.json --redact      with pseudonyms for names, to share it
+  kubectl grpcmesh inspect --from mesh.json.gz")]
+pub struct SnapshotArgs {
+    /// File to write; .gz compresses; - is standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Replace names by pseudonyms, the same one everywhere
+    #[arg(long)]
+    redact: bool,
+    #[command(flatten)]
+    source: SourceArgs,
+}
+
+/// Runs the command.
+pub(super) async fn run(context: &mut Context<'_>, arguments: SnapshotArgs) -> Result<Outcome, Failure> {
+    let Read { snapshot, namespaces: _ } = arguments.source.read(context).await?;
+    let snapshot = if arguments.redact { redact::redact(snapshot) } else { snapshot };
+    let path = &arguments.output;
+    let compressed = path.extension().is_some_and(|suffix| suffix == "gz");
+    if path.as_os_str() == "-" {
+        codec::encode(&snapshot, &mut *context.out)?;
+    } else {
+        save(&snapshot, path, compressed)
+            .map_err(|error| Failure::source(format!("cannot write {}", path.display())).cause(error))?;
+        let (objects, gaps) =
+            (snapshot.objects.len(), snapshot.gaps.iter().filter(|gap| gap.touches_answers()).count());
+        context.messages.hint(&format!(
+            "{objects} objects, {gaps} gaps; inspect them with: kubectl grpcmesh inspect --from {}",
+            path.display()
+        ));
+    }
+    for gap in snapshot.gaps.iter().filter(|gap| gap.touches_answers()) {
+        context.messages.warning(&format!("{}: {}", gap.what, gap.why));
+    }
+    let partial = snapshot.source == crate::snapshot::SourceKind::Cluster
+        && snapshot.gaps.iter().any(|gap| gap.touches_answers());
+    Ok(if partial { Outcome::Partial } else { Outcome::Clean })
+}
+
+/// Writes beside the file and renames, so that a file that is there is whole.
+fn save(snapshot: &Snapshot, path: &Path, compressed: bool) -> std::io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    let part = path.with_file_name(name);
+    let written = create_private(&part).and_then(|file| {
+        let mut file = BufWriter::new(file);
+        if compressed {
+            let mut encoder = flate2::write::GzEncoder::new(file, flate2::Compression::default());
+            codec::encode(snapshot, &mut encoder)?;
+            file = encoder.finish()?;
+        } else {
+            codec::encode(snapshot, &mut file)?;
+        }
+        file.flush()
+    });
+    match written.and_then(|()| std::fs::rename(&part, path)) {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            let _ = std::fs::remove_file(&part);
+            Err(error)
+        }
+    }
+}
+
+/// Creates a file that only its owner can read.
+fn create_private(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        options.mode(0o600);
+    }
+    match options.open(path) {
+        // Left over from a run that was cut off.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            std::fs::remove_file(path)?;
+            options.open(path)
+        }
+        other => other,
+    }
+}

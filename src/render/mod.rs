@@ -1,0 +1,21 @@
+//! Reports to text. VIEW: rendering is last and dumb; it writes to whatever it is handed and decides nothing.
+
+pub mod explain;
+pub mod inspect;
+pub mod style;
+mod table;
+pub mod text;
+pub mod yaml;
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+/// Writes a report as JSON, indented, with a final line break.
+///
+/// # Errors
+/// Those of `out`.
+pub fn json(report: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, report)?;
+    writeln!(out)
+}

@@ -1,0 +1,80 @@
+//! Text from data: control characters are shown, not obeyed, and lines are wrapped.
+
+use std::borrow::Cow;
+
+use super::style::Style;
+
+/// Shows control characters as `\u{1b}`, so that no name or message can steer the terminal.
+///
+/// Characters that reorder text are among them: they could make a line read as something else.
+pub fn safe(text: &str) -> Cow<'_, str> {
+    let is_harmful = |c: char| {
+        c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+    };
+    if !text.contains(is_harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if is_harmful(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
+    }
+    Cow::Owned(out)
+}
+
+/// As [`safe`], but line breaks stay.
+pub fn safe_lines(text: &str) -> String {
+    text.lines().map(safe).collect::<Vec<_>>().join("\n")
+}
+
+/// The text with control characters replaced one byte for one, so that byte offsets stay true.
+pub fn safe_same_length(text: &str) -> Cow<'_, str> {
+    let is_harmful = |c: char| c.is_control() && c != '\n' && c != '\t' && c != '\r';
+    if !text.contains(is_harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_harmful(c) { out.extend(std::iter::repeat_n('?', c.len_utf8())) } else { out.push(c) }
+    }
+    Cow::Owned(out)
+}
+
+/// Wraps a paragraph, the first line after `first`, the others after `rest`.
+pub fn paragraph(style: &Style, first: &str, rest: &str, text: &str) -> String {
+    let Some(width) = style.width else {
+        return format!("{first}{}\n", text.replace('\n', &format!("\n{rest}")));
+    };
+    let mut out = String::new();
+    for (index, line) in text.lines().enumerate() {
+        let initial = if index == 0 { first } else { rest };
+        let options = textwrap::Options::new(width.max(30))
+            .initial_indent(initial)
+            .subsequent_indent(rest)
+            .word_splitter(textwrap::WordSplitter::NoHyphenation)
+            .break_words(false);
+        for wrapped in textwrap::wrap(line, options) {
+            out.push_str(wrapped.trim_end());
+            out.push('\n');
+        }
+    }
+    out
+}
+
+/// `1 error`, `2 errors`; `info` has no plural.
+pub fn count(number: usize, word: &str) -> String {
+    match (number, word) {
+        (1, _) | (_, "info") => format!("{number} {word}"),
+        _ => format!("{number} {word}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_shown() {
+        assert_eq!(safe("a\u{1b}[31mb\n"), "a\\u{1b}[31mb\\u{a}");
+        assert_eq!(safe_same_length("a\u{1b}b\u{9b}c\n").len(), "a\u{1b}b\u{9b}c\n".len());
+    }
+}

@@ -1,0 +1,461 @@
+//! A snapshot that can be shared: names become pseudonyms, and the rules find in it what they found before.
+//!
+//! Default-deny: every word of every string goes unless it is vocabulary of Kubernetes, Istio or gRPC. A word gets the
+//! same pseudonym everywhere, whatever its case, so that names still meet: `checkout` and
+//! `checkout.shop.svc.cluster.local` become `r1` and `r1.r2.svc.cluster.local`.
+//!
+//! Kept: numbers, durations, times, versions, field names (unknown ones too) and managers of managed fields.
+//!
+//! Limits:
+//! - Addresses move to `10.0.0.0/8` and `fd00::/8`. Ranges still hold what they held when their prefix is a multiple of
+//!   8 from /16 on (IPv6: of 16 from /32 on); other lengths and more than 255 networks of /16 are approximations.
+//! - Relations inside a word are lost: `*pay.example` covers no `r1.r2`, nor does the prefix `/pa` cover `/pay`.
+//! - Words that differ only in the case of inner letters become one, and pseudonyms sort differently: where a tie is
+//!   broken by name, another object may be the one that a finding is about.
+//! - A finding that a key is written twice is lost, and what stands inside EnvoyFilter patches and plugin settings.
+//! - Names of namespaces, domains and revisions given as options must be given as pseudonyms.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::OnceLock;
+
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, Value};
+
+use super::{Gap, Key, Object, Snapshot, yaml};
+use crate::schema::kind::{KINDS, Kind};
+
+/// Words that say nothing about anybody, in lower case; they are kept in any case.
+const KEEP: &str = "\
+ istio io k8s kubernetes networking security telemetry extensions gateway gateways apps argoproj batch discovery core \
+ sidecar svc cluster local default system kube mesh ingress ingressgateway egressgateway istiod proxy proxyv2 pilot \
+ router waypoint ztunnel ambient controller class dataplane mode rev injection inject templates template enabled \
+ disabled true false none redirection managed remote use grpcmesh ignore rollouts pod hash service name version app \
+ api topology canonical revision traffic excludeinboundports excludeoutboundports includeinboundports \
+ includeoutboundports excludeoutboundipranges includeoutboundipranges excludeinterfaces exportto domain all \
+ grpc grpcs http http2 http3 https tcp tls udp sctp web ws wss h2 h2c mongo redis mysql auto mtls sds agent \
+ content type application json proto method scheme authority path host status get head post put delete connect \
+ options trace patch request response add set remove header headers \
+ 5xx error reset before failure envoy ratelimited retriable 4xx refused stream codes post cancelled deadline exceeded \
+ internal resource exhausted unavailable ok unknown invalid argument not found already exists permission denied \
+ failed precondition aborted out of range unimplemented data loss unauthenticated canceled \
+ externalname clusterip nodeport loadbalancer ipv4 ipv6 fqdn running pending succeeded ready always matchlabels \
+ matchexpressions accepted programmed resolvedrefs";
+
+/// Fields whose keys are names that users chose.
+const FREE_MAPS: &[&str] = &[
+    "labels",
+    "annotations",
+    "selector",
+    "matchLabels",
+    "sourceLabels",
+    "headers",
+    "withoutHeaders",
+    "queryParams",
+    "add",
+    "set",
+    "to",
+    "ports",
+    "options",
+    "environmentVariables",
+    "customTags",
+    "tagOverrides",
+    "metadataMatch",
+];
+
+/// Fields of [`crate::schema::mesh_config::MeshConfig`]; others of a mesh configuration are dropped.
+const MESH_CONFIG: &[&str] = &[
+    "rootNamespace",
+    "trustDomain",
+    "enableAutoMtls",
+    "h2UpgradePolicy",
+    "defaultHttpRetryPolicy",
+    "connectTimeout",
+    "protocolDetectionTimeout",
+    "defaultVirtualServiceExportTo",
+    "defaultDestinationRuleExportTo",
+    "defaultServiceExportTo",
+    "outboundTrafficPolicy",
+    "accessLogFile",
+];
+
+/// Replaces the names in a snapshot by pseudonyms.
+pub fn redact(snapshot: Snapshot) -> Snapshot {
+    let Snapshot { source, taken, kubernetes_version, objects, misplaced, gaps } = snapshot;
+    let mut redactor = Redactor::default();
+    let objects = objects.into_values().map(|object| redactor.object(object));
+    let objects = objects.map(|object| (object.key.clone(), object)).collect();
+    let misplaced = misplaced.into_iter().map(|object| redactor.object(object)).collect();
+    let gaps = gaps.into_iter().map(|gap| redactor.gap(gap)).collect();
+    Snapshot { source, taken, kubernetes_version, objects, misplaced, gaps }
+}
+
+/// The pseudonyms that were given so far.
+#[derive(Default)]
+struct Redactor {
+    /// Numbers of words, by their lower-case form.
+    words: HashMap<String, usize>,
+    /// The next part of an address, by the original parts before it and its own.
+    parts: HashMap<(bool, Vec<u16>), u16>,
+    /// How many parts follow the same original parts.
+    counts: HashMap<(bool, Vec<u16>), u16>,
+}
+
+impl Redactor {
+    /// Redacts an object; its place and keys written twice go, since their texts are the user's.
+    fn object(&mut self, object: Object) -> Object {
+        let Object { key: Key { kind, namespace, name }, api_version, body, place: _, duplicate_keys: _ } = object;
+        let key = Key { kind, namespace: self.text(&namespace).into(), name: self.text(&name).into() };
+        let body = match serde_json::from_str::<Map<String, Value>>(body.get()) {
+            Ok(fields) => self.body(kind, fields),
+            // Nested too deeply, say: only the identity stays.
+            Err(_) => Value::Object(Map::from_iter([(
+                "metadata".to_owned(),
+                serde_json::json!({"name": &*key.name, "namespace": &*key.namespace}),
+            )])),
+        };
+        // A JSON tree can always be written.
+        let body = to_raw_value(&body).unwrap_or_else(|_| RawValue::NULL.to_owned());
+        Object { key, api_version, body, place: None, duplicate_keys: Vec::new() }
+    }
+
+    /// Redacts a body whole.
+    fn body(&mut self, kind: Kind, mut fields: Map<String, Value>) -> Value {
+        // Which API an object is of decides what it means; these two are never names of the user's.
+        let header: Vec<_> = ["apiVersion", "kind"].into_iter().filter_map(|key| fields.remove_entry(key)).collect();
+        let mesh = (kind == Kind::ConfigMap).then(|| fields.remove("data")).flatten();
+        let mut redacted = self.map(fields, false);
+        redacted.extend(header);
+        if let Some(Value::String(text)) = mesh.as_ref().and_then(|data| data.get("mesh")) {
+            let text = self.mesh_config(text);
+            redacted.insert("data".to_owned(), serde_json::json!({ "mesh": text }));
+        }
+        Value::Object(redacted)
+    }
+
+    /// The mesh configuration's known fields, as JSON; what is no YAML stays no YAML.
+    fn mesh_config(&mut self, text: &str) -> String {
+        let Ok(converted) = yaml::to_json(text) else { return "[".to_owned() };
+        let Some(json) = converted.json else { return String::new() };
+        match serde_json::from_str(json.get()) {
+            Ok(Value::Object(mut fields)) => {
+                fields.retain(|key, _| MESH_CONFIG.contains(&key.as_str()));
+                Value::Object(self.map(fields, false)).to_string()
+            }
+            Ok(other) => self.value("", other).to_string(),
+            Err(_) => "[".to_owned(),
+        }
+    }
+
+    /// Redacts the fields of a JSON object, and their names too when it is a free map.
+    fn map(&mut self, fields: Map<String, Value>, is_free: bool) -> Map<String, Value> {
+        let mut redacted = Map::new();
+        for (key, value) in fields {
+            let value = match key.as_str() {
+                "sidecar.istio.io/status" => continue,
+                "grpcmesh.io/ignore" | "managedFields" => value,
+                key => self.value(key, value),
+            };
+            let key = if is_free && key != "grpcmesh.io/ignore" { self.text(&key) } else { key };
+            redacted.insert(key, value);
+        }
+        redacted
+    }
+
+    /// Redacts what stands under `key`.
+    fn value(&mut self, key: &str, value: Value) -> Value {
+        match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => value,
+            Value::String(text) => Value::String(match key {
+                "uid" => self.word(&text),
+                "regex" => self.regex(&text),
+                _ => self.text(&text),
+            }),
+            Value::Array(items) => {
+                // A list of objects has fields even where an object of the same name is a free map, as for `ports`.
+                let redact = |item| match item {
+                    Value::Object(fields) => Value::Object(self.map(fields, false)),
+                    item => self.value(key, item),
+                };
+                items.into_iter().map(redact).collect()
+            }
+            // Configuration of Envoy and of plugins has keys that nobody knows.
+            Value::Object(_) if matches!(key, "value" | "pluginConfig") => Value::Object(Map::new()),
+            Value::Object(fields) => Value::Object(self.map(fields, FREE_MAPS.contains(&key))),
+        }
+    }
+
+    /// Redacts a regular expression; it stays valid or invalid.
+    fn regex(&mut self, text: &str) -> String {
+        let redacted = self.text(text);
+        let is_valid = |text: &str| regex::Regex::new(text).is_ok();
+        match (is_valid(text), is_valid(&redacted)) {
+            (true, false) => ".*".to_owned(),
+            (false, true) => "(".to_owned(),
+            (true, true) | (false, false) => redacted,
+        }
+    }
+
+    /// Redacts the words and addresses of a text.
+    fn text(&mut self, text: &str) -> String {
+        if text.parse::<jiff::Timestamp>().is_ok() {
+            return text.to_owned();
+        }
+        // Addresses first, since their colons and dots also separate words.
+        let is_joint = |c: char| is_word_char(c) || matches!(c, '.' | ':');
+        let mut out = String::with_capacity(text.len());
+        for piece in pieces(text, is_joint) {
+            if let Ok(address) = piece.parse() {
+                out.push_str(&self.address(address).to_string());
+            } else if let Ok(SocketAddr::V4(socket)) = piece.parse() {
+                out.push_str(&format!("{}:{}", self.address(IpAddr::V4(*socket.ip())), socket.port()));
+            } else {
+                for word in pieces(piece, is_word_char) {
+                    let is_grpc_web = out.to_ascii_lowercase() == "grpc-" && starts_with_web(word);
+                    if is_grpc_web && !keeps(word) {
+                        // Istio reads every port name that begins so as gRPC-Web.
+                        out.push_str("web");
+                    }
+                    if !word.starts_with(is_word_char) || keeps(word) {
+                        out.push_str(word);
+                    } else {
+                        out.push_str(&self.word(word));
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    /// The pseudonym of a word, in a form that rules tell things from: case, and a hint at gRPC or a gateway.
+    fn word(&mut self, word: &str) -> String {
+        let lower = word.to_lowercase();
+        let next = self.words.len() + 1;
+        let number = *self.words.entry(lower.clone()).or_insert(next);
+        let is_upper = |c: char| c.is_uppercase();
+        let first = if word.starts_with(is_upper) { 'R' } else { 'r' };
+        // Something that no DNS label has.
+        let odd = if !word.is_ascii() || (first == 'r' && word.contains(is_upper)) { "X" } else { "" };
+        let grpc = if lower.contains("grpc") { "grpc" } else { "" };
+        let gateway = if lower.ends_with("gateway") { "gateway" } else { "" };
+        format!("{first}{number}{odd}{grpc}{gateway}")
+    }
+
+    /// An address in `10.0.0.0/8` or `fd00::/8`; loopback and the unspecified address stay.
+    fn address(&mut self, address: IpAddr) -> IpAddr {
+        if address.is_loopback() || address.is_unspecified() {
+            return address;
+        }
+        match address {
+            IpAddr::V4(v4) => {
+                let parts = self.address_parts(false, v4.octets().map(u16::from).as_slice());
+                let byte = |at: usize| parts.get(at).map_or(0, |part| part.to_be_bytes()[1]);
+                IpAddr::V4(Ipv4Addr::new(10, byte(0), byte(1), byte(2)))
+            }
+            IpAddr::V6(v6) => {
+                let parts = self.address_parts(true, &v6.segments());
+                let mut segments = [0; 8];
+                segments[0] = 0xfd00;
+                segments[1..].iter_mut().zip(parts).for_each(|(segment, part)| *segment = part);
+                IpAddr::V6(Ipv6Addr::from(segments))
+            }
+        }
+    }
+
+    /// All parts but the first, numbered among those that follow the same parts; zeros stay.
+    fn address_parts(&mut self, is_v6: bool, parts: &[u16]) -> Vec<u16> {
+        let mut out = Vec::with_capacity(parts.len());
+        for end in 2..=parts.len() {
+            let prefix = (is_v6, parts[..end].to_vec());
+            if end > 2 && parts[end - 1] == 0 {
+                out.push(0);
+                continue;
+            }
+            let before = if end == 2 { Vec::new() } else { parts[..end - 1].to_vec() };
+            let count = self.counts.entry((is_v6, before)).or_insert(0);
+            let number = *self.parts.entry(prefix).or_insert_with(|| {
+                *count = count.wrapping_add(1);
+                *count
+            });
+            out.push(number);
+        }
+        out
+    }
+
+    /// Replaces only what already has a pseudonym: a gap's texts are this program's and the server's.
+    fn gap(&self, gap: Gap) -> Gap {
+        let known = |text: String| -> String {
+            let replace = |word: &str| match self.words.get(&word.to_lowercase()) {
+                Some(number) if !keeps(word) => format!("r{number}"),
+                Some(_) | None => word.to_owned(),
+            };
+            pieces(&text, is_word_char).map(replace).collect()
+        };
+        let Gap { what, why, reason, kind, namespace, read_in } = gap;
+        Gap {
+            what: known(what),
+            why: known(why),
+            reason,
+            kind,
+            namespace: namespace.map(known),
+            read_in: read_in.into_iter().map(known).collect(),
+        }
+    }
+}
+
+/// Whether a character belongs to a word; letters of every script do, so that none slips through.
+fn is_word_char(c: char) -> bool {
+    c.is_alphanumeric() || !c.is_ascii()
+}
+
+/// Splits a text into runs of characters that are, and are not, of a class.
+fn pieces(text: &str, class: impl Fn(char) -> bool) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let is_in = class(rest.chars().next()?);
+        let (piece, after) = rest.split_at(rest.find(|c| class(c) != is_in).unwrap_or(rest.len()));
+        rest = after;
+        Some(piece)
+    })
+}
+
+/// Whether a word begins with `web`, in any case.
+fn starts_with_web(word: &str) -> bool {
+    word.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("web"))
+}
+
+/// Whether a word is harmless: a number, a version, a duration, or vocabulary.
+fn keeps(word: &str) -> bool {
+    static VOCABULARY: OnceLock<(HashSet<&str>, HashSet<&str>)> = OnceLock::new();
+    let (any_case, exact) = VOCABULARY.get_or_init(|| {
+        let fields = include_str!("../schema/fields.txt").lines();
+        let enums = fields.filter_map(|line| line.split_once("s=")).flat_map(|(_, words)| words.split(['|', '_']));
+        let enums = enums.filter(|word| word.starts_with(|c: char| c.is_ascii_uppercase()));
+        (KEEP.split_whitespace().collect(), KINDS.iter().map(|info| info.name).chain(enums).collect())
+    });
+    word.bytes().all(|b| b.is_ascii_digit())
+        || is_version(word)
+        || is_duration(word)
+        || exact.contains(word)
+        || any_case.contains(word.to_ascii_lowercase().as_str())
+}
+
+/// `v1`, `v1beta1`, `v1alpha3`.
+fn is_version(word: &str) -> bool {
+    let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let Some(rest) = word.strip_prefix('v') else { return false };
+    match rest.split_once("alpha").or_else(|| rest.split_once("beta")) {
+        Some((major, minor)) => all_digits(major) && all_digits(minor),
+        None => all_digits(rest),
+    }
+}
+
+/// `2s`, `100ms`, `1h30m`.
+fn is_duration(word: &str) -> bool {
+    let mut parts = pieces(word, |c| c.is_ascii_digit());
+    let is_unit = |unit: &str| matches!(unit, "h" | "m" | "s" | "ms" | "us" | "µs" | "μs" | "ns");
+    word.starts_with(|c: char| c.is_ascii_digit())
+        && std::iter::from_fn(|| parts.next().map(|_| parts.next())).all(|unit| unit.is_some_and(is_unit))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::snapshot::manifest::{OnMalformed, read};
+    use crate::snapshot::{SourceKind, SourceText, codec};
+
+    const MESH: &str = "
+{apiVersion: v1, kind: Service, metadata: {name: checkout, namespace: shop, uid: 3f-ab, labels: {acme.example/team: payers}}, spec: {clusterIP: 172.20.7.9, selector: {app: checkout}, ports: [{name: tcp-grpc, port: 50051}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: checkout-v1-x7k, namespace: shop, labels: {app: checkout, version: v1}, annotations: {traffic.sidecar.istio.io/excludeOutboundIPRanges: '172.20.7.0/24'}}, spec: {containers: [{name: server, image: 'acme/app:1', ports: [{name: payport, containerPort: 50051}]}, {name: istio-proxy, image: 'acme/proxyv2:1.31.0', args: [proxy, sidecar]}]}, status: {phase: Running, podIP: 172.20.9.4, conditions: [{type: Ready, status: 'True'}]}}
+---
+{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: paths, namespace: shop}, spec: {hosts: [checkout, api.acme.example], gateways: [mesh, edge-gw], http: [{match: [{uri: {prefix: /secret.Acme/Pay}, headers: {x-tenant: {regex: '(?i)[a-zA-Z]+goldies'}}}], route: [{destination: {host: checkout.shop.svc.cluster.local, subset: canary}}], retries: {attempts: 2, retryOn: 'unavailable,aborted'}}]}}
+---
+{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: checkout-dr, namespace: shop}, spec: {host: checkout, subsets: [{name: v1, labels: {version: v1}}], trafficPolicy: {tls: {mode: Simple}}}}
+---
+{apiVersion: networking.istio.io/v1, kind: Gateway, metadata: {name: edge-gw, namespace: shop}, spec: {selector: {istio: ingressgateway}, servers: [{hosts: [api.acme.example], port: {number: 443, name: https, protocol: HTTPS}}]}}
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: istio, namespace: istio-system}, data: {mesh: 'accessLogFile: /dev/acmelog
+  
+  extensionProviders: [{name: acmeauth}]'}}
+";
+
+    fn mesh() -> Snapshot {
+        let mut snapshot = Snapshot::new(SourceKind::Demo);
+        let text = Arc::new(SourceText { path: "case.yaml".to_owned(), text: MESH.to_owned() });
+        read(&mut snapshot, text, "shop", OnMalformed::Stop).unwrap();
+        snapshot
+    }
+
+    fn encoded(snapshot: &Snapshot) -> String {
+        let mut out = Vec::new();
+        codec::encode(snapshot, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn codes(snapshot: &Snapshot) -> BTreeMap<&'static str, usize> {
+        let mesh = crate::mesh::resolve(snapshot, &crate::mesh::Options::default());
+        let mut codes = BTreeMap::new();
+        for finding in crate::rules::run(&mesh, &crate::rules::select::Selection::default()).findings {
+            *codes.entry(finding.code).or_default() += 1;
+        }
+        codes
+    }
+
+    #[test]
+    fn no_name_is_left() {
+        let text = encoded(&redact(mesh())).to_lowercase();
+        for word in [
+            "checkout", "shop", "secret", "acme", "pay", "example", "team", "goldies", "tenant", "x7k", "edge",
+            "canary", "172.20", "3f-",
+        ] {
+            assert!(!text.contains(word), "{word}: {text}");
+        }
+    }
+
+    #[test]
+    fn names_still_meet() {
+        let mut redactor = Redactor::default();
+        assert_eq!(redactor.text("checkout"), "r1");
+        assert_eq!(redactor.text("checkout-v1.shop.svc.cluster.local:50051"), "r1-v1.r2.svc.cluster.local:50051");
+        assert_eq!(redactor.text("/shop.Checkout/payNow"), "/r2.R1/r3X");
+        assert_eq!(redactor.text("grpc-website mygrpc"), "grpc-webr4 r5grpc");
+        assert_eq!(redactor.text("1h30m,2s,5x"), "1h30m,2s,r6");
+        assert_eq!(redactor.text("172.20.7.9:80,172.20.7.0/24"), "10.1.1.1:80,10.1.1.0/24");
+        assert_eq!(redactor.text("2001:db8::7"), "fd00:1::1");
+        assert_eq!(redactor.text("2026-01-01T00:00:00Z"), "2026-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn findings_stay() {
+        let before = mesh();
+        let expected = codes(&before);
+        assert!(expected.len() >= 4, "{expected:?}");
+        let after = redact(before);
+        assert_eq!(codes(&after), expected);
+        assert_eq!(codes(&codec::decode(&encoded(&after)).unwrap()), expected);
+    }
+
+    #[test]
+    fn twice_is_as_good_as_once() {
+        let once = redact(mesh());
+        let (count, expected) = (once.objects.len(), codes(&once));
+        let twice = redact(once);
+        assert_eq!((twice.objects.len(), codes(&twice)), (count, expected));
+    }
+
+    #[test]
+    fn gaps_name_only_pseudonyms() {
+        let mut snapshot = mesh();
+        let mut gap = Gap::new("Pods in shop", "forbidden", crate::snapshot::GapKind::Forbidden);
+        gap.read_in = vec!["shop".to_owned()];
+        snapshot.gaps.push(gap);
+        let redacted = redact(snapshot);
+        let service = redacted.of_kind(Kind::Service).next().unwrap();
+        assert_eq!(redacted.gaps[0].read_in, [service.key.namespace.to_string()]);
+        assert!(redacted.gaps[0].what.starts_with("Pods in r"));
+    }
+}

@@ -1,0 +1,56 @@
+//! What is said to people while a command runs: warnings, hints and progress, all on stderr.
+//!
+//! EDGE. Data goes to stdout through the writer that a command is handed; nothing here touches it.
+
+use std::io::{self, Write};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Where messages go.
+#[derive(Debug, Clone, Copy)]
+pub struct Messages {
+    /// Whether stderr is a terminal that may show progress.
+    pub progress: bool,
+    /// Whether colors are wanted on stderr.
+    pub color: bool,
+}
+
+impl Messages {
+    /// Says something that a user should know.
+    pub fn warning(&self, text: &str) {
+        self.line(anstyle::AnsiColor::Yellow, "warning", text);
+    }
+
+    /// Says what could be done.
+    pub fn hint(&self, text: &str) {
+        self.line(anstyle::AnsiColor::Cyan, "hint", text);
+    }
+
+    /// Says why a command failed.
+    pub fn error(&self, text: &str) {
+        self.line(anstyle::AnsiColor::Red, "error", text);
+    }
+
+    /// Says what led to it.
+    pub fn cause(&self, text: &str) {
+        self.line(anstyle::AnsiColor::Red, "caused by", text);
+    }
+
+    fn line(&self, color: anstyle::AnsiColor, label: &str, text: &str) {
+        let text = crate::render::text::safe_lines(text);
+        let style = color.on_default().effects(anstyle::Effects::BOLD);
+        let label = if self.color { format!("{style}{label}:{style:#}") } else { format!("{label}:") };
+        // A closed stderr is nobody's trouble.
+        let _ = writeln!(io::stderr().lock(), "{label} {text}");
+    }
+
+    /// A progress bar, invisible where progress is not wanted.
+    pub fn bar(&self, what: &'static str) -> ProgressBar {
+        let target = if self.progress { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(0), target).with_message(what);
+        if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len}") {
+            bar.set_style(style);
+        }
+        bar
+    }
+}
