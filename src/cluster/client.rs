@@ -78,7 +78,7 @@ impl Connection {
     /// Trouble with the kubeconfig, certificates or credentials.
     pub async fn connect(&self) -> Result<Server, ClusterError> {
         let mut config = match self.kubeconfig()? {
-            Some(kubeconfig) => self.from_kubeconfig(kubeconfig)?,
+            Some(kubeconfig) => self.of_kubeconfig(kubeconfig)?,
             None if self.server.is_some() => self.of_cluster(&Cluster::default(), AuthInfo::default(), None)?,
             None => Config::incluster().map_err(|_| self.no_kubeconfig())?,
         };
@@ -117,7 +117,7 @@ impl Connection {
             .hint("give one with --kubeconfig, or work without a cluster: --from demo, --from FILE")
     }
 
-    fn from_kubeconfig(&self, kubeconfig: Kubeconfig) -> Result<Config, ClusterError> {
+    fn of_kubeconfig(&self, kubeconfig: Kubeconfig) -> Result<Config, ClusterError> {
         let Kubeconfig { clusters, auth_infos, contexts, current_context, .. } = kubeconfig;
         let wanted = self.context.clone().or(current_context).filter(|name| !name.is_empty());
         let context = match &wanted {
@@ -257,7 +257,7 @@ mod tests {
     const CONFIG: &str = "apiVersion: v1\nkind: Config\ncurrent-context: a\ncontexts:\n- {name: a, context: {cluster: c, user: u, namespace: shop}}\n- {name: b, context: {cluster: gone, user: u}}\nclusters:\n- {name: c, cluster: {server: 'https://127.0.0.1:1'}}\nusers:\n- {name: u, user: {token: t}}\n";
 
     fn config(connection: &Connection) -> Result<Config, ClusterError> {
-        connection.from_kubeconfig(Kubeconfig::from_yaml(CONFIG).unwrap())
+        connection.of_kubeconfig(Kubeconfig::from_yaml(CONFIG).unwrap())
     }
 
     #[test]

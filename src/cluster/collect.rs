@@ -442,6 +442,7 @@ impl Reader<'_> {
     }
 }
 
+#[expect(clippy::result_large_err, reason = "a gap is a value that is kept, not a rare error")]
 /// Takes one item of a list; one that is not of its kind's shape becomes a gap.
 fn take(info: &'static KindInfo, api_version: &str, item: &RawValue) -> Result<Object, Gap> {
     let malformed = |what: String, error: &serde_json::Error| Gap::new(what, error.to_string(), GapKind::Malformed);

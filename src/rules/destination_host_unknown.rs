@@ -122,20 +122,19 @@ fn explain(mesh: &Mesh<'_>, written: &str, full: &Host, own: &str) -> (Option<St
         };
         return (Some(why), say(&right));
     }
-    if !written.contains('.') {
-        if let Some(service) =
+    if !written.contains('.')
+        && let Some(service) =
             mesh.services.iter().find(|s| s.is_kubernetes() && s.object.name.eq_ignore_ascii_case(written))
-        {
-            let why = if service.namespace().as_str() == own {
-                "hosts of destinations are compared with regard to case".to_owned()
-            } else {
-                format!(
-                    "a short name belongs to the namespace of the VirtualService ({own}); a Service of that name is in {}",
-                    service.namespace()
-                )
-            };
-            return (Some(why), say(service.host.as_str()));
-        }
+    {
+        let why = if service.namespace().as_str() == own {
+            "hosts of destinations are compared with regard to case".to_owned()
+        } else {
+            format!(
+                "a short name belongs to the namespace of the VirtualService ({own}); a Service of that name is in {}",
+                service.namespace()
+            )
+        };
+        return (Some(why), say(service.host.as_str()));
     }
     let inner = mesh.short_host(full);
     let (name, namespace) = inner.split_once('.').unwrap_or((inner, own));

@@ -87,7 +87,7 @@ pub fn show(duration: Duration) -> String {
     if millis == 0 {
         return if duration.is_zero() { "0s".to_owned() } else { format!("{}ns", duration.as_nanos()) };
     }
-    if millis % 1000 != 0 {
+    if !millis.is_multiple_of(1000) {
         return if millis < 1000 { format!("{millis}ms") } else { format!("{}s", duration.as_secs_f64()) };
     }
     let total = millis / 1000;

@@ -211,7 +211,7 @@ impl Redactor {
                 out.push_str(&format!("{}:{}", self.address(IpAddr::V4(*socket.ip())), socket.port()));
             } else {
                 for word in pieces(piece, is_word_char) {
-                    let is_grpc_web = out.to_ascii_lowercase() == "grpc-" && starts_with_web(word);
+                    let is_grpc_web = out.eq_ignore_ascii_case("grpc-") && starts_with_web(word);
                     if is_grpc_web && !keeps(word) {
                         // Istio reads every port name that begins so as gRPC-Web.
                         out.push_str("web");

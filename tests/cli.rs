@@ -1,0 +1,106 @@
+//! The program as a user meets it: output, messages and exit codes.
+
+use std::process::{Command, Output};
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_kubectl-grpcmesh"))
+        .args(arguments)
+        .env_clear()
+        .env("HOME", "/nonexistent")
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap()
+}
+
+#[track_caller]
+fn check(arguments: &[&str], code: i32, stdout: &str, stderr: &str) {
+    let output = run(arguments);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{out}\n{err}");
+    assert!(out.contains(stdout), "{arguments:?}: stdout lacks {stdout:?}:\n{out}");
+    assert!(err.contains(stderr), "{arguments:?}: stderr lacks {stderr:?}:\n{err}");
+    assert!(!err.contains("panicked"), "{err}");
+    if code == 2 || code == 3 {
+        assert!(out.is_empty(), "{arguments:?}: nothing belongs on stdout:\n{out}");
+    }
+}
+
+#[test]
+fn the_demo_shows_its_faults_and_exits_1() {
+    check(&["inspect", "--from", "demo"], 1, "GM203", "");
+    check(&["inspect", "--from", "demo", "checkout"], 1, "Routes, in the order Envoy tries them", "");
+    check(&["inspect", "--from", "demo", "--exit-zero", "-o", "json"], 0, "\"kind\": \"Inspect\"", "");
+    check(&["inspect", "--from", "demo", "-o", "name"], 1, "service/shop/checkout", "");
+    check(&["inspect", "--from", "demo", "-o", "yaml"], 1, "kind: Inspect", "");
+    check(&["inspect", "--from", "demo", "-o", "wide"], 1, "EVIDENCE", "");
+}
+
+#[test]
+fn selections_decide_what_counts() {
+    check(&["inspect", "--from", "demo", "--only", "GM111"], 0, "GM111", "");
+    check(&["inspect", "--from", "demo", "--only", "GM111", "--fail-on", "info"], 1, "GM111", "");
+    check(&["inspect", "--from", "src/demo/healthy.yaml"], 0, "no findings", "");
+}
+
+#[test]
+fn findings_from_files_point_at_their_lines() {
+    check(&["inspect", "--from", "src/demo/shop.yaml", "--only", "GM203"], 1, "--> src/demo/shop.yaml:", "");
+}
+
+#[test]
+fn other_commands_work() {
+    check(&["explain", "GM203"], 0, "subset-undefined", "");
+    check(&["explain", "--list"], 0, "GM718", "");
+    check(&["version", "--client"], 0, env!("CARGO_PKG_VERSION"), "");
+    check(&["completion", "bash"], 0, "_kubectl-grpcmesh", "");
+}
+
+#[test]
+fn snapshots_come_back() {
+    let folder = std::env::temp_dir().join(format!("grpcmesh-test-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    for (name, redact) in [("a.json", false), ("b.json.gz", true)] {
+        let path = folder.join(name);
+        let path = path.to_str().unwrap();
+        let mut arguments = vec!["snapshot", "--from", "demo", "-o", path];
+        if redact {
+            arguments.push("--redact");
+        }
+        check(&arguments, 0, "", "objects");
+        check(&["inspect", "--from", path], 1, "GM203", "");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn wrong_use_and_bad_input_say_what_to_do() {
+    check(&["inspect", "--from", "/nonexistent.yaml"], 3, "", "cannot read /nonexistent.yaml");
+    check(&["inspect", "--from", "Cargo.toml"], 3, "", "Cargo.toml:1:");
+    check(&["inspect", "--from", "demo", "chekout"], 3, "", "did you mean checkout.shop");
+    check(&["inspect", "--from", "demo", "-n", "shp"], 3, "", "shop");
+    check(&["inspect", "--from", "demo", "--only", "GM999"], 2, "", "explain --list");
+    check(&["inspect"], 3, "", "there is no kubeconfig");
+    check(&["inspect", "--kubeconfig", "/nonexistent"], 3, "", "there is no kubeconfig /nonexistent");
+    check(&["explain", "subset-undefind"], 2, "", "did you mean subset-undefined?");
+    check(&["nope"], 2, "", "unrecognized subcommand");
+}
+
+#[test]
+fn the_readmes_commands_are_real() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let lines = readme.lines().filter_map(|line| line.strip_prefix("kubectl grpcmesh "));
+    let mut ran = 0;
+    for line in lines {
+        let words: Vec<_> = line.split('#').next().unwrap().split_whitespace().collect();
+        if words.contains(&"demo") || words[0] == "explain" || words[0] == "version" {
+            assert!(matches!(run(&words).status.code(), Some(0 | 1)), "{line}");
+            ran += 1;
+        }
+    }
+    assert!(ran >= 3);
+}
