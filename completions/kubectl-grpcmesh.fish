@@ -1,0 +1,246 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_kubectl_grpcmesh_global_optspecs
+    string join \n kubeconfig= context= cluster= user= s/server= token= as= as-group= as-uid= certificate-authority= client-certificate= client-key= tls-server-name= insecure-skip-tls-verify request-timeout= disable-compression cache-dir= n/namespace= A/all-namespaces i/istio-namespace= revision= color= q/quiet no-headers v/v= h/help V/version
+end
+
+function __fish_kubectl_grpcmesh_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_kubectl_grpcmesh_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_kubectl_grpcmesh_using_subcommand
+    set -l cmd (__fish_kubectl_grpcmesh_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -l kubeconfig -d 'Kubeconfig file' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -l context -d 'Context of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -l cluster -d 'Cluster of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -l user -d 'User of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -s s -l server -d 'Address of the API server' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -l token -d 'Bearer token' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -l as -d 'Act as this user' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -l as-group -d 'Act as a member of this group (repeatable)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -l as-uid -d 'Act as this UID' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -l certificate-authority -d 'File with the server\'s certificate authority' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -l client-certificate -d 'File with the client\'s certificate' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -l client-key -d 'File with the client\'s key' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -l tls-server-name -d 'Name that the server\'s certificate must have' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -l request-timeout -d 'Limit for one request, such as 30s (default 10s for the first contact)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -l cache-dir -d 'Accepted as in kubectl; nothing is cached' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -s n -l namespace -d 'Namespace' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -s i -l istio-namespace -d 'Namespace of istiod' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -l revision -d 'Revision of the control plane whose configuration is meant' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -l color -d 'When to use color' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -s v -l v -d 'Say more about what is done (0 to 9)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -l disable-compression -d 'Ask for answers without compression'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -s A -l all-namespaces -d 'All namespaces'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -s q -l quiet -d 'No progress on stderr'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -l no-headers -d 'Leave out table headings'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -s V -l version -d 'Print version'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "inspect" -d 'Show how the mesh treats gRPC services, and what is wrong'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "explain" -d 'Explain a finding: what it looks for, why it matters for gRPC, the repair'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "snapshot" -d 'Save what was read to a file; inspect reads it later with --from'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "version" -d 'Show the version of this program, and of istiod and the proxies'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "completion" -d 'Print the completion script of a shell'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -s l -l selector -d 'Only Services with these labels, such as app=x,tier!=y' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -s o -l output -d 'Output format' -r -f -a "table\t'For people'
+wide\t'With evidence and gateways'
+json\t'The contract'
+yaml\t'The contract as YAML'
+name\t'Names of Services only'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l only -d 'Only these findings: codes, beginnings of codes, names (comma-separated)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l skip -d 'Not these findings: GM203, GM2, or GM203=VirtualService/shop/x' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l ignore-file -d 'File with findings to leave out, one a line as in --skip' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l fail-on -d 'Exit 1 when a finding is at least this bad' -r -f -a "error\t'Errors'
+warning\t'Warnings and errors'
+info\t'Anything'
+never\t'Nothing'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l from -d 'Read from here: "demo", a snapshot, manifests, a directory, or - (default: the cluster)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -s f -l filename -d 'Lay these manifests over the source, as if applied (repeatable; directories; -)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l istio-version -d 'Istio version whose behaviour is assumed, such as 1.27 (default: the one found)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l cluster-domain -d 'Cluster domain (default: istiod\'s, else cluster.local)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l kubeconfig -d 'Kubeconfig file' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l context -d 'Context of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l cluster -d 'Cluster of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l user -d 'User of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -s s -l server -d 'Address of the API server' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l token -d 'Bearer token' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l as -d 'Act as this user' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l as-group -d 'Act as a member of this group (repeatable)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l as-uid -d 'Act as this UID' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l certificate-authority -d 'File with the server\'s certificate authority' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l client-certificate -d 'File with the client\'s certificate' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l client-key -d 'File with the client\'s key' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l tls-server-name -d 'Name that the server\'s certificate must have' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l request-timeout -d 'Limit for one request, such as 30s (default 10s for the first contact)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l cache-dir -d 'Accepted as in kubectl; nothing is cached' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -s n -l namespace -d 'Namespace' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -s i -l istio-namespace -d 'Namespace of istiod' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l revision -d 'Revision of the control plane whose configuration is meant' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l color -d 'When to use color' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -s v -l v -d 'Say more about what is done (0 to 9)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l all-services -d 'Services without signs of gRPC too'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l exit-zero -d 'Exit 0 whatever is found'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l keep-going -d 'Make malformed documents a gap instead of an error'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l disable-compression -d 'Ask for answers without compression'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -s A -l all-namespaces -d 'All namespaces'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -s q -l quiet -d 'No progress on stderr'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l no-headers -d 'Leave out table headings'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
+json\t'The contract'
+yaml\t'The contract as YAML'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l kubeconfig -d 'Kubeconfig file' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l context -d 'Context of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l cluster -d 'Cluster of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l user -d 'User of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -s s -l server -d 'Address of the API server' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l token -d 'Bearer token' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l as -d 'Act as this user' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l as-group -d 'Act as a member of this group (repeatable)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l as-uid -d 'Act as this UID' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l certificate-authority -d 'File with the server\'s certificate authority' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l client-certificate -d 'File with the client\'s certificate' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l client-key -d 'File with the client\'s key' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l tls-server-name -d 'Name that the server\'s certificate must have' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l request-timeout -d 'Limit for one request, such as 30s (default 10s for the first contact)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l cache-dir -d 'Accepted as in kubectl; nothing is cached' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -s n -l namespace -d 'Namespace' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -s i -l istio-namespace -d 'Namespace of istiod' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l revision -d 'Revision of the control plane whose configuration is meant' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l color -d 'When to use color' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -s v -l v -d 'Say more about what is done (0 to 9)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l list -d 'List all codes'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l disable-compression -d 'Ask for answers without compression'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -s A -l all-namespaces -d 'All namespaces'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -s q -l quiet -d 'No progress on stderr'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l no-headers -d 'Leave out table headings'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -s o -l output -d 'File to write; .gz compresses; - is standard output' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l from -d 'Read from here: "demo", a snapshot, manifests, a directory, or - (default: the cluster)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -s f -l filename -d 'Lay these manifests over the source, as if applied (repeatable; directories; -)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l istio-version -d 'Istio version whose behaviour is assumed, such as 1.27 (default: the one found)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l cluster-domain -d 'Cluster domain (default: istiod\'s, else cluster.local)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l kubeconfig -d 'Kubeconfig file' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l context -d 'Context of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l cluster -d 'Cluster of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l user -d 'User of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -s s -l server -d 'Address of the API server' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l token -d 'Bearer token' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l as -d 'Act as this user' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l as-group -d 'Act as a member of this group (repeatable)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l as-uid -d 'Act as this UID' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l certificate-authority -d 'File with the server\'s certificate authority' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l client-certificate -d 'File with the client\'s certificate' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l client-key -d 'File with the client\'s key' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l tls-server-name -d 'Name that the server\'s certificate must have' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l request-timeout -d 'Limit for one request, such as 30s (default 10s for the first contact)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l cache-dir -d 'Accepted as in kubectl; nothing is cached' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -s n -l namespace -d 'Namespace' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -s i -l istio-namespace -d 'Namespace of istiod' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l revision -d 'Revision of the control plane whose configuration is meant' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l color -d 'When to use color' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -s v -l v -d 'Say more about what is done (0 to 9)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l redact -d 'Replace names by pseudonyms, the same one everywhere'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l keep-going -d 'Make malformed documents a gap instead of an error'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l disable-compression -d 'Ask for answers without compression'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -s A -l all-namespaces -d 'All namespaces'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -s q -l quiet -d 'No progress on stderr'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l no-headers -d 'Leave out table headings'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
+json\t'JSON'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l from -d 'Read from here: "demo", a snapshot, manifests, a directory, or - (default: the cluster)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -s f -l filename -d 'Lay these manifests over the source, as if applied (repeatable; directories; -)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l istio-version -d 'Istio version whose behaviour is assumed, such as 1.27 (default: the one found)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l cluster-domain -d 'Cluster domain (default: istiod\'s, else cluster.local)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l kubeconfig -d 'Kubeconfig file' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l context -d 'Context of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l cluster -d 'Cluster of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l user -d 'User of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -s s -l server -d 'Address of the API server' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l token -d 'Bearer token' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l as -d 'Act as this user' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l as-group -d 'Act as a member of this group (repeatable)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l as-uid -d 'Act as this UID' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l certificate-authority -d 'File with the server\'s certificate authority' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l client-certificate -d 'File with the client\'s certificate' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l client-key -d 'File with the client\'s key' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l tls-server-name -d 'Name that the server\'s certificate must have' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l request-timeout -d 'Limit for one request, such as 30s (default 10s for the first contact)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l cache-dir -d 'Accepted as in kubectl; nothing is cached' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -s n -l namespace -d 'Namespace' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -s i -l istio-namespace -d 'Namespace of istiod' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l revision -d 'Revision of the control plane whose configuration is meant' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l color -d 'When to use color' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -s v -l v -d 'Say more about what is done (0 to 9)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l client -d 'Only this program; reads nothing'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l keep-going -d 'Make malformed documents a gap instead of an error'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l disable-compression -d 'Ask for answers without compression'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -s A -l all-namespaces -d 'All namespaces'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -s q -l quiet -d 'No progress on stderr'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l no-headers -d 'Leave out table headings'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l kubeconfig -d 'Kubeconfig file' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l context -d 'Context of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l cluster -d 'Cluster of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l user -d 'User of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -s s -l server -d 'Address of the API server' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l token -d 'Bearer token' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l as -d 'Act as this user' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l as-group -d 'Act as a member of this group (repeatable)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l as-uid -d 'Act as this UID' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l certificate-authority -d 'File with the server\'s certificate authority' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l client-certificate -d 'File with the client\'s certificate' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l client-key -d 'File with the client\'s key' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l tls-server-name -d 'Name that the server\'s certificate must have' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l request-timeout -d 'Limit for one request, such as 30s (default 10s for the first contact)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l cache-dir -d 'Accepted as in kubectl; nothing is cached' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -s n -l namespace -d 'Namespace' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -s i -l istio-namespace -d 'Namespace of istiod' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l revision -d 'Revision of the control plane whose configuration is meant' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l color -d 'When to use color' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -s v -l v -d 'Say more about what is done (0 to 9)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l disable-compression -d 'Ask for answers without compression'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -s A -l all-namespaces -d 'All namespaces'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -s q -l quiet -d 'No progress on stderr'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l no-headers -d 'Leave out table headings'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect explain snapshot version completion help" -f -a "inspect" -d 'Show how the mesh treats gRPC services, and what is wrong'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect explain snapshot version completion help" -f -a "explain" -d 'Explain a finding: what it looks for, why it matters for gRPC, the repair'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect explain snapshot version completion help" -f -a "snapshot" -d 'Save what was read to a file; inspect reads it later with --from'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect explain snapshot version completion help" -f -a "version" -d 'Show the version of this program, and of istiod and the proxies'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect explain snapshot version completion help" -f -a "completion" -d 'Print the completion script of a shell'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect explain snapshot version completion help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
