@@ -56,6 +56,11 @@ pub fn names(report: &InspectReport, out: &mut dyn Write) -> io::Result<()> {
 fn overview(report: &InspectReport, style: &Style) -> String {
     let mut headings =
         vec!["NAMESPACE", "SERVICE", "PORT", "PROTOCOL", "DECIDED BY", "PODS", "PROXIES", "ROUTES", "FINDINGS"];
+    // On a narrow terminal the two names share a column, and who decided is left to the Service's own page.
+    let narrow = style.width.is_some_and(|width| width < 110);
+    if narrow {
+        headings = vec!["SERVICE", "PORT", "PROTOCOL", "PODS", "PROXIES", "ROUTES", "FINDINGS"];
+    }
     if style.wide {
         headings.extend(["EVIDENCE", "GATEWAYS"]);
     }
@@ -75,6 +80,11 @@ fn overview(report: &InspectReport, style: &Style) -> String {
                 routes_cell(&service.routes),
                 first(counts(&service.finding_counts, style)),
             ];
+            if narrow {
+                row.remove(4);
+                let name = format!("{}.{}", row[1], row[0]);
+                row.splice(0..2, [name]);
+            }
             if style.wide {
                 let gateways = service.gateways.iter().map(|g| format!("{}:{} {}", g.gateway.name, g.port, g.tls));
                 row.push(safe(&port.evidence.join("; ")).into_owned());
