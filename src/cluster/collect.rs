@@ -402,8 +402,9 @@ impl Reader<'_> {
                 Err(error) if error.trouble == Trouble::NotFound => {}
                 Err(error) if matches!(error.trouble, Trouble::Forbidden | Trouble::Server) => {
                     let why = format!("{}; kubectl auth can-i get configmaps/{name} -n {namespace}", error.message);
+                    let reason = if error.trouble == Trouble::Forbidden { GapKind::Forbidden } else { GapKind::Failed };
                     let what = format!("mesh configuration {namespace}/{name}");
-                    snapshot.gaps.push(Gap::of_kind(Kind::ConfigMap, what, why, GapKind::Forbidden));
+                    snapshot.gaps.push(Gap::of_kind(Kind::ConfigMap, what, why, reason));
                     found = true;
                 }
                 Err(error) => return Err(error),
