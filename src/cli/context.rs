@@ -19,6 +19,8 @@ pub struct Context<'w> {
     pub style: Style,
     /// Where to say things.
     pub messages: Messages,
+    /// How much is said about what is done.
+    pub verbosity: u8,
     /// Data goes here.
     pub out: &'w mut dyn Write,
 }
@@ -48,6 +50,6 @@ impl<'w> Context<'w> {
             progress: env.stderr_is_terminal && !output.quiet && !env.dumb,
             color: wants_color(env.stderr_is_terminal),
         };
-        Self { style, messages, env, connection, scope, out }
+        Self { style, messages, env, connection, scope, verbosity: output.verbosity, out }
     }
 }

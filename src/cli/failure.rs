@@ -124,7 +124,7 @@ impl From<ClusterError> for Failure {
             None => failure,
         };
         match trouble {
-            Trouble::Unreachable | Trouble::Config => {
+            Trouble::Unreachable | Trouble::Silent | Trouble::Config => {
                 failure.hint("to try this without a cluster: kubectl grpcmesh inspect --from demo")
             }
             Trouble::Certificate

@@ -174,7 +174,7 @@ pub struct OutputArgs {
     /// Leave out table headings
     #[arg(long, global = true)]
     pub no_headers: bool,
-    /// Say more about what is done (0 to 9)
+    /// From 1: every request to the API server, with its status, size and time, on stderr
     #[arg(short, long = "v", global = true, value_name = "LEVEL", default_value_t = 0)]
     pub verbosity: u8,
 }

@@ -38,7 +38,10 @@ pub fn services(mesh: &Mesh<'_>, word: &str, namespaces: &BTreeSet<String>) -> R
     let namespace = namespaces.first().map(String::as_str).unwrap_or_default();
     let place = if namespace.is_empty() { String::new() } else { format!(" in namespace {namespace}") };
     let short = name.split('.').next().unwrap_or(name);
-    let similar = mesh.similar_services(namespace, short);
+    let mut similar = mesh.directory.similar(namespace, short);
+    if similar.is_empty() {
+        similar = mesh.directory.similar("", short);
+    }
     let failure = Failure::source(format!("there is no {word}{place}"));
     let is_service = matches!(kind.as_str(), "svc" | "service" | "services");
     Err(match similar.first() {

@@ -4,6 +4,7 @@
 //! gets a message with the names that are, and so that proxies are decided by [`super::proxy`].
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
@@ -13,6 +14,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::error::{ClusterError, Trouble};
 use super::proxy::ProxyEnvironment;
+use super::request::Asked;
 
 /// kubectl's connection flags, and what the environment adds.
 #[derive(Debug, Clone, Default)]
@@ -66,7 +68,12 @@ pub struct Server {
     pub namespace: String,
     /// Limit for one request.
     pub timeout: Duration,
+    /// Is told of every request.
+    pub watch: Option<Watch>,
 }
+
+/// Who is told of every request.
+pub type Watch = Arc<dyn Fn(&Asked<'_>) + Send + Sync>;
 
 /// Limit for the first contact when none is given.
 const FIRST_CONTACT: Duration = Duration::from_secs(10);
@@ -91,7 +98,7 @@ impl Connection {
             .await
             .map_err(|_| ClusterError::timeout(timeout, &server))?
             .map_err(|error| ClusterError::of(&error, &server))?;
-        Ok(Server { client, server, namespace, timeout })
+        Ok(Server { client, server, namespace, timeout, watch: None })
     }
 
     fn kubeconfig(&self) -> Result<Option<Kubeconfig>, ClusterError> {

@@ -4,10 +4,10 @@
 //! its kind's shape loses only itself. Secrets are never asked for; of ConfigMaps only the mesh's own are.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use http::Request;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -31,8 +31,8 @@ pub struct Scope {
 const LISTS_IN_FLIGHT: usize = 6;
 /// Objects a page.
 const PAGE: usize = 500;
-/// Tries of one request while the server is busy.
-const TRIES: u32 = 3;
+/// Lists that may go unanswered before the server is given up.
+const SILENT_LISTS: u32 = 2;
 /// Limit for a page after the first contact, unless a longer one was asked for.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -45,7 +45,7 @@ pub async fn collect(
     scope: &Scope,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Snapshot, ClusterError> {
-    let reader = Reader { server, scope };
+    let reader = Reader { server, scope, silent: AtomicU32::new(0) };
     let mut snapshot = Snapshot::new(SourceKind::Cluster);
     snapshot.kubernetes_version = reader.version().await?;
     let served = reader.served().await?;
@@ -84,6 +84,8 @@ pub async fn collect(
 struct Reader<'a> {
     server: &'a Server,
     scope: &'a Scope,
+    /// Lists that were not answered in time.
+    silent: AtomicU32,
 }
 
 /// Versions served, by group.
@@ -134,7 +136,7 @@ impl Reader<'_> {
         struct Version {
             git_version: String,
         }
-        match self.get("/version", self.server.timeout).await {
+        match self.server.get("/version", self.server.timeout).await {
             Ok(text) => Ok(serde_json::from_str::<Version>(&text).ok().map(|version| version.git_version)),
             Err(error) if matches!(error.trouble, Trouble::Forbidden | Trouble::NotFound) => Ok(None),
             Err(error) => Err(error),
@@ -165,7 +167,7 @@ impl Reader<'_> {
             name: String,
         }
         let mut served = Served::new();
-        let text = match self.get("/apis", self.server.timeout).await {
+        let text = match self.server.get("/apis", self.server.timeout).await {
             Ok(text) => text,
             Err(error) if error.trouble == Trouble::Forbidden => return Ok(served),
             Err(error) => return Err(error),
@@ -185,7 +187,7 @@ impl Reader<'_> {
             }
         }
         let answers = futures::stream::iter(questions.into_iter().map(|(group, version)| async move {
-            let answer = self.get(&format!("/apis/{group}/{version}"), PAGE_TIMEOUT).await;
+            let answer = self.server.get(&format!("/apis/{group}/{version}"), PAGE_TIMEOUT).await;
             (group, version, answer)
         }));
         let mut answers = answers.buffer_unordered(LISTS_IN_FLIGHT);
@@ -240,15 +242,11 @@ impl Reader<'_> {
         match error.trouble {
             Trouble::NotFound => Ok(not_installed(info, &resource)),
             Trouble::Forbidden if info.namespaced => self.namespaces(info, &api_version, &root, &resource).await,
-            Trouble::Forbidden | Trouble::Server | Trouble::Expired => {
+            trouble if self.is_gap(trouble) || (trouble == Trouble::Unreachable && listed.answered) => {
                 listed.gaps.push(self.gap(info, &resource, None, &error));
                 Ok(listed)
             }
-            Trouble::Unreachable if listed.answered => {
-                listed.gaps.push(self.gap(info, &resource, None, &error));
-                Ok(listed)
-            }
-            Trouble::Unreachable | Trouble::Config | Trouble::Certificate | Trouble::Unauthorized => Err(error),
+            _ => Err(error),
         }
     }
 
@@ -270,7 +268,7 @@ impl Reader<'_> {
             let path = format!("{root}/namespaces/{name}/{}", info.plural);
             match self.pages(info, api_version, &path, &mut listed).await {
                 Ok(()) => read_in.push(name.to_owned()),
-                Err(error) if matches!(error.trouble, Trouble::Forbidden | Trouble::Server | Trouble::Expired) => {
+                Err(error) if self.is_gap(error.trouble) => {
                     listed.gaps.push(self.gap(info, resource, Some(name), &error));
                 }
                 Err(error) if error.trouble == Trouble::NotFound => return Ok(not_installed(info, resource)),
@@ -294,6 +292,20 @@ impl Reader<'_> {
             )
         });
         Ok(listed)
+    }
+
+    /// Whether one list may fail so while the others go on. A kind that is slow to list is a gap; a server that has gone
+    /// silent is not waited for kind by kind.
+    fn is_gap(&self, trouble: Trouble) -> bool {
+        match trouble {
+            Trouble::Forbidden | Trouble::Server | Trouble::Expired => true,
+            Trouble::Silent => self.silent.fetch_add(1, Ordering::Relaxed) < SILENT_LISTS,
+            Trouble::Config
+            | Trouble::Unreachable
+            | Trouble::Certificate
+            | Trouble::Unauthorized
+            | Trouble::NotFound => false,
+        }
     }
 
     fn gap(&self, info: &KindInfo, resource: &str, namespace: Option<&str>, error: &ClusterError) -> Gap {
@@ -343,7 +355,7 @@ impl Reader<'_> {
             let token = next.as_deref().map(|token| format!("&continue={}", encode(token))).unwrap_or_default();
             let url = if limit == 0 { path.to_owned() } else { format!("{path}?limit={limit}{token}") };
             let timeout = PAGE_TIMEOUT.max(self.server.timeout);
-            let text = match self.get(&url, timeout).await {
+            let text = match self.server.get(&url, timeout).await {
                 Ok(text) => text,
                 Err(error) if error.trouble == Trouble::Expired && restarts < 2 => {
                     restarts += 1;
@@ -390,7 +402,7 @@ impl Reader<'_> {
         let mut found = false;
         for name in names {
             let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
-            match self.get(&path, PAGE_TIMEOUT).await {
+            match self.server.get(&path, PAGE_TIMEOUT).await {
                 Ok(text) => {
                     let body: Result<&RawValue, _> = serde_json::from_str(&text);
                     if let Ok(object) = body.and_then(|body| Object::new(Kind::ConfigMap, "v1", namespace, &name, body))
@@ -416,30 +428,6 @@ impl Reader<'_> {
             snapshot.gaps.push(Gap::of_kind(Kind::ConfigMap, what, why, GapKind::NotInstalled));
         }
         Ok(())
-    }
-
-    /// One GET. A busy server is asked again a few times, within seconds.
-    async fn get(&self, path: &str, timeout: Duration) -> Result<String, ClusterError> {
-        let mut pause = Duration::from_millis(250);
-        for attempt in 1.. {
-            let request = Request::get(path)
-                .header(http::header::ACCEPT, "application/json")
-                .body(Vec::new())
-                .map_err(|error| ClusterError::new(Trouble::Config, format!("cannot ask for {path}: {error}")))?;
-            let answer = tokio::time::timeout(timeout, self.server.client.request_text(request)).await;
-            let error = match answer {
-                Ok(Ok(text)) => return Ok(text),
-                Ok(Err(error)) => error,
-                Err(_) => return Err(ClusterError::timeout(timeout, &self.server.server)),
-            };
-            let busy = matches!(&error, kube::Error::Api(status) if matches!(status.code, 429 | 503 | 504));
-            if !busy || attempt >= TRIES {
-                return Err(ClusterError::of(&error, &self.server.server));
-            }
-            tokio::time::sleep(pause).await;
-            pause *= 2;
-        }
-        Err(ClusterError::new(Trouble::Server, "no attempt was made"))
     }
 }
 

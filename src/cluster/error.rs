@@ -8,8 +8,10 @@ use std::time::Duration;
 pub enum Trouble {
     /// The kubeconfig is missing, unreadable, or names something that is not in it.
     Config,
-    /// No connection, or none in time.
+    /// No connection.
     Unreachable,
+    /// No answer in time.
+    Silent,
     /// The server's certificate does not fit.
     Certificate,
     /// Who the user is was not accepted.
@@ -50,23 +52,12 @@ impl ClusterError {
 
     /// No answer in time.
     pub fn timeout(limit: Duration, server: &str) -> Self {
-        Self::new(Trouble::Unreachable, format!("{server} did not answer within {} s", limit.as_secs_f32()))
+        Self::new(Trouble::Silent, format!("{server} did not answer within {} s", limit.as_secs_f32()))
             .hint("check the connection, or give more time with --request-timeout")
     }
 
     /// Reads an error of the client. The useful part of a failed connection is at the end of its chain of causes.
     pub fn of(error: &kube::Error, server: &str) -> Self {
-        if let kube::Error::Api(status) = error {
-            let message = if status.message.is_empty() { status.reason.clone() } else { status.message.clone() };
-            return match status.code {
-                401 => Self::new(Trouble::Unauthorized, format!("{server} did not accept the credentials: {message}"))
-                    .hint("the token may have expired; log in again, and check with: kubectl auth whoami"),
-                403 => Self::new(Trouble::Forbidden, message),
-                404 => Self::new(Trouble::NotFound, message),
-                410 => Self::new(Trouble::Expired, message),
-                code => Self::new(Trouble::Server, format!("{server} answered {code}: {message}")),
-            };
-        }
         let chain = chain(error);
         let root = chain.last().cloned().unwrap_or_default();
         let all = chain.join(": ");
@@ -74,8 +65,11 @@ impl ClusterError {
             return Self::new(Trouble::Unauthorized, format!("no credentials for {server}: {root}"))
                 .hint("check the user's entry in the kubeconfig; exec plugins must be on PATH");
         }
-        let is_certificate = ["certificate", "UnknownIssuer", "NotValidForName", "invalid peer", "TLS", "tls"];
-        if is_certificate.iter().any(|word| all.contains(word)) {
+        if all.contains("received corrupt message") || all.contains("InvalidContentType") {
+            return Self::new(Trouble::Unreachable, format!("{server} does not speak TLS: {root}"))
+                .hint("is the address right, and is it http:// rather than https://?");
+        }
+        if all.contains("certificate") {
             return Self::new(Trouble::Certificate, format!("the certificate of {server} was not accepted: {root}"))
                 .hint("check certificate-authority-data in the kubeconfig, or --certificate-authority and --tls-server-name");
         }

@@ -6,5 +6,6 @@ pub mod client;
 pub mod collect;
 mod error;
 pub mod proxy;
+pub mod request;
 
 pub use error::{ClusterError, Trouble};

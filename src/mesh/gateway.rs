@@ -32,18 +32,6 @@ pub struct ApiGateway {
     pub spec: gateway_api::GatewaySpec,
 }
 
-impl ApiGateway {
-    /// Whether it is a waypoint.
-    pub fn is_waypoint(&self) -> bool {
-        self.spec.gateway_class_name == "istio-waypoint"
-    }
-
-    /// Whether istiod deploys it.
-    pub fn is_istio(&self) -> bool {
-        matches!(self.spec.gateway_class_name.as_str(), "istio" | "istio-waypoint" | "istio-remote")
-    }
-}
-
 /// What a server does with TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsUse {

@@ -8,12 +8,17 @@
 
 pub mod coverage;
 pub mod destination_rule;
+pub mod directory;
 pub mod evidence;
+mod exposure;
 pub mod gateway;
 pub mod gateway_api;
 pub mod host;
 pub mod ids;
+mod links;
 pub mod protocol;
+mod reader;
+mod registry;
 mod resolve;
 pub mod retry;
 pub mod route;
@@ -22,23 +27,25 @@ pub mod service;
 pub mod version;
 pub mod views;
 pub mod virtual_service;
+mod virtual_service_rules;
 pub mod workload;
 
 pub use resolve::{Options, resolve};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::OnceLock;
 
-use crate::schema::Kind;
+use crate::schema::fields::{self, Problem};
 use crate::schema::mesh_config::MeshConfig;
 use crate::schema::sidecar::SelectingSpec;
 use crate::snapshot::{Object, Snapshot};
 use coverage::Coverage;
 use destination_rule::DestinationRules;
+use directory::Directory;
 use gateway::{ApiGateway, IstioGateway};
 use gateway_api::RouteObject;
 use host::HostMap;
-use ids::{Host, Namespace, ObjectRef, RouteObjectId, ServiceId, VirtualServiceId, WorkloadId};
+use ids::{Host, Names, Namespace, ObjectRef, RouteObjectId, ServiceId, VirtualServiceId, WorkloadId};
 use security::Security;
 use service::Service;
 use version::{IstioVersion, VersionSource};
@@ -74,9 +81,9 @@ pub struct Mesh<'s> {
     pub virtual_services: VirtualServices,
     /// HTTPRoutes and GRPCRoutes.
     pub route_objects: Vec<RouteObject>,
-    /// Istio Gateways.
+    /// Istio Gateways, by namespace and name.
     pub istio_gateways: Vec<IstioGateway>,
-    /// Gateways of Gateway API.
+    /// Gateways of Gateway API, by namespace and name.
     pub api_gateways: Vec<ApiGateway>,
     /// mTLS and authorization.
     pub security: Security,
@@ -90,12 +97,15 @@ pub struct Mesh<'s> {
     pub coverage: Coverage,
     /// Namespaces in which meshed pods run, or may run.
     pub caller_namespaces: BTreeSet<Namespace>,
+    /// Services by name.
+    pub directory: Directory,
     hosts: HostMap<ServiceId>,
-    by_name: HashMap<(Namespace, Arc<str>), ServiceId>,
     /// Route objects attached to a Service in the mesh.
     attached: HashMap<ServiceId, Vec<RouteObjectId>>,
     /// Who sends to a Service, from any rule.
     users: HashMap<ServiceId, Vec<RouteUse>>,
+    services_by_workload: HashMap<WorkloadId, Vec<ServiceId>>,
+    field_problems: OnceLock<Vec<(ObjectRef, Problem)>>,
 }
 
 /// An object that patches Envoy's configuration behind the model's back.
@@ -145,19 +155,24 @@ impl Mesh<'_> {
     /// Whether any entry, a wildcard ServiceEntry's too, covers the host, or a wildcard pattern covers any host.
     pub fn knows_host(&self, host: &str) -> bool {
         if let Some(suffix) = host.strip_prefix('*') {
-            return self.services.iter().any(|service| service.host.as_str().ends_with(suffix));
+            return self.directory.any_host_ends_in(suffix);
         }
         self.hosts.covering(host).next().is_some()
     }
 
     /// The Kubernetes Service of this name.
     pub fn find_service(&self, namespace: &str, name: &str) -> Option<ServiceId> {
-        self.by_name.get(&(namespace.into(), name.into())).copied()
+        self.directory.find(namespace, name)
     }
 
     /// The workloads behind a Service.
     pub fn workloads_of<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = &'a Workload> + 'a {
         service.workloads.iter().map(|id| self.workload(*id))
+    }
+
+    /// The Services that select a workload.
+    pub fn services_of(&self, workload: WorkloadId) -> impl Iterator<Item = &Service> {
+        self.services_by_workload.get(&workload).into_iter().flatten().map(|id| self.service(*id))
     }
 
     /// Gateway API routes attached to a Service in the mesh.
@@ -168,6 +183,20 @@ impl Mesh<'_> {
     /// The rules that send to a Service.
     pub fn users_of(&self, service: ServiceId) -> &[RouteUse] {
         self.users.get(&service).map_or(&[], Vec::as_slice)
+    }
+
+    /// What the published schemas say against fields of Istio's and Gateway API's objects.
+    pub fn field_problems(&self) -> &[(ObjectRef, Problem)] {
+        self.field_problems.get_or_init(|| {
+            let mut names = Names::default();
+            let mut found = Vec::new();
+            for object in self.snapshot.objects.values().filter(|object| object.key.kind.is_mesh_kind()) {
+                let Ok(body) = serde_json::from_str(object.body.get()) else { continue };
+                let problems = fields::check(object.key.kind, &body);
+                found.extend(problems.into_iter().map(|one| (ObjectRef::new(&object.key, &mut names), one)));
+            }
+            found
+        })
     }
 
     /// The object as it was read.
@@ -187,21 +216,5 @@ impl Mesh<'_> {
     pub fn namespace_of_host(&self, host: &Host) -> Option<Namespace> {
         let inner = host.as_str().strip_suffix(self.cluster_domain.as_str())?.strip_suffix(".svc.")?;
         inner.split_once('.').map(|(_, namespace)| namespace.into())
-    }
-
-    /// Names of Services near to `name`, in any namespace, nearest first.
-    pub fn similar_services(&self, namespace: &str, name: &str) -> Vec<String> {
-        let candidates = self.services.iter().filter(|service| service.object.kind == Kind::Service).map(|service| {
-            let near = usize::from(service.namespace().as_str() != namespace);
-            let distance = strsim::damerau_levenshtein(&service.object.name, name) + near;
-            let limit = (name.chars().count() / 3).max(2) + near;
-            (distance, limit, service)
-        });
-        let mut near: Vec<_> = candidates.filter(|(distance, limit, _)| distance <= limit).collect();
-        near.sort_by(|a, b| (a.0, &a.2.object).cmp(&(b.0, &b.2.object)));
-        near.into_iter()
-            .take(3)
-            .map(|(_, _, service)| format!("{}.{}", service.object.name, service.object.namespace))
-            .collect()
     }
 }

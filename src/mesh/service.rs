@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::evidence::Evidence;
 use super::ids::{Host, Labels, Namespace, ObjectRef, WorkloadId};
 use super::protocol::{DecidedBy, Protocol};
+use super::workload::{Readiness, Workload};
 
 /// A host of the registry with its ports.
 #[derive(Debug)]
@@ -109,6 +110,18 @@ pub enum TargetPort {
     Name(Arc<str>),
 }
 
+impl TargetPort {
+    /// Its number in a workload's pods; `None` for a name that they do not have.
+    pub fn number_in(&self, workload: &Workload) -> Option<u16> {
+        match self {
+            Self::Number(number) => Some(*number),
+            Self::Name(name) => {
+                workload.ports.iter().find(|port| port.name.as_deref() == Some(&**name)).map(|port| port.number)
+            }
+        }
+    }
+}
+
 /// Counts of pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PodCount {
@@ -126,12 +139,14 @@ impl PodCount {
         self.ready > 0 || self.unknown > 0
     }
 
-    /// `2/3`, or `3` where readiness is unknown.
-    pub fn show(self) -> String {
-        if self.unknown > 0 && self.ready == 0 {
-            format!("{}", self.total)
-        } else {
-            format!("{}/{}", self.ready, self.total)
+    /// Adds a workload's pods.
+    pub fn add(&mut self, workload: &Workload, publishes_not_ready: bool) {
+        self.total += workload.count;
+        match workload.readiness {
+            Readiness::Ready => self.ready += workload.count,
+            Readiness::NotReady if publishes_not_ready => self.ready += workload.count,
+            Readiness::NotReady => {}
+            Readiness::Unknown => self.unknown += workload.count,
         }
     }
 }

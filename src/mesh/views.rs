@@ -4,16 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Mesh;
 use super::destination_rule::AppliedRules;
-use super::gateway::{self, Exposure};
-use super::gateway_api::{Parent, RouteObject};
-use super::ids::{Host, Namespace, ObjectRef, RouteObjectId, ServiceId, SubsetName, VirtualServiceId};
+use super::gateway_api::RouteObject;
+use super::ids::{Host, Namespace, RouteObjectId, ServiceId, VirtualServiceId};
 use super::retry;
-use super::route::{Action, Backend, BackendState, Mirror, RouteRule, RuleMatch, Target, shares};
+use super::route::{Backend, BackendState, RouteRule, Target, shares};
 use super::service::{PodCount, Resolution, Service};
-use super::virtual_service::VirtualService;
-use super::workload::{Readiness, Workload};
-use crate::schema::duration;
-use crate::schema::virtual_service::{Fault, HttpRule};
+use super::workload::Workload;
 
 /// Callers that nothing here tells apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,88 +154,6 @@ impl Mesh<'_> {
         object.rules(&self.cluster_domain, &default)
     }
 
-    /// The HTTP rules of a VirtualService, with short names completed.
-    pub fn virtual_service_rules(&self, object: &VirtualService) -> Vec<RouteRule> {
-        object.spec.http.iter().enumerate().map(|(index, rule)| self.rule(object, index, rule)).collect()
-    }
-
-    fn rule(&self, object: &VirtualService, index: usize, rule: &HttpRule) -> RouteRule {
-        let field = format!("spec.http[{index}]");
-        let own = &object.object.namespace;
-        let resolve = |host: &str| super::host::resolve(host, own, &self.cluster_domain);
-        let action = if let Some(delegate) = &rule.delegate {
-            let namespace =
-                delegate.namespace.as_deref().filter(|ns| !ns.is_empty()).map_or_else(|| own.clone(), Into::into);
-            let object =
-                ObjectRef { kind: crate::schema::Kind::VirtualService, namespace, name: delegate.name.as_str().into() };
-            Action::Delegate { object }
-        } else if rule.redirect.is_some() {
-            Action::Redirect
-        } else if let Some(response) = &rule.direct_response {
-            Action::DirectResponse(response.status)
-        } else {
-            let targets = rule.route.iter().enumerate().map(|(at, route)| {
-                let destination = route.destination.as_ref();
-                Target {
-                    host: resolve(destination.map_or("", |destination| &destination.host)),
-                    port: destination
-                        .and_then(|d| d.port.as_ref())
-                        .map(|port| port.number)
-                        .filter(|number| *number > 0),
-                    subset: destination
-                        .and_then(|d| d.subset.as_deref())
-                        .filter(|name| !name.is_empty())
-                        .map(SubsetName::from),
-                    weight: route.weight,
-                    field: format!("{field}.route[{at}]"),
-                }
-            });
-            Action::Forward(targets.collect())
-        };
-        let legacy = rule.mirror.iter().map(|destination| {
-            let share = rule.mirror_percentage.as_ref().map(|percent| percent.value);
-            (destination, share.or(rule.mirror_percent.map(f64::from)).unwrap_or(100.0))
-        });
-        let listed = rule.mirrors.iter().filter_map(|mirror| {
-            let share = mirror.percentage.as_ref().map_or(100.0, |percent| percent.value);
-            mirror.destination.as_ref().map(|destination| (destination, share))
-        });
-        let mirrors = legacy
-            .chain(listed)
-            .filter(|(_, percent)| *percent > 0.0)
-            .map(|(destination, percent)| Mirror {
-                host: resolve(&destination.host),
-                subset: destination.subset.as_deref().map(SubsetName::from),
-                percent,
-            })
-            .collect();
-        let rewrites = rule.rewrite.iter().flat_map(|rewrite| {
-            let uri = rewrite.uri.as_ref().map(|uri| format!("path → {uri}"));
-            let authority = rewrite.authority.as_ref().map(|authority| format!("authority → {authority}"));
-            uri.into_iter().chain(authority)
-        });
-        RouteRule {
-            object: object.object.clone(),
-            index,
-            name: rule.name.clone(),
-            matches: rule.matches.iter().map(RuleMatch::of_virtual_service).collect(),
-            action,
-            timeout: rule
-                .timeout
-                .as_deref()
-                .and_then(|text| duration::parse(text).ok())
-                .filter(|limit| !limit.is_zero()),
-            retries: retry::effective(
-                rule.retries.as_ref().map(|retries| (retries, &object.object)),
-                self.config.default_http_retry_policy.as_ref(),
-            ),
-            faults: rule.fault.as_ref().map(faults).unwrap_or_default(),
-            mirrors,
-            rewrites: rewrites.collect(),
-            field,
-        }
-    }
-
     /// The targets of a rule as callers of a namespace get them. `absent` is the weight of a target without one.
     pub fn backends(&self, caller: &Namespace, targets: &[Target], absent: i64) -> Vec<Backend> {
         let weights: Vec<_> = targets.iter().map(|target| target.weight).collect();
@@ -298,130 +212,10 @@ impl Mesh<'_> {
                 .iter()
                 .all(|(key, value)| key.starts_with("topology.") || workload.labels.get(key) == Some(value.as_str()));
             if selected {
-                count_workload(&mut count, workload, service.publishes_not_ready);
+                count.add(workload, service.publishes_not_ready);
             }
         }
         count
-    }
-
-    /// The ways into the mesh that end at a Service.
-    pub fn exposures(&self, id: ServiceId) -> Vec<Exposure> {
-        let mut found = Vec::new();
-        let mut seen = BTreeSet::new();
-        for user in self.users_of(id) {
-            match *user {
-                super::RouteUse::VirtualService(object, _) => {
-                    let object = self.virtual_services.get(object);
-                    if seen.insert(object.object.clone()) {
-                        found.extend(
-                            object.named_gateways().flat_map(|(namespace, name)| self.servers(object, namespace, name)),
-                        );
-                    }
-                }
-                super::RouteUse::RouteObject(route, _) => {
-                    let route = self.route_object(route);
-                    if seen.insert(route.object.clone()) {
-                        found.extend(route.parents.iter().flat_map(|parent| self.listeners(route, parent)));
-                    }
-                }
-            }
-        }
-        found
-    }
-
-    fn servers(&self, object: &VirtualService, namespace: &Namespace, name: &str) -> Vec<Exposure> {
-        let gateway = self.istio_gateways.iter().find(|g| &g.object.namespace == namespace && &*g.object.name == name);
-        let hosts = || object.hosts.iter().map(|host| self.short_host(host).to_owned()).collect::<Vec<_>>();
-        let Some(gateway) = gateway else {
-            let gateway =
-                ObjectRef { kind: crate::schema::Kind::IstioGateway, namespace: namespace.clone(), name: name.into() };
-            let (port, protocol) = (0, String::new());
-            let tls = gateway::TlsUse::Plaintext;
-            return vec![Exposure {
-                gateway,
-                known: false,
-                port,
-                protocol,
-                tls,
-                hosts: hosts(),
-                route: object.object.clone(),
-            }];
-        };
-        let serves = |server: &crate::schema::gateway::Server| -> Vec<String> {
-            let mut names = BTreeSet::new();
-            for host in &server.hosts {
-                let (reserved, host) = gateway::split_server_host(host, &gateway.object.namespace);
-                if reserved.is_some_and(|namespace| namespace != object.object.namespace.as_str()) {
-                    continue;
-                }
-                for own in object.hosts.iter().filter(|own| gateway::overlap(own.as_str(), host)) {
-                    let narrower = if own.as_str().starts_with('*') { host } else { own.as_str() };
-                    names.insert(narrower.to_owned());
-                }
-            }
-            names.into_iter().collect()
-        };
-        gateway
-            .spec
-            .servers
-            .iter()
-            .filter_map(|server| {
-                let hosts = serves(server);
-                let port = server.port.as_ref()?;
-                (!hosts.is_empty()).then(|| Exposure {
-                    gateway: gateway.object.clone(),
-                    known: true,
-                    port: port.number,
-                    protocol: port.protocol.clone(),
-                    tls: gateway::tls_use(server),
-                    hosts,
-                    route: object.object.clone(),
-                })
-            })
-            .collect()
-    }
-
-    fn listeners(&self, route: &RouteObject, parent: &Parent) -> Vec<Exposure> {
-        let Parent::Gateway { namespace, name, listener, port } = parent else {
-            return Vec::new();
-        };
-        let Some(gateway) =
-            self.api_gateways.iter().find(|g| &g.object.namespace == namespace && g.object.name == *name)
-        else {
-            return Vec::new();
-        };
-        let hostnames = &route.route.spec.hostnames;
-        gateway
-            .spec
-            .listeners
-            .iter()
-            .filter(|one| listener.as_deref().is_none_or(|wanted| wanted == one.name))
-            .filter(|one| port.is_none_or(|wanted| i64::from(wanted) == one.port))
-            .filter_map(|one| {
-                let own = one.hostname.as_deref();
-                let hosts: Vec<String> = match own {
-                    _ if hostnames.is_empty() => vec![own.unwrap_or("*").to_owned()],
-                    None => hostnames.0.clone(),
-                    Some(own) => hostnames.iter().filter(|host| gateway::overlap(host, own)).cloned().collect(),
-                };
-                let passes = one.tls.as_ref().is_some_and(|tls| tls.mode.as_deref() == Some("Passthrough"));
-                let tls = match one.protocol.as_str() {
-                    "HTTPS" => gateway::TlsUse::Terminated,
-                    "TLS" if passes => gateway::TlsUse::Passthrough,
-                    "TLS" => gateway::TlsUse::TerminatedAsTcp,
-                    _ => gateway::TlsUse::Plaintext,
-                };
-                (!hosts.is_empty()).then(|| Exposure {
-                    gateway: gateway.object.clone(),
-                    known: true,
-                    port: u32::try_from(one.port).unwrap_or_default(),
-                    protocol: one.protocol.clone(),
-                    tls,
-                    hosts,
-                    route: route.object.clone(),
-                })
-            })
-            .collect()
     }
 
     /// Extensions that may act on the pods of a namespace, or mesh-wide.
@@ -438,39 +232,6 @@ impl Mesh<'_> {
         })
     }
 
-    /// The namespaces of callers that a host of the mesh can have, for texts.
-    pub fn host_of(&self, id: ServiceId) -> &Host {
-        &self.service(id).host
-    }
-}
-
-/// Adds a workload's pods to a count.
-pub(super) fn count_workload(count: &mut PodCount, workload: &Workload, publishes_not_ready: bool) {
-    count.total += workload.count;
-    match workload.readiness {
-        Readiness::Ready => count.ready += workload.count,
-        Readiness::NotReady if publishes_not_ready => count.ready += workload.count,
-        Readiness::NotReady => {}
-        Readiness::Unknown => count.unknown += workload.count,
-    }
-}
-
-fn faults(fault: &Fault) -> Vec<String> {
-    let share = |percent: &Option<crate::schema::virtual_service::Percent>| {
-        super::route::show_share(percent.as_ref().map_or(100.0, |percent| percent.value))
-    };
-    let mut texts = Vec::new();
-    if let Some(delay) = &fault.delay {
-        texts.push(format!("delay {} for {}", delay.fixed_delay.as_deref().unwrap_or("?"), share(&delay.percentage)));
-    }
-    if let Some(abort) = &fault.abort {
-        let with = abort.grpc_status.clone().or(abort.http_status.map(|status| format!("HTTP {status}")));
-        texts.push(format!("abort with {} for {}", with.unwrap_or_else(|| "?".to_owned()), share(&abort.percentage)));
-    }
-    texts
-}
-
-impl Mesh<'_> {
     /// Whether an unknown host really does not exist: manifests that never mention its namespace cannot tell.
     pub fn is_absent(&self, host: &Host) -> bool {
         if self.knows_host(host.as_str()) {

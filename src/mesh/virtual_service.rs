@@ -169,11 +169,6 @@ impl VirtualServices {
         })
     }
 
-    /// All objects that claim `host` in the mesh with exactly this host name.
-    pub fn claiming(&self, host: &Host) -> &[VirtualServiceId] {
-        self.in_mesh.exact(host.as_str())
-    }
-
     /// All objects that may own `host` for some caller, wildcards included.
     pub fn covering<'a>(&'a self, host: &'a Host) -> impl Iterator<Item = &'a VirtualService> + 'a {
         self.in_mesh.covering(host.as_str()).flatten().map(|id| self.get(*id))

@@ -14,7 +14,6 @@ use crate::mesh::protocol::{Family, Protocol};
 use crate::mesh::route::{Action, Backend, BackendState, RouteRule};
 use crate::mesh::service::{PodCount, Resolution, Service, ServicePort, TargetPort};
 use crate::mesh::views::{CallerClass, RouteOwner};
-use crate::mesh::workload::{Readiness, Workload};
 use crate::mesh::{RouteUse, version::IstioVersion};
 use crate::schema::Kind;
 use crate::schema::duration;
@@ -425,7 +424,7 @@ fn workloads(mesh: &Mesh<'_>, service: &Service) -> Vec<WorkloadReport> {
             Some(true) | None => workload.proxy.to_string(),
         };
         let key = (workload.title(), workload.labels.get("version").map(str::to_owned), proxy, exclusions);
-        add(groups.entry(key).or_default(), workload);
+        groups.entry(key).or_default().add(workload, service.publishes_not_ready);
     }
     groups
         .into_iter()
@@ -439,15 +438,6 @@ fn workloads(mesh: &Mesh<'_>, service: &Service) -> Vec<WorkloadReport> {
         .collect()
 }
 
-fn add(count: &mut PodCount, workload: &Workload) {
-    count.total += workload.count;
-    match workload.readiness {
-        Readiness::Ready => count.ready += workload.count,
-        Readiness::NotReady => {}
-        Readiness::Unknown => count.unknown += workload.count,
-    }
-}
-
 fn tls(mesh: &Mesh<'_>, service: &Service) -> Vec<TlsReport> {
     let mut reports: Vec<TlsReport> = Vec::new();
     for port in service.ports.iter().filter(|port| !port.evidence.is_empty()) {
@@ -455,13 +445,7 @@ fn tls(mesh: &Mesh<'_>, service: &Service) -> Vec<TlsReport> {
             if workload.proxy.is_meshed() == Some(false) {
                 continue;
             }
-            let number = match &port.target {
-                TargetPort::Number(number) => Some(*number),
-                TargetPort::Name(name) => {
-                    workload.ports.iter().find(|one| one.name.as_deref() == Some(&**name)).map(|one| one.number)
-                }
-            };
-            let Some(number) = number else { continue };
+            let Some(number) = port.target.number_in(workload) else { continue };
             let (mode, object) = mesh.security.mtls(workload, number, &mesh.root);
             let report = TlsReport {
                 port: number,

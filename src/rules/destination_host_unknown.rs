@@ -123,9 +123,9 @@ fn explain(mesh: &Mesh<'_>, written: &str, full: &Host, own: &str) -> (Option<St
         return (Some(why), say(&right));
     }
     if !written.contains('.')
-        && let Some(service) =
-            mesh.services.iter().find(|s| s.is_kubernetes() && s.object.name.eq_ignore_ascii_case(written))
+        && let Some(id) = mesh.directory.named(written).first()
     {
+        let service = mesh.service(*id);
         let why = if service.namespace().as_str() == own {
             "hosts of destinations are compared with regard to case".to_owned()
         } else {
@@ -138,7 +138,7 @@ fn explain(mesh: &Mesh<'_>, written: &str, full: &Host, own: &str) -> (Option<St
     }
     let inner = mesh.short_host(full);
     let (name, namespace) = inner.split_once('.').unwrap_or((inner, own));
-    let similar = mesh.similar_services(namespace, name);
+    let similar = mesh.directory.similar(namespace, name);
     match similar.first() {
         Some(nearest) => {
             let (name, namespace) = nearest.split_once('.').unwrap_or((nearest, own));

@@ -54,9 +54,8 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         let mut parts = written.split('.');
         let (name, namespace) = (parts.next().unwrap_or_default(), parts.next());
         let meant = namespace.and_then(|namespace| mesh.find_service(namespace, name)).map(|id| mesh.service(id));
-        let elsewhere =
-            mesh.services.iter().find(|s| s.is_kubernetes() && namespace.is_none() && *s.object.name == *name);
-        let similar = mesh.similar_services(own.as_str(), name);
+        let elsewhere = mesh.directory.named(name).first().filter(|_| namespace.is_none()).map(|id| mesh.service(*id));
+        let similar = mesh.directory.similar(own.as_str(), name);
         let (evidence, fix) = match (meant, elsewhere, similar.first()) {
             (Some(service), ..) => (
                 Some(format!(

@@ -43,18 +43,22 @@ spec: {gateways: [istio-system/ingress]}
 };
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
+    let istio: Vec<&ObjectRef> = mesh.istio_gateways.iter().map(|gateway| &gateway.object).collect();
+    let api: Vec<&ObjectRef> = mesh.api_gateways.iter().map(|gateway| &gateway.object).collect();
     for (_, object) in mesh.virtual_services.iter() {
         for (index, gateway) in object.gateways.iter().enumerate() {
             let GatewayName::Named { namespace, name } = gateway else { continue };
-            let known: Vec<&ObjectRef> = mesh.istio_gateways.iter().map(|gateway| &gateway.object).collect();
-            judge(mesh, &object.object, &format!("spec.gateways[{index}]"), namespace, name, &known, out);
+            if mesh.find_istio_gateway(namespace, name).is_none() {
+                judge(mesh, &object.object, &format!("spec.gateways[{index}]"), namespace, name, &istio, out);
+            }
         }
     }
     for route in &mesh.route_objects {
         for (index, parent) in route.parents.iter().enumerate() {
             let Parent::Gateway { namespace, name, .. } = parent else { continue };
-            let known: Vec<&ObjectRef> = mesh.api_gateways.iter().map(|gateway| &gateway.object).collect();
-            judge(mesh, &route.object, &format!("spec.parentRefs[{index}]"), namespace, name, &known, out);
+            if mesh.find_api_gateway(namespace, name).is_none() {
+                judge(mesh, &route.object, &format!("spec.parentRefs[{index}]"), namespace, name, &api, out);
+            }
         }
     }
 }
@@ -68,9 +72,6 @@ fn judge(
     known: &[&ObjectRef],
     out: &mut Findings<'_>,
 ) {
-    if known.iter().any(|gateway| &gateway.namespace == namespace && &*gateway.name == name) {
-        return;
-    }
     // Gateways are often kept apart from applications: manifests tell only about the namespaces they describe.
     let described = mesh.snapshot.source != SourceKind::Manifests
         || mesh.coverage.describes(namespace)

@@ -1,7 +1,11 @@
 //! GM702: a gRPC Service without ready endpoints.
 
+use std::collections::BTreeMap;
+
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
+use crate::mesh::ids::Namespace;
+use crate::mesh::workload::Workload;
 use crate::schema::Kind;
 use crate::snapshot::SourceKind;
 
@@ -38,6 +42,14 @@ kubectl get endpointslices -n shop -l kubernetes.io/service-name=checkout
 };
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
+    // By namespace, the values of `app` with a workload that carries each.
+    let mut apps: BTreeMap<&Namespace, BTreeMap<&str, &Workload>> = BTreeMap::new();
+    for workload in &mesh.workloads {
+        let apps = apps.entry(workload.namespace()).or_default();
+        if let Some(app) = workload.labels.get("app") {
+            apps.entry(app).or_insert(workload);
+        }
+    }
     for service in &mesh.services {
         if !service.has_grpc()
             || !service.is_kubernetes()
@@ -47,24 +59,21 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             continue;
         }
         // Manifests of a namespace without any workload do not tell who runs there.
-        let namespace_has_pods = mesh.workloads.iter().any(|workload| workload.namespace() == service.namespace());
-        if mesh.snapshot.source == SourceKind::Manifests && !namespace_has_pods {
+        let neighbours = apps.get(service.namespace());
+        if mesh.snapshot.source == SourceKind::Manifests && neighbours.is_none() {
             out.undecided(&RULE);
             continue;
         }
         let path = service.namespace();
         let (message, evidence, fix) = if service.workloads.is_empty() {
-            let near = mesh
-                .workloads
-                .iter()
-                .filter(|workload| workload.namespace() == service.namespace())
-                .filter_map(|workload| {
-                    let app = workload.labels.get("app")?;
-                    let wanted = service.selector.get("app")?;
-                    (strsim::damerau_levenshtein(app, wanted) <= 2)
-                        .then(|| format!("{} carries app={app}", workload.title()))
-                })
-                .next();
+            let wanted = service.selector.get("app").unwrap_or_default();
+            let near = neighbours
+                .into_iter()
+                .flatten()
+                .map(|(app, workload)| (strsim::damerau_levenshtein(app, wanted), app, workload))
+                .min_by_key(|(distance, app, _)| (*distance, *app))
+                .filter(|(distance, ..)| *distance <= 2)
+                .map(|(_, app, workload)| format!("{} carries app={app}", workload.title()));
             (
                 format!("no pod carries the labels that {} selects ({})", service.object, service.selector),
                 near,

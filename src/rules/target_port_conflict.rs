@@ -6,7 +6,6 @@ use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
 use crate::mesh::ids::{ServiceId, WorkloadId};
 use crate::mesh::protocol::{Family, Protocol};
-use crate::mesh::service::TargetPort;
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {
@@ -73,13 +72,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         for workload_id in &service.workloads {
             let workload = mesh.workload(*workload_id);
             for (index, port) in service.ports.iter().enumerate() {
-                let number = match &port.target {
-                    TargetPort::Number(number) => Some(*number),
-                    TargetPort::Name(name) => {
-                        workload.ports.iter().find(|p| p.name.as_deref() == Some(&**name)).map(|p| p.number)
-                    }
-                };
-                if let Some(number) = number {
+                if let Some(number) = port.target.number_in(workload) {
                     ports.entry((*workload_id, number)).or_default().push((id, index));
                 }
             }

@@ -1,12 +1,12 @@
 //! GM718: annotations that lead gRPC traffic round the proxy.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
 use crate::mesh::ids::{Namespace, WorkloadId};
-use crate::mesh::service::{Service, TargetPort};
-use crate::mesh::workload::{ExclusionEffect, Proxy, Workload};
+use crate::mesh::service::Service;
+use crate::mesh::workload::{ExclusionEffect, Ports, Proxy, Range, Workload};
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {
@@ -47,17 +47,32 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         !workload.exclusions.is_empty() && matches!(workload.proxy, Proxy::Sidecar(_) | Proxy::WillBeInjected)
     });
     let grpc: Vec<&Service> = mesh.services.iter().filter(|service| service.has_grpc()).collect();
-    let mut told: BTreeSet<(Namespace, String, String)> = BTreeSet::new();
+    let mut told: BTreeSet<(&Namespace, String, &str)> = BTreeSet::new();
+    // Annotations are mostly copies of each other: what one value leads out is looked for once.
+    let mut outbound: HashMap<(&str, &str), Vec<Touched<'_>>> = HashMap::new();
     for (position, workload) in excluding {
+        let id = WorkloadId::new(position);
         for exclusion in &workload.exclusions {
-            let touched = touched(&grpc, WorkloadId::new(position), workload, &exclusion.effect);
-            if touched.is_empty()
-                || !told.insert((workload.namespace().clone(), workload.title(), exclusion.annotation.to_string()))
-            {
+            let key = (workload.namespace(), workload.title(), &*exclusion.annotation);
+            if told.contains(&key) {
                 continue;
             }
-            let inbound = matches!(exclusion.effect, ExclusionEffect::Inbound(_));
-            let effect = if inbound {
+            let touched: Vec<String> = match &exclusion.effect {
+                ExclusionEffect::Inbound(ports) => inbound(mesh, id, workload, ports),
+                effect => outbound
+                    .entry((&exclusion.annotation, &exclusion.value))
+                    .or_insert_with(|| outbound_of(&grpc, effect))
+                    .iter()
+                    .filter(|touched| !touched.service.workloads.contains(&id))
+                    .map(|touched| format!("{} port {}", touched.service.object.path(), touched.port))
+                    .collect(),
+            };
+            if touched.is_empty() {
+                continue;
+            }
+            told.insert(key);
+            let is_inbound = matches!(exclusion.effect, ExclusionEffect::Inbound(_));
+            let effect = if is_inbound {
                 "calls arrive without mTLS and authorization, and nothing is logged on this side"
             } else {
                 "calls are not balanced, routed or retried and carry no mTLS; a strict server refuses them"
@@ -69,7 +84,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 Finding::new(&RULE, &workload.object, format!("metadata.annotations[\"{}\"]", exclusion.annotation))
                     .message(format!(
                         "{} {} round the proxy of {}",
-                        if inbound { "calls to" } else { "its calls to" },
+                        if is_inbound { "calls to" } else { "its calls to" },
                         format_args!("{shown}{more} go"),
                         workload.title()
                     ))
@@ -81,35 +96,40 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     }
 }
 
-/// The gRPC ports that an exclusion touches.
-fn touched(grpc: &[&Service], id: WorkloadId, workload: &Workload, effect: &ExclusionEffect) -> Vec<String> {
+/// A gRPC port that calls of others reach by going round their proxy.
+struct Touched<'m> {
+    service: &'m Service,
+    port: u16,
+}
+
+/// gRPC ports of the workload's own Services that calls reach without its proxy.
+fn inbound(mesh: &Mesh<'_>, id: WorkloadId, workload: &Workload, ports: &Ports) -> Vec<String> {
+    let mut found = Vec::new();
+    for service in mesh.services_of(id) {
+        for port in service.ports.iter().filter(|port| !port.evidence.is_empty()) {
+            if port.target.number_in(workload).is_some_and(|number| ports.contains(number)) {
+                found.push(format!("{} port {}", service.object.path(), port.number));
+            }
+        }
+    }
+    found
+}
+
+fn outbound_of<'m>(grpc: &[&'m Service], effect: &ExclusionEffect) -> Vec<Touched<'m>> {
     let mut found = Vec::new();
     for service in grpc {
-        let is_own = service.workloads.contains(&id);
+        let in_any = |ranges: &[Range]| {
+            service.addresses.iter().any(|address| ranges.iter().any(|range| range.contains(*address)))
+        };
         for port in service.ports.iter().filter(|port| !port.evidence.is_empty()) {
             let hit = match effect {
-                ExclusionEffect::Inbound(ports) => {
-                    let number = match &port.target {
-                        TargetPort::Number(number) => Some(*number),
-                        TargetPort::Name(name) => {
-                            workload.ports.iter().find(|p| p.name.as_deref() == Some(&**name)).map(|p| p.number)
-                        }
-                    };
-                    is_own && number.is_some_and(|number| ports.contains(number))
-                }
-                ExclusionEffect::Outbound(ports) => !is_own && ports.contains(port.number),
-                ExclusionEffect::Addresses(ranges) => {
-                    !is_own
-                        && service.addresses.iter().any(|address| ranges.iter().any(|range| range.contains(*address)))
-                }
-                ExclusionEffect::OnlyAddresses(ranges) => {
-                    !is_own
-                        && !service.addresses.is_empty()
-                        && !service.addresses.iter().any(|address| ranges.iter().any(|range| range.contains(*address)))
-                }
+                ExclusionEffect::Inbound(_) => false,
+                ExclusionEffect::Outbound(ports) => ports.contains(port.number),
+                ExclusionEffect::Addresses(ranges) => in_any(ranges),
+                ExclusionEffect::OnlyAddresses(ranges) => !service.addresses.is_empty() && !in_any(ranges),
             };
             if hit {
-                found.push(format!("{} port {}", service.object.path(), port.number));
+                found.push(Touched { service, port: port.number });
             }
         }
     }

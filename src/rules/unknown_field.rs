@@ -3,7 +3,7 @@
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
 use crate::mesh::ids::{Names, ObjectRef};
-use crate::schema::fields::{self, Wrong};
+use crate::schema::fields::Wrong;
 use crate::snapshot::Object;
 use crate::snapshot::position::push_field;
 
@@ -49,32 +49,26 @@ trafficPolicy:
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     let mut names = Names::default();
-    for object in mesh.snapshot.objects.values() {
-        if !object.duplicate_keys.is_empty() {
-            duplicates(object, &mut names, out);
-        }
-        if !object.key.kind.is_mesh_kind() {
-            continue;
-        }
-        let Ok(body) = serde_json::from_str(object.body.get()) else { continue };
-        for problem in fields::check(object.key.kind, &body) {
-            let Wrong::Unknown { name, nearest, elsewhere } = problem.what else { continue };
-            let hint = match (&nearest, &elsewhere) {
-                (Some(nearest), _) => format!("did you mean {nearest}?"),
-                (None, Some(place)) => format!("it belongs to {place}"),
-                (None, None) => "no field of a similar name exists here".to_owned(),
-            };
-            let fix = match (nearest, elsewhere) {
-                (Some(nearest), _) => format!("rename it to {nearest}"),
-                (None, Some(place)) => format!("move it to {place}"),
-                (None, None) => "remove it".to_owned(),
-            };
-            let finding = Finding::new(&RULE, &ObjectRef::new(&object.key, &mut names), problem.path)
-                .message(format!("{} has no field \"{name}\" here; {hint}", object.key.kind.name()))
-                .effect("the API server refuses the object, or drops the field: what it should do does not happen")
-                .fix(fix);
-            out.add(&RULE, finding);
-        }
+    for object in mesh.snapshot.objects.values().filter(|object| !object.duplicate_keys.is_empty()) {
+        duplicates(object, &mut names, out);
+    }
+    for (object, problem) in mesh.field_problems() {
+        let Wrong::Unknown { name, nearest, elsewhere } = &problem.what else { continue };
+        let hint = match (nearest, elsewhere) {
+            (Some(nearest), _) => format!("did you mean {nearest}?"),
+            (None, Some(place)) => format!("it belongs to {place}"),
+            (None, None) => "no field of a similar name exists here".to_owned(),
+        };
+        let fix = match (nearest, elsewhere) {
+            (Some(nearest), _) => format!("rename it to {nearest}"),
+            (None, Some(place)) => format!("move it to {place}"),
+            (None, None) => "remove it".to_owned(),
+        };
+        let finding = Finding::new(&RULE, object, problem.path.as_str())
+            .message(format!("{} has no field \"{name}\" here; {hint}", object.kind.name()))
+            .effect("the API server refuses the object, or drops the field: what it should do does not happen")
+            .fix(fix);
+        out.add(&RULE, finding);
     }
 }
 

@@ -36,6 +36,11 @@ impl Messages {
         self.line(anstyle::AnsiColor::Red, "caused by", text);
     }
 
+    /// Says what was done, for those who asked to know.
+    pub fn detail(&self, text: &str) {
+        self.line(anstyle::AnsiColor::BrightBlack, "did", text);
+    }
+
     fn line(&self, color: anstyle::AnsiColor, label: &str, text: &str) {
         let text = crate::render::text::safe_lines(text);
         let style = color.on_default().effects(anstyle::Effects::BOLD);

@@ -24,6 +24,8 @@ const TOKEN: (&str, &str) = ("a+b/c=&d %é", "a%2Bb%2Fc%3D%26d%20%25%C3%A9");
 
 enum Answer {
     Json(u16, Value),
+    /// Something in front of the server speaks.
+    Page(u16, &'static str),
     Hang,
     Close,
 }
@@ -74,6 +76,7 @@ impl Fake {
             server: "https://fake.example".to_owned(),
             namespace: "default".to_owned(),
             timeout: Duration::from_secs(10),
+            watch: None,
         };
         let scope = Scope {
             namespaces: namespaces.iter().map(|&name| name.to_owned()).collect(),
@@ -94,6 +97,10 @@ impl Fake {
         let route = self.routes.iter().filter(|(route, _)| fits(route)).max_by_key(|(route, _)| route.len());
         let (status, body) = match route.map_or_else(|| empty_cluster(&call.path), |(_, route)| route(&call)) {
             Answer::Json(status, body) => (status, body),
+            Answer::Page(status, body) => {
+                let body = Full::from(body);
+                return Ok(http::Response::builder().status(status).body(body).unwrap());
+            }
             Answer::Hang => std::future::pending().await,
             Answer::Close => return Err(io::Error::new(io::ErrorKind::ConnectionReset, "connection reset by peer")),
         };
@@ -345,10 +352,36 @@ async fn a_server_that_never_answers_is_unreachable_within_the_limit() {
     let began = Instant::now();
     let (result, fake) = Fake::default().on("/", |_| Answer::Hang).read().await;
     let error = result.unwrap_err();
-    assert_eq!(error.trouble, Trouble::Unreachable);
+    assert_eq!(error.trouble, Trouble::Silent);
     assert_eq!(error.message, "https://fake.example did not answer within 10 s");
     assert!(began.elapsed() < Duration::from_secs(11), "{:?}", began.elapsed());
     assert_eq!(fake.calls.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_kind_that_is_not_answered_is_a_gap() {
+    let (snapshot, _) =
+        Fake::default().on("/api/v1/pods", |_| Answer::Hang).holding(SERVICES, &[object("a")]).read().await;
+    let snapshot = snapshot.unwrap();
+    assert_eq!(names(&snapshot, Kind::Service), ["a"]);
+    let gap = the_gap(&snapshot, Kind::Pod);
+    assert_eq!((gap.reason, gap.why.as_str()), (GapKind::Failed, "https://fake.example did not answer within 30 s"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_goes_silent_is_given_up() {
+    let began = Instant::now();
+    let (result, _) = Fake::default().on("/api/", |_| Answer::Hang).on("/apis/apps/v1/", |_| Answer::Hang).read().await;
+    assert_eq!(result.unwrap_err().trouble, Trouble::Silent);
+    assert!(began.elapsed() < Duration::from_secs(35), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stands_in_front_of_the_server_is_judged_by_its_status() {
+    let (result, _) = Fake::default().on("/", |_| Answer::Page(401, "<html>log in</html>")).read().await;
+    assert_eq!(result.unwrap_err().trouble, Trouble::Unauthorized);
+    let (result, _) = Fake::default().on("/", |_| Answer::Page(502, "{\"error\": \"bad gateway\"}")).read().await;
+    assert_eq!(result.unwrap_err().message, "https://fake.example answered 502: Bad Gateway");
 }
 
 #[tokio::test]

@@ -8,9 +8,9 @@ mod virtual_service;
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::ids::{Names, ObjectRef};
+use crate::mesh::ids::ObjectRef;
 use crate::schema::duration;
-use crate::schema::fields::{self, Wrong};
+use crate::schema::fields::Wrong;
 
 pub(super) static RULE: Rule = Rule {
     code: "GM003",
@@ -52,19 +52,15 @@ http:
 };
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
-    let mut names = Names::default();
-    for object in mesh.snapshot.objects.values().filter(|object| object.key.kind.is_mesh_kind()) {
-        let Ok(body) = serde_json::from_str(object.body.get()) else { continue };
-        for problem in fields::check(object.key.kind, &body) {
-            let (message, fix) = match problem.what {
-                Wrong::Unknown { .. } => continue,
-                Wrong::Type { wanted, found } => type_texts(wanted, &found),
-                Wrong::Word { found, allowed } => {
-                    (format!("\"{found}\" is not allowed here"), format!("one of {}", allowed.join(", ")))
-                }
-            };
-            refuse(&ObjectRef::new(&object.key, &mut names), problem.path, message, fix, out);
-        }
+    for (object, problem) in mesh.field_problems() {
+        let (message, fix) = match &problem.what {
+            Wrong::Unknown { .. } => continue,
+            Wrong::Type { wanted, found } => type_texts(wanted, found),
+            Wrong::Word { found, allowed } => {
+                (format!("\"{found}\" is not allowed here"), format!("one of {}", allowed.join(", ")))
+            }
+        };
+        refuse(object, problem.path.as_str(), message, fix, out);
     }
     for (_, object) in mesh.virtual_services.iter() {
         virtual_service::check(object, out);

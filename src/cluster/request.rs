@@ -1,0 +1,115 @@
+//! One GET of the API: its limits, its retries, and what an answer's status means.
+
+use std::time::{Duration, Instant};
+
+use http::{Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
+use kube::client::Body;
+use serde::Deserialize;
+
+use super::client::Server;
+use super::error::{ClusterError, Trouble};
+
+/// Tries of one request while the server is busy.
+const TRIES: u32 = 3;
+/// Largest answer that is read: a page of 500 large Pods is below 20 MB; a whole list of ten thousand below 400 MB.
+const LARGEST: usize = 1 << 30;
+
+/// One request that was answered, or not, for those who watch (`-v`).
+#[derive(Debug, Clone)]
+pub struct Asked<'a> {
+    /// Path with its query.
+    pub path: &'a str,
+    /// The answer's status; absent when there was none.
+    pub status: Option<u16>,
+    /// Size of the answer in bytes.
+    pub bytes: usize,
+    /// Time from the question to the last byte.
+    pub took: Duration,
+}
+
+/// The API's own form of an error.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Status {
+    message: String,
+    reason: String,
+}
+
+impl Server {
+    /// Asks for a path. A busy server (429, 503, 504) is asked again a few times, within seconds.
+    ///
+    /// # Errors
+    /// No answer in time, a status that is not a success, or an answer that is no text.
+    pub async fn get(&self, path: &str, timeout: Duration) -> Result<String, ClusterError> {
+        let mut pause = Duration::from_millis(250);
+        let mut attempt = 1;
+        loop {
+            let start = Instant::now();
+            let answer = tokio::time::timeout(timeout, self.ask(path)).await;
+            let answer = answer.unwrap_or_else(|_| Err(ClusterError::timeout(timeout, &self.server)));
+            if let Some(watch) = &self.watch {
+                let (status, bytes) = match &answer {
+                    Ok((status, text)) => (Some(status.as_u16()), text.len()),
+                    Err(_) => (None, 0),
+                };
+                watch(&Asked { path, status, bytes, took: start.elapsed() });
+            }
+            let (status, text) = answer?;
+            let busy = matches!(
+                status,
+                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+            );
+            if status.is_success() {
+                return Ok(text);
+            }
+            if !busy || attempt == TRIES {
+                return Err(self.refused(status, &text));
+            }
+            attempt += 1;
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+    }
+
+    async fn ask(&self, path: &str) -> Result<(StatusCode, String), ClusterError> {
+        let unreachable = |error: &dyn std::fmt::Display| {
+            ClusterError::new(Trouble::Unreachable, format!("{} broke off its answer: {error}", self.server))
+                .hint("check the connection, and whether something between you and the server ends long answers")
+        };
+        let request = Request::get(path)
+            .header(header::ACCEPT, "application/json")
+            .body(Body::empty())
+            .map_err(|error| ClusterError::new(Trouble::Config, format!("cannot ask for {path}: {error}")))?;
+        let answer = self.client.send(request).await.map_err(|error| ClusterError::of(&error, &self.server))?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, LARGEST).collect().await.map_err(|error| unreachable(&error))?;
+        let text = String::from_utf8(body.to_bytes().into()).map_err(|_| {
+            ClusterError::new(Trouble::Server, format!("{} answered something that is not text", self.server))
+        })?;
+        Ok((head.status, text))
+    }
+
+    /// What a status that is no success means. Something in front of the server may have spoken: then the body is not
+    /// the API's, and only its status counts.
+    fn refused(&self, status: StatusCode, text: &str) -> ClusterError {
+        let server = &self.server;
+        let Status { message, reason } = serde_json::from_str(text).unwrap_or_default();
+        let message = match (message.is_empty(), reason.is_empty()) {
+            (false, _) => message,
+            (true, false) => reason,
+            (true, true) => status.canonical_reason().unwrap_or("no reason given").to_owned(),
+        };
+        match status.as_u16() {
+            401 => {
+                ClusterError::new(Trouble::Unauthorized, format!("{server} did not accept the credentials: {message}"))
+                    .hint("the token may have expired; log in again, and check with: kubectl auth whoami")
+            }
+            403 => ClusterError::new(Trouble::Forbidden, message),
+            404 => ClusterError::new(Trouble::NotFound, message),
+            410 => ClusterError::new(Trouble::Expired, message),
+            code => ClusterError::new(Trouble::Server, format!("{server} answered {code}: {message}"))
+                .hint("try again; if it stays, ask who runs the server, or what stands in front of it"),
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Objects of the snapshot, decoded kind by kind into the model's types.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use super::Extension;
+use super::destination_rule::DestinationRule;
+use super::gateway::{ApiGateway, IstioGateway};
+use super::gateway_api::{Parent, RouteObject};
+use super::host::{self};
+use super::ids::{Host, Labels, Names, Namespace, ObjectRef, WorkloadId};
+use super::security::{AuthorizationPolicy, MtlsMode, PeerAuthentication, Security};
+use super::service::Visibility;
+use super::version::IstioVersion;
+use super::virtual_service::{GatewayName, VirtualService};
+use super::workload::{NamespaceLabels, Workload};
+use crate::schema::core as shapes;
+use crate::schema::destination_rule::DestinationRuleSpec;
+use crate::schema::gateway::GatewaySpec;
+use crate::schema::kind::Kind;
+use crate::schema::mesh_config::MeshConfig;
+use crate::schema::meta::{Meta, Resource};
+use crate::schema::security::{AuthorizationPolicySpec, PeerAuthenticationSpec};
+use crate::schema::sidecar::SelectingSpec;
+use crate::schema::virtual_service::VirtualServiceSpec;
+use crate::schema::{gateway_api, meta::StringMap};
+use crate::snapshot::{Object, Snapshot, yaml};
+
+/// Decodes objects kind by kind.
+pub(super) struct Reader<'s> {
+    /// What is read.
+    pub(super) snapshot: &'s Snapshot,
+    /// Shared texts.
+    pub(super) names: Names,
+    /// Objects that did not fit their view.
+    pub(super) undecoded: Vec<(ObjectRef, String)>,
+}
+
+/// What istiod's own pods tell.
+pub(super) struct Istiod {
+    pub(super) version: Option<IstioVersion>,
+    pub(super) cluster_domain: Option<String>,
+}
+
+impl<'s> Reader<'s> {
+    /// All objects of a kind in their typed view. An object that does not fit its view is set aside.
+    pub(super) fn decode<T: DeserializeOwned>(&mut self, kind: Kind) -> Vec<(ObjectRef, T)> {
+        let objects: Vec<&'s Object> = self.snapshot.of_kind(kind).collect();
+        let mut decoded = Vec::with_capacity(objects.len());
+        for object in objects {
+            let reference = ObjectRef::new(&object.key, &mut self.names);
+            match serde_json::from_str(object.body.get()) {
+                Ok(view) => decoded.push((reference, view)),
+                Err(error) => {
+                    let message = error.to_string();
+                    let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
+                    self.undecoded.push((reference, message));
+                }
+            }
+        }
+        decoded
+    }
+
+    pub(super) fn created(&mut self, meta: &Meta) -> Option<Arc<str>> {
+        meta.creation_timestamp.as_deref().map(|time| self.names.intern(time))
+    }
+
+    pub(super) fn mesh_config(&mut self, istio_namespace: &str, revision: Option<&str>) -> (MeshConfig, bool) {
+        let wanted = match revision {
+            Some(revision) if revision != "default" => format!("istio-{revision}"),
+            _ => "istio".to_owned(),
+        };
+        let maps: Vec<(ObjectRef, shapes::MeshConfigMap)> = self.decode(Kind::ConfigMap);
+        let mut candidates: Vec<_> =
+            maps.iter().filter(|(object, _)| object.namespace.as_str() == istio_namespace).collect();
+        candidates.sort_by_key(|(object, _)| (*object.name != *wanted, object.clone()));
+        let Some((object, map)) = candidates.first() else {
+            return (MeshConfig::default(), false);
+        };
+        let text = map.data.mesh.as_deref().unwrap_or_default();
+        let parsed = yaml::to_json(text).map_err(|error| error.what).and_then(|converted| match converted.json {
+            None => Ok(MeshConfig::default()),
+            Some(json) => serde_json::from_str(json.get()).map_err(|error| error.to_string()),
+        });
+        match parsed {
+            Ok(config) => (config, true),
+            Err(why) => {
+                self.undecoded.push((object.clone(), format!("data.mesh: {why}")));
+                (MeshConfig::default(), false)
+            }
+        }
+    }
+
+    pub(super) fn namespaces(&mut self) -> BTreeMap<Namespace, NamespaceLabels> {
+        let objects: Vec<(ObjectRef, shapes::Namespace)> = self.decode(Kind::Namespace);
+        objects
+            .into_iter()
+            .map(|(object, namespace)| {
+                (Arc::clone(&object.name).into(), NamespaceLabels::new(&namespace.metadata.labels))
+            })
+            .collect()
+    }
+
+    /// istiod's own pods tell the version and the cluster domain.
+    pub(super) fn istiod(&self, istio_namespace: &str) -> Istiod {
+        let pods = self.snapshot.of_kind(Kind::Pod).filter_map(|object| {
+            let pod: shapes::Pod = (&*object.key.namespace == istio_namespace)
+                .then(|| serde_json::from_str(object.body.get()).ok())
+                .flatten()?;
+            (pod.metadata.labels.get("app").map(String::as_str) == Some("istiod")).then_some(pod.spec)
+        });
+        let templates = self.snapshot.of_kind(Kind::Deployment).filter_map(|object| {
+            let workload: shapes::Workload = (&*object.key.namespace == istio_namespace)
+                .then(|| serde_json::from_str(object.body.get()).ok())
+                .flatten()?;
+            let template = workload.spec.template;
+            (template.metadata.labels.get("app").map(String::as_str) == Some("istiod")).then_some(template.spec)
+        });
+        let mut istiod = Istiod { version: None, cluster_domain: None };
+        for spec in pods.chain(templates) {
+            for container in spec.containers.iter().filter(|container| container.name == "discovery") {
+                let version = container.image.as_deref().and_then(IstioVersion::of_image);
+                istiod.version = istiod.version.max(version);
+                let mut words = container.args.iter();
+                while let Some(word) = words.next() {
+                    let domain = match word.strip_prefix("--domain") {
+                        Some("") => words.next().cloned(),
+                        Some(rest) => rest.strip_prefix('=').map(str::to_owned),
+                        None => None,
+                    };
+                    istiod.cluster_domain = istiod.cluster_domain.take().or(domain.filter(|domain| !domain.is_empty()));
+                }
+            }
+        }
+        istiod
+    }
+
+    pub(super) fn destination_rules(&mut self, config: &MeshConfig, cluster_domain: &str) -> Vec<DestinationRule> {
+        let objects: Vec<(ObjectRef, Resource<DestinationRuleSpec>)> = self.decode(Kind::DestinationRule);
+        objects
+            .into_iter()
+            .map(|(object, Resource { metadata, spec })| DestinationRule {
+                host: host::resolve(&spec.host, &object.namespace, cluster_domain),
+                created: self.created(&metadata),
+                export_to: Visibility::new(
+                    &spec.export_to,
+                    &config.default_destination_rule_export_to,
+                    &object.namespace,
+                ),
+                selector: spec
+                    .workload_selector
+                    .as_ref()
+                    .map(|selector| Labels::new(&selector.match_labels, &mut self.names)),
+                object,
+                spec,
+            })
+            .collect()
+    }
+
+    pub(super) fn virtual_services(&mut self, config: &MeshConfig, cluster_domain: &str) -> Vec<VirtualService> {
+        let objects: Vec<(ObjectRef, Resource<VirtualServiceSpec>)> = self.decode(Kind::VirtualService);
+        objects
+            .into_iter()
+            .map(|(object, Resource { metadata, spec })| {
+                let hosts = spec.hosts.iter().map(|host| {
+                    let host = host::resolve(host, &object.namespace, cluster_domain);
+                    Host::from(host.as_str().to_ascii_lowercase().as_str())
+                });
+                VirtualService {
+                    hosts: hosts.collect(),
+                    gateways: spec.gateways.iter().map(|name| GatewayName::parse(name, &object.namespace)).collect(),
+                    created: self.created(&metadata),
+                    export_to: Visibility::new(
+                        &spec.export_to,
+                        &config.default_virtual_service_export_to,
+                        &object.namespace,
+                    ),
+                    object,
+                    spec,
+                }
+            })
+            .collect()
+    }
+
+    pub(super) fn route_objects(&mut self) -> Vec<RouteObject> {
+        let mut routes: Vec<(ObjectRef, gateway_api::Route)> = self.decode(Kind::HttpRoute);
+        routes.extend(self.decode(Kind::GrpcRoute));
+        let mut routes: Vec<_> = routes
+            .into_iter()
+            .map(|(object, route)| RouteObject {
+                created: self.created(&route.metadata),
+                parents: route.spec.parent_refs.iter().map(|parent| Parent::new(parent, &object.namespace)).collect(),
+                object,
+                route,
+            })
+            .collect();
+        routes.sort_by(|a, b| (&a.created, &a.object).cmp(&(&b.created, &b.object)));
+        routes
+    }
+
+    pub(super) fn istio_gateways(&mut self, workloads: &[Workload]) -> Vec<IstioGateway> {
+        let gateway_pods: Vec<(WorkloadId, &Workload)> = workloads
+            .iter()
+            .enumerate()
+            .filter(|(_, workload)| matches!(workload.proxy, super::workload::Proxy::Gateway(_)))
+            .map(|(position, workload)| (WorkloadId::new(position), workload))
+            .collect();
+        let objects: Vec<(ObjectRef, Resource<GatewaySpec>)> = self.decode(Kind::IstioGateway);
+        objects
+            .into_iter()
+            .map(|(object, Resource { metadata, spec })| {
+                let selector = Labels::new(&spec.selector, &mut self.names);
+                let selected =
+                    gateway_pods.iter().filter(|(_, pod)| pod.labels.contains_all(&selector)).map(|(id, _)| *id);
+                IstioGateway { workloads: selected.collect(), created: self.created(&metadata), selector, object, spec }
+            })
+            .collect()
+    }
+
+    pub(super) fn api_gateways(&mut self) -> Vec<ApiGateway> {
+        let objects: Vec<(ObjectRef, Resource<gateway_api::GatewaySpec>)> = self.decode(Kind::Gateway);
+        objects.into_iter().map(|(object, Resource { metadata: _, spec })| ApiGateway { object, spec }).collect()
+    }
+
+    pub(super) fn security(&mut self) -> Security {
+        let peer: Vec<(ObjectRef, Resource<PeerAuthenticationSpec>)> = self.decode(Kind::PeerAuthentication);
+        let peer = peer.into_iter().map(|(object, Resource { metadata, spec })| {
+            let labels = |map: &StringMap, names: &mut Names| (!map.is_empty()).then(|| Labels::new(map, names));
+            let selector = spec.selector.as_ref().and_then(|s| labels(&s.match_labels, &mut self.names));
+            let ports = spec
+                .port_level_mtls
+                .iter()
+                .flatten()
+                .filter_map(|(port, mtls)| Some((port.parse().ok()?, MtlsMode::parse(mtls.mode.as_deref()?)?)));
+            PeerAuthentication {
+                created: self.created(&metadata),
+                mode: spec.mtls.as_ref().and_then(|mtls| MtlsMode::parse(mtls.mode.as_deref()?)),
+                ports: ports.collect(),
+                selector,
+                object,
+            }
+        });
+        let peer = peer.collect();
+        let policies: Vec<(ObjectRef, Resource<AuthorizationPolicySpec>)> = self.decode(Kind::AuthorizationPolicy);
+        let policies = policies.into_iter().map(|(object, Resource { metadata: _, spec })| {
+            let selector = spec.selector.as_ref().filter(|selector| !selector.match_labels.is_empty());
+            AuthorizationPolicy {
+                selector: selector.map(|s| Labels::new(&s.match_labels, &mut self.names)),
+                object,
+                spec,
+            }
+        });
+        Security::new(peer, policies.collect())
+    }
+
+    pub(super) fn extensions(&mut self) -> Vec<Extension> {
+        let mut objects: Vec<(ObjectRef, Resource<SelectingSpec>)> = self.decode(Kind::EnvoyFilter);
+        objects.extend(self.decode(Kind::WasmPlugin));
+        objects.into_iter().map(|(object, Resource { metadata: _, spec })| Extension { object, spec }).collect()
+    }
+
+    pub(super) fn sidecars(&mut self) -> BTreeMap<Namespace, Vec<ObjectRef>> {
+        let mut sidecars: BTreeMap<Namespace, Vec<ObjectRef>> = BTreeMap::new();
+        for object in self.snapshot.of_kind(Kind::Sidecar) {
+            let reference = ObjectRef::new(&object.key, &mut self.names);
+            sidecars.entry(reference.namespace.clone()).or_default().push(reference);
+        }
+        sidecars
+    }
+}

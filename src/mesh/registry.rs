@@ -1,0 +1,269 @@
+//! The registry: Services, hosts of ServiceEntries, and the pods behind them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::host::{self};
+use super::ids::{Labels, Namespace, ObjectRef, WorkloadId};
+use super::protocol::{self, DecidedBy, Protocol};
+use super::reader::Reader;
+use super::service::{PodCount, Resolution, Service, ServicePort, TargetPort, Visibility};
+use super::workload::{NamespaceLabels, Workload};
+use crate::schema::core as shapes;
+use crate::schema::kind::{KINDS, Kind};
+use crate::schema::mesh_config::MeshConfig;
+use crate::schema::meta::Resource;
+use crate::schema::service_entry::ServiceEntrySpec;
+use crate::snapshot::{Object, SourceKind};
+
+impl<'s> Reader<'s> {
+    /// Pods, and the templates of workloads for which the source has no Pod.
+    pub(super) fn workloads(&mut self, namespaces: &BTreeMap<Namespace, NamespaceLabels>) -> Vec<Workload> {
+        let mut workloads = Vec::new();
+        let mut with_pods: HashSet<(Namespace, Arc<str>, Arc<str>)> = HashSet::new();
+        let mut namespaces_with_pods: HashSet<Namespace> = HashSet::new();
+        let pods: Vec<&'s Object> = self.snapshot.of_kind(Kind::Pod).collect();
+        for object in pods {
+            let reference = ObjectRef::new(&object.key, &mut self.names);
+            // Pods come in tens of thousands: they are decoded one at a time and only their summary stays.
+            let pod: shapes::Pod = match serde_json::from_str(object.body.get()) {
+                Ok(pod) => pod,
+                Err(error) => {
+                    self.undecoded.push((reference, error.to_string()));
+                    continue;
+                }
+            };
+            namespaces_with_pods.insert(reference.namespace.clone());
+            let labels = namespaces.get(&reference.namespace).copied();
+            let ip = pod.status.pod_ip.as_deref().map(Arc::from);
+            if let Some(workload) = Workload::of_pod(reference, &pod, labels, &mut self.names) {
+                if let Some((kind, name)) = &workload.owner {
+                    with_pods.insert((workload.namespace().clone(), Arc::clone(kind), Arc::clone(name)));
+                }
+                workloads.push(Workload { ip, ..workload });
+            }
+        }
+        // A live cluster shows its Pods: a workload without any has none. Only in manifests do templates stand for them.
+        let templates_count = self.snapshot.source == SourceKind::Manifests || workloads.is_empty();
+        if templates_count {
+            for info in KINDS.iter().filter(|info| info.kind.is_workload()) {
+                for (object, template) in self.decode::<shapes::Workload>(info.kind) {
+                    let owned = template.metadata.owner_references.iter().any(|owner| owner.controller == Some(true));
+                    let key =
+                        (object.namespace.clone(), self.names.intern(object.kind.name()), Arc::clone(&object.name));
+                    if owned || with_pods.contains(&key) {
+                        continue;
+                    }
+                    let replicas = template.spec.replicas.unwrap_or(1).clamp(0, i64::from(u32::MAX));
+                    let replicas = u32::try_from(replicas).unwrap_or(1);
+                    let labels = namespaces.get(&object.namespace).copied();
+                    workloads.push(Workload::of_template(
+                        object,
+                        &template.spec.template,
+                        replicas,
+                        labels,
+                        &mut self.names,
+                    ));
+                }
+            }
+        }
+        workloads
+    }
+
+    pub(super) fn services(&mut self, config: &MeshConfig, cluster_domain: &str) -> Vec<Service> {
+        let objects: Vec<(ObjectRef, shapes::Service)> = self.decode(Kind::Service);
+        let waypoint_namespaces = self.waypoint_namespaces();
+        objects
+            .into_iter()
+            .map(|(object, service)| {
+                let shapes::Service { metadata, spec } = service;
+                let resolution = match (spec.kind.as_deref(), spec.external_name.as_deref()) {
+                    (Some("ExternalName"), Some(target)) => {
+                        Resolution::ExternalName(target.trim_end_matches('.').to_ascii_lowercase().as_str().into())
+                    }
+                    _ if spec.cluster_ip.as_deref() == Some("None") => Resolution::Headless,
+                    _ => Resolution::ClusterIp,
+                };
+                let export_to: Vec<String> = metadata
+                    .annotations
+                    .get("networking.istio.io/exportTo")
+                    .map(|list| list.split(',').map(|value| value.trim().to_owned()).collect())
+                    .unwrap_or_default();
+                let ports =
+                    spec.ports.iter().enumerate().filter_map(|(index, port)| self.service_port(index, port)).collect();
+                let waypoint = match metadata.labels.get("istio.io/use-waypoint").map(String::as_str) {
+                    Some(name) => name != "none",
+                    None => waypoint_namespaces.contains(&object.namespace),
+                };
+                Service {
+                    host: host::of_service(&object.name, &object.namespace, cluster_domain),
+                    created: self.created(&metadata),
+                    resolution,
+                    ports,
+                    labels: Labels::new(&metadata.labels, &mut self.names),
+                    selector: Labels::new(&spec.selector, &mut self.names),
+                    addresses: spec
+                        .cluster_ips
+                        .iter()
+                        .chain(&spec.cluster_ip)
+                        .filter_map(|address| address.parse().ok())
+                        .collect(),
+                    workloads: Vec::new(),
+                    endpoints: PodCount::default(),
+                    export_to: Visibility::new(&export_to, &config.default_service_export_to, &object.namespace),
+                    publishes_not_ready: spec.publish_not_ready_addresses == Some(true),
+                    waypoint,
+                    object,
+                }
+            })
+            .collect()
+    }
+
+    /// Namespaces whose label sends their Services' traffic through a waypoint.
+    fn waypoint_namespaces(&self) -> BTreeSet<Namespace> {
+        self.snapshot
+            .of_kind(Kind::Namespace)
+            .filter_map(|object| {
+                let namespace: shapes::Namespace = serde_json::from_str(object.body.get()).ok()?;
+                let name = namespace.metadata.labels.get("istio.io/use-waypoint")?;
+                (name != "none").then(|| Namespace::from(&*object.key.name))
+            })
+            .collect()
+    }
+
+    fn service_port(&mut self, index: usize, port: &shapes::ServicePort) -> Option<ServicePort> {
+        let number = u16::try_from(port.port).ok().filter(|number| *number > 0)?;
+        let l4 = port.protocol.as_deref().unwrap_or("TCP");
+        let (protocol, decided_by) = protocol::decide(l4, port.app_protocol.as_deref(), port.name.as_deref(), number);
+        let target = match &port.target_port {
+            None => TargetPort::Number(number),
+            Some(target) => match (target.number(), target) {
+                (Some(0) | None, shapes::IntOrString::Int(_)) => TargetPort::Number(number),
+                (Some(target), _) => TargetPort::Number(target),
+                (None, shapes::IntOrString::Text(name)) => TargetPort::Name(self.names.intern(name)),
+            },
+        };
+        Some(ServicePort {
+            index,
+            number,
+            name: port.name.as_deref().map(|name| self.names.intern(name)),
+            app_protocol: port.app_protocol.as_deref().map(|value| self.names.intern(value)),
+            l4: self.names.intern(l4),
+            protocol,
+            decided_by,
+            target,
+            evidence: Vec::new(),
+        })
+    }
+
+    pub(super) fn service_entries(&mut self, config: &MeshConfig) -> Vec<Service> {
+        let objects: Vec<(ObjectRef, Resource<ServiceEntrySpec>)> = self.decode(Kind::ServiceEntry);
+        let mut services = Vec::new();
+        for (object, entry) in objects {
+            let Resource { metadata, spec } = entry;
+            let created = self.created(&metadata);
+            let labels = Labels::new(&metadata.labels, &mut self.names);
+            for host in &spec.hosts {
+                let ports = spec.ports.iter().enumerate().filter_map(|(index, port)| {
+                    let number = u16::try_from(port.number).ok().filter(|number| *number > 0)?;
+                    let word = port.protocol.as_deref().unwrap_or_default();
+                    let (protocol, decided_by) = match Protocol::parse_word(word) {
+                        Some(protocol) => (protocol, DecidedBy::EntryProtocol(self.names.intern(word))),
+                        None => (Protocol::Auto, DecidedBy::NoEntryProtocol),
+                    };
+                    let target = port.target_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
+                    Some(ServicePort {
+                        index,
+                        number,
+                        name: Some(self.names.intern(&port.name)),
+                        app_protocol: None,
+                        l4: self.names.intern("TCP"),
+                        protocol,
+                        decided_by,
+                        target: TargetPort::Number(target.unwrap_or(number)),
+                        evidence: Vec::new(),
+                    })
+                });
+                services.push(Service {
+                    host: host.to_ascii_lowercase().as_str().into(),
+                    created: created.clone(),
+                    resolution: Resolution::Entry(spec.resolution.as_deref().unwrap_or("NONE").into()),
+                    ports: ports.collect(),
+                    labels: labels.clone(),
+                    selector: Labels::default(),
+                    addresses: spec.addresses.iter().filter_map(|address| address.parse().ok()).collect(),
+                    workloads: Vec::new(),
+                    endpoints: PodCount::default(),
+                    export_to: Visibility::new(&spec.export_to, &config.default_service_export_to, &object.namespace),
+                    publishes_not_ready: false,
+                    waypoint: false,
+                    object: object.clone(),
+                });
+            }
+        }
+        services
+    }
+
+    /// EndpointSlices say what a Service's endpoints are, where the source has them.
+    pub(super) fn endpoint_slices(&mut self, services: &mut [Service]) {
+        let mut counts: HashMap<(Box<str>, String), PodCount> = HashMap::new();
+        for object in self.snapshot.of_kind(Kind::EndpointSlice) {
+            let Ok(slice) = serde_json::from_str::<shapes::EndpointSlice>(object.body.get()) else { continue };
+            let Some(service) = slice.metadata.labels.get("kubernetes.io/service-name") else { continue };
+            // The second address family of a dual-stack Service repeats the same pods.
+            if slice.address_type.as_deref() == Some("IPv6")
+                && counts.get(&(object.key.namespace.clone(), service.clone())).is_some_and(|count| count.total > 0)
+            {
+                continue;
+            }
+            let count = counts.entry((object.key.namespace.clone(), service.clone())).or_default();
+            for endpoint in &slice.endpoints {
+                count.total += 1;
+                let ready = endpoint.conditions.ready.unwrap_or(true) && endpoint.conditions.terminating != Some(true);
+                count.ready += u32::from(ready);
+            }
+        }
+        for service in services {
+            let key = (service.namespace().as_str().into(), service.object.name.to_string());
+            if let Some(count) = counts.get(&key) {
+                service.endpoints = *count;
+            }
+        }
+    }
+}
+
+/// Finds each Service's pods through an index of just those labels that selectors ask for.
+pub(super) fn attach_workloads(services: &mut [Service], workloads: &[Workload]) {
+    type Triple = (Namespace, Arc<str>, Arc<str>);
+    let mut index: HashMap<Triple, Vec<WorkloadId>> = HashMap::new();
+    for service in services.iter() {
+        for (key, value) in service.selector.iter() {
+            index.entry((service.namespace().clone(), Arc::clone(key), Arc::clone(value))).or_default();
+        }
+    }
+    for (position, workload) in workloads.iter().enumerate() {
+        for (key, value) in workload.labels.iter() {
+            let triple = (workload.namespace().clone(), Arc::clone(key), Arc::clone(value));
+            if let Some(ids) = index.get_mut(&triple) {
+                ids.push(WorkloadId::new(position));
+            }
+        }
+    }
+    for service in services {
+        let lists = service
+            .selector
+            .iter()
+            .filter_map(|(key, value)| index.get(&(service.namespace().clone(), Arc::clone(key), Arc::clone(value))));
+        let Some(shortest) = lists.min_by_key(|ids| ids.len()) else { continue };
+        service.workloads = shortest
+            .iter()
+            .copied()
+            .filter(|id| workloads[id.index()].labels.contains_all(&service.selector))
+            .collect();
+        let mut count = PodCount::default();
+        for id in &service.workloads {
+            count.add(&workloads[id.index()], service.publishes_not_ready);
+        }
+        service.endpoints = count;
+    }
+}
