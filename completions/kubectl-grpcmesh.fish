@@ -45,7 +45,7 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -l revis
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -l color -d 'When to use color' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -s v -l v -d 'Say more about what is done (0 to 9)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -s v -l v -d 'From 1: every request to the API server, with its status, size and time, on stderr' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -l disable-compression -d 'Ask for answers without compression'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -s A -l all-namespaces -d 'All namespaces'
@@ -97,7 +97,7 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspec
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l color -d 'When to use color' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -s v -l v -d 'Say more about what is done (0 to 9)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -s v -l v -d 'From 1: every request to the API server, with its status, size and time, on stderr' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l all-services -d 'Services without signs of gRPC too'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l exit-zero -d 'Exit 0 whatever is found'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l keep-going -d 'Make malformed documents a gap instead of an error'
@@ -131,7 +131,7 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explai
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l color -d 'When to use color' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -s v -l v -d 'Say more about what is done (0 to 9)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -s v -l v -d 'From 1: every request to the API server, with its status, size and time, on stderr' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l list -d 'List all codes'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l disable-compression -d 'Ask for answers without compression'
@@ -165,7 +165,7 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapsh
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l color -d 'When to use color' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -s v -l v -d 'Say more about what is done (0 to 9)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -s v -l v -d 'From 1: every request to the API server, with its status, size and time, on stderr' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l redact -d 'Replace names by pseudonyms, the same one everywhere'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l keep-going -d 'Make malformed documents a gap instead of an error'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate'
@@ -201,7 +201,7 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand versio
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l color -d 'When to use color' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -s v -l v -d 'Say more about what is done (0 to 9)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -s v -l v -d 'From 1: every request to the API server, with its status, size and time, on stderr' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l client -d 'Only this program; reads nothing'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l keep-going -d 'Make malformed documents a gap instead of an error'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate'
@@ -231,7 +231,7 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand comple
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l color -d 'When to use color' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
 always\t'Always'
 never\t'Never'"
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -s v -l v -d 'Say more about what is done (0 to 9)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -s v -l v -d 'From 1: every request to the API server, with its status, size and time, on stderr' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l disable-compression -d 'Ask for answers without compression'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -s A -l all-namespaces -d 'All namespaces'

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::style::{Role, Style};
+use super::table::Column;
 use super::{table, text};
 use crate::report::explain::ExplainReport;
 
@@ -48,5 +49,14 @@ pub fn list(report: &ExplainReport, style: &Style, out: &mut dyn Write) -> io::R
         let severity = style.paint(item.severity.into(), item.severity.word());
         vec![item.key.clone(), severity, item.title.clone(), item.summary.clone()]
     });
-    write!(out, "{}", table::render(style, &["CODE", "SEVERITY", "NAME", "MEANING"], rows.collect(), 0))
+    write!(
+        out,
+        "{}",
+        table::render(
+            style,
+            &[Column::whole("CODE"), Column::whole("SEVERITY"), Column::whole("NAME"), Column::flexible("MEANING"),],
+            rows.collect(),
+            0
+        )
+    )
 }

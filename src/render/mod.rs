@@ -1,7 +1,9 @@
 //! Reports to text. VIEW: rendering is last and dumb; it writes to whatever it is handed and decides nothing.
 
 pub mod explain;
+mod finding;
 pub mod inspect;
+mod page;
 pub mod style;
 mod table;
 pub mod text;

@@ -7,6 +7,8 @@ pub mod explain;
 pub mod finding;
 pub mod inspect;
 pub(crate) mod page;
+mod policy;
+mod server_side;
 
 use schemars::JsonSchema;
 use serde::Serialize;

@@ -4,17 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::inspect::{
-    AuthorizationReport, BackendReport, CallerReport, GatewayReport, PodsReport, PolicyReport, PortReport,
-    ProxiesReport, RetriesReport, RouteReport, ServiceReport, TlsReport, WorkloadReport,
+    BackendReport, CallerReport, GatewayReport, PodsReport, PortReport, ProxiesReport, RetriesReport, RouteReport,
+    ServiceReport,
 };
+use super::policy::policies;
+use super::server_side::{authorization, tls, workloads};
 use crate::mesh::Mesh;
+use crate::mesh::RouteUse;
 use crate::mesh::destination_rule::{AppliedRules, Policy};
 use crate::mesh::ids::{ObjectRef, ServiceId};
 use crate::mesh::protocol::{Family, Protocol};
 use crate::mesh::route::{Action, Backend, BackendState, RouteRule};
 use crate::mesh::service::{PodCount, Resolution, Service, ServicePort, TargetPort};
 use crate::mesh::views::{CallerClass, RouteOwner};
-use crate::mesh::{RouteUse, version::IstioVersion};
 use crate::schema::Kind;
 use crate::schema::duration;
 
@@ -87,7 +89,7 @@ pub(super) fn service(mesh: &Mesh<'_>, id: ServiceId, finding_counts: BTreeMap<&
     }
 }
 
-fn pods(count: PodCount, known: bool) -> PodsReport {
+pub(super) fn pods(count: PodCount, known: bool) -> PodsReport {
     PodsReport { ready: count.ready, total: count.total, unknown: count.unknown, known }
 }
 
@@ -163,7 +165,7 @@ fn gateway(mesh: &Mesh<'_>, protocol: Protocol, policy: &Policy<'_>) -> String {
     .to_owned()
 }
 
-fn upgraded(mesh: &Mesh<'_>, protocol: Protocol, policy: &Policy<'_>) -> bool {
+pub(super) fn upgraded(mesh: &Mesh<'_>, protocol: Protocol, policy: &Policy<'_>) -> bool {
     match policy.h2_upgrade() {
         Some("UPGRADE") => true,
         Some("DO_NOT_UPGRADE") => false,
@@ -275,206 +277,6 @@ fn caller(mesh: &Mesh<'_>, view: &CallerClass, everybody: &CallerClass, usual: &
         routes: (own != usual).then_some(own),
         differs,
     }
-}
-
-/// Policies of the gRPC ports, for the host and for each subset that changes something.
-fn policies(mesh: &Mesh<'_>, service: &Service, view: &CallerClass) -> Vec<PolicyReport> {
-    let mut reports = Vec::new();
-    let ports = service.ports.iter().filter(|port| !port.evidence.is_empty() || port.protocol.is_http2());
-    for port in ports {
-        let general = policy(mesh, service, port, view, None);
-        let mut subsets = Vec::new();
-        for name in mesh.destination_rules.subset_names(&view.rules) {
-            let own = policy(mesh, service, port, view, Some(name));
-            if (PolicyReport { subset: None, ..own.clone() }) != general && !subsets.contains(&own) {
-                subsets.push(own);
-            }
-        }
-        reports.push(general);
-        reports.extend(subsets);
-    }
-    reports
-}
-
-fn policy(
-    mesh: &Mesh<'_>,
-    service: &Service,
-    port: &ServicePort,
-    view: &CallerClass,
-    subset: Option<&str>,
-) -> PolicyReport {
-    let name = subset.map(Into::into);
-    let policy = mesh.destination_rules.policy(&view.rules, port.number, name.as_ref());
-    PolicyReport {
-        port: port.number,
-        subset: subset.map(str::to_owned),
-        connection_pool: connection_pool(mesh, port.protocol, &policy),
-        load_balancing: load_balancing(service, &policy),
-        outlier_detection: outlier_detection(service, &policy),
-        tls: match &policy.tls {
-            Some(tls) => format!("{} ({})", tls.value.mode.as_deref().unwrap_or("DISABLE"), tls.object),
-            None if mesh.config.enable_auto_mtls == Some(false) => "plaintext (auto mTLS is off)".to_owned(),
-            None => "auto: mTLS where the server's pod has a proxy".to_owned(),
-        },
-    }
-}
-
-/// Limits in numbers, with what they mean for calls.
-fn connection_pool(mesh: &Mesh<'_>, protocol: Protocol, policy: &Policy<'_>) -> Vec<String> {
-    let Some(pool) = &policy.connection_pool else {
-        return vec!["no limits (Istio's defaults)".to_owned()];
-    };
-    let positive = |limit: Option<i64>| limit.filter(|limit| *limit > 0);
-    let tcp = pool.value.tcp.as_ref();
-    let http = pool.value.http.as_ref();
-    let connections = positive(tcp.and_then(|tcp| tcp.max_connections));
-    let explicit_h2 = !policy.uses_client_protocol()
-        && (protocol.is_http2()
-            || (upgraded(mesh, protocol, policy) && mesh.version >= IstioVersion { major: 1, minor: 28 }));
-    let streams = positive(http.and_then(|http| http.max_concurrent_streams)).filter(|_| explicit_h2);
-    let mut lines = Vec::new();
-    if let (Some(connections), Some(streams)) = (connections, streams) {
-        lines.push(format!(
-            "{connections} connections × {streams} streams = {} calls in flight per caller; more wait, then fail with UNAVAILABLE (UO)",
-            connections.saturating_mul(streams)
-        ));
-    } else if let Some(connections) = connections {
-        lines.push(format!("{connections} connections per caller; HTTP/2 puts all calls on few of them"));
-    } else if let Some(streams) = streams {
-        lines.push(format!("{streams} streams per connection; more calls open more connections"));
-    }
-    if let Some(limit) = positive(http.and_then(|http| http.http2_max_requests)) {
-        lines.push(format!("{limit} calls in flight per caller; more fail with UNAVAILABLE (UO)"));
-    }
-    if let Some(limit) = positive(http.and_then(|http| http.http1_max_pending_requests)) {
-        lines.push(format!("{limit} calls waiting for a connection per caller; more fail with UNAVAILABLE (UO)"));
-    }
-    if let Some(limit) = positive(http.and_then(|http| http.max_requests_per_connection)) {
-        lines.push(format!("a new connection after {limit} calls"));
-    }
-    if let Some(limit) = positive(http.and_then(|http| http.max_retries)) {
-        lines.push(format!("{limit} retries in flight per caller"));
-    }
-    let idle = http.and_then(|http| http.idle_timeout.as_deref()).or(tcp.and_then(|tcp| tcp.idle_timeout.as_deref()));
-    if let Some(idle) = idle {
-        lines.push(format!("idle connections are closed after {idle}"));
-    }
-    if let Some(limit) = tcp.and_then(|tcp| tcp.connect_timeout.as_deref()) {
-        lines.push(format!("connecting takes at most {limit}"));
-    }
-    if let Some(age) = tcp.and_then(|tcp| tcp.max_connection_duration.as_deref()) {
-        lines.push(format!("connections are closed after {age}"));
-    }
-    if lines.is_empty() {
-        lines.push("no limits".to_owned());
-    }
-    lines.push(format!("from {}", pool.object));
-    lines
-}
-
-fn load_balancing(service: &Service, policy: &Policy<'_>) -> String {
-    if service.resolution == Resolution::Headless {
-        return "none: the pod that was dialled (gateways: LEAST_REQUEST)".to_owned();
-    }
-    let Some(balancer) = &policy.load_balancer else { return "LEAST_REQUEST (default)".to_owned() };
-    let value = balancer.value;
-    let text = match (&value.consistent_hash, &value.simple) {
-        (Some(hash), _) => {
-            let by = if let Some(header) = &hash.http_header_name {
-                format!("header {header}")
-            } else if hash.http_cookie.is_some() {
-                "a cookie".to_owned()
-            } else if hash.use_source_ip == Some(true) {
-                "the caller's address".to_owned()
-            } else if let Some(parameter) = &hash.http_query_parameter_name {
-                format!("query parameter {parameter}, which gRPC calls do not have")
-            } else {
-                "nothing".to_owned()
-            };
-            format!("consistent hash by {by}")
-        }
-        (None, Some(simple)) => simple.clone(),
-        (None, None) => "LEAST_REQUEST".to_owned(),
-    };
-    format!("{text} ({})", balancer.object)
-}
-
-fn outlier_detection(service: &Service, policy: &Policy<'_>) -> String {
-    let Some(outlier) = &policy.outlier_detection else { return "off".to_owned() };
-    let value = outlier.value;
-    let errors = value.consecutive_5xx_errors.unwrap_or(5);
-    let base = value.base_ejection_time.as_deref().unwrap_or("30s");
-    let percent = value.max_ejection_percent.unwrap_or(10);
-    let total = i64::from(service.endpoints.total);
-    // Envoy always allows one ejection when the share allows any.
-    let most = if percent == 0 { 0 } else { (total * percent / 100).max(1).min(total.max(1)) };
-    format!(
-        "after {errors} errors in a row, for {base}, at most {most} of {total} pods ({percent}%); statuses in trailers do not count ({})",
-        outlier.object
-    )
-}
-
-fn workloads(mesh: &Mesh<'_>, service: &Service) -> Vec<WorkloadReport> {
-    type Alike = (String, Option<String>, String, Vec<String>);
-    let mut groups: BTreeMap<Alike, PodCount> = BTreeMap::new();
-    for workload in mesh.workloads_of(service) {
-        let exclusions = workload.exclusions.iter().map(|one| format!("{}: {}", one.annotation, one.value)).collect();
-        let proxy = match workload.proxy.envoy().and_then(|envoy| envoy.ready) {
-            Some(false) => format!("{} (not ready)", workload.proxy),
-            Some(true) | None => workload.proxy.to_string(),
-        };
-        let key = (workload.title(), workload.labels.get("version").map(str::to_owned), proxy, exclusions);
-        groups.entry(key).or_default().add(workload, service.publishes_not_ready);
-    }
-    groups
-        .into_iter()
-        .map(|((name, version, proxy, exclusions), count)| WorkloadReport {
-            name,
-            version,
-            pods: pods(count, true),
-            proxy,
-            exclusions,
-        })
-        .collect()
-}
-
-fn tls(mesh: &Mesh<'_>, service: &Service) -> Vec<TlsReport> {
-    let mut reports: Vec<TlsReport> = Vec::new();
-    for port in service.ports.iter().filter(|port| !port.evidence.is_empty()) {
-        for workload in mesh.workloads_of(service) {
-            if workload.proxy.is_meshed() == Some(false) {
-                continue;
-            }
-            let Some(number) = port.target.number_in(workload) else { continue };
-            let (mode, object) = mesh.security.mtls(workload, number, &mesh.root);
-            let report = TlsReport {
-                port: number,
-                mode: mode.to_string(),
-                decided_by: object.map_or_else(|| "default".to_owned(), ToString::to_string),
-            };
-            if !reports.contains(&report) {
-                reports.push(report);
-            }
-        }
-    }
-    reports
-}
-
-fn authorization(mesh: &Mesh<'_>, service: &Service) -> Vec<AuthorizationReport> {
-    let mut reports: BTreeMap<ObjectRef, AuthorizationReport> = BTreeMap::new();
-    for workload in mesh.workloads_of(service) {
-        for policy in mesh.security.authorization(workload, &mesh.root) {
-            let operations = policy.spec.rules.iter().flat_map(|rule| &rule.to).filter_map(|to| to.operation.as_ref());
-            let paths = operations.flat_map(|operation| operation.paths.iter().chain(&operation.not_paths)).cloned();
-            let paths: BTreeSet<String> = paths.collect();
-            reports.entry(policy.object.clone()).or_insert_with(|| AuthorizationReport {
-                object: (&policy.object).into(),
-                action: policy.spec.action.clone().unwrap_or_else(|| "ALLOW".to_owned()),
-                paths: paths.into_iter().collect(),
-            });
-        }
-    }
-    reports.into_values().collect()
 }
 
 /// What acts on the Service's proxies or callers without being part of the model.

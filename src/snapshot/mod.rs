@@ -12,6 +12,7 @@ pub mod position;
 mod raw;
 pub mod redact;
 mod reduce;
+mod scalar;
 pub mod yaml;
 
 use std::collections::BTreeMap;

@@ -13,6 +13,7 @@ use granit_parser::{Event, Options, Parser, ScalarStyle, Span, Tag};
 use serde_json::value::RawValue;
 
 use super::raw::Entries;
+use super::scalar::{Resolved, json_string, resolve, write_string};
 
 /// How much text aliases may produce in one document before it counts as an attack.
 const ALIAS_BYTES_MAX: usize = 8 << 20;
@@ -356,130 +357,6 @@ fn merge(text: &str, merges: &[String]) -> Result<String, String> {
     }
     Ok(own.to_raw().get().to_owned())
 }
-
-enum Resolved<'a> {
-    Text(Cow<'a, str>),
-    /// A JSON literal: number, `true`, `false`, `null`.
-    Literal(Cow<'static, str>),
-}
-
-impl Resolved<'_> {
-    /// What a key becomes: kubectl turns numbers and booleans into their text.
-    fn into_key(self) -> String {
-        match self {
-            Self::Text(text) => text.into_owned(),
-            Self::Literal(literal) => literal.into_owned(),
-        }
-    }
-}
-
-/// Decides what a scalar means.
-fn resolve<'a>(value: &'a str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Resolved<'a>, String> {
-    let text = || Ok(Resolved::Text(Cow::Borrowed(value)));
-    let core = tag.and_then(Tag::core_suffix);
-    match core {
-        Some("str") => return text(),
-        Some(_) => {}
-        None if tag.is_some() || style != ScalarStyle::Plain => return text(),
-        None => {}
-    }
-    let literal = |text: &'static str| Ok(Resolved::Literal(Cow::Borrowed(text)));
-    match value {
-        "" | "~" | "null" | "Null" | "NULL" => return literal("null"),
-        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => return literal("true"),
-        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
-            return literal("false");
-        }
-        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" | "-.inf" | "-.Inf" | "-.INF" | ".nan" | ".NaN"
-        | ".NAN" => return Err(format!("{value} has no form in JSON")),
-        _ => {}
-    }
-    if !value.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) {
-        return text();
-    }
-    match number(value) {
-        Some(number) => Ok(Resolved::Literal(Cow::Owned(number))),
-        None => text(),
-    }
-}
-
-/// The JSON form of a plain scalar that go-yaml v2 takes for a number.
-fn number(value: &str) -> Option<String> {
-    let plain: Cow<'_, str> =
-        if value.contains('_') { Cow::Owned(value.replace('_', "")) } else { Cow::Borrowed(value) };
-    let (negative, digits) = match plain.as_bytes().first()? {
-        b'-' => (true, &plain[1..]),
-        b'+' => (false, &plain[1..]),
-        _ => (false, &plain[..]),
-    };
-    if let Some(magnitude) = integer(digits) {
-        if !negative {
-            return u64::try_from(magnitude).ok().map(|n| n.to_string());
-        }
-        let limit = 1_u128 << 63;
-        if magnitude <= limit {
-            return Some(if magnitude == 0 { "0".to_owned() } else { format!("-{magnitude}") });
-        }
-    }
-    if !is_float(&plain) {
-        return None;
-    }
-    let float: f64 = plain.parse().ok()?;
-    if !float.is_finite() {
-        return None;
-    }
-    Some(if float.fract() == 0.0 && float.abs() < 1e21 { format!("{float:.0}") } else { format!("{float}") })
-}
-
-/// Go's `strconv.ParseInt(s, 0, 64)` without sign: prefixes decide the base, a leading 0 is octal.
-fn integer(digits: &str) -> Option<u128> {
-    let (digits, radix) = match digits.as_bytes() {
-        [b'0', b'x' | b'X', ..] => (&digits[2..], 16),
-        [b'0', b'b' | b'B', ..] => (&digits[2..], 2),
-        [b'0', b'o' | b'O', ..] => (&digits[2..], 8),
-        [b'0', _, ..] => (&digits[1..], 8),
-        _ => (digits, 10),
-    };
-    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_alphanumeric()) {
-        return None;
-    }
-    let number = u128::from_str_radix(digits, radix).ok()?;
-    (number <= u128::from(u64::MAX)).then_some(number)
-}
-
-/// go-yaml's `^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$`.
-fn is_float(text: &str) -> bool {
-    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let (mantissa, exponent) = match unsigned.find(['e', 'E']) {
-        Some(at) => (&unsigned[..at], Some(&unsigned[at + 1..])),
-        None => (unsigned, None),
-    };
-    let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let mantissa_fits = match mantissa.split_once('.') {
-        None => all_digits(mantissa),
-        Some(("", fraction)) => all_digits(fraction),
-        Some((whole, fraction)) => all_digits(whole) && (fraction.is_empty() || all_digits(fraction)),
-    };
-    mantissa_fits && exponent.is_none_or(|e| all_digits(e.strip_prefix(['-', '+']).unwrap_or(e)))
-}
-
-fn json_string(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    write_string(&mut out, text);
-    out
-}
-
-fn write_string(out: &mut String, text: &str) {
-    if text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
-        out.push('"');
-        out.push_str(text);
-        out.push('"');
-    } else {
-        // A string always has a JSON form.
-        out.push_str(&serde_json::to_string(text).unwrap_or_default());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

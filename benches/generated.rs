@@ -1,0 +1,146 @@
+//! A made-up mesh of any size, the same at each run: what the benches and the figures in the documents are measured on.
+
+use std::fmt::Write as _;
+
+/// Services a namespace.
+const SERVICES_IN_NAMESPACE: usize = 50;
+
+/// Writes manifests: for each Service a VirtualService, a DestinationRule and `pods` Pods of two versions, every third
+/// exported to its own namespace only; in every namespace a PeerAuthentication and a client without a Service. One
+/// Service in fifty has a fault, so that findings are part of what is measured.
+pub(crate) fn manifests(services: usize, pods: usize) -> String {
+    let mut out = String::new();
+    let namespaces = services.div_ceil(SERVICES_IN_NAMESPACE);
+    for number in 0..namespaces {
+        let _ = write!(
+            out,
+            "apiVersion: v1
+kind: Namespace
+metadata:
+  name: team-{number}
+  labels:
+    istio-injection: enabled
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata:
+  name: default
+  namespace: team-{number}
+spec:
+  mtls:
+    mode: STRICT
+---
+"
+        );
+    }
+    for number in 0..services {
+        let namespace = number / SERVICES_IN_NAMESPACE;
+        let faulty = number % 50 == 7;
+        let port = if faulty { "api" } else { "grpc" };
+        let export = if number % 3 == 0 { "  exportTo:\n  - .\n" } else { "" };
+        let _ = write!(
+            out,
+            "apiVersion: v1
+kind: Service
+metadata:
+  name: svc-{number}
+  namespace: team-{namespace}
+spec:
+  clusterIP: 10.{}.{}.{}
+  selector:
+    app: svc-{number}
+  ports:
+  - name: {port}
+    port: 50051
+    targetPort: 50051
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata:
+  name: svc-{number}
+  namespace: team-{namespace}
+spec:
+  hosts:
+  - svc-{number}
+{export}  http:
+  - match:
+    - uri:
+        prefix: /shop.Svc{number}/Pay
+    retries:
+      attempts: 3
+      retryOn: unavailable,cancelled
+    timeout: 2s
+    route:
+    - destination:
+        host: svc-{number}
+        subset: v1
+      weight: 90
+    - destination:
+        host: svc-{number}
+        subset: v2
+      weight: 10
+  - route:
+    - destination:
+        host: svc-{number}
+        subset: v1
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata:
+  name: svc-{number}
+  namespace: team-{namespace}
+spec:
+  host: svc-{number}
+{export}  trafficPolicy:
+    connectionPool:
+      http:
+        http2MaxRequests: 1000
+  subsets:
+  - name: v1
+    labels:
+      version: v1
+  - name: v2
+    labels:
+      version: v2
+---
+",
+            96 + number / 65_536,
+            number / 256 % 256,
+            number % 256,
+        );
+        for pod in 0..pods {
+            let version = if pod + 1 == pods { "v2" } else { "v1" };
+            let _ = write!(
+                out,
+                "apiVersion: v1
+kind: Pod
+metadata:
+  name: svc-{number}-{version}-{pod}
+  namespace: team-{namespace}
+  labels:
+    app: svc-{number}
+    version: {version}
+spec:
+  containers:
+  - name: app
+    image: shop:{version}
+    ports:
+    - name: grpc
+      containerPort: 50051
+  - name: istio-proxy
+    image: proxyv2:1.31.0
+status:
+  podIP: 10.{}.{}.{}
+  conditions:
+  - type: Ready
+    status: 'True'
+---
+",
+                128 + number / 8_192,
+                number / 32 % 256,
+                number % 32 * 8 + pod,
+            );
+        }
+    }
+    out
+}

@@ -1,0 +1,68 @@
+//! Reading, resolving and judging a mesh: `cargo bench --bench mesh`.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use grpcmesh::mesh::{Options, resolve};
+use grpcmesh::report::inspect::{Request, inspect};
+use grpcmesh::rules;
+use grpcmesh::rules::select::Selection;
+use grpcmesh::snapshot::manifest::{OnMalformed, read};
+use grpcmesh::snapshot::{Snapshot, SourceKind, SourceText};
+
+mod generated;
+
+const PODS: usize = 3;
+
+fn snapshot(text: &Arc<SourceText>) -> Snapshot {
+    let mut snapshot = Snapshot::new(SourceKind::Demo);
+    read(&mut snapshot, Arc::clone(text), "default", OnMalformed::Stop).expect("what is generated can be read");
+    snapshot
+}
+
+fn of_size(services: usize) -> Arc<SourceText> {
+    Arc::new(SourceText { path: "generated.yaml".to_owned(), text: generated::manifests(services, PODS) })
+}
+
+fn manifests(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("manifests");
+    group.sample_size(10);
+    for services in [100, 1_000] {
+        let text = of_size(services);
+        group.throughput(Throughput::Bytes(text.text.len() as u64));
+        group.bench_with_input(BenchmarkId::from_parameter(services), &text, |bencher, text| {
+            bencher.iter(|| black_box(snapshot(text)));
+        });
+    }
+    group.finish();
+}
+
+fn mesh(criterion: &mut Criterion) {
+    for services in [1_000, 10_000] {
+        let snapshot = snapshot(&of_size(services));
+        let mut group = criterion.benchmark_group(format!("mesh of {services} Services"));
+        group.sample_size(10);
+        group.throughput(Throughput::Elements(services as u64));
+        group.bench_function("resolve", |bencher| {
+            bencher.iter(|| black_box(resolve(&snapshot, &Options::default())));
+        });
+        group.bench_function("resolve and judge", |bencher| {
+            bencher.iter(|| {
+                let mesh = resolve(&snapshot, &Options::default());
+                black_box(rules::run(&mesh, &Selection::default()))
+            });
+        });
+        group.bench_function("resolve, judge and report", |bencher| {
+            bencher.iter(|| {
+                let mesh = resolve(&snapshot, &Options::default());
+                let outcome = rules::run(&mesh, &Selection::default());
+                black_box(inspect(&mesh, &outcome, &Request::default()))
+            });
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, manifests, mesh);
+criterion_main!(benches);

@@ -1,0 +1,15 @@
+//! Writes a made-up mesh to stdout: `cargo run --release --example generate -- SERVICES PODS_EACH`.
+
+use std::io::Write as _;
+
+#[path = "../benches/generated.rs"]
+mod generated;
+
+fn main() -> std::io::Result<()> {
+    let mut numbers = std::env::args().skip(1).map(|word| word.parse::<usize>());
+    let (Some(Ok(services)), Some(Ok(pods))) = (numbers.next(), numbers.next()) else {
+        writeln!(std::io::stderr(), "usage: generate SERVICES PODS_EACH")?;
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    };
+    std::io::stdout().lock().write_all(generated::manifests(services, pods).as_bytes())
+}

@@ -1,0 +1,93 @@
+//! Findings: grouped by object, or with the lines of their file and a caret.
+
+use crate::rules::Severity;
+use std::fmt::Write as _;
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+
+use super::style::{Role, Style};
+use super::text::{paragraph, safe, safe_lines, safe_same_length};
+use crate::report::finding::FindingReport;
+use crate::report::inspect::InspectReport;
+
+/// Findings, worst first, those of one object together.
+pub(super) fn findings(report: &InspectReport, style: &Style) -> String {
+    let mut out = String::new();
+    let mut last = None;
+    for finding in &report.findings {
+        if finding.excerpt.is_some() {
+            let _ = write!(out, "\n{}", excerpt(finding, style));
+            last = None;
+            continue;
+        }
+        if last != Some(&finding.object) {
+            let _ = writeln!(out, "\n{}", style.paint(Role::Heading, &safe(&finding.object.to_string())));
+            last = Some(&finding.object);
+        }
+        let title = format!("{} {} {}", finding.severity.word(), finding.code, finding.name);
+        let _ = writeln!(
+            out,
+            "  {}  {}",
+            style.paint(finding.severity.into(), &title),
+            style.paint(Role::Faint, &safe(&finding.field))
+        );
+        for (label, text) in notes(finding) {
+            out.push_str(&paragraph(style, &format!("    {label:<9} "), "              ", &safe_lines(&text)));
+        }
+    }
+    out
+}
+
+/// The parts of a finding with their labels.
+fn notes(finding: &FindingReport) -> Vec<(&'static str, String)> {
+    let mut notes = vec![("what", finding.message.clone()), ("effect", finding.effect.clone())];
+    if !finding.callers.is_empty() {
+        notes.push(("callers", format!("in {}", finding.callers.join(", "))));
+    }
+    notes.extend(finding.evidence.iter().map(|evidence| ("because", evidence.clone())));
+    notes.push(("fix", finding.fix.clone()));
+    notes
+}
+
+/// A finding with the lines of its file and a caret.
+fn excerpt(finding: &FindingReport, style: &Style) -> String {
+    let Some(excerpt) = &finding.excerpt else { return String::new() };
+    // Only the lines around the place are looked at: a long file would be read once a finding.
+    let (bytes, text) = (excerpt.bytes.clone(), excerpt.text.text.as_str());
+    let from = text[..bytes.start].rmatch_indices('\n').nth(2).map_or(0, |(at, _)| at + 1);
+    let to = text[bytes.start..].match_indices('\n').nth(2).map_or(text.len(), |(at, _)| bytes.start + at);
+    let at = finding.position.as_ref().map_or(1, |position| position.line);
+    let line = at.saturating_sub(text[from..bytes.start].matches('\n').count());
+    let lines = safe_same_length(&text[from..to]);
+    let span = bytes.start - from..bytes.end.min(to) - from;
+    let level = match finding.severity {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+        Severity::Info => Level::INFO,
+    };
+    let path = safe(&excerpt.text.path);
+    let snippet = Snippet::source(lines.as_ref())
+        .line_start(line)
+        .path(path.as_ref())
+        .annotation(AnnotationKind::Primary.span(span));
+    let message = format!("{} ({} {})", safe(&finding.message), finding.name, safe(&finding.object.to_string()));
+    let notes: Vec<String> = notes(finding)
+        .into_iter()
+        .skip(1)
+        .map(|(label, text)| format!("{label}: {}", safe_lines(&text)))
+        .chain(
+            finding
+                .position
+                .as_ref()
+                .and_then(|at| at.template.as_ref())
+                .map(|template| format!("template: {}", safe(template))),
+        )
+        .collect();
+    let mut group = level.primary_title(message.as_str()).id(finding.code).element(snippet);
+    for note in &notes {
+        group = group.element(Level::NOTE.no_name().message(note.as_str()));
+    }
+    let renderer = if style.color { Renderer::styled() } else { Renderer::plain() };
+    let renderer = renderer.term_width(style.width.unwrap_or(1000));
+    format!("{}\n", renderer.render(&[group]))
+}
