@@ -1,13 +1,14 @@
 //! Generated files are committed and equal to what the code makes. `GOLDEN=1` writes them.
 
 use std::path::Path;
+use std::process::Command;
 
 use grpcmesh::commands::completion::Kind;
 
 #[track_caller]
 fn golden(path: &str, expected: &[u8]) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-    if option_env!("GOLDEN").is_some() || std::env::vars().any(|(name, _)| name == "GOLDEN") {
+    if std::env::var_os("GOLDEN").is_some() {
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(&file, expected).unwrap();
     }
@@ -33,4 +34,57 @@ fn schemas_are_up_to_date() {
         let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
         golden(&format!("schemas/{name}.v1.json"), text.as_bytes());
     }
+}
+
+/// What the program writes on a terminal of `columns` columns.
+fn output(arguments: &[&str], columns: &str) -> String {
+    let answer = Command::new(env!("CARGO_BIN_EXE_kubectl-grpcmesh"))
+        .args(arguments)
+        .env_clear()
+        .env("COLUMNS", columns)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    String::from_utf8(answer.stdout).unwrap()
+}
+
+#[test]
+fn what_people_read_is_up_to_date() {
+    let pages: [(&str, &[&str], &str); 8] = [
+        ("overview-80", &["inspect", "--from", "demo"], "80"),
+        ("overview-120", &["inspect", "--from", "demo"], "120"),
+        ("overview-wide", &["inspect", "--from", "demo", "-o", "wide", "--only", "GM1"], "1000"),
+        ("overview-color", &["inspect", "--from", "demo", "--color", "always", "--only", "GM2"], "120"),
+        ("page-80", &["inspect", "--from", "demo", "checkout"], "80"),
+        ("page-120", &["inspect", "--from", "demo", "checkout", "catalog"], "120"),
+        ("file-100", &["inspect", "--from", "src/demo/shop.yaml", "--only", "GM203,GM305"], "100"),
+        ("explain-80", &["explain", "GM305"], "80"),
+    ];
+    for (name, arguments, columns) in pages {
+        let text = output(arguments, columns);
+        golden(&format!("tests/golden/{name}.txt"), text.as_bytes());
+        let width: usize = columns.parse().unwrap();
+        let beyond = text.lines().filter(|line| !line.contains('\u{1b}') && line.chars().count() > width);
+        assert_eq!(beyond.collect::<Vec<_>>(), [""; 0], "{name} is wider than {columns}");
+    }
+}
+
+/// Every console block of the README is what the program says.
+#[test]
+fn the_readme_shows_real_output() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let mut out = String::new();
+    let mut rest = text.as_str();
+    let mut blocks = 0;
+    while let Some((before, block)) = rest.split_once("```console\n$ kubectl grpcmesh ") {
+        let (block, after) = block.split_once("```\n").expect("a block has an end");
+        let command = block.lines().next().unwrap_or_default();
+        let answer = output(&command.split_whitespace().collect::<Vec<_>>(), "110");
+        out.push_str(&format!("{before}```console\n$ kubectl grpcmesh {command}\n{answer}```\n"));
+        rest = after;
+        blocks += 1;
+    }
+    assert!(blocks >= 3, "the README shows the program at work");
+    out.push_str(rest);
+    golden("README.md", out.as_bytes());
 }

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
+use unicode_width::UnicodeWidthStr as _;
+
 use super::style::{Role, Style};
 use super::text::{paragraph, safe, safe_lines, safe_same_length};
 use crate::report::finding::FindingReport;
@@ -25,12 +27,14 @@ pub(super) fn findings(report: &InspectReport, style: &Style) -> String {
             last = Some(&finding.object);
         }
         let title = format!("{} {} {}", finding.severity.word(), finding.code, finding.name);
-        let _ = writeln!(
-            out,
-            "  {}  {}",
-            style.paint(finding.severity.into(), &title),
-            style.paint(Role::Faint, &safe(&finding.field))
-        );
+        let field = safe(&finding.field);
+        let fits = style.width.is_none_or(|width| title.width() + field.width() + 4 <= width);
+        let title = style.paint(finding.severity.into(), &title);
+        if fits {
+            let _ = writeln!(out, "  {title}  {}", style.paint(Role::Faint, &field));
+        } else {
+            let _ = writeln!(out, "  {title}\n    at {}", style.paint(Role::Faint, &field));
+        }
         for (label, text) in notes(finding) {
             out.push_str(&paragraph(style, &format!("    {label:<9} "), "              ", &safe_lines(&text)));
         }
@@ -70,11 +74,18 @@ fn excerpt(finding: &FindingReport, style: &Style) -> String {
         .line_start(line)
         .path(path.as_ref())
         .annotation(AnnotationKind::Primary.span(span));
-    let message = format!("{} ({} {})", safe(&finding.message), finding.name, safe(&finding.object.to_string()));
+    // The renderer puts `warning[GM203]: ` before the title and `    = ` before notes, and does not wrap.
+    let wrapped = |text: &str, taken: usize| match style.width {
+        Some(width) => paragraph(&Style { width: Some(width.saturating_sub(taken)), ..*style }, "", "", text),
+        None => text.to_owned(),
+    };
+    let message = wrapped(&safe(&finding.message), 16);
+    let about = ("rule", format!("{}, {}", finding.name, finding.object));
     let notes: Vec<String> = notes(finding)
         .into_iter()
         .skip(1)
-        .map(|(label, text)| format!("{label}: {}", safe_lines(&text)))
+        .chain([about])
+        .map(|(label, text)| wrapped(&format!("{label}: {}", safe_lines(&text)), 6))
         .chain(
             finding
                 .position
@@ -83,9 +94,9 @@ fn excerpt(finding: &FindingReport, style: &Style) -> String {
                 .map(|template| format!("template: {}", safe(template))),
         )
         .collect();
-    let mut group = level.primary_title(message.as_str()).id(finding.code).element(snippet);
+    let mut group = level.primary_title(message.trim_end()).id(finding.code).element(snippet);
     for note in &notes {
-        group = group.element(Level::NOTE.no_name().message(note.as_str()));
+        group = group.element(Level::NOTE.no_name().message(note.trim_end()));
     }
     let renderer = if style.color { Renderer::styled() } else { Renderer::plain() };
     let renderer = renderer.term_width(style.width.unwrap_or(1000));

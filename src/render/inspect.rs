@@ -7,10 +7,10 @@ use std::io::{self, Write};
 use super::finding::findings;
 use super::page::page;
 use super::style::{Role, Style};
-use super::table::{self, Column};
+use super::table::{self, Column, STICKY};
 use super::text::{count, paragraph, safe};
 use crate::mesh::route::show_share;
-use crate::report::inspect::{BackendReport, InspectReport, PodsReport, PortReport, RouteReport, ServiceReport};
+use crate::report::inspect::{BackendReport, InspectReport, PodsReport, PortReport, ServiceReport};
 use crate::rules::Severity;
 
 /// Whether the overview or pages are wanted.
@@ -53,14 +53,17 @@ pub fn names(report: &InspectReport, out: &mut dyn Write) -> io::Result<()> {
 
 fn overview(report: &InspectReport, style: &Style) -> String {
     let (whole, flexible) = (Column::whole, Column::flexible);
-    // On a narrow terminal the two names share a column, and who decided is left to the Service's own page.
+    // On a narrow terminal the two names share a column, and who decided and the proxies are left to the Service's own
+    // page: what is wrong with them is among the findings.
     let narrow = style.width.is_some_and(|width| width < 110);
-    let mut columns = if narrow { vec![whole("SERVICE")] } else { vec![whole("NAMESPACE"), whole("SERVICE")] };
-    columns.extend([whole("PORT"), whole("PROTOCOL")]);
-    if !narrow {
-        columns.push(flexible("DECIDED BY"));
-    }
-    columns.extend([whole("PODS"), whole("PROXIES"), flexible("ROUTES"), flexible("FINDINGS")]);
+    let mut columns = if narrow {
+        vec![whole("SERVICE"), flexible("PORT"), whole("PROTOCOL"), whole("PODS")]
+    } else {
+        let mut columns = vec![whole("NAMESPACE"), whole("SERVICE"), whole("PORT"), whole("PROTOCOL")];
+        columns.extend([flexible("DECIDED BY"), whole("PODS"), whole("PROXIES")]);
+        columns
+    };
+    columns.extend([flexible("ROUTES"), flexible("FINDINGS")]);
     if style.wide {
         columns.extend([flexible("EVIDENCE"), flexible("GATEWAYS")]);
     }
@@ -77,16 +80,23 @@ fn overview(report: &InspectReport, style: &Style) -> String {
                 safe(&port.decided_by).into_owned(),
                 show_pods(&service.pods),
                 show_proxies(service),
-                routes_cell(&service.routes),
-                first(counts(&service.finding_counts, style)),
+                routes_cell(service),
+                first(counts(&service.finding_counts, style, STICKY)),
             ];
             if narrow {
+                row.remove(6);
                 row.remove(4);
                 let name = format!("{}.{}", row[1], row[0]);
                 row.splice(0..2, [name]);
             }
             if style.wide {
-                let gateways = service.gateways.iter().map(|g| format!("{}:{} {}", g.gateway.name, g.port, g.tls));
+                let gateways = service.gateways.iter().map(|g| {
+                    if g.known {
+                        format!("{}:{} {}", g.gateway.name, g.port, g.tls)
+                    } else {
+                        format!("{} (not in the source)", g.gateway.name)
+                    }
+                });
                 row.push(safe(&port.evidence.join("; ")).into_owned());
                 row.push(safe(&gateways.collect::<Vec<_>>().join(", ")).into_owned());
             }
@@ -126,24 +136,24 @@ fn show_proxies(service: &ServiceReport) -> String {
     format!("{}/{}", proxies.with, proxies.total)
 }
 
-fn routes_cell(routes: &[RouteReport]) -> String {
-    match routes {
+fn routes_cell(service: &ServiceReport) -> String {
+    match service.routes.as_slice() {
         [] => "default".to_owned(),
-        [route] => route_cell(route),
-        [_, _, ..] => format!("{} rules", routes.len()),
+        [route] if route.backends.is_empty() => safe(&route.action).into_owned(),
+        [route] => {
+            let all_pods = |backend: &BackendReport| backend.subset.is_none() && backend.host == service.host;
+            match route.backends.as_slice() {
+                [backend] if all_pods(backend) => format!("all{STICKY}pods"),
+                backends => {
+                    let shares = backends
+                        .iter()
+                        .map(|backend| format!("{}{STICKY}{}", backend_name(backend), show_share(backend.share)));
+                    shares.collect::<Vec<_>>().join("  ")
+                }
+            }
+        }
+        rules => format!("{} rules", rules.len()),
     }
-}
-
-fn route_cell(route: &RouteReport) -> String {
-    if route.backends.is_empty() {
-        return safe(&route.action).into_owned();
-    }
-    route
-        .backends
-        .iter()
-        .map(|backend| format!("{} {}", backend_name(backend), show_share(backend.share)))
-        .collect::<Vec<_>>()
-        .join("  ")
 }
 
 /// The subset, or the host without its domain.
@@ -157,11 +167,14 @@ fn backend_name(backend: &BackendReport) -> String {
     format!("{}{mark}", safe(name))
 }
 
-pub(super) fn counts(counts: &BTreeMap<&'static str, usize>, style: &Style) -> String {
+/// `1 error, 2 warnings`, with `space` between number and word.
+fn counts(counts: &BTreeMap<&'static str, usize>, style: &Style, space: char) -> String {
     let parts: Vec<_> = [Severity::Error, Severity::Warning, Severity::Info]
         .into_iter()
         .filter_map(|severity| counts.get(severity.word()).map(|number| (severity, *number)))
-        .map(|(severity, number)| style.paint(severity.into(), &count(number, severity.word())))
+        .map(|(severity, number)| {
+            style.paint(severity.into(), &count(number, severity.word()).replace(' ', &space.to_string()))
+        })
         .collect();
     if parts.is_empty() { style.paint(Role::Good, "none") } else { parts.join(", ") }
 }
@@ -172,7 +185,7 @@ fn summary(report: &InspectReport, style: &Style) -> String {
         *totals.entry(finding.severity.word()).or_insert(0) += 1;
     }
     let services = count(report.services.len(), "Service");
-    let found = if totals.is_empty() { style.paint(Role::Good, "no findings") } else { counts(&totals, style) };
+    let found = if totals.is_empty() { style.paint(Role::Good, "no findings") } else { counts(&totals, style, ' ') };
     let ignored = if report.ignored > 0 { format!(", {} ignored", report.ignored) } else { String::new() };
     let mut out = format!("\n{services}: {found}{ignored}\n");
     if let Some(first) = report.findings.first() {

@@ -193,8 +193,9 @@ fn callers(out: &mut String, service: &ServiceReport, style: &Style) {
     for caller in &service.callers {
         let text = format!("callers in {} {}", caller.namespaces.join(", "), caller.differs.join("; "));
         bullet(out, style, &text);
+        let narrower = Style { width: style.width.map(|width| width.saturating_sub(2)), ..*style };
         for route in caller.routes.iter().flatten() {
-            for line in route_lines(route, style).lines() {
+            for line in route_lines(route, &narrower).lines() {
                 let _ = writeln!(out, "  {line}");
             }
         }

@@ -25,10 +25,11 @@ impl Column {
     }
 }
 
+/// A space at which no cell is wrapped.
+pub(super) const STICKY: char = '\u{a0}';
+
 /// Space between columns.
 const GAP: usize = 2;
-/// A flexible column is never narrower than this.
-const NARROWEST: usize = 12;
 
 /// Renders rows under headings. Cells may be painted; they must be safe already.
 pub(super) fn render(style: &Style, columns: &[Column], mut rows: Vec<Vec<String>>, indent: usize) -> String {
@@ -48,7 +49,7 @@ pub(super) fn render(style: &Style, columns: &[Column], mut rows: Vec<Vec<String
     let mut out = String::new();
     for line in table.to_string().lines() {
         out.push_str(&space);
-        out.push_str(line.trim_end());
+        out.push_str(&line.trim_end().replace(STICKY, " "));
         out.push('\n');
     }
     out
@@ -56,34 +57,34 @@ pub(super) fn render(style: &Style, columns: &[Column], mut rows: Vec<Vec<String
 
 /// Wraps the cells of flexible columns, the widest first, until the table fits or nothing more can give way.
 fn fit(columns: &[Column], rows: &mut [Vec<String>], width: usize) {
-    let mut widths: Vec<usize> = columns
-        .iter()
-        .enumerate()
-        .map(|(at, column)| {
-            let cells = rows.iter().filter_map(|row| row.get(at)).map(|cell| visible_width(cell));
-            cells.max().unwrap_or_default().max(column.heading.width())
-        })
-        .collect();
+    let widest = |at: usize, measure: fn(&str) -> usize| {
+        let cells = rows.iter().filter_map(|row| row.get(at)).map(|cell| measure(cell));
+        cells.max().unwrap_or_default().max(columns[at].heading.width())
+    };
+    let mut widths: Vec<usize> = (0..columns.len()).map(|at| widest(at, visible_width)).collect();
+    let least: Vec<usize> =
+        (0..columns.len()).map(|at| if columns[at].flexible { widest(at, longest_word) } else { widths[at] }).collect();
     loop {
         let total: usize = widths.iter().sum::<usize>() + GAP * columns.len().saturating_sub(1);
-        let over = total.saturating_sub(width);
-        let flexible = (0..columns.len()).filter(|at| columns[*at].flexible && widths[*at] > NARROWEST);
-        let Some(widest) = flexible.max_by_key(|at| widths[*at]).filter(|_| over > 0) else { break };
-        let next = (0..columns.len()).filter(|at| *at != widest && columns[*at].flexible).map(|at| widths[at]).max();
-        // Down to the next widest, so that several share what is missing.
-        let step = widths[widest] - next.unwrap_or_default().clamp(NARROWEST, widths[widest] - 1);
-        widths[widest] -= step.min(over);
+        let giving = (0..columns.len()).filter(|at| widths[*at] > least[*at]);
+        let Some(at) = giving.max_by_key(|at| widths[*at]).filter(|_| total > width) else { break };
+        widths[at] -= 1;
     }
     for row in rows {
         for (at, cell) in row.iter_mut().enumerate().filter(|(at, _)| columns[*at].flexible) {
             if visible_width(cell) > widths[at] {
                 let options = textwrap::Options::new(widths[at])
+                    .word_separator(textwrap::WordSeparator::AsciiSpace)
                     .word_splitter(textwrap::WordSplitter::NoHyphenation)
                     .break_words(false);
                 *cell = textwrap::wrap(cell, options).join("\n");
             }
         }
     }
+}
+
+fn longest_word(cell: &str) -> usize {
+    cell.split(' ').map(visible_width).max().unwrap_or_default()
 }
 
 /// Width on the terminal, color codes left out.
@@ -115,7 +116,7 @@ mod tests {
             let table = table(width);
             assert!(table.contains("a-name-that-people-copy"), "{table}");
             let widest = table.lines().map(|line| line.width()).max().unwrap();
-            assert!(widest <= width.max(23 + 2 * (GAP + NARROWEST)), "{width}:\n{table}");
+            assert!(widest <= width.max("a-name-that-people-copy  default  three".len()), "{width}:\n{table}");
         }
     }
 }

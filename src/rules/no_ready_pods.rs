@@ -84,7 +84,10 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             owners.sort();
             owners.dedup();
             (
-                format!("none of the {} pods of {} is ready", service.endpoints.total, service.object),
+                match service.endpoints.total {
+                    1 => format!("the only pod of {} is not ready", service.object),
+                    total => format!("none of the {total} pods of {} is ready", service.object),
+                },
                 Some(owners.join(", ")),
                 format!("kubectl get pods -n {path} -l {}", service.selector),
             )
@@ -109,7 +112,7 @@ mod tests {
         check(&RULE, &none, &["error Service shop/a spec.selector"]);
         check_gap(&RULE, &none);
         let unready = none + &pod("a", "v1").replace("status: 'True'", "status: 'False'");
-        assert!(findings(&RULE, &unready)[0].message.contains("none of the 1 pods"));
+        assert!(findings(&RULE, &unready)[0].message.contains("the only pod of"));
     }
 
     #[test]
