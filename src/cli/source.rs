@@ -67,6 +67,11 @@ impl SourceArgs {
             for word in &self.filename {
                 manifests(&mut overlay, word, &namespace, on_malformed, &context.messages)?;
             }
+            // What is laid over is what the user asks about, wherever it lives.
+            if context.scope.namespace.is_none() && !read.namespaces.is_empty() {
+                read.namespaces.extend(overlay.objects.keys().map(|key| key.namespace.to_string()));
+                read.namespaces.remove("");
+            }
             read.snapshot.lay_over(overlay);
         }
         if read.snapshot.source == SourceKind::Manifests {

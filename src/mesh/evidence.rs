@@ -47,9 +47,17 @@ impl fmt::Display for Evidence {
     }
 }
 
-/// Whether a text contains `grpc` in any case.
+/// Whether a text contains `grpc` in any case. Names of things that speak HTTP/1.1 in front of gRPC do not count.
 pub fn mentions_grpc(text: &str) -> bool {
-    text.as_bytes().windows(4).any(|window| window.eq_ignore_ascii_case(b"grpc"))
+    let text = text.to_ascii_lowercase().replace(['-', '_', '.'], "");
+    text.contains("grpc") && !["grpcweb", "grpcgateway", "grpcgw", "grpcui"].iter().any(|other| text.contains(other))
+}
+
+/// The words of a `retryOn` that only gRPC has. Istio's own default, spelled out, says nothing: it is on every route.
+pub fn grpc_retry_words(retry_on: &str) -> Vec<&str> {
+    let words: Vec<&str> = retry_on.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
+    let is_default = super::retry::DEFAULT_RETRY_ON.iter().take(4).all(|word| words.contains(word));
+    words.into_iter().filter(|word| !is_default && GRPC_RETRY_WORDS.contains(word)).collect()
 }
 
 /// Whether a path is a gRPC method's: `/package.Service/Method`, or a prefix of one that ends at a slash.
@@ -71,8 +79,7 @@ pub fn is_method_path(path: &str) -> bool {
 }
 
 /// Conditions of `retryOn` that look at a gRPC status.
-pub const GRPC_RETRY_WORDS: [&str; 5] =
-    ["cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"];
+const GRPC_RETRY_WORDS: [&str; 5] = ["cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"];
 
 #[cfg(test)]
 mod tests {

@@ -99,12 +99,7 @@ fn note_rule(
     if is_grpc_route {
         evidence.push(Evidence::GrpcRoute(rule.object.clone()));
     }
-    let words: Vec<&str> = retry_on
-        .unwrap_or_default()
-        .split(',')
-        .map(str::trim)
-        .filter(|word| evidence::GRPC_RETRY_WORDS.contains(word))
-        .collect();
+    let words = evidence::grpc_retry_words(retry_on.unwrap_or_default());
     if !words.is_empty() {
         evidence.push(Evidence::RetryWords(rule.object.clone(), words.join(",").as_str().into()));
     }

@@ -158,6 +158,8 @@ pub enum DecidedBy {
     WellKnownPort(u16),
     /// The protocol word of a ServiceEntry.
     EntryProtocol(Arc<str>),
+    /// A protocol word of a ServiceEntry that Istio does not know.
+    UnknownEntryProtocol(Arc<str>),
     /// A ServiceEntry without a protocol word.
     NoEntryProtocol,
 }
@@ -176,6 +178,7 @@ impl fmt::Display for DecidedBy {
             Self::NoName => f.write_str("nothing: no name"),
             Self::WellKnownPort(number) => write!(f, "port number {number}"),
             Self::EntryProtocol(word) => write!(f, "protocol \"{word}\""),
+            Self::UnknownEntryProtocol(word) => write!(f, "nothing: protocol \"{word}\" is unknown"),
             Self::NoEntryProtocol => f.write_str("nothing: no protocol"),
         }
     }

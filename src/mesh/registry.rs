@@ -169,7 +169,8 @@ impl<'s> Reader<'s> {
                     let word = port.protocol.as_deref().unwrap_or_default();
                     let (protocol, decided_by) = match Protocol::parse_word(word) {
                         Some(protocol) => (protocol, DecidedBy::EntryProtocol(self.names.intern(word))),
-                        None => (Protocol::Auto, DecidedBy::NoEntryProtocol),
+                        None if word.is_empty() => (Protocol::Auto, DecidedBy::NoEntryProtocol),
+                        None => (Protocol::Auto, DecidedBy::UnknownEntryProtocol(self.names.intern(word))),
                     };
                     let target = port.target_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
                     Some(ServicePort {

@@ -85,7 +85,10 @@ impl ServicePort {
     pub fn deciding_field(&self) -> String {
         match self.decided_by {
             DecidedBy::AppProtocol(_) | DecidedBy::UnknownAppProtocol { .. } => self.field("appProtocol"),
-            DecidedBy::L4Udp | DecidedBy::EntryProtocol(_) | DecidedBy::NoEntryProtocol => self.field("protocol"),
+            DecidedBy::L4Udp
+            | DecidedBy::EntryProtocol(_)
+            | DecidedBy::UnknownEntryProtocol(_)
+            | DecidedBy::NoEntryProtocol => self.field("protocol"),
             DecidedBy::PortName(_) | DecidedBy::UnknownName(_) | DecidedBy::NoName | DecidedBy::WellKnownPort(_) => {
                 self.field("name")
             }
@@ -108,6 +111,26 @@ pub enum TargetPort {
     Number(u16),
     /// The name of a container port.
     Name(Arc<str>),
+}
+
+impl ServicePort {
+    /// The YAML that makes Istio take it for gRPC.
+    pub fn as_grpc(&self) -> String {
+        let number = self.number;
+        match &self.decided_by {
+            DecidedBy::EntryProtocol(_) | DecidedBy::UnknownEntryProtocol(_) | DecidedBy::NoEntryProtocol => {
+                format!("ports:\n- number: {number}\n  protocol: GRPC")
+            }
+            // It overrules the name, so another name would change nothing.
+            DecidedBy::AppProtocol(_) | DecidedBy::UnknownAppProtocol { .. } => {
+                format!("ports:\n- port: {number}\n  appProtocol: grpc")
+            }
+            DecidedBy::L4Udp => format!("ports:\n- name: grpc\n  port: {number}\n  protocol: TCP"),
+            DecidedBy::PortName(_) | DecidedBy::UnknownName(_) | DecidedBy::NoName | DecidedBy::WellKnownPort(_) => {
+                format!("ports:\n- name: grpc\n  port: {number}")
+            }
+        }
+    }
 }
 
 impl TargetPort {

@@ -68,6 +68,12 @@ impl Mesh<'_> {
         std::iter::once(everybody_else).chain(others).collect()
     }
 
+    /// Whether callers are known, or possible, that belong to no class but everybody else's.
+    pub fn has_other_callers(&self, views: &[CallerClass]) -> bool {
+        let named: BTreeSet<&Namespace> = views.iter().flat_map(|view| &view.namespaces).collect();
+        self.caller_namespaces.is_empty() || self.caller_namespaces.iter().any(|caller| !named.contains(caller))
+    }
+
     /// The namespaces whose callers may get something else than everybody: those with rules of their own for the
     /// host, and those that an object for the host names or hides from. Only namespaces with callers count, if known.
     fn special_caller_namespaces(&self, id: ServiceId) -> BTreeSet<Namespace> {

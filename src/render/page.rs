@@ -28,6 +28,10 @@ pub(super) fn page(service: &ServiceReport, style: &Style) -> String {
         style.paint(Role::Heading, &safe(&title)),
         style.paint(Role::Faint, &safe(&service.host))
     );
+    for text in &service.unread {
+        out.push_str(&style.paint(Role::Warning, paragraph(style, "  ! ", "    ", &safe(text)).trim_end()));
+        out.push('\n');
+    }
     ports(&mut out, service, style);
     workloads(&mut out, service, style);
     routes(&mut out, service, style);

@@ -69,6 +69,8 @@ pub struct ServiceReport {
     pub authorization: Vec<AuthorizationReport>,
     /// Gateways that lead here.
     pub gateways: Vec<GatewayReport>,
+    /// What may be wrong here because objects could not be read.
+    pub unread: Vec<String>,
     /// What acts here and is not part of the model.
     pub not_modelled: Vec<String>,
     /// Findings that touch the Service, by severity word.

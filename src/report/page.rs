@@ -83,6 +83,7 @@ pub(super) fn service(mesh: &Mesh<'_>, id: ServiceId, finding_counts: BTreeMap<&
                 route: (&exposure.route).into(),
             })
             .collect(),
+        unread: unread(mesh, service),
         not_modelled: not_modelled(mesh, service, everybody),
         has_grpc: service.has_grpc(),
         finding_counts,
@@ -277,6 +278,33 @@ fn caller(mesh: &Mesh<'_>, view: &CallerClass, everybody: &CallerClass, usual: &
         routes: (own != usual).then_some(own),
         differs,
     }
+}
+
+/// What of this page may be wrong because objects that decide it could not be read.
+fn unread(mesh: &Mesh<'_>, service: &Service) -> Vec<String> {
+    let parts = [
+        ("routes", &[Kind::VirtualService, Kind::HttpRoute, Kind::GrpcRoute][..]),
+        ("policy", &[Kind::DestinationRule]),
+        ("security", &[Kind::PeerAuthentication, Kind::AuthorizationPolicy]),
+        ("gateways", &[Kind::IstioGateway, Kind::Gateway]),
+        ("defaults of the mesh", &[Kind::ConfigMap]),
+    ];
+    let mut texts = Vec::new();
+    for (part, kinds) in parts {
+        let names = |place: &dyn Fn(&Kind) -> bool| {
+            kinds.iter().filter(|kind| place(kind)).map(|kind| kind.name()).collect::<Vec<_>>().join(", ")
+        };
+        let here = names(&|kind| !mesh.coverage.knows(*kind, service.namespace()));
+        let elsewhere =
+            names(&|kind| mesh.coverage.knows(*kind, service.namespace()) && !mesh.coverage.knows_everywhere(*kind));
+        if !here.is_empty() {
+            texts.push(format!("{part} not known: {here} could not be read"));
+        }
+        if !elsewhere.is_empty() {
+            texts.push(format!("{part} perhaps incomplete: {elsewhere} of other namespaces could not be read"));
+        }
+    }
+    texts
 }
 
 /// What acts on the Service's proxies or callers without being part of the model.

@@ -7,6 +7,7 @@ use super::page::pods;
 use crate::mesh::Mesh;
 use crate::mesh::ids::ObjectRef;
 use crate::mesh::service::{PodCount, Service};
+use crate::schema::Kind;
 
 pub(super) fn workloads(mesh: &Mesh<'_>, service: &Service) -> Vec<WorkloadReport> {
     type Alike = (String, Option<String>, String, Vec<String>);
@@ -41,10 +42,17 @@ pub(super) fn tls(mesh: &Mesh<'_>, service: &Service) -> Vec<TlsReport> {
             }
             let Some(number) = port.target.number_in(workload) else { continue };
             let (mode, object) = mesh.security.mtls(workload, number, &mesh.root);
-            let report = TlsReport {
-                port: number,
-                mode: mode.to_string(),
-                decided_by: object.map_or_else(|| "default".to_owned(), ToString::to_string),
+            let known = [service.namespace(), &mesh.root]
+                .into_iter()
+                .all(|namespace| mesh.coverage.knows(Kind::PeerAuthentication, namespace));
+            let report = match object {
+                Some(object) => TlsReport { port: number, mode: mode.to_string(), decided_by: object.to_string() },
+                None if known => TlsReport { port: number, mode: mode.to_string(), decided_by: "default".to_owned() },
+                None => TlsReport {
+                    port: number,
+                    mode: "unknown".to_owned(),
+                    decided_by: "PeerAuthentication could not be read".to_owned(),
+                },
             };
             if !reports.contains(&report) {
                 reports.push(report);

@@ -77,7 +77,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 .evidence(std::iter::once(format!("{} decided: HTTP", port.decided_by)))
                 .evidence(&port.evidence)
                 .rests_on([&mesh.root])
-                .fix(format!("ports:\n- name: grpc\n  port: {}", port.number));
+                .fix(port.as_grpc());
             out.add(&RULE, finding);
         }
     }

@@ -30,6 +30,7 @@ mod retry_after_deadline;
 mod retry_condition_refused;
 mod retry_without_attempts;
 mod stream_limit_ignored;
+mod subset_hidden;
 mod subset_undefined;
 mod subset_without_pods;
 mod target_port_conflict;
@@ -86,6 +87,7 @@ pub static RULES: &[&Rule] = &[
     &headless_service::RULE,
     &destination_host_unknown::RULE,
     &subset_undefined::RULE,
+    &subset_hidden::RULE,
     &subset_without_pods::RULE,
     &duplicate_claims::RULE,
     &weights_not_percent::RULE,

@@ -45,17 +45,23 @@ ports:
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for service in &mesh.services {
         for port in service.ports.iter().filter(|port| !port.evidence.is_empty()) {
-            let silent =
-                matches!(port.decided_by, DecidedBy::UnknownName(_) | DecidedBy::NoName | DecidedBy::NoEntryProtocol);
+            let silent = matches!(
+                port.decided_by,
+                DecidedBy::UnknownName(_)
+                    | DecidedBy::NoName
+                    | DecidedBy::NoEntryProtocol
+                    | DecidedBy::UnknownEntryProtocol(_)
+            );
             if port.protocol != Protocol::Auto || !silent {
                 continue;
             }
             let fix = match (&port.decided_by, &port.name) {
-                (DecidedBy::NoEntryProtocol, _) => format!("spec.ports[{}].protocol: GRPC", port.index),
-                (_, Some(name)) if !name.is_empty() && !crate::mesh::evidence::mentions_grpc(name) => {
+                (DecidedBy::UnknownName(_), Some(name))
+                    if !name.is_empty() && !crate::mesh::evidence::mentions_grpc(name) =>
+                {
                     format!("ports:\n- name: grpc-{name}\n  port: {}", port.number)
                 }
-                _ => format!("ports:\n- name: grpc\n  port: {}", port.number),
+                _ => port.as_grpc(),
             };
             let finding = Finding::new(&RULE, &service.object, port.deciding_field())
                 .message(format!("port {} carries gRPC but its protocol is left to detection", port.title()))

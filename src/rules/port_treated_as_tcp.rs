@@ -58,16 +58,12 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             } else {
                 "all calls of one connection go to one pod; http rules, retries and timeouts do nothing"
             };
-            let fix = match &port.decided_by {
-                DecidedBy::EntryProtocol(_) => format!("spec.ports[{}].protocol: GRPC", port.index),
-                _ => format!("ports:\n- name: grpc\n  port: {}", port.number),
-            };
             let finding = Finding::new(&RULE, &service.object, port.deciding_field())
                 .message(format!("port {} carries gRPC but Istio takes it for {}", port.title(), port.protocol))
                 .effect(effect)
                 .evidence(std::iter::once(format!("{} decided: {}", port.decided_by, port.protocol.word())))
                 .evidence(&port.evidence)
-                .fix(fix);
+                .fix(port.as_grpc());
             out.add(&RULE, finding);
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::protocol::{DecidedBy, Protocol};
+use crate::mesh::protocol::Protocol;
 
 pub(super) static RULE: Rule = Rule {
     code: "GM107",
@@ -46,16 +46,12 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             if port.protocol != Protocol::Udp || port.evidence.is_empty() {
                 continue;
             }
-            let fix = match port.decided_by {
-                DecidedBy::L4Udp => format!("ports:\n- protocol: TCP\n  port: {}", port.number),
-                _ => format!("ports:\n- name: grpc\n  port: {}", port.number),
-            };
             let finding = Finding::new(&RULE, &service.object, port.deciding_field())
                 .message(format!("port {} carries gRPC but is UDP", port.title()))
                 .effect("no proxy has a listener for it: calls are neither balanced nor secured, or they fail")
                 .evidence(std::iter::once(&port.decided_by).map(ToString::to_string))
                 .evidence(&port.evidence)
-                .fix(fix);
+                .fix(port.as_grpc());
             out.add(&RULE, finding);
         }
     }
