@@ -28,7 +28,7 @@ fn check(arguments: &[&str], code: i32, stdout: &str, stderr: &str) {
 #[test]
 fn the_demo_shows_its_faults_and_exits_1() {
     check(&["inspect", "--from", "demo"], 1, "GM203", "");
-    check(&["inspect", "--from", "demo", "checkout"], 0, "Routes, in the order Envoy tries them", "");
+    check(&["inspect", "--from", "demo", "checkout"], 1, "Routes, in the order Envoy tries them", "");
     check(&["inspect", "--from", "demo", "--exit-zero", "-o", "json"], 0, "\"kind\": \"Inspect\"", "");
     check(&["inspect", "--from", "demo", "-o", "name"], 1, "service/shop/checkout", "");
     check(&["inspect", "--from", "demo", "-o", "yaml"], 1, "kind: Inspect", "");

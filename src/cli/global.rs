@@ -135,7 +135,7 @@ pub struct SourceArgs {
     #[arg(long, value_name = "VERSION", value_parser = istio_version)]
     pub istio_version: Option<crate::mesh::version::IstioVersion>,
     /// Cluster domain (default: istiod's, else cluster.local)
-    #[arg(long, value_name = "DOMAIN")]
+    #[arg(long, value_name = "DOMAIN", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub cluster_domain: Option<String>,
 }
 

@@ -13,6 +13,7 @@ use super::global::{ScopeArgs, SourceArgs};
 use crate::cluster::collect::{Scope, collect};
 use crate::cluster::request::Asked;
 use crate::mesh::Options;
+use crate::render::text::safe;
 use crate::snapshot::manifest::{self, OnMalformed};
 use crate::snapshot::{Snapshot, SourceKind, SourceText, codec};
 
@@ -114,7 +115,7 @@ async fn live(context: &mut Context<'_>) -> Result<Read, Failure> {
     let namespaces: BTreeSet<String> =
         if context.scope.all_namespaces { BTreeSet::new() } else { BTreeSet::from([namespace.clone()]) };
     let scope = Scope {
-        namespaces: vec![namespace],
+        namespaces: namespaces.iter().cloned().collect(),
         istio_namespace: context.scope.istio_namespace.clone(),
         revision: context.scope.revision.clone(),
     };
@@ -206,10 +207,10 @@ fn manifests(
     }
     let mut files = Vec::new();
     list(path, &mut files, &mut BTreeSet::new())
-        .map_err(|error| Failure::source(format!("cannot read the directory {word}")).cause(error))?;
+        .map_err(|error| Failure::source(format!("cannot read the directory {}", safe(word))).cause(error))?;
     files.sort();
     if files.is_empty() {
-        return Err(Failure::source(format!("there is no .yaml, .yml or .json file in {word}"))
+        return Err(Failure::source(format!("there is no .yaml, .yml or .json file in {}", safe(word)))
             .hint("name a file, or another directory"));
     }
     for file in files {
@@ -248,28 +249,41 @@ fn list(directory: &Path, files: &mut Vec<PathBuf>, seen: &mut BTreeSet<PathBuf>
     Ok(())
 }
 
+/// Largest input that is read: a mesh of 100,000 Services is a tenth of it.
+const LARGEST: u64 = 2 << 30;
+
 fn read_text(word: &str) -> Result<String, Failure> {
-    let bytes = if word == "-" {
-        let mut bytes = Vec::new();
-        std::io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
+    let shown = safe(word);
+    let cannot = |why: std::io::Error| Failure::source(format!("cannot read {shown}")).cause(&why);
+    let mut bytes = Vec::new();
+    let read = if word == "-" {
+        std::io::stdin().lock().take(LARGEST + 1).read_to_end(&mut bytes)
     } else {
-        std::fs::read(word)
+        std::fs::File::open(word).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes))
     };
-    let bytes = bytes.map_err(|error| {
-        let failure = Failure::source(format!("cannot read {word}")).cause(&error);
-        if error.kind() == std::io::ErrorKind::NotFound {
-            failure.hint("--from takes demo, a snapshot, a manifest, a directory or -")
-        } else {
-            failure
-        }
+    if let Err(error) = read {
+        let hint = match error.kind() {
+            std::io::ErrorKind::NotFound => "--from takes demo, a snapshot, a manifest, a directory or -",
+            std::io::ErrorKind::PermissionDenied => "check who may read it: ls -l",
+            _ => "is it a file that others can read? - reads standard input",
+        };
+        return Err(cannot(error).hint(hint));
+    }
+    if bytes.len() as u64 > LARGEST {
+        return Err(Failure::source(format!("{shown} has more than 2 GiB"))
+            .hint("is it the right file? A snapshot of a large mesh is far smaller"));
+    }
+    if codec::is_gzip(&bytes) {
+        bytes = codec::inflate(&bytes).map_err(|error| {
+            Failure::source(format!("cannot read {shown}")).cause(error).hint("it is damaged or cut off; make it again")
+        })?;
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+        Failure::source(format!("{shown}:{line}: not UTF-8 text"))
+            .hint("expected YAML, JSON or a snapshot in UTF-8; iconv converts other encodings")
     })?;
-    let bytes = if codec::is_gzip(&bytes) {
-        codec::inflate(&bytes).map_err(|error| Failure::source(format!("cannot read {word}")).cause(error))?
-    } else {
-        bytes
-    };
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Failure::source(format!("{word} is not text")).hint("expected YAML, JSON or a snapshot"))?;
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
@@ -280,8 +294,14 @@ fn take_text(
     namespace: &str,
     on_malformed: OnMalformed,
 ) -> Result<(), Failure> {
+    let is_template = text.contains("{{");
     let text = Arc::new(SourceText { path: word.to_owned(), text });
     manifest::read(snapshot, text, namespace, on_malformed).map(|_| ()).map_err(|error| {
-        Failure::source(error.to_string()).hint("--keep-going makes malformed documents a gap and reads the rest")
+        let failure = Failure::source(safe(&error.to_string()).into_owned());
+        if is_template {
+            failure.hint("it looks like a Helm template: helm template CHART | kubectl grpcmesh inspect --from -")
+        } else {
+            failure.hint("--keep-going makes malformed documents a gap and reads the rest")
+        }
     })
 }

@@ -19,7 +19,7 @@ use crate::snapshot::{Gap, GapKind, Object, Snapshot, SourceKind};
 /// What to read.
 #[derive(Debug, Clone, Default)]
 pub struct Scope {
-    /// Namespaces to fall back to when lists over the whole cluster are forbidden.
+    /// Namespaces to fall back to when lists over the whole cluster are forbidden; empty means all that there are.
     pub namespaces: Vec<String>,
     /// Namespace of istiod.
     pub istio_namespace: String,
@@ -31,6 +31,8 @@ pub struct Scope {
 const LISTS_IN_FLIGHT: usize = 6;
 /// Objects a page.
 const PAGE: usize = 500;
+/// Namespaces that are tried one by one, for users without rights over the whole cluster.
+const NAMESPACES_TRIED: usize = 200;
 /// Lists that may go unanswered before the server is given up.
 const SILENT_LISTS: u32 = 2;
 /// Limit for a page after the first contact, unless a longer one was asked for.
@@ -45,36 +47,48 @@ pub async fn collect(
     scope: &Scope,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Snapshot, ClusterError> {
-    let reader = Reader { server, scope, silent: AtomicU32::new(0) };
+    let mut reader = Reader { server, scope, fallback: BTreeSet::new(), silent: AtomicU32::new(0) };
     let mut snapshot = Snapshot::new(SourceKind::Cluster);
     snapshot.kubernetes_version = reader.version().await?;
     let served = reader.served().await?;
-    let wanted: Vec<&KindInfo> = KINDS.iter().filter(|info| info.kind != Kind::ConfigMap).collect();
-    let total = wanted.len() + 1;
-    let lists = futures::stream::iter(wanted.into_iter().map(|info| reader.kind(info, &served)));
-    let mut lists = lists.buffer_unordered(LISTS_IN_FLIGHT);
+    reader.fallback.extend(scope.namespaces.iter().cloned());
+    reader.fallback.insert(scope.istio_namespace.clone());
+    let (first, others): (Vec<&KindInfo>, Vec<&KindInfo>) =
+        KINDS.iter().filter(|info| info.kind != Kind::ConfigMap).partition(|info| info.kind == Kind::Namespace);
+    let total = first.len() + others.len() + 1;
     let mut read_anything = false;
     let mut done = 0;
     let mut gaps: BTreeMap<Kind, Vec<Gap>> = BTreeMap::new();
-    while let Some((kind, result)) = lists.next().await {
-        let Listed { objects, gaps: new, answered } = result?;
-        read_anything |= answered;
-        for object in objects {
-            snapshot.insert(object);
+    // Namespaces come first: where all of them are meant and lists over the cluster are forbidden, they are tried in turn.
+    for kinds in [first, others] {
+        let lists = futures::stream::iter(kinds.into_iter().map(|info| reader.kind(info, &served)));
+        let mut lists = lists.buffer_unordered(LISTS_IN_FLIGHT);
+        while let Some((kind, result)) = lists.next().await {
+            let Listed { objects, gaps: new, answered } = result?;
+            read_anything |= answered && kind != Kind::Namespace;
+            for object in objects {
+                snapshot.insert(object);
+            }
+            gaps.entry(kind).or_default().extend(new);
+            done += 1;
+            progress(done, total);
         }
-        gaps.entry(kind).or_default().extend(new);
-        done += 1;
-        progress(done, total);
+        drop(lists);
+        if scope.namespaces.is_empty() {
+            let names = snapshot.of_kind(Kind::Namespace).map(|object| object.key.name.to_string());
+            reader.fallback.extend(names.take(NAMESPACES_TRIED));
+        }
     }
-    drop(lists);
     snapshot.gaps.extend(gaps.into_values().flatten());
     if !read_anything {
         if let Some(failed) = snapshot.gaps.iter().find(|gap| gap.reason == GapKind::Failed) {
             return Err(ClusterError::new(Trouble::Server, failed.why.clone()));
         }
-        let who = "the user may list nothing that this program reads";
-        return Err(ClusterError::new(Trouble::Forbidden, format!("{who} on {}", server.server))
-            .hint("kubectl auth can-i --list; a reader needs get and list on Services, Pods and the Istio kinds"));
+        let places: Vec<&str> = reader.fallback.iter().map(String::as_str).collect();
+        let who = format!("nothing may be listed over the whole cluster or in {}", places.join(", "));
+        return Err(ClusterError::new(Trouble::Forbidden, format!("{who} on {}", server.server)).hint(
+            "name a namespace that you may read: -n NAMESPACE; kubectl auth can-i --list -n NAMESPACE shows what you may",
+        ));
     }
     reader.mesh_config(&mut snapshot).await?;
     progress(total, total);
@@ -84,6 +98,8 @@ pub async fn collect(
 struct Reader<'a> {
     server: &'a Server,
     scope: &'a Scope,
+    /// Namespaces that are tried one by one where a list over the whole cluster is forbidden.
+    fallback: BTreeSet<String>,
     /// Lists that were not answered in time.
     silent: AtomicU32,
 }
@@ -258,13 +274,9 @@ impl Reader<'_> {
         root: &str,
         resource: &str,
     ) -> Result<Listed, ClusterError> {
-        let mut names: Vec<&str> = self.scope.namespaces.iter().map(String::as_str).collect();
-        names.push(&self.scope.istio_namespace);
-        names.sort_unstable();
-        names.dedup();
         let mut listed = Listed::default();
         let mut read_in = Vec::new();
-        for name in names {
+        for name in &self.fallback {
             let path = format!("{root}/namespaces/{name}/{}", info.plural);
             match self.pages(info, api_version, &path, &mut listed).await {
                 Ok(()) => read_in.push(name.to_owned()),
@@ -354,7 +366,9 @@ impl Reader<'_> {
         loop {
             let token = next.as_deref().map(|token| format!("&continue={}", encode(token))).unwrap_or_default();
             let url = if limit == 0 { path.to_owned() } else { format!("{path}?limit={limit}{token}") };
-            let timeout = PAGE_TIMEOUT.max(self.server.timeout);
+            // Namespaces are few, and everything else waits for them.
+            let usual = if info.kind == Kind::Namespace { self.server.timeout } else { PAGE_TIMEOUT };
+            let timeout = usual.max(self.server.timeout);
             let text = match self.server.get(&url, timeout).await {
                 Ok(text) => text,
                 Err(error) if error.trouble == Trouble::Expired && restarts < 2 => {

@@ -69,6 +69,10 @@ impl ClusterError {
             return Self::new(Trouble::Unreachable, format!("{server} does not speak TLS: {root}"))
                 .hint("is the address right, and is it http:// rather than https://?");
         }
+        if all.contains("deadline has elapsed") || all.contains("timed out") {
+            return Self::new(Trouble::Silent, format!("{server} did not answer in time"))
+                .hint("check the connection, or give more time with --request-timeout");
+        }
         if all.contains("certificate") {
             return Self::new(Trouble::Certificate, format!("the certificate of {server} was not accepted: {root}"))
                 .hint("check certificate-authority-data in the kubeconfig, or --certificate-authority and --tls-server-name");

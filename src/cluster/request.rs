@@ -61,7 +61,7 @@ impl Server {
                 StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
             );
             if status.is_success() {
-                return Ok(text);
+                return if text.trim_start().starts_with('<') { Err(self.web_page()) } else { Ok(text) };
             }
             if !busy || attempt == TRIES {
                 return Err(self.refused(status, &text));
@@ -90,6 +90,11 @@ impl Server {
         Ok((head.status, text))
     }
 
+    fn web_page(&self) -> ClusterError {
+        ClusterError::new(Trouble::Server, format!("{} answered with a web page instead of data", self.server))
+            .hint("is it the API server's address, and does something in front of it ask for a log-in?")
+    }
+
     /// What a status that is no success means. Something in front of the server may have spoken: then the body is not
     /// the API's, and only its status counts.
     fn refused(&self, status: StatusCode, text: &str) -> ClusterError {
@@ -108,6 +113,10 @@ impl Server {
             403 => ClusterError::new(Trouble::Forbidden, message),
             404 => ClusterError::new(Trouble::NotFound, message),
             410 => ClusterError::new(Trouble::Expired, message),
+            code @ 300..=399 => {
+                ClusterError::new(Trouble::Server, format!("{server} answered {code}: it sends clients elsewhere"))
+                    .hint("is it the API server's address, and does something in front of it ask for a log-in?")
+            }
             code => ClusterError::new(Trouble::Server, format!("{server} answered {code}: {message}"))
                 .hint("try again; if it stays, ask who runs the server, or what stands in front of it"),
         }

@@ -11,7 +11,7 @@ use crate::cli::global::SourceArgs;
 use crate::cli::source::Read;
 use crate::cli::target;
 use crate::mesh::version::VersionSource;
-use crate::mesh::{self, Mesh};
+use crate::mesh::{self, Mesh, Undecoded};
 use crate::render::inspect::Shape;
 use crate::render::style::Style;
 use crate::report::inspect::{InspectReport, Request};
@@ -114,8 +114,8 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: InspectArgs) -> Re
         let version = mesh.version;
         context.messages.hint(&format!("the source names no Istio version; {version} is assumed (--istio-version)"));
     }
-    for (object, why) in &mesh.undecoded {
-        context.messages.warning(&format!("{object} is left out of the picture: {why}"));
+    for Undecoded { object, field, why } in &mesh.undecoded {
+        context.messages.warning(&format!("{object} is left out of the picture: {field}: {why}"));
     }
     let request = request(&mesh, &arguments, &namespaces, labels.as_deref())?;
     let outcome = rules::run(&mesh, &selection);
@@ -229,6 +229,15 @@ fn nothing_shown(context: &Context<'_>, arguments: &InspectArgs, mesh: &Mesh<'_>
         Some(namespace) => format!(" in namespace {namespace}"),
         None => String::new(),
     };
+    let unread = namespaces
+        .iter()
+        .map(|namespace| namespace.as_str().into())
+        .any(|namespace| !mesh.coverage.knows(crate::schema::Kind::Service, &namespace))
+        || (namespaces.is_empty() && !mesh.coverage.knows_everywhere(crate::schema::Kind::Service));
+    if unread {
+        context.messages.warning(&format!("the Services{place} could not be read"));
+        return;
+    }
     context.messages.warning(&format!("no Service{place} shows signs of gRPC"));
     if !namespaces.is_empty() && mesh.services.iter().any(crate::mesh::service::Service::has_grpc) {
         context.messages.hint("there are some in other namespaces: -A");
@@ -239,16 +248,12 @@ fn nothing_shown(context: &Context<'_>, arguments: &InspectArgs, mesh: &Mesh<'_>
 
 /// The exit code. Manifests are partial by nature: what they do not contain is said, and is no failure.
 fn result(arguments: &InspectArgs, report: &InspectReport, mesh: &Mesh<'_>) -> Outcome {
-    use crate::snapshot::GapKind;
     if arguments.exit_zero {
         return Outcome::Clean;
     }
     if report.findings.iter().any(|finding| arguments.fail_on.reached_by(finding.severity)) {
         return Outcome::Found;
     }
-    let partial = mesh.snapshot.gaps.iter().any(|gap| match gap.reason {
-        GapKind::Forbidden | GapKind::Failed | GapKind::Malformed => true,
-        GapKind::NotInstalled | GapKind::NotInSource => false,
-    });
+    let partial = mesh.snapshot.gaps.iter().any(crate::snapshot::Gap::touches_answers);
     if partial { Outcome::Partial } else { Outcome::Clean }
 }

@@ -35,7 +35,10 @@ pub use resolve::{Options, resolve};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::OnceLock;
 
+use serde::de::DeserializeOwned;
+
 use crate::schema::fields::{self, Problem};
+use crate::schema::limits;
 use crate::schema::mesh_config::MeshConfig;
 use crate::schema::sidecar::SelectingSpec;
 use crate::snapshot::{Object, Snapshot};
@@ -92,13 +95,15 @@ pub struct Mesh<'s> {
     /// Sidecar objects by namespace: they narrow what callers see.
     pub sidecars: BTreeMap<Namespace, Vec<ObjectRef>>,
     /// Objects whose shape could not be read, with the reason.
-    pub undecoded: Vec<(ObjectRef, String)>,
+    pub undecoded: Vec<Undecoded>,
     /// What the source could not tell.
     pub coverage: Coverage,
     /// Namespaces in which meshed pods run, or may run.
     pub caller_namespaces: BTreeSet<Namespace>,
     /// Services by name.
     pub directory: Directory,
+    /// Namespaces with workloads.
+    populated: BTreeSet<Namespace>,
     hosts: HostMap<ServiceId>,
     /// Route objects attached to a Service in the mesh.
     attached: HashMap<ServiceId, Vec<RouteObjectId>>,
@@ -106,6 +111,31 @@ pub struct Mesh<'s> {
     users: HashMap<ServiceId, Vec<RouteUse>>,
     services_by_workload: HashMap<WorkloadId, Vec<ServiceId>>,
     field_problems: OnceLock<Vec<(ObjectRef, Problem)>>,
+}
+
+/// An object whose shape could not be read.
+#[derive(Debug)]
+pub struct Undecoded {
+    /// The object.
+    pub object: ObjectRef,
+    /// Field path of what does not fit.
+    pub field: String,
+    /// Why.
+    pub why: String,
+}
+
+impl Undecoded {
+    /// Finds out which field of `body` does not fit `T`.
+    fn new<T: DeserializeOwned>(object: ObjectRef, body: &str) -> Self {
+        let result: Result<T, _> = serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(body));
+        let (field, why) = match result {
+            Ok(_) => (String::new(), String::new()),
+            Err(error) => (error.path().to_string(), error.inner().to_string()),
+        };
+        let why = why.split(" at line ").next().unwrap_or_default();
+        let why = why.strip_prefix("invalid type: ").unwrap_or(why).to_owned();
+        Self { object, field: if field == "." { String::new() } else { field }, why }
+    }
 }
 
 /// An object that patches Envoy's configuration behind the model's back.
@@ -193,7 +223,10 @@ impl Mesh<'_> {
             for object in self.snapshot.objects.values().filter(|object| object.key.kind.is_mesh_kind()) {
                 let Ok(body) = serde_json::from_str(object.body.get()) else { continue };
                 let problems = fields::check(object.key.kind, &body);
-                found.extend(problems.into_iter().map(|one| (ObjectRef::new(&object.key, &mut names), one)));
+                let refused = limits::check(object.key.kind, &body);
+                found.extend(
+                    problems.into_iter().chain(refused).map(|one| (ObjectRef::new(&object.key, &mut names), one)),
+                );
             }
             found
         })

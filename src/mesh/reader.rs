@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use super::Extension;
 use super::destination_rule::DestinationRule;
 use super::gateway::{ApiGateway, IstioGateway};
 use super::gateway_api::{Parent, RouteObject};
@@ -16,6 +15,7 @@ use super::service::Visibility;
 use super::version::IstioVersion;
 use super::virtual_service::{GatewayName, VirtualService};
 use super::workload::{NamespaceLabels, Workload};
+use super::{Extension, Undecoded};
 use crate::schema::core as shapes;
 use crate::schema::destination_rule::DestinationRuleSpec;
 use crate::schema::gateway::GatewaySpec;
@@ -35,7 +35,7 @@ pub(super) struct Reader<'s> {
     /// Shared texts.
     pub(super) names: Names,
     /// Objects that did not fit their view.
-    pub(super) undecoded: Vec<(ObjectRef, String)>,
+    pub(super) undecoded: Vec<Undecoded>,
 }
 
 /// What istiod's own pods tell.
@@ -53,11 +53,7 @@ impl<'s> Reader<'s> {
             let reference = ObjectRef::new(&object.key, &mut self.names);
             match serde_json::from_str(object.body.get()) {
                 Ok(view) => decoded.push((reference, view)),
-                Err(error) => {
-                    let message = error.to_string();
-                    let message = message.split(" at line ").next().unwrap_or(&message).to_owned();
-                    self.undecoded.push((reference, message));
-                }
+                Err(_) => self.undecoded.push(Undecoded::new::<T>(reference, object.body.get())),
             }
         }
         decoded
@@ -87,7 +83,8 @@ impl<'s> Reader<'s> {
         match parsed {
             Ok(config) => (config, true),
             Err(why) => {
-                self.undecoded.push((object.clone(), format!("data.mesh: {why}")));
+                let field = "data.mesh".to_owned();
+                self.undecoded.push(Undecoded { object: object.clone(), field, why });
                 (MeshConfig::default(), false)
             }
         }

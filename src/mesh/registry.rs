@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::Undecoded;
 use super::host::{self};
 use super::ids::{Labels, Namespace, ObjectRef, WorkloadId};
 use super::protocol::{self, DecidedBy, Protocol};
@@ -13,7 +14,7 @@ use crate::schema::core as shapes;
 use crate::schema::kind::{KINDS, Kind};
 use crate::schema::mesh_config::MeshConfig;
 use crate::schema::meta::Resource;
-use crate::schema::service_entry::ServiceEntrySpec;
+use crate::schema::service_entry::{ServiceEntrySpec, WorkloadEntrySpec};
 use crate::snapshot::{Object, SourceKind};
 
 impl<'s> Reader<'s> {
@@ -28,8 +29,8 @@ impl<'s> Reader<'s> {
             // Pods come in tens of thousands: they are decoded one at a time and only their summary stays.
             let pod: shapes::Pod = match serde_json::from_str(object.body.get()) {
                 Ok(pod) => pod,
-                Err(error) => {
-                    self.undecoded.push((reference, error.to_string()));
+                Err(_) => {
+                    self.undecoded.push(Undecoded::new::<shapes::Pod>(reference, object.body.get()));
                     continue;
                 }
             };
@@ -66,6 +67,13 @@ impl<'s> Reader<'s> {
                     ));
                 }
             }
+        }
+        for (object, Resource { metadata, spec }) in self.decode::<Resource<WorkloadEntrySpec>>(Kind::WorkloadEntry) {
+            let mut labels = metadata.labels;
+            labels.extend(spec.labels);
+            let labels = Labels::new(&labels, &mut self.names);
+            let ip = spec.address.as_deref().map(Arc::from);
+            workloads.push(Workload::of_entry(object, labels, ip));
         }
         workloads
     }

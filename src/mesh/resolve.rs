@@ -66,6 +66,7 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, options: &Options) -> Mesh<'s> {
         }
         hosts.insert(&service.host, id);
     }
+    let populated = workloads.iter().map(|workload| workload.namespace().clone()).collect();
     let directory = Directory::new(&services);
     let described = (snapshot.source == SourceKind::Manifests)
         .then(|| services.iter().map(|service| service.namespace().clone()).collect());
@@ -102,6 +103,7 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, options: &Options) -> Mesh<'s> {
         route_objects,
         hosts,
         directory,
+        populated,
         services_by_workload,
         field_problems: OnceLock::new(),
         attached,

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Mesh;
 use super::destination_rule::AppliedRules;
 use super::gateway_api::RouteObject;
-use super::ids::{Host, Namespace, RouteObjectId, ServiceId, VirtualServiceId};
+use super::ids::{Host, Names, Namespace, ObjectRef, RouteObjectId, ServiceId, VirtualServiceId};
 use super::retry;
 use super::route::{Backend, BackendState, RouteRule, Target, shares};
 use super::service::{PodCount, Resolution, Service};
 use super::workload::Workload;
+use crate::schema::Kind;
+use crate::snapshot::{Object, SourceKind};
 
 /// Callers that nothing here tells apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -197,12 +199,42 @@ impl Mesh<'_> {
         Backend { target, share, service: Some(id), state, pods }
     }
 
+    /// Workloads whose pods a Service would select, if they had any. Reads templates anew: it is asked for few Services.
+    pub fn idle_workloads_of(&self, service: &Service) -> Vec<ObjectRef> {
+        let selected = |object: &&Object| {
+            let template: Option<crate::schema::core::Workload> = serde_json::from_str(object.body.get()).ok();
+            template.is_some_and(|template| {
+                let labels = &template.spec.template.metadata.labels;
+                template.spec.replicas == Some(0)
+                    && service
+                        .selector
+                        .iter()
+                        .all(|(key, value)| labels.get(&**key).map(String::as_str) == Some(&**value))
+            })
+        };
+        let kinds = [Kind::Deployment, Kind::StatefulSet, Kind::ReplicaSet];
+        let objects = kinds.into_iter().flat_map(|kind| self.snapshot.of_kind(kind));
+        let mut names = Names::default();
+        let here = objects.filter(|object| *object.key.namespace == *service.namespace().as_str());
+        let mut found: Vec<_> = here.filter(selected).map(|object| ObjectRef::new(&object.key, &mut names)).collect();
+        // A Deployment at 0 keeps its ReplicaSets at 0: one name is enough.
+        if found.iter().any(|object| object.kind != Kind::ReplicaSet) {
+            found.retain(|object| object.kind != Kind::ReplicaSet);
+        }
+        found
+    }
+
+    /// Whether the source tells which pods a namespace has. Manifests without any workload there do not.
+    pub fn knows_pods_in(&self, namespace: &Namespace) -> bool {
+        self.coverage.knows(crate::schema::Kind::Pod, namespace)
+            && (self.snapshot.source != SourceKind::Manifests || self.populated.contains(namespace))
+    }
+
     /// Whether the source can tell how many pods a Service has.
     pub fn knows_pods_of(&self, service: &Service) -> bool {
         match &service.resolution {
             Resolution::ClusterIp | Resolution::Headless => {
-                let by_selector =
-                    !service.selector.is_empty() && self.coverage.knows(crate::schema::Kind::Pod, service.namespace());
+                let by_selector = !service.selector.is_empty() && self.knows_pods_in(service.namespace());
                 by_selector || service.endpoints.total > 0
             }
             Resolution::ExternalName(_) | Resolution::Entry(_) => false,

@@ -290,6 +290,22 @@ impl Workload {
         Self::new(object, owner, &template.metadata, &template.spec, seen, namespace, names)
     }
 
+    /// A machine outside the cluster, by its WorkloadEntry. Whether a proxy runs there is not written in it.
+    pub fn of_entry(object: ObjectRef, labels: Labels, ip: Option<Arc<str>>) -> Self {
+        Self {
+            object,
+            owner: None,
+            labels,
+            count: 1,
+            readiness: Readiness::Ready,
+            proxy: Proxy::Unknown,
+            ports: Vec::new(),
+            grpc_probes: Vec::new(),
+            exclusions: Vec::new(),
+            ip,
+        }
+    }
+
     fn new(
         object: ObjectRef,
         owner: Option<(Arc<str>, Arc<str>)>,

@@ -24,16 +24,12 @@ pub fn explain(report: &ExplainReport, style: &Style, out: &mut dyn Write) -> io
             style.paint(Role::Heading, &title),
             style.paint(item.severity.into(), item.severity.word())
         )?;
-        let mut in_code = false;
-        for line in item.docs.lines() {
-            if line.starts_with("```") {
-                in_code = !in_code;
-            } else if in_code {
-                writeln!(out, "    {line}")?;
-            } else if let Some(heading) = line.strip_prefix("## ") {
-                writeln!(out, "\n{}", style.paint(Role::Heading, heading))?;
-            } else {
-                write!(out, "{}", text::paragraph(style, "  ", "  ", line))?;
+        for block in blocks(item.docs) {
+            match block {
+                Block::Heading(text) => writeln!(out, "\n{}", style.paint(Role::Heading, text))?,
+                Block::Code(line) => writeln!(out, "    {line}")?,
+                Block::Text(text) => write!(out, "{}", text::paragraph(style, "  ", "  ", &text))?,
+                Block::Item(text) => write!(out, "{}", text::paragraph(style, "  - ", "    ", &text))?,
             }
         }
     }
@@ -59,4 +55,47 @@ pub fn list(report: &ExplainReport, style: &Style, out: &mut dyn Write) -> io::R
             0
         )
     )
+}
+
+/// A piece of a rule's documentation. Lines of one paragraph are joined: the terminal decides where they break.
+enum Block<'a> {
+    Heading(&'a str),
+    Code(&'a str),
+    Text(String),
+    Item(String),
+}
+
+fn blocks(docs: &str) -> Vec<Block<'_>> {
+    let mut blocks: Vec<Block<'_>> = Vec::new();
+    let mut in_code = false;
+    let mut joins = false;
+    for line in docs.lines() {
+        let next = match line {
+            _ if line.starts_with("```") => {
+                in_code = !in_code;
+                joins = false;
+                continue;
+            }
+            _ if in_code => Block::Code(line),
+            "" => {
+                joins = false;
+                continue;
+            }
+            _ => match (line.strip_prefix("## "), line.strip_prefix("- ")) {
+                (Some(heading), _) => Block::Heading(heading),
+                (None, Some(item)) => Block::Item(item.to_owned()),
+                (None, None) => match blocks.last_mut() {
+                    Some(Block::Text(text) | Block::Item(text)) if joins => {
+                        text.push(' ');
+                        text.push_str(line.trim_start());
+                        continue;
+                    }
+                    _ => Block::Text(line.to_owned()),
+                },
+            },
+        };
+        joins = matches!(next, Block::Text(_) | Block::Item(_));
+        blocks.push(next);
+    }
+    blocks
 }

@@ -12,6 +12,7 @@ use super::text::{count, paragraph, safe};
 use crate::mesh::route::show_share;
 use crate::report::inspect::{BackendReport, InspectReport, PodsReport, PortReport, ServiceReport};
 use crate::rules::Severity;
+use crate::snapshot::GapKind;
 
 /// Whether the overview or pages are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,7 +200,7 @@ fn summary(report: &InspectReport, style: &Style) -> String {
         let codes: Vec<_> = report.undecided.iter().map(|(code, number)| format!("{code} ×{number}")).collect();
         out.push_str(&paragraph(style, "not judged, because of what could not be read: ", "  ", &codes.join(", ")));
     }
-    let gaps: Vec<_> = report.gaps.iter().filter(|gap| gap.touches_answers).collect();
+    let gaps: Vec<_> = report.gaps.iter().filter(|gap| gap.reason != GapKind::NotInstalled).collect();
     if !gaps.is_empty() {
         let _ = writeln!(out, "{}", style.paint(Role::Heading, "Gaps"));
         for gap in gaps {

@@ -13,7 +13,7 @@ mod server_side;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::snapshot::Gap;
+use crate::snapshot::{Gap, GapKind};
 
 /// Something that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -22,13 +22,20 @@ pub struct GapReport {
     pub what: String,
     /// Why, and the right that is missing if that is it.
     pub why: String,
-    /// Whether answers may be wrong because of it.
+    /// `forbidden`, `failed`, `malformed`, `not-installed` or `not-in-source`.
+    pub reason: GapKind,
+    /// Whether answers may be wrong because it could not be read: then the exit code is 4.
     pub touches_answers: bool,
 }
 
 impl From<&Gap> for GapReport {
     fn from(gap: &Gap) -> Self {
-        Self { what: gap.what.clone(), why: gap.why.clone(), touches_answers: gap.touches_answers() }
+        Self {
+            what: gap.what.clone(),
+            why: gap.why.clone(),
+            reason: gap.reason,
+            touches_answers: gap.touches_answers(),
+        }
     }
 }
 

@@ -39,7 +39,11 @@ istioctl waypoint apply -n shop --enroll-namespace
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for service in mesh.services.iter().filter(|service| service.has_grpc() && service.is_kubernetes()) {
-        let ambient = mesh.workloads_of(service).filter(|workload| workload.proxy == Proxy::Ambient).count();
+        let ambient = mesh
+            .workloads_of(service)
+            .filter(|workload| workload.proxy == Proxy::Ambient)
+            .filter(|workload| workload.labels.get("istio.io/use-waypoint").is_none_or(|name| name == "none"))
+            .count();
         if ambient == 0 || service.waypoint {
             continue;
         }

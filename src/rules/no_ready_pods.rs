@@ -60,12 +60,23 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         }
         // Manifests of a namespace without any workload do not tell who runs there.
         let neighbours = apps.get(service.namespace());
-        if mesh.snapshot.source == SourceKind::Manifests && neighbours.is_none() {
+        if mesh.snapshot.source == SourceKind::Manifests && !mesh.knows_pods_in(service.namespace()) {
             out.undecided(&RULE);
             continue;
         }
         let path = service.namespace();
-        let (message, evidence, fix) = if service.workloads.is_empty() {
+        let idle = mesh.idle_workloads_of(service);
+        let (message, evidence, fix) = if service.endpoints.total == 0
+            && let Some(first) = idle.first()
+        {
+            let names: Vec<_> = idle.iter().map(ToString::to_string).collect();
+            let kind = first.kind.name().to_lowercase();
+            (
+                format!("{} is scaled to 0", names.join(", ")),
+                None,
+                format!("kubectl scale -n {path} {kind}/{} --replicas=1", first.name),
+            )
+        } else if service.workloads.is_empty() {
             let wanted = service.selector.get("app").unwrap_or_default();
             let near = neighbours
                 .into_iter()

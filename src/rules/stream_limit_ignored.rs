@@ -137,7 +137,13 @@ fn report(
     };
     let finding = Finding::new(&RULE, &rule.object, format!("{path}.{setting}"))
         .message(format!("{setting} is not applied to port {} of {}", port.number, service.object))
-        .effect("Envoy never gets the setting: streams per connection stay unlimited, idle connections are not probed")
+        .effect(match (setting, port.protocol.is_http2()) {
+            ("http2KeepAlive", _) => "Envoy never gets the setting: idle connections are not probed",
+            (_, true) => "Envoy never gets the setting: its own limit of 1024 streams a connection holds",
+            (_, false) => {
+                "Envoy never gets the setting: where HTTP/2 is spoken, its own limit of 1024 streams a connection holds"
+            }
+        })
         .evidence([why])
         .rests_on([service.namespace()])
         .fix(fix);

@@ -1,9 +1,13 @@
 //! GM204: a subset that exists, but not for these callers: they get another DestinationRule.
 
+use std::collections::BTreeMap;
+
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::route::{Action, Target};
+use crate::mesh::ids::{Host, Namespace, ObjectRef, SubsetName, VirtualServiceId};
+use crate::mesh::route::Action;
 use crate::mesh::views::{CallerClass, RouteOwner};
+use crate::mesh::virtual_service::VirtualService;
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {
@@ -43,54 +47,87 @@ Define the subsets in the rule that the callers get, or narrow that rule's host.
     check,
 };
 
+/// Callers of one rule that lack subsets of one host.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Lack {
+    host: Host,
+    /// Empty is everybody.
+    callers: Vec<Namespace>,
+    /// The rules that they get.
+    got: String,
+}
+
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for (id, object) in mesh.virtual_services.iter() {
         for rule in mesh.virtual_service_rules(object) {
             let Action::Forward(targets) = &rule.action else { continue };
+            let mut lacks: BTreeMap<Lack, Vec<(&SubsetName, &str)>> = BTreeMap::new();
             for target in targets {
-                let Target { host, subset: Some(subset), field, .. } = target else { continue };
-                let Some(service) = mesh.find_host(host.as_str()) else { continue };
-                let defined: Vec<_> = mesh
-                    .destination_rules
-                    .covering(host.as_str())
-                    .filter(|(_, rule)| rule.spec.subsets.iter().any(|one| one.name == subset.as_str()))
-                    .map(|(_, rule)| rule.object.clone())
-                    .collect();
-                if defined.is_empty() {
-                    continue;
+                if let Some(subset) = &target.subset
+                    && let Some(lack) = lack(mesh, id, object, &target.host, subset)
+                {
+                    lacks.entry(lack).or_default().push((subset, &target.field));
                 }
-                let views = mesh.views(service);
-                let takes_route = |view: &CallerClass| {
-                    view.owner == RouteOwner::VirtualService(id) || (!object.acts_in_mesh() && view.is_default())
-                };
-                let lacking: Vec<&CallerClass> = views
-                    .iter()
-                    .filter(|view| takes_route(view) && (!view.is_default() || mesh.has_other_callers(&views)))
-                    .filter(|view| mesh.destination_rules.subset(&view.rules, subset).is_none())
-                    .collect();
-                let Some(first) = lacking.first() else { continue };
-                let everybody = lacking.iter().any(|view| view.is_default());
-                let callers: Vec<_> = lacking.iter().filter(|_| !everybody).flat_map(|view| &view.namespaces).collect();
-                let got = match first.rules.0.as_slice() {
-                    [] => "no DestinationRule".to_owned(),
-                    rules => {
-                        let names = rules.iter().map(|id| mesh.destination_rules.get(*id).object.to_string());
-                        names.collect::<Vec<_>>().join(", ")
-                    }
-                };
-                let short = mesh.short_host(host);
-                let who = if everybody { "callers" } else { "these callers" };
+            }
+            for (Lack { host, callers, got }, subsets) in lacks {
+                let mut names: Vec<&str> = subsets.iter().map(|(name, _)| name.as_str()).collect();
+                names.dedup();
+                let (noun, verb) = if names.len() == 1 { ("subset", "does") } else { ("subsets", "do") };
+                let names = names.join(", ");
+                let who = if callers.is_empty() { "callers" } else { "these callers" };
+                let field = subsets.first().map(|(_, field)| *field).unwrap_or_default();
+                let defined = defining(mesh, &host, subsets[0].0);
                 let finding = Finding::new(&RULE, &object.object, format!("{field}.destination.subset"))
-                    .message(format!("subset {subset} of {short} does not exist for {who}: they get {got}"))
+                    .message(format!(
+                        "{noun} {names} of {} {verb} not exist for {who}: they get {got}",
+                        mesh.short_host(&host)
+                    ))
                     .effect("their calls that take this route fail with UNAVAILABLE (flag NC, no such cluster)")
                     .callers(callers)
-                    .evidence(defined.iter().map(|object| format!("{object} defines it")))
-                    .rests_on(mesh.namespace_of_host(host).as_ref())
-                    .fix(format!("define subset {subset} in {got}, or narrow its host"));
+                    .evidence(defined.iter().map(|object| format!("{object} defines what they lack")))
+                    .rests_on(mesh.namespace_of_host(&host).as_ref())
+                    .fix(format!("define {noun} {names} in {got}, or narrow its host"));
                 out.add(&RULE, finding);
             }
         }
     }
+}
+
+/// The DestinationRules for a host that define a subset.
+fn defining(mesh: &Mesh<'_>, host: &Host, subset: &SubsetName) -> Vec<ObjectRef> {
+    let rules = mesh.destination_rules.covering(host.as_str()).map(|(_, rule)| rule);
+    let defining = rules.filter(|rule| rule.spec.subsets.iter().any(|one| one.name == subset.as_str()));
+    defining.map(|rule| rule.object.clone()).collect()
+}
+
+/// The callers of a VirtualService for whom a subset that exists does not.
+fn lack(
+    mesh: &Mesh<'_>,
+    id: VirtualServiceId,
+    object: &VirtualService,
+    host: &Host,
+    subset: &SubsetName,
+) -> Option<Lack> {
+    let service = mesh.find_host(host.as_str())?;
+    if defining(mesh, host, subset).is_empty() {
+        return None;
+    }
+    let views = mesh.views(service);
+    let takes_route = |view: &CallerClass| {
+        view.owner == RouteOwner::VirtualService(id) || (!object.acts_in_mesh() && view.is_default())
+    };
+    let lacking: Vec<&CallerClass> = views
+        .iter()
+        .filter(|view| takes_route(view) && (!view.is_default() || mesh.has_other_callers(&views)))
+        .filter(|view| mesh.destination_rules.subset(&view.rules, subset).is_none())
+        .collect();
+    let first = lacking.first()?;
+    let everybody = lacking.iter().any(|view| view.is_default());
+    let callers = lacking.iter().filter(|_| !everybody).flat_map(|view| view.namespaces.iter().cloned()).collect();
+    let names = first.rules.0.iter().map(|id| mesh.destination_rules.get(*id).object.to_string());
+    let names: Vec<_> = names.collect();
+    let got = if names.is_empty() { "no DestinationRule".to_owned() } else { names.join(", ") };
+    Some(Lack { host: host.clone(), callers, got })
 }
 
 #[cfg(test)]

@@ -57,12 +57,20 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             if protocol.family() != Family::Http || settings.is_empty() {
                 continue;
             }
+            // Validation looks at the mode and at certificates in files only.
+            let refused = tls.mode.as_deref().is_some_and(|mode| mode != "PASSTHROUGH")
+                || tls.server_certificate.is_some()
+                || tls.private_key.is_some();
             let finding = Finding::new(&RULE, &gateway.object, format!("spec.servers[{index}].tls"))
                 .message(format!(
                     "server {} on port {} has TLS settings, but protocol {} means plain text",
                     port.name, port.number, port.protocol
                 ))
-                .effect("the webhook refuses it; where it gets in, TLS is not terminated and calls are served in the clear")
+                .effect(if refused {
+                    "the webhook refuses it; where it gets in, TLS is not terminated and calls are served in the clear"
+                } else {
+                    "the webhook lets it pass, yet TLS is not terminated: calls are served in the clear"
+                })
                 .evidence(settings)
                 .fix(format!(
                     "servers:\n- port: {{number: {}, name: https, protocol: HTTPS}}\n  tls: {{mode: SIMPLE, credentialName: {}}}",

@@ -38,6 +38,13 @@ pub enum Wrong {
         /// The value as JSON, shortened.
         found: String,
     },
+    /// The value is of its type, and refused all the same.
+    Refused {
+        /// Why.
+        message: String,
+        /// What would be right.
+        fix: String,
+    },
     /// The value is none of the allowed words.
     Word {
         /// The value.

@@ -68,6 +68,8 @@ pub enum Kind {
 pub enum Keep {
     /// The object as it came, without managed fields' bodies and the last-applied annotation.
     Whole,
+    /// As `Whole`, without what an extension is configured with: it may hold passwords.
+    WithoutSettings,
     /// The listed fields of [`super::core::Pod`].
     Pod,
     /// The listed fields of [`super::core::EndpointSlice`].
@@ -147,7 +149,7 @@ pub static KINDS: &[KindInfo] = {
         info(Kind::ServiceEntry, "ServiceEntry", ISTIO, NETWORKING, "serviceentries", Keep::Whole),
         info(Kind::WorkloadEntry, "WorkloadEntry", ISTIO, NETWORKING, "workloadentries", Keep::Whole),
         info(Kind::Sidecar, "Sidecar", ISTIO, NETWORKING, "sidecars", Keep::Whole),
-        info(Kind::EnvoyFilter, "EnvoyFilter", ISTIO, &["v1alpha3"], "envoyfilters", Keep::Whole),
+        info(Kind::EnvoyFilter, "EnvoyFilter", ISTIO, &["v1alpha3"], "envoyfilters", Keep::WithoutSettings),
         info(Kind::ProxyConfig, "ProxyConfig", ISTIO, &["v1beta1"], "proxyconfigs", Keep::Whole),
         info(
             Kind::PeerAuthentication,
@@ -166,7 +168,14 @@ pub static KINDS: &[KindInfo] = {
             Keep::Whole,
         ),
         info(Kind::Telemetry, "Telemetry", "telemetry.istio.io", &["v1", "v1alpha1"], "telemetries", Keep::Whole),
-        info(Kind::WasmPlugin, "WasmPlugin", "extensions.istio.io", &["v1alpha1"], "wasmplugins", Keep::Whole),
+        info(
+            Kind::WasmPlugin,
+            "WasmPlugin",
+            "extensions.istio.io",
+            &["v1alpha1"],
+            "wasmplugins",
+            Keep::WithoutSettings,
+        ),
         info(Kind::Gateway, "Gateway", GATEWAY_API, &["v1", "v1beta1", "v1alpha2"], "gateways", Keep::Whole),
         info(Kind::HttpRoute, "HTTPRoute", GATEWAY_API, &["v1", "v1beta1", "v1alpha2"], "httproutes", Keep::Whole),
         info(Kind::GrpcRoute, "GRPCRoute", GATEWAY_API, &["v1", "v1alpha2"], "grpcroutes", Keep::Whole),

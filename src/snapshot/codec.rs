@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::raw::Entries;
-use super::{Gap, Object, Snapshot, SourceKind};
+use super::yaml::{DuplicateKey, LineColumn};
+use super::{Gap, Key, Object, Snapshot, SourceKind};
 use crate::schema::kind::{Kind, Recognised};
 
 /// The version that is written; every version up to it is read.
@@ -65,6 +66,22 @@ pub struct SnapshotFile<'a> {
     /// What could not be read.
     #[serde(default)]
     gaps: Vec<Gap>,
+    /// Keys that the manifests had twice; the objects hold the last value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    duplicate_keys: Vec<DuplicateEntry>,
+}
+
+/// A key that an object's manifest had twice.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct DuplicateEntry {
+    api_version: String,
+    kind: String,
+    namespace: String,
+    name: String,
+    path: String,
+    key: String,
+    line: usize,
 }
 
 /// Whether `bytes` are compressed.
@@ -110,7 +127,7 @@ pub fn is_snapshot(text: &str) -> bool {
 /// When the text is not a snapshot, or is of a newer version.
 pub fn decode(text: &str) -> Result<Snapshot, CodecError> {
     let file: SnapshotFile<'_> = serde_json::from_str(text).map_err(CodecError::Malformed)?;
-    let SnapshotFile { kind: _, version, source, taken, kubernetes_version, objects, gaps } = file;
+    let SnapshotFile { kind: _, version, source, taken, kubernetes_version, objects, gaps, duplicate_keys } = file;
     if version > VERSION {
         return Err(CodecError::TooNew(version));
     }
@@ -129,6 +146,14 @@ pub fn decode(text: &str) -> Result<Snapshot, CodecError> {
             snapshot.misplaced.push(object);
         } else {
             snapshot.insert(object);
+        }
+    }
+    for entry in duplicate_keys {
+        let Recognised::Known(kind) = Kind::recognise(&entry.api_version, &entry.kind) else { continue };
+        let key = Key { kind, namespace: entry.namespace.into(), name: entry.name.into() };
+        if let Some(object) = snapshot.objects.get_mut(&key) {
+            let at = LineColumn { line: entry.line, column: 1 };
+            object.duplicate_keys.push(DuplicateKey { path: entry.path, key: entry.key, at });
         }
     }
     Ok(snapshot)
@@ -167,9 +192,26 @@ pub fn encode(snapshot: &Snapshot, mut out: impl Write) -> io::Result<()> {
         kubernetes_version: snapshot.kubernetes_version.clone(),
         objects,
         gaps: snapshot.gaps.clone(),
+        duplicate_keys: duplicate_entries(snapshot),
     };
     serde_json::to_writer(&mut out, &file)?;
     out.write_all(b"\n")
+}
+
+fn duplicate_entries(snapshot: &Snapshot) -> Vec<DuplicateEntry> {
+    let of = |object: &Object| -> Vec<DuplicateEntry> {
+        let entry = |duplicate: &DuplicateKey| DuplicateEntry {
+            api_version: object.api_version.to_string(),
+            kind: object.key.kind.name().to_owned(),
+            namespace: object.key.namespace.to_string(),
+            name: object.key.name.to_string(),
+            path: duplicate.path.clone(),
+            key: duplicate.key.clone(),
+            line: duplicate.at.line,
+        };
+        object.duplicate_keys.iter().map(entry).collect()
+    };
+    snapshot.objects.values().flat_map(of).collect()
 }
 
 /// The body with `apiVersion` and `kind`, which reduced bodies and items of typed lists lack.

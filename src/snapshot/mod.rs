@@ -190,7 +190,7 @@ impl Gap {
 
     /// Whether an answer may be wrong because of this gap.
     pub fn touches_answers(&self) -> bool {
-        !matches!(self.reason, GapKind::NotInstalled)
+        !matches!(self.reason, GapKind::NotInstalled | GapKind::NotInSource)
     }
 }
 

@@ -333,7 +333,7 @@ fn keeps(word: &str) -> bool {
         let enums = enums.filter(|word| word.starts_with(|c: char| c.is_ascii_uppercase()));
         (KEEP.split_whitespace().collect(), KINDS.iter().map(|info| info.name).chain(enums).collect())
     });
-    word.bytes().all(|b| b.is_ascii_digit())
+    (word.len() <= 5 && word.bytes().all(|b| b.is_ascii_digit()))
         || is_version(word)
         || is_duration(word)
         || exact.contains(word)

@@ -16,6 +16,11 @@ use crate::schema::{List, meta::Meta};
 pub(crate) fn reduce(keep: Keep, body: &RawValue, namespace: Option<&str>) -> Result<Box<RawValue>, serde_json::Error> {
     match keep {
         Keep::Whole => Ok(whole(body, namespace)),
+        Keep::WithoutSettings => {
+            let mut object: serde_json::Value = serde_json::from_str(body.get())?;
+            settings(&mut object);
+            Ok(whole(&to_raw_value(&object)?, namespace))
+        }
         Keep::Metadata => {
             #[derive(Default, Serialize, Deserialize)]
             #[serde(default)]
@@ -51,6 +56,27 @@ pub(crate) fn reduce(keep: Keep, body: &RawValue, namespace: Option<&str>) -> Re
             let mut map: MeshConfigMap = serde_json::from_str(body.get())?;
             metadata(&mut map.metadata, namespace);
             to_raw_value(&map)
+        }
+    }
+}
+
+/// What extensions are told is theirs, and may hold passwords; that they are told something is all we use.
+fn settings(object: &mut serde_json::Value) {
+    for patch in
+        object.pointer_mut("/spec/configPatches").and_then(serde_json::Value::as_array_mut).into_iter().flatten()
+    {
+        if let Some(value) = patch.pointer_mut("/patch/value") {
+            *value = serde_json::json!({});
+        }
+    }
+    if let Some(config) = object.pointer_mut("/spec/pluginConfig") {
+        *config = serde_json::json!({});
+    }
+    for variable in
+        object.pointer_mut("/spec/vmConfig/env").and_then(serde_json::Value::as_array_mut).into_iter().flatten()
+    {
+        if let Some(value) = variable.get_mut("value") {
+            *value = "".into();
         }
     }
 }

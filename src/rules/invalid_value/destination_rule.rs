@@ -21,7 +21,7 @@ pub(super) fn check(rule: &DestinationRule, out: &mut Findings<'_>) {
                 object,
                 format!("{path}.name"),
                 format!("subset \"{}\" is not a DNS label", subset.name),
-                "lower-case letters, digits and dashes",
+                "letters, digits and dashes",
                 out,
             );
         }

@@ -7,8 +7,10 @@ mod gateway;
 mod virtual_service;
 
 use super::{Finding, Findings, Rule, Severity};
-use crate::mesh::Mesh;
+use std::collections::BTreeSet;
+
 use crate::mesh::ids::ObjectRef;
+use crate::mesh::{Mesh, Undecoded};
 use crate::schema::duration;
 use crate::schema::fields::Wrong;
 
@@ -55,12 +57,19 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for (object, problem) in mesh.field_problems() {
         let (message, fix) = match &problem.what {
             Wrong::Unknown { .. } => continue,
+            Wrong::Refused { message, fix } => (message.clone(), fix.clone()),
             Wrong::Type { wanted, found } => type_texts(wanted, found),
             Wrong::Word { found, allowed } => {
                 (format!("\"{found}\" is not allowed here"), format!("one of {}", allowed.join(", ")))
             }
         };
         refuse(object, problem.path.as_str(), message, fix, out);
+    }
+    let told: BTreeSet<&ObjectRef> = mesh.field_problems().iter().map(|(object, _)| object).collect();
+    for Undecoded { object, field, why } in mesh.undecoded.iter().filter(|one| !told.contains(&one.object)) {
+        let quoted =
+            if why.ends_with("expected a string") { "write it in quotes" } else { "give it the type it needs" };
+        refuse(object, field.as_str(), why.as_str(), quoted, out);
     }
     for (_, object) in mesh.virtual_services.iter() {
         virtual_service::check(object, out);
@@ -117,9 +126,10 @@ fn check_duration(object: &ObjectRef, field: String, text: Option<&str>, out: &m
     }
 }
 
-/// Whether a text is a DNS-1123 label, as names of subsets must be.
+/// Whether a text is a DNS label in any case, as names of subsets must be.
+/// Source: `pkg/config/labels/instance.go` (`IsDNS1123Label`).
 fn is_dns_label(text: &str) -> bool {
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let inner = |c: char| c.is_ascii_alphanumeric() || c == '-';
     !text.is_empty() && text.len() <= 63 && text.chars().all(inner) && !text.starts_with('-') && !text.ends_with('-')
 }
 

@@ -178,7 +178,7 @@ fn destinations(object: &ObjectRef, route: &[RouteDestination], path: &str, out:
                         object,
                         format!("{path}.destination.subset"),
                         format!("subset \"{subset}\" is not a DNS label"),
-                        "lower-case letters, digits and dashes",
+                        "letters, digits and dashes",
                         out,
                     );
                 }
@@ -226,8 +226,8 @@ fn faults(object: &ObjectRef, fault: &Fault, path: &str, out: &mut Findings<'_>)
             out,
         );
     }
-    if abort.http_status.is_some_and(|status| !(200..=599).contains(&status)) {
-        refuse(object, format!("{path}.fault.abort.httpStatus"), "httpStatus is between 200 and 599", "503", out);
+    if abort.http_status.is_some_and(|status| !(200..=600).contains(&status)) {
+        refuse(object, format!("{path}.fault.abort.httpStatus"), "httpStatus is between 200 and 600", "503", out);
     }
 }
 
@@ -293,9 +293,7 @@ fn regex(object: &ObjectRef, text: &StringMatch, path: &str, out: &mut Findings<
             "a shorter one",
             out,
         );
-    } else if let Err(error) = ::regex::Regex::new(pattern) {
-        let reason = error.to_string();
-        let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    } else if let Err(reason) = crate::schema::re2::compile(pattern) {
         refuse(
             object,
             format!("{path}.regex"),
@@ -345,7 +343,7 @@ mod tests {
             "spec.http[0].route[0].destination.host",
         );
         refused(
-            "{hosts: [a], http: [{route: [{destination: {host: a, subset: V2}}]}]}",
+            "{hosts: [a], http: [{route: [{destination: {host: a, subset: V_2}}]}]}",
             "spec.http[0].route[0].destination.subset",
         );
         refused(
