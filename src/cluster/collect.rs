@@ -153,7 +153,14 @@ impl Reader<'_> {
             git_version: String,
         }
         match self.server.get("/version", self.server.timeout).await {
-            Ok(text) => Ok(serde_json::from_str::<Version>(&text).ok().map(|version| version.git_version)),
+            Ok(text) => match serde_json::from_str::<Version>(&text) {
+                Ok(version) => Ok(Some(version.git_version)),
+                Err(_) => Err(ClusterError::new(
+                    Trouble::Server,
+                    format!("{} does not answer like a Kubernetes API server", self.server.server),
+                )
+                .hint("is the address right? kubectl config view --minify")),
+            },
             Err(error) if matches!(error.trouble, Trouble::Forbidden | Trouble::NotFound) => Ok(None),
             Err(error) => Err(error),
         }

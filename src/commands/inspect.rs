@@ -119,6 +119,9 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: InspectArgs) -> Re
     }
     let request = request(&mesh, &arguments, &namespaces, labels.as_deref())?;
     let outcome = rules::run(&mesh, &selection);
+    for exception in &outcome.idle {
+        context.messages.warning(&format!("the exception {exception} leaves nothing out: is the object's name right?"));
+    }
     let report = report::inspect::inspect(&mesh, &outcome, &request);
     write(context, &arguments, &report)?;
     if report.services.is_empty() && arguments.targets.is_empty() {

@@ -117,6 +117,8 @@ pub struct Outcome {
     pub ignored: usize,
     /// Claims that gaps left undecided, by code.
     pub undecided: BTreeMap<&'static str, usize>,
+    /// Exceptions for one object that left nothing out.
+    pub idle: Vec<String>,
 }
 
 /// Runs the selected rules.
@@ -127,6 +129,11 @@ pub fn run(mesh: &Mesh<'_>, selection: &Selection) -> Outcome {
     }
     let (found, undecided) = findings.into_parts();
     let total = found.len();
+    let idle = selection
+        .skip
+        .iter()
+        .filter(|selector| selector.names_object() && !found.iter().any(|one| selector.takes(one)));
+    let idle = idle.map(ToString::to_string).collect();
     let mut findings: Vec<_> =
         found.into_iter().filter(|finding| !selection.skips(finding) && !select::is_annotated(mesh, finding)).collect();
     findings.sort_by(|a, b| {
@@ -136,7 +143,7 @@ pub fn run(mesh: &Mesh<'_>, selection: &Selection) -> Outcome {
     // Several routes to one fault tell the same thing once.
     let kept = findings.len();
     findings.dedup();
-    Outcome { ignored: total - kept, undecided, findings }
+    Outcome { ignored: total - kept, undecided, idle, findings }
 }
 
 /// Finds a rule by its code or name, in any case.

@@ -1,5 +1,7 @@
 //! Which findings are wanted: `--only`, `--skip`, ignore files, and the annotation on an object.
 
+use std::fmt;
+
 use super::{Finding, Rule};
 use crate::mesh::Mesh;
 use crate::snapshot::Key;
@@ -62,9 +64,25 @@ impl Selector {
         Ok(Self { code: code.to_owned(), object })
     }
 
-    fn takes(&self, finding: &Finding) -> bool {
+    /// Whether it is about certain objects only.
+    pub(super) fn names_object(&self) -> bool {
+        self.object.is_some()
+    }
+
+    /// Whether it means this finding.
+    pub(super) fn takes(&self, finding: &Finding) -> bool {
         fits(&self.code, finding.code, finding.name)
             && self.object.as_ref().is_none_or(|pattern| pattern.covers(finding))
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.code)?;
+        match &self.object {
+            Some(ObjectPattern { kind, namespace, name }) => write!(f, "={kind}/{namespace}/{name}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -21,7 +21,7 @@ fn run(rule: &'static Rule, snapshot: &Snapshot) -> Outcome {
     let mut findings = super::Findings::new(&mesh);
     (rule.check)(&mesh, &mut findings);
     let (findings, undecided) = findings.into_parts();
-    Outcome { findings, undecided, ignored: 0 }
+    Outcome { findings, undecided, ..Outcome::default() }
 }
 
 /// The findings of a rule on a case.
