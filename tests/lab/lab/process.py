@@ -1,0 +1,64 @@
+"""Processes of the lab: started in sessions of their own, found again and ended by pid and start time."""
+
+import os
+import signal
+import subprocess
+import time
+
+from settings import run
+
+
+def started(pid):
+    """When a process started, in clock ticks; `None` when there is none. A pid alone may be somebody else's by now."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            fields = stat.read().rsplit(")", 1)[1].split()
+        return None if fields[0] == "Z" else fields[19]
+    except OSError:
+        return None
+
+
+def remember(file, pid):
+    with open(file, "w") as out:
+        out.write(f"{pid} {started(pid)}")
+
+
+def recall(file):
+    """The pid in a file, if that very process still runs."""
+    try:
+        with open(file) as text:
+            pid, start = text.read().split()
+    except (OSError, ValueError):
+        return None
+    return int(pid) if started(int(pid)) == start else None
+
+
+def start(name, command, env=None, cwd=None):
+    """Starts a program unless it runs; its output goes to logs/NAME.log."""
+    file = run("pids", name)
+    if recall(file):
+        return
+    with open(run("logs", name + ".log"), "ab") as log:
+        child = subprocess.Popen(
+            command, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    remember(file, child.pid)
+
+
+def end(files, patience=8.0):
+    """Ends the processes in pid files: politely, then not. Removes the files."""
+    for sign, limit in ((signal.SIGTERM, patience), (signal.SIGKILL, 2.0)):
+        for file in files:
+            if pid := recall(file):
+                # A stopped process gets its signals only when it goes on.
+                for one in (sign, signal.SIGCONT):
+                    try:
+                        os.kill(pid, one)
+                    except ProcessLookupError:
+                        pass
+        until = time.monotonic() + limit
+        while time.monotonic() < until and any(recall(file) for file in files):
+            time.sleep(0.05)
+    for file in files:
+        if os.path.exists(file):
+            os.remove(file)
