@@ -14,3 +14,16 @@ fields:
     scripts/fields.py
 dist:
     cargo build --profile dist
+# A real mesh on this machine (root): up, its tests, down.
+lab:
+    tests/lab/up
+lab-status:
+    tests/lab/status
+lab-test NAME="":
+    cargo test --test lab -- --ignored --test-threads 1 --nocapture {{NAME}}
+lab-down:
+    tests/lab/down
+bench:
+    cargo bench --bench mesh
+figures:
+    scripts/figures.py

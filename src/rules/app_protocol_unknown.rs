@@ -37,6 +37,7 @@ ports:
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM103.yaml`.
 - Istio: `pkg/config/kube/conversion.go`; known words: grpc, grpc-web, http, http2, https, tls, tcp, mongo, redis,
   mysql, and exactly `kubernetes.io/h2c`, `kubernetes.io/ws`, `kubernetes.io/wss`.
 ",

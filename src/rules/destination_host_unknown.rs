@@ -39,6 +39,7 @@ spec:
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM201.yaml`.
 - Istio: `pilot/pkg/model/config.go` (ResolveShortnameToFQDN); `cluster_not_found_response_code` is 503.
 ",
     check,

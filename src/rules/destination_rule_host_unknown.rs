@@ -33,6 +33,7 @@ spec: {host: checkout.shop.svc.cluster.local}
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM409.yaml`.
 - Istio: `pilot/pkg/model/config.go` (ResolveShortnameToFQDN).
 ",
     check,

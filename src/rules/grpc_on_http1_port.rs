@@ -19,7 +19,8 @@ connection for the callers.
 
 ## Why it matters for gRPC
 For a port named `http` the caller's proxy opens HTTP/1.1 connections to the server. gRPC needs HTTP/2: every call
-fails with UNAVAILABLE, and the log shows a protocol error (`UPE`).
+fails with UNAVAILABLE: the proxy that meets the gRPC server logs a protocol error (`UPE`), and where that is the proxy
+beside the server, the caller's own logs the retries (`URX`).
 
 ## Example
 ```yaml
@@ -38,6 +39,7 @@ If the name cannot change, set `connectionPool.http.h2UpgradePolicy: UPGRADE` in
 get.
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM105.yaml`.
 - Istio: `pilot/pkg/networking/core/cluster_builder.go` (setUpstreamProtocol), `cluster_traffic_policy.go`
   (shouldH2Upgrade).
 ",
@@ -72,7 +74,9 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             let callers = broken.iter().filter(|_| !everybody).flat_map(|view| &view.namespaces);
             let finding = Finding::new(&RULE, &service.object, port.deciding_field())
                 .message(format!("port {} carries gRPC but Istio takes it for HTTP/1.1", port.title()))
-                .effect("calls fail with UNAVAILABLE: the caller's proxy speaks HTTP/1.1 to the server (flag UPE)")
+                .effect(
+                    "calls fail with UNAVAILABLE: the server is spoken to in HTTP/1.1 (flag UPE; URX at the caller)",
+                )
                 .callers(callers)
                 .evidence(std::iter::once(format!("{} decided: HTTP", port.decided_by)))
                 .evidence(&port.evidence)

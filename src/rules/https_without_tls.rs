@@ -35,6 +35,7 @@ servers:
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM502.yaml`.
 - Istio: `pkg/config/validation/validation.go`: \"server must have TLS settings for HTTPS/TLS protocols\".
 ",
     check,

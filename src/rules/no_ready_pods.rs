@@ -36,6 +36,7 @@ kubectl get endpointslices -n shop -l kubernetes.io/service-name=checkout
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM702.yaml`.
 - Envoy's response flags: UH.
 ",
     check,

@@ -37,6 +37,7 @@ ports:
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM102.yaml`.
 - Istio: `pilot/pkg/networking/core/httproute.go`, `cluster_builder.go` (setUpstreamProtocol).
 ",
     check,

@@ -36,6 +36,7 @@ ports:
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM101.yaml`.
 - Istio: `pkg/config/kube/conversion.go` (ConvertProtocol), `pkg/config/protocol/instance.go` (IsTCP).
 ",
     check,

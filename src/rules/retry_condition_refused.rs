@@ -35,6 +35,7 @@ retries:
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM301.yaml`.
 - Istio: `pkg/config/validation/agent/validation.go` (supportedRetryOnPolicies).
 ",
     check,

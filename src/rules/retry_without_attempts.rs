@@ -33,6 +33,7 @@ retries:
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM302.yaml`.
 - Istio: `pkg/config/validation/agent/validation.go`: \"http retry policy configured when attempts are set to 0\".
 ",
     check,

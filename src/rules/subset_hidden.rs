@@ -42,6 +42,7 @@ spec: {host: checkout, subsets: [{name: v1, labels: {version: v1}}]}
 Define the subsets in the rule that the callers get, or narrow that rule's host.
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM204.yaml`.
 - Istio: `pilot/pkg/model/push_context.go` (`destinationRule`), `pilot/pkg/model/destination_rule.go`.
 ",
     check,

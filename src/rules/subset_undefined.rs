@@ -42,6 +42,7 @@ subsets:
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM203.yaml`.
 - Istio: `pilot/pkg/networking/core/cluster_builder.go`; routes are not validated against clusters.
 ",
     check,

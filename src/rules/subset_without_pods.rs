@@ -37,6 +37,7 @@ subsets:
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM205.yaml`.
 - Istio: `pilot/pkg/xds/endpoints/endpoint_builder.go`; Envoy's response flags.
 ",
     check,

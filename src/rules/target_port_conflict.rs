@@ -41,6 +41,7 @@ spec: {ports: [{name: tcp, port: 50051}]}     # same pods, same port
 Give both ports the same protocol, `grpc`, or remove one.
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM108.yaml`.
 - Istio: `pilot/pkg/model/context.go`, `pilot/pkg/networking/core/listener_inbound.go`.
 ",
     check,

@@ -36,6 +36,7 @@ servers:
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM501.yaml`.
 - Istio: `pkg/config/validation/validation.go` (validateServer), `pilot/pkg/networking/core/gateway.go`.
 ",
     check,

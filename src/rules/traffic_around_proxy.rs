@@ -36,6 +36,7 @@ metadata:
 Remove the port from the annotation and restart the pods.
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM718.yaml`.
 - Istio: annotations `excludeInboundPorts`, `includeInboundPorts`, `excludeOutboundPorts`, `excludeOutboundIPRanges`,
   `includeOutboundIPRanges`.
 ",

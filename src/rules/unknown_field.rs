@@ -40,6 +40,7 @@ trafficPolicy:
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM002.yaml`.
 - The field table is made from `istio.io/api` 1.31.1 and Gateway API v1.6.0 (experimental channel), all versions of a
   kind together.
 - Kubernetes: field validation, `fieldValidation=Strict|Warn|Ignore`.

@@ -48,6 +48,7 @@ http:
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM003.yaml`.
 - Istio: `pkg/config/validation/validation.go`, `virtualservice.go`, `agent/validation.go`.
 ",
     check,

@@ -253,17 +253,15 @@ def pid_files():
 
 def down():
     """Ends what `up` started, also after a crash: by pid files, and namespaces by their prefix."""
-    files = pid_files()
-    kubelet = run("pids", "kubelet")
-    process.end([kubelet])
-    pods = [file for file in files if "/pods/" in file]
-    process.end(pods, patience=12.0)
+    if os.path.isdir(RUN):
+        open(run("ending"), "w").close()
+    process.end([file for file in pid_files() if "/pods/" in file], patience=6.0)
     for name in PROGRAMS:
         process.end([run("pids", name)])
     listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout.split()
     for name in listed:
         if name.startswith("gml-"):
-            subprocess.run(["ip", "netns", "del", name])
+            process.end_namespace(name)
     subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True)
     shutil.rmtree(RUN, ignore_errors=True)
 

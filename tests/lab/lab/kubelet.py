@@ -280,6 +280,8 @@ class Pod:
         for name, one in list(self.running.items()):
             if one["process"].poll() is not None and not self.gone:
                 log("restart", self.name, name)
+                # An Envoy outlives an agent that was killed, and would keep the ports.
+                ignore(ProcessLookupError, os.killpg, one["process"].pid, signal.SIGKILL)
                 self.launch(self.container(name))
 
     def down(self):
@@ -293,7 +295,7 @@ class Pod:
         for one in self.running.values():
             one["process"].poll()
         if not self.on_host():
-            subprocess.run(["ip", "netns", "del", self.net], capture_output=True)
+            process.end_namespace(self.net)
         for plural in ("logs", "portforwards", "execs"):
             ignore(Failed, self.api.delete, f"/apis/kwok.x-k8s.io/v1alpha1/namespaces/{self.namespace}/{plural}/{self.name}")
         ignore(Failed, self.api.delete, self.path, {"gracePeriodSeconds": 0, "preconditions": {"uid": self.uid}})
@@ -379,6 +381,9 @@ class Node:
         threading.Thread(target=careful, daemon=True).start()
 
     def step(self):
+        if os.path.exists(run("ending")):
+            # The lab is going down: nothing is started any more, and logs are read to their ends.
+            return
         everything = self.api.get("/api/v1/pods")["items"]
         for body in everything:
             # The whole scheduler: pods that nobody placed come here.

@@ -45,6 +45,22 @@ def start(name, command, env=None, cwd=None):
     remember(file, child.pid)
 
 
+def inside(namespace):
+    """The processes in a network namespace."""
+    done = subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True)
+    return [int(pid) for pid in done.stdout.split()]
+
+
+def end_namespace(namespace):
+    """Ends what is left in a network namespace of the lab, such as an Envoy whose agent died, and removes it."""
+    for pid in inside(namespace):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    subprocess.run(["ip", "netns", "del", namespace], capture_output=True)
+
+
 def end(files, patience=8.0):
     """Ends the processes in pid files: politely, then not. Removes the files."""
     for sign, limit in ((signal.SIGTERM, patience), (signal.SIGKILL, 2.0)):

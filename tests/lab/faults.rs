@@ -1,0 +1,177 @@
+//! Faults made by real means, and what both the client and the caller's proxy make of them.
+
+use std::time::Duration;
+
+use crate::support::{Lab, Pod, Scenario};
+
+/// A Service of its own in front of the echo pods, with one route.
+fn route(rule: &str) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Service
+metadata: {{name: fault, namespace: shop}}
+spec:
+  selector: {{app: echo}}
+  ports:
+  - {{name: grpc, port: 7070}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: fault, namespace: shop}}
+spec:
+  host: fault
+  subsets:
+  - {{name: v2, labels: {{version: v2}}}}
+  - name: tight
+    labels: {{version: v2}}
+    trafficPolicy: {{connectionPool: {{http: {{http2MaxRequests: 1}}}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: fault, namespace: shop}}
+spec:
+  hosts: [fault]
+  http:
+  - {rule}
+"
+    )
+}
+
+const ADDRESS: &str = "fault.shop.svc.cluster.local:7070";
+
+/// Calls from `web`; the codes that the client saw, and the flags of its proxy's lines.
+fn outcome(client: &Pod, arguments: &[&str]) -> (Vec<i32>, Vec<String>) {
+    let mark = client.log_mark();
+    let seen = client.call(&[arguments, &[ADDRESS]].concat());
+    let lines = client.log_since(mark, seen.len());
+    let flags = lines.iter().map(|line| line.split(' ').nth(5).unwrap_or_default().to_owned());
+    (seen.iter().map(|one| one.code).collect(), flags.collect())
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+fn limits_timeouts_faults_and_deadlines() {
+    let lab = Lab::connect();
+    let client = lab.client("web");
+    let to = |subset: &str| format!("route: [{{destination: {{host: fault, subset: {subset}}}}}]");
+
+    let objects = Scenario::apply(&lab, &route(&format!("{{timeout: 0.3s, {}}}", to("v2"))));
+    let (codes, flags) = outcome(&client, &["--header", "x-delay=2s"]);
+    assert_eq!((codes, flags), (vec![14], vec!["UT".to_owned()]), "a timeout of the route");
+    drop(objects);
+
+    let objects = Scenario::apply(&lab, &route(&format!("{{retries: {{attempts: 0}}, {}}}", to("tight"))));
+    let (codes, flags) = outcome(&client, &["--count", "10", "--parallel", "10", "--header", "x-delay=300ms"]);
+    assert!(codes.contains(&0) && codes.contains(&14), "{codes:?}");
+    assert_eq!(
+        codes.iter().filter(|code| **code == 14).count(),
+        flags.iter().filter(|flag| *flag == "UO").count(),
+        "overflow: {flags:?}"
+    );
+    drop(objects);
+
+    let abort = "fault: {abort: {grpcStatus: UNAVAILABLE, percentage: {value: 100}}}";
+    let objects = Scenario::apply(&lab, &route(&format!("{{{abort}, {}}}", to("v2"))));
+    let (codes, flags) = outcome(&client, &[]);
+    assert_eq!((codes, flags), (vec![14], vec!["FI".to_owned()]), "an injected fault");
+    drop(objects);
+
+    let _objects = Scenario::apply(&lab, &route(&format!("{{{}}}", to("v2"))));
+    let (codes, flags) = outcome(&client, &["--header", "x-delay=2s", "--timeout", "300ms"]);
+    assert_eq!(codes, [4], "the client's own deadline");
+    assert!(flags == ["DR"] || flags == ["DC"], "{flags:?}");
+    let (codes, flags) = outcome(&client, &["--header", "x-delay=2s", "--cancel-after", "300ms"]);
+    assert_eq!(codes, [1], "a cancel");
+    assert!(flags == ["DR"] || flags == ["DC"], "{flags:?}");
+    for place in ["headers", "trailers"] {
+        let (codes, flags) = outcome(&client, &["--header", "x-status=9", "--header", &format!("x-status-in={place}")]);
+        assert_eq!((codes, flags), (vec![9], vec!["-".to_owned()]), "a status in {place} is no fault of the mesh");
+    }
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+fn a_server_that_dies_and_a_tls_clash() {
+    let lab = Lab::connect();
+    let client = lab.client("web");
+    let objects =
+        Scenario::apply(&lab, &route("{retries: {attempts: 0}, route: [{destination: {host: fault, subset: v2}}]}"));
+    let server = lab.pod("shop", "version=v2,app=echo");
+    let pid = server.pid("app");
+    let killer = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+    });
+    let seen = client.call(&["--header", "x-delay=3s", ADDRESS]);
+    killer.join().unwrap();
+    assert_eq!(seen[0].code, 14, "{seen:?}");
+    lab.wait("the application is started again", Duration::from_secs(15), || {
+        client.call(&["--count", "3", ADDRESS]).iter().all(|one| one.code == 0)
+    });
+    drop(objects);
+
+    let clash = "
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: fault, namespace: shop}
+spec: {mtls: {mode: STRICT}}
+";
+    let plain = route("{retries: {attempts: 0}, route: [{destination: {host: fault}}]}")
+        .replace("  host: fault\n  subsets", "  host: fault\n  trafficPolicy: {tls: {mode: DISABLE}}\n  subsets");
+    let _objects = Scenario::apply(&lab, &(plain + clash));
+    let (codes, flags) = outcome(&client, &[]);
+    assert_eq!(codes, [14], "plain text to a strict server");
+    assert!(flags[0].contains("UC") || flags[0].contains("UF"), "{flags:?}");
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+fn proxies_that_refuse_lag_or_do_not_answer() {
+    let lab = Lab::connect();
+    let client = lab.client("web");
+    let rejected = |pod: &Pod| pod.admin("/stats?filter=listener_manager.lds.update_rejected");
+    let before = rejected(&client);
+    let refused = Scenario::apply_without_waiting(
+        &lab,
+        // Envoy's own builds do not have the filter that this provider needs.
+        "
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: fault, namespace: web}
+spec:
+  selector: {matchLabels: {app: client}}
+  metrics:
+  - providers: [{name: prometheus}]
+",
+    );
+    lab.wait("Envoy refuses the listeners", Duration::from_secs(15), || rejected(&client) != before);
+    assert_eq!(client.call(&["echo.shop.svc.cluster.local:7070"])[0].code, 0, "the old configuration stays");
+    drop(refused);
+
+    // The agent relays xDS: while it stands still its Envoy keeps what it had, and still answers.
+    let agent = client.pid("istio-proxy");
+    client.signal(agent, "-STOP");
+    let late = Scenario::apply_without_waiting(
+        &lab,
+        &route(
+            "{fault: {abort: {grpcStatus: ABORTED, percentage: {value: 100}}}, route: [{destination: {host: fault}}]}",
+        ),
+    );
+    std::thread::sleep(Duration::from_secs(1));
+    let dump = client.admin("/config_dump?resource=dynamic_route_configs");
+    assert!(!dump.contains("fault.shop"), "it lags");
+    client.signal(agent, "-CONT");
+    lab.wait("it catches up", Duration::from_secs(40), || {
+        client.admin("/config_dump?resource=dynamic_route_configs").contains("fault.shop")
+    });
+    drop(late);
+
+    let envoy = client.envoy();
+    client.signal(envoy, "-STOP");
+    let answer = client.inside(&["/usr/bin/curl", "-fsS", "--max-time", "1", "http://127.0.0.1:15000/server_info"]);
+    client.signal(envoy, "-CONT");
+    assert!(!answer.status.success(), "a stopped Envoy does not answer");
+    assert!(client.admin("/server_info").contains("LIVE"));
+}
