@@ -5,7 +5,8 @@
 //	labapp call --count 100 --header x-status=14 --header x-status-in=trailers echo.shop.svc.cluster.local:7070
 //
 // Metadata that the server obeys: x-status (a status number), x-status-in (headers or trailers: whether a reply goes
-// before it), x-delay (such as 300ms), x-count (messages of a stream).
+// before it), x-delay (such as 300ms; ends with the
+// call's deadline), x-hang (the same, whatever the deadline), x-count (messages of a stream).
 package main
 
 import (
@@ -124,6 +125,7 @@ type wish struct {
 	code     codes.Code
 	trailers bool
 	delay    time.Duration
+	hang     time.Duration
 	count    int
 }
 
@@ -142,6 +144,9 @@ func wishOf(ctx context.Context) wish {
 	if delay, err := time.ParseDuration(first("x-delay")); err == nil {
 		w.delay = delay
 	}
+	if hang, err := time.ParseDuration(first("x-hang")); err == nil {
+		w.hang = hang
+	}
 	if count, err := strconv.Atoi(first("x-count")); err == nil {
 		w.count = count
 	}
@@ -149,6 +154,7 @@ func wishOf(ctx context.Context) wish {
 }
 
 func (w wish) wait(ctx context.Context) error {
+	time.Sleep(w.hang)
 	select {
 	case <-time.After(w.delay):
 		return nil
