@@ -17,6 +17,7 @@
 //!
 //! `tests/tidy.rs` holds these walls; `ARCHITECTURE.md` says why they stand where they stand.
 
+pub mod accesslog;
 pub mod cli;
 pub mod cluster;
 pub mod commands;
@@ -27,3 +28,4 @@ pub mod rules;
 pub mod schema;
 pub mod snapshot;
 pub mod terminal;
+pub mod verdict;

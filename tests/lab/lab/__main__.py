@@ -1,11 +1,12 @@
-"""`tests/lab/up`, `down` and `status`."""
+"""`tests/lab/up`, `down`, `status` and `peers`."""
 
 import subprocess
 import sys
 
 import control_plane
+import peers
 
-COMMANDS = {"up": control_plane.up, "down": control_plane.down, "status": control_plane.status}
+COMMANDS = {"up": control_plane.up, "down": control_plane.down, "status": control_plane.status, "peers": peers.main}
 
 if __name__ == "__main__":
     try:

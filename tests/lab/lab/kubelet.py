@@ -384,16 +384,15 @@ class Node:
         if os.path.exists(run("ending")):
             # The lab is going down: nothing is started any more, and logs are read to their ends.
             return
-        everything = self.api.get("/api/v1/pods")["items"]
-        for body in everything:
-            # The whole scheduler: pods that nobody placed come here.
-            if not body["spec"].get("nodeName") and not body["metadata"].get("deletionTimestamp"):
+        # The whole scheduler: pods that nobody placed come here.
+        for body in self.api.get("/api/v1/pods?fieldSelector=spec.nodeName%3D")["items"]:
+            if not body["metadata"].get("deletionTimestamp"):
                 meta = body["metadata"]
                 target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
                 binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": meta["name"]}, "target": target}
                 path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/binding"
                 ignore(Failed, self.api.post, path, binding)
-        mine = [body for body in everything if body["spec"].get("nodeName") == NODE]
+        mine = self.api.get(f"/api/v1/pods?fieldSelector=spec.nodeName%3D{NODE}")["items"]
         used = {pod.ip for pod in self.pods.values()}
         for body in mine:
             uid = body["metadata"]["uid"]

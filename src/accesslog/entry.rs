@@ -1,0 +1,289 @@
+//! The fields of an access line.
+
+use std::borrow::Cow;
+
+/// A value as it was written; absent is `None`.
+pub type Value<'a> = Option<Cow<'a, [u8]>>;
+
+/// One access line.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Access<'a> {
+    /// Start in milliseconds since 1970.
+    pub start: Option<i64>,
+    /// Method.
+    pub method: Value<'a>,
+    /// Path before a rewrite, with its query; for gRPC `/package.Service/Method`.
+    pub path: Value<'a>,
+    /// Protocol of the caller, such as `HTTP/2`; absent for TCP.
+    pub protocol: Value<'a>,
+    /// HTTP status; 0 when no response began, and for TCP. A failed gRPC call has 200.
+    pub code: Option<u16>,
+    /// Response flags.
+    pub flags: Flags<'a>,
+    /// Response code details.
+    pub details: Value<'a>,
+    /// Why the connection ended.
+    pub termination: Value<'a>,
+    /// Why the connection to the upstream failed.
+    pub transport_failure: Value<'a>,
+    /// Bytes of the request's body.
+    pub bytes_received: Option<u64>,
+    /// Bytes of the response's body.
+    pub bytes_sent: Option<u64>,
+    /// Milliseconds from the first byte in to the last byte out.
+    pub duration: Option<u64>,
+    /// Milliseconds that the upstream took, retries included.
+    pub upstream_time: Option<u64>,
+    /// `x-forwarded-for`.
+    pub forwarded_for: Value<'a>,
+    /// User agent.
+    pub user_agent: Value<'a>,
+    /// Request id: the same on both sides of a call and for every retry.
+    pub request_id: Value<'a>,
+    /// Authority.
+    pub authority: Value<'a>,
+    /// Address of the endpoint that was tried last.
+    pub upstream_host: Value<'a>,
+    /// Cluster, such as `outbound|50051|v1|echo.shop.svc.cluster.local`.
+    pub cluster: Value<'a>,
+    /// This proxy's address toward the upstream.
+    pub upstream_local: Value<'a>,
+    /// The address that the caller dialled.
+    pub downstream_local: Value<'a>,
+    /// The caller's address.
+    pub downstream_remote: Value<'a>,
+    /// SNI of the caller.
+    pub sni: Value<'a>,
+    /// Name of the route.
+    pub route: Value<'a>,
+    /// gRPC status, where the format has it.
+    pub grpc_status: Option<u8>,
+    /// Tries, where the format has them.
+    pub attempts: Option<u32>,
+    /// Whether text that a client sent made the line readable in several ways.
+    pub ambiguous: bool,
+}
+
+/// Whose proxy wrote a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// The caller's.
+    Outbound,
+    /// The server's.
+    Inbound,
+}
+
+/// Response flags: a set, printed in the order in which they were raised.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Flags<'a>(pub Cow<'a, str>);
+
+impl<'a> Flags<'a> {
+    /// Reads `-` or `UH,URX`; `None` for anything else.
+    pub fn parse(text: &'a [u8]) -> Option<Self> {
+        let allowed = |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b',');
+        match text {
+            b"-" | b"" => Some(Self::default()),
+            text if text[0].is_ascii_uppercase() && text.iter().all(allowed) => {
+                std::str::from_utf8(text).ok().map(|text| Self(Cow::Borrowed(text)))
+            }
+            _ => None,
+        }
+    }
+
+    /// The flags one by one.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.0.split(',').filter(|flag| !flag.is_empty())
+    }
+
+    /// Whether a flag is among them.
+    pub fn has(&self, flag: &str) -> bool {
+        self.iter().any(|one| one == flag)
+    }
+}
+
+/// Envoy's operators that are understood, by what they tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operator {
+    /// `START_TIME`.
+    StartTime,
+    /// `REQ(:METHOD)`.
+    Method,
+    /// `REQ(X-ENVOY-ORIGINAL-PATH?:PATH)` and its kin.
+    Path,
+    /// `PROTOCOL`.
+    Protocol,
+    /// `RESPONSE_CODE`.
+    ResponseCode,
+    /// `RESPONSE_FLAGS`.
+    ResponseFlags,
+    /// `RESPONSE_CODE_DETAILS`.
+    ResponseCodeDetails,
+    /// `CONNECTION_TERMINATION_DETAILS`.
+    TerminationDetails,
+    /// `UPSTREAM_TRANSPORT_FAILURE_REASON`.
+    TransportFailure,
+    /// `BYTES_RECEIVED`.
+    BytesReceived,
+    /// `BYTES_SENT`.
+    BytesSent,
+    /// `DURATION`.
+    Duration,
+    /// `RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)`.
+    UpstreamTime,
+    /// `REQ(X-FORWARDED-FOR)`.
+    ForwardedFor,
+    /// `REQ(USER-AGENT)`.
+    UserAgent,
+    /// `REQ(X-REQUEST-ID)`.
+    RequestId,
+    /// `REQ(:AUTHORITY)`.
+    Authority,
+    /// `UPSTREAM_HOST`.
+    UpstreamHost,
+    /// `UPSTREAM_CLUSTER` and `UPSTREAM_CLUSTER_RAW`.
+    Cluster,
+    /// `UPSTREAM_LOCAL_ADDRESS`.
+    UpstreamLocal,
+    /// `DOWNSTREAM_LOCAL_ADDRESS`.
+    DownstreamLocal,
+    /// `DOWNSTREAM_REMOTE_ADDRESS`.
+    DownstreamRemote,
+    /// `REQUESTED_SERVER_NAME`.
+    ServerName,
+    /// `ROUTE_NAME`.
+    RouteName,
+    /// `GRPC_STATUS` in any spelling, `GRPC_STATUS_NUMBER`.
+    GrpcStatus,
+    /// `UPSTREAM_REQUEST_ATTEMPT_COUNT`.
+    Attempts,
+    /// Anything else: read past.
+    Unknown,
+}
+
+impl<'a> Access<'a> {
+    /// Sets what an operator printed. `-` and nothing are both "absent", save for the flags.
+    pub(super) fn set(&mut self, operator: Operator, value: Cow<'a, [u8]>) {
+        use Operator as O;
+        let present = (!matches!(&*value, b"-" | b"")).then_some(value);
+        let number = |value: &Value<'a>| value.as_deref().and_then(number);
+        match operator {
+            O::StartTime => self.start = present.as_deref().and_then(millis),
+            O::Method => self.method = present,
+            O::Path => self.path = present,
+            O::Protocol => self.protocol = present,
+            O::ResponseCode => self.code = number(&present).and_then(|code| u16::try_from(code).ok()),
+            O::ResponseFlags => {
+                self.flags = match present {
+                    Some(Cow::Borrowed(text)) => Flags::parse(text).unwrap_or_default(),
+                    Some(Cow::Owned(text)) => Flags(Cow::Owned(String::from_utf8_lossy(&text).into_owned())),
+                    None => Flags::default(),
+                }
+            }
+            O::ResponseCodeDetails => self.details = present,
+            O::TerminationDetails => self.termination = present,
+            O::TransportFailure => self.transport_failure = present,
+            O::BytesReceived => self.bytes_received = number(&present),
+            O::BytesSent => self.bytes_sent = number(&present),
+            O::Duration => self.duration = number(&present),
+            O::UpstreamTime => self.upstream_time = number(&present),
+            O::ForwardedFor => self.forwarded_for = present,
+            O::UserAgent => self.user_agent = present,
+            O::RequestId => self.request_id = present,
+            O::Authority => self.authority = present,
+            O::UpstreamHost => self.upstream_host = present,
+            // Istio 1.23 and 1.24 printed the name for statistics, which ends in a semicolon.
+            O::Cluster => {
+                self.cluster = present.map(|name| match name {
+                    Cow::Borrowed(name) => Cow::Borrowed(name.strip_suffix(b";").unwrap_or(name)),
+                    Cow::Owned(name) => Cow::Owned(name.strip_suffix(b";").unwrap_or(&name).to_vec()),
+                });
+            }
+            O::UpstreamLocal => self.upstream_local = present,
+            O::DownstreamLocal => self.downstream_local = present,
+            O::DownstreamRemote => self.downstream_remote = present,
+            O::ServerName => self.sni = present,
+            O::RouteName => self.route = present,
+            O::GrpcStatus => self.grpc_status = present.as_deref().and_then(crate::verdict::grpc::parse),
+            O::Attempts => self.attempts = number(&present).and_then(|count| u32::try_from(count).ok()),
+            O::Unknown => {}
+        }
+    }
+
+    /// Whose proxy wrote the line, by the cluster, else by the address toward the upstream.
+    pub fn direction(&self) -> Option<Direction> {
+        let cluster = self.cluster.as_deref().unwrap_or_default();
+        if cluster.starts_with(b"inbound|") || cluster == b"InboundPassthroughCluster" {
+            return Some(Direction::Inbound);
+        }
+        if cluster.starts_with(b"outbound|") || matches!(cluster, b"PassthroughCluster" | b"BlackHoleCluster") {
+            return Some(Direction::Outbound);
+        }
+        let local = self.upstream_local.as_deref().unwrap_or_default();
+        if local.starts_with(b"127.0.0.6:") || local.starts_with(b"[::6]:") {
+            return Some(Direction::Inbound);
+        }
+        let dialled = self.downstream_local.as_deref().unwrap_or_default();
+        dialled.ends_with(b":15006").then_some(Direction::Inbound)
+    }
+
+    /// Port, subset and host of the cluster's name.
+    pub fn destination(&self) -> Option<(u16, &str, &str)> {
+        let cluster = std::str::from_utf8(self.cluster.as_deref()?).ok()?;
+        let mut parts = cluster.splitn(4, '|').skip(1);
+        let port = parts.next()?.parse().ok()?;
+        Some((port, parts.next()?, parts.next()?))
+    }
+
+    /// Whether it looks like a gRPC call. The default format does not say so.
+    pub fn is_grpc(&self) -> bool {
+        if self.grpc_status.is_some() {
+            return true;
+        }
+        let is = |value: &Value<'_>, wanted: &[u8]| value.as_deref() == Some(wanted);
+        let agent = self.user_agent.as_deref().unwrap_or_default();
+        is(&self.method, b"POST")
+            && !is(&self.protocol, b"HTTP/1.1")
+            && (agent.starts_with(b"grpc-") || self.grpc_method().is_some())
+    }
+
+    /// Service and method of a gRPC path.
+    pub fn grpc_method(&self) -> Option<(&str, &str)> {
+        let path = std::str::from_utf8(self.path.as_deref()?).ok()?.strip_prefix('/')?;
+        let (service, method) = path.split_once('/')?;
+        let word =
+            |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._".contains(&b));
+        (word(service) && word(method)).then_some((service, method))
+    }
+}
+
+/// A whole number.
+pub(super) fn number(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || text.len() > 19 {
+        return None;
+    }
+    text.iter().try_fold(0_u64, |total, byte| byte.is_ascii_digit().then(|| total * 10 + u64::from(byte - b'0')))
+}
+
+/// `2026-11-21T09:00:00.123Z` in milliseconds since 1970.
+///
+/// Civil days by Howard Hinnant's `days_from_civil`: a log has millions of lines, and a general parser would be most of
+/// the time spent on one.
+pub(super) fn millis(text: &[u8]) -> Option<i64> {
+    if text.len() < 20 || !super::is_date(text, b'T') {
+        return None;
+    }
+    let part =
+        |range: std::ops::Range<usize>| text.get(range).and_then(number).and_then(|value| i64::try_from(value).ok());
+    let (year, month, day) = (part(0..4)?, part(5..7)?, part(8..10)?);
+    let (hour, minute, second) = (part(11..13)?, part(14..16)?, part(17..19)?);
+    let fraction = if text[19] == b'.' { part(20..23)? } else { 0 };
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let shifted = if month <= 2 { year - 1 } else { year };
+    let era = shifted.div_euclid(400);
+    let of_era = shifted - era * 400;
+    let of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
+    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
+    Some(((days * 24 + hour) * 60 + minute) * 60_000 + second * 1000 + fraction)
+}

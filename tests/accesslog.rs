@@ -1,0 +1,142 @@
+//! The decoder against lines of a real Envoy, with what really happened.
+//!
+//! `fixtures/accesslog` holds the output of Envoy 1.39.3 with Istio's configuration: every line as it was written, and
+//! for each what the same Envoy said of the request in a second, unambiguous log.
+
+use grpcmesh::accesslog::format::Format;
+use grpcmesh::accesslog::{Access, Direction, Kind, Line, Reader};
+use serde_json::Value;
+
+fn fixture(name: &str) -> Vec<u8> {
+    std::fs::read(format!("{}/tests/fixtures/accesslog/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.strip_suffix(b"\n").unwrap_or(bytes).split(|byte| *byte == b'\n')
+}
+
+/// The fields in the form of the expected file. Text that is not UTF-8 cannot be written in it: it is left out.
+fn fields(access: &Access<'_>) -> Vec<(&'static str, Option<String>)> {
+    let text = |value: &grpcmesh::accesslog::Value<'_>| {
+        value.as_deref().map(|value| String::from_utf8_lossy(value).into_owned())
+    };
+    let number = |value: Option<u64>| value.map(|value| value.to_string());
+    vec![
+        ("method", text(&access.method)),
+        ("path", text(&access.path)),
+        ("protocol", text(&access.protocol)),
+        ("response_code", access.code.map(|code| code.to_string())),
+        ("response_code_details", text(&access.details)),
+        ("connection_termination_details", text(&access.termination)),
+        ("upstream_transport_failure_reason", text(&access.transport_failure)),
+        ("bytes_received", number(access.bytes_received)),
+        ("bytes_sent", number(access.bytes_sent)),
+        ("duration", number(access.duration)),
+        ("upstream_service_time", number(access.upstream_time)),
+        ("x_forwarded_for", text(&access.forwarded_for)),
+        ("user_agent", text(&access.user_agent)),
+        ("request_id", text(&access.request_id)),
+        ("authority", text(&access.authority)),
+        ("upstream_host", text(&access.upstream_host)),
+        ("upstream_cluster", text(&access.cluster)),
+        ("upstream_local_address", text(&access.upstream_local)),
+        ("downstream_local_address", text(&access.downstream_local)),
+        ("downstream_remote_address", text(&access.downstream_remote)),
+        ("requested_server_name", text(&access.sni)),
+        ("route_name", text(&access.route)),
+    ]
+}
+
+/// Compares one log with its truth; gives the lines that differ with the fields.
+fn differences(name: &str) -> Vec<String> {
+    let log = fixture(&format!("{name}.log"));
+    let truth: Vec<Value> = serde_json::from_slice(&fixture(&format!("{name}.expected.json"))).unwrap();
+    let mut reader = Reader::default();
+    let mut found = Vec::new();
+    assert_eq!(lines(&log).count(), truth.len());
+    for (line, truth) in lines(&log).zip(&truth) {
+        let place = format!("{name}:{} {}", truth["line"], truth["scenario"].as_str().unwrap_or_default());
+        let expected = truth["kind"].as_str().unwrap();
+        match reader.read(line) {
+            Line::Access(access) if expected == "access" => {
+                let flags: Vec<_> = access.flags.iter().collect();
+                let wanted: Vec<_> =
+                    truth["flags"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
+                if flags != wanted {
+                    found.push(format!("{place}: flags {flags:?}, not {wanted:?}"));
+                }
+                let direction = truth["direction"].as_str();
+                let ours = access.direction().map(|one| if one == Direction::Inbound { "inbound" } else { "outbound" });
+                if direction.is_some() && ours != direction {
+                    found.push(format!("{place}: direction {ours:?}, not {direction:?}"));
+                }
+                for (field, ours) in fields(&access) {
+                    let value = &truth["fields"][field];
+                    let wanted = match value {
+                        Value::Null => None,
+                        Value::String(text) if text.is_empty() || text == "-" => None,
+                        Value::String(text) => Some(text.clone()),
+                        other => Some(other.to_string()),
+                    };
+                    if ours != wanted {
+                        let mark = if access.ambiguous { " (marked ambiguous)" } else { "" };
+                        found.push(format!("{place}: {field} {ours:?}, not {wanted:?}{mark}"));
+                    }
+                }
+            }
+            Line::Other(kind) => {
+                let ours = if kind == Kind::Continuation { "envoy-log-continuation" } else { kind.word() };
+                if ours != expected {
+                    found.push(format!("{place}: {ours}, not {expected}"));
+                }
+            }
+            Line::Access(_) => found.push(format!("{place}: access, not {expected}")),
+        }
+    }
+    found
+}
+
+#[test]
+fn text_lines_are_read_as_they_were_meant() {
+    // One user agent is not UTF-8 and has no place in the truth's JSON; one client forged x-forwarded-for.
+    let found = differences("istio-text");
+    let lines: std::collections::BTreeSet<_> = found.iter().map(|one| one.split(": ").next().unwrap()).collect();
+    assert!(lines.len() <= 2, "{found:#?}");
+    assert!(found.iter().all(|one| one.contains("odd-ua-latin1") || one.contains("ambiguous")), "{found:#?}");
+}
+
+#[test]
+fn json_lines_are_read_as_they_were_meant() {
+    assert_eq!(differences("istio-json"), Vec::<String>::new());
+}
+
+#[test]
+fn every_line_of_every_log_is_classified() {
+    for name in ["envoy-startup-text", "envoy-startup-json", "two-hop-text", "custom-text-omit-empty"] {
+        let log = fixture(&format!("{name}.log"));
+        let mut reader = Reader::default();
+        let unknown =
+            lines(&log).filter(|line| matches!(reader.read(line), Line::Other(Kind::Unknown | Kind::UnknownJson)));
+        assert_eq!(unknown.map(String::from_utf8_lossy).collect::<Vec<_>>(), Vec::<String>::new(), "{name}");
+    }
+}
+
+#[test]
+fn a_custom_json_format_is_read_by_its_format_string() {
+    let format = r#"{"grpc_status": "%GRPC_STATUS%", "grpc_status_number": "%GRPC_STATUS_NUMBER%", "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%", "flags": "%RESPONSE_FLAGS%", "mixed": "%DURATION%ms", "nested": {"code": "%RESPONSE_CODE%", "proto": "%UPSTREAM_PROTOCOL%"}, "ua": "%REQ(USER-AGENT)%", "lit": "literal"}"#;
+    let log = fixture("custom-labels-json.log");
+    let mut reader = Reader::with_format(Format::compile(format).unwrap());
+    let access: Vec<_> = lines(&log)
+        .filter(|line| line.starts_with(b"{\"attempts\""))
+        .map(|line| match reader.read(line) {
+            Line::Access(access) => access,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert!(access.len() > 100, "{}", access.len());
+    assert!(access.iter().all(|one| one.duration.is_some() && one.code.is_some()));
+    for status in [0, 5, 14] {
+        assert!(access.iter().any(|one| one.grpc_status == Some(status)), "{status}");
+    }
+    assert!(access.iter().any(|one| one.attempts == Some(3) && one.flags.has("URX")));
+}

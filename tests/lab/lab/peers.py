@@ -1,0 +1,153 @@
+"""Prints our time and memory beside those of istioctl and kubectl for the same questions, in one run, on the running lab
+and on a cluster of 1,000 Services and 5,000 pods in its API server."""
+
+import concurrent.futures
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+from api import Api, Failed
+from settings import HERE, KUBECONFIG, run
+
+SERVICES, PODS_EACH, NAMESPACES = 1000, 5, 20
+RUNS = 5
+
+
+def measure(command):
+    """Median wall and CPU seconds, and the largest memory in MB."""
+    wall, cpu, memory = [], [], []
+    for _ in range(RUNS):
+        start = time.monotonic()
+        process = subprocess.Popen(
+            command, env={**os.environ, "KUBECONFIG": KUBECONFIG}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        _, _, usage = os.wait4(process.pid, 0)
+        wall.append(time.monotonic() - start)
+        cpu.append(usage.ru_utime + usage.ru_stime)
+        memory.append(usage.ru_maxrss / 1024)
+    return statistics.median(wall), statistics.median(cpu), max(memory)
+
+
+def table(title, rows):
+    print(f"\n{title}\n{'command':<58} {'wall s':>7} {'CPU s':>7} {'MB':>6}  ratio")
+    base = None
+    for name, command in rows:
+        wall, cpu, memory = measure(command)
+        base = base or wall
+        print(f"{name:<58} {wall:>7.2f} {cpu:>7.2f} {memory:>6.0f}  {wall / base:.1f}", flush=True)
+
+
+def questions(ours, namespace, service):
+    istioctl = run("bin", "istioctl")
+    kinds = "services,pods,virtualservices,destinationrules"
+    return [
+        ("kubectl grpcmesh inspect -A", [ours, "inspect", "-A"]),
+        ("istioctl analyze -A", [istioctl, "analyze", "-A"]),
+        (f"kubectl get {kinds} -A -o json", ["kubectl", "get", kinds, "-A", "-o", "json"]),
+        (f"kubectl grpcmesh inspect -n {namespace} {service}", [ours, "inspect", "-n", namespace, service]),
+        (f"istioctl x describe svc {service} -n {namespace}", [istioctl, "x", "describe", "svc", service, "-n", namespace]),
+    ]
+
+
+def namespace_of(number):
+    return f"gen-{number % NAMESPACES}"
+
+
+def create(number):
+    """One Service with its pods and routes."""
+    api = LOCAL.api
+    namespace, name = namespace_of(number), f"svc-{number}"
+    meta = lambda name, **labels: {"name": name, "namespace": namespace, "labels": labels}
+    core = f"/api/v1/namespaces/{namespace}"
+    istio = f"/apis/networking.istio.io/v1/namespaces/{namespace}"
+    port = {"name": "grpc", "port": 50051}
+    put(api, core + "/services", {"metadata": meta(name), "spec": {"selector": {"app": name}, "ports": [port]}})
+    subsets = [{"name": version, "labels": {"version": version}} for version in ("v1", "v2")]
+    rule = {"apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": meta(name)}
+    put(api, istio + "/destinationrules", {**rule, "spec": {"host": name, "subsets": subsets}})
+    weights = [{"destination": {"host": name, "subset": v}, "weight": w} for v, w in (("v1", 90), ("v2", 10))]
+    route = {"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": meta(name)}
+    put(api, istio + "/virtualservices", {**route, "spec": {"hosts": [name], "http": [{"route": weights}]}})
+    for pod in range(PODS_EACH):
+        version = "v2" if pod == 0 else "v1"
+        containers = [
+            {"name": "app", "image": "app", "ports": [{"name": "grpc", "containerPort": 50051}]},
+            {"name": "istio-proxy", "image": "istio/proxyv2:1.31.0"},
+        ]
+        # A node that nobody keeps: the objects are all that there is of these pods.
+        spec = {"nodeName": "nowhere", "containers": containers}
+        path = f"{core}/pods"
+        put(api, path, {"metadata": meta(f"{name}-{pod}", app=name, version=version), "spec": spec})
+        ip = f"10.198.{(number * PODS_EACH + pod) // 250}.{(number * PODS_EACH + pod) % 250 + 1}"
+        ready = [{"type": "Ready", "status": "True"}]
+        status = {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": ready}
+        api.merge(f"{path}/{name}-{pod}/status", {"status": status})
+
+
+class Local:
+    """A connection a thread."""
+
+    def __init__(self):
+        import threading
+
+        self.of = threading.local()
+
+    @property
+    def api(self):
+        if not hasattr(self.of, "api"):
+            self.of.api = Api()
+        return self.of.api
+
+
+LOCAL = Local()
+
+
+def put(api, path, body):
+    try:
+        api.post(path, body)
+    except Failed as failed:
+        if failed.status != 409:
+            raise
+
+
+def generated():
+    api = Api()
+    for number in range(NAMESPACES):
+        put(api, "/api/v1/namespaces", {"metadata": {"name": f"gen-{number}"}})
+    time.sleep(1)
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        list(threads.map(create, range(SERVICES)))
+    # Controllers and istiod work on for a while; figures are taken when they are done.
+    made = lambda: len(api.get("/apis/discovery.k8s.io/v1/endpointslices")["items"])
+    until = time.monotonic() + 180
+    while made() < SERVICES and time.monotonic() < until:
+        time.sleep(2)
+    time.sleep(10)
+
+
+def remove():
+    api = Api()
+    for number in range(NAMESPACES):
+        namespace = f"gen-{number}"
+        now = {"gracePeriodSeconds": 0, "propagationPolicy": "Background"}
+        try:
+            api.delete(f"/api/v1/namespaces/{namespace}/pods", now)
+            api.delete(f"/api/v1/namespaces/{namespace}")
+        except Failed:
+            pass
+
+
+def main():
+    root = os.path.dirname(os.path.dirname(HERE))
+    subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=root, check=True)
+    target = os.environ.get("CARGO_TARGET_DIR", os.path.join(root, "target"))
+    ours = os.path.join(target, "release", "kubectl-grpcmesh")
+    table("the lab", questions(ours, "shop", "echo"))
+    print(f"\nmaking {SERVICES} Services and {SERVICES * PODS_EACH} pods", file=sys.stderr)
+    try:
+        generated()
+        table(f"{SERVICES} Services, {SERVICES * PODS_EACH} pods", questions(ours, "gen-7", "svc-7"))
+    finally:
+        remove()
