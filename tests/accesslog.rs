@@ -140,3 +140,28 @@ fn a_custom_json_format_is_read_by_its_format_string() {
     }
     assert!(access.iter().any(|one| one.attempts == Some(3) && one.flags.has("URX")));
 }
+
+/// Statuses that we infer against those that Envoy had in its other log.
+#[test]
+fn inferred_statuses_are_true() {
+    use grpcmesh::verdict::{Known, grpc, judge};
+    let log = fixture("istio-text.log");
+    let truth: Vec<Value> = serde_json::from_slice(&fixture("istio-text.expected.json")).unwrap();
+    let mut reader = Reader::default();
+    let (mut exact, mut unknown, mut wrong, mut total) = (0, 0, Vec::new(), 0);
+    for (line, truth) in lines(&log).zip(&truth) {
+        let Line::Access(access) = reader.read(line) else { continue };
+        let verdict = judge(&access);
+        let Some(wanted) = truth["grpc_status"].as_str() else { continue };
+        total += 1;
+        let status = verdict.status.unwrap_or_else(|| panic!("a gRPC call: {}", truth["scenario"]));
+        match status.code {
+            Some(code) if grpc::name(code) == wanted => exact += 1,
+            Some(code) => wrong.push(format!("{}: {} is {wanted}", truth["scenario"], grpc::name(code))),
+            None => unknown += 1,
+        }
+        assert_eq!(status.known == Known::Unknown, status.code.is_none());
+    }
+    // Errors in the trailers of a stream that had begun, and a guard that changes what a timeout means, leave no trace.
+    assert!(wrong.len() <= 6 && exact >= 78, "{exact} exact, {unknown} unknown of {total}; wrong: {wrong:#?}");
+}

@@ -1,2 +1,403 @@
-//! From the fields of an access line to what happened, whose side it is, and what to do.
+//! From the fields of an access line to what happened, whose side it is, whether it is a fault, and what to do.
+//!
+//! CORE. Combinations go before single flags: several refusals have no flag at all, and one flag means different things
+//! on the two sides of a call. The gRPC status is taken from the log where the format has it, else inferred and marked,
+//! else unknown. Sources stand at the head of each table.
+
+pub mod details;
+pub mod flags;
 pub mod grpc;
+
+use std::borrow::Cow;
+
+use crate::accesslog::{Access, Direction};
+
+/// Whose side something is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    /// The caller's program.
+    Caller,
+    /// The server's program, or its pods.
+    Server,
+    /// The way between the two.
+    Network,
+    /// This proxy itself.
+    Proxy,
+    /// What somebody configured.
+    Configuration,
+    /// Nobody's: it is normal.
+    Nobody,
+}
+
+impl Side {
+    /// The word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Server => "server",
+            Self::Network => "network",
+            Self::Proxy => "proxy",
+            Self::Configuration => "configuration",
+            Self::Nobody => "nobody",
+        }
+    }
+}
+
+/// Whether a line is about a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Grade {
+    /// A call failed, or a request for another reason than its caller.
+    Fault,
+    /// The caller ended it, or the line does not tell whether it went well.
+    Notice,
+    /// As it should be.
+    Normal,
+}
+
+impl Grade {
+    /// The word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Fault => "fault",
+            Self::Notice => "notice",
+            Self::Normal => "normal",
+        }
+    }
+}
+
+/// How a gRPC status is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Known {
+    /// The log has it.
+    Logged,
+    /// It follows from the other fields.
+    Inferred,
+    /// The log cannot tell.
+    Unknown,
+}
+
+/// The gRPC status of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status {
+    /// Number, if known.
+    pub code: Option<u8>,
+    /// How.
+    pub known: Known,
+}
+
+/// What is made of a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// What happened, in a sentence.
+    pub what: Cow<'static, str>,
+    /// Whose side.
+    pub side: Side,
+    /// Whether it is a fault.
+    pub grade: Grade,
+    /// What to look at; empty when there is nothing to do.
+    pub next: Cow<'static, str>,
+    /// gRPC status; `None` for what is no gRPC call.
+    pub status: Option<Status>,
+}
+
+/// Judges a line.
+pub fn judge(access: &Access<'_>) -> Verdict {
+    let text = |value: &crate::accesslog::Value<'_>| {
+        value.as_deref().map(String::from_utf8_lossy).unwrap_or_default().into_owned()
+    };
+    let details = text(&access.details);
+    let (mut verdict, inferred) = by_details(access, &details)
+        .or_else(|| by_flags(access, &details, &text(&access.transport_failure)))
+        .unwrap_or_else(|| plain(access, &details));
+    verdict.status = match (access.grpc_status, access.is_grpc()) {
+        (Some(code), _) => Some(Status { code: Some(code), known: Known::Logged }),
+        (None, true) => Some(match inferred {
+            Some(code) => Status { code: Some(code), known: Known::Inferred },
+            None => Status { code: None, known: Known::Unknown },
+        }),
+        (None, false) => None,
+    };
+    if let Some(Status { code: Some(code), known: Known::Logged }) = verdict.status {
+        with_status(&mut verdict, code);
+    }
+    verdict
+}
+
+type Judged = (Verdict, Option<u8>);
+
+fn said(
+    what: impl Into<Cow<'static, str>>,
+    side: Side,
+    grade: Grade,
+    next: impl Into<Cow<'static, str>>,
+    status: Option<u8>,
+) -> Option<Judged> {
+    Some((Verdict { what: what.into(), side, grade, next: next.into(), status: None }, status))
+}
+
+/// Refusals and timeouts that have no flag.
+fn by_details(access: &Access<'_>, details: &str) -> Option<Judged> {
+    use Grade::{Fault, Notice};
+    if let Some(rest) = details.strip_prefix("rbac_access_denied_matched_policy") {
+        let policy = rest.trim_start_matches('[').strip_suffix(']').unwrap_or(rest);
+        let (what, next) = match policy {
+            "none" => (
+                "an ALLOW policy exists and none of its rules fits: denied".to_owned(),
+                "kubectl get authorizationpolicy -n NAMESPACE: which rule should have allowed it?",
+            ),
+            policy => (
+                format!("denied by the AuthorizationPolicy {policy}"),
+                "does the policy name this caller, path or port on purpose?",
+            ),
+        };
+        return said(what, Side::Configuration, Fault, next, Some(7));
+    }
+    if details.starts_with("jwt_authn_access_denied") {
+        return said(
+            "the caller's token is missing or invalid",
+            Side::Caller,
+            Fault,
+            "compare the token with the RequestAuthentication's issuer and keys",
+            Some(16),
+        );
+    }
+    if details == "direct_response" {
+        let blocked = access.route.as_deref() == Some(b"block_all");
+        return if blocked {
+            said(
+                "the host is unknown to the mesh and unknown hosts are blocked",
+                Side::Configuration,
+                Fault,
+                "add a ServiceEntry, or outboundTrafficPolicy ALLOW_ANY",
+                Some(grpc::of_http(access.code.unwrap_or(502))),
+            )
+        } else {
+            said(
+                "the route answers itself",
+                Side::Configuration,
+                Notice,
+                "redirect or directResponse of the VirtualService",
+                None,
+            )
+        };
+    }
+    if details == "max_duration_timeout" {
+        let (what, side, grade) = match access.direction() {
+            Some(Direction::Inbound) => ("the caller's deadline passed while the server worked", Side::Server, Notice),
+            _ => ("the stream reached its longest duration", Side::Configuration, Fault),
+        };
+        return said(what, side, grade, "compare the duration with the caller's deadline", Some(4));
+    }
+    if details == "overload" && !access.flags.has("DPE") {
+        return said(
+            "this proxy refuses calls because it runs out of resources",
+            Side::Proxy,
+            Fault,
+            "memory and limits of the proxy container",
+            Some(14),
+        );
+    }
+    None
+}
+
+fn by_flags(access: &Access<'_>, details: &str, transport: &str) -> Option<Judged> {
+    use Grade::{Fault, Notice};
+    // A delay says nothing about the outcome, and used-up retries say less than what each try ended with.
+    let flags: Vec<&str> = access.flags.iter().filter(|flag| *flag != "DI").collect();
+    let main = flags.iter().find(|flag| **flag != "URX").or(flags.first()).copied()?;
+    let retried = if flags.contains(&"URX") && main != "URX" { ", on every try" } else { "" };
+    let started = details.starts_with("upstream_reset_after_response_started");
+    let inbound = access.direction() == Some(Direction::Inbound);
+    let host =
+        access.upstream_host.as_deref().map(|host| format!(" {}", String::from_utf8_lossy(host))).unwrap_or_default();
+    let Some(flag) = flags::find(main) else {
+        return said(
+            format!("flag {main}, which this program does not know"),
+            Side::Proxy,
+            Notice,
+            "see Envoy's documentation of response flags",
+            None,
+        );
+    };
+    // Headers went out with 200: the caller sees a broken stream, and which status it makes of it is its own affair.
+    let status = if started { None } else { flag.grpc };
+    match main {
+        "UF" => {
+            let why = details::transport(transport)
+                .or_else(|| details.contains("connection_timeout").then_some("the connection was not made in time"))
+                .unwrap_or("the connection failed");
+            let who = if inbound { "the application in this pod" } else { "the server" };
+            let next = if transport.contains("TLS") {
+                "compare DestinationRule tls.mode with the PeerAuthentication, and whether the pod has a proxy"
+            } else if inbound {
+                "does the application listen on that port, on all addresses?"
+            } else {
+                flag.next
+            };
+            said(format!("no connection to {who}{host}: {why}{retried}"), Side::Network, Fault, next, status)
+        }
+        "UC" if inbound => said(
+            format!("the application in this pod closed the connection{}", during(started)),
+            Side::Server,
+            Fault,
+            "did it crash or restart? kubectl logs --previous",
+            status,
+        ),
+        "UC" => said(
+            format!("the connection to{host} closed{}{retried}", during(started)),
+            Side::Server,
+            Fault,
+            flag.next,
+            status,
+        ),
+        "UR" => {
+            let refused = details.contains("refused_stream");
+            let what = if refused {
+                "the server refused the stream, as it does while it shuts down"
+            } else {
+                "the server reset the stream"
+            };
+            said(format!("{what}{}{retried}", during(started)), Side::Server, Fault, flag.next, status)
+        }
+        "DR" if inbound => said(
+            "the caller's side gave up: its program, or its proxy's timeout",
+            Side::Caller,
+            Notice,
+            "the caller's own line with this request id tells which",
+            None,
+        ),
+        "DR" if details.starts_with("http2.too_many_headers") => said(
+            "the call has more headers than allowed",
+            Side::Caller,
+            Fault,
+            "fewer headers, or a higher limit by EnvoyFilter",
+            None,
+        ),
+        "DR" => said("the caller cancelled, or its deadline passed", Side::Caller, Notice, flag.next, None),
+        "DC" if details.starts_with("downstream_local_disconnect") => said(
+            format!("this proxy closed the caller's connection ({details})"),
+            Side::Proxy,
+            Notice,
+            "a keep-alive ping that was not answered, an idle limit, or a drain",
+            None,
+        ),
+        "DC" => said("the caller's connection closed in the middle", Side::Caller, Notice, flag.next, None),
+        "DPE" if details == "overload" => said(
+            "this proxy refuses calls because it runs out of resources",
+            Side::Proxy,
+            Fault,
+            "memory and limits of the proxy container",
+            None,
+        ),
+        "NR" if details == "filter_chain_not_found" => said(
+            "the connection fits no filter chain: plain text to a server that wants mTLS, or an unknown SNI",
+            Side::Configuration,
+            Fault,
+            "has the caller a proxy, and does its DestinationRule switch TLS off?",
+            None,
+        ),
+        "NR" => said("no route matches this host and path", Side::Configuration, Fault, flag.next, status),
+        "UT" => {
+            let what = if details.starts_with("upstream_per_try") {
+                "a try was not answered within its time limit"
+            } else {
+                "no answer within the route's timeout or the client's deadline"
+            };
+            said(format!("{what}{retried}"), Side::Server, Fault, flag.next, status)
+        }
+        "UO" if details == "via_upstream" => said(
+            "the server's answer would have been retried, but the limit of retries is used up",
+            Side::Configuration,
+            Fault,
+            "DestinationRule connectionPool.http.maxRetries",
+            None,
+        ),
+        "URX" => said(
+            "the server itself answered a status that is retried, on every try",
+            Side::Server,
+            Fault,
+            "the lines of the servers' own proxies with this request id tell more",
+            Some(14),
+        ),
+        "FI" => said("a fault rule ended the call on purpose", Side::Configuration, Notice, flag.next, None),
+        "RFCF" | "LH" => said(flag.meaning, flag.side, Notice, flag.next, status),
+        _ => said(format!("{}{retried}", flag.meaning), flag.side, Fault, flag.next, status),
+    }
+}
+
+fn during(started: bool) -> &'static str {
+    if started { " in the middle of the answer" } else { " before the answer began" }
+}
+
+/// No flag and nothing in the details: the answer came from the other side.
+fn plain(access: &Access<'_>, details: &str) -> Judged {
+    let judged = |what: &'static str, side, grade, next: &'static str, status| {
+        (Verdict { what: what.into(), side, grade, next: next.into(), status: None }, status)
+    };
+    let code = access.code.unwrap_or(0);
+    if access.protocol.is_none() && access.method.is_none() {
+        return judged("a connection that was passed on as bytes", Side::Nobody, Grade::Normal, "", None);
+    }
+    if access.is_grpc() {
+        return match (code, access.bytes_sent) {
+            (200, Some(sent)) if sent >= 5 => judged(
+                "answered; a stream may have ended with an error in its trailers",
+                Side::Nobody,
+                Grade::Normal,
+                "",
+                Some(0),
+            ),
+            (200, Some(0)) if details == "via_upstream" => judged(
+                "the server answered an error, or nothing at all: a status without a message",
+                Side::Server,
+                Grade::Notice,
+                "log %GRPC_STATUS% to see which",
+                None,
+            ),
+            (200, _) => judged("answered", Side::Nobody, Grade::Normal, "", None),
+            (0, _) => judged("no answer was sent", Side::Caller, Grade::Notice, "", None),
+            _ => judged(
+                "something that is not the gRPC server answered",
+                Side::Server,
+                Grade::Fault,
+                "who listens on that port? see upstream host and path",
+                Some(grpc::of_http(code)),
+            ),
+        };
+    }
+    match code {
+        0 => judged("no answer was sent", Side::Caller, Grade::Notice, "", None),
+        500.. => judged(
+            "the server answered an error",
+            Side::Server,
+            Grade::Fault,
+            "the server's own proxy and log tell more",
+            None,
+        ),
+        400..=499 => judged("the server refused the request", Side::Caller, Grade::Notice, "", None),
+        _ => judged("answered", Side::Nobody, Grade::Normal, "", None),
+    }
+}
+
+/// What a logged status adds: with it nothing about the outcome is open.
+fn with_status(verdict: &mut Verdict, code: u8) {
+    let is_plain = matches!(verdict.grade, Grade::Normal) || verdict.next.contains("%GRPC_STATUS%");
+    if !is_plain {
+        return;
+    }
+    let status = grpc::STATUSES.get(usize::from(code));
+    let meaning = status.map_or("an unknown status", |status| status.meaning);
+    let (grade, side) = match code {
+        0 => (Grade::Normal, Side::Nobody),
+        1 | 4 => (Grade::Notice, Side::Caller),
+        // What a program says about a request is its own affair.
+        3 | 5 | 6 | 9 | 10 | 11 => (Grade::Notice, Side::Server),
+        _ => (Grade::Fault, Side::Server),
+    };
+    verdict.what = if code == 0 {
+        "answered".into()
+    } else {
+        format!("the server answered {}: {meaning}", grpc::name(code)).into()
+    };
+    (verdict.grade, verdict.side, verdict.next) = (grade, side, "".into());
+}
