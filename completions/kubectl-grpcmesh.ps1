@@ -57,8 +57,9 @@ Register-ArgumentCompleter -Native -CommandName 'kubectl-grpcmesh' -ScriptBlock 
             [CompletionResult]::new('-V', '-V ', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('inspect', 'inspect', [CompletionResultType]::ParameterValue, 'Show how the mesh treats gRPC services, and what is wrong')
-            [CompletionResult]::new('explain', 'explain', [CompletionResultType]::ParameterValue, 'Explain a finding: what it looks for, why it matters for gRPC, the repair')
+            [CompletionResult]::new('explain', 'explain', [CompletionResultType]::ParameterValue, 'Explain a finding, a response flag, response code details or a gRPC status')
             [CompletionResult]::new('snapshot', 'snapshot', [CompletionResultType]::ParameterValue, 'Save what was read to a file; inspect reads it later with --from')
+            [CompletionResult]::new('tail', 'tail', [CompletionResultType]::ParameterValue, 'Decode sidecar access logs: what failed, on whose side, and what to do')
             [CompletionResult]::new('version', 'version', [CompletionResultType]::ParameterValue, 'Show the version of this program, and of istiod and the proxies')
             [CompletionResult]::new('completion', 'completion', [CompletionResultType]::ParameterValue, 'Print the completion script of a shell')
             [CompletionResult]::new('help', 'help', [CompletionResultType]::ParameterValue, 'Print this message or the help of the given subcommand(s)')
@@ -117,6 +118,7 @@ Register-ArgumentCompleter -Native -CommandName 'kubectl-grpcmesh' -ScriptBlock 
             break
         }
         'kubectl-grpcmesh;explain' {
+            [CompletionResult]::new('--details', '--details', [CompletionResultType]::ParameterName, 'Response code details as they stand in the log, read together with the flags')
             [CompletionResult]::new('-o', '-o', [CompletionResultType]::ParameterName, 'Output format')
             [CompletionResult]::new('--output', '--output', [CompletionResultType]::ParameterName, 'Output format')
             [CompletionResult]::new('--kubeconfig', '--kubeconfig', [CompletionResultType]::ParameterName, 'Kubeconfig file')
@@ -143,7 +145,7 @@ Register-ArgumentCompleter -Native -CommandName 'kubectl-grpcmesh' -ScriptBlock 
             [CompletionResult]::new('--color', '--color', [CompletionResultType]::ParameterName, 'When to use color')
             [CompletionResult]::new('-v', '-v', [CompletionResultType]::ParameterName, 'From 1: every request to the API server, with its status, size and time, on stderr')
             [CompletionResult]::new('--v', '--v', [CompletionResultType]::ParameterName, 'From 1: every request to the API server, with its status, size and time, on stderr')
-            [CompletionResult]::new('--list', '--list', [CompletionResultType]::ParameterName, 'List all codes')
+            [CompletionResult]::new('--list', '--list', [CompletionResultType]::ParameterName, 'List everything that can be explained')
             [CompletionResult]::new('--insecure-skip-tls-verify', '--insecure-skip-tls-verify', [CompletionResultType]::ParameterName, 'Do not check the server''s certificate')
             [CompletionResult]::new('--disable-compression', '--disable-compression', [CompletionResultType]::ParameterName, 'Ask for answers without compression')
             [CompletionResult]::new('-A', '-A ', [CompletionResultType]::ParameterName, 'All namespaces')
@@ -189,6 +191,58 @@ Register-ArgumentCompleter -Native -CommandName 'kubectl-grpcmesh' -ScriptBlock 
             [CompletionResult]::new('--v', '--v', [CompletionResultType]::ParameterName, 'From 1: every request to the API server, with its status, size and time, on stderr')
             [CompletionResult]::new('--redact', '--redact', [CompletionResultType]::ParameterName, 'Replace names by pseudonyms, the same one everywhere')
             [CompletionResult]::new('--keep-going', '--keep-going', [CompletionResultType]::ParameterName, 'Make malformed documents a gap instead of an error')
+            [CompletionResult]::new('--insecure-skip-tls-verify', '--insecure-skip-tls-verify', [CompletionResultType]::ParameterName, 'Do not check the server''s certificate')
+            [CompletionResult]::new('--disable-compression', '--disable-compression', [CompletionResultType]::ParameterName, 'Ask for answers without compression')
+            [CompletionResult]::new('-A', '-A ', [CompletionResultType]::ParameterName, 'All namespaces')
+            [CompletionResult]::new('--all-namespaces', '--all-namespaces', [CompletionResultType]::ParameterName, 'All namespaces')
+            [CompletionResult]::new('-q', '-q', [CompletionResultType]::ParameterName, 'No progress on stderr')
+            [CompletionResult]::new('--quiet', '--quiet', [CompletionResultType]::ParameterName, 'No progress on stderr')
+            [CompletionResult]::new('--no-headers', '--no-headers', [CompletionResultType]::ParameterName, 'Leave out table headings')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            break
+        }
+        'kubectl-grpcmesh;tail' {
+            [CompletionResult]::new('--logs', '--logs', [CompletionResultType]::ParameterName, 'Logs to read: files, folders, or - (repeatable; .gz too)')
+            [CompletionResult]::new('--name', '--name', [CompletionResultType]::ParameterName, 'Pod that wrote them, as POD or NAMESPACE/POD (default: from the path)')
+            [CompletionResult]::new('--log-format', '--log-format', [CompletionResultType]::ParameterName, 'Format of the access log, as it was given to Envoy (default: Istio''s formats, recognised)')
+            [CompletionResult]::new('--flag', '--flag', [CompletionResultType]::ParameterName, 'Only calls with one of these flags (comma-separated)')
+            [CompletionResult]::new('--grpc-status', '--grpc-status', [CompletionResultType]::ParameterName, 'Only calls with one of these gRPC statuses, by number or name (comma-separated)')
+            [CompletionResult]::new('--method', '--method', [CompletionResultType]::ParameterName, 'Only paths that contain this')
+            [CompletionResult]::new('--upstream', '--upstream', [CompletionResultType]::ParameterName, 'Only clusters or endpoints that contain this')
+            [CompletionResult]::new('--min-duration', '--min-duration', [CompletionResultType]::ParameterName, 'Only calls that took at least this long, such as 500ms')
+            [CompletionResult]::new('--side', '--side', [CompletionResultType]::ParameterName, 'Only lines of this side''s proxies')
+            [CompletionResult]::new('--fail-on', '--fail-on', [CompletionResultType]::ParameterName, 'Exit 1 when more calls than this are faults, such as 1% or 0.01')
+            [CompletionResult]::new('-o', '-o', [CompletionResultType]::ParameterName, 'Output format')
+            [CompletionResult]::new('--output', '--output', [CompletionResultType]::ParameterName, 'Output format')
+            [CompletionResult]::new('--from', '--from', [CompletionResultType]::ParameterName, 'Names of addresses come from here: "demo", a snapshot, manifests, a directory')
+            [CompletionResult]::new('--kubeconfig', '--kubeconfig', [CompletionResultType]::ParameterName, 'Kubeconfig file')
+            [CompletionResult]::new('--context', '--context', [CompletionResultType]::ParameterName, 'Context of the kubeconfig')
+            [CompletionResult]::new('--cluster', '--cluster', [CompletionResultType]::ParameterName, 'Cluster of the kubeconfig')
+            [CompletionResult]::new('--user', '--user', [CompletionResultType]::ParameterName, 'User of the kubeconfig')
+            [CompletionResult]::new('-s', '-s', [CompletionResultType]::ParameterName, 'Address of the API server')
+            [CompletionResult]::new('--server', '--server', [CompletionResultType]::ParameterName, 'Address of the API server')
+            [CompletionResult]::new('--token', '--token', [CompletionResultType]::ParameterName, 'Bearer token')
+            [CompletionResult]::new('--as', '--as', [CompletionResultType]::ParameterName, 'Act as this user')
+            [CompletionResult]::new('--as-group', '--as-group', [CompletionResultType]::ParameterName, 'Act as a member of this group (repeatable)')
+            [CompletionResult]::new('--as-uid', '--as-uid', [CompletionResultType]::ParameterName, 'Act as this UID')
+            [CompletionResult]::new('--certificate-authority', '--certificate-authority', [CompletionResultType]::ParameterName, 'File with the server''s certificate authority')
+            [CompletionResult]::new('--client-certificate', '--client-certificate', [CompletionResultType]::ParameterName, 'File with the client''s certificate')
+            [CompletionResult]::new('--client-key', '--client-key', [CompletionResultType]::ParameterName, 'File with the client''s key')
+            [CompletionResult]::new('--tls-server-name', '--tls-server-name', [CompletionResultType]::ParameterName, 'Name that the server''s certificate must have')
+            [CompletionResult]::new('--request-timeout', '--request-timeout', [CompletionResultType]::ParameterName, 'Limit for one request, such as 30s (default 10s for the first contact)')
+            [CompletionResult]::new('--cache-dir', '--cache-dir', [CompletionResultType]::ParameterName, 'Accepted as in kubectl; nothing is cached')
+            [CompletionResult]::new('-n', '-n', [CompletionResultType]::ParameterName, 'Namespace')
+            [CompletionResult]::new('--namespace', '--namespace', [CompletionResultType]::ParameterName, 'Namespace')
+            [CompletionResult]::new('-i', '-i', [CompletionResultType]::ParameterName, 'Namespace of istiod')
+            [CompletionResult]::new('--istio-namespace', '--istio-namespace', [CompletionResultType]::ParameterName, 'Namespace of istiod')
+            [CompletionResult]::new('--revision', '--revision', [CompletionResultType]::ParameterName, 'Revision of the control plane whose configuration is meant')
+            [CompletionResult]::new('--color', '--color', [CompletionResultType]::ParameterName, 'When to use color')
+            [CompletionResult]::new('-v', '-v', [CompletionResultType]::ParameterName, 'From 1: every request to the API server, with its status, size and time, on stderr')
+            [CompletionResult]::new('--v', '--v', [CompletionResultType]::ParameterName, 'From 1: every request to the API server, with its status, size and time, on stderr')
+            [CompletionResult]::new('--all', '--all', [CompletionResultType]::ParameterName, 'Calls that went well too')
+            [CompletionResult]::new('--raw', '--raw', [CompletionResultType]::ParameterName, 'Show lines that are no access lines, on stderr')
+            [CompletionResult]::new('--summary', '--summary', [CompletionResultType]::ParameterName, 'Count instead of showing each call')
             [CompletionResult]::new('--insecure-skip-tls-verify', '--insecure-skip-tls-verify', [CompletionResultType]::ParameterName, 'Do not check the server''s certificate')
             [CompletionResult]::new('--disable-compression', '--disable-compression', [CompletionResultType]::ParameterName, 'Ask for answers without compression')
             [CompletionResult]::new('-A', '-A ', [CompletionResultType]::ParameterName, 'All namespaces')
@@ -283,8 +337,9 @@ Register-ArgumentCompleter -Native -CommandName 'kubectl-grpcmesh' -ScriptBlock 
         }
         'kubectl-grpcmesh;help' {
             [CompletionResult]::new('inspect', 'inspect', [CompletionResultType]::ParameterValue, 'Show how the mesh treats gRPC services, and what is wrong')
-            [CompletionResult]::new('explain', 'explain', [CompletionResultType]::ParameterValue, 'Explain a finding: what it looks for, why it matters for gRPC, the repair')
+            [CompletionResult]::new('explain', 'explain', [CompletionResultType]::ParameterValue, 'Explain a finding, a response flag, response code details or a gRPC status')
             [CompletionResult]::new('snapshot', 'snapshot', [CompletionResultType]::ParameterValue, 'Save what was read to a file; inspect reads it later with --from')
+            [CompletionResult]::new('tail', 'tail', [CompletionResultType]::ParameterValue, 'Decode sidecar access logs: what failed, on whose side, and what to do')
             [CompletionResult]::new('version', 'version', [CompletionResultType]::ParameterValue, 'Show the version of this program, and of istiod and the proxies')
             [CompletionResult]::new('completion', 'completion', [CompletionResultType]::ParameterValue, 'Print the completion script of a shell')
             [CompletionResult]::new('help', 'help', [CompletionResultType]::ParameterValue, 'Print this message or the help of the given subcommand(s)')
@@ -297,6 +352,9 @@ Register-ArgumentCompleter -Native -CommandName 'kubectl-grpcmesh' -ScriptBlock 
             break
         }
         'kubectl-grpcmesh;help;snapshot' {
+            break
+        }
+        'kubectl-grpcmesh;help;tail' {
             break
         }
         'kubectl-grpcmesh;help;version' {

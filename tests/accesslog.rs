@@ -165,3 +165,65 @@ fn inferred_statuses_are_true() {
     // Errors in the trailers of a stream that had begun, and a guard that changes what a timeout means, leave no trace.
     assert!(wrong.len() <= 6 && exact >= 78, "{exact} exact, {unknown} unknown of {total}; wrong: {wrong:#?}");
 }
+
+/// A slow, obvious reading of a line whose client texts have no quotes: split at quotes and spaces.
+fn obvious(line: &str) -> Option<Vec<String>> {
+    let rest = line.strip_prefix('[')?;
+    let (start, rest) = rest.split_once("] \"")?;
+    let parts: Vec<&str> = rest.split('"').collect();
+    let [request, middle, failure, sizes, forwarded, _, agent, _, id, _, authority, _, host, tail] = parts[..] else {
+        return None;
+    };
+    let mut words = vec![start.to_owned()];
+    words.extend(request.splitn(3, ' ').map(str::to_owned));
+    words.extend(middle.trim().split(' ').map(str::to_owned));
+    words.push(failure.to_owned());
+    words.extend(sizes.trim().split(' ').map(str::to_owned));
+    words.extend([forwarded, agent, id, authority, host].map(str::to_owned));
+    words.extend(tail.trim_start().splitn(6, ' ').map(str::to_owned));
+    Some(words)
+}
+
+proptest::proptest! {
+    #[test]
+    fn lines_are_read_as_the_obvious_way_reads_them(
+        method in "[A-Z]{3,6}", path in "/[a-z.]{1,12}/[A-Za-z]{1,9}", code in 0_u16..600, flags in "-|U[HFCR]|URX,U[FT]",
+        details in "[a-z_]{1,12}(\\{[a-z_|:]{1,9}\\})?", sizes in proptest::array::uniform4(0_u64..9_999_999),
+        agent in "[a-zA-Z0-9 /().;-]{1,30}", id in "[0-9a-f-]{8,36}", authority in "[a-z.:0-9]{1,20}", route in "[a-z ]{1,12}",
+    ) {
+        let [received, sent, duration, upstream] = sizes;
+        let route = format!("r{}", route.trim_end());
+        let line = format!(
+            "[2026-11-21T09:00:00.123Z] \"{method} {path} HTTP/2\" {code} {flags} {details} - \"-\" {received} {sent} {duration} {upstream} \"-\" \"{agent}\" \"{id}\" \"{authority}\" \"10.0.0.1:80\" outbound|80||a.b 10.0.0.2:1 10.0.0.3:80 10.0.0.4:5 - {route}"
+        );
+        let words = obvious(&line).unwrap();
+        let Line::Access(access) = Reader::default().read(line.as_bytes()) else { panic!("{line}") };
+        let shown: Vec<String> = fields(&access).into_iter().map(|(_, value)| value.unwrap_or_else(|| "-".to_owned())).collect();
+        // The start and the flags are no plain fields; everything else stands in the same order.
+        let mut wanted: Vec<String> = words[1..].to_vec();
+        let printed = wanted.remove(4);
+        proptest::prop_assert_eq!(access.flags.iter().collect::<Vec<_>>().join(","), printed.trim_matches('-'));
+        proptest::prop_assert_eq!(shown, wanted);
+        proptest::prop_assert_eq!(access.start, Some(1_795_251_600_123));
+    }
+
+    #[test]
+    fn no_bytes_are_too_odd(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200), cut in 0_usize..400) {
+        let mut reader = Reader::default();
+        let _ = reader.read(&bytes);
+        // A real line, cut off or with bytes in the middle of it.
+        let log = fixture("two-hop-text.log");
+        let line = lines(&log).next().unwrap();
+        let at = cut.min(line.len());
+        for hostile in [line[..at].to_vec(), [&line[..at], &bytes, &line[at..]].concat()] {
+            if let Line::Access(access) = reader.read(&hostile) {
+                let _ = grpcmesh::verdict::judge(&access);
+            }
+        }
+        let _ = grpcmesh::accesslog::prefix::strip(&bytes);
+        let text = String::from_utf8_lossy(&bytes);
+        if let Ok(format) = Format::compile(&text) {
+            let _ = Reader::with_format(format).read(line);
+        }
+    }
+}

@@ -56,6 +56,23 @@ fn other_commands_work() {
 }
 
 #[test]
+fn saved_logs_are_decoded() {
+    let log = "tests/fixtures/accesslog/istio-text.log";
+    check(&["tail", "--logs", log], 0, "nothing listens on that port", "224 calls");
+    check(&["tail", "--logs", log, "--flag", "UH", "-o", "json"], 0, "\"kind\":\"TailLine\"", "");
+    check(&["tail", "--logs", log, "--grpc-status", "UNAVAILABLE", "-o", "csv"], 0, "time,pod,namespace", "");
+    check(&["tail", "--logs", log, "--summary"], 0, "other lines: continuation 44", "");
+    check(&["tail", "--logs", log, "--summary", "--fail-on", "1%"], 1, "", "");
+    check(&["tail", "--logs", "tests/fixtures/accesslog", "--summary", "-o", "json"], 0, "\"TailSummary\"", "");
+    check(&["tail", "--logs", "README.md"], 0, "", "no access line was found");
+    check(&["tail", "--logs", "/nonexistent"], 3, "", "cannot read /nonexistent");
+    check(&["tail", "--logs", log, "--log-format", "nope"], 2, "", "no operator");
+    check(&["tail", "--logs", log, "--grpc-status", "99"], 2, "", "UNAVAILABLE");
+    check(&["explain", "UF,URX"], 0, "on every try", "");
+    check(&["explain", "14", "ABC"], 0, "unknown flag", "");
+}
+
+#[test]
 fn snapshots_come_back() {
     let folder = std::env::temp_dir().join(format!("grpcmesh-test-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();

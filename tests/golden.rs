@@ -30,6 +30,8 @@ fn schemas_are_up_to_date() {
     let schemas = [
         ("inspect", schemars::schema_for!(grpcmesh::report::inspect::InspectReport)),
         ("explain", schemars::schema_for!(grpcmesh::report::explain::ExplainReport)),
+        ("tail", schemars::schema_for!(grpcmesh::report::tail::TailLine)),
+        ("tail-summary", schemars::schema_for!(grpcmesh::report::tail::TailSummary)),
         ("snapshot", schemars::schema_for!(grpcmesh::snapshot::codec::SnapshotFile<'static>)),
     ];
     for (name, schema) in schemas {

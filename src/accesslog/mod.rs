@@ -10,6 +10,7 @@
 mod entry;
 pub mod format;
 mod json;
+pub mod prefix;
 mod text;
 
 pub use entry::{Access, Direction, Flags, Operator, Value};

@@ -6,5 +6,6 @@ pub mod context;
 pub mod env;
 pub mod failure;
 pub mod global;
+pub mod logs;
 pub mod source;
 pub mod target;

@@ -1,25 +1,31 @@
-//! `explain`: what a finding's code means.
+//! `explain`: what a code, a flag, details or a status means.
 
 use clap::{Args, ValueEnum};
 
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::render;
-use crate::report::explain::ExplainReport;
+use crate::report::explain::{ExplainItem, ExplainReport};
 use crate::rules::{self, RULES};
+use crate::verdict::{details, flags, grpc};
 
-/// Explain a finding: what it looks for, why it matters for gRPC, the repair
+/// Explain a finding, a response flag, response code details or a gRPC status
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   kubectl grpcmesh explain GM203
-  kubectl grpcmesh explain subset-undefined,GM101
+  kubectl grpcmesh explain UF,URX
+  kubectl grpcmesh explain UC --details 'upstream_reset_before_response_started{connection_termination}'
+  kubectl grpcmesh explain 14 DEADLINE_EXCEEDED
   kubectl grpcmesh explain --list")]
 pub struct ExplainArgs {
-    /// Codes or names, such as GM203 or subset-undefined (comma-separated)
-    #[arg(value_name = "CODE", value_delimiter = ',', required_unless_present = "list")]
-    codes: Vec<String>,
-    /// List all codes
+    /// Codes or names such as GM203, flags such as UF,URX, statuses such as 14 or UNAVAILABLE
+    #[arg(value_name = "WORD", value_delimiter = ',', required_unless_present_any = ["list", "details"])]
+    words: Vec<String>,
+    /// Response code details as they stand in the log, read together with the flags
+    #[arg(long, value_name = "TEXT")]
+    details: Option<String>,
+    /// List everything that can be explained
     #[arg(long)]
     list: bool,
     /// Output format
@@ -41,15 +47,7 @@ enum Format {
 
 /// Runs the command.
 pub(super) fn run(context: &mut Context<'_>, arguments: &ExplainArgs) -> Result<Outcome, Failure> {
-    let mut rules = Vec::new();
-    if arguments.list {
-        rules.extend(RULES.iter().copied());
-    } else {
-        for word in arguments.codes.iter().map(|word| word.trim()).filter(|word| !word.is_empty()) {
-            rules.push(rules::find(word).ok_or_else(|| unknown(word))?);
-        }
-    }
-    let report = ExplainReport::new(rules.into_iter());
+    let report = if arguments.list { ExplainReport::everything() } else { ExplainReport::new(items(arguments)?) };
     match arguments.output {
         Format::Text if arguments.list => render::explain::list(&report, &context.style, context.out)?,
         Format::Text => render::explain::explain(&report, &context.style, context.out)?,
@@ -59,16 +57,53 @@ pub(super) fn run(context: &mut Context<'_>, arguments: &ExplainArgs) -> Result<
     Ok(Outcome::Clean)
 }
 
-fn unknown(word: &str) -> Failure {
-    let near = RULES
-        .iter()
-        .flat_map(|rule| [rule.code, rule.name])
+fn items(arguments: &ExplainArgs) -> Result<Vec<ExplainItem>, Failure> {
+    let mut items = Vec::new();
+    let mut flags: Vec<&str> = Vec::new();
+    for word in arguments.words.iter().map(|word| word.trim()).filter(|word| !word.is_empty()) {
+        if let Some(rule) = rules::find(word) {
+            items.push(ExplainItem::of_rule(rule));
+        } else if let Some(flag) = flags::find(word) {
+            flags.push(flag.code);
+            items.push(ExplainItem::of_flag(flag));
+        } else if let Some(code) = grpc::parse(word.as_bytes()) {
+            items.push(ExplainItem::of_status(&grpc::STATUSES[usize::from(code)]));
+        } else if let Some(detail) = details::find(details::DETAILS, word) {
+            items.push(ExplainItem::of_details(detail));
+        } else if could_be_flag(word) && nearest(word).is_none() {
+            flags.push(word);
+            items.push(ExplainItem::of_unknown_flag(word));
+        } else {
+            return Err(unknown(word));
+        }
+    }
+    // What two flags mean together is more than what each means alone.
+    if flags.len() > 1 || arguments.details.is_some() {
+        items.insert(0, ExplainItem::of_line(&flags.join(","), arguments.details.as_deref().unwrap_or_default()));
+    }
+    Ok(items)
+}
+
+/// The form of a flag: capitals, as extensions register them too.
+fn could_be_flag(word: &str) -> bool {
+    (2..=8).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+}
+
+fn nearest(word: &str) -> Option<&'static str> {
+    let findings = RULES.iter().flat_map(|rule| [rule.code, rule.name]);
+    let words =
+        findings.chain(flags::FLAGS.iter().map(|flag| flag.name)).chain(grpc::STATUSES.iter().map(|one| one.name));
+    words
         .map(|name| (strsim::damerau_levenshtein(&name.to_lowercase(), &word.to_lowercase()), name))
         .min()
-        .filter(|(distance, name)| *distance <= (name.len() / 4).max(1));
-    let failure = Failure::usage(format!("no finding is called \"{word}\""));
-    match near {
-        Some((_, name)) => failure.hint(format!("did you mean {name}?")),
+        .filter(|(distance, name)| *distance <= (name.len() / 4).max(1))
+        .map(|(_, name)| name)
+}
+
+fn unknown(word: &str) -> Failure {
+    let failure = Failure::usage(format!("no finding, flag, status or details text is called \"{word}\""));
+    match nearest(word) {
+        Some(name) => failure.hint(format!("did you mean {name}?")),
         None => failure.hint("list them with: kubectl grpcmesh explain --list"),
     }
 }

@@ -4,6 +4,7 @@ pub mod completion;
 pub mod explain;
 pub mod inspect;
 pub mod snapshot;
+pub mod tail;
 pub mod version;
 
 use std::io::Write;
@@ -46,6 +47,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Explain(explain::ExplainArgs),
     Snapshot(snapshot::SnapshotArgs),
+    Tail(tail::TailArgs),
     Version(version::VersionArgs),
     Completion(completion::CompletionArgs),
 }
@@ -100,6 +102,7 @@ fn dispatch(command: Command, context: &mut Context<'_>) -> Result<Outcome, Fail
         Command::Inspect(arguments) => block_on(inspect::run(context, arguments)),
         Command::Explain(arguments) => explain::run(context, &arguments),
         Command::Snapshot(arguments) => block_on(snapshot::run(context, arguments)),
+        Command::Tail(arguments) => block_on(tail::run(context, arguments)),
         Command::Version(arguments) => block_on(version::run(context, arguments)),
         Command::Completion(arguments) => completion::run(context, &arguments),
     }

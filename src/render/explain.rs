@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use super::style::{Role, Style};
 use super::table::Column;
+use super::text::safe;
 use super::{table, text};
 use crate::report::explain::ExplainReport;
 
@@ -17,18 +18,17 @@ pub fn explain(report: &ExplainReport, style: &Style, out: &mut dyn Write) -> io
             writeln!(out)?;
         }
         let istio = item.istio_code.map(|code| format!(", Istio's {code}")).unwrap_or_default();
-        let title = format!("{} {}", item.key, item.title);
-        writeln!(
-            out,
-            "{} ({}{istio})",
-            style.paint(Role::Heading, &title),
-            style.paint(item.severity.into(), item.severity.word())
-        )?;
-        for block in blocks(item.docs) {
+        let title = safe(&format!("{} {}", item.key, item.title)).into_owned();
+        let grade = match item.severity {
+            Some(severity) => style.paint(severity.into(), severity.word()),
+            None => item.topic.word().to_owned(),
+        };
+        writeln!(out, "{} ({grade}{istio})", style.paint(Role::Heading, &title))?;
+        for block in blocks(&item.docs) {
             match block {
                 Block::Heading(text) => writeln!(out, "\n{}", style.paint(Role::Heading, text))?,
                 Block::Code(line) => writeln!(out, "    {line}")?,
-                Block::Text(text) => write!(out, "{}", text::paragraph(style, "  ", "  ", &text))?,
+                Block::Text(text) => write!(out, "{}", text::paragraph(style, "  ", "  ", &safe(&text)))?,
                 Block::Item(text) => write!(out, "{}", text::paragraph(style, "  - ", "    ", &text))?,
             }
         }
@@ -42,15 +42,18 @@ pub fn explain(report: &ExplainReport, style: &Style, out: &mut dyn Write) -> io
 /// Those of `out`.
 pub fn list(report: &ExplainReport, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     let rows = report.items.iter().map(|item| {
-        let severity = style.paint(item.severity.into(), item.severity.word());
-        vec![item.key.clone(), severity, item.title.clone(), item.summary.clone()]
+        let grade = match item.severity {
+            Some(severity) => style.paint(severity.into(), severity.word()),
+            None => item.topic.word().to_owned(),
+        };
+        vec![item.key.clone(), grade, item.title.clone(), item.summary.clone()]
     });
     write!(
         out,
         "{}",
         table::render(
             style,
-            &[Column::whole("CODE"), Column::whole("SEVERITY"), Column::whole("NAME"), Column::flexible("MEANING"),],
+            &[Column::whole("CODE"), Column::whole("WHAT"), Column::whole("NAME"), Column::flexible("MEANING"),],
             rows.collect(),
             0
         )

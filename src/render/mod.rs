@@ -6,6 +6,7 @@ pub mod inspect;
 mod page;
 pub mod style;
 mod table;
+pub mod tail;
 pub mod text;
 pub mod yaml;
 

@@ -9,6 +9,7 @@ pub mod inspect;
 pub(crate) mod page;
 mod policy;
 mod server_side;
+pub mod tail;
 
 use schemars::JsonSchema;
 use serde::Serialize;

@@ -340,5 +340,8 @@ fn not_modelled(mesh: &Mesh<'_>, service: &Service, view: &CallerClass) -> Vec<S
 
 /// Writes milliseconds as a duration.
 pub(crate) fn show_millis(millis: u64) -> String {
+    if millis == 0 {
+        return "0ms".to_owned();
+    }
     duration::show(Duration::from_millis(millis))
 }

@@ -225,7 +225,8 @@ fn by_flags(access: &Access<'_>, details: &str, transport: &str) -> Option<Judge
         "UF" => {
             let why = details::transport(transport)
                 .or_else(|| details.contains("connection_timeout").then_some("the connection was not made in time"))
-                .unwrap_or("the connection failed");
+                .map(|why| format!(": {why}"))
+                .unwrap_or_default();
             let who = if inbound { "the application in this pod" } else { "the server" };
             let next = if transport.contains("TLS") {
                 "compare DestinationRule tls.mode with the PeerAuthentication, and whether the pod has a proxy"
@@ -234,7 +235,7 @@ fn by_flags(access: &Access<'_>, details: &str, transport: &str) -> Option<Judge
             } else {
                 flag.next
             };
-            said(format!("no connection to {who}{host}: {why}{retried}"), Side::Network, Fault, next, status)
+            said(format!("no connection to {who}{host}{why}{retried}"), Side::Network, Fault, next, status)
         }
         "UC" if inbound => said(
             format!("the application in this pod closed the connection{}", during(started)),
@@ -244,7 +245,7 @@ fn by_flags(access: &Access<'_>, details: &str, transport: &str) -> Option<Judge
             status,
         ),
         "UC" => said(
-            format!("the connection to{host} closed{}{retried}", during(started)),
+            format!("the connection to the server{host} closed{}{retried}", during(started)),
             Side::Server,
             Fault,
             flag.next,

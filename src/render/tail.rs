@@ -1,0 +1,181 @@
+//! `tail` as text and as CSV.
+
+use std::io::{self, Write};
+
+use super::style::{Role, Style};
+use super::table::{self, Column};
+use super::text::{count, paragraph, safe};
+use crate::report::page::show_millis;
+use crate::report::tail::{TailLine, TailSummary};
+use crate::verdict::grpc;
+
+/// Writes one call: a line that says what, and under it why and what next.
+///
+/// # Errors
+/// Those of `out`.
+pub fn line(line: &TailLine, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    let time = line.time.as_deref().and_then(|time| time.get(11..23)).unwrap_or("--:--:--.---");
+    let dash = |text: &Option<String>| text.as_deref().map_or("-".to_owned(), |text| safe(text).into_owned());
+    let subset = line.subset.as_ref().map(|subset| format!(" {}", safe(subset))).unwrap_or_default();
+    let role = match (line.verdict.fault, line.verdict.side) {
+        (true, _) => Role::Error,
+        (false, "nobody") => Role::Faint,
+        (false, _) => Role::Warning,
+    };
+    let flags = if line.flags.is_empty() { String::new() } else { format!("   {}", safe(&line.flags.join(","))) };
+    let duration = line.duration_ms.map(|millis| format!("   {}", show_millis(millis))).unwrap_or_default();
+    let status = status(line);
+    writeln!(
+        out,
+        "{}  {} → {}{subset}   {}{}{}{duration}",
+        style.paint(Role::Faint, time),
+        dash(&line.source),
+        dash(&line.destination),
+        dash(&line.method),
+        if status.is_empty() { String::new() } else { format!("   {}", style.paint(role, &status)) },
+        style.paint(role, &flags),
+    )?;
+    let indent = "              ";
+    let side = if line.verdict.side == "nobody" { String::new() } else { format!(" · {} side", line.verdict.side) };
+    let mark = if line.ambiguous { " · a client's text made this line ambiguous" } else { "" };
+    let what = format!("{}{side}{mark}", safe(&line.verdict.what));
+    write!(out, "{}", paragraph(style, indent, indent, &what))?;
+    for next in &line.verdict.next {
+        write!(out, "{}", paragraph(style, &format!("{indent}→ "), &format!("{indent}  "), &safe(next)))?;
+    }
+    Ok(())
+}
+
+/// `~14 UNAVAILABLE` for an inferred one; `status not logged` for a gRPC call without any.
+fn status(line: &TailLine) -> String {
+    match (line.grpc_status, line.grpc_status_from, line.http_status) {
+        (Some(code), Some("inferred"), _) => format!("~{code} {}", grpc::name(code)),
+        (Some(code), _, _) => format!("{code} {}", grpc::name(code)),
+        (None, _, Some(code)) if code != 200 => format!("HTTP {code}"),
+        (None, ..) => String::new(),
+    }
+}
+
+/// Writes the summary.
+///
+/// # Errors
+/// Those of `out`.
+pub fn summary(report: &TailSummary, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    let columns = [
+        Column::whole("CALLS"),
+        Column::whole("FLAGS"),
+        Column::whole("STATUS"),
+        Column::flexible("DESTINATION"),
+        Column::flexible("METHOD"),
+        Column::whole("P50"),
+        Column::whole("P99"),
+        Column::flexible("WHAT"),
+    ];
+    let dash = |text: &str| if text.is_empty() { "-".to_owned() } else { safe(text).into_owned() };
+    let rows: Vec<Vec<String>> = report
+        .groups
+        .iter()
+        .map(|group| {
+            let role = if group.grade == "fault" { Role::Error } else { Role::Warning };
+            vec![
+                group.calls.to_string(),
+                style.paint(role, &dash(&group.flags)),
+                dash(&group.grpc_status),
+                dash(&group.destination),
+                dash(&group.method),
+                show_millis(group.p50_ms),
+                show_millis(group.p99_ms),
+                dash(&group.what),
+            ]
+        })
+        .collect();
+    if !rows.is_empty() {
+        writeln!(out, "{}", table::render(style, &columns, rows, 0))?;
+    }
+    for group in &report.groups {
+        if let Some(text) = &group.consistent_with {
+            let what = format!("{} {}: {text}", dash(&group.flags), dash(&group.destination));
+            write!(out, "{}", paragraph(style, "", "  ", &what))?;
+        }
+    }
+    let calls = report.calls.max(1) as f64;
+    let faults = count(usize::try_from(report.faults).unwrap_or(usize::MAX), "fault");
+    let role = if report.faults > 0 { Role::Error } else { Role::Good };
+    let span = match (&report.from, &report.to) {
+        (Some(from), Some(to)) => format!(", {from} to {to}"),
+        _ => String::new(),
+    };
+    let totals = format!(
+        "{}: {} ({:.2}%), {} that the caller ended or that the log cannot judge; p50 {}, p99 {}{span}",
+        count(usize::try_from(report.calls).unwrap_or(usize::MAX), "call"),
+        style.paint(role, &faults),
+        report.faults as f64 * 100.0 / calls,
+        report.notices,
+        show_millis(report.p50_ms),
+        show_millis(report.p99_ms),
+    );
+    write!(out, "{}", paragraph(style, "", "  ", &totals))?;
+    let mut asides: Vec<String> = report.other_lines.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+    if report.ambiguous > 0 {
+        asides.push(format!("ambiguous {}", report.ambiguous));
+    }
+    if report.beyond > 0 {
+        asides.push(format!("without their kind {}", report.beyond));
+    }
+    if !asides.is_empty() {
+        write!(out, "{}", paragraph(style, "other lines: ", "  ", &asides.join(", ")))?;
+    }
+    Ok(())
+}
+
+/// Names of the columns of [`csv`].
+pub const CSV_COLUMNS: [&str; 20] = [
+    "time",
+    "pod",
+    "namespace",
+    "side",
+    "source",
+    "destination",
+    "method",
+    "grpc_status",
+    "grpc_status_from",
+    "http_status",
+    "flags",
+    "details",
+    "transport_failure",
+    "duration_ms",
+    "upstream_host",
+    "upstream_cluster",
+    "subset",
+    "request_id",
+    "route",
+    "verdict",
+];
+
+/// One call as the values of [`CSV_COLUMNS`].
+pub fn csv(line: &TailLine) -> Vec<String> {
+    let text = |value: &Option<String>| value.as_deref().map(safe).unwrap_or_default().into_owned();
+    let number = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
+    vec![
+        text(&line.time),
+        text(&line.pod),
+        text(&line.namespace),
+        line.side.unwrap_or_default().to_owned(),
+        text(&line.source),
+        text(&line.destination),
+        text(&line.method),
+        number(line.grpc_status.map(u64::from)),
+        line.grpc_status_from.unwrap_or_default().to_owned(),
+        number(line.http_status.map(u64::from)),
+        line.flags.join(","),
+        text(&line.details),
+        text(&line.transport_failure),
+        number(line.duration_ms),
+        text(&line.upstream_host),
+        text(&line.upstream_cluster),
+        text(&line.subset),
+        text(&line.request_id),
+        text(&line.route),
+        safe(&line.verdict.what).into_owned(),
+    ]
+}
