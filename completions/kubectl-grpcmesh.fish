@@ -176,7 +176,13 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapsh
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -s q -l quiet -d 'No progress on stderr'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l no-headers -d 'Leave out table headings'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l logs -d 'Logs to read: files, folders, or - (repeatable; .gz too)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -s l -l selector -d 'Pods with these labels' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l since -d 'Only lines newer than this, such as 10m' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l since-time -d 'Only lines after this time, RFC 3339' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l tail -d 'Only so many lines from the end of each log' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l exclude -d 'Not the pods whose names contain this (repeatable)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l max-log-requests -d 'How many logs may be open at once' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l logs -d 'Saved logs instead of a cluster\'s: files, folders, or - (repeatable; .gz too)' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l name -d 'Pod that wrote them, as POD or NAMESPACE/POD (default: from the path)' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l log-format -d 'Format of the access log, as it was given to Envoy (default: Istio\'s formats, recognised)' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l flag -d 'Only calls with one of these flags (comma-separated)' -r
@@ -213,6 +219,9 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" 
 always\t'Always'
 never\t'Never'"
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -s v -l v -d 'From 1: every request to the API server, with its status, size and time, on stderr' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l callers -d 'The proxies of everybody who calls the Service, instead of its own'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -s f -l follow -d 'Go on as logs grow; new pods join'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l previous -d 'Logs of the containers before their last restart'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l all -d 'Calls that went well too'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l raw -d 'Show lines that are no access lines, on stderr'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l summary -d 'Count instead of showing each call'

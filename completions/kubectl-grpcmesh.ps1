@@ -203,7 +203,14 @@ Register-ArgumentCompleter -Native -CommandName 'kubectl-grpcmesh' -ScriptBlock 
             break
         }
         'kubectl-grpcmesh;tail' {
-            [CompletionResult]::new('--logs', '--logs', [CompletionResultType]::ParameterName, 'Logs to read: files, folders, or - (repeatable; .gz too)')
+            [CompletionResult]::new('-l', '-l', [CompletionResultType]::ParameterName, 'Pods with these labels')
+            [CompletionResult]::new('--selector', '--selector', [CompletionResultType]::ParameterName, 'Pods with these labels')
+            [CompletionResult]::new('--since', '--since', [CompletionResultType]::ParameterName, 'Only lines newer than this, such as 10m')
+            [CompletionResult]::new('--since-time', '--since-time', [CompletionResultType]::ParameterName, 'Only lines after this time, RFC 3339')
+            [CompletionResult]::new('--tail', '--tail', [CompletionResultType]::ParameterName, 'Only so many lines from the end of each log')
+            [CompletionResult]::new('--exclude', '--exclude', [CompletionResultType]::ParameterName, 'Not the pods whose names contain this (repeatable)')
+            [CompletionResult]::new('--max-log-requests', '--max-log-requests', [CompletionResultType]::ParameterName, 'How many logs may be open at once')
+            [CompletionResult]::new('--logs', '--logs', [CompletionResultType]::ParameterName, 'Saved logs instead of a cluster''s: files, folders, or - (repeatable; .gz too)')
             [CompletionResult]::new('--name', '--name', [CompletionResultType]::ParameterName, 'Pod that wrote them, as POD or NAMESPACE/POD (default: from the path)')
             [CompletionResult]::new('--log-format', '--log-format', [CompletionResultType]::ParameterName, 'Format of the access log, as it was given to Envoy (default: Istio''s formats, recognised)')
             [CompletionResult]::new('--flag', '--flag', [CompletionResultType]::ParameterName, 'Only calls with one of these flags (comma-separated)')
@@ -240,6 +247,10 @@ Register-ArgumentCompleter -Native -CommandName 'kubectl-grpcmesh' -ScriptBlock 
             [CompletionResult]::new('--color', '--color', [CompletionResultType]::ParameterName, 'When to use color')
             [CompletionResult]::new('-v', '-v', [CompletionResultType]::ParameterName, 'From 1: every request to the API server, with its status, size and time, on stderr')
             [CompletionResult]::new('--v', '--v', [CompletionResultType]::ParameterName, 'From 1: every request to the API server, with its status, size and time, on stderr')
+            [CompletionResult]::new('--callers', '--callers', [CompletionResultType]::ParameterName, 'The proxies of everybody who calls the Service, instead of its own')
+            [CompletionResult]::new('-f', '-f', [CompletionResultType]::ParameterName, 'Go on as logs grow; new pods join')
+            [CompletionResult]::new('--follow', '--follow', [CompletionResultType]::ParameterName, 'Go on as logs grow; new pods join')
+            [CompletionResult]::new('--previous', '--previous', [CompletionResultType]::ParameterName, 'Logs of the containers before their last restart')
             [CompletionResult]::new('--all', '--all', [CompletionResultType]::ParameterName, 'Calls that went well too')
             [CompletionResult]::new('--raw', '--raw', [CompletionResultType]::ParameterName, 'Show lines that are no access lines, on stderr')
             [CompletionResult]::new('--summary', '--summary', [CompletionResultType]::ParameterName, 'Count instead of showing each call')

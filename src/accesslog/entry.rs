@@ -234,6 +234,17 @@ impl<'a> Access<'a> {
         Some((port, parts.next()?, parts.next()?))
     }
 
+    /// Whether the call was meant for a host. Where no cluster was chosen, as with `NC` and `NR`, the authority tells; it
+    /// may be shorter than the host.
+    pub fn goes_to(&self, host: &str) -> bool {
+        if let Some((_, _, other)) = self.destination() {
+            return other == host;
+        }
+        let authority = self.authority.as_deref().and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default();
+        let name = authority.rsplit_once(':').map_or(authority, |(name, _)| name);
+        !name.is_empty() && host.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    }
+
     /// Whether it looks like a gRPC call. The default format does not say so.
     pub fn is_grpc(&self) -> bool {
         if self.grpc_status.is_some() {

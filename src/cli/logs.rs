@@ -60,8 +60,8 @@ impl Log {
 /// A path that is not there or cannot be read, and a folder without logs.
 pub fn open(words: &[String], name: Option<&str>) -> Result<Vec<Log>, Failure> {
     let given = name.map(|name| match name.split_once('/') {
-        Some((namespace, pod)) => Origin { pod: Some(pod.to_owned()), namespace: Some(namespace.to_owned()) },
-        None => Origin { pod: Some(name.to_owned()), namespace: None },
+        Some((namespace, pod)) => Origin { pod: Some(pod.to_owned()), namespace: Some(namespace.to_owned()), ip: None },
+        None => Origin { pod: Some(name.to_owned()), namespace: None, ip: None },
     });
     let mut logs = Vec::new();
     for word in words {
@@ -136,8 +136,11 @@ fn list(folder: &Path, files: &mut Vec<std::path::PathBuf>, seen: &mut BTreeSet<
 ///
 /// Sources: kubelet's `/var/log/pods/NAMESPACE_POD_UID/CONTAINER/N.log` and `/var/log/containers/POD_NAMESPACE_CONTAINER-ID.log`.
 fn origin_of(path: &Path) -> Origin {
-    let named =
-        |pod: &str, namespace: &str| Origin { pod: Some(pod.to_owned()), namespace: Some(namespace.to_owned()) };
+    let named = |pod: &str, namespace: &str| Origin {
+        pod: Some(pod.to_owned()),
+        namespace: Some(namespace.to_owned()),
+        ip: None,
+    };
     for part in path.iter().rev().skip(1).filter_map(|part| part.to_str()) {
         if let [namespace, pod, uid] = part.split('_').collect::<Vec<_>>()[..]
             && uid.len() >= 32
@@ -151,7 +154,7 @@ fn origin_of(path: &Path) -> Origin {
         [pod, namespace, container] if container.rsplit_once('-').is_some_and(|(_, id)| id.len() == 64) => {
             named(pod, namespace)
         }
-        _ => Origin { pod: Some(stem.to_owned()).filter(|stem| !stem.is_empty()), namespace: None },
+        _ => Origin { pod: Some(stem.to_owned()).filter(|stem| !stem.is_empty()), namespace: None, ip: None },
     }
 }
 
@@ -162,7 +165,7 @@ mod tests {
     #[test]
     fn paths_name_pods() {
         let of = |path: &str| {
-            let Origin { pod, namespace } = origin_of(Path::new(path));
+            let Origin { pod, namespace, ip: _ } = origin_of(Path::new(path));
             (pod.unwrap_or_default(), namespace.unwrap_or_default())
         };
         let uid = "0f3c1b2a-1111-2222-3333-444455556666";

@@ -471,7 +471,7 @@ fn not_installed(info: &KindInfo, resource: &str) -> Listed {
 }
 
 /// Percent-encodes a continue token for a query.
-fn encode(token: &str) -> String {
+pub(super) fn encode(token: &str) -> String {
     let mut out = String::with_capacity(token.len());
     for byte in token.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

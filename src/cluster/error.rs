@@ -56,6 +56,18 @@ impl ClusterError {
             .hint("check the connection, or give more time with --request-timeout")
     }
 
+    /// Reads an error of opening a log, whose body is the API's own.
+    pub fn of_log(error: &kube::Error, server: &str) -> Self {
+        let kube::Error::Api(status) = error else { return Self::of(error, server) };
+        let trouble = match status.code {
+            401 => Trouble::Unauthorized,
+            403 => Trouble::Forbidden,
+            404 => Trouble::NotFound,
+            _ => Trouble::Server,
+        };
+        Self::new(trouble, status.message.clone())
+    }
+
     /// Reads an error of the client. The useful part of a failed connection is at the end of its chain of causes.
     pub fn of(error: &kube::Error, server: &str) -> Self {
         let chain = chain(error);

@@ -5,6 +5,7 @@
 pub mod client;
 pub mod collect;
 mod error;
+pub mod logs;
 pub mod proxy;
 pub mod request;
 

@@ -80,6 +80,8 @@ pub struct Origin {
     pub pod: Option<String>,
     /// Namespace.
     pub namespace: Option<String>,
+    /// Address.
+    pub ip: Option<String>,
 }
 
 /// Names of addresses, from a source.
@@ -89,9 +91,13 @@ pub struct Names(pub HashMap<String, String>);
 impl Names {
     /// The name of `ip:port` or `[v6]:port`, else the address itself.
     fn name(&self, address: &str) -> String {
-        let ip = address.rsplit_once(':').map_or(address, |(ip, _)| ip).trim_matches(['[', ']']);
-        self.0.get(ip).cloned().unwrap_or_else(|| address.to_owned())
+        self.0.get(ip_of(address)).cloned().unwrap_or_else(|| address.to_owned())
     }
+}
+
+/// The IP of `ip:port` or `[v6]:port`.
+fn ip_of(address: &str) -> &str {
+    address.rsplit_once(':').map_or(address, |(ip, _)| ip).trim_matches(['[', ']'])
 }
 
 fn text(value: &Value<'_>) -> Option<String> {
@@ -106,7 +112,11 @@ fn short(host: &str) -> &str {
 impl TailLine {
     /// Tells about one line.
     pub fn new(access: &Access<'_>, verdict: &Verdict, origin: &Origin, names: &Names) -> Self {
-        let inbound = access.direction() == Some(Direction::Inbound);
+        // Where no cluster was chosen the address of the caller tells: its own proxy's pod has it too.
+        let is_own = |ip: &String| text(&access.downstream_remote).is_some_and(|remote| ip_of(&remote) == ip);
+        let by_address = origin.ip.as_ref().map(|ip| if is_own(ip) { Direction::Outbound } else { Direction::Inbound });
+        let direction = access.direction().or(by_address);
+        let inbound = direction == Some(Direction::Inbound);
         let own = origin.pod.clone();
         let remote = text(&access.downstream_remote).map(|address| names.name(&address));
         let target = match access.destination() {
@@ -123,7 +133,7 @@ impl TailLine {
             time: access.start.and_then(show_time),
             pod: origin.pod.clone(),
             namespace: origin.namespace.clone(),
-            side: access.direction().map(|direction| if direction == Direction::Inbound { "server" } else { "client" }),
+            side: direction.map(|direction| if direction == Direction::Inbound { "server" } else { "client" }),
             source,
             destination,
             method: text(&access.path),

@@ -4,3 +4,4 @@ mod effects;
 mod faults;
 mod inspect;
 mod support;
+mod tail;

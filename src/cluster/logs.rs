@@ -1,0 +1,368 @@
+//! Logs of proxies through the API server: which pods there are, and their lines as they come.
+//!
+//! A stream that ends is opened again from the second of the last line; lines that were told already are left out by
+//! their time and a hash. Lines wait in a bounded channel, so a slow reader slows the servers down instead of filling
+//! memory.
+
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Duration;
+
+use futures::AsyncBufReadExt as _;
+use http::Request;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use super::client::Server;
+use super::error::{ClusterError, Trouble};
+
+/// Name of the proxy's container, injected or of a gateway.
+const PROXY: &str = "istio-proxy";
+/// Limit for lists and objects.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Pause before a stream is opened again, doubled each time it fails.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+/// A line that is longer is cut.
+const LINE_MAX: usize = 1 << 20;
+
+/// Pods by namespace and labels, or one by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection {
+    /// Namespace; `None` is all of them.
+    pub namespace: Option<String>,
+    /// Label selector as kubectl takes it; empty is all pods.
+    pub labels: String,
+    /// Name of one pod.
+    pub name: Option<String>,
+}
+
+/// A pod with a proxy.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ProxyPod {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Identity: a pod of the same name is another one.
+    pub uid: String,
+    /// Address.
+    pub ip: Option<String>,
+    /// How often the proxy was restarted.
+    pub restarts: i64,
+}
+
+/// Which part of a log is wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Span {
+    /// Go on as the log grows.
+    pub follow: bool,
+    /// Only lines of the last so many seconds.
+    pub since_seconds: Option<u64>,
+    /// Only lines after this time, RFC 3339.
+    pub since_time: Option<String>,
+    /// Only so many lines from the end.
+    pub lines: Option<u64>,
+    /// The log of the container before its last restart.
+    pub previous: bool,
+}
+
+/// What a follower tells.
+#[derive(Debug)]
+pub enum Event {
+    /// A line of a pod's proxy, without line break and time.
+    Line(usize, Vec<u8>),
+    /// A stream broke, and was opened again or given up.
+    Trouble(usize, String),
+    /// The log ended.
+    End(usize),
+}
+
+impl Server {
+    /// The label selector behind a Service or a workload: `svc/x`, `deploy/x` and so on are the caller's business.
+    ///
+    /// # Errors
+    /// When the object is not there or may not be read.
+    pub async fn selector(&self, namespace: &str, plural: &str, name: &str) -> Result<String, ClusterError> {
+        #[derive(Deserialize)]
+        struct Object {
+            spec: Spec,
+        }
+        #[derive(Deserialize)]
+        struct Spec {
+            #[serde(default)]
+            selector: serde_json::Value,
+        }
+        let group = if plural == "services" { "/api/v1" } else { "/apis/apps/v1" };
+        let text = self.get(&format!("{group}/namespaces/{namespace}/{plural}/{name}"), ANSWER).await?;
+        let object: Object = serde_json::from_str(&text).map_err(|error| self.odd(&error))?;
+        let labels = object.spec.selector.get("matchLabels").unwrap_or(&object.spec.selector);
+        let labels: BTreeMap<String, String> = serde_json::from_value(labels.clone()).unwrap_or_default();
+        if labels.is_empty() {
+            let message = format!("{plural}/{name} in {namespace} selects no pods by labels");
+            return Err(ClusterError::new(Trouble::NotFound, message).hint("name its pods, or select them with -l"));
+        }
+        Ok(labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(","))
+    }
+
+    /// The pods of a selection that run a proxy.
+    ///
+    /// # Errors
+    /// Those of listing pods.
+    pub async fn proxies(&self, selection: &Selection) -> Result<Vec<ProxyPod>, ClusterError> {
+        let root = match &selection.namespace {
+            Some(namespace) => format!("/api/v1/namespaces/{namespace}/pods"),
+            None => "/api/v1/pods".to_owned(),
+        };
+        let mut query = "fieldSelector=status.phase%21%3DPending".to_owned();
+        if let Some(name) = &selection.name {
+            query.push_str(&format!("%2Cmetadata.name%3D{name}"));
+        }
+        if !selection.labels.is_empty() {
+            query.push_str(&format!("&labelSelector={}", super::collect::encode(&selection.labels)));
+        }
+        let mut found = Vec::new();
+        let mut next = String::new();
+        loop {
+            let text = self.get(&format!("{root}?limit=500&{query}{next}"), ANSWER).await?;
+            let page: PodPage = serde_json::from_str(&text).map_err(|error| self.odd(&error))?;
+            found.extend(page.items.into_iter().filter_map(Pod::proxy));
+            match page.metadata.next.filter(|token| !token.is_empty()) {
+                Some(token) => next = format!("&continue={}", super::collect::encode(&token)),
+                None => return Ok(found),
+            }
+        }
+    }
+
+    /// One ConfigMap's value, if it is there and may be read.
+    pub async fn config_value(&self, namespace: &str, name: &str, key: &str) -> Option<String> {
+        let text = self.get(&format!("/api/v1/namespaces/{namespace}/configmaps/{name}"), ANSWER).await.ok()?;
+        let map: serde_json::Value = serde_json::from_str(&text).ok()?;
+        map["data"][key].as_str().map(str::to_owned)
+    }
+
+    fn odd(&self, error: &serde_json::Error) -> ClusterError {
+        ClusterError::new(Trouble::Server, format!("{} answered something odd: {error}", self.server))
+    }
+
+    /// Reads one pod's log into `events` until it ends; with `span.follow` until the pod is gone.
+    pub async fn follow(&self, number: usize, pod: &ProxyPod, span: &Span, events: mpsc::Sender<Event>) {
+        let mut told = Told::default();
+        let mut pause = PAUSE.0;
+        loop {
+            let outcome = self.read(number, pod, span, &mut told, &events).await;
+            if events.is_closed() {
+                return;
+            }
+            match outcome {
+                Ok(progress) => {
+                    if !span.follow {
+                        break;
+                    }
+                    pause = if progress { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
+                }
+                // The pod is gone, or its container has no log yet.
+                Err(error) if error.trouble == Trouble::NotFound => break,
+                Err(error) => {
+                    let _ = events.send(Event::Trouble(number, error.message.clone())).await;
+                    let lasting = matches!(error.trouble, Trouble::Forbidden | Trouble::Unauthorized | Trouble::Config);
+                    if lasting || !span.follow {
+                        break;
+                    }
+                    pause = (pause * 2).min(PAUSE.1);
+                }
+            }
+            tokio::time::sleep(pause).await;
+        }
+        let _ = events.send(Event::End(number)).await;
+    }
+
+    /// One stream; says whether anything new came.
+    async fn read(
+        &self,
+        number: usize,
+        pod: &ProxyPod,
+        span: &Span,
+        told: &mut Told,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<bool, ClusterError> {
+        let ProxyPod { namespace, name, .. } = pod;
+        let mut url = format!("/api/v1/namespaces/{namespace}/pods/{name}/log?container={PROXY}&timestamps=true");
+        if span.follow {
+            url.push_str("&follow=true");
+        }
+        if span.previous {
+            url.push_str("&previous=true");
+        }
+        match (told.second(), &span.since_time, span.since_seconds) {
+            (Some(second), ..) => url.push_str(&format!("&sinceTime={}", super::collect::encode(&second))),
+            (None, Some(time), _) => url.push_str(&format!("&sinceTime={}", super::collect::encode(time))),
+            (None, None, Some(seconds)) => url.push_str(&format!("&sinceSeconds={seconds}")),
+            (None, None, None) => {}
+        }
+        if let (None, Some(lines)) = (told.second(), span.lines) {
+            url.push_str(&format!("&tailLines={lines}"));
+        }
+        let request = Request::get(url)
+            .body(Vec::new())
+            .map_err(|error| ClusterError::new(Trouble::Config, format!("cannot ask for a log: {error}")))?;
+        let opened = tokio::time::timeout(ANSWER, self.client.request_stream(request)).await;
+        let stream = opened.map_err(|_| ClusterError::timeout(ANSWER, &self.server))?;
+        let mut stream = std::pin::pin!(stream.map_err(|error| ClusterError::of_log(&error, &self.server))?);
+        let mut line = Vec::new();
+        let mut progress = false;
+        loop {
+            line.clear();
+            let count = stream.read_until(b'\n', &mut line).await;
+            match count {
+                Ok(0) => return Ok(progress),
+                Ok(_) => {}
+                Err(error) => {
+                    return Err(ClusterError::new(
+                        Trouble::Unreachable,
+                        format!("the log of {namespace}/{name} broke off: {error}"),
+                    ));
+                }
+            }
+            line.truncate(LINE_MAX);
+            if line.ends_with(b"\n") {
+                line.pop();
+            }
+            let Some(text) = told.take(&line) else { continue };
+            progress = true;
+            if events.send(Event::Line(number, text.to_vec())).await.is_err() {
+                return Ok(true);
+            }
+        }
+    }
+}
+
+/// Which lines were told, as far as a stream that is opened again could repeat them.
+#[derive(Debug, Default)]
+struct Told {
+    /// Time of the last line, as it was printed.
+    last: String,
+    /// Lines of the last second.
+    seen: HashSet<u64>,
+}
+
+impl Told {
+    /// The second from which to ask again.
+    fn second(&self) -> Option<String> {
+        self.last.get(..19).map(|second| format!("{second}Z"))
+    }
+
+    /// The line without its time, unless it was told before.
+    fn take<'a>(&mut self, line: &'a [u8]) -> Option<&'a [u8]> {
+        let space = line.iter().position(|byte| *byte == b' ').filter(|at| *at >= 20);
+        let Some(space) = space else { return Some(line) };
+        let time = std::str::from_utf8(&line[..space]).unwrap_or_default();
+        let (second, last) = (time.get(..19).unwrap_or_default(), self.last.get(..19).unwrap_or_default());
+        if second < last {
+            return None;
+        }
+        if second > last {
+            self.seen.clear();
+        }
+        let mut hasher = DefaultHasher::new();
+        line.hash(&mut hasher);
+        if !self.seen.insert(hasher.finish()) {
+            return None;
+        }
+        time.clone_into(&mut self.last);
+        Some(&line[space + 1..])
+    }
+}
+
+#[derive(Deserialize)]
+struct PodPage {
+    #[serde(default)]
+    metadata: PageMeta,
+    #[serde(default)]
+    items: Vec<Pod>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct PageMeta {
+    #[serde(rename = "continue")]
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Pod {
+    metadata: Meta,
+    #[serde(default)]
+    spec: PodSpec,
+    #[serde(default)]
+    status: PodStatus,
+}
+
+#[derive(Deserialize)]
+struct Meta {
+    name: String,
+    #[serde(default)]
+    namespace: String,
+    #[serde(default)]
+    uid: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct PodSpec {
+    containers: Vec<Named>,
+    init_containers: Vec<Named>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct PodStatus {
+    #[serde(rename = "podIP")]
+    pod_ip: Option<String>,
+    container_statuses: Vec<ContainerStatus>,
+    init_container_statuses: Vec<ContainerStatus>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ContainerStatus {
+    name: String,
+    #[serde(default)]
+    restart_count: i64,
+}
+
+impl Pod {
+    /// The pod, if it runs a proxy: a container, or a restarting init container.
+    fn proxy(self) -> Option<ProxyPod> {
+        let Self { metadata, spec, status } = self;
+        spec.containers.iter().chain(&spec.init_containers).find(|one| one.name == PROXY)?;
+        let statuses = status.container_statuses.iter().chain(&status.init_container_statuses);
+        let restarts = statuses.filter(|one| one.name == PROXY).map(|one| one.restart_count).sum();
+        let Meta { name, namespace, uid } = metadata;
+        Some(ProxyPod { namespace, name, uid, ip: status.pod_ip, restarts })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_is_opened_again_repeats_nothing_and_loses_nothing() {
+        let mut told = Told::default();
+        let line = |nanos: u32, text: &str| format!("2026-11-21T09:00:01.{nanos:09}Z {text}").into_bytes();
+        let first = [line(1, "a"), line(2, "b"), line(2, "c")];
+        assert_eq!(first.iter().filter_map(|one| told.take(one)).count(), 3);
+        assert_eq!(told.second().as_deref(), Some("2026-11-21T09:00:01Z"));
+        let again = [line(1, "a"), line(2, "b"), line(2, "c"), line(2, "d"), line(900, "e")];
+        let new: Vec<_> = again.iter().filter_map(|one| told.take(one)).collect();
+        assert_eq!(new, [b"d", b"e"]);
+        assert_eq!(told.take(b"2026-11-21T09:00:00.5Z old"), None);
+        assert_eq!(told.take(b"2026-11-21T09:00:02.5Z new"), Some(&b"new"[..]));
+        assert_eq!(told.take(b"no time"), Some(&b"no time"[..]));
+    }
+}

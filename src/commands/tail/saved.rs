@@ -1,0 +1,108 @@
+//! Logs that were saved.
+
+use super::TailArgs;
+use super::sink::Sink;
+use crate::accesslog::format::Format as LogFormat;
+use crate::accesslog::{Line, Reader, prefix};
+use crate::cli::context::Context;
+use crate::cli::failure::{Failure, Outcome};
+use crate::cli::global::SourceArgs;
+use crate::cli::logs::{self, Log};
+use crate::mesh::{Mesh, resolve};
+use crate::render;
+use crate::report::tail::Names;
+
+/// Reads them.
+pub(super) async fn run(
+    context: &mut Context<'_>,
+    arguments: &TailArgs,
+    format: Option<LogFormat>,
+) -> Result<Outcome, Failure> {
+    if arguments.logs.iter().filter(|word| *word == "-").count() > 1 {
+        return Err(Failure::usage("standard input (-) can be read only once"));
+    }
+    let names = names(context, &arguments.from).await?;
+    let mut logs = logs::open(&arguments.logs, arguments.name.as_deref())?;
+    let reader = || format.clone().map_or_else(Reader::default, Reader::with_format);
+    let mut sink = Sink::new(context, arguments, names)?;
+    if arguments.summary || logs.len() == 1 {
+        for log in &mut logs {
+            let mut reader = reader();
+            let mut buffer = Vec::with_capacity(4096);
+            while log.next(&mut buffer).map_err(|error| unreadable(log, &error))? {
+                sink.take(&mut reader, &buffer, &log.origin)?;
+            }
+        }
+    } else {
+        merge(&mut logs, &reader, &mut sink)?;
+    }
+    let cut: u64 = logs.iter().map(|log| log.cut).sum();
+    sink.finish(cut)
+}
+
+/// Who has which address, from a source.
+async fn names(context: &mut Context<'_>, from: &[String]) -> Result<Names, Failure> {
+    if from.is_empty() {
+        return Ok(Names::default());
+    }
+    let source = SourceArgs { from: from.to_vec(), ..SourceArgs::default() };
+    let read = source.read(context).await?;
+    let mesh: Mesh<'_> = resolve(&read.snapshot, &source.options(&context.scope));
+    let of_pods = mesh.workloads.iter().filter_map(|workload| {
+        let owner = workload.owner.as_ref().map_or(&*workload.object.name, |(_, name)| name);
+        Some((workload.ip.as_deref()?.to_owned(), format!("{owner}.{}", workload.namespace())))
+    });
+    let of_services = mesh.services.iter().flat_map(|service| {
+        let name = mesh.short_host(&service.host).to_owned();
+        service.addresses.iter().map(move |address| (address.to_string(), name.clone()))
+    });
+    Ok(Names(of_services.chain(of_pods).collect()))
+}
+
+/// Several logs in the order of time. Lines of one log keep their order, which is nearly that of time.
+fn merge(logs: &mut [Log], reader: &dyn Fn() -> Reader, sink: &mut Sink<'_, '_>) -> Result<(), Failure> {
+    struct Head {
+        reader: Reader,
+        line: Vec<u8>,
+        start: i64,
+    }
+    let mut heads: Vec<Option<Head>> =
+        logs.iter().map(|_| Some(Head { reader: reader(), line: Vec::new(), start: i64::MIN })).collect();
+    // Moves on to the next access line; everything before it is counted at once.
+    let advance = |log: &mut Log, head: &mut Option<Head>, sink: &mut Sink<'_, '_>| -> Result<(), Failure> {
+        let Some(mut now) = head.take() else { return Ok(()) };
+        while log.next(&mut now.line).map_err(|error| unreadable(log, &error))? {
+            match now.reader.read(prefix::strip(&now.line).line) {
+                Line::Access(access) => {
+                    now.start = access.start.unwrap_or(now.start);
+                    drop(access);
+                    *head = Some(now);
+                    return Ok(());
+                }
+                Line::Other(kind) => sink.other(kind, &now.line),
+            }
+        }
+        Ok(())
+    };
+    for (log, head) in logs.iter_mut().zip(&mut heads) {
+        advance(log, head, sink)?;
+    }
+    while let Some(at) =
+        (0..heads.len()).filter(|at| heads[*at].is_some()).min_by_key(|at| heads[*at].as_ref().map(|head| head.start))
+    {
+        if let Some(head) = &mut heads[at] {
+            let line = std::mem::take(&mut head.line);
+            sink.take(&mut head.reader, &line, &logs[at].origin)?;
+            head.line = line;
+        }
+        advance(&mut logs[at], &mut heads[at], sink)?;
+    }
+    Ok(())
+}
+
+fn unreadable(log: &Log, error: &std::io::Error) -> Failure {
+    let name = log.origin.pod.as_deref().unwrap_or("-");
+    Failure::source(format!("cannot read the log of {}", render::text::safe(name)))
+        .cause(error)
+        .hint("is the file whole?")
+}
