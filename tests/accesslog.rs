@@ -130,7 +130,7 @@ fn a_custom_json_format_is_read_by_its_format_string() {
         .filter(|line| line.starts_with(b"{\"attempts\""))
         .map(|line| match reader.read(line) {
             Line::Access(access) => access,
-            other => panic!("{other:?}"),
+            Line::Other(kind) => panic!("{kind:?}"),
         })
         .collect();
     assert!(access.len() > 100, "{}", access.len());

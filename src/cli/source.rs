@@ -280,7 +280,7 @@ fn read_text(word: &str) -> Result<String, Failure> {
     }
     let text = String::from_utf8(bytes).map_err(|error| {
         let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = memchr::memchr_iter(b'\n', good).count() + 1;
         Failure::source(format!("{shown}:{line}: not UTF-8 text"))
             .hint("expected YAML, JSON or a snapshot in UTF-8; iconv converts other encodings")
     })?;

@@ -55,7 +55,7 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: SnapshotArgs) -> R
         context.messages.warning(&format!("{}: {}", gap.what, gap.why));
     }
     let partial = snapshot.source == crate::snapshot::SourceKind::Cluster
-        && snapshot.gaps.iter().any(|gap| gap.touches_answers());
+        && snapshot.gaps.iter().any(super::super::snapshot::Gap::touches_answers);
     Ok(if partial { Outcome::Partial } else { Outcome::Clean })
 }
 

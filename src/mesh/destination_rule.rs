@@ -83,7 +83,7 @@ impl DestinationRules {
             }
         }
         let of_owner = self.exported(owner, host, caller);
-        if !of_owner.0.is_empty() { of_owner } else { self.exported(root, host, caller) }
+        if of_owner.0.is_empty() { self.exported(root, host, caller) } else { of_owner }
     }
 
     fn in_namespace(&self, namespace: &Namespace) -> Option<&HostMap<DestinationRuleId>> {

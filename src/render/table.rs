@@ -115,7 +115,7 @@ mod tests {
         for width in [20, 40, 60, 80, 200] {
             let table = table(width);
             assert!(table.contains("a-name-that-people-copy"), "{table}");
-            let widest = table.lines().map(|line| line.width()).max().unwrap();
+            let widest = table.lines().map(unicode_width::UnicodeWidthStr::width).max().unwrap();
             assert!(widest <= width.max("a-name-that-people-copy  default  three".len()), "{width}:\n{table}");
         }
     }

@@ -179,7 +179,7 @@ fn routes(mesh: &Mesh<'_>, view: &CallerClass) -> Vec<RouteReport> {
 }
 
 fn route(mesh: &Mesh<'_>, view: &CallerClass, rule: &RouteRule) -> RouteReport {
-    let absent = if rule.object.kind == Kind::VirtualService { 0 } else { 1 };
+    let absent = i64::from(rule.object.kind != Kind::VirtualService);
     let (action, backends) = match &rule.action {
         Action::Forward(targets) => ("forward".to_owned(), mesh.backends(&view.sample, targets, absent)),
         Action::Redirect => ("redirect".to_owned(), Vec::new()),

@@ -210,7 +210,7 @@ fn bucket(millis: u64) -> u16 {
     if millis < 32 {
         return u16::try_from(millis).unwrap_or(u16::MAX);
     }
-    let exponent = 63 - millis.leading_zeros();
+    let exponent = millis.ilog2();
     let mantissa = (millis >> (exponent - 5)) & 31;
     u16::try_from((u64::from(exponent) - 4) * 32 + mantissa).unwrap_or(u16::MAX)
 }

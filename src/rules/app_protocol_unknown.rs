@@ -56,13 +56,14 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 Some(protocol) => format!("and hides the port name, which says {protocol}"),
                 None => "so the protocol is left to detection".to_owned(),
             };
-            let right = if !port.evidence.is_empty() || hidden.is_some_and(|protocol| protocol.is_grpc()) {
-                "grpc"
-            } else if means_http2(value) {
-                "kubernetes.io/h2c"
-            } else {
-                "http"
-            };
+            let right =
+                if !port.evidence.is_empty() || hidden.is_some_and(super::super::mesh::protocol::Protocol::is_grpc) {
+                    "grpc"
+                } else if means_http2(value) {
+                    "kubernetes.io/h2c"
+                } else {
+                    "http"
+                };
             let finding = Finding::new(&RULE, &service.object, port.field("appProtocol"))
                 .message(format!("appProtocol \"{value}\" of port {} is unknown to Istio {hides}", port.title()))
                 .effect("gateways speak HTTP/1.1 to it; HTTP/2 settings of DestinationRules are not applied")

@@ -92,7 +92,8 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 format!("kubectl get pods -n {path} --show-labels"),
             )
         } else {
-            let mut owners: Vec<_> = mesh.workloads_of(service).map(|workload| workload.title()).collect();
+            let mut owners: Vec<_> =
+                mesh.workloads_of(service).map(super::super::mesh::workload::Workload::title).collect();
             owners.sort();
             owners.dedup();
             (

@@ -25,6 +25,9 @@ pub enum DurationError {
 /// assert_eq!(parse("1.5s"), Ok(Duration::from_millis(1500)));
 /// assert!(parse("2").is_err());
 /// ```
+///
+/// # Errors
+/// What is no duration in its words.
 pub fn parse(text: &str) -> Result<Duration, DurationError> {
     let malformed = || DurationError::Malformed(text.to_owned());
     let mut rest = text.strip_prefix('+').unwrap_or(text);

@@ -10,6 +10,9 @@ pub type StringMap = BTreeMap<String, String>;
 /// Reads a map of strings; `null` for the map or for a value is empty, numbers and booleans are written out.
 ///
 /// The API server refuses values that are not strings, so leniency only matters for manifests.
+///
+/// # Errors
+/// A value that is no map of scalars.
 pub fn string_map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StringMap, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]

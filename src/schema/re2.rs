@@ -262,9 +262,9 @@ fn class(input: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String
             if let Some(set) = perl_class(next) {
                 input.next();
                 if next.is_ascii_uppercase() {
-                    out.push_str(&format!("[^{set}]"))
+                    out.push_str(&format!("[^{set}]"));
                 } else {
-                    out.push_str(set)
+                    out.push_str(set);
                 }
                 continue;
             }

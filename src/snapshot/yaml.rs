@@ -70,6 +70,9 @@ pub(crate) fn options() -> Options {
 }
 
 /// Converts one YAML document.
+///
+/// # Errors
+/// What is no YAML, or would grow without bound, with its place.
 pub fn to_json(document: &str) -> Result<Converted, YamlError> {
     let mut writer = Writer::default();
     for next in Parser::new_from_str_with_options(document, options()) {

@@ -83,7 +83,7 @@ async fn selections(
         let (kind, name) = word.split_once('/').unwrap_or(("svc", word));
         // `checkout.shop` names its namespace.
         let (name, namespace) = match name.split_once('.') {
-            Some((name, rest)) if kind.starts_with("s") || kind == "service" => {
+            Some((name, rest)) if kind.starts_with('s') || kind == "service" => {
                 (name, rest.split('.').next().unwrap_or(namespace))
             }
             _ => (name, namespace),

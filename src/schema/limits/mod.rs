@@ -129,12 +129,24 @@ pub fn check(kind: Kind, body: &Value) -> Vec<Problem> {
         });
     };
     match kind {
-        Kind::VirtualService => VIRTUAL_SERVICE.iter().for_each(|row| run("", row)),
-        Kind::IstioGateway => GATEWAY.iter().for_each(|row| run("", row)),
+        Kind::VirtualService => {
+            for row in VIRTUAL_SERVICE {
+                run("", row);
+            }
+        }
+        Kind::IstioGateway => {
+            for row in GATEWAY {
+                run("", row);
+            }
+        }
         Kind::DestinationRule => {
-            DESTINATION_RULE.iter().for_each(|row| run("", row));
+            for row in DESTINATION_RULE {
+                run("", row);
+            }
             for place in POLICIES {
-                POLICY.iter().for_each(|row| run(place, row));
+                for row in POLICY {
+                    run(place, row);
+                }
             }
         }
         _ => {}

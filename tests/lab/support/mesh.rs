@@ -192,7 +192,7 @@ impl Lab {
 
     /// Waits until all pods of the application namespaces are ready and none is leaving.
     pub(crate) fn wait_for_pods(&self) {
-        self.wait("all pods are ready", Duration::from_secs(60), || {
+        self.wait("all pods are ready", Duration::from_mins(1), || {
             let text = self.kubectl(&["get", "pods", "-A", "-o", "json"]);
             let list: Value = serde_json::from_str(&text).unwrap();
             let ready = |pod: &Value| {

@@ -45,9 +45,11 @@ impl Drop for Scenario<'_> {
         // A pod that still ends would be there for the next test.
         let wait = if self.has_pods() { "--wait=true" } else { "--wait=false" };
         let output = self.lab.kubectl_raw(&["delete", "--ignore-not-found", wait, "-f", "-"], &self.yaml);
-        if !output.status.success() && !std::thread::panicking() {
-            panic!("{}", String::from_utf8_lossy(&output.stderr));
-        }
+        assert!(
+            !(!output.status.success() && !std::thread::panicking()),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         self.lab.wait_for_envoys();
     }
 }
