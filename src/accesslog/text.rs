@@ -27,7 +27,7 @@ pub(super) fn parse(line: &[u8]) -> Option<Access<'_>> {
     let rest = line.get(28..)?;
     // The request ends at the first `" ` after which everything else fits.
     let mut from = 0;
-    while let Some(at) = find(&rest[from..], b"\" ") {
+    while let Some(at) = find(&rest[from..]) {
         let end = from + at;
         if let Some(middle) = head(&rest[..end], &rest[end + 2..], &mut access) {
             return tail(middle.0, middle.1, access);
@@ -39,8 +39,8 @@ pub(super) fn parse(line: &[u8]) -> Option<Access<'_>> {
 
 /// Reads request, code, flags and sizes; gives the rest, which begins after the quote of `x-forwarded-for`.
 fn head<'a>(request: &'a [u8], after: &'a [u8], access: &mut Access<'a>) -> Option<(&'a [u8], Layout)> {
-    let space = request.iter().position(|byte| *byte == b' ')?;
-    let last = request.iter().rposition(|byte| *byte == b' ')?;
+    let space = memchr::memchr(b' ', request)?;
+    let last = memchr::memrchr(b' ', request)?;
     let protocol = &request[last + 1..];
     let is_protocol = matches!(protocol, b"-" | b"") || protocol.starts_with(b"HTTP/");
     if space == last || !is_protocol {
@@ -87,7 +87,7 @@ fn head<'a>(request: &'a [u8], after: &'a [u8], access: &mut Access<'a>) -> Opti
 
 /// Reads authority, host and what follows from the right, then splits what clients sent.
 fn tail<'a>(rest: &'a [u8], layout: Layout, mut access: Access<'a>) -> Option<Access<'a>> {
-    let last = rest.iter().rposition(|byte| *byte == b'"')?;
+    let last = memchr::memrchr(b'"', rest)?;
     let (quoted_part, after) = (&rest[..last], &rest[last + 1..]);
     if layout == Layout::Envoy {
         if !after.is_empty() {
@@ -120,8 +120,13 @@ fn tail<'a>(rest: &'a [u8], layout: Layout, mut access: Access<'a>) -> Option<Ac
 
 /// Splits `forwarded-for" "user-agent" "request-id`. More separators than two were sent by a client.
 fn clients<'a>(text: &'a [u8], access: &mut Access<'a>) {
-    let separators: Vec<usize> = find_all(text, b"\" \"");
-    let (Some(first), Some(last)) = (separators.first().copied(), separators.last().copied()) else {
+    let mut found = separators(text);
+    let first = found.next();
+    let (mut last, mut count) = (first, usize::from(first.is_some()));
+    for at in found {
+        (last, count) = (Some(at), count + 1);
+    }
+    let (Some(first), Some(last)) = (first, last) else {
         access.ambiguous = true;
         access.user_agent = value(text);
         return;
@@ -134,7 +139,7 @@ fn clients<'a>(text: &'a [u8], access: &mut Access<'a>) {
     }
     access.forwarded_for = value(&text[..first]);
     access.user_agent = value(&text[first + 3..last]);
-    access.ambiguous = separators.len() > 2;
+    access.ambiguous = count > 2;
 }
 
 fn value(text: &[u8]) -> super::entry::Value<'_> {
@@ -143,14 +148,14 @@ fn value(text: &[u8]) -> super::entry::Value<'_> {
 
 /// The text up to a space, and what follows it.
 fn word(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let at = text.iter().position(|byte| *byte == b' ')?;
+    let at = memchr::memchr(b' ', text)?;
     Some((&text[..at], &text[at + 1..]))
 }
 
 /// `"…" ` without quotes inside, and what follows.
 fn quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let inner = text.strip_prefix(b"\"")?;
-    let end = inner.iter().position(|byte| *byte == b'"')?;
+    let end = memchr::memchr(b'"', inner)?;
     Some((&inner[..end], inner[end + 1..].strip_prefix(b" ")?))
 }
 
@@ -169,15 +174,17 @@ fn sizes(text: &[u8]) -> Option<([&[u8]; 4], &[u8])> {
 
 /// Cuts off what follows the last `" "`, if it has no quote in it.
 fn last_quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let quote = text.iter().rposition(|byte| *byte == b'"')?;
+    let quote = memchr::memrchr(b'"', text)?;
     let before = text[..quote].strip_suffix(b"\" ")?;
     Some((before, &text[quote + 1..]))
 }
 
-fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
-    memchr::memmem::find(text, wanted)
+/// The next quote that a space follows. A searcher for two bytes would cost more to build than the line to read.
+fn find(text: &[u8]) -> Option<usize> {
+    memchr::memchr_iter(b'"', text).find(|at| text.get(at + 1) == Some(&b' '))
 }
 
-fn find_all(text: &[u8], wanted: &[u8]) -> Vec<usize> {
-    memchr::memmem::find_iter(text, wanted).collect()
+/// Every `" "`.
+fn separators(text: &[u8]) -> impl Iterator<Item = usize> {
+    memchr::memchr_iter(b'"', text).filter(|at| text.get(at + 1..at + 3) == Some(b" \""))
 }

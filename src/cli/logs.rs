@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
+use std::io::{self, BufRead, BufReader, Read, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
 use crate::render::text::safe;
@@ -12,16 +12,53 @@ use crate::report::tail::Origin;
 /// A longer line is cut: headers may be 60 KiB, and nothing that Envoy writes comes near this.
 const LINE_MAX: usize = 4 << 20;
 
+/// Size of the buffers.
+const BUFFER: usize = 1 << 20;
+/// A part of a log below this is read sooner than a thread is started for it.
+const WORTH_A_READER: u64 = 8 << 20;
+
 /// One log.
 pub struct Log {
     /// The pod it is of.
     pub origin: Origin,
-    reader: Box<dyn BufRead>,
+    reader: Box<dyn BufRead + Send>,
     /// Lines that were cut.
     pub cut: u64,
+    /// The file, if it is one that can be read in several places at once, and its size.
+    file: Option<(PathBuf, u64)>,
 }
 
 impl Log {
+    /// The log in about equal parts that end with a line, for as many readers; `None` when it cannot be divided or is
+    /// not worth it.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn parts(&self, most: usize) -> io::Result<Option<Vec<Self>>> {
+        let Some((path, size)) = &self.file else { return Ok(None) };
+        let count = most.min(usize::try_from(size / WORTH_A_READER).unwrap_or(usize::MAX));
+        if count < 2 {
+            return Ok(None);
+        }
+        let mut starts = vec![0];
+        for part in 1..count as u64 {
+            // A part begins after the line break that follows its share.
+            let mut file = BufReader::new(File::open(path)?);
+            let at = size / count as u64 * part;
+            file.seek(SeekFrom::Start(at))?;
+            let mut skipped = Vec::new();
+            starts.push(at + file.read_until(b'\n', &mut skipped)? as u64);
+        }
+        starts.push(*size);
+        let part = |pair: &[u64]| -> io::Result<Self> {
+            let mut file = File::open(path)?;
+            file.seek(SeekFrom::Start(pair[0]))?;
+            let reader = Box::new(BufReader::with_capacity(BUFFER, file.take(pair[1].saturating_sub(pair[0]))));
+            Ok(Self { origin: self.origin.clone(), reader, cut: 0, file: None })
+        };
+        starts.windows(2).map(part).collect::<io::Result<Vec<_>>>().map(Some)
+    }
+
     /// Reads the next line into `buffer`, without its line break; `false` at the end.
     ///
     /// # Errors
@@ -67,7 +104,8 @@ pub fn open(words: &[String], name: Option<&str>) -> Result<Vec<Log>, Failure> {
     for word in words {
         if word == "-" {
             let origin = given.clone().unwrap_or_default();
-            logs.push(Log { origin, reader: unpacked(Box::new(io::stdin())).map_err(|e| cannot(word, &e))?, cut: 0 });
+            let (reader, _) = unpacked(Box::new(io::stdin())).map_err(|e| cannot(word, &e))?;
+            logs.push(Log { origin, reader, cut: 0, file: None });
             continue;
         }
         let path = Path::new(word);
@@ -84,9 +122,12 @@ pub fn open(words: &[String], name: Option<&str>) -> Result<Vec<Log>, Failure> {
         }
         for file in files {
             let shown = file.display().to_string();
-            let opened = File::open(&file).and_then(|file| unpacked(Box::new(file))).map_err(|e| cannot(&shown, &e))?;
+            let opened = File::open(&file).map_err(|error| cannot(&shown, &error))?;
+            let size = opened.metadata().ok().filter(std::fs::Metadata::is_file).map(|meta| meta.len());
+            let (reader, is_packed) = unpacked(Box::new(opened)).map_err(|error| cannot(&shown, &error))?;
             let origin = given.clone().unwrap_or_else(|| origin_of(&file));
-            logs.push(Log { origin, reader: opened, cut: 0 });
+            let file = size.filter(|_| !is_packed).map(|size| (file, size));
+            logs.push(Log { origin, reader, cut: 0, file });
         }
     }
     Ok(logs)
@@ -102,14 +143,13 @@ fn cannot(word: &str, error: &io::Error) -> Failure {
 }
 
 /// Unpacks gzip, recognised by its first bytes.
-fn unpacked(source: Box<dyn Read>) -> io::Result<Box<dyn BufRead>> {
-    const BUFFER: usize = 1 << 20;
+fn unpacked(source: Box<dyn Read + Send>) -> io::Result<(Box<dyn BufRead + Send>, bool)> {
     let mut reader = BufReader::with_capacity(BUFFER, source);
     let is_packed = reader.fill_buf()?.starts_with(&[0x1f, 0x8b]);
     Ok(if is_packed {
-        Box::new(BufReader::with_capacity(BUFFER, flate2::read::MultiGzDecoder::new(reader)))
+        (Box::new(BufReader::with_capacity(BUFFER, flate2::read::MultiGzDecoder::new(reader))), true)
     } else {
-        Box::new(reader)
+        (Box::new(reader), false)
     })
 }
 
@@ -183,7 +223,7 @@ mod tests {
         let mut bytes = b"one\r\n\ntwo".to_vec();
         bytes.push(b'\n');
         bytes.extend(std::iter::repeat_n(b'x', LINE_MAX + 5));
-        let mut log = Log { origin: Origin::default(), reader: Box::new(io::Cursor::new(bytes)), cut: 0 };
+        let mut log = Log { origin: Origin::default(), reader: Box::new(io::Cursor::new(bytes)), cut: 0, file: None };
         let (mut buffer, mut lengths) = (Vec::new(), Vec::new());
         while log.next(&mut buffer).unwrap() {
             lengths.push(buffer.len());

@@ -173,55 +173,68 @@ fn show_time(millis: i64) -> Option<String> {
 /// Durations in buckets of about 3 %, so that memory does not grow with the number of calls.
 #[derive(Debug, Clone, Default)]
 pub struct Durations {
-    buckets: HashMap<u16, u64>,
+    /// Counts by bucket; as long as the longest duration asks.
+    buckets: Vec<u64>,
     count: u64,
 }
 
 impl Durations {
     /// Counts one, in milliseconds.
     pub fn add(&mut self, millis: u64) {
-        *self.buckets.entry(bucket(millis)).or_default() += 1;
+        let at = bucket(millis);
+        if at >= self.buckets.len() {
+            self.buckets.resize(at + 1, 0);
+        }
+        self.buckets[at] += 1;
         self.count += 1;
+    }
+
+    /// Takes in what was counted elsewhere.
+    pub fn merge(&mut self, other: &Self) {
+        self.buckets.resize(self.buckets.len().max(other.buckets.len()), 0);
+        for (count, more) in self.buckets.iter_mut().zip(&other.buckets) {
+            *count += more;
+        }
+        self.count += other.count;
     }
 
     /// The duration below which a share of the calls stays, in milliseconds.
     pub fn quantile(&self, share: f64) -> Option<u64> {
-        let mut sorted: Vec<_> = self.buckets.iter().collect();
-        sorted.sort_unstable();
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a count is a count")]
         let wanted = ((self.count as f64 * share).ceil() as u64).max(1);
         let mut seen = 0;
-        sorted.into_iter().find_map(|(bucket, count)| {
+        self.buckets.iter().enumerate().find_map(|(bucket, count)| {
             seen += count;
-            (seen >= wanted).then(|| middle(*bucket))
+            (seen >= wanted).then(|| middle(bucket))
         })
     }
 
     /// Where most cases stand together, with how many: a time limit shows itself so.
     pub fn cluster(&self) -> Option<(u64, u64)> {
         let at = self.quantile(0.5)?;
-        let near = self.buckets.iter().filter(|(bucket, _)| middle(**bucket).abs_diff(at) * 20 <= at);
-        Some((at, near.map(|(_, count)| count).sum()))
+        let buckets = self.buckets.iter().enumerate();
+        Some((at, buckets.filter(|(bucket, _)| middle(*bucket).abs_diff(at) * 20 <= at).map(|(_, count)| count).sum()))
     }
 }
 
 /// 32 buckets for each doubling; exact below 32 ms.
-fn bucket(millis: u64) -> u16 {
+fn bucket(millis: u64) -> usize {
     if millis < 32 {
-        return u16::try_from(millis).unwrap_or(u16::MAX);
+        return usize::try_from(millis).unwrap_or(0);
     }
     let exponent = millis.ilog2();
     let mantissa = (millis >> (exponent - 5)) & 31;
-    u16::try_from((u64::from(exponent) - 4) * 32 + mantissa).unwrap_or(u16::MAX)
+    usize::try_from((u64::from(exponent) - 4) * 32 + mantissa).unwrap_or(usize::MAX)
 }
 
-fn middle(bucket: u16) -> u64 {
+fn middle(bucket: usize) -> u64 {
+    let bucket = bucket as u64;
     if bucket < 32 {
-        return u64::from(bucket);
+        return bucket;
     }
-    let exponent = u32::from(bucket / 32) + 4;
+    let exponent = bucket / 32 + 4;
     let step = 1_u64 << (exponent - 5);
-    (1_u64 << exponent) + u64::from(bucket % 32) * step + step / 2
+    (1_u64 << exponent) + bucket % 32 * step + step / 2
 }
 
 /// Kinds of outcomes beyond this number are counted together.
@@ -308,6 +321,29 @@ impl Counter {
             durations: Durations::default(),
         });
         cases.durations.add(duration);
+    }
+
+    /// Takes in what was counted elsewhere.
+    pub fn merge(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.faults += other.faults;
+        self.notices += other.notices;
+        self.ambiguous += other.ambiguous;
+        self.beyond += other.beyond;
+        self.all.merge(&other.all);
+        for (kind, count) in other.other {
+            *self.other.entry(kind).or_default() += count;
+        }
+        let least = |a: Option<i64>, b: Option<i64>| a.into_iter().chain(b).min();
+        (self.first, self.last) = (least(self.first, other.first), self.last.max(other.last));
+        for (group, Cases { details, durations }) in other.groups {
+            if self.groups.len() >= GROUPS_MAX && !self.groups.contains_key(&group) {
+                self.beyond += durations.count;
+                continue;
+            }
+            let cases = self.groups.entry(group).or_insert_with(|| Cases { details, durations: Durations::default() });
+            cases.durations.merge(&durations);
+        }
     }
 
     /// Counts a line that is no access line.

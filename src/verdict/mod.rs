@@ -102,9 +102,9 @@ pub struct Verdict {
 
 /// Judges a line.
 pub fn judge(access: &Access<'_>) -> Verdict {
-    let text = |value: &crate::accesslog::Value<'_>| {
-        value.as_deref().map(String::from_utf8_lossy).unwrap_or_default().into_owned()
-    };
+    fn text<'v>(value: &'v crate::accesslog::Value<'_>) -> Cow<'v, str> {
+        value.as_deref().map(String::from_utf8_lossy).unwrap_or_default()
+    }
     let details = text(&access.details);
     let (mut verdict, inferred) = by_details(access, &details)
         .or_else(|| by_flags(access, &details, &text(&access.transport_failure)))

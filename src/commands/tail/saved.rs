@@ -1,7 +1,7 @@
 //! Logs that were saved.
 
 use super::TailArgs;
-use super::sink::Sink;
+use super::sink::{self, Sink};
 use crate::accesslog::format::Format as LogFormat;
 use crate::accesslog::{Line, Reader, prefix};
 use crate::cli::context::Context;
@@ -10,7 +10,7 @@ use crate::cli::global::SourceArgs;
 use crate::cli::logs::{self, Log};
 use crate::mesh::{Mesh, resolve};
 use crate::render;
-use crate::report::tail::Names;
+use crate::report::tail::{Counter, Names};
 
 /// Reads them.
 pub(super) async fn run(
@@ -25,7 +25,11 @@ pub(super) async fn run(
     let mut logs = logs::open(&arguments.logs, arguments.name.as_deref())?;
     let reader = || format.clone().map_or_else(Reader::default, Reader::with_format);
     let mut sink = Sink::new(context, arguments, names)?;
-    if arguments.summary || logs.len() == 1 {
+    if arguments.summary && !arguments.raw {
+        for log in &mut logs {
+            count_all(log, arguments, &reader, &mut sink).map_err(|error| unreadable(log, &error))?;
+        }
+    } else if logs.len() == 1 {
         for log in &mut logs {
             let mut reader = reader();
             let mut buffer = Vec::with_capacity(4096);
@@ -38,6 +42,40 @@ pub(super) async fn run(
     }
     let cut: u64 = logs.iter().map(|log| log.cut).sum();
     sink.finish(cut)
+}
+
+/// Counts a log, a large file on all cores. At the seams a record of several lines may be counted as unknown.
+fn count_all(
+    log: &mut Log,
+    arguments: &TailArgs,
+    reader: &(dyn Fn() -> Reader + Sync),
+    sink: &mut Sink<'_, '_>,
+) -> std::io::Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let count = |log: &mut Log| -> std::io::Result<Counter> {
+        let (mut counter, mut reader) = (Counter::default(), reader());
+        let mut buffer = Vec::with_capacity(4096);
+        while log.next(&mut buffer)? {
+            sink::count(arguments, &mut counter, &mut reader, &buffer);
+        }
+        Ok(counter)
+    };
+    let Some(mut parts) = log.parts(cores)? else {
+        sink.counted(count(log)?);
+        return Ok(());
+    };
+    let counters: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = parts.iter_mut().map(|part| scope.spawn(|| count(part))).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| Err(std::io::Error::other("a reader failed"))))
+            .collect()
+    });
+    for counter in counters {
+        sink.counted(counter?);
+    }
+    log.cut = parts.iter().map(|part| part.cut).sum();
+    Ok(())
 }
 
 /// Who has which address, from a source.

@@ -44,7 +44,7 @@ impl<'a, 'w> Sink<'a, 'w> {
         };
         let verdict = judge(&access);
         let elsewhere = |host: &String| !access.goes_to(host);
-        if !self.passes(&access, &verdict) || self.only.as_ref().is_some_and(elsewhere) {
+        if !passes(self.arguments, &access, &verdict) || self.only.as_ref().is_some_and(elsewhere) {
             return Ok(());
         }
         self.counter.add(&access, &verdict);
@@ -81,26 +81,9 @@ impl<'a, 'w> Sink<'a, 'w> {
         self.arguments.all || !self.arguments.grpc_status.is_empty() || self.arguments.min_duration.is_some()
     }
 
-    fn passes(&self, access: &Access<'_>, verdict: &Verdict) -> bool {
-        let arguments = self.arguments;
-        let contains = |value: &crate::accesslog::Value<'_>, wanted: &str| {
-            value.as_deref().is_some_and(|value| memchr::memmem::find(value, wanted.as_bytes()).is_some())
-        };
-        let status = verdict.status.and_then(|status| status.code);
-        let long = |limit: &Duration| u128::from(access.duration.unwrap_or(0)) >= limit.as_millis();
-        let side = |side: &Side| match side {
-            Side::Client => access.direction() == Some(Direction::Outbound),
-            Side::Server => access.direction() == Some(Direction::Inbound),
-        };
-        (arguments.flag.is_empty() || arguments.flag.iter().any(|flag| access.flags.has(&flag.to_ascii_uppercase())))
-            && (arguments.grpc_status.is_empty() || status.is_some_and(|code| arguments.grpc_status.contains(&code)))
-            && arguments.method.as_deref().is_none_or(|wanted| contains(&access.path, wanted))
-            && arguments
-                .upstream
-                .as_deref()
-                .is_none_or(|wanted| contains(&access.cluster, wanted) || contains(&access.upstream_host, wanted))
-            && arguments.min_duration.as_ref().is_none_or(long)
-            && arguments.side.as_ref().is_none_or(side)
+    /// Takes in what was counted elsewhere.
+    pub(super) fn counted(&mut self, counter: Counter) {
+        self.counter.merge(counter);
     }
 
     /// Counts a line that is no access line.
@@ -151,5 +134,40 @@ impl<'a, 'w> Sink<'a, 'w> {
         }
         let too_many = self.arguments.fail_on.is_some_and(|limit| self.counter.fault_rate() > limit);
         Ok(if too_many { Outcome::Found } else { Outcome::Clean })
+    }
+}
+
+/// Whether the filters let a call through.
+fn passes(arguments: &TailArgs, access: &Access<'_>, verdict: &Verdict) -> bool {
+    let contains = |value: &crate::accesslog::Value<'_>, wanted: &str| {
+        value.as_deref().is_some_and(|value| memchr::memmem::find(value, wanted.as_bytes()).is_some())
+    };
+    let status = verdict.status.and_then(|status| status.code);
+    let long = |limit: &Duration| u128::from(access.duration.unwrap_or(0)) >= limit.as_millis();
+    let side = |side: &Side| match side {
+        Side::Client => access.direction() == Some(Direction::Outbound),
+        Side::Server => access.direction() == Some(Direction::Inbound),
+    };
+    (arguments.flag.is_empty() || arguments.flag.iter().any(|flag| access.flags.has(&flag.to_ascii_uppercase())))
+        && (arguments.grpc_status.is_empty() || status.is_some_and(|code| arguments.grpc_status.contains(&code)))
+        && arguments.method.as_deref().is_none_or(|wanted| contains(&access.path, wanted))
+        && arguments
+            .upstream
+            .as_deref()
+            .is_none_or(|wanted| contains(&access.cluster, wanted) || contains(&access.upstream_host, wanted))
+        && arguments.min_duration.as_ref().is_none_or(long)
+        && arguments.side.as_ref().is_none_or(side)
+}
+
+/// Counts a line and does nothing else with it, for those who only want the summary.
+pub(super) fn count(arguments: &TailArgs, counter: &mut Counter, reader: &mut Reader, line: &[u8]) {
+    match reader.read(prefix::strip(line).line) {
+        Line::Access(access) => {
+            let verdict = judge(&access);
+            if passes(arguments, &access, &verdict) {
+                counter.add(&access, &verdict);
+            }
+        }
+        Line::Other(kind) => counter.other(kind),
     }
 }
