@@ -24,6 +24,6 @@ lab-test NAME="":
 lab-down:
     tests/lab/down
 bench:
-    cargo bench --bench mesh
+    cargo bench
 figures:
     scripts/figures.py

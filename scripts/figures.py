@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Whole-process time and memory of `inspect` on generated meshes, beside `istioctl analyze` where that is on PATH.
+"""Whole-process time and memory beside peers: `inspect` on generated meshes beside `istioctl analyze` where that is on
+PATH, `tail --summary` on large logs beside `wc`, `grep`, `awk` and `jq`.
 
     scripts/figures.py [SERVICES ...]          (default: 1000 10000 100000)
+    scripts/figures.py logs [MEGABYTES]        (default: 400)
 
 Each line is the median of the runs. Absolute times tell about the machine; compare lines of one run.
 """
@@ -30,7 +32,42 @@ def measure(command, runs):
     return statistics.median(wall), statistics.median(cpu), max(memory)
 
 
+def logs(megabytes):
+    ours = os.path.join(PROGRAM, "kubectl-grpcmesh")
+    fixtures = os.path.join(ROOT, "tests", "fixtures", "accesslog")
+    print(f"{'log':<10} {'MB':>5}  {'program':<44} {'wall s':>7} {'CPU s':>7} {'MB':>5}  ratio to wc -l")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, peers in (("text", ["awk"]), ("json", ["jq"])):
+            with open(os.path.join(fixtures, f"istio-{name}.log"), "rb") as one:
+                lines = one.read()
+            path = os.path.join(folder, name + ".log")
+            with open(path, "wb") as out:
+                for _ in range(megabytes * 1_000_000 // len(lines)):
+                    out.write(lines)
+            rows = [
+                ("wc -l", ["wc", "-l", path]),
+                # Its output must go somewhere: into nothing it would stop at the first hit.
+                ("grep -c URX", ["sh", "-c", f"grep -c URX {path} | cat"]),
+                ("tail --summary", [ours, "tail", "--logs", path, "--summary"]),
+                ("tail --summary on one core", ["taskset", "-c", "0", ours, "tail", "--logs", path, "--summary"]),
+            ]
+            if "awk" in peers:
+                rows.append(("awk, counting the sixth field", ["awk", "{count[$6]++} END {for (flag in count) print flag, count[flag]}", path]))
+            if "jq" in peers and shutil.which("jq"):
+                rows.append(("jq, printing the flags", ["jq", "-r", ".response_flags?", path]))
+            base = None
+            for program, command in rows:
+                wall, cpu, memory = measure(command, 3)
+                base = base or wall
+                print(f"{name:<10} {megabytes:>5}  {program:<44} {wall:>7.2f} {cpu:>7.2f} {memory:>5.0f}  {wall / base:.1f}", flush=True)
+            os.remove(path)
+
+
 def main():
+    if sys.argv[1:2] == ["logs"]:
+        subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=ROOT, check=True)
+        logs(int(sys.argv[2]) if len(sys.argv) > 2 else 400)
+        return
     sizes = [int(word) for word in sys.argv[1:]] or [1000, 10000, 100000]
     build = ["cargo", "build", "--release", "--quiet", "--bins", "--examples"]
     subprocess.run(build, cwd=ROOT, check=True)

@@ -1,0 +1,41 @@
+//! Reading access-log lines: `cargo bench --bench accesslog`.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use grpcmesh::accesslog::{Line, Reader};
+use grpcmesh::verdict::judge;
+
+fn lines(name: &str) -> Vec<u8> {
+    std::fs::read(format!("{}/tests/fixtures/accesslog/{name}", env!("CARGO_MANIFEST_DIR"))).expect("a fixture")
+}
+
+fn read(criterion: &mut Criterion) {
+    for name in ["istio-text.log", "istio-json.log"] {
+        let log = lines(name);
+        let mut group = criterion.benchmark_group(name);
+        group.throughput(Throughput::Bytes(log.len() as u64));
+        group.bench_function("read", |bencher| {
+            bencher.iter(|| {
+                let mut reader = Reader::default();
+                for line in log.split(|byte| *byte == b'\n') {
+                    black_box(reader.read(line));
+                }
+            });
+        });
+        group.bench_function("read and judge", |bencher| {
+            bencher.iter(|| {
+                let mut reader = Reader::default();
+                for line in log.split(|byte| *byte == b'\n') {
+                    if let Line::Access(access) = reader.read(line) {
+                        black_box(judge(&access));
+                    }
+                }
+            });
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, read);
+criterion_main!(benches);
