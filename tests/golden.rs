@@ -31,7 +31,7 @@ fn schemas_are_up_to_date() {
         ("inspect", schemars::schema_for!(grpcmesh::report::inspect::InspectReport)),
         ("explain", schemars::schema_for!(grpcmesh::report::explain::ExplainReport)),
         ("tail", schemars::schema_for!(grpcmesh::report::tail::TailLine)),
-        ("tail-summary", schemars::schema_for!(grpcmesh::report::tail::TailSummary)),
+        ("tail-summary", schemars::schema_for!(grpcmesh::report::tail_summary::TailSummary)),
         ("snapshot", schemars::schema_for!(grpcmesh::snapshot::codec::SnapshotFile<'static>)),
     ];
     for (name, schema) in schemas {

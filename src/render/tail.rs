@@ -6,7 +6,8 @@ use super::style::{Role, Style};
 use super::table::{self, Column};
 use super::text::{count, paragraph, safe};
 use crate::report::page::show_millis;
-use crate::report::tail::{TailLine, TailSummary};
+use crate::report::tail::TailLine;
+use crate::report::tail_summary::TailSummary;
 use crate::verdict::grpc;
 
 /// Writes one call: a line that says what, and under it why and what next.

@@ -10,7 +10,8 @@ use crate::cli::global::SourceArgs;
 use crate::cli::logs::{self, Log};
 use crate::mesh::{Mesh, resolve};
 use crate::render;
-use crate::report::tail::{Counter, Names};
+use crate::report::tail::Names;
+use crate::report::tail_summary::Counter;
 
 /// Reads them.
 pub(super) async fn run(

@@ -7,7 +7,8 @@ use crate::accesslog::{Access, Direction, Kind, Line, Reader, prefix};
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::render;
-use crate::report::tail::{Counter, Names, Origin, TailLine};
+use crate::report::tail::{Names, Origin, TailLine};
+use crate::report::tail_summary::Counter;
 use crate::verdict::{Grade, Verdict, judge};
 
 /// What is done with each line.
