@@ -116,6 +116,8 @@ pub enum Operator {
     ResponseCode,
     /// `RESPONSE_FLAGS`.
     ResponseFlags,
+    /// `RESPONSE_FLAGS_LONG`.
+    ResponseFlagsLong,
     /// `RESPONSE_CODE_DETAILS`.
     ResponseCodeDetails,
     /// `CONNECTION_TERMINATION_DETAILS`.
@@ -161,23 +163,37 @@ pub enum Operator {
 }
 
 impl<'a> Access<'a> {
-    /// Sets what an operator printed. `-` and nothing are both "absent", save for the flags.
-    pub(super) fn set(&mut self, operator: Operator, value: Cow<'a, [u8]>) {
+    /// Sets what an operator printed; `false` when no such operator prints that. `-` and nothing are both "absent".
+    pub(super) fn set(&mut self, operator: Operator, value: Cow<'a, [u8]>) -> bool {
         use Operator as O;
         let present = (!matches!(&*value, b"-" | b"")).then_some(value);
         let number = |value: &Value<'a>| value.as_deref().and_then(number);
         match operator {
-            O::StartTime => self.start = present.as_deref().and_then(millis),
+            O::StartTime => {
+                self.start = present.as_deref().and_then(millis);
+                return self.start.is_some() || present.is_none();
+            }
             O::Method => self.method = present,
             O::Path => self.path = present,
             O::Protocol => self.protocol = present,
-            O::ResponseCode => self.code = number(&present).and_then(|code| u16::try_from(code).ok()),
+            O::ResponseCode => {
+                self.code = number(&present).and_then(|code| u16::try_from(code).ok());
+                return self.code.is_some() || present.is_none();
+            }
             O::ResponseFlags => {
-                self.flags = match present {
-                    Some(Cow::Borrowed(text)) => Flags::parse(text).unwrap_or_default(),
-                    Some(Cow::Owned(text)) => Flags(Cow::Owned(String::from_utf8_lossy(&text).into_owned())),
-                    None => Flags::default(),
-                }
+                let flags = match &present {
+                    Some(Cow::Borrowed(text)) => Flags::parse(text),
+                    Some(Cow::Owned(text)) => Flags::parse(text).map(|flags| Flags(Cow::Owned(flags.0.into_owned()))),
+                    None => Some(Flags::default()),
+                };
+                let Some(flags) = flags else { return false };
+                self.flags = flags;
+            }
+            O::ResponseFlagsLong => {
+                let text = present.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+                let codes =
+                    text.split(',').map(|name| crate::verdict::flags::find(name).map_or(name, |flag| flag.code));
+                self.flags = Flags(Cow::Owned(codes.collect::<Vec<_>>().join(",")));
             }
             O::ResponseCodeDetails => self.details = present,
             O::TerminationDetails => self.termination = present,
@@ -207,6 +223,7 @@ impl<'a> Access<'a> {
             O::Attempts => self.attempts = number(&present).and_then(|count| u32::try_from(count).ok()),
             O::Unknown => {}
         }
+        true
     }
 
     /// Whose proxy wrote the line, by the cluster, else by the address toward the upstream.
@@ -254,7 +271,7 @@ impl<'a> Access<'a> {
         let agent = self.user_agent.as_deref().unwrap_or_default();
         is(&self.method, b"POST")
             && !is(&self.protocol, b"HTTP/1.1")
-            && (agent.starts_with(b"grpc-") || self.grpc_method().is_some())
+            && (agent.starts_with(b"grpc-") || self.grpc_method().is_some_and(is_named_like_grpc))
     }
 
     /// Service and method of a gRPC path.
@@ -265,6 +282,12 @@ impl<'a> Access<'a> {
             |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._".contains(&b));
         (word(service) && word(method)).then_some((service, method))
     }
+}
+
+/// Whether a path's two parts look like a service and a method, and not like `/api/users`: a package, or capitals.
+fn is_named_like_grpc((service, method): (&str, &str)) -> bool {
+    let capital = |text: &str| text.starts_with(|c: char| c.is_ascii_uppercase());
+    capital(method) && (service.contains('.') || capital(service))
 }
 
 /// A whole number.

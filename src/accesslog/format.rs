@@ -81,7 +81,7 @@ fn read<'a>(pieces: &[Piece], line: &'a [u8]) -> Option<Access<'a>> {
             break;
         }
         let at = memchr::memmem::rfind(rest, left)?;
-        access.set(*operator, Cow::Borrowed(&rest[at + left.len()..]));
+        access.set(*operator, Cow::Borrowed(&rest[at + left.len()..])).then_some(())?;
         rest = &rest[..at + left.len()];
         pieces = before;
     }
@@ -95,7 +95,7 @@ fn read<'a>(pieces: &[Piece], line: &'a [u8]) -> Option<Access<'a>> {
                     Some(Piece::Value(_)) => return None,
                     None => rest.len(),
                 };
-                access.set(*operator, Cow::Borrowed(&rest[..end]));
+                access.set(*operator, Cow::Borrowed(&rest[..end])).then_some(())?;
                 rest = &rest[end..];
             }
         }
@@ -160,6 +160,7 @@ fn operator(text: &str) -> Operator {
         ("PROTOCOL", _) => O::Protocol,
         ("RESPONSE_CODE", _) => O::ResponseCode,
         ("RESPONSE_FLAGS", _) => O::ResponseFlags,
+        ("RESPONSE_FLAGS_LONG", _) => O::ResponseFlagsLong,
         ("RESPONSE_CODE_DETAILS", _) => O::ResponseCodeDetails,
         ("CONNECTION_TERMINATION_DETAILS", _) => O::TerminationDetails,
         ("UPSTREAM_TRANSPORT_FAILURE_REASON", _) => O::TransportFailure,
@@ -175,10 +176,16 @@ fn operator(text: &str) -> Operator {
         ("UPSTREAM_CLUSTER" | "UPSTREAM_CLUSTER_RAW", _) => O::Cluster,
         ("UPSTREAM_LOCAL_ADDRESS", _) => O::UpstreamLocal,
         ("DOWNSTREAM_LOCAL_ADDRESS", _) => O::DownstreamLocal,
-        ("DOWNSTREAM_REMOTE_ADDRESS", _) => O::DownstreamRemote,
+        (
+            "DOWNSTREAM_REMOTE_ADDRESS"
+            | "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT"
+            | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS"
+            | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT",
+            _,
+        ) => O::DownstreamRemote,
         ("REQUESTED_SERVER_NAME", _) => O::ServerName,
         ("ROUTE_NAME", _) => O::RouteName,
-        ("GRPC_STATUS" | "GRPC_STATUS_NUMBER", _) => O::GrpcStatus,
+        ("GRPC_STATUS" | "GRPC_STATUS_NUMBER", _) | ("RESP" | "TRAILER", "GRPC-STATUS") => O::GrpcStatus,
         ("UPSTREAM_REQUEST_ATTEMPT_COUNT", _) => O::Attempts,
         _ => O::Unknown,
     }
@@ -232,6 +239,16 @@ impl Labels {
             _ => {}
         }
         Ok(())
+    }
+
+    /// How many keys tell something.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether a key tells something.
+    pub(super) fn knows(&self, path: &str) -> bool {
+        self.0.contains_key(path)
     }
 
     /// What a key's value tells.

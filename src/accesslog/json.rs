@@ -46,7 +46,7 @@ pub(super) fn operator(key: &str) -> Operator {
 
 /// Reads a line that begins with a brace.
 pub(super) fn read(line: &[u8]) -> Line<'_> {
-    let mut record = Record { access: Access::default(), labels: None, seen: Seen::default() };
+    let mut record = Record { access: Access::default(), labels: None, seen: Seen::default(), matched: 0 };
     if !record.fill(line) {
         return Line::Other(Kind::UnknownJson);
     }
@@ -61,8 +61,9 @@ pub(super) fn read(line: &[u8]) -> Line<'_> {
 
 /// Reads a line whose keys are told by a custom format.
 pub(super) fn read_labels<'a>(line: &'a [u8], labels: &Labels) -> Option<Access<'a>> {
-    let mut record = Record { access: Access::default(), labels: Some(labels), seen: Seen::default() };
-    record.fill(line).then_some(record.access)
+    let mut record = Record { access: Access::default(), labels: Some(labels), seen: Seen::default(), matched: 0 };
+    // A record of another log has few of the keys, if any.
+    (record.fill(line) && record.matched * 2 >= labels.len()).then_some(record.access)
 }
 
 #[derive(Default)]
@@ -78,6 +79,8 @@ struct Record<'a, 'l> {
     access: Access<'a>,
     labels: Option<&'l Labels>,
     seen: Seen,
+    /// Keys of the format that were there.
+    matched: usize,
 }
 
 impl<'a> Record<'a, '_> {
@@ -88,6 +91,7 @@ impl<'a> Record<'a, '_> {
     }
 
     fn take(&mut self, path: &str, scalar: Scalar<'a>) {
+        self.matched += usize::from(self.labels.is_some_and(|labels| labels.knows(path)));
         let text = match scalar {
             Scalar::Nothing => return,
             Scalar::Text(text) => text,

@@ -81,6 +81,19 @@ impl Reader {
         read
     }
 
+    /// As [`Self::read`], for a line that may carry a runtime's or kubectl's prefix; gives the pod that it names, too. A
+    /// custom format is tried on the whole line first: it may begin with a time itself.
+    pub fn read_prefixed<'a>(&mut self, line: &'a [u8]) -> (Line<'a>, Option<&'a str>) {
+        if let Some(access) =
+            self.format.as_ref().and_then(|format| format.parse(line.strip_suffix(b"\r").unwrap_or(line)))
+        {
+            self.in_record = false;
+            return (Line::Access(Box::new(access)), None);
+        }
+        let stripped = prefix::strip(line);
+        (self.read(stripped.line), stripped.pod)
+    }
+
     fn classify<'a>(&self, line: &'a [u8]) -> Line<'a> {
         if let Some(access) = self.format.as_ref().and_then(|format| format.parse(line)) {
             return Line::Access(Box::new(access));

@@ -93,7 +93,11 @@ impl Server {
             selector: serde_json::Value,
         }
         let group = if plural == "services" { "/api/v1" } else { "/apis/apps/v1" };
-        let text = self.get(&format!("{group}/namespaces/{namespace}/{plural}/{name}"), ANSWER).await?;
+        let text = self.get(&format!("{group}/namespaces/{namespace}/{plural}/{name}"), ANSWER).await;
+        let text = text.map_err(|error| match error.trouble {
+            Trouble::NotFound => error.hint(format!("see which there are: kubectl get {plural} -n {namespace}")),
+            _ => error,
+        })?;
         let object: Object = serde_json::from_str(&text).map_err(|error| self.odd(&error))?;
         let labels = object.spec.selector.get("matchLabels").unwrap_or(&object.spec.selector);
         let labels: BTreeMap<String, String> = serde_json::from_value(labels.clone()).unwrap_or_default();
@@ -208,30 +212,53 @@ impl Server {
         let opened = tokio::time::timeout(ANSWER, self.client.request_stream(request)).await;
         let stream = opened.map_err(|_| ClusterError::timeout(ANSWER, &self.server))?;
         let mut stream = std::pin::pin!(stream.map_err(|error| ClusterError::of_log(&error, &self.server))?);
+        told.reopened();
         let mut line = Vec::new();
         let mut progress = false;
         loop {
             line.clear();
-            let count = stream.read_until(b'\n', &mut line).await;
-            match count {
-                Ok(0) => return Ok(progress),
-                Ok(_) => {}
+            let whole = match next_line(&mut stream, &mut line).await {
+                Ok(Some(whole)) => whole,
+                Ok(None) => return Ok(progress),
                 Err(error) => {
                     return Err(ClusterError::new(
                         Trouble::Unreachable,
                         format!("the log of {namespace}/{name} broke off: {error}"),
                     ));
                 }
-            }
-            line.truncate(LINE_MAX);
-            if line.ends_with(b"\n") {
-                line.pop();
+            };
+            // Half a line comes again, whole, when the stream is opened anew.
+            if !whole && span.follow {
+                return Ok(progress);
             }
             let Some(text) = told.take(&line) else { continue };
             progress = true;
             if events.send(Event::Line(number, text.to_vec())).await.is_err() {
                 return Ok(true);
             }
+        }
+    }
+}
+
+/// Reads a line without its break; says whether the break was there, `None` at the end. What is longer than allowed is
+/// read past and not kept.
+async fn next_line(
+    stream: &mut (impl futures::AsyncBufRead + Unpin),
+    line: &mut Vec<u8>,
+) -> std::io::Result<Option<bool>> {
+    loop {
+        let available = stream.fill_buf().await?;
+        if available.is_empty() {
+            return Ok((!line.is_empty()).then_some(false));
+        }
+        let end = memchr::memchr(b'\n', available);
+        let part = &available[..end.unwrap_or(available.len())];
+        let room = LINE_MAX.saturating_sub(line.len()).min(part.len());
+        line.extend_from_slice(&part[..room]);
+        let used = part.len() + usize::from(end.is_some());
+        stream.consume_unpin(used);
+        if end.is_some() {
+            return Ok(Some(true));
         }
     }
 }
@@ -243,6 +270,8 @@ struct Told {
     last: String,
     /// Lines of the last second.
     seen: HashSet<u64>,
+    /// Whether the stream may still repeat what was told.
+    catching_up: bool,
 }
 
 impl Told {
@@ -251,23 +280,29 @@ impl Told {
         self.last.get(..19).map(|second| format!("{second}Z"))
     }
 
-    /// The line without its time, unless it was told before.
+    /// The stream was opened again.
+    fn reopened(&mut self) {
+        self.catching_up = !self.last.is_empty();
+    }
+
+    /// The line without its time, unless it was told before. A runtime's clock may go back: only a stream that was opened
+    /// again repeats lines.
     fn take<'a>(&mut self, line: &'a [u8]) -> Option<&'a [u8]> {
         let space = line.iter().position(|byte| *byte == b' ').filter(|at| *at >= 20);
         let Some(space) = space else { return Some(line) };
         let time = std::str::from_utf8(&line[..space]).unwrap_or_default();
         let (second, last) = (time.get(..19).unwrap_or_default(), self.last.get(..19).unwrap_or_default());
-        if second < last {
-            return None;
-        }
-        if second > last {
-            self.seen.clear();
-        }
         let mut hasher = DefaultHasher::new();
         line.hash(&mut hasher);
-        if !self.seen.insert(hasher.finish()) {
+        let hash = hasher.finish();
+        if self.catching_up && (second < last || self.seen.contains(&hash)) {
             return None;
         }
+        self.catching_up = false;
+        if second != last {
+            self.seen.clear();
+        }
+        self.seen.insert(hash);
         time.clone_into(&mut self.last);
         Some(&line[space + 1..])
     }
@@ -358,11 +393,15 @@ mod tests {
         let first = [line(1, "a"), line(2, "b"), line(2, "c")];
         assert_eq!(first.iter().filter_map(|one| told.take(one)).count(), 3);
         assert_eq!(told.second().as_deref(), Some("2026-11-21T09:00:01Z"));
+        told.reopened();
         let again = [line(1, "a"), line(2, "b"), line(2, "c"), line(2, "d"), line(900, "e")];
         let new: Vec<_> = again.iter().filter_map(|one| told.take(one)).collect();
         assert_eq!(new, [b"d", b"e"]);
+        told.reopened();
         assert_eq!(told.take(b"2026-11-21T09:00:00.5Z old"), None);
         assert_eq!(told.take(b"2026-11-21T09:00:02.5Z new"), Some(&b"new"[..]));
         assert_eq!(told.take(b"no time"), Some(&b"no time"[..]));
+        // A clock that goes back loses nothing.
+        assert_eq!(told.take(b"2026-11-21T09:00:01.5Z back"), Some(&b"back"[..]));
     }
 }

@@ -168,7 +168,7 @@ pub fn csv(line: &TailLine) -> Vec<String> {
         number(line.grpc_status.map(u64::from)),
         line.grpc_status_from.unwrap_or_default().to_owned(),
         number(line.http_status.map(u64::from)),
-        line.flags.join(","),
+        safe(&line.flags.join(",")).into_owned(),
         text(&line.details),
         text(&line.transport_failure),
         number(line.duration_ms),

@@ -147,10 +147,26 @@ impl ExplainItem {
     pub fn of_status(status: &Status) -> Self {
         let causes: Vec<String> =
             FLAGS.iter().filter(|flag| flag.grpc == Some(status.code)).map(|flag| flag.code.to_owned()).collect();
-        let grpc = if causes.is_empty() {
+        let without_flag = match status.code {
+            4 => {
+                " It also answers it without a flag when a deadline or the longest duration of a stream passes (max_duration_timeout)."
+            }
+            7 => {
+                " It also answers it without a flag when an AuthorizationPolicy denies the call (rbac_access_denied_matched_policy)."
+            }
+            8 => " A rate limit may be told to answer it in place of UNAVAILABLE (flag RL).",
+            16 => " It also answers it without a flag when a token is missing or invalid (jwt_authn_access_denied).",
+            _ => "",
+        };
+        let grpc = if causes.is_empty() && without_flag.is_empty() {
             "Envoy does not answer it by itself: it comes from the server or from the client's own library".to_owned()
         } else {
-            format!("Envoy answers it by itself with the flags {}", causes.join(", "))
+            let flags = if causes.is_empty() {
+                String::new()
+            } else {
+                format!("Envoy answers it by itself with the flags {}.", causes.join(", "))
+            };
+            format!("{flags}{without_flag}").trim().to_owned()
         };
         Self::of_log(&status.code.to_string(), Topic::Status, status.name, status.meaning, grpc, &[], "")
     }

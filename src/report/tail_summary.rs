@@ -44,7 +44,7 @@ impl Durations {
         let mut seen = 0;
         self.buckets.iter().enumerate().find_map(|(bucket, count)| {
             seen += count;
-            (seen >= wanted).then(|| middle(bucket))
+            (seen >= wanted).then(|| rounded(middle(bucket)))
         })
     }
 
@@ -66,6 +66,15 @@ fn bucket(millis: u64) -> usize {
     usize::try_from((u64::from(exponent) - 4) * 32 + mantissa).unwrap_or(usize::MAX)
 }
 
+/// To two digits: a bucket says no more, and limits are round.
+fn rounded(millis: u64) -> u64 {
+    if millis < 100 {
+        return millis;
+    }
+    let unit = 10_u64.pow(millis.ilog10() - 1);
+    (millis + unit / 2) / unit * unit
+}
+
 fn middle(bucket: usize) -> u64 {
     let bucket = bucket as u64;
     if bucket < 32 {
@@ -84,6 +93,8 @@ const CLUSTER_MIN: u64 = 10;
 /// Counts calls as they come.
 #[derive(Debug, Default)]
 pub struct Counter {
+    /// Calls before any filter.
+    seen: u64,
     calls: u64,
     faults: u64,
     notices: u64,
@@ -115,6 +126,16 @@ struct Cases {
 }
 
 impl Counter {
+    /// Notes that there was a call, whether or not the filters let it through.
+    pub fn see(&mut self) {
+        self.seen += 1;
+    }
+
+    /// Calls before any filter.
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+
     /// Counts a call.
     pub fn add(&mut self, access: &Access<'_>, verdict: &Verdict) {
         self.calls += 1;
@@ -164,6 +185,7 @@ impl Counter {
 
     /// Takes in what was counted elsewhere.
     pub fn merge(&mut self, other: Self) {
+        self.seen += other.seen;
         self.calls += other.calls;
         self.faults += other.faults;
         self.notices += other.notices;
@@ -190,9 +212,9 @@ impl Counter {
         *self.other.entry(kind).or_default() += 1;
     }
 
-    /// Share of the calls that are faults, 0 to 1.
+    /// Share of all calls that are faults that the filters let through, 0 to 1.
     pub fn fault_rate(&self) -> f64 {
-        if self.calls == 0 { 0.0 } else { self.faults as f64 / self.calls as f64 }
+        if self.seen == 0 { 0.0 } else { self.faults as f64 / self.seen as f64 }
     }
 
     /// Number of calls.
@@ -267,7 +289,8 @@ fn consistent_with(group: &Group, durations: &Durations) -> Option<String> {
     if durations.count < CLUSTER_MIN || near * 10 < durations.count * 8 || at < 100 {
         return None;
     }
-    let what = match group.flags.split(',').next_back().unwrap_or_default() {
+    let main = group.flags.split(',').find(|flag| !matches!(*flag, "URX" | "DI")).unwrap_or_default();
+    let what = match main {
         "UT" => "a timeout of the route, a limit of each try, or a deadline of the clients",
         "UR" | "UC" => "a server that closes connections by age or after being idle",
         "DR" => "a deadline of the clients",
@@ -277,7 +300,7 @@ fn consistent_with(group: &Group, durations: &Durations) -> Option<String> {
         _ => return None,
     };
     let show = crate::schema::duration::show(std::time::Duration::from_millis(at));
-    Some(format!("{near} of {} within 5% of {show}: consistent with {what}", durations.count))
+    Some(format!("{near} of {} within 5% of about {show}: consistent with {what}", durations.count))
 }
 
 /// Many calls in numbers.

@@ -138,7 +138,11 @@ fn said(
 /// Refusals and timeouts that have no flag.
 fn by_details(access: &Access<'_>, details: &str) -> Option<Judged> {
     use Grade::{Fault, Notice};
-    if let Some(rest) = details.strip_prefix("rbac_access_denied_matched_policy") {
+    // For TCP it stands where the end of the connection is explained.
+    let termination = access.termination.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+    let denied =
+        [details, &*termination].into_iter().find_map(|text| text.strip_prefix("rbac_access_denied_matched_policy"));
+    if let Some(rest) = denied {
         let policy = rest.trim_start_matches('[').strip_suffix(']').unwrap_or(rest);
         let (what, next) = match policy {
             "none" => (
@@ -188,7 +192,7 @@ fn by_details(access: &Access<'_>, details: &str) -> Option<Judged> {
         };
         return said(what, side, grade, "compare the duration with the caller's deadline", Some(4));
     }
-    if details == "overload" && !access.flags.has("DPE") {
+    if details == "overload" && !access.flags.has("DPE") && !access.flags.has("OM") {
         return said(
             "this proxy refuses calls because it runs out of resources",
             Side::Proxy,
@@ -254,7 +258,7 @@ fn by_flags(access: &Access<'_>, details: &str, transport: &str) -> Option<Judge
         "UR" => {
             let refused = details.contains("refused_stream");
             let what = if refused {
-                "the server refused the stream, as it does while it shuts down"
+                "the server refused the stream, as it does when it shuts down,"
             } else {
                 "the server reset the stream"
             };
@@ -313,14 +317,21 @@ fn by_flags(access: &Access<'_>, details: &str, transport: &str) -> Option<Judge
             "DestinationRule connectionPool.http.maxRetries",
             None,
         ),
+        "UH" if access.cluster.as_deref() == Some(b"BlackHoleCluster") => said(
+            "the destination is unknown to the mesh and unknown destinations are blocked",
+            Side::Configuration,
+            Fault,
+            "add a ServiceEntry, or outboundTrafficPolicy ALLOW_ANY",
+            None,
+        ),
         "URX" => said(
-            "the server itself answered a status that is retried, on every try",
+            "the server's side, its program or its proxy, answered UNAVAILABLE or CANCELLED on every try",
             Side::Server,
             Fault,
             "the lines of the servers' own proxies with this request id tell more",
             Some(14),
         ),
-        "FI" => said("a fault rule ended the call on purpose", Side::Configuration, Notice, flag.next, None),
+        "FI" => said("a fault rule ended the call on purpose", Side::Configuration, Fault, flag.next, None),
         "RFCF" | "LH" => said(flag.meaning, flag.side, Notice, flag.next, status),
         _ => said(format!("{}{retried}", flag.meaning), flag.side, Fault, flag.next, status),
     }
@@ -335,6 +346,16 @@ fn plain(access: &Access<'_>, details: &str) -> Judged {
     let judged = |what: &'static str, side, grade, next: &'static str, status| {
         (Verdict { what: what.into(), side, grade, next: next.into(), status: None }, status)
     };
+    // What this proxy refuses by itself has details of its own.
+    if let Some(detail) = details::find(details::DETAILS, details).filter(|detail| detail.text != "via_upstream") {
+        return judged(
+            detail.meaning,
+            Side::Caller,
+            Grade::Notice,
+            "",
+            access.code.filter(|code| *code >= 400).map(grpc::of_http),
+        );
+    }
     let code = access.code.unwrap_or(0);
     if access.protocol.is_none() && access.method.is_none() {
         return judged("a connection that was passed on as bytes", Side::Nobody, Grade::Normal, "", None);
@@ -369,7 +390,7 @@ fn plain(access: &Access<'_>, details: &str) -> Judged {
     match code {
         0 => judged("no answer was sent", Side::Caller, Grade::Notice, "", None),
         500.. => judged(
-            "the server answered an error",
+            "the server's side, its program or its proxy, answered an error",
             Side::Server,
             Grade::Fault,
             "the server's own proxy and log tell more",
@@ -390,7 +411,9 @@ fn with_status(verdict: &mut Verdict, code: u8) {
     let meaning = status.map_or("an unknown status", |status| status.meaning);
     let (grade, side) = match code {
         0 => (Grade::Normal, Side::Nobody),
-        1 | 4 => (Grade::Notice, Side::Caller),
+        1 => (Grade::Notice, Side::Caller),
+        // Whether the deadline was too short or the server too slow, nobody can tell from here.
+        4 => (Grade::Notice, Side::Server),
         // What a program says about a request is its own affair.
         3 | 5 | 6 | 9 | 10 | 11 => (Grade::Notice, Side::Server),
         _ => (Grade::Fault, Side::Server),
@@ -400,5 +423,10 @@ fn with_status(verdict: &mut Verdict, code: u8) {
     } else {
         format!("the server answered {}: {meaning}", grpc::name(code)).into()
     };
-    (verdict.grade, verdict.side, verdict.next) = (grade, side, "".into());
+    let next = if grade == Grade::Fault {
+        "the server's own log at that time; the line of its proxy has the same request id"
+    } else {
+        ""
+    };
+    (verdict.grade, verdict.side, verdict.next) = (grade, side, next.into());
 }

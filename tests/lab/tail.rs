@@ -122,7 +122,7 @@ fn verdicts_of_real_lines_fit_what_the_client_saw() {
         ("nowhere", &[], "NR", "configuration", true),
         ("uf", &[], "URX", "server", true),
         ("ut", &["--header", "x-hang=1s"], "UT", "server", true),
-        ("fi", &[], "FI", "configuration", false),
+        ("fi", &[], "FI", "configuration", true),
         ("ok", &["--header", "x-delay=2s", "--timeout", "300ms"], "DR", "caller", false),
         ("ok", &["--header", "x-delay=2s", "--cancel-after", "300ms"], "DR", "caller", false),
         ("ok", &["--header", "x-status=5"], "", "server", false),

@@ -1,6 +1,6 @@
 //! Logs of a cluster's proxies, as they come.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,11 +60,22 @@ pub(super) async fn run(
         format,
         sender: Some(sender),
         pods: Vec::new(),
-        open: BTreeMap::new(),
+        known: BTreeSet::new(),
+        open: BTreeSet::new(),
+        failed: BTreeSet::new(),
+        lines: 0,
     };
     let interrupted = tail.run(&mut sink, events).await?;
+    if tail.lines == 0 && !tail.failed.is_empty() && tail.failed.len() == tail.pods.len() {
+        return Err(Failure::source("no log could be read")
+            .hint("reading logs needs get on pods/log: kubectl auth can-i get pods --subresource=log -n NAMESPACE"));
+    }
     let outcome = sink.finish(0)?;
-    if interrupted { Err(Failure::interrupted()) } else { Ok(outcome) }
+    match (interrupted, outcome) {
+        (true, _) => Err(Failure::interrupted()),
+        (false, Outcome::Clean) if !tail.failed.is_empty() => Ok(Outcome::Partial),
+        (false, outcome) => Ok(outcome),
+    }
 }
 
 /// Pods by what the user named, and the host to which calls are wanted with `--callers`.
@@ -155,8 +166,14 @@ struct Tail<'a> {
     sender: Option<mpsc::Sender<Event>>,
     /// All that were ever read, by their number.
     pods: Vec<(Origin, Reader)>,
-    /// Those that are read now, by identity.
-    open: BTreeMap<String, usize>,
+    /// Identities of pods that are there and were read: none is begun twice.
+    known: BTreeSet<String>,
+    /// Numbers of those that are read now.
+    open: BTreeSet<usize>,
+    /// Numbers of those that could not be read.
+    failed: BTreeSet<usize>,
+    /// Lines that came.
+    lines: u64,
 }
 
 impl Tail<'_> {
@@ -168,14 +185,17 @@ impl Tail<'_> {
         }
         let mut again = tokio::time::interval(LOOK);
         again.tick().await;
+        // One future for the whole time: a signal between two turns of the loop must not be lost, and comes first.
+        let mut ended = std::pin::pin!(tokio::signal::ctrl_c());
         loop {
             tokio::select! {
+                biased;
+                _ = &mut ended => return Ok(true),
                 event = events.recv() => match event {
                     Some(event) => self.take(event, sink)?,
                     None => return Ok(false),
                 },
                 _ = again.tick(), if self.arguments.follow => self.look(sink, false).await?,
-                _ = tokio::signal::ctrl_c() => return Ok(true),
             }
         }
     }
@@ -183,6 +203,8 @@ impl Tail<'_> {
     fn take(&mut self, event: Event, sink: &mut Sink<'_, '_>) -> Result<(), Failure> {
         match event {
             Event::Line(number, line) => {
+                self.lines += 1;
+                self.failed.remove(&number);
                 if let Some((origin, reader)) = self.pods.get_mut(number) {
                     sink.take(reader, &line, origin)?;
                 }
@@ -192,10 +214,13 @@ impl Tail<'_> {
                 }
             }
             Event::Trouble(number, why) => {
+                self.failed.insert(number);
                 let name = self.pods.get(number).and_then(|(origin, _)| origin.pod.clone()).unwrap_or_default();
                 sink.context.messages.warning(&format!("{name}: {why}"));
             }
-            Event::End(number) => self.open.retain(|_, open| *open != number),
+            Event::End(number) => {
+                self.open.remove(&number);
+            }
         }
         Ok(())
     }
@@ -215,7 +240,9 @@ impl Tail<'_> {
             }
         }
         found.retain(|pod| !self.arguments.exclude.iter().any(|text| pod.name.contains(text)));
-        let new: Vec<ProxyPod> = found.into_iter().filter(|pod| !self.open.contains_key(&pod.uid)).collect();
+        let there: BTreeSet<&str> = found.iter().map(|pod| pod.uid.as_str()).collect();
+        self.known.retain(|uid| there.contains(uid.as_str()));
+        let new: Vec<ProxyPod> = found.into_iter().filter(|pod| !self.known.contains(&pod.uid)).collect();
         if first && new.is_empty() {
             return Err(Failure::source("no pod with a proxy is selected")
                 .hint("kubectl get pods --show-labels; does the namespace carry the injection label?"));
@@ -242,7 +269,8 @@ impl Tail<'_> {
                 sink.names.0.insert(ip.clone(), format!("{}.{}", pod.name, pod.namespace));
             }
             self.pods.push((origin, self.format.clone().map_or_else(Reader::default, Reader::with_format)));
-            self.open.insert(pod.uid.clone(), number);
+            self.known.insert(pod.uid.clone());
+            self.open.insert(number);
             // A pod that joins is read from its beginning.
             let span = if first { self.span.clone() } else { Span { follow: true, ..Span::default() } };
             let (server, sender) = (Arc::clone(&self.server), sender.clone());

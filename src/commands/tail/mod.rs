@@ -40,7 +40,7 @@ pub struct TailArgs {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     since: Option<Duration>,
     /// Only lines after this time, RFC 3339
-    #[arg(long, value_name = "TIME", conflicts_with = "since")]
+    #[arg(long, value_name = "TIME", conflicts_with = "since", value_parser = time)]
     since_time: Option<String>,
     /// Only so many lines from the end of each log
     #[arg(long = "tail", value_name = "LINES")]
@@ -128,6 +128,11 @@ fn status(text: &str) -> Result<u8, String> {
 
 fn duration(text: &str) -> Result<Duration, String> {
     crate::schema::duration::parse(text).map_err(|error| error.to_string())
+}
+
+fn time(text: &str) -> Result<String, String> {
+    let time = text.parse::<jiff::Timestamp>().map_err(|_| "a time such as 2026-11-21T09:00:00Z".to_owned())?;
+    Ok(time.to_string())
 }
 
 fn rate(text: &str) -> Result<f64, String> {

@@ -3,7 +3,7 @@
 use super::TailArgs;
 use super::sink::{self, Sink};
 use crate::accesslog::format::Format as LogFormat;
-use crate::accesslog::{Line, Reader, prefix};
+use crate::accesslog::{Line, Reader};
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::global::SourceArgs;
@@ -111,7 +111,7 @@ fn merge(logs: &mut [Log], reader: &dyn Fn() -> Reader, sink: &mut Sink<'_, '_>)
     let advance = |log: &mut Log, head: &mut Option<Head>, sink: &mut Sink<'_, '_>| -> Result<(), Failure> {
         let Some(mut now) = head.take() else { return Ok(()) };
         while log.next(&mut now.line).map_err(|error| unreadable(log, &error))? {
-            match now.reader.read(prefix::strip(&now.line).line) {
+            match now.reader.read_prefixed(&now.line).0 {
                 Line::Access(access) => {
                     now.start = access.start.unwrap_or(now.start);
                     drop(access);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Output, Side, TailArgs};
-use crate::accesslog::{Access, Direction, Kind, Line, Reader, prefix};
+use crate::accesslog::{Access, Direction, Kind, Line, Reader};
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::render;
@@ -35,8 +35,8 @@ impl<'a, 'w> Sink<'a, 'w> {
 
     /// Takes a line of a log.
     pub(super) fn take(&mut self, reader: &mut Reader, line: &[u8], origin: &Origin) -> Result<(), Failure> {
-        let stripped = prefix::strip(line);
-        let access = match reader.read(stripped.line) {
+        let (read, pod) = reader.read_prefixed(line);
+        let access = match read {
             Line::Access(access) => access,
             Line::Other(kind) => {
                 self.other(kind, line);
@@ -44,6 +44,7 @@ impl<'a, 'w> Sink<'a, 'w> {
             }
         };
         let verdict = judge(&access);
+        self.counter.see();
         let elsewhere = |host: &String| !access.goes_to(host);
         if !passes(self.arguments, &access, &verdict) || self.only.as_ref().is_some_and(elsewhere) {
             return Ok(());
@@ -53,7 +54,7 @@ impl<'a, 'w> Sink<'a, 'w> {
             return Ok(());
         }
         let named;
-        let origin = match stripped.pod {
+        let origin = match pod {
             Some(pod) => {
                 named = Origin { pod: Some(pod.to_owned()), namespace: origin.namespace.clone(), ip: None };
                 &named
@@ -124,7 +125,9 @@ impl<'a, 'w> Sink<'a, 'w> {
         if cut > 0 {
             self.context.messages.warning(&format!("{cut} lines were longer than 4 MiB and were cut"));
         }
-        if self.counter.calls() == 0 {
+        if self.counter.calls() == 0 && self.counter.seen() > 0 {
+            self.context.messages.warning(&format!("none of the {} calls passes the filters", self.counter.seen()));
+        } else if self.counter.calls() == 0 {
             self.context.messages.warning("no access line was found");
             let unknown = ["unknown", "unknown-json"].iter().any(|kind| report.other_lines.contains_key(*kind));
             self.context.messages.hint(if unknown {
@@ -162,9 +165,10 @@ fn passes(arguments: &TailArgs, access: &Access<'_>, verdict: &Verdict) -> bool 
 
 /// Counts a line and does nothing else with it, for those who only want the summary.
 pub(super) fn count(arguments: &TailArgs, counter: &mut Counter, reader: &mut Reader, line: &[u8]) {
-    match reader.read(prefix::strip(line).line) {
+    match reader.read_prefixed(line).0 {
         Line::Access(access) => {
             let verdict = judge(&access);
+            counter.see();
             if passes(arguments, &access, &verdict) {
                 counter.add(&access, &verdict);
             }
