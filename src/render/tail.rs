@@ -129,7 +129,7 @@ pub fn summary(report: &TailSummary, style: &Style, out: &mut dyn Write) -> io::
     Ok(())
 }
 
-/// Names of the columns of [`csv`].
+/// Names of the columns of [`csv()`].
 pub const CSV_COLUMNS: [&str; 20] = [
     "time",
     "pod",
