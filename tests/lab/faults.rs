@@ -57,9 +57,10 @@ fn limits_timeouts_faults_and_deadlines() {
     let to = |subset: &str| format!("route: [{{destination: {{host: fault, subset: {subset}}}}}]");
 
     let objects = Scenario::apply(&lab, &route(&format!("{{timeout: 0.3s, {}}}", to("v2"))));
-    // The route's timeout also caps the deadline that the server is told: one that keeps it may answer first, with 4.
+    // The route's timeout also caps the deadline that the server's side is told: its proxy may answer first, with 4.
     let (codes, flags) = outcome(&client, &["--header", "x-hang=2s"]);
-    assert_eq!((codes, flags), (vec![14], vec!["UT".to_owned()]), "a timeout of the route");
+    let outcome_of_race = (codes.as_slice(), flags[0].as_str());
+    assert!(matches!(outcome_of_race, ([14], "UT") | ([4], "-")), "a timeout of the route: {outcome_of_race:?}");
     drop(objects);
 
     let objects = Scenario::apply(&lab, &route(&format!("{{retries: {{attempts: 0}}, {}}}", to("tight"))));

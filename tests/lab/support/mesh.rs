@@ -176,7 +176,17 @@ impl Lab {
                 let resources = proxy["resources"].as_object().cloned().unwrap_or_default();
                 !resources.is_empty() && resources.values().all(|one| one["sent"] == one["acked"])
             };
-            !proxies.is_empty() && proxies.iter().all(in_step)
+            // The proxy of a pod that ends takes nothing any more.
+            let pods = self.kubectl(&["get", "pods", "-A", "-o", "json"]);
+            let pods: Value = serde_json::from_str(&pods).unwrap();
+            let stays = |proxy: &&Value| {
+                pods["items"].as_array().unwrap().iter().any(|pod| {
+                    let meta = &pod["metadata"];
+                    let name = format!("{}.{}", meta["name"].as_str().unwrap(), meta["namespace"].as_str().unwrap());
+                    proxy["proxy"] == name.as_str() && meta["deletionTimestamp"].is_null()
+                })
+            };
+            !proxies.is_empty() && proxies.iter().filter(stays).all(in_step)
         });
     }
 
