@@ -32,6 +32,7 @@ spec: {selector: {istio: ingressgateway}}
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM504.yaml`.
 - Istio: `pilot/pkg/model/push_context.go` (mergeGateways): the selector is matched against pod labels in all namespaces.
 ",
     check,

@@ -37,6 +37,7 @@ spec: {gateways: [istio-system/ingress]}
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM508.yaml`.
 - Istio: `pilot/pkg/model/virtualservice.go`: a name without a slash is of the object's own namespace.
 ",
     check,

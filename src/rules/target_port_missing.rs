@@ -38,6 +38,7 @@ ports:
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM110.yaml`.
 - Kubernetes: the EndpointSlice controller leaves out pods without the named port.
 ",
     check,

@@ -33,6 +33,7 @@ kind: DestinationRule
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM001.yaml`.
 - Istio's API versions: `manifests/charts/base/files/crd-all.gen.yaml`; `v1` is served since Istio 1.22.
 - Gateway API: `config/crd` of kubernetes-sigs/gateway-api.
 ",

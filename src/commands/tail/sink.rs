@@ -133,7 +133,9 @@ impl<'a, 'w> Sink<'a, 'w> {
             self.context.messages.hint(if unknown {
                 "is it a custom format? give it with --log-format"
             } else {
-                "is access logging on? meshConfig.accessLogFile, or a Telemetry object with accessLogging"
+                "is access logging on? This turns it on for a namespace (kubectl apply -f -):\napiVersion: \
+                 telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: access-log, namespace: NAMESPACE}\nspec: \
+                 {accessLogging: [{providers: [{name: envoy}]}]}"
             });
         }
         let too_many = self.arguments.fail_on.is_some_and(|limit| self.counter.fault_rate() > limit);
