@@ -18,6 +18,13 @@ pub fn strip(line: &[u8]) -> Stripped<'_> {
     Stripped { line: without_time(line), pod }
 }
 
+/// Whether a runtime cut the line here, at 16 KiB, and goes on in its next line.
+pub fn is_partial(line: &[u8]) -> bool {
+    let is_time = line.get(..11).is_some_and(|head| head[..4].iter().all(u8::is_ascii_digit) && head[10] == b'T');
+    let rest = line.iter().take(40).position(|byte| *byte == b' ').map(|space| &line[space + 1..]).unwrap_or_default();
+    is_time && (rest.starts_with(b"stdout P ") || rest.starts_with(b"stderr P "))
+}
+
 fn kubectl_prefix(line: &[u8]) -> Option<(&str, &[u8])> {
     let rest = line.strip_prefix(b"[pod/")?;
     let end = rest.iter().position(|byte| *byte == b']')?;

@@ -6,6 +6,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
+use crate::accesslog::prefix;
 use crate::render::text::safe;
 use crate::report::tail::Origin;
 
@@ -13,7 +14,7 @@ use crate::report::tail::Origin;
 const LINE_MAX: usize = 4 << 20;
 
 /// Size of the buffers.
-const BUFFER: usize = 1 << 20;
+const BUFFER: usize = 256 << 10;
 /// A part of a log below this is read sooner than a thread is started for it.
 const WORTH_A_READER: u64 = 8 << 20;
 
@@ -21,7 +22,9 @@ const WORTH_A_READER: u64 = 8 << 20;
 pub struct Log {
     /// The pod it is of.
     pub origin: Origin,
-    reader: Box<dyn BufRead + Send>,
+    /// Opened when it is first read, and given back at the end: a folder may hold more logs than files may be open.
+    reader: Option<Box<dyn BufRead + Send>>,
+    path: Option<PathBuf>,
     /// Lines that were cut.
     pub cut: u64,
     /// The file, if it is one that can be read in several places at once, and its size.
@@ -53,26 +56,48 @@ impl Log {
         let part = |pair: &[u64]| -> io::Result<Self> {
             let mut file = File::open(path)?;
             file.seek(SeekFrom::Start(pair[0]))?;
-            let reader = Box::new(BufReader::with_capacity(BUFFER, file.take(pair[1].saturating_sub(pair[0]))));
-            Ok(Self { origin: self.origin.clone(), reader, cut: 0, file: None })
+            let reader: Box<dyn BufRead + Send> =
+                Box::new(BufReader::with_capacity(BUFFER, file.take(pair[1].saturating_sub(pair[0]))));
+            Ok(Self { origin: self.origin.clone(), reader: Some(reader), path: None, cut: 0, file: None })
         };
         starts.windows(2).map(part).collect::<io::Result<Vec<_>>>().map(Some)
     }
 
-    /// Reads the next line into `buffer`, without its line break; `false` at the end.
+    /// Reads the next line into `buffer`, without its line break; `false` at the end. Pieces of one line that a container
+    /// runtime cut are put together.
     ///
     /// # Errors
     /// Those of reading, and of broken compression.
     pub fn next(&mut self, buffer: &mut Vec<u8>) -> io::Result<bool> {
+        if !self.raw(buffer)? {
+            return Ok(false);
+        }
+        let mut goes_on = prefix::is_partial(buffer);
+        let mut piece = Vec::new();
+        while goes_on && self.raw(&mut piece)? {
+            goes_on = prefix::is_partial(&piece);
+            let rest = prefix::strip(&piece).line;
+            let room = LINE_MAX.saturating_sub(buffer.len()).min(rest.len());
+            buffer.extend_from_slice(&rest[..room]);
+        }
+        Ok(true)
+    }
+
+    fn raw(&mut self, buffer: &mut Vec<u8>) -> io::Result<bool> {
         buffer.clear();
+        if let Some(path) = self.path.take() {
+            self.reader = Some(unpacked(Box::new(File::open(path)?))?.0);
+        }
+        let Some(reader) = &mut self.reader else { return Ok(false) };
         let mut cut = false;
         loop {
-            let available = match self.reader.fill_buf() {
+            let available = match reader.fill_buf() {
                 Ok(available) => available,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
             if available.is_empty() {
+                self.reader = None;
                 self.cut += u64::from(cut);
                 return Ok(!buffer.is_empty() || cut);
             }
@@ -82,7 +107,7 @@ impl Log {
             buffer.extend_from_slice(&part[..room]);
             cut |= room < part.len();
             let used = part.len() + usize::from(end.is_some());
-            self.reader.consume(used);
+            reader.consume(used);
             if end.is_some() {
                 self.cut += u64::from(cut);
                 return Ok(true);
@@ -105,7 +130,7 @@ pub fn open(words: &[String], name: Option<&str>) -> Result<Vec<Log>, Failure> {
         if word == "-" {
             let origin = given.clone().unwrap_or_default();
             let (reader, _) = unpacked(Box::new(io::stdin())).map_err(|e| cannot(word, &e))?;
-            logs.push(Log { origin, reader, cut: 0, file: None });
+            logs.push(Log { origin, reader: Some(reader), path: None, cut: 0, file: None });
             continue;
         }
         let path = Path::new(word);
@@ -125,9 +150,11 @@ pub fn open(words: &[String], name: Option<&str>) -> Result<Vec<Log>, Failure> {
             let opened = File::open(&file).map_err(|error| cannot(&shown, &error))?;
             let size = opened.metadata().ok().filter(std::fs::Metadata::is_file).map(|meta| meta.len());
             let (reader, is_packed) = unpacked(Box::new(opened)).map_err(|error| cannot(&shown, &error))?;
+            // What cannot be read twice, such as a pipe, stays open.
+            let (reader, path) = if size.is_some() { (None, Some(file.clone())) } else { (Some(reader), None) };
             let origin = given.clone().unwrap_or_else(|| origin_of(&file));
             let file = size.filter(|_| !is_packed).map(|size| (file, size));
-            logs.push(Log { origin, reader, cut: 0, file });
+            logs.push(Log { origin, reader, path, cut: 0, file });
         }
     }
     Ok(logs)
@@ -219,11 +246,34 @@ mod tests {
     }
 
     #[test]
+    fn pieces_of_a_line_are_put_together() {
+        let bytes = b"2026-11-21T09:00:00.1Z stdout P one \n2026-11-21T09:00:00.1Z stdout P two \n2026-11-21T09:00:00.1Z stdout F three\nnext".to_vec();
+        let mut log = Log {
+            origin: Origin::default(),
+            reader: Some(Box::new(io::Cursor::new(bytes))),
+            path: None,
+            cut: 0,
+            file: None,
+        };
+        let mut buffer = Vec::new();
+        assert!(log.next(&mut buffer).unwrap());
+        assert_eq!(prefix::strip(&buffer).line, b"one two three");
+        assert!(log.next(&mut buffer).unwrap() && buffer == b"next");
+        assert!(!log.next(&mut buffer).unwrap());
+    }
+
+    #[test]
     fn lines_come_whole_and_too_long_ones_are_cut() {
         let mut bytes = b"one\r\n\ntwo".to_vec();
         bytes.push(b'\n');
         bytes.extend(std::iter::repeat_n(b'x', LINE_MAX + 5));
-        let mut log = Log { origin: Origin::default(), reader: Box::new(io::Cursor::new(bytes)), cut: 0, file: None };
+        let mut log = Log {
+            origin: Origin::default(),
+            reader: Some(Box::new(io::Cursor::new(bytes))),
+            path: None,
+            cut: 0,
+            file: None,
+        };
         let (mut buffer, mut lengths) = (Vec::new(), Vec::new());
         while log.next(&mut buffer).unwrap() {
             lengths.push(buffer.len());
