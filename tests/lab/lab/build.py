@@ -1,5 +1,6 @@
 """Builds or fetches the programs that are missing, into folders named by what they are made from."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -96,10 +97,10 @@ def envoy():
 
 
 def module_folder(module, name):
-    """Where Go keeps the sources of a dependency."""
-    copy = os.path.join(HERE, module)
-    command = ["go", "list", "-mod=mod", "-m", "-f", "{{.Dir}}", name]
-    return subprocess.run(command, cwd=copy, check=True, capture_output=True, text=True).stdout.strip()
+    """Where Go keeps the sources of a dependency; fetched if Go's own cache was emptied since the programs were built."""
+    command = ["go", "mod", "download", "-json", name]
+    done = subprocess.run(command, cwd=os.path.join(HERE, module), check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)["Dir"]
 
 
 def all_programs():
