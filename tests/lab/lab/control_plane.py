@@ -25,6 +25,8 @@ CONTROLLERS = [
     "deployment-controller", "replicaset-controller", "statefulset-controller", "namespace-controller",
     "garbage-collector-controller",
 ]
+# Lines shown of each log when a part does not come up.
+LOG_TAIL = 15
 # Commands that `kubectl exec` runs inside a pod.
 SHIMS = ["pilot-agent", "labapp", "curl", "sh", "ls", "env", "cat"]
 # What Envoy as Envoy's own project builds it cannot load of what Istio configures.
@@ -56,8 +58,26 @@ def wait_for(what, ready, limit=60.0):
         except (OSError, Failed, subprocess.CalledProcessError):
             pass
         if time.monotonic() > until:
+            explain()
             raise SystemExit(f"lab: {what}: not there after {limit:.0f} s; logs are in {run('logs')}")
         time.sleep(0.1)
+
+
+def explain():
+    """Shows what is not ready and the ends of the logs, for a reader who has only this output."""
+    try:
+        for pod in Api().get("/api/v1/pods")["items"]:
+            if not ready(pod):
+                meta = pod["metadata"]
+                print(f"not ready: {meta['namespace']}/{meta['name']} {pod['status'].get('phase')}", file=sys.stderr)
+    except (OSError, Failed) as failed:
+        print(f"the API server does not answer: {failed}", file=sys.stderr)
+    for name in PROGRAMS:
+        if os.path.exists(run("logs", name + ".log")):
+            with open(run("logs", name + ".log"), errors="replace") as text:
+                last = text.readlines()[-LOG_TAIL:]
+            alive = "runs" if process.recall(run("pids", name)) else "does not run"
+            print(f"--- {name} ({alive}), its log's end:", *[line[:300].rstrip() for line in last], sep="\n", file=sys.stderr)
 
 
 def program(name):
@@ -204,10 +224,13 @@ def istio():
     wait_for("istiod's endpoint", lambda: any(end["conditions"].get("ready") for one in api.get(slices)["items"] for end in one.get("endpoints") or []))
 
 
+def ready(pod):
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", []))
+
+
 def settled():
     """Whether every pod of the lab node is ready and none is leaving."""
     pods = [pod for pod in Api().get("/api/v1/pods")["items"] if pod["spec"].get("nodeName") in (NODE, None)]
-    ready = lambda pod: any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", []))
     return len(pods) > 5 and all(ready(pod) and "deletionTimestamp" not in pod["metadata"] for pod in pods)
 
 
@@ -228,6 +251,10 @@ def mesh():
 def up():
     if os.geteuid():
         raise SystemExit("lab: network namespaces need root: run this as root")
+    if os.path.isdir(RUN) and not all(process.recall(run("pids", name)) for name in PROGRAMS):
+        # A crash or a restart of the machine left objects in etcd whose pods can never come back.
+        say("an earlier lab did not end well: it is cleared first")
+        down()
     for name in ("pids", "logs", "pods"):
         os.makedirs(run(name), exist_ok=True)
     build.all_programs()
