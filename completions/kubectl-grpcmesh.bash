@@ -819,7 +819,7 @@ _kubectl__grpcmesh() {
             return 0
             ;;
         kubectl__subcmd__grpcmesh__subcmd__tail)
-            opts="-l -f -o -s -n -A -i -q -v -h --selector --callers --follow --since --since-time --tail --previous --exclude --max-log-requests --logs --name --log-format --all --raw --flag --grpc-status --method --upstream --min-duration --side --summary --fail-on --output --from --kubeconfig --context --cluster --user --server --token --as --as-group --as-uid --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --disable-compression --cache-dir --namespace --all-namespaces --istio-namespace --revision --color --quiet --no-headers --v --help"
+            opts="-l -f -o -s -n -A -i -q -v -h --selector --callers --follow --since --since-time --tail --previous --exclude --max-log-requests --logs --name --log-format --all --raw --flag --grpc-status --method --upstream --min-duration --side --where --summary --top --join --fail-on --output --from --kubeconfig --context --cluster --user --server --token --as --as-group --as-uid --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --disable-compression --cache-dir --namespace --all-namespaces --istio-namespace --revision --color --quiet --no-headers --v --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -887,6 +887,10 @@ _kubectl__grpcmesh() {
                     ;;
                 --side)
                     COMPREPLY=($(compgen -W "client server" -- "${cur}"))
+                    return 0
+                    ;;
+                --where)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --fail-on)

@@ -192,6 +192,7 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" 
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l min-duration -d 'Only calls that took at least this long, such as 500ms' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l side -d 'Only lines of this side\'s proxies' -r -f -a "client\t'The caller\'s'
 server\t'The server\'s'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l where -d 'Only calls for which this holds, in CEL over the fields of -o json' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l fail-on -d 'Exit 1 when more calls than this are faults, such as 1% or 0.01' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
 json\t'One object a line'
@@ -225,6 +226,8 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" 
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l all -d 'Calls that went well too'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l raw -d 'Show lines that are no access lines, on stderr'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l summary -d 'Count instead of showing each call'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l top -d 'Show a table of what goes wrong that is drawn again each second (needs a terminal)'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l join -d 'Bring the lines of a request together, of all proxies that saw it, by its request id'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -l disable-compression -d 'Ask for answers without compression'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" -s A -l all-namespaces -d 'All namespaces'

@@ -10,7 +10,7 @@
 //!
 //! | Layer | Modules | Knows |
 //! |---|---|---|
-//! | CORE | [`schema`], [`snapshot`], [`mesh`], [`rules`] | plain values: no files, cluster, terminal, clock |
+//! | CORE | [`schema`], [`snapshot`], [`mesh`], [`rules`], [`accesslog`], [`verdict`], [`envoy`] | plain values: no files, cluster, terminal, clock |
 //! | VIEW | [`report`], [`render`] | CORE, and a writer that it is handed |
 //! | EDGE | [`cluster`], [`terminal`] | the outside; not flags or commands |
 //! | TOP | [`cli`], [`commands`] | everything |
@@ -21,6 +21,7 @@ pub mod accesslog;
 pub mod cli;
 pub mod cluster;
 pub mod commands;
+pub mod envoy;
 pub mod mesh;
 pub mod render;
 pub mod report;

@@ -68,6 +68,14 @@ fn saved_logs_are_decoded() {
     check(&["tail", "--logs", "/nonexistent"], 3, "", "cannot read /nonexistent");
     check(&["tail", "--logs", log, "--log-format", "nope"], 2, "", "no operator");
     check(&["tail", "--logs", log, "--grpc-status", "99"], 2, "", "UNAVAILABLE");
+    let slow = "http_status >= 500 && grpc_status == 14";
+    check(&["tail", "--logs", log, "--where", slow, "-o", "json"], 0, "TailLine", "");
+    check(&["tail", "--logs", log, "--where", "duration_ms >"], 2, "", "--where");
+    check(&["tail", "--logs", log, "--top"], 2, "", "terminal");
+    let two_hops = "tests/fixtures/accesslog/two-hop-text.log";
+    check(&["tail", "--logs", two_hops, "--join", "--all"], 0, "", "calls");
+    check(&["tail", "--logs", two_hops, "--join", "--all", "-o", "json"], 0, "\"kind\":\"TailCall\"", "");
+    check(&["tail", "--logs", two_hops, "--join", "-o", "csv"], 2, "", "--join");
     check(&["explain", "UF,URX"], 0, "on every try", "");
     check(&["explain", "14", "ABC"], 0, "unknown flag", "");
 }

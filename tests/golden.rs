@@ -31,6 +31,7 @@ fn schemas_are_up_to_date() {
         ("inspect", schemars::schema_for!(grpcmesh::report::inspect::InspectReport)),
         ("explain", schemars::schema_for!(grpcmesh::report::explain::ExplainReport)),
         ("tail", schemars::schema_for!(grpcmesh::report::tail::TailLine)),
+        ("tail-call", schemars::schema_for!(grpcmesh::report::tail_join::TailCall)),
         ("tail-summary", schemars::schema_for!(grpcmesh::report::tail_summary::TailSummary)),
         ("snapshot", schemars::schema_for!(grpcmesh::snapshot::codec::SnapshotFile<'static>)),
     ];

@@ -11,7 +11,10 @@ mod entry;
 pub mod format;
 mod json;
 pub mod prefix;
+pub mod settings;
 mod text;
+
+use std::sync::Arc;
 
 pub use entry::{Access, Direction, Flags, Operator, Value};
 use format::Format;
@@ -62,15 +65,16 @@ impl Kind {
 /// Reads the lines of one container in their order.
 #[derive(Debug, Clone, Default)]
 pub struct Reader {
-    format: Option<Format>,
+    /// Custom formats, tried in this order.
+    formats: Arc<[Format]>,
     /// Whether the last line was of a log record that may go on.
     in_record: bool,
 }
 
 impl Reader {
-    /// Reads a custom format first, and everything else as usual.
-    pub fn with_format(format: Format) -> Self {
-        Self { format: Some(format), in_record: false }
+    /// Tries custom formats first, and reads everything else as usual.
+    pub fn with_formats(formats: Arc<[Format]>) -> Self {
+        Self { formats, in_record: false }
     }
 
     /// Says what a line is. `line` has no line break at its end.
@@ -84,9 +88,7 @@ impl Reader {
     /// As [`Self::read`], for a line that may carry a runtime's or kubectl's prefix; gives the pod that it names, too. A
     /// custom format is tried on the whole line first: it may begin with a time itself.
     pub fn read_prefixed<'a>(&mut self, line: &'a [u8]) -> (Line<'a>, Option<&'a str>) {
-        if let Some(access) =
-            self.format.as_ref().and_then(|format| format.parse(line.strip_suffix(b"\r").unwrap_or(line)))
-        {
+        if let Some(access) = self.custom(line.strip_suffix(b"\r").unwrap_or(line)) {
             self.in_record = false;
             return (Line::Access(Box::new(access)), None);
         }
@@ -94,8 +96,12 @@ impl Reader {
         (self.read(stripped.line), stripped.pod)
     }
 
+    fn custom<'a>(&self, line: &'a [u8]) -> Option<Access<'a>> {
+        self.formats.iter().find_map(|format| format.parse(line))
+    }
+
     fn classify<'a>(&self, line: &'a [u8]) -> Line<'a> {
-        if let Some(access) = self.format.as_ref().and_then(|format| format.parse(line)) {
+        if let Some(access) = self.custom(line) {
             return Line::Access(Box::new(access));
         }
         match line.first() {

@@ -26,6 +26,8 @@ pub struct Env {
     pub stderr_is_terminal: bool,
     /// Columns of the terminal.
     pub width: Option<usize>,
+    /// Lines of the terminal.
+    pub height: Option<usize>,
     /// Now, as RFC 3339 in whole seconds.
     pub now: String,
 }
@@ -42,7 +44,8 @@ impl Env {
         };
         let stdout_is_terminal = std::io::stdout().is_terminal();
         let columns = var("COLUMNS").and_then(|columns| columns.parse().ok());
-        let width = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+        let size = terminal_size::terminal_size();
+        let width = size.map(|(width, _)| usize::from(width.0));
         Self {
             kubeconfig_files,
             proxy: ProxyEnvironment {
@@ -56,6 +59,7 @@ impl Env {
             stdout_is_terminal,
             stderr_is_terminal: std::io::stderr().is_terminal(),
             width: width.filter(|width| stdout_is_terminal && *width > 0).or(columns),
+            height: size.map(|(_, height)| usize::from(height.0)),
             now: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         }
     }

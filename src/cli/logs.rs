@@ -13,6 +13,8 @@ use crate::report::tail::Origin;
 /// A longer line is cut: headers may be 60 KiB, and nothing that Envoy writes comes near this.
 const LINE_MAX: usize = 4 << 20;
 
+/// The container whose logs are meant where a folder has those of several.
+const PROXY: &str = "istio-proxy";
 /// Size of the buffers.
 const BUFFER: usize = 256 << 10;
 /// A part of a log below this is read sooner than a thread is started for it.
@@ -137,10 +139,14 @@ pub fn open(words: &[String], name: Option<&str>) -> Result<Vec<Log>, Failure> {
         let mut files = Vec::new();
         if path.is_dir() {
             list(path, &mut files, &mut BTreeSet::new()).map_err(|error| cannot(word, &error))?;
+            files.retain(|file| container_of(file).is_none_or(|container| container == PROXY));
             files.sort();
             if files.is_empty() {
-                return Err(Failure::source(format!("there is no .log, .txt or .gz file in {}", safe(word)))
-                    .hint("name a file, or another folder"));
+                return Err(Failure::source(format!(
+                    "there is no log of a proxy in {} (.log, .txt or .gz)",
+                    safe(word)
+                ))
+                .hint("name a file, or another folder"));
             }
         } else {
             files.push(path.to_owned());
@@ -199,6 +205,19 @@ fn list(folder: &Path, files: &mut Vec<std::path::PathBuf>, seen: &mut BTreeSet<
     Ok(())
 }
 
+/// The container that a path names, in a node's own layouts.
+fn container_of(path: &Path) -> Option<&str> {
+    let mut parts = path.iter().rev().filter_map(|part| part.to_str());
+    let (name, folder, pod) = (parts.next()?, parts.next(), parts.next());
+    let is_pod =
+        |part: &str| part.split('_').count() == 3 && part.rsplit('_').next().is_some_and(|uid| uid.len() >= 32);
+    if pod.is_some_and(is_pod) {
+        return folder;
+    }
+    let (container, id) = name.split(".log").next()?.split('_').nth(2)?.rsplit_once('-')?;
+    (id.len() == 64).then_some(container)
+}
+
 /// The pod that a path names: a node's own layouts, else the file's name.
 ///
 /// Sources: kubelet's `/var/log/pods/NAMESPACE_POD_UID/CONTAINER/N.log` and `/var/log/containers/POD_NAMESPACE_CONTAINER-ID.log`.
@@ -242,6 +261,9 @@ mod tests {
             of(&format!("/var/log/containers/echo-1_shop_istio-proxy-{id}.log")),
             ("echo-1".into(), "shop".into())
         );
+        assert_eq!(container_of(Path::new(&format!("/var/log/pods/shop_echo-1_{uid}/app/0.log"))), Some("app"));
+        assert_eq!(container_of(Path::new(&format!("x/echo-1_shop_istio-proxy-{id}.log"))), Some(PROXY));
+        assert_eq!(container_of(Path::new("logs/echo-1.log.gz")), None);
         assert_eq!(of("logs/echo-1.log.gz"), ("echo-1".into(), String::new()));
     }
 

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::client::Server;
 use super::error::{ClusterError, Trouble};
+use crate::schema::meta::{StringMap, string_map};
 
 /// Name of the proxy's container, injected or of a gateway.
 const PROXY: &str = "istio-proxy";
@@ -49,6 +50,8 @@ pub struct ProxyPod {
     pub ip: Option<String>,
     /// How often the proxy was restarted.
     pub restarts: i64,
+    /// Labels.
+    pub labels: StringMap,
 }
 
 /// Which part of a log is wanted.
@@ -78,11 +81,18 @@ pub enum Event {
 }
 
 impl Server {
-    /// The label selector behind a Service or a workload: `svc/x`, `deploy/x` and so on are the caller's business.
+    /// The label selector of an object: a Service, a workload, an Istio Gateway. `group` is the path of its API, such as
+    /// `/apis/apps/v1`.
     ///
     /// # Errors
     /// When the object is not there or may not be read.
-    pub async fn selector(&self, namespace: &str, plural: &str, name: &str) -> Result<String, ClusterError> {
+    pub async fn selector(
+        &self,
+        namespace: &str,
+        group: &str,
+        plural: &str,
+        name: &str,
+    ) -> Result<String, ClusterError> {
         #[derive(Deserialize)]
         struct Object {
             spec: Spec,
@@ -92,7 +102,6 @@ impl Server {
             #[serde(default)]
             selector: serde_json::Value,
         }
-        let group = if plural == "services" { "/api/v1" } else { "/apis/apps/v1" };
         let text = self.get(&format!("{group}/namespaces/{namespace}/{plural}/{name}"), ANSWER).await;
         let text = text.map_err(|error| match error.trouble {
             Trouble::NotFound => error.hint(format!("see which there are: kubectl get {plural} -n {namespace}")),
@@ -135,13 +144,6 @@ impl Server {
                 None => return Ok(found),
             }
         }
-    }
-
-    /// One ConfigMap's value, if it is there and may be read.
-    pub async fn config_value(&self, namespace: &str, name: &str, key: &str) -> Option<String> {
-        let text = self.get(&format!("/api/v1/namespaces/{namespace}/configmaps/{name}"), ANSWER).await.ok()?;
-        let map: serde_json::Value = serde_json::from_str(&text).ok()?;
-        map["data"][key].as_str().map(str::to_owned)
     }
 
     fn odd(&self, error: &serde_json::Error) -> ClusterError {
@@ -339,6 +341,8 @@ struct Meta {
     namespace: String,
     #[serde(default)]
     uid: String,
+    #[serde(default, deserialize_with = "string_map")]
+    labels: StringMap,
 }
 
 #[derive(Deserialize, Default)]
@@ -377,8 +381,8 @@ impl Pod {
         spec.containers.iter().chain(&spec.init_containers).find(|one| one.name == PROXY)?;
         let statuses = status.container_statuses.iter().chain(&status.init_container_statuses);
         let restarts = statuses.filter(|one| one.name == PROXY).map(|one| one.restart_count).sum();
-        let Meta { name, namespace, uid } = metadata;
-        Some(ProxyPod { namespace, name, uid, ip: status.pod_ip, restarts })
+        let Meta { name, namespace, uid, labels } = metadata;
+        Some(ProxyPod { namespace, name, uid, ip: status.pod_ip, restarts, labels })
     }
 }
 

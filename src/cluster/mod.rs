@@ -2,9 +2,11 @@
 //!
 //! EDGE. CORE types come out; flags and terminals are not known here. Nothing in this folder writes to a cluster.
 
+pub mod admin;
 pub mod client;
 pub mod collect;
 mod error;
+pub mod log_settings;
 pub mod logs;
 pub mod proxy;
 pub mod request;

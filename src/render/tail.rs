@@ -7,6 +7,7 @@ use super::table::{self, Column};
 use super::text::{count, paragraph, safe};
 use crate::report::page::show_millis;
 use crate::report::tail::TailLine;
+use crate::report::tail_join::TailCall;
 use crate::report::tail_summary::TailSummary;
 use crate::verdict::grpc;
 
@@ -45,6 +46,98 @@ pub fn line(line: &TailLine, style: &Style, out: &mut dyn Write) -> io::Result<(
         write!(out, "{}", paragraph(style, &format!("{indent}→ "), &format!("{indent}  "), &safe(next)))?;
     }
     Ok(())
+}
+
+/// Writes one request as all proxies saw it: the first line as always, the others under it.
+///
+/// # Errors
+/// Those of `out`.
+pub fn call(call: &TailCall, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    let Some((first, others)) = call.lines.split_first() else { return Ok(()) };
+    line(first, style, out)?;
+    for other in others {
+        let status = status(other);
+        let flags = if other.flags.is_empty() { "-".to_owned() } else { other.flags.join(",") };
+        let side = other.side.map(|side| format!(", {side} side")).unwrap_or_default();
+        let pod = other.pod.as_deref().unwrap_or("-");
+        let duration = other.duration_ms.map(show_millis).unwrap_or_default();
+        let said = format!("{pod}{side}: {status} {flags} {duration}: {}", other.verdict.what);
+        let indent = "              ";
+        write!(out, "{}", paragraph(style, &format!("{indent}└ "), &format!("{indent}  "), &safe(&said)))?;
+    }
+    Ok(())
+}
+
+/// Draws what goes wrong into so many lines, most frequent first.
+///
+/// # Errors
+/// Those of `out`.
+pub fn top(report: &TailSummary, rows: usize, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    let columns = [
+        Column::whole("CALLS"),
+        Column::whole("FLAGS"),
+        Column::whole("STATUS"),
+        Column::whole("METHOD"),
+        Column::whole("UPSTREAM"),
+        Column::whole("P50"),
+        Column::whole("P99"),
+    ];
+    let dash = |text: &str| if text.is_empty() { "-".to_owned() } else { safe(text).into_owned() };
+    let mut groups: Vec<_> = report.groups.iter().collect();
+    groups.sort_by_key(|group| std::cmp::Reverse(group.calls));
+    // Two lines stand above the table and one below it.
+    let room = rows.saturating_sub(4).max(1);
+    let hidden = groups.len().saturating_sub(room);
+    let cells = groups.into_iter().take(room).map(|group| {
+        let role = if group.grade == "fault" { Role::Error } else { Role::Warning };
+        vec![
+            group.calls.to_string(),
+            style.paint(role, &dash(&group.flags)),
+            dash(&group.grpc_status),
+            dash(&group.method),
+            dash(&group.destination),
+            show_millis(group.p50_ms),
+            show_millis(group.p99_ms),
+        ]
+    });
+    let calls = report.calls.max(1) as f64;
+    let totals = format!(
+        "{} calls, {} faults ({:.2}%), {} notices; p50 {}, p99 {}. Ctrl-C ends.",
+        report.calls,
+        report.faults,
+        report.faults as f64 * 100.0 / calls,
+        report.notices,
+        show_millis(report.p50_ms),
+        show_millis(report.p99_ms),
+    );
+    writeln!(out, "{}\n", style.paint(Role::Heading, &totals))?;
+    // What does not fit is cut, so that the picture stays still.
+    let plain = Style { width: None, ..*style };
+    for line in table::render(&plain, &columns, cells.collect(), 0).lines() {
+        writeln!(out, "{}", cut(line, style.width.unwrap_or(usize::MAX)))?;
+    }
+    if hidden > 0 {
+        write!(out, "{}", style.paint(Role::Faint, &format!("{hidden} more")))?;
+    }
+    Ok(())
+}
+
+/// The beginning of a line that fits; escape codes take no room.
+fn cut(line: &str, width: usize) -> String {
+    let mut out = String::new();
+    let (mut used, mut in_code) = (0, false);
+    for c in line.chars() {
+        in_code |= c == '\x1b';
+        if !in_code {
+            used += unicode_width::UnicodeWidthChar::width(c).unwrap_or(0);
+            if used > width {
+                continue;
+            }
+        }
+        out.push(c);
+        in_code &= c != 'm';
+    }
+    out
 }
 
 /// `~14 UNAVAILABLE` for an inferred one; `status not logged` for a gRPC call without any.

@@ -10,6 +10,7 @@ pub(crate) mod page;
 mod policy;
 mod server_side;
 pub mod tail;
+pub mod tail_join;
 pub mod tail_summary;
 
 use schemars::JsonSchema;

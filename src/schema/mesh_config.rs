@@ -35,4 +35,48 @@ pub struct MeshConfig {
     pub outbound_traffic_policy: Option<OutboundPolicy>,
     /// Where proxies write the access log; empty means nowhere.
     pub access_log_file: Option<String>,
+    /// Its format, Envoy's operators in text or in a JSON object; empty means Istio's own.
+    pub access_log_format: Option<String>,
+    /// What is used where no Telemetry says otherwise.
+    pub default_providers: Option<DefaultProviders>,
+    /// Named places for telemetry.
+    pub extension_providers: List<ExtensionProvider>,
+}
+
+/// Names of providers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DefaultProviders {
+    /// Those of access logs.
+    pub access_logging: List<String>,
+}
+
+/// A named place for telemetry; only files have settings that matter here.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ExtensionProvider {
+    /// Name.
+    pub name: String,
+    /// A file that the proxy writes.
+    pub envoy_file_access_log: Option<FileAccessLog>,
+}
+
+/// A file that the proxy writes.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FileAccessLog {
+    /// Path; empty means standard output.
+    pub path: Option<String>,
+    /// Format; absent means Istio's own.
+    pub log_format: Option<LogFormat>,
+}
+
+/// Format of an access log.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct LogFormat {
+    /// Envoy's operators in text.
+    pub text: Option<String>,
+    /// Envoy's operators in a JSON object.
+    pub labels: Option<serde_json::Map<String, serde_json::Value>>,
 }

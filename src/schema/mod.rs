@@ -11,7 +11,6 @@ pub mod core;
 pub mod destination_rule;
 pub mod duration;
 pub mod fields;
-
 pub mod gateway;
 pub mod gateway_api;
 pub mod kind;
@@ -23,6 +22,7 @@ pub mod re2;
 pub mod security;
 pub mod service_entry;
 pub mod sidecar;
+pub mod telemetry;
 pub mod virtual_service;
 
 pub use kind::Kind;

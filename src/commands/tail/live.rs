@@ -6,21 +6,27 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::TailArgs;
 use super::sink::Sink;
-use crate::accesslog::Reader;
+use super::{TailArgs, diagnosis, targets};
 use crate::accesslog::format::Format as LogFormat;
+use crate::accesslog::{Kind, Line, Reader};
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cluster::client::Server;
 use crate::cluster::logs::{Event, ProxyPod, Selection, Span};
+use crate::envoy::{self, LISTENERS_WITH_LOGS};
 use crate::report::tail::{Names, Origin};
-use crate::snapshot::yaml;
 
 /// How often new pods are looked for.
 const LOOK: Duration = Duration::from_secs(3);
 /// Lines that may wait before the servers are slowed down.
 const WAITING: usize = 1024;
+/// How often the table of `--top` is drawn.
+const REDRAW: Duration = Duration::from_secs(1);
+/// Limit for asking a proxy.
+const ASK: Duration = Duration::from_secs(5);
+/// Proxies that are asked for their format: those of a mesh seldom have more.
+const ASKED_MAX: usize = 5;
 
 /// Reads them until they end, or until the user ends it.
 pub(super) async fn run(
@@ -33,15 +39,13 @@ pub(super) async fn run(
             .hint("kubectl grpcmesh tail SERVICE -n NAMESPACE -f"));
     }
     let server = context.connection.connection(&context.env).connect().await?;
-    let namespace = context.scope.namespace.clone().unwrap_or_else(|| server.namespace.clone());
-    let place = if context.scope.all_namespaces { None } else { Some(namespace.clone()) };
-    let (selections, host) = selections(&server, arguments, &namespace, place).await?;
-    let format = match format {
-        Some(format) => Some(format),
-        None => mesh_format(context, &server).await?,
-    };
+    let places: Option<Vec<String>> = (!context.scope.all_namespaces).then(|| {
+        let named = context.scope.namespace.clone().unwrap_or_else(|| server.namespace.clone());
+        named.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    });
+    let targets = targets::find(&server, arguments, places.as_deref()).await?;
     let span = Span {
-        follow: arguments.follow,
+        follow: arguments.follow || arguments.top,
         since_seconds: arguments.since.map(|since| since.as_secs().max(1)),
         since_time: arguments.since_time.clone(),
         lines: arguments.lines,
@@ -49,15 +53,14 @@ pub(super) async fn run(
     };
     let names = names(&server).await;
     let mut sink = Sink::new(context, arguments, names)?;
-    sink.only = host;
-    let server = Arc::new(server);
+    sink.filter.only = targets.host;
     let (sender, events) = mpsc::channel(WAITING);
     let mut tail = Tail {
-        server,
+        server: Arc::new(server),
         arguments,
-        selections,
+        selections: targets.selections,
         span,
-        format,
+        formats: Formats { list: format.iter().cloned().collect(), fixed: format.is_some(), asked: 0 },
         sender: Some(sender),
         pods: Vec::new(),
         known: BTreeSet::new(),
@@ -65,86 +68,19 @@ pub(super) async fn run(
         failed: BTreeSet::new(),
         lines: 0,
     };
+    let first = tail.find(&mut sink, true).await?;
+    let why_none = tail.settings(&mut sink, &first).await;
+    tail.open(&mut sink, first, true)?;
     let interrupted = tail.run(&mut sink, events).await?;
     if tail.lines == 0 && !tail.failed.is_empty() && tail.failed.len() == tail.pods.len() {
         return Err(Failure::source("no log could be read")
             .hint("reading logs needs get on pods/log: kubectl auth can-i get pods --subresource=log -n NAMESPACE"));
     }
-    let outcome = sink.finish(0)?;
+    let outcome = sink.finish(0, why_none.as_deref())?;
     match (interrupted, outcome) {
         (true, _) => Err(Failure::interrupted()),
         (false, Outcome::Clean) if !tail.failed.is_empty() => Ok(Outcome::Partial),
         (false, outcome) => Ok(outcome),
-    }
-}
-
-/// Pods by what the user named, and the host to which calls are wanted with `--callers`.
-async fn selections(
-    server: &Server,
-    arguments: &TailArgs,
-    namespace: &str,
-    place: Option<String>,
-) -> Result<(Vec<Selection>, Option<String>), Failure> {
-    let mut selections = Vec::new();
-    if let Some(labels) = &arguments.selector {
-        selections.push(Selection { namespace: place.clone(), labels: labels.clone(), name: None });
-    }
-    let mut host = None;
-    for word in &arguments.targets {
-        let (kind, name) = word.split_once('/').unwrap_or(("svc", word));
-        // `checkout.shop` names its namespace.
-        let (name, namespace) = match name.split_once('.') {
-            Some((name, rest)) if kind.starts_with('s') || kind == "service" => {
-                (name, rest.split('.').next().unwrap_or(namespace))
-            }
-            _ => (name, namespace),
-        };
-        let plural = match kind.to_ascii_lowercase().as_str() {
-            "svc" | "service" | "services" => "services",
-            "deploy" | "deployment" | "deployments" => "deployments",
-            "sts" | "statefulset" | "statefulsets" => "statefulsets",
-            "ds" | "daemonset" | "daemonsets" => "daemonsets",
-            "po" | "pod" | "pods" => {
-                let (namespace, name) = (Some(namespace.to_owned()), Some(name.to_owned()));
-                selections.push(Selection { namespace, labels: String::new(), name });
-                continue;
-            }
-            other => {
-                return Err(Failure::usage(format!("\"{other}\" is not a kind with pods"))
-                    .hint("one of svc, deploy, sts, ds, pod"));
-            }
-        };
-        let labels = server.selector(namespace, plural, name).await?;
-        if arguments.callers {
-            if plural != "services" || host.is_some() {
-                return Err(Failure::usage("--callers needs one Service"));
-            }
-            host = Some(format!("{name}.{namespace}.svc.cluster.local"));
-            selections.push(Selection { namespace: None, labels: String::new(), name: None });
-        } else {
-            selections.push(Selection { namespace: Some(namespace.to_owned()), labels, name: None });
-        }
-    }
-    Ok((selections, host))
-}
-
-/// The mesh's own format, if it has one.
-async fn mesh_format(context: &Context<'_>, server: &Server) -> Result<Option<LogFormat>, Failure> {
-    let map = match context.scope.revision.as_deref() {
-        Some(revision) if revision != "default" => format!("istio-{revision}"),
-        _ => "istio".to_owned(),
-    };
-    let Some(text) = server.config_value(&context.scope.istio_namespace, &map, "mesh").await else { return Ok(None) };
-    let config = yaml::to_json(&text).ok().and_then(|converted| converted.json);
-    let config: serde_json::Value = config.and_then(|json| serde_json::from_str(json.get()).ok()).unwrap_or_default();
-    let written = config["accessLogFormat"].as_str().filter(|format| !format.trim().is_empty());
-    match written.map(LogFormat::compile) {
-        None => Ok(None),
-        Some(Ok(format)) => Ok(Some(format)),
-        Some(Err(error)) => {
-            context.messages.warning(&format!("the mesh's accessLogFormat cannot be read: {error}"));
-            Ok(None)
-        }
     }
 }
 
@@ -156,16 +92,33 @@ async fn names(server: &Server) -> Names {
     Names(named.collect::<HashMap<_, _>>())
 }
 
+/// Custom formats, as far as they are known.
+struct Formats {
+    list: Arc<[LogFormat]>,
+    /// Whether the user gave the format: then nobody is asked.
+    fixed: bool,
+    /// Proxies that were asked.
+    asked: usize,
+}
+
+/// A pod whose log is read.
+struct Followed {
+    origin: Origin,
+    reader: Reader,
+    /// Whether its proxy was asked for its formats.
+    asked: bool,
+}
+
 struct Tail<'a> {
     server: Arc<Server>,
     arguments: &'a TailArgs,
     selections: Vec<Selection>,
     span: Span,
-    format: Option<LogFormat>,
+    formats: Formats,
     /// Dropped when no more pods are looked for, so that the end of the last log is the end.
     sender: Option<mpsc::Sender<Event>>,
     /// All that were ever read, by their number.
-    pods: Vec<(Origin, Reader)>,
+    pods: Vec<Followed>,
     /// Identities of pods that are there and were read: none is begun twice.
     known: BTreeSet<String>,
     /// Numbers of those that are read now.
@@ -179,43 +132,48 @@ struct Tail<'a> {
 impl Tail<'_> {
     /// Says whether the user ended it.
     async fn run(&mut self, sink: &mut Sink<'_, '_>, mut events: mpsc::Receiver<Event>) -> Result<bool, Failure> {
-        self.look(sink, true).await?;
-        if !self.arguments.follow {
+        if !self.span.follow {
             self.sender = None;
         }
         let mut again = tokio::time::interval(LOOK);
         again.tick().await;
+        let mut redraw = tokio::time::interval(REDRAW);
         // One future for the whole time: a signal between two turns of the loop must not be lost, and comes first.
-        let mut ended = std::pin::pin!(tokio::signal::ctrl_c());
+        let mut ended = std::pin::pin!(end_signal());
         loop {
             tokio::select! {
                 biased;
-                _ = &mut ended => return Ok(true),
+                () = &mut ended => return Ok(true),
+                _ = redraw.tick(), if self.arguments.top => sink.draw()?,
+                _ = again.tick(), if self.span.follow => {
+                    let new = self.find(sink, false).await?;
+                    self.open(sink, new, false)?;
+                }
                 event = events.recv() => match event {
-                    Some(event) => self.take(event, sink)?,
+                    Some(event) => self.take(event, sink).await?,
                     None => return Ok(false),
                 },
-                _ = again.tick(), if self.arguments.follow => self.look(sink, false).await?,
             }
         }
     }
 
-    fn take(&mut self, event: Event, sink: &mut Sink<'_, '_>) -> Result<(), Failure> {
+    async fn take(&mut self, event: Event, sink: &mut Sink<'_, '_>) -> Result<(), Failure> {
         match event {
             Event::Line(number, line) => {
                 self.lines += 1;
                 self.failed.remove(&number);
-                if let Some((origin, reader)) = self.pods.get_mut(number) {
+                self.learn(number, &line, sink).await;
+                if let Some(Followed { origin, reader, .. }) = self.pods.get_mut(number) {
                     sink.take(reader, &line, origin)?;
                 }
                 // What is shown as it comes must not wait in a buffer.
-                if self.arguments.follow && !self.arguments.summary {
+                if self.span.follow && !self.arguments.summary && !self.arguments.top {
                     sink.context.out.flush()?;
                 }
             }
             Event::Trouble(number, why) => {
                 self.failed.insert(number);
-                let name = self.pods.get(number).and_then(|(origin, _)| origin.pod.clone()).unwrap_or_default();
+                let name = self.pods.get(number).and_then(|one| one.origin.pod.clone()).unwrap_or_default();
                 sink.context.messages.warning(&format!("{name}: {why}"));
             }
             Event::End(number) => {
@@ -225,9 +183,42 @@ impl Tail<'_> {
         Ok(())
     }
 
+    /// Asks a pod's proxy for its format when its lines are not understood; what it says serves all pods.
+    async fn learn(&mut self, number: usize, line: &[u8], sink: &Sink<'_, '_>) {
+        let Some(pod) = self.pods.get_mut(number).filter(|pod| !pod.asked) else { return };
+        if self.formats.fixed || self.formats.asked == ASKED_MAX {
+            return;
+        }
+        if !matches!(pod.reader.clone().read_prefixed(line).0, Line::Other(Kind::Unknown | Kind::UnknownJson)) {
+            return;
+        }
+        pod.asked = true;
+        self.formats.asked += 1;
+        let (namespace, name) = (pod.origin.namespace.clone(), pod.origin.pod.clone());
+        let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
+        let messages = &sink.context.messages;
+        let found = match self.server.admin(&namespace, &name, LISTENERS_WITH_LOGS, ASK).await {
+            Ok(dump) => envoy::log_formats(&dump).map_err(|error| error.to_string()),
+            Err(error) => Err(error.hint.map_or(error.message.clone(), |hint| format!("{} ({hint})", error.message))),
+        };
+        let (found, refused) = found.unwrap_or_else(|why| {
+            let text = "has lines in a format of their own, and its proxy could not be asked for it";
+            messages.warning(&format!("{namespace}/{name} {text}: {why}"));
+            Default::default()
+        });
+        for error in refused {
+            messages.warning(&format!("a format of {namespace}/{name} cannot be used: {error}"));
+        }
+        if !found.is_empty() {
+            self.formats.list = self.formats.list.iter().cloned().chain(found).collect();
+            for pod in &mut self.pods {
+                pod.reader = Reader::with_formats(Arc::clone(&self.formats.list));
+            }
+        }
+    }
+
     /// Looks for pods that are not read yet.
-    async fn look(&mut self, sink: &mut Sink<'_, '_>, first: bool) -> Result<(), Failure> {
-        let Some(sender) = self.sender.clone() else { return Ok(()) };
+    async fn find(&mut self, sink: &mut Sink<'_, '_>, first: bool) -> Result<Vec<ProxyPod>, Failure> {
         let mut found: BTreeSet<ProxyPod> = BTreeSet::new();
         for selection in &self.selections {
             match self.server.proxies(selection).await {
@@ -235,7 +226,7 @@ impl Tail<'_> {
                 Err(error) if first => return Err(error.into()),
                 Err(error) => {
                     sink.context.messages.warning(&format!("cannot look for new pods: {}", error.message));
-                    return Ok(());
+                    return Ok(Vec::new());
                 }
             }
         }
@@ -247,6 +238,12 @@ impl Tail<'_> {
             return Err(Failure::source("no pod with a proxy is selected")
                 .hint("kubectl get pods --show-labels; does the namespace carry the injection label?"));
         }
+        Ok(new)
+    }
+
+    /// Begins to read pods.
+    fn open(&mut self, sink: &mut Sink<'_, '_>, new: Vec<ProxyPod>, first: bool) -> Result<(), Failure> {
+        let Some(sender) = self.sender.clone() else { return Ok(()) };
         let limit = self.arguments.max_log_requests;
         if self.open.len() + new.len() > limit {
             let count = self.open.len() + new.len();
@@ -268,7 +265,8 @@ impl Tail<'_> {
             if let Some(ip) = &pod.ip {
                 sink.names.0.insert(ip.clone(), format!("{}.{}", pod.name, pod.namespace));
             }
-            self.pods.push((origin, self.format.clone().map_or_else(Reader::default, Reader::with_format)));
+            let reader = Reader::with_formats(Arc::clone(&self.formats.list));
+            self.pods.push(Followed { origin, reader, asked: false });
             self.known.insert(pod.uid.clone());
             self.open.insert(number);
             // A pod that joins is read from its beginning.
@@ -278,4 +276,44 @@ impl Tail<'_> {
         }
         Ok(())
     }
+
+    /// Reads what the mesh says about access logs: takes its formats, says which pods write none and why, and gives what
+    /// is to be said if no line comes.
+    async fn settings(&mut self, sink: &mut Sink<'_, '_>, pods: &[ProxyPod]) -> Option<String> {
+        let namespaces: BTreeSet<&str> = pods.iter().map(|pod| pod.namespace.as_str()).collect();
+        let scope = &sink.context.scope;
+        let read = self.server.log_settings(&scope.istio_namespace, scope.revision.as_deref(), &namespaces).await;
+        let messages = &sink.context.messages;
+        if !self.formats.fixed {
+            let (formats, refused) = read.settings.formats();
+            for (place, error) in refused {
+                messages.warning(&format!("{place} cannot be used to read lines: {error}"));
+            }
+            self.formats.list = formats.into();
+        }
+        if !read.gaps.is_empty() {
+            return Some(format!("whether access logging is on could not be read: {}", read.gaps.join("; ")));
+        }
+        let diagnosis = diagnosis::of(&read.settings, pods);
+        if let Some(text) = &diagnosis.silent {
+            messages.warning(text);
+        }
+        Some(diagnosis.if_nothing_comes)
+    }
+}
+
+/// Ctrl-C, or the signal with which programs are ended.
+async fn end_signal() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut ended) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = ended.recv() => {}
+            }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
 }

@@ -1,8 +1,11 @@
 //! `tail`: what fails, who caused it, what to do.
 
+mod diagnosis;
+mod filter;
 mod live;
 mod saved;
 mod sink;
+mod targets;
 
 use std::time::Duration;
 
@@ -21,10 +24,13 @@ Examples:
   kubectl grpcmesh tail checkout -n shop --callers --since 10m --summary
   kubectl logs -n shop deploy/checkout -c istio-proxy | kubectl grpcmesh tail --logs -
   kubectl grpcmesh tail --logs /var/log/pods --summary
+  kubectl grpcmesh tail checkout cart -n shop,web -f --top
   kubectl grpcmesh tail --logs checkout.log.gz --flag UF,UH -o json
+  kubectl grpcmesh tail --logs web.log --logs checkout.log --join
+  kubectl grpcmesh tail --logs checkout.log --where 'grpc_status == 14 && duration_ms > 500'
   kubectl grpcmesh tail --logs checkout.log --summary --fail-on 1%")]
 pub struct TailArgs {
-    /// Service, deploy/NAME, sts/NAME, ds/NAME or pod/NAME whose proxies are read (repeatable)
+    /// Service, deploy/NAME, rs/, sts/, ds/, job/, rollout/, gateway/ or pod/NAME whose proxies are read (repeatable)
     #[arg(value_name = "TARGET")]
     targets: Vec<String>,
     /// Pods with these labels
@@ -55,7 +61,7 @@ pub struct TailArgs {
     #[arg(long, value_name = "NUMBER", default_value_t = 50)]
     max_log_requests: usize,
     /// Saved logs instead of a cluster's: files, folders, or - (repeatable; .gz too)
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["targets", "selector", "callers", "follow", "since", "since_time", "lines", "previous"])]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["targets", "selector", "callers", "follow", "lines", "previous"])]
     logs: Vec<String>,
     /// Pod that wrote them, as POD or NAMESPACE/POD (default: from the path)
     #[arg(long, value_name = "POD")]
@@ -87,9 +93,18 @@ pub struct TailArgs {
     /// Only lines of this side's proxies
     #[arg(long, value_name = "SIDE")]
     side: Option<Side>,
+    /// Only calls for which this holds, in CEL over the fields of -o json
+    #[arg(long = "where", value_name = "EXPR")]
+    expression: Option<String>,
     /// Count instead of showing each call
     #[arg(long)]
     summary: bool,
+    /// Show a table of what goes wrong that is drawn again each second (needs a terminal)
+    #[arg(long, conflicts_with_all = ["summary", "output", "raw"])]
+    top: bool,
+    /// Bring the lines of a request together, of all proxies that saw it, by its request id
+    #[arg(long, conflicts_with_all = ["summary", "top"])]
+    join: bool,
     /// Exit 1 when more calls than this are faults, such as 1% or 0.01
     #[arg(long, value_name = "RATE", value_parser = rate)]
     fail_on: Option<f64>,
@@ -143,8 +158,12 @@ fn rate(text: &str) -> Result<f64, String> {
 
 /// Runs the command.
 pub(super) async fn run(context: &mut Context<'_>, arguments: TailArgs) -> Result<Outcome, Failure> {
-    if arguments.summary && arguments.output == Output::Csv {
-        return Err(Failure::usage("a summary has no rows; use -o json"));
+    if (arguments.summary || arguments.join) && arguments.output == Output::Csv {
+        let what = if arguments.summary { "a summary has no rows" } else { "calls of --join have no rows" };
+        return Err(Failure::usage(format!("{what}; use -o json")));
+    }
+    if arguments.top && !context.env.stdout_is_terminal {
+        return Err(Failure::usage("--top draws on a terminal, and this is none").hint("use --summary in a pipe"));
     }
     let format = match &arguments.log_format {
         Some(text) => Some(LogFormat::compile(text).map_err(|error| {

@@ -1,8 +1,11 @@
 //! Logs that were saved.
 
+use std::sync::Arc;
+
 use super::TailArgs;
-use super::sink::{self, Sink};
+use super::sink::Sink;
 use crate::accesslog::format::Format as LogFormat;
+use crate::accesslog::settings::Settings;
 use crate::accesslog::{Line, Reader};
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
@@ -22,13 +25,16 @@ pub(super) async fn run(
     if arguments.logs.iter().filter(|word| *word == "-").count() > 1 {
         return Err(Failure::usage("standard input (-) can be read only once"));
     }
-    let names = names(context, &arguments.from).await?;
+    let (names, learned) = from_source(context, &arguments.from).await?;
     let mut logs = logs::open(&arguments.logs, arguments.name.as_deref())?;
-    let reader = || format.clone().map_or_else(Reader::default, Reader::with_format);
+    let formats: Arc<[LogFormat]> = format.map_or(learned, |format| vec![format]).into();
+    let reader = || Reader::with_formats(Arc::clone(&formats));
+    let from = since(context, arguments)?;
     let mut sink = Sink::new(context, arguments, names)?;
+    sink.filter.from = from;
     if arguments.summary && !arguments.raw {
         for log in &mut logs {
-            count_all(log, arguments, &reader, &mut sink).map_err(|error| unreadable(log, &error))?;
+            count_all(log, &reader, &mut sink).map_err(|error| unreadable(log, &error))?;
         }
     } else if logs.len() == 1 {
         for log in &mut logs {
@@ -42,27 +48,37 @@ pub(super) async fn run(
         merge(&mut logs, &reader, &mut sink)?;
     }
     let cut: u64 = logs.iter().map(|log| log.cut).sum();
-    sink.finish(cut)
+    sink.finish(cut, Some("are these the logs of the istio-proxy containers, and is access logging on?"))
+}
+
+/// `--since` and `--since-time` in milliseconds since 1970.
+fn since(context: &Context<'_>, arguments: &TailArgs) -> Result<Option<i64>, Failure> {
+    let parse = |text: &str| {
+        text.parse::<jiff::Timestamp>().map_err(|error| Failure::usage(format!("\"{text}\" is no time: {error}")))
+    };
+    if let Some(time) = &arguments.since_time {
+        return Ok(Some(parse(time)?.as_millisecond()));
+    }
+    let Some(since) = arguments.since else { return Ok(None) };
+    let now = parse(&context.env.now)?.as_millisecond();
+    Ok(Some(now.saturating_sub(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))))
 }
 
 /// Counts a log, a large file on all cores. At the seams a record of several lines may be counted as unknown.
-fn count_all(
-    log: &mut Log,
-    arguments: &TailArgs,
-    reader: &(dyn Fn() -> Reader + Sync),
-    sink: &mut Sink<'_, '_>,
-) -> std::io::Result<()> {
+fn count_all(log: &mut Log, reader: &(dyn Fn() -> Reader + Sync), sink: &mut Sink<'_, '_>) -> std::io::Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let counting = sink.counting();
     let count = |log: &mut Log| -> std::io::Result<Counter> {
         let (mut counter, mut reader) = (Counter::default(), reader());
         let mut buffer = Vec::with_capacity(4096);
         while log.next(&mut buffer)? {
-            sink::count(arguments, &mut counter, &mut reader, &buffer);
+            counting.count(&mut counter, &mut reader, &buffer, &log.origin);
         }
         Ok(counter)
     };
     let Some(mut parts) = log.parts(cores)? else {
-        sink.counted(count(log)?);
+        let counter = count(log)?;
+        sink.counted(counter);
         return Ok(());
     };
     let counters: Vec<_> = std::thread::scope(|scope| {
@@ -79,10 +95,10 @@ fn count_all(
     Ok(())
 }
 
-/// Who has which address, from a source.
-async fn names(context: &mut Context<'_>, from: &[String]) -> Result<Names, Failure> {
+/// Who has which address, and in which formats proxies log, from a source.
+async fn from_source(context: &mut Context<'_>, from: &[String]) -> Result<(Names, Vec<LogFormat>), Failure> {
     if from.is_empty() {
-        return Ok(Names::default());
+        return Ok((Names::default(), Vec::new()));
     }
     let source = SourceArgs { from: from.to_vec(), ..SourceArgs::default() };
     let read = source.read(context).await?;
@@ -95,7 +111,12 @@ async fn names(context: &mut Context<'_>, from: &[String]) -> Result<Names, Fail
         let name = mesh.short_host(&service.host).to_owned();
         service.addresses.iter().map(move |address| (address.to_string(), name.clone()))
     });
-    Ok(Names(of_services.chain(of_pods).collect()))
+    let names = Names(of_services.chain(of_pods).collect());
+    let (formats, refused) = Settings { mesh: mesh.config.clone(), ..Settings::default() }.formats();
+    for (place, error) in refused {
+        context.messages.warning(&format!("{place} cannot be used to read lines: {error}"));
+    }
+    Ok((names, formats))
 }
 
 /// Several logs in the order of time. Lines of one log keep their order, which is nearly that of time.

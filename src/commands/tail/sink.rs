@@ -1,15 +1,15 @@
 //! What is done with each line: filters, output and counts.
 
-use std::time::Duration;
-
-use super::{Output, Side, TailArgs};
-use crate::accesslog::{Access, Direction, Kind, Line, Reader};
+use super::filter::Filter;
+use super::{Output, TailArgs};
+use crate::accesslog::{Kind, Line, Reader};
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::render;
 use crate::report::tail::{Names, Origin, TailLine};
+use crate::report::tail_join::{Join, TailCall};
 use crate::report::tail_summary::Counter;
-use crate::verdict::{Grade, Verdict, judge};
+use crate::verdict::{Grade, judge};
 
 /// What is done with each line.
 pub(super) struct Sink<'a, 'w> {
@@ -19,8 +19,11 @@ pub(super) struct Sink<'a, 'w> {
     /// Names of addresses.
     pub(super) names: Names,
     csv: Option<csv::Writer<Vec<u8>>>,
-    /// Only calls to this host.
-    pub(super) only: Option<String>,
+    /// Which calls are wanted.
+    pub(super) filter: Filter<'a>,
+    join: Option<Join>,
+    /// Whether `--top` has taken the screen.
+    has_screen: bool,
 }
 
 impl<'a, 'w> Sink<'a, 'w> {
@@ -30,7 +33,9 @@ impl<'a, 'w> Sink<'a, 'w> {
         if let Some(csv) = &mut csv {
             csv.write_record(render::tail::CSV_COLUMNS).map_err(|error| Failure::source(error.to_string()))?;
         }
-        Ok(Self { context, arguments, counter: Counter::default(), names, csv, only: None })
+        let filter = Filter::new(arguments)?;
+        let join = arguments.join.then(Join::default);
+        Ok(Self { context, arguments, counter: Counter::default(), names, csv, filter, join, has_screen: false })
     }
 
     /// Takes a line of a log.
@@ -45,14 +50,6 @@ impl<'a, 'w> Sink<'a, 'w> {
         };
         let verdict = judge(&access);
         self.counter.see();
-        let elsewhere = |host: &String| !access.goes_to(host);
-        if !passes(self.arguments, &access, &verdict) || self.only.as_ref().is_some_and(elsewhere) {
-            return Ok(());
-        }
-        self.counter.add(&access, &verdict);
-        if self.arguments.summary || (verdict.grade == Grade::Normal && !self.shows_normal()) {
-            return Ok(());
-        }
         let named;
         let origin = match pod {
             Some(pod) => {
@@ -61,21 +58,77 @@ impl<'a, 'w> Sink<'a, 'w> {
             }
             None => origin,
         };
+        let passes = self.filter.passes(&access, &verdict, || TailLine::new(&access, &verdict, origin, &self.names));
+        if passes {
+            self.counter.add(&access, &verdict);
+        }
+        let shown = passes && (verdict.grade != Grade::Normal || self.shows_normal());
+        if self.arguments.summary || self.arguments.top || (!shown && self.join.is_none()) {
+            return Ok(());
+        }
         let line = TailLine::new(&access, &verdict, origin, &self.names);
-        match self.arguments.output {
-            Output::Text => render::tail::line(&line, &self.context.style, self.context.out)?,
-            Output::Json => {
-                serde_json::to_writer(&mut *self.context.out, &line).map_err(std::io::Error::from)?;
-                writeln!(self.context.out)?;
+        match &mut self.join {
+            Some(join) => {
+                let calls = join.add(line, access.start.unwrap_or_default(), shown);
+                calls.iter().try_for_each(|call| self.show_call(call))
             }
+            None => self.show(&line),
+        }
+    }
+
+    fn show(&mut self, line: &TailLine) -> Result<(), Failure> {
+        match self.arguments.output {
+            Output::Text => render::tail::line(line, &self.context.style, self.context.out)?,
+            Output::Json => self.show_json(line)?,
             Output::Csv => {
                 if let Some(csv) = &mut self.csv {
-                    csv.write_record(render::tail::csv(&line)).map_err(|error| Failure::source(error.to_string()))?;
+                    csv.write_record(render::tail::csv(line)).map_err(|error| Failure::source(error.to_string()))?;
                     self.drain_csv()?;
                 }
             }
         }
         Ok(())
+    }
+
+    fn show_call(&mut self, call: &TailCall) -> Result<(), Failure> {
+        match self.arguments.output {
+            Output::Text => render::tail::call(call, &self.context.style, self.context.out)?,
+            Output::Json => self.show_json(call)?,
+            Output::Csv => call.lines.iter().try_for_each(|line| self.show(line))?,
+        }
+        Ok(())
+    }
+
+    fn show_json(&mut self, report: &impl serde::Serialize) -> Result<(), Failure> {
+        serde_json::to_writer(&mut *self.context.out, report).map_err(std::io::Error::from)?;
+        writeln!(self.context.out)?;
+        Ok(())
+    }
+
+    /// Draws the table of `--top` again.
+    pub(super) fn draw(&mut self) -> Result<(), Failure> {
+        if self.arguments.top {
+            let screen = if self.has_screen { "" } else { "\x1b[?1049h\x1b[?25l" };
+            self.has_screen = true;
+            write!(self.context.out, "{screen}\x1b[H\x1b[J")?;
+            let rows = self.context.env.height.unwrap_or(24);
+            render::tail::top(&self.counter.report(), rows, &self.context.style, self.context.out)?;
+            self.context.out.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Gives the screen back.
+    fn leave_screen(&mut self) -> Result<(), Failure> {
+        if std::mem::take(&mut self.has_screen) {
+            write!(self.context.out, "\x1b[?25h\x1b[?1049l")?;
+        }
+        Ok(())
+    }
+
+    /// What is needed to count lines on other threads.
+    pub(super) fn counting(&self) -> Counting<'_, 'a> {
+        Counting { filter: &self.filter, names: &self.names }
     }
 
     /// What went well is shown when it was asked for, by `--all` or by a filter that names it.
@@ -105,11 +158,14 @@ impl<'a, 'w> Sink<'a, 'w> {
         Ok(())
     }
 
-    /// Writes what stands at the end.
-    pub(super) fn finish(mut self, cut: u64) -> Result<Outcome, Failure> {
+    /// Writes what stands at the end; `why_none` is said when there was no access line.
+    pub(super) fn finish(mut self, cut: u64, why_none: Option<&str>) -> Result<Outcome, Failure> {
+        let rest = self.join.as_mut().map(Join::finish).unwrap_or_default();
+        rest.iter().try_for_each(|call| self.show_call(call))?;
         self.drain_csv()?;
+        self.leave_screen()?;
         let report = self.counter.report();
-        match (self.arguments.summary, self.arguments.output) {
+        match (self.arguments.summary || self.arguments.top, self.arguments.output) {
             (true, Output::Json) => render::json(&report, self.context.out)?,
             (true, _) => render::tail::summary(&report, &self.context.style, self.context.out)?,
             (false, _) => {
@@ -130,51 +186,35 @@ impl<'a, 'w> Sink<'a, 'w> {
         } else if self.counter.calls() == 0 {
             self.context.messages.warning("no access line was found");
             let unknown = ["unknown", "unknown-json"].iter().any(|kind| report.other_lines.contains_key(*kind));
-            self.context.messages.hint(if unknown {
-                "is it a custom format? give it with --log-format"
-            } else {
-                "is access logging on? This turns it on for a namespace (kubectl apply -f -):\napiVersion: \
-                 telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {name: access-log, namespace: NAMESPACE}\nspec: \
-                 {accessLogging: [{providers: [{name: envoy}]}]}"
-            });
+            if unknown {
+                self.context.messages.hint("is it a custom format? give it with --log-format");
+            } else if let Some(why) = why_none {
+                self.context.messages.hint(why);
+            }
         }
         let too_many = self.arguments.fail_on.is_some_and(|limit| self.counter.fault_rate() > limit);
         Ok(if too_many { Outcome::Found } else { Outcome::Clean })
     }
 }
 
-/// Whether the filters let a call through.
-fn passes(arguments: &TailArgs, access: &Access<'_>, verdict: &Verdict) -> bool {
-    let contains = |value: &crate::accesslog::Value<'_>, wanted: &str| {
-        value.as_deref().is_some_and(|value| memchr::memmem::find(value, wanted.as_bytes()).is_some())
-    };
-    let status = verdict.status.and_then(|status| status.code);
-    let long = |limit: &Duration| u128::from(access.duration.unwrap_or(0)) >= limit.as_millis();
-    let side = |side: &Side| match side {
-        Side::Client => access.direction() == Some(Direction::Outbound),
-        Side::Server => access.direction() == Some(Direction::Inbound),
-    };
-    (arguments.flag.is_empty() || arguments.flag.iter().any(|flag| access.flags.has(&flag.to_ascii_uppercase())))
-        && (arguments.grpc_status.is_empty() || status.is_some_and(|code| arguments.grpc_status.contains(&code)))
-        && arguments.method.as_deref().is_none_or(|wanted| contains(&access.path, wanted))
-        && arguments
-            .upstream
-            .as_deref()
-            .is_none_or(|wanted| contains(&access.cluster, wanted) || contains(&access.upstream_host, wanted))
-        && arguments.min_duration.as_ref().is_none_or(long)
-        && arguments.side.as_ref().is_none_or(side)
+/// Counts lines and does nothing else with them, for those who only want the summary.
+pub(super) struct Counting<'s, 'a> {
+    filter: &'s Filter<'a>,
+    names: &'s Names,
 }
 
-/// Counts a line and does nothing else with it, for those who only want the summary.
-pub(super) fn count(arguments: &TailArgs, counter: &mut Counter, reader: &mut Reader, line: &[u8]) {
-    match reader.read_prefixed(line).0 {
-        Line::Access(access) => {
-            let verdict = judge(&access);
-            counter.see();
-            if passes(arguments, &access, &verdict) {
-                counter.add(&access, &verdict);
+impl Counting<'_, '_> {
+    /// Counts one.
+    pub(super) fn count(&self, counter: &mut Counter, reader: &mut Reader, line: &[u8], origin: &Origin) {
+        match reader.read_prefixed(line).0 {
+            Line::Access(access) => {
+                let verdict = judge(&access);
+                counter.see();
+                if self.filter.passes(&access, &verdict, || TailLine::new(&access, &verdict, origin, self.names)) {
+                    counter.add(&access, &verdict);
+                }
             }
+            Line::Other(kind) => counter.other(kind),
         }
-        Line::Other(kind) => counter.other(kind),
     }
 }

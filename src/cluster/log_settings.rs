@@ -1,0 +1,119 @@
+//! What the cluster's objects say about access logs.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::client::Server;
+use super::error::Trouble;
+use crate::accesslog::settings::{Settings, Telemetry};
+use crate::schema::meta::Meta;
+use crate::schema::telemetry::TelemetrySpec;
+use crate::snapshot::yaml;
+
+/// Limit for one list.
+const ANSWER: Duration = Duration::from_secs(10);
+/// Versions that are asked for, newest first.
+const VERSIONS: [&str; 2] = ["v1", "v1alpha1"];
+
+/// Settings, and what could not be read of them.
+#[derive(Debug, Default)]
+pub struct LogSettings {
+    /// What was read.
+    pub settings: Settings,
+    /// Whether the mesh configuration was found.
+    pub has_mesh: bool,
+    /// What is missing, with the reason.
+    pub gaps: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    items: Vec<Item>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    metadata: Meta,
+    #[serde(default)]
+    spec: TelemetrySpec,
+}
+
+impl Server {
+    /// Reads the mesh configuration and the Telemetries of the root namespace and of `namespaces`.
+    pub async fn log_settings(
+        &self,
+        istio_namespace: &str,
+        revision: Option<&str>,
+        namespaces: &BTreeSet<&str>,
+    ) -> LogSettings {
+        let mut read = LogSettings::default();
+        let map = match revision {
+            Some(revision) if revision != "default" => format!("istio-{revision}"),
+            _ => "istio".to_owned(),
+        };
+        match self.config_value(istio_namespace, &map, "mesh").await {
+            Ok(text) => {
+                let json = yaml::to_json(&text).ok().and_then(|converted| converted.json);
+                match json.map(|json| serde_json::from_str(json.get())) {
+                    Some(Ok(mesh)) => read.settings.mesh = mesh,
+                    Some(Err(error)) => read.gaps.push(format!("ConfigMap {istio_namespace}/{map}: {error}")),
+                    None => {}
+                }
+                read.has_mesh = true;
+            }
+            Err(why) => read.gaps.push(format!("ConfigMap {istio_namespace}/{map}: {why}")),
+        }
+        let root = read.settings.mesh.root_namespace.clone();
+        read.settings.root = root.filter(|root| !root.is_empty()).unwrap_or_else(|| istio_namespace.to_owned());
+        let mut places: BTreeSet<&str> = namespaces.clone();
+        let root = read.settings.root.clone();
+        places.insert(&root);
+        let mut found = Vec::new();
+        for namespace in places {
+            match self.telemetries(namespace).await {
+                Ok(items) => found.extend(items),
+                Err(why) => read.gaps.push(format!("Telemetry in {namespace}: {why}")),
+            }
+        }
+        // istiod takes the oldest first.
+        found.sort_by(|a, b| {
+            let key = |item: &Item| (item.metadata.creation_timestamp.clone(), item.metadata.name.clone());
+            key(a).cmp(&key(b))
+        });
+        read.settings.telemetries = found
+            .into_iter()
+            .map(|Item { metadata, spec }| Telemetry {
+                namespace: metadata.namespace.unwrap_or_default(),
+                name: metadata.name,
+                spec,
+            })
+            .collect();
+        read
+    }
+
+    async fn telemetries(&self, namespace: &str) -> Result<Vec<Item>, String> {
+        for version in VERSIONS {
+            let path = format!("/apis/telemetry.istio.io/{version}/namespaces/{namespace}/telemetries?limit=500");
+            match self.get(&path, ANSWER).await {
+                Ok(text) => {
+                    return serde_json::from_str::<Page>(&text)
+                        .map(|page| page.items)
+                        .map_err(|error| error.to_string());
+                }
+                Err(error) if error.trouble == Trouble::NotFound => {}
+                Err(error) => return Err(error.message),
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// One ConfigMap's value.
+    async fn config_value(&self, namespace: &str, name: &str, key: &str) -> Result<String, String> {
+        let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
+        let text = self.get(&path, ANSWER).await.map_err(|error| error.message)?;
+        let map: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        map["data"][key].as_str().map(str::to_owned).ok_or_else(|| format!("it has no \"{key}\""))
+    }
+}

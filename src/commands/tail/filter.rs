@@ -1,0 +1,183 @@
+//! Which calls are wanted.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cel::{Context as CelContext, Env, Program, Value};
+
+use super::{Side, TailArgs};
+use crate::accesslog::{Access, Direction};
+use crate::cli::failure::Failure;
+use crate::report::tail::TailLine;
+use crate::verdict::Verdict;
+
+/// The filters of the flags.
+pub(super) struct Filter<'a> {
+    arguments: &'a TailArgs,
+    expression: Option<Expression>,
+    /// Only calls that began at or after this, in milliseconds since 1970: for logs that were saved.
+    pub(super) from: Option<i64>,
+    /// Only calls to this host.
+    pub(super) only: Option<String>,
+}
+
+/// `--where`: an expression in CEL over the fields of `-o json`.
+struct Expression {
+    program: Program,
+    env: Arc<Env>,
+}
+
+/// The fields that an expression may name.
+const FIELDS: [&str; 21] = [
+    "time",
+    "pod",
+    "namespace",
+    "side",
+    "source",
+    "destination",
+    "method",
+    "grpc_status",
+    "grpc_status_from",
+    "http_status",
+    "flags",
+    "details",
+    "transport_failure",
+    "duration_ms",
+    "upstream_host",
+    "upstream_cluster",
+    "subset",
+    "request_id",
+    "route",
+    "ambiguous",
+    "verdict",
+];
+
+impl<'a> Filter<'a> {
+    /// Compiles them.
+    pub(super) fn new(arguments: &'a TailArgs) -> Result<Self, Failure> {
+        let expression = arguments.expression.as_deref().map(Expression::compile).transpose()?;
+        Ok(Self { arguments, expression, from: None, only: None })
+    }
+
+    /// Whether a call passes; `line` is made only when an expression asks for it.
+    pub(super) fn passes(&self, access: &Access<'_>, verdict: &Verdict, line: impl FnOnce() -> TailLine) -> bool {
+        let arguments = self.arguments;
+        let contains = |value: &crate::accesslog::Value<'_>, wanted: &str| {
+            value.as_deref().is_some_and(|value| memchr::memmem::find(value, wanted.as_bytes()).is_some())
+        };
+        let status = verdict.status.and_then(|status| status.code);
+        let long = |limit: &Duration| u128::from(access.duration.unwrap_or(0)) >= limit.as_millis();
+        let side = |side: &Side| match side {
+            Side::Client => access.direction() == Some(Direction::Outbound),
+            Side::Server => access.direction() == Some(Direction::Inbound),
+        };
+        (arguments.flag.is_empty() || arguments.flag.iter().any(|flag| access.flags.has(&flag.to_ascii_uppercase())))
+            && (arguments.grpc_status.is_empty() || status.is_some_and(|code| arguments.grpc_status.contains(&code)))
+            && arguments.method.as_deref().is_none_or(|wanted| contains(&access.path, wanted))
+            && arguments
+                .upstream
+                .as_deref()
+                .is_none_or(|wanted| contains(&access.cluster, wanted) || contains(&access.upstream_host, wanted))
+            && arguments.min_duration.as_ref().is_none_or(long)
+            && arguments.side.as_ref().is_none_or(side)
+            && self.from.is_none_or(|from| access.start.is_some_and(|start| start >= from))
+            && self.only.as_ref().is_none_or(|host| access.goes_to(host))
+            && self.expression.as_ref().is_none_or(|expression| expression.holds(&line()))
+    }
+}
+
+impl Expression {
+    fn compile(text: &str) -> Result<Self, Failure> {
+        let example =
+            "in CEL over the fields of -o json: --where 'grpc_status == 14 && duration_ms > 500 && verdict.fault'";
+        let env = Arc::new(Env::stdlib());
+        let program = env.compile(text).map_err(|error| {
+            let why = error.to_string().lines().next().unwrap_or_default().to_owned();
+            Failure::usage(format!("cannot use --where: {why}")).hint(example)
+        })?;
+        let named: BTreeSet<String> = program.references().variables().into_iter().map(str::to_owned).collect();
+        // In `flags.exists(f, f == 'UF')` the macro names `f` itself.
+        let is_own = |name: &str| {
+            text.split('(')
+                .any(|rest| rest.trim_start().strip_prefix(name).is_some_and(|rest| rest.trim_start().starts_with(',')))
+        };
+        if let Some(unknown) = named.iter().find(|name| !FIELDS.contains(&name.as_str()) && !is_own(name)) {
+            return Err(Failure::usage(format!("cannot use --where: there is no field \"{unknown}\""))
+                .hint(format!("the fields are {}", FIELDS.join(", "))));
+        }
+        Ok(Self { program, env })
+    }
+
+    /// A comparison with a value that is not there does not hold.
+    fn holds(&self, line: &TailLine) -> bool {
+        let Ok(serde_json::Value::Object(fields)) = serde_json::to_value(line) else { return false };
+        let mut context = CelContext::with_env(Arc::clone(&self.env));
+        for (name, value) in fields {
+            context.add_variable_from_value(name, of_json(value));
+        }
+        matches!(self.program.execute(&context), Ok(Value::Bool(true)))
+    }
+}
+
+fn of_json(value: serde_json::Value) -> Value {
+    match value {
+        serde_json::Value::Null => Value::Null,
+        serde_json::Value::Bool(value) => Value::Bool(value),
+        serde_json::Value::Number(number) => {
+            number.as_i64().map_or_else(|| Value::Float(number.as_f64().unwrap_or_default()), Value::Int)
+        }
+        serde_json::Value::String(text) => Value::String(Arc::new(text)),
+        serde_json::Value::Array(items) => Value::List(Arc::new(items.into_iter().map(of_json).collect::<Vec<_>>())),
+        serde_json::Value::Object(fields) => Value::Map(
+            fields
+                .into_iter()
+                .map(|(key, value)| (key, of_json(value)))
+                .collect::<std::collections::HashMap<String, Value>>()
+                .into(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accesslog::{Line, Reader};
+    use crate::report::tail::{Names, Origin};
+    use crate::verdict::judge;
+
+    #[test]
+    fn expressions_over_the_fields() {
+        let text = "[2026-11-21T09:00:00.000Z] \"POST /a.B/C HTTP/2\" 200 URX,UF upstream_reset_before_response_started{x} - \"-\" 1 0 700 - \"-\" \
+                    \"grpc-go/1\" \"id\" \"echo:50051\" \"10.0.0.1:50051\" outbound|50051|v2|echo.shop.svc.cluster.local - 10.0.0.3:2 10.0.0.4:3 - default";
+        let Line::Access(access) = Reader::default().read(text.as_bytes()) else { panic!("{text}") };
+        let line = TailLine::new(&access, &judge(&access), &Origin::default(), &Names::default());
+        for (expression, wanted) in [
+            ("grpc_status == 14 && duration_ms > 500", true),
+            ("duration_ms > 700", false),
+            ("'UF' in flags", true),
+            ("verdict.fault && subset == 'v2'", true),
+            ("method.startsWith('/a.B/')", true),
+            ("destination.matches('^echo[.]')", true),
+            // Absent: neither equal nor an error that ends the run.
+            ("transport_failure.contains('x')", false),
+            ("route == 'default' || transport_failure > 3", true),
+            ("pod == null", true),
+            ("'not a truth value'", false),
+        ] {
+            assert_eq!(Expression::compile(expression).map(|one| one.holds(&line)).ok(), Some(wanted), "{expression}");
+        }
+        for wrong in ["grpc_status ==", "status == 14", "flags.exists(x"] {
+            assert!(Expression::compile(wrong).is_err(), "{wrong}");
+        }
+        // A macro's own variable is no field.
+        assert!(Expression::compile("flags.exists(f, f == 'UF')").unwrap().holds(&line));
+        let fields = serde_json::to_value(&line).unwrap();
+        let mut names: Vec<_> = fields.as_object().unwrap().keys().map(String::as_str).collect();
+        names.retain(|name| !["kind", "version"].contains(name));
+        names.sort_unstable();
+        let mut known = FIELDS;
+        known.sort_unstable();
+        assert_eq!(names, known);
+    }
+}
