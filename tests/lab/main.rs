@@ -5,3 +5,4 @@ mod faults;
 mod inspect;
 mod support;
 mod tail;
+mod tail_settings;
