@@ -3,6 +3,7 @@
 pub mod completion;
 pub mod explain;
 pub mod inspect;
+pub mod route;
 pub mod snapshot;
 pub mod tail;
 pub mod version;
@@ -45,6 +46,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Inspect(inspect::InspectArgs),
+    Route(route::RouteArgs),
     Explain(explain::ExplainArgs),
     Snapshot(snapshot::SnapshotArgs),
     Tail(tail::TailArgs),
@@ -100,6 +102,7 @@ fn told(error: &clap::Error, env: &Env, out: &mut dyn Write) -> u8 {
 fn dispatch(command: Command, context: &mut Context<'_>) -> Result<Outcome, Failure> {
     match command {
         Command::Inspect(arguments) => block_on(inspect::run(context, arguments)),
+        Command::Route(arguments) => block_on(route::run(context, arguments)),
         Command::Explain(arguments) => explain::run(context, &arguments),
         Command::Snapshot(arguments) => block_on(snapshot::run(context, arguments)),
         Command::Tail(arguments) => block_on(tail::run(context, arguments)),

@@ -4,7 +4,7 @@
 //! `pilot/pkg/networking/util/util.go` of istio/istio 1.31. The search goes through the caller's namespace, the
 //! Service's, the root namespace, and the first hit ends it: nothing is merged across namespaces.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::host::HostMap;
@@ -31,28 +31,70 @@ pub struct DestinationRule {
     pub spec: DestinationRuleSpec,
 }
 
-/// The rules that a caller gets for a host: several of one namespace are merged.
+/// The rules that a caller gets for a host: several of one namespace are merged, and the first one names them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AppliedRules(pub Vec<DestinationRuleId>);
+
+/// Rules for one host that istiod merges into one, with the namespaces that see them.
+#[derive(Debug)]
+struct Merged {
+    export_to: ExportTo,
+    /// Labels of the callers that it is for.
+    selector: Option<Labels>,
+    rules: Vec<DestinationRuleId>,
+}
+
+/// `exportTo` as written. Which rules are merged depends on the words, not on what they mean: `.` and the name of the
+/// own namespace are two things here.
+type ExportTo = BTreeSet<String>;
+
+/// Merged rules by host.
+type Pool = HostMap<Merged>;
 
 /// DestinationRules by namespace and host.
 #[derive(Debug, Default)]
 pub struct DestinationRules {
     rules: Vec<DestinationRule>,
-    by_namespace: HashMap<Namespace, HostMap<DestinationRuleId>>,
+    /// What callers of the namespace find there first.
+    local: HashMap<Namespace, Pool>,
+    /// What is shown to callers elsewhere.
+    exported: HashMap<Namespace, Pool>,
+    /// Private rules of the root namespace.
+    root: Pool,
     /// All rules by host, to find the namespaces whose callers may differ.
     by_host: HostMap<DestinationRuleId>,
 }
 
 impl DestinationRules {
-    /// Sorts rules by age and indexes them.
-    pub fn new(mut rules: Vec<DestinationRule>) -> Self {
-        rules.sort_by(|a, b| (&a.created, &a.object).cmp(&(&b.created, &b.object)));
+    /// Sorts rules and merges them as istiod does: those with a workload selector first, then by age.
+    pub fn new(mut rules: Vec<DestinationRule>, root: &Namespace, default_export_to: &[String]) -> Self {
+        rules.sort_by(|a, b| {
+            let key = |rule: &DestinationRule| (rule.selector.is_none(), rule.created.clone());
+            let names = |rule: &DestinationRule| (rule.object.name.clone(), rule.object.namespace.clone());
+            key(a).cmp(&key(b)).then_with(|| names(a).cmp(&names(b)))
+        });
         let mut index = Self::default();
         for (position, rule) in rules.iter().enumerate() {
             let id = DestinationRuleId::new(position);
-            index.by_namespace.entry(rule.object.namespace.clone()).or_default().insert(&rule.host, id);
             index.by_host.insert(&rule.host, id);
+            let own = &rule.object.namespace;
+            // A rule with a workload selector is private whatever it says.
+            let words: ExportTo = if rule.selector.is_some() {
+                BTreeSet::from([".".to_owned()])
+            } else {
+                rule.spec.export_to.iter().cloned().collect()
+            };
+            let has = |word: &str| words.contains(word);
+            if words.is_empty() || has("*") || has(".") || has(own.as_str()) {
+                index.local.entry(own.clone()).or_default().merge(id, rule, &words);
+            }
+            let private = (words.is_empty() && default_export_to.iter().any(|word| word == "."))
+                || (words.len() == 1 && (has(".") || has(own.as_str())));
+            if !private {
+                index.exported.entry(own.clone()).or_default().merge(id, rule, &words);
+            } else if own == root {
+                index.root.merge(id, rule, &words);
+            }
         }
         index.rules = rules;
         index
@@ -63,83 +105,65 @@ impl DestinationRules {
         &self.rules[id.index()]
     }
 
-    /// All rules, oldest first.
+    /// All rules: those with a workload selector first, then oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &DestinationRule> {
         self.rules.iter()
     }
 
-    /// The rules that callers in `caller` without a matching workload selector get for a host of namespace `owner`.
-    pub fn applied(&self, caller: &Namespace, host: &Host, owner: &Namespace, root: &Namespace) -> AppliedRules {
-        if caller == root {
-            // Public rules of the root namespace are meant for everybody, not for its own gateways first.
-            let local = self.local(caller, host, |rule| rule.export_to == Visibility::Private);
-            if !local.0.is_empty() {
-                return local;
-            }
-        } else {
-            let local = self.local(caller, host, |_| true);
-            if !local.0.is_empty() {
-                return local;
-            }
-        }
-        let of_owner = self.exported(owner, host, caller);
-        if of_owner.0.is_empty() { self.exported(root, host, caller) } else { of_owner }
-    }
-
-    fn in_namespace(&self, namespace: &Namespace) -> Option<&HostMap<DestinationRuleId>> {
-        self.by_namespace.get(namespace)
-    }
-
-    fn local(&self, namespace: &Namespace, host: &Host, wanted: impl Fn(&DestinationRule) -> bool) -> AppliedRules {
-        let Some(map) = self.in_namespace(namespace) else {
-            return AppliedRules::default();
+    /// The rules that callers in `caller` get for a host of namespace `owner`. Without `labels` the caller is one that
+    /// no workload selector picks.
+    pub fn applied(
+        &self,
+        caller: &Namespace,
+        labels: Option<&Labels>,
+        host: &Host,
+        owner: &Namespace,
+        root: &Namespace,
+    ) -> AppliedRules {
+        let found = self.found(caller, host, owner, root);
+        let selects = |merged: &Merged| {
+            let of_caller = merged.rules.first().is_some_and(|id| &self.get(*id).object.namespace == caller);
+            of_caller
+                && merged
+                    .selector
+                    .as_ref()
+                    .is_some_and(|selector| labels.is_some_and(|labels| labels.contains_all(selector)))
         };
-        for ids in map.covering(host.as_str()) {
-            let found: Vec<_> = ids.iter().copied().filter(|id| wanted(self.get(*id))).collect();
-            if !found.is_empty() {
-                return self.merged(found);
-            }
-        }
-        AppliedRules::default()
+        // Of several that are for everybody the last one is taken.
+        let general = found.iter().rev().find(|merged| merged.selector.is_none());
+        let chosen = found.iter().find(|merged| selects(merged)).or(general);
+        AppliedRules(chosen.map(|merged| merged.rules.clone()).unwrap_or_default())
     }
 
-    /// The most specific host among public rules is chosen before it is asked whether the caller may see it.
-    fn exported(&self, namespace: &Namespace, host: &Host, caller: &Namespace) -> AppliedRules {
-        let Some(map) = self.in_namespace(namespace) else {
-            return AppliedRules::default();
-        };
-        for ids in map.covering(host.as_str()) {
-            let public: Vec<_> =
-                ids.iter().copied().filter(|id| self.get(*id).export_to != Visibility::Private).collect();
-            if public.is_empty() {
-                continue;
-            }
-            let seen = public.into_iter().filter(|id| {
-                let rule = self.get(*id);
-                rule.export_to.reaches(caller, &rule.object.namespace)
-            });
-            return self.merged(seen.collect());
-        }
-        AppliedRules::default()
+    /// Labels of workload selectors that might pick callers of `host` in `caller`.
+    pub fn selectors<'a>(&'a self, caller: &Namespace, host: &'a Host) -> impl Iterator<Item = &'a Labels> + 'a {
+        let pool = self.local.get(caller);
+        let lists = pool.into_iter().filter_map(|pool| pool.covering(host.as_str()).next());
+        lists.flatten().filter_map(|merged| merged.selector.as_ref())
     }
 
-    /// Rules with a workload selector stand alone; here is the view of callers that none selects. Rules for one host
-    /// are merged only when they are exported to the same namespaces: the oldest decides.
-    fn merged(&self, ids: Vec<DestinationRuleId>) -> AppliedRules {
-        let general: Vec<_> = ids.into_iter().filter(|id| self.get(*id).selector.is_none()).collect();
-        let Some(first) = general.first().map(|id| self.get(*id)) else {
-            return AppliedRules::default();
+    /// The search through the caller's namespace, the owner's, the root: the first hit ends it.
+    fn found<'a>(&'a self, caller: &Namespace, host: &'a Host, owner: &Namespace, root: &Namespace) -> Vec<&'a Merged> {
+        // Public rules of the root namespace are meant for everybody, not for its own gateways first.
+        let pool = if caller == root { Some(&self.root) } else { self.local.get(caller) };
+        if let Some(own) = pool.and_then(|pool| pool.covering(host.as_str()).next()) {
+            return own.iter().collect();
+        }
+        [owner, root]
+            .into_iter()
+            .map(|from| self.shown(from, host, caller))
+            .find(|shown| !shown.is_empty())
+            .unwrap_or_default()
+    }
+
+    /// The most specific host is chosen before it is asked whether the caller may see its rules.
+    fn shown<'a>(&'a self, namespace: &Namespace, host: &'a Host, caller: &Namespace) -> Vec<&'a Merged> {
+        let most_specific = self.exported.get(namespace).and_then(|pool| pool.covering(host.as_str()).next());
+        let seen = |merged: &&Merged| {
+            let words = &merged.export_to;
+            words.is_empty() || words.contains("*") || words.contains(caller.as_str())
         };
-        AppliedRules(
-            general
-                .iter()
-                .copied()
-                .filter(|id| {
-                    let rule = self.get(*id);
-                    rule.export_to == first.export_to && rule.host == first.host
-                })
-                .collect(),
-        )
+        most_specific.into_iter().flatten().filter(seen).collect()
     }
 
     /// The namespaces, besides the Service's own, whose rules might apply to callers of `host`.
@@ -194,6 +218,43 @@ impl DestinationRules {
             );
         }
         policy
+    }
+}
+
+impl HostMap<Merged> {
+    /// Adds a rule: to the rules for the same host that it is merged with, or beside them.
+    /// Source: `mergeDestinationRule` in `pilot/pkg/model/destination_rule.go`.
+    fn merge(&mut self, id: DestinationRuleId, rule: &DestinationRule, words: &ExportTo) {
+        let alone = Merged { export_to: words.clone(), selector: rule.selector.clone(), rules: vec![id] };
+        let list = self.exact_mut(&rule.host);
+        if list.is_empty() {
+            list.push(alone);
+            return;
+        }
+        let mut stands_alone = true;
+        for merged in list.iter_mut() {
+            if *words == merged.export_to {
+                stands_alone = false;
+            } else if !merged.export_to.is_empty() && words.is_superset(&merged.export_to) {
+                stands_alone = true;
+            } else {
+                stands_alone = true;
+                continue;
+            }
+            match (&merged.selector, &rule.selector) {
+                (Some(a), Some(b)) if a != b => {
+                    stands_alone = true;
+                    continue;
+                }
+                (Some(_), Some(_)) | (None, None) => stands_alone = false,
+                (Some(_), None) | (None, Some(_)) => {}
+            }
+
+            merged.rules.push(id);
+        }
+        if stands_alone {
+            list.push(alone);
+        }
     }
 }
 

@@ -28,8 +28,21 @@ pub struct IstioGateway {
 pub struct ApiGateway {
     /// The object.
     pub object: ObjectRef,
+    /// RFC 3339 time of creation.
+    pub created: Option<Arc<str>>,
+    /// Name of the Service that istiod makes for it, where an annotation names it.
+    pub service_name: Option<String>,
     /// As written.
     pub spec: gateway_api::GatewaySpec,
+}
+
+/// A ReferenceGrant: what others may refer to in its namespace.
+#[derive(Debug)]
+pub struct Grant {
+    /// The object.
+    pub object: ObjectRef,
+    /// As written.
+    pub spec: gateway_api::ReferenceGrantSpec,
 }
 
 /// What a server does with TLS.

@@ -47,15 +47,20 @@ impl<T> Default for HostMap<T> {
 impl<T> HostMap<T> {
     /// Adds a value under a host or a wildcard.
     pub fn insert(&mut self, host: &Host, value: T) {
-        match host.as_str().strip_prefix('*') {
-            Some(suffix) => self.wildcards.entry(suffix.into()).or_default().push(value),
-            None => self.exact.entry(host.clone()).or_default().push(value),
-        }
+        self.exact_mut(host).push(value);
     }
 
     /// The values under exactly this host.
     pub fn exact(&self, host: &str) -> &[T] {
         self.exact.get(host).map_or(&[], Vec::as_slice)
+    }
+
+    /// The values under exactly this host or wildcard, to change them.
+    pub fn exact_mut(&mut self, host: &Host) -> &mut Vec<T> {
+        match host.as_str().strip_prefix('*') {
+            Some(suffix) => self.wildcards.entry(suffix.into()).or_default(),
+            None => self.exact.entry(host.clone()).or_default(),
+        }
     }
 
     /// The values of every key that covers `host`, most specific key first.

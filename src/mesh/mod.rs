@@ -16,6 +16,7 @@ pub mod gateway_api;
 pub mod host;
 pub mod ids;
 mod links;
+pub mod outbound;
 pub mod protocol;
 mod reader;
 mod registry;
@@ -33,22 +34,22 @@ pub mod workload;
 pub use resolve::{Options, resolve};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use serde::de::DeserializeOwned;
 
 use crate::schema::fields::{self, Problem};
 use crate::schema::limits;
 use crate::schema::mesh_config::MeshConfig;
-use crate::schema::sidecar::SelectingSpec;
+use crate::schema::sidecar::{SelectingSpec, SidecarSpec};
 use crate::snapshot::{Object, Snapshot};
 use coverage::Coverage;
 use destination_rule::DestinationRules;
 use directory::Directory;
-use gateway::{ApiGateway, IstioGateway};
+use gateway::{ApiGateway, Grant, IstioGateway};
 use gateway_api::RouteObject;
 use host::HostMap;
-use ids::{Host, Names, Namespace, ObjectRef, RouteObjectId, ServiceId, VirtualServiceId, WorkloadId};
+use ids::{Host, Labels, Names, Namespace, ObjectRef, RouteObjectId, ServiceId, VirtualServiceId, WorkloadId};
 use security::Security;
 use service::Service;
 use version::{IstioVersion, VersionSource};
@@ -92,8 +93,10 @@ pub struct Mesh<'s> {
     pub security: Security,
     /// EnvoyFilters and WasmPlugins, which may change what the model says.
     pub extensions: Vec<Extension>,
-    /// Sidecar objects by namespace: they narrow what callers see.
-    pub sidecars: BTreeMap<Namespace, Vec<ObjectRef>>,
+    /// Sidecar objects: they narrow what callers see.
+    pub sidecars: Vec<SidecarObject>,
+    /// ReferenceGrants.
+    pub grants: Vec<Grant>,
     /// Objects whose shape could not be read, with the reason.
     pub undecoded: Vec<Undecoded>,
     /// What the source could not tell.
@@ -110,6 +113,7 @@ pub struct Mesh<'s> {
     /// Who sends to a Service, from any rule.
     users: HashMap<ServiceId, Vec<RouteUse>>,
     services_by_workload: HashMap<WorkloadId, Vec<ServiceId>>,
+    outbound_index: OnceLock<outbound::Index>,
     field_problems: OnceLock<Vec<(ObjectRef, Problem)>>,
 }
 
@@ -147,6 +151,19 @@ pub struct Extension {
     pub spec: SelectingSpec,
 }
 
+/// A Sidecar.
+#[derive(Debug)]
+pub struct SidecarObject {
+    /// The object.
+    pub object: ObjectRef,
+    /// RFC 3339 time of creation.
+    pub created: Option<Arc<str>>,
+    /// Labels of the pods that it narrows; `None` means all of its namespace, in the root namespace of the mesh.
+    pub selector: Option<Labels>,
+    /// As written.
+    pub spec: SidecarSpec,
+}
+
 /// A rule that sends to a Service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RouteUse {
@@ -175,6 +192,26 @@ impl Mesh<'_> {
     /// Ids of all Services.
     pub fn service_ids(&self) -> impl Iterator<Item = ServiceId> + use<> {
         (0..self.services.len()).map(ServiceId::new)
+    }
+
+    /// Ids of all workloads.
+    pub fn workload_ids(&self) -> impl Iterator<Item = WorkloadId> + use<> {
+        (0..self.workloads.len()).map(WorkloadId::new)
+    }
+
+    /// Keys of labels by which some object tells callers apart: Sidecars, DestinationRules with a workload selector,
+    /// and matches on the caller's labels.
+    pub fn labels_read_of_callers(&self) -> BTreeSet<String> {
+        let sidecars = self.sidecars.iter().filter_map(|sidecar| sidecar.selector.as_ref());
+        let rules = self.destination_rules.iter().filter_map(|rule| rule.selector.as_ref());
+        let selectors = sidecars.chain(rules).flat_map(|labels| labels.iter().map(|(key, _)| key.to_string()));
+        let specs = self.virtual_services.iter().map(|(_, object)| &object.spec);
+        let matches = specs.flat_map(|spec| {
+            let http = spec.http.iter().flat_map(|rule| &rule.matches).map(|one| &one.source_labels);
+            let bytes = spec.tcp.iter().chain(&spec.tls).flat_map(|rule| &rule.matches).map(|one| &one.source_labels);
+            http.chain(bytes)
+        });
+        selectors.chain(matches.flat_map(|labels| labels.keys().cloned())).collect()
     }
 
     /// The registry's entry for exactly this host; the oldest when there are several.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use super::destination_rule::DestinationRule;
-use super::gateway::{ApiGateway, IstioGateway};
+use super::gateway::{ApiGateway, Grant, IstioGateway};
 use super::gateway_api::{Parent, RouteObject};
 use super::host::{self};
 use super::ids::{Host, Labels, Names, Namespace, ObjectRef, WorkloadId};
@@ -15,7 +15,7 @@ use super::service::Visibility;
 use super::version::IstioVersion;
 use super::virtual_service::{GatewayName, VirtualService};
 use super::workload::{NamespaceLabels, Workload};
-use super::{Extension, Undecoded};
+use super::{Extension, SidecarObject, Undecoded};
 use crate::schema::core as shapes;
 use crate::schema::destination_rule::DestinationRuleSpec;
 use crate::schema::gateway::GatewaySpec;
@@ -23,7 +23,7 @@ use crate::schema::kind::Kind;
 use crate::schema::mesh_config::MeshConfig;
 use crate::schema::meta::{Meta, Resource};
 use crate::schema::security::{AuthorizationPolicySpec, PeerAuthenticationSpec};
-use crate::schema::sidecar::SelectingSpec;
+use crate::schema::sidecar::{SelectingSpec, SidecarSpec};
 use crate::schema::virtual_service::VirtualServiceSpec;
 use crate::schema::{gateway_api, meta::StringMap};
 use crate::snapshot::{Object, Snapshot, yaml};
@@ -218,7 +218,15 @@ impl<'s> Reader<'s> {
 
     pub(super) fn api_gateways(&mut self) -> Vec<ApiGateway> {
         let objects: Vec<(ObjectRef, Resource<gateway_api::GatewaySpec>)> = self.decode(Kind::Gateway);
-        objects.into_iter().map(|(object, Resource { metadata: _, spec })| ApiGateway { object, spec }).collect()
+        objects
+            .into_iter()
+            .map(|(object, Resource { metadata, spec })| ApiGateway {
+                created: self.created(&metadata),
+                service_name: metadata.annotations.get("gateway.istio.io/name-override").cloned(),
+                object,
+                spec,
+            })
+            .collect()
     }
 
     pub(super) fn security(&mut self) -> Security {
@@ -258,12 +266,27 @@ impl<'s> Reader<'s> {
         objects.into_iter().map(|(object, Resource { metadata: _, spec })| Extension { object, spec }).collect()
     }
 
-    pub(super) fn sidecars(&mut self) -> BTreeMap<Namespace, Vec<ObjectRef>> {
-        let mut sidecars: BTreeMap<Namespace, Vec<ObjectRef>> = BTreeMap::new();
-        for object in self.snapshot.of_kind(Kind::Sidecar) {
-            let reference = ObjectRef::new(&object.key, &mut self.names);
-            sidecars.entry(reference.namespace.clone()).or_default().push(reference);
-        }
+    /// Sidecar objects in the order in which istiod asks them: those that select pods first, then the oldest.
+    pub(super) fn sidecars(&mut self) -> Vec<SidecarObject> {
+        let objects: Vec<(ObjectRef, Resource<SidecarSpec>)> = self.decode(Kind::Sidecar);
+        let mut sidecars: Vec<_> = objects
+            .into_iter()
+            .map(|(object, Resource { metadata, spec })| {
+                let selector = spec.workload_selector.as_ref();
+                let selector = selector.map(|selector| Labels::new(&selector.labels, &mut self.names));
+                SidecarObject { created: self.created(&metadata), selector, object, spec }
+            })
+            .collect();
+        sidecars.sort_by(|a, b| {
+            let key = |one: &SidecarObject| (one.selector.is_none(), one.created.clone());
+            let name = |one: &SidecarObject| (one.object.name.clone(), one.object.namespace.clone());
+            key(a).cmp(&key(b)).then_with(|| name(a).cmp(&name(b)))
+        });
         sidecars
+    }
+
+    pub(super) fn grants(&mut self) -> Vec<Grant> {
+        let objects: Vec<(ObjectRef, Resource<gateway_api::ReferenceGrantSpec>)> = self.decode(Kind::ReferenceGrant);
+        objects.into_iter().map(|(object, Resource { metadata: _, spec })| Grant { object, spec }).collect()
     }
 }

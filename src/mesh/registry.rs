@@ -9,7 +9,7 @@ use super::ids::{Labels, Namespace, ObjectRef, WorkloadId};
 use super::protocol::{self, DecidedBy, Protocol};
 use super::reader::Reader;
 use super::service::{PodCount, Resolution, Service, ServicePort, TargetPort, Visibility};
-use super::workload::{NamespaceLabels, Workload};
+use super::workload::{NamespaceLabels, Range, Workload};
 use crate::schema::core as shapes;
 use crate::schema::kind::{KINDS, Kind};
 use crate::schema::mesh_config::MeshConfig;
@@ -116,6 +116,8 @@ impl<'s> Reader<'s> {
                         .chain(&spec.cluster_ip)
                         .filter_map(|address| address.parse().ok())
                         .collect(),
+                    ranges: Vec::new(),
+                    fixed_endpoints: Vec::new(),
                     workloads: Vec::new(),
                     endpoints: PodCount::default(),
                     export_to: Visibility::new(&export_to, &config.default_service_export_to, &object.namespace),
@@ -171,6 +173,11 @@ impl<'s> Reader<'s> {
             let Resource { metadata, spec } = entry;
             let created = self.created(&metadata);
             let labels = Labels::new(&metadata.labels, &mut self.names);
+            let selector = spec.workload_selector.as_ref();
+            let selector =
+                selector.map(|selector| Labels::new(&selector.labels, &mut self.names)).unwrap_or_default();
+            let fixed_endpoints: Vec<_> =
+                spec.endpoints.iter().map(|endpoint| Labels::new(&endpoint.labels, &mut self.names)).collect();
             for host in &spec.hosts {
                 let ports = spec.ports.iter().enumerate().filter_map(|(index, port)| {
                     let number = u16::try_from(port.number).ok().filter(|number| *number > 0)?;
@@ -199,8 +206,15 @@ impl<'s> Reader<'s> {
                     resolution: Resolution::Entry(spec.resolution.as_deref().unwrap_or("NONE").into()),
                     ports: ports.collect(),
                     labels: labels.clone(),
-                    selector: Labels::default(),
-                    addresses: spec.addresses.iter().filter_map(|address| address.parse().ok()).collect(),
+                    selector: selector.clone(),
+                    addresses: spec.addresses.iter().filter_map(|address| single_address(address)).collect(),
+                    ranges: spec
+                        .addresses
+                        .iter()
+                        .filter(|address| single_address(address).is_none())
+                        .filter_map(|address| Range::parse(address))
+                        .collect(),
+                    fixed_endpoints: fixed_endpoints.clone(),
                     workloads: Vec::new(),
                     endpoints: PodCount::default(),
                     export_to: Visibility::new(&spec.export_to, &config.default_service_export_to, &object.namespace),
@@ -239,6 +253,14 @@ impl<'s> Reader<'s> {
             }
         }
     }
+}
+
+/// An address alone, or a range of one.
+fn single_address(text: &str) -> Option<std::net::IpAddr> {
+    let (address, bits) = text.split_once('/').unwrap_or((text, ""));
+    let address: std::net::IpAddr = address.parse().ok()?;
+    let all = if address.is_ipv4() { "32" } else { "128" };
+    (bits.is_empty() || bits == all).then_some(address)
 }
 
 /// Finds each Service's pods through an index of just those labels that selectors ask for.

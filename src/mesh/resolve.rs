@@ -55,7 +55,9 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, options: &Options) -> Mesh<'s> {
     attach_workloads(&mut services, &workloads);
     reader.endpoint_slices(&mut services);
     services.sort_by(|a, b| a.object.cmp(&b.object));
-    services.extend(reader.service_entries(&config));
+    let mut entries = reader.service_entries(&config);
+    attach_workloads(&mut entries, &workloads);
+    services.extend(entries);
 
     let mut hosts = HostMap::default();
     let mut services_by_workload: HashMap<WorkloadId, Vec<ServiceId>> = HashMap::new();
@@ -75,7 +77,11 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, options: &Options) -> Mesh<'s> {
         .filter(|workload| workload.proxy.is_meshed() != Some(false))
         .map(|workload| workload.namespace().clone())
         .collect();
-    let destination_rules = reader.destination_rules(&config, &cluster_domain);
+    let destination_rules = DestinationRules::new(
+        reader.destination_rules(&config, &cluster_domain),
+        &root,
+        &config.default_destination_rule_export_to,
+    );
     let virtual_services = reader.virtual_services(&config, &cluster_domain);
     let route_objects = reader.route_objects();
     let attached = attach_routes(&route_objects, &directory);
@@ -89,6 +95,7 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, options: &Options) -> Mesh<'s> {
         security: reader.security(),
         extensions: reader.extensions(),
         sidecars: reader.sidecars(),
+        grants: reader.grants(),
         undecoded: std::mem::take(&mut reader.undecoded),
         coverage: Coverage::new(&snapshot.gaps, described),
         caller_namespaces,
@@ -98,13 +105,14 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, options: &Options) -> Mesh<'s> {
         namespaces,
         services,
         workloads,
-        destination_rules: DestinationRules::new(destination_rules),
+        destination_rules,
         virtual_services: VirtualServices::new(virtual_services),
         route_objects,
         hosts,
         directory,
         populated,
         services_by_workload,
+        outbound_index: OnceLock::new(),
         field_problems: OnceLock::new(),
         attached,
         users: HashMap::new(),

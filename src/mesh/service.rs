@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::evidence::Evidence;
 use super::ids::{Host, Labels, Namespace, ObjectRef, WorkloadId};
 use super::protocol::{DecidedBy, Protocol};
-use super::workload::{Readiness, Workload};
+use super::workload::{Range, Readiness, Workload};
 
 /// A host of the registry with its ports.
 #[derive(Debug)]
@@ -26,6 +26,10 @@ pub struct Service {
     pub selector: Labels,
     /// Virtual addresses.
     pub addresses: Vec<std::net::IpAddr>,
+    /// Ranges of addresses, only of a ServiceEntry.
+    pub ranges: Vec<Range>,
+    /// Labels of the endpoints that a ServiceEntry names.
+    pub fixed_endpoints: Vec<Labels>,
     /// The pods behind it.
     pub workloads: Vec<WorkloadId>,
     /// How many endpoints take calls.

@@ -114,7 +114,7 @@ impl Mesh<'_> {
 
     /// The DestinationRules that callers of a namespace get for a Service.
     pub fn applied_rules(&self, caller: &Namespace, service: &Service) -> AppliedRules {
-        self.destination_rules.applied(caller, &service.host, service.namespace(), &self.root)
+        self.destination_rules.applied(caller, None, &service.host, service.namespace(), &self.root)
     }
 
     /// Who owns the routes to a Service for callers of a namespace.

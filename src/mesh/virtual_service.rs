@@ -4,6 +4,7 @@
 //! istio/istio 1.31. On sidecars nothing is merged: the most specific host wins, then a private object before one
 //! exported to the caller's namespace before a public one, then the oldest.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -124,6 +125,7 @@ pub struct VirtualServices {
     all: Vec<VirtualService>,
     /// Those that sidecars get.
     in_mesh: HostMap<VirtualServiceId>,
+    by_name: HashMap<(Namespace, Arc<str>), usize>,
 }
 
 impl VirtualServices {
@@ -141,12 +143,20 @@ impl VirtualServices {
                 }
             }
         }
-        Self { all, in_mesh }
+        let key = |object: &VirtualService| (object.object.namespace.clone(), Arc::clone(&object.object.name));
+        let by_name = all.iter().enumerate().map(|(position, object)| (key(object), position)).collect();
+        Self { all, in_mesh, by_name }
     }
 
     /// One object.
     pub fn get(&self, id: VirtualServiceId) -> &VirtualService {
         &self.all[id.index()]
+    }
+
+    /// The object of this name.
+    pub fn named(&self, namespace: &Namespace, name: &str) -> Option<&VirtualService> {
+        let at = self.by_name.get(&(namespace.clone(), Arc::from(name)))?;
+        self.all.get(*at)
     }
 
     /// All objects, oldest first.

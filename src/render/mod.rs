@@ -4,6 +4,7 @@ pub mod explain;
 mod finding;
 pub mod inspect;
 mod page;
+pub mod route;
 pub mod style;
 mod table;
 pub mod tail;
@@ -20,5 +21,14 @@ use serde::Serialize;
 /// Those of `out`.
 pub fn json(report: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, report)?;
+    writeln!(out)
+}
+
+/// Writes a report as JSON on one line.
+///
+/// # Errors
+/// Those of `out`.
+pub fn json_line(report: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, report)?;
     writeln!(out)
 }

@@ -8,6 +8,7 @@ pub mod finding;
 pub mod inspect;
 pub(crate) mod page;
 mod policy;
+pub mod route;
 mod server_side;
 pub mod tail;
 pub mod tail_join;

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::core::Condition;
 use super::list::List;
-use super::meta::Meta;
+use super::meta::{Meta, StringMap, string_map};
 
 /// A route object with its status.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -64,7 +64,19 @@ pub struct RouteRule {
     /// Only HTTPRoute.
     pub timeouts: Option<Timeouts>,
     /// Only HTTPRoute.
-    pub retry: Option<serde_json::Value>,
+    pub retry: Option<RouteRetry>,
+}
+
+/// Retries of an HTTPRoute rule.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct RouteRetry {
+    /// HTTP status codes that are retried.
+    pub codes: List<i64>,
+    /// Retries after the first try.
+    pub attempts: Option<i64>,
+    /// First pause.
+    pub backoff: Option<String>,
 }
 
 /// Conditions that must all hold.
@@ -126,6 +138,61 @@ pub struct Filter {
     pub kind: String,
     /// Only of `RequestMirror`.
     pub request_mirror: Option<RequestMirror>,
+    /// Only of `RequestRedirect`.
+    pub request_redirect: Option<RequestRedirect>,
+    /// Only of `URLRewrite`.
+    pub url_rewrite: Option<UrlRewrite>,
+    /// Only of `RequestHeaderModifier`.
+    pub request_header_modifier: Option<HeaderModifier>,
+    /// Only of `ResponseHeaderModifier`.
+    pub response_header_modifier: Option<HeaderModifier>,
+}
+
+/// An answer that sends the client elsewhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RequestRedirect {
+    /// New scheme.
+    pub scheme: Option<String>,
+    /// New host.
+    pub hostname: Option<String>,
+    /// HTTP status; absent is 302.
+    pub status_code: Option<u32>,
+}
+
+/// Change of path or host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct UrlRewrite {
+    /// New host.
+    pub hostname: Option<String>,
+    /// New path.
+    pub path: Option<PathModifier>,
+}
+
+/// Change of a path.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PathModifier {
+    /// `ReplaceFullPath` or `ReplacePrefixMatch`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// New path.
+    pub replace_full_path: Option<String>,
+    /// New prefix.
+    pub replace_prefix_match: Option<String>,
+}
+
+/// Changes of headers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct HeaderModifier {
+    /// Replaced.
+    pub set: List<ValueMatch>,
+    /// Added.
+    pub add: List<ValueMatch>,
+    /// Taken away.
+    pub remove: List<String>,
 }
 
 /// A copy of traffic.
@@ -136,6 +203,18 @@ pub struct RequestMirror {
     pub backend_ref: BackendRef,
     /// Share in percent; absent means all.
     pub percent: Option<i64>,
+    /// Share as a fraction.
+    pub fraction: Option<Fraction>,
+}
+
+/// `{numerator: 1, denominator: 1000}`; the denominator is 100 when absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Fraction {
+    /// Above.
+    pub numerator: i32,
+    /// Below.
+    pub denominator: Option<i32>,
 }
 
 /// A weighted backend.
@@ -192,6 +271,53 @@ pub struct GatewaySpec {
     pub gateway_class_name: String,
     /// Listeners.
     pub listeners: List<Listener>,
+    /// A Service that already runs the gateway, instead of one that is made.
+    pub addresses: List<GatewayAddress>,
+}
+
+/// An address of a Gateway.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct GatewayAddress {
+    /// `IPAddress` (default) or `Hostname`.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// The address.
+    pub value: String,
+}
+
+/// `spec` of a ReferenceGrant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ReferenceGrantSpec {
+    /// Who may refer.
+    pub from: List<GrantFrom>,
+    /// To what in the grant's namespace.
+    pub to: List<GrantTo>,
+}
+
+/// Who may refer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct GrantFrom {
+    /// Group.
+    pub group: String,
+    /// Kind.
+    pub kind: String,
+    /// Namespace.
+    pub namespace: String,
+}
+
+/// To what.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct GrantTo {
+    /// Group.
+    pub group: String,
+    /// Kind.
+    pub kind: String,
+    /// Name; absent means all of the kind.
+    pub name: Option<String>,
 }
 
 /// One listener.
@@ -226,6 +352,16 @@ pub struct ListenerTls {
 pub struct AllowedRoutes {
     /// From which namespaces.
     pub namespaces: Option<RouteNamespaces>,
+    /// Kinds of routes; empty means all that the protocol takes.
+    pub kinds: List<RouteKind>,
+}
+
+/// A kind of route.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct RouteKind {
+    /// Kind.
+    pub kind: String,
 }
 
 /// From which namespaces routes may attach.
@@ -235,5 +371,46 @@ pub struct RouteNamespaces {
     /// `Same` (default), `All`, `Selector`.
     pub from: Option<String>,
     /// For `Selector`.
-    pub selector: Option<super::destination_rule::Selector>,
+    pub selector: Option<LabelSelector>,
+}
+
+/// Kubernetes' own label selector.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LabelSelector {
+    /// Labels that must all be there.
+    #[serde(deserialize_with = "string_map")]
+    pub match_labels: StringMap,
+    /// Conditions that must all hold.
+    pub match_expressions: List<LabelExpression>,
+}
+
+/// A condition on one label.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct LabelExpression {
+    /// Label.
+    pub key: String,
+    /// `In`, `NotIn`, `Exists`, `DoesNotExist`.
+    pub operator: String,
+    /// Values.
+    pub values: List<String>,
+}
+
+impl LabelSelector {
+    /// Whether labels are selected.
+    pub fn selects(&self, labels: &StringMap) -> bool {
+        let expression = |one: &LabelExpression| {
+            let value = labels.get(&one.key);
+            match one.operator.as_str() {
+                "In" => value.is_some_and(|value| one.values.contains(value)),
+                "NotIn" => value.is_none_or(|value| !one.values.contains(value)),
+                "Exists" => value.is_some(),
+                "DoesNotExist" => value.is_none(),
+                _ => false,
+            }
+        };
+        self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+            && self.match_expressions.iter().all(expression)
+    }
 }

@@ -31,6 +31,8 @@ pub struct MeshConfig {
     pub default_destination_rule_export_to: List<String>,
     /// Visibility of Services and ServiceEntries without `exportTo`.
     pub default_service_export_to: List<String>,
+    /// What DestinationRules that leave out a block get instead of Envoy's default.
+    pub default_traffic_policy: Option<super::destination_rule::TrafficPolicy>,
     /// Unknown hosts.
     pub outbound_traffic_policy: Option<OutboundPolicy>,
     /// Where proxies write the access log; empty means nowhere.

@@ -22,12 +22,16 @@ pub struct SidecarSpec {
 
 /// What is visible on one listener.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Egress {
     /// `namespace/host` patterns.
     pub hosts: List<String>,
     /// Narrows to one port.
     pub port: Option<super::gateway::ServerPort>,
+    /// Address of the listener.
+    pub bind: Option<String>,
+    /// `DEFAULT`, `IPTABLES`, `NONE`.
+    pub capture_mode: Option<String>,
 }
 
 /// `ALLOW_ANY` or `REGISTRY_ONLY`.

@@ -37,13 +37,15 @@ pub struct HttpRule {
     /// Weighted backends.
     pub route: List<RouteDestination>,
     /// Answer with a redirect.
-    pub redirect: Option<serde_json::Value>,
+    pub redirect: Option<Redirect>,
     /// Answer from the proxy.
     pub direct_response: Option<DirectResponse>,
     /// Another VirtualService holds the rules.
     pub delegate: Option<Delegate>,
     /// Change path or authority.
     pub rewrite: Option<Rewrite>,
+    /// Change headers.
+    pub headers: Option<Headers>,
     /// Limit of the whole call, as text.
     pub timeout: Option<String>,
     /// Retry policy; present but empty switches retries off.
@@ -113,6 +115,46 @@ pub struct RouteDestination {
     pub destination: Option<Destination>,
     /// Relative weight; absent is 0 in Istio's API, and one backend alone takes everything.
     pub weight: Option<i64>,
+    /// Change headers of the calls that go there.
+    pub headers: Option<Headers>,
+}
+
+/// Changes of headers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Headers {
+    /// Of the request.
+    pub request: Option<HeaderOperations>,
+    /// Of the response.
+    pub response: Option<HeaderOperations>,
+}
+
+/// Changes of one direction's headers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct HeaderOperations {
+    /// Replaced.
+    #[serde(deserialize_with = "string_map")]
+    pub set: StringMap,
+    /// Added.
+    #[serde(deserialize_with = "string_map")]
+    pub add: StringMap,
+    /// Taken away.
+    pub remove: List<String>,
+}
+
+/// An answer that sends the client elsewhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Redirect {
+    /// New path.
+    pub uri: Option<String>,
+    /// New authority.
+    pub authority: Option<String>,
+    /// New scheme.
+    pub scheme: Option<String>,
+    /// HTTP status; absent is 301.
+    pub redirect_code: Option<u32>,
 }
 
 /// A host, perhaps a subset of it, perhaps a port.
@@ -179,6 +221,19 @@ pub struct Rewrite {
     pub uri: Option<String>,
     /// New `:authority`.
     pub authority: Option<String>,
+    /// New path by a regular expression.
+    pub uri_regex_rewrite: Option<RegexRewrite>,
+}
+
+/// A replacement by a regular expression.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct RegexRewrite {
+    /// RE2 expression.
+    #[serde(rename = "match")]
+    pub matches: String,
+    /// What takes its place.
+    pub rewrite: String,
 }
 
 /// Retry policy as written.
@@ -235,9 +290,28 @@ pub struct Abort {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct L4Rule {
-    /// Conditions, kept as they are.
+    /// Alternatives.
     #[serde(rename = "match")]
-    pub matches: List<serde_json::Value>,
+    pub matches: List<L4Match>,
     /// Weighted backends.
     pub route: List<RouteDestination>,
+}
+
+/// Conditions on a connection that must all hold.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct L4Match {
+    /// Names of the TLS handshake; only in `spec.tls`.
+    pub sni_hosts: List<String>,
+    /// Addresses that were dialled.
+    pub destination_subnets: List<String>,
+    /// Port that was dialled.
+    pub port: Option<u32>,
+    /// Labels of the calling pod.
+    #[serde(deserialize_with = "string_map")]
+    pub source_labels: StringMap,
+    /// Namespace of the calling pod.
+    pub source_namespace: Option<String>,
+    /// Narrows the rule to these gateways.
+    pub gateways: List<String>,
 }

@@ -1,0 +1,206 @@
+//! Who calls: words to proxies, and the classes of callers that may get different answers.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::cli::failure::Failure;
+use crate::mesh::Mesh;
+use crate::mesh::ids::{Labels, Namespace, WorkloadId};
+use crate::mesh::outbound::{Call, Caller, CallerKind, Outbound};
+use crate::mesh::workload::{Proxy, Workload};
+use crate::report::route::{CallerTitle, RouteReport, title};
+use crate::schema::Kind;
+
+/// Proxies that were asked already, by the caller's word.
+#[derive(Default)]
+pub(super) struct Proxies<'m> {
+    known: HashMap<String, (CallerTitle, Outbound<'m>)>,
+}
+
+impl<'m> Proxies<'m> {
+    /// The proxy of a caller.
+    pub(super) fn find(&mut self, mesh: &'m Mesh<'m>, word: &str) -> Result<(CallerTitle, &Outbound<'m>), Failure> {
+        if !self.known.contains_key(word) {
+            let (title, caller) = parse(mesh, word)?;
+            self.known.insert(word.to_owned(), (title, Outbound::new(mesh, caller)));
+        }
+        let (title, outbound) = &self.known[word];
+        Ok((title.clone(), outbound))
+    }
+}
+
+/// Reads `NS/POD`, `NS/deploy/NAME`, `NS`, `gateway/NS/POD` and `gateway/NS/NAME`.
+pub(super) fn parse(mesh: &Mesh<'_>, word: &str) -> Result<(CallerTitle, Caller), Failure> {
+    let parts: Vec<&str> = word.split('/').collect();
+    match parts.as_slice() {
+        ["gateway", namespace, name] => {
+            let id = gateway_pod(mesh, namespace, name)
+                .ok_or_else(|| missing(mesh, &format!("no gateway pod {namespace}/{name}, nor pods of such a Gateway")))?;
+            let path = mesh.workload(id).object.path();
+            let caller = Caller { kind: CallerKind::Gateway, ..Caller::of_workload(mesh, id) };
+            Ok((title(CallerKind::Gateway, &path), caller))
+        }
+        [namespace] if !namespace.is_empty() => {
+            let caller = Caller::in_namespace(Namespace::from(*namespace));
+            Ok((CallerTitle((*namespace).to_owned()), caller))
+        }
+        [namespace, pod] => {
+            let id = find(mesh, namespace, |workload| *workload.object.name == **pod)
+                .ok_or_else(|| missing(mesh, &format!("no pod {pod} in namespace {namespace}")))?;
+            let caller = Caller::of_workload(mesh, id);
+            Ok((title(caller.kind, word), caller))
+        }
+        [namespace, kind, name] => {
+            let kind = workload_kind(kind).ok_or_else(|| {
+                Failure::usage(format!("\"{kind}\" is no kind of workload"))
+                    .hint("one of deploy, sts, ds, job, rollout, pod")
+            })?;
+            let of_kind = |workload: &Workload| match &workload.owner {
+                Some((owner, of)) => **owner == *kind && **of == **name,
+                None => workload.object.kind.name() == kind && *workload.object.name == **name,
+            };
+            let id = find(mesh, namespace, of_kind)
+                .ok_or_else(|| missing(mesh, &format!("no {kind} {name} with pods in namespace {namespace}")))?;
+            let caller = Caller::of_workload(mesh, id);
+            Ok((title(caller.kind, word), caller))
+        }
+        _ => Err(Failure::usage(format!("\"{word}\" names no caller"))
+            .hint("NS/POD, NS/deploy/NAME, NS, gateway/NS/POD or gateway/NS/NAME")),
+    }
+}
+
+fn missing(mesh: &Mesh<'_>, what: &str) -> Failure {
+    let mut known: Vec<String> = mesh
+        .workloads
+        .iter()
+        .filter(|workload| workload.proxy.is_meshed() != Some(false))
+        .map(|workload| workload.object.path())
+        .take(3)
+        .collect();
+    known.dedup();
+    let failure = Failure::source(format!("there is {what}"));
+    if known.is_empty() {
+        failure.hint("the source has no pods; a namespace alone stands for any pod there")
+    } else {
+        failure.hint(format!("there are, for example, {}", known.join(", ")))
+    }
+}
+
+fn workload_kind(word: &str) -> Option<&'static str> {
+    Some(match word.to_ascii_lowercase().as_str() {
+        "deploy" | "deployment" | "deployments" => "Deployment",
+        "sts" | "statefulset" | "statefulsets" => "StatefulSet",
+        "ds" | "daemonset" | "daemonsets" => "DaemonSet",
+        "job" | "jobs" => "Job",
+        "rollout" | "rollouts" => "Rollout",
+        "pod" | "pods" | "po" => "Pod",
+        _ => return None,
+    })
+}
+
+fn find(mesh: &Mesh<'_>, namespace: &str, wanted: impl Fn(&Workload) -> bool) -> Option<WorkloadId> {
+    workloads(mesh).find(|(_, one)| one.namespace().as_str() == namespace && wanted(one)).map(|(id, _)| id)
+}
+
+fn workloads<'a>(mesh: &'a Mesh<'_>) -> impl Iterator<Item = (WorkloadId, &'a Workload)> {
+    mesh.workload_ids().map(|id| (id, mesh.workload(id)))
+}
+
+/// A gateway's pod: by its own name, by its workload's, by the Gateway that selects it, or by the Service before it.
+fn gateway_pod(mesh: &Mesh<'_>, namespace: &str, name: &str) -> Option<WorkloadId> {
+    let own = |one: &Workload| {
+        *one.object.name == *name || one.owner.as_ref().is_some_and(|(_, owner)| **owner == *name)
+    };
+    let labelled = |one: &Workload| one.labels.get("gateway.networking.k8s.io/gateway-name") == Some(name);
+    let selected = mesh
+        .find_istio_gateway(&Namespace::from(namespace), name)
+        .and_then(|gateway| gateway.workloads.first().copied());
+    let behind = || {
+        let id = mesh.find_service(namespace, name)?;
+        mesh.service(id).workloads.first().copied()
+    };
+    find(mesh, namespace, own).or_else(|| find(mesh, namespace, labelled)).or(selected).or_else(behind)
+}
+
+/// One report for each class of callers with an answer of its own; the callers of a class are named in it.
+pub(super) fn classes<'m>(
+    mesh: &'m Mesh<'m>,
+    call: &Call,
+    report: impl Fn(&Outbound<'m>, &CallerTitle) -> RouteReport,
+) -> Vec<RouteReport> {
+    let mut reports: Vec<RouteReport> = Vec::new();
+    for (name, caller) in representatives(mesh) {
+        let outbound = Outbound::new(mesh, caller);
+        let mut one = report(&outbound, &name);
+        // A gateway that does not serve the host is no caller of it.
+        let serves = !matches!(one.outcome, "closed" | "no-route" | "tcp");
+        if outbound.caller.kind == CallerKind::Gateway && !serves {
+            continue;
+        }
+        let known = reports.iter_mut().find(|have| {
+            one.caller.clone_from(&have.caller);
+            one.callers.clone_from(&have.callers);
+            **have == one
+        });
+        match known {
+            Some(have) => have.callers.push(name.0),
+            None => {
+                one.caller.clone_from(&name.0);
+                one.callers = vec![name.0];
+                reports.push(one);
+            }
+        }
+    }
+    let _ = call;
+    reports
+}
+
+/// A caller for each namespace with meshed pods, and for each set of labels there that some object reads; gateways.
+fn representatives(mesh: &Mesh<'_>) -> Vec<(CallerTitle, Caller)> {
+    let read = mesh.labels_read_of_callers();
+    let mut sidecars: BTreeMap<(Namespace, Vec<(String, String)>), WorkloadId> = BTreeMap::new();
+    let mut gateways: BTreeMap<(Namespace, String), WorkloadId> = BTreeMap::new();
+    for (id, workload) in workloads(mesh) {
+        let namespace = workload.namespace().clone();
+        match workload.proxy {
+            Proxy::Gateway(_) => {
+                gateways.entry((namespace, workload.title())).or_insert(id);
+            }
+            _ if workload.proxy.is_meshed() == Some(false) || workload.object.kind == Kind::WorkloadEntry => {}
+            _ => {
+                sidecars.entry((namespace, projected(&workload.labels, &read))).or_insert(id);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    let mut lone: BTreeMap<&Namespace, usize> = BTreeMap::new();
+    for (namespace, _) in sidecars.keys() {
+        *lone.entry(namespace).or_default() += 1;
+    }
+    for ((namespace, labels), id) in &sidecars {
+        let text: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let several = lone.get(namespace).is_some_and(|count| *count > 1);
+        let name = if several && !text.is_empty() {
+            format!("{namespace} ({})", text.join(","))
+        } else {
+            namespace.to_string()
+        };
+        found.push((CallerTitle(name), Caller::of_workload(mesh, *id)));
+    }
+    if found.is_empty() {
+        // Manifests without pods: each namespace of a Service stands for its callers.
+        let namespaces: BTreeSet<&Namespace> = mesh.services.iter().map(|service| service.namespace()).collect();
+        found.extend(namespaces.into_iter().map(|namespace| {
+            (CallerTitle(namespace.to_string()), Caller::in_namespace(namespace.clone()))
+        }));
+    }
+    found.extend(gateways.values().map(|id| {
+        let path = mesh.workload(*id).object.path();
+        (title(CallerKind::Gateway, &path), Caller::of_workload(mesh, *id))
+    }));
+    found
+}
+
+fn projected(labels: &Labels, read: &BTreeSet<String>) -> Vec<(String, String)> {
+    let known = read.iter().filter_map(|key| labels.get(key).map(|value| (key.clone(), value.to_owned())));
+    known.collect()
+}

@@ -1,0 +1,142 @@
+//! `route`: what becomes of a call, from its client's proxy to the backends.
+
+mod callers;
+mod calls;
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use self::calls::CallLine;
+use crate::cli::context::Context;
+use crate::cli::failure::{Failure, Outcome};
+use crate::cli::global::SourceArgs;
+use crate::cli::source::Read;
+use crate::mesh::outbound::{Answer, Call, Outbound};
+use crate::mesh::{self, Mesh};
+use crate::render;
+use crate::report::route::{CallerTitle, RouteReport, not_modelled};
+
+/// Show what becomes of a call: listener, virtual host, rules tried, backends, timeout, retries
+///
+/// The answer is what istiod generates for the caller's proxy and Envoy then does. Without --caller there is one answer
+/// for each class of callers that differs.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kubectl grpcmesh route checkout.shop:50051 /shop.Checkout/Pay
+  kubectl grpcmesh route checkout /shop.Checkout/Pay -H x-canary:true --caller web/deploy/web
+  kubectl grpcmesh route --from demo checkout.shop:50051 /shop.Checkout/Pay
+  kubectl grpcmesh route api.example.com:443 /shop.Checkout/Pay --caller gateway/edge/ingress
+  kubectl grpcmesh route --from manifests/ --calls calls.jsonl -o json")]
+pub struct RouteArgs {
+    /// Authority of the call: a host, perhaps with a port
+    #[arg(value_name = "HOST[:PORT]", required_unless_present = "calls")]
+    host: Option<String>,
+    /// Path of the call
+    #[arg(value_name = "/PKG.SERVICE/METHOD")]
+    method: Option<String>,
+    /// Header of the call, as name:value (repeatable)
+    #[arg(short = 'H', long = "header", value_name = "NAME:VALUE")]
+    headers: Vec<String>,
+    /// Who calls: NS/POD, NS/deploy/NAME, NS, gateway/NS/POD, gateway/NS/NAME
+    #[arg(long, value_name = "CALLER")]
+    caller: Option<String>,
+    /// What the client speaks
+    #[arg(long, value_name = "PROTOCOL", default_value = "grpc")]
+    protocol: Spoken,
+    /// Host that the client resolves and dials, when it is not the authority's
+    #[arg(long, value_name = "HOST")]
+    dial: Option<String>,
+    /// File with calls, one JSON object a line; - for standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["host", "method", "headers", "caller", "dial"])]
+    calls: Option<PathBuf>,
+    /// Output format
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    output: Format,
+    #[command(flatten)]
+    source: SourceArgs,
+}
+
+/// What a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Spoken {
+    /// gRPC in plain text: the sidecar adds mTLS.
+    Grpc,
+    /// gRPC over TLS of the application's own.
+    GrpcTls,
+    /// HTTP/1.1.
+    Http1,
+}
+
+/// Output formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// The path of the call, for people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+/// Runs the command.
+pub(super) async fn run(context: &mut Context<'_>, arguments: RouteArgs) -> Result<Outcome, Failure> {
+    let lines = match &arguments.calls {
+        Some(path) => Some(calls::read(path)?),
+        None => None,
+    };
+    let Read { snapshot, namespaces } = arguments.source.read(context).await?;
+    let mesh = mesh::resolve(&snapshot, &arguments.source.options(&context.scope));
+    for undecoded in &mesh.undecoded {
+        let (object, field, why) = (&undecoded.object, &undecoded.field, &undecoded.why);
+        context.messages.warning(&format!("{object} is left out of the picture: {field}: {why}"));
+    }
+    let reports = match lines {
+        Some(lines) => answer_lines(&mesh, lines)?,
+        None => answer_one(&mesh, &arguments, namespaces.first().map(String::as_str))?,
+    };
+    for (at, report) in reports.iter().enumerate() {
+        match arguments.output {
+            Format::Json => render::json_line(report, context.out)?,
+            Format::Text => {
+                if at > 0 {
+                    writeln!(context.out)?;
+                }
+                render::route::route(report, &context.style, context.out)?;
+            }
+        }
+    }
+    let partial = mesh.snapshot.gaps.iter().any(crate::snapshot::Gap::touches_answers);
+    Ok(match (partial, arguments.calls.is_none() && reports.iter().any(|report| !report.arrives())) {
+        (_, true) => Outcome::Found,
+        (true, false) => Outcome::Partial,
+        (false, false) => Outcome::Clean,
+    })
+}
+
+fn answer_lines(mesh: &Mesh<'_>, lines: Vec<CallLine>) -> Result<Vec<RouteReport>, Failure> {
+    let mut proxies = callers::Proxies::default();
+    let mut reports = Vec::with_capacity(lines.len());
+    for line in lines {
+        let (title, outbound) = proxies.find(mesh, &line.caller)?;
+        let answer = outbound.answer(&line.call);
+        let mut report = report(mesh, outbound, &title, &line.call, &answer);
+        report.id = line.id;
+        reports.push(report);
+    }
+    Ok(reports)
+}
+
+fn answer_one(mesh: &Mesh<'_>, arguments: &RouteArgs, namespace: Option<&str>) -> Result<Vec<RouteReport>, Failure> {
+    let call = calls::of_flags(mesh, arguments, namespace)?;
+    let mut proxies = callers::Proxies::default();
+    if let Some(caller) = &arguments.caller {
+        let (title, outbound) = proxies.find(mesh, caller)?;
+        return Ok(vec![report(mesh, outbound, &title, &call, &outbound.answer(&call))]);
+    }
+    Ok(callers::classes(mesh, &call, |outbound, title| report(mesh, outbound, title, &call, &outbound.answer(&call))))
+}
+
+fn report(mesh: &Mesh<'_>, outbound: &Outbound<'_>, title: &CallerTitle, call: &Call, answer: &Answer) -> RouteReport {
+    let beside = not_modelled(mesh, &outbound.caller, answer);
+    RouteReport::new(mesh, title, call, answer, beside)
+}
