@@ -120,6 +120,7 @@ impl<'s> Reader<'s> {
                     fixed_endpoints: Vec::new(),
                     workloads: Vec::new(),
                     endpoints: PodCount::default(),
+                    export_words: sorted(&export_to),
                     export_to: Visibility::new(&export_to, &config.default_service_export_to, &object.namespace),
                     publishes_not_ready: spec.publish_not_ready_addresses == Some(true),
                     waypoint,
@@ -174,8 +175,7 @@ impl<'s> Reader<'s> {
             let created = self.created(&metadata);
             let labels = Labels::new(&metadata.labels, &mut self.names);
             let selector = spec.workload_selector.as_ref();
-            let selector =
-                selector.map(|selector| Labels::new(&selector.labels, &mut self.names)).unwrap_or_default();
+            let selector = selector.map(|selector| Labels::new(&selector.labels, &mut self.names)).unwrap_or_default();
             let fixed_endpoints: Vec<_> =
                 spec.endpoints.iter().map(|endpoint| Labels::new(&endpoint.labels, &mut self.names)).collect();
             for host in &spec.hosts {
@@ -217,6 +217,7 @@ impl<'s> Reader<'s> {
                     fixed_endpoints: fixed_endpoints.clone(),
                     workloads: Vec::new(),
                     endpoints: PodCount::default(),
+                    export_words: sorted(&spec.export_to),
                     export_to: Visibility::new(&spec.export_to, &config.default_service_export_to, &object.namespace),
                     publishes_not_ready: false,
                     waypoint: false,
@@ -253,6 +254,13 @@ impl<'s> Reader<'s> {
             }
         }
     }
+}
+
+fn sorted(words: &[String]) -> Vec<String> {
+    let mut words = words.to_vec();
+    words.sort();
+    words.dedup();
+    words
 }
 
 /// An address alone, or a range of one.

@@ -36,6 +36,8 @@ pub struct Service {
     pub endpoints: PodCount,
     /// Who sees it.
     pub export_to: Visibility,
+    /// The words that say so, sorted: entries of one host are merged only where they are the same.
+    pub export_words: Vec<String>,
     /// Whether unready pods count as endpoints.
     pub publishes_not_ready: bool,
     /// Whether a waypoint takes its traffic, by its own label or its namespace's.

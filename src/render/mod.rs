@@ -5,6 +5,7 @@ mod finding;
 pub mod inspect;
 mod page;
 pub mod route;
+pub mod route_test;
 pub mod style;
 mod table;
 pub mod tail;

@@ -41,7 +41,9 @@ pub fn route(report: &RouteReport, style: &Style, out: &mut dyn Write) -> io::Re
             }
             page.row(name, &text)?;
         }
-        None if report.outcome == "forward" => page.row(name, "✓ Istio's default route: no object has a rule for the host")?,
+        None if report.outcome == "forward" => {
+            page.row(name, "✓ Istio's default route: no object has a rule for the host")?;
+        }
         None => {}
     }
     page.outcome(report)?;
@@ -62,8 +64,12 @@ pub fn route(report: &RouteReport, style: &Style, out: &mut dyn Write) -> io::Re
         page.row("retries", &retries(policy))?;
     }
     if let Some(fault) = &report.fault {
-        let delay = fault.delay.as_ref().map(|delay| format!("{delay} delay for {}%", number(fault.delay_percent.unwrap_or(100.0))));
-        let abort = fault.abort.as_ref().map(|abort| format!("{abort} for {}%", number(fault.abort_percent.unwrap_or(100.0))));
+        let delay = fault
+            .delay
+            .as_ref()
+            .map(|delay| format!("{delay} delay for {}%", number(fault.delay_percent.unwrap_or(100.0))));
+        let abort =
+            fault.abort.as_ref().map(|abort| format!("{abort} for {}%", number(fault.abort_percent.unwrap_or(100.0))));
         page.row("faults", &delay.into_iter().chain(abort).collect::<Vec<_>>().join(", "))?;
     }
     if let Some(rewrite) = &report.rewrite {
@@ -76,7 +82,8 @@ pub fn route(report: &RouteReport, style: &Style, out: &mut dyn Write) -> io::Re
         page.row("pinned by", &report.hash_policy.join(", "))?;
     }
     if let Some(seen) = &report.client_sees {
-        let share = if seen.percent >= 100.0 { String::new() } else { format!(" for {}% of the calls", number(seen.percent)) };
+        let share =
+            if seen.percent >= 100.0 { String::new() } else { format!(" for {}% of the calls", number(seen.percent)) };
         let http = seen.http_status.map(|status| format!(", HTTP {status}")).unwrap_or_default();
         let flag = seen.flag.map(|flag| format!(", flag {flag}")).unwrap_or_default();
         page.row("client sees", &format!("{}{http}{flag}{share}", seen.grpc_status))?;

@@ -9,6 +9,7 @@ pub mod inspect;
 pub(crate) mod page;
 mod policy;
 pub mod route;
+pub mod route_test;
 mod server_side;
 pub mod tail;
 pub mod tail_join;

@@ -322,7 +322,8 @@ fn not_modelled(mesh: &Mesh<'_>, service: &Service, view: &CallerClass) -> Vec<S
             texts.insert(format!("{}{patches} acts on its proxies", extension.object));
         }
     }
-    let narrowed: Vec<_> = mesh.sidecars.iter().map(|one| one.object.namespace.to_string()).collect::<BTreeSet<_>>().into_iter().collect();
+    let narrowed: Vec<_> =
+        mesh.sidecars.iter().map(|one| one.object.namespace.to_string()).collect::<BTreeSet<_>>().into_iter().collect();
     if !narrowed.is_empty() {
         texts.insert(format!("Sidecar objects in {} may narrow what callers there see", narrowed.join(", ")));
     }

@@ -414,10 +414,7 @@ fn note_headers(headers: &Headers, notes: &mut Vec<String>) {
 fn tried_view(tried: &Tried) -> TriedView {
     let Tried { object, index, alternative, why_not } = tried;
     let inner = alternative.map(|at| format!(".{at}")).unwrap_or_default();
-    TriedView {
-        rule: format!("{}/{}[{index}{inner}]", object.kind.name(), object.path()),
-        why_not: why_not.clone(),
-    }
+    TriedView { rule: format!("{}/{}[{index}{inner}]", object.kind.name(), object.path()), why_not: why_not.clone() }
 }
 
 /// What a client sees of a call that does not arrive; `None` when it may arrive.
@@ -436,9 +433,8 @@ fn client_view(answer: &Answer) -> Option<ClientView> {
             let lost = |state: BackendState| -> f64 {
                 answer.backends.iter().filter(|backend| backend.state == state).map(share).sum()
             };
-            let by_gateway_api = answer.rule.as_ref().is_some_and(|hit| {
-                hit.object.kind != crate::schema::Kind::VirtualService
-            });
+            let by_gateway_api =
+                answer.rule.as_ref().is_some_and(|hit| hit.object.kind != crate::schema::Kind::VirtualService);
             let (missing, empty) = (lost(BackendState::NoCluster), lost(BackendState::NoEndpoints));
             if missing > 0.0 {
                 let (http, grpc) = if by_gateway_api { (500, 2) } else { (503, 14) };
@@ -467,9 +463,8 @@ pub fn not_modelled(mesh: &Mesh<'_>, caller: &crate::mesh::outbound::Caller, ans
         let near = object.namespace == mesh.root || object.namespace == caller.namespace;
         let selector = extension.spec.workload_selector.as_ref().map(|selector| &selector.labels);
         let selector = selector.or(extension.spec.selector.as_ref().map(|selector| &selector.match_labels));
-        let selects = selector.is_none_or(|labels| {
-            labels.iter().all(|(key, value)| caller.labels.get(key) == Some(value.as_str()))
-        });
+        let selects = selector
+            .is_none_or(|labels| labels.iter().all(|(key, value)| caller.labels.get(key) == Some(value.as_str())));
         if !near || !selects {
             continue;
         }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::cli::failure::Failure;
 use crate::mesh::Mesh;
 use crate::mesh::ids::{Labels, Namespace, WorkloadId};
-use crate::mesh::outbound::{Call, Caller, CallerKind, Outbound};
+use crate::mesh::outbound::{Caller, CallerKind, Outbound};
+use crate::mesh::service::Service;
 use crate::mesh::workload::{Proxy, Workload};
 use crate::report::route::{CallerTitle, RouteReport, title};
 use crate::schema::Kind;
@@ -33,8 +34,9 @@ pub(super) fn parse(mesh: &Mesh<'_>, word: &str) -> Result<(CallerTitle, Caller)
     let parts: Vec<&str> = word.split('/').collect();
     match parts.as_slice() {
         ["gateway", namespace, name] => {
-            let id = gateway_pod(mesh, namespace, name)
-                .ok_or_else(|| missing(mesh, &format!("no gateway pod {namespace}/{name}, nor pods of such a Gateway")))?;
+            let id = gateway_pod(mesh, namespace, name).ok_or_else(|| {
+                missing(mesh, &format!("no gateway pod {namespace}/{name}, nor pods of such a Gateway"))
+            })?;
             let path = mesh.workload(id).object.path();
             let caller = Caller { kind: CallerKind::Gateway, ..Caller::of_workload(mesh, id) };
             Ok((title(CallerKind::Gateway, &path), caller))
@@ -107,9 +109,8 @@ fn workloads<'a>(mesh: &'a Mesh<'_>) -> impl Iterator<Item = (WorkloadId, &'a Wo
 
 /// A gateway's pod: by its own name, by its workload's, by the Gateway that selects it, or by the Service before it.
 fn gateway_pod(mesh: &Mesh<'_>, namespace: &str, name: &str) -> Option<WorkloadId> {
-    let own = |one: &Workload| {
-        *one.object.name == *name || one.owner.as_ref().is_some_and(|(_, owner)| **owner == *name)
-    };
+    let own =
+        |one: &Workload| *one.object.name == *name || one.owner.as_ref().is_some_and(|(_, owner)| **owner == *name);
     let labelled = |one: &Workload| one.labels.get("gateway.networking.k8s.io/gateway-name") == Some(name);
     let selected = mesh
         .find_istio_gateway(&Namespace::from(namespace), name)
@@ -124,7 +125,6 @@ fn gateway_pod(mesh: &Mesh<'_>, namespace: &str, name: &str) -> Option<WorkloadI
 /// One report for each class of callers with an answer of its own; the callers of a class are named in it.
 pub(super) fn classes<'m>(
     mesh: &'m Mesh<'m>,
-    call: &Call,
     report: impl Fn(&Outbound<'m>, &CallerTitle) -> RouteReport,
 ) -> Vec<RouteReport> {
     let mut reports: Vec<RouteReport> = Vec::new();
@@ -150,7 +150,6 @@ pub(super) fn classes<'m>(
             }
         }
     }
-    let _ = call;
     reports
 }
 
@@ -188,10 +187,12 @@ fn representatives(mesh: &Mesh<'_>) -> Vec<(CallerTitle, Caller)> {
     }
     if found.is_empty() {
         // Manifests without pods: each namespace of a Service stands for its callers.
-        let namespaces: BTreeSet<&Namespace> = mesh.services.iter().map(|service| service.namespace()).collect();
-        found.extend(namespaces.into_iter().map(|namespace| {
-            (CallerTitle(namespace.to_string()), Caller::in_namespace(namespace.clone()))
-        }));
+        let namespaces: BTreeSet<&Namespace> = mesh.services.iter().map(Service::namespace).collect();
+        found.extend(
+            namespaces
+                .into_iter()
+                .map(|namespace| (CallerTitle(namespace.to_string()), Caller::in_namespace(namespace.clone()))),
+        );
     }
     found.extend(gateways.values().map(|id| {
         let path = mesh.workload(*id).object.path();

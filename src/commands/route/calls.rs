@@ -57,7 +57,9 @@ fn parse(line: &str) -> Result<CallLine, String> {
     let port = written.port.or(in_authority).ok_or("no port, neither of its own nor in the authority")?;
     let protocol = match written.protocol.as_deref() {
         None => CallProtocol::Grpc,
-        Some(word) => parse_protocol(word).ok_or_else(|| format!("protocol {word} is none of grpc, grpc-tls, http1"))?,
+        Some(word) => {
+            parse_protocol(word).ok_or_else(|| format!("protocol {word} is none of grpc, grpc-tls, http1"))?
+        }
     };
     Ok(CallLine {
         id: written.id,

@@ -2,6 +2,7 @@
 
 mod callers;
 mod calls;
+mod tests_file;
 
 use std::path::PathBuf;
 
@@ -28,10 +29,11 @@ Examples:
   kubectl grpcmesh route checkout /shop.Checkout/Pay -H x-canary:true --caller web/deploy/web
   kubectl grpcmesh route --from demo checkout.shop:50051 /shop.Checkout/Pay
   kubectl grpcmesh route api.example.com:443 /shop.Checkout/Pay --caller gateway/edge/ingress
-  kubectl grpcmesh route --from manifests/ --calls calls.jsonl -o json")]
+  kubectl grpcmesh route --from manifests/ --calls calls.jsonl -o json
+  kubectl grpcmesh route --from manifests/ --test routes.yaml -o junit")]
 pub struct RouteArgs {
     /// Authority of the call: a host, perhaps with a port
-    #[arg(value_name = "HOST[:PORT]", required_unless_present = "calls")]
+    #[arg(value_name = "HOST[:PORT]", required_unless_present_any = ["calls", "test"])]
     host: Option<String>,
     /// Path of the call
     #[arg(value_name = "/PKG.SERVICE/METHOD")]
@@ -51,6 +53,9 @@ pub struct RouteArgs {
     /// File with calls, one JSON object a line; - for standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["host", "method", "headers", "caller", "dial"])]
     calls: Option<PathBuf>,
+    /// File with tests of routes, a YAML list; exit 1 when one fails
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["host", "method", "headers", "caller", "dial", "calls"])]
+    test: Option<PathBuf>,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Format,
@@ -74,12 +79,18 @@ enum Spoken {
 enum Format {
     /// The path of the call, for people.
     Text,
-    /// One object a line.
+    /// One object a call, or one for all tests.
     Json,
+    /// A report of tests in JUnit's XML.
+    Junit,
 }
 
 /// Runs the command.
 pub(super) async fn run(context: &mut Context<'_>, arguments: RouteArgs) -> Result<Outcome, Failure> {
+    if arguments.output == Format::Junit && arguments.test.is_none() {
+        return Err(Failure::usage("-o junit is a report of tests").hint("give the tests with --test FILE"));
+    }
+    let tests = arguments.test.as_deref().map(tests_file::read).transpose()?;
     let lines = match &arguments.calls {
         Some(path) => Some(calls::read(path)?),
         None => None,
@@ -90,13 +101,27 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: RouteArgs) -> Resu
         let (object, field, why) = (&undecoded.object, &undecoded.field, &undecoded.why);
         context.messages.warning(&format!("{object} is left out of the picture: {field}: {why}"));
     }
+    let partial = mesh.snapshot.gaps.iter().any(crate::snapshot::Gap::touches_answers);
+    if let Some(tests) = tests {
+        let report = tests_file::run(&mesh, tests)?;
+        match arguments.output {
+            Format::Text => render::route_test::text(&report, &context.style, context.out)?,
+            Format::Json => render::json(&report, context.out)?,
+            Format::Junit => render::route_test::junit(&report, context.out)?,
+        }
+        return Ok(match (report.failed, partial) {
+            (0, false) => Outcome::Clean,
+            (0, true) => Outcome::Partial,
+            _ => Outcome::Found,
+        });
+    }
     let reports = match lines {
         Some(lines) => answer_lines(&mesh, lines)?,
         None => answer_one(&mesh, &arguments, namespaces.first().map(String::as_str))?,
     };
     for (at, report) in reports.iter().enumerate() {
         match arguments.output {
-            Format::Json => render::json_line(report, context.out)?,
+            Format::Json | Format::Junit => render::json_line(report, context.out)?,
             Format::Text => {
                 if at > 0 {
                     writeln!(context.out)?;
@@ -105,7 +130,6 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: RouteArgs) -> Resu
             }
         }
     }
-    let partial = mesh.snapshot.gaps.iter().any(crate::snapshot::Gap::touches_answers);
     Ok(match (partial, arguments.calls.is_none() && reports.iter().any(|report| !report.arrives())) {
         (_, true) => Outcome::Found,
         (true, false) => Outcome::Partial,
@@ -133,7 +157,7 @@ fn answer_one(mesh: &Mesh<'_>, arguments: &RouteArgs, namespace: Option<&str>) -
         let (title, outbound) = proxies.find(mesh, caller)?;
         return Ok(vec![report(mesh, outbound, &title, &call, &outbound.answer(&call))]);
     }
-    Ok(callers::classes(mesh, &call, |outbound, title| report(mesh, outbound, title, &call, &outbound.answer(&call))))
+    Ok(callers::classes(mesh, |outbound, title| report(mesh, outbound, title, &call, &outbound.answer(&call))))
 }
 
 fn report(mesh: &Mesh<'_>, outbound: &Outbound<'_>, title: &CallerTitle, call: &Call, answer: &Answer) -> RouteReport {

@@ -118,7 +118,11 @@ impl<'m> Outbound<'m> {
     fn answer_at_sidecar(&self, call: &Call, name: &str) -> Answer {
         let host = call.dial.as_deref().map_or(name, virtual_host::without_port);
         let Some(address) = self.resolve(host) else {
-            return Answer::new(ListenerClass::None, Outcome::Unresolved, format!("{host} has no address: no ready pod"));
+            return Answer::new(
+                ListenerClass::None,
+                Outcome::Unresolved,
+                format!("{host} has no address: no ready pod"),
+            );
         };
         let taken = self.take(address, call.port, call.protocol, name);
         match taken.chain {
@@ -163,7 +167,11 @@ impl<'m> Outbound<'m> {
 
     /// A connection that no listener knows.
     fn unknown(&self, class: ListenerClass, address: Address) -> Answer {
-        let what = if address == Address::Unknown { "nothing in the mesh has this address" } else { "no listener of the proxy is for this address and port" };
+        let what = if address == Address::Unknown {
+            "nothing in the mesh has this address"
+        } else {
+            "no listener of the proxy is for this address and port"
+        };
         if self.scope.allows_any {
             let message = format!("{what}: it goes out as it is, without routes, retries or mTLS");
             Answer::new(class, Outcome::Passthrough, message)
@@ -174,7 +182,8 @@ impl<'m> Outbound<'m> {
     }
 
     fn routed(&self, class: ListenerClass, hosts: &[VirtualHost<'m>], call: &Call) -> Answer {
-        let refused = hosts.iter().flat_map(|host| host.routes.iter()).find_map(|route| Some((route, route.refused()?)));
+        let refused =
+            hosts.iter().flat_map(|host| host.routes.iter()).find_map(|route| Some((route, route.refused()?)));
         if let Some((route, why)) = refused {
             let place = route.origin.map(|(_, rule, _)| format!(" of {} {}", rule.object, rule.field()));
             let message = format!(

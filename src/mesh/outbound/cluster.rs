@@ -3,7 +3,6 @@
 //! Sources: `buildOutboundClusters`, `buildCluster` and `setUpstreamProtocol` in `pilot/pkg/networking/core/cluster.go`
 //! and `cluster_builder.go`, `shouldH2Upgrade` in `cluster_traffic_policy.go` of istio/istio 1.31.
 
-use super::scope::Seen;
 use super::{Backend, BackendState, CallerKind, Outbound, UpstreamProtocol};
 use crate::mesh::Mesh;
 use crate::mesh::destination_rule::{AppliedRules, Policy};
@@ -71,27 +70,29 @@ impl Outbound<'_> {
                 Some((_, subset)) => Some(&subset.labels),
             },
         };
-        let discovery = self.discovery(service);
-        let pods = self.endpoints(seen, labels);
+        let service = self.mesh.service(seen.entry_of(number));
+        let mut discovery = self.discovery(service);
+        let pods = self.endpoints(service, labels);
         if discovery == Discovery::Names && pods.total == 0 {
             return backend;
         }
         let named: Option<SubsetName> = subset.map(SubsetName::from);
         let policy = self.mesh.destination_rules.policy(&rules, number, named.as_ref());
+        if policy.load_balancer.as_ref().is_some_and(|one| one.value.simple.as_deref() == Some("PASSTHROUGH")) {
+            discovery = Discovery::OriginalAddress;
+        }
         backend.service = Some(seen.service);
         backend.upstream_protocol = Some(self.upstream_protocol(service_port, &policy));
         backend.destination_rule = rules.0.first().map(|id| self.mesh.destination_rules.get(*id).object.clone());
         backend.tls = policy.tls.as_ref().and_then(|tls| tls.value.mode.clone());
-        backend.hash = policy
-            .load_balancer
-            .as_ref()
-            .and_then(|balancer| balancer.value.consistent_hash.as_ref())
-            .map(|hash| match (&hash.http_header_name, &hash.http_query_parameter_name, hash.use_source_ip) {
+        backend.hash = policy.load_balancer.as_ref().and_then(|balancer| balancer.value.consistent_hash.as_ref()).map(
+            |hash| match (&hash.http_header_name, &hash.http_query_parameter_name, hash.use_source_ip) {
                 (Some(header), ..) => format!("header {header}"),
                 (None, Some(parameter), _) => format!("query parameter {parameter}"),
                 (None, None, Some(true)) => "source address".to_owned(),
                 (None, None, _) => "cookie".to_owned(),
-            });
+            },
+        );
         let known = self.knows_endpoints(service);
         backend.endpoints = (discovery != Discovery::OriginalAddress && known).then_some(pods);
         backend.state = match discovery {
@@ -125,8 +126,7 @@ impl Outbound<'_> {
     }
 
     /// Endpoints with these labels.
-    fn endpoints(&self, seen: &Seen, labels: Option<&StringMap>) -> PodCount {
-        let service = self.mesh.service(seen.service);
+    fn endpoints(&self, service: &Service, labels: Option<&StringMap>) -> PodCount {
         let none = StringMap::default();
         let labels = labels.unwrap_or(&none);
         let Resolution::Entry(word) = &service.resolution else {
@@ -147,7 +147,8 @@ impl Outbound<'_> {
     }
 
     fn upstream_protocol(&self, port: &ServicePort, policy: &Policy<'_>) -> UpstreamProtocol {
-        let default = self.mesh.config.default_traffic_policy.as_ref().and_then(|policy| policy.connection_pool.as_ref());
+        let default =
+            self.mesh.config.default_traffic_policy.as_ref().and_then(|policy| policy.connection_pool.as_ref());
         let pool = policy.connection_pool.as_ref().map(|pool| pool.value).or(default);
         let http = pool.and_then(|pool| pool.http.as_ref());
         if http.is_some_and(|http| http.use_client_protocol == Some(true)) {

@@ -185,9 +185,7 @@ fn rank(config: &RouteConfig, namespace: &Namespace) -> Option<u8> {
     match &config.export_to {
         Visibility::Public => Some(2),
         Visibility::Private => own.then_some(0),
-        Visibility::Namespaces(namespaces) => {
-            namespaces.contains(namespace).then_some(if own { 0 } else { 1 })
-        }
+        Visibility::Namespaces(namespaces) => namespaces.contains(namespace).then_some(u8::from(!own)),
         Visibility::Nobody => None,
     }
 }
@@ -243,7 +241,8 @@ pub fn find_delegate<'m>(
 fn completed(mesh: &Mesh<'_>, namespace: &Namespace, rule: &HttpRule) -> HttpRule {
     let mut rule = rule.clone();
     let complete = |destination: &mut Destination| {
-        destination.host = host::resolve(&destination.host, namespace, &mesh.cluster_domain).as_str().to_owned();
+        let full = host::resolve(&destination.host, namespace, &mesh.cluster_domain);
+        full.as_str().clone_into(&mut destination.host);
     };
     for target in &mut rule.route.0 {
         target.destination.iter_mut().for_each(complete);

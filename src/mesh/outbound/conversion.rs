@@ -149,9 +149,11 @@ fn convert(mesh: &Mesh<'_>, object: &RouteObject, place: Place) -> Option<Vec<Co
         for alternative in alternatives {
             let mut problems = Vec::new();
             let mut made = action(mesh, object, rule, place, &mut problems)?;
-            made.name = Some(rule.name.clone().unwrap_or_else(|| {
-                format!("{}.{}.{index}", object.object.namespace, object.object.name)
-            }));
+            made.name = Some(
+                rule.name
+                    .clone()
+                    .unwrap_or_else(|| format!("{}.{}.{index}", object.object.namespace, object.object.name)),
+            );
             if let Some(conditions) = conditions(object, alternative)? {
                 made.matches.0.push(conditions);
             }
@@ -208,11 +210,7 @@ fn action(
         let destination = destination(mesh, object, backend, place, problems)?;
         // One backend alone has no weight.
         let weight = if used.len() == 1 { 0 } else { weight(backend) };
-        made.route.0.push(RouteDestination {
-            destination: Some(destination),
-            weight: Some(weight),
-            headers: None,
-        });
+        made.route.0.push(RouteDestination { destination: Some(destination), weight: Some(weight), headers: None });
     }
     Some(made)
 }
@@ -242,9 +240,7 @@ fn apply(
                 return http.then_some(());
             }
             let share = match (&mirror.fraction, mirror.percent) {
-                (Some(part), _) => {
-                    Some(100.0 * f64::from(part.numerator) / f64::from(part.denominator.unwrap_or(100)))
-                }
+                (Some(part), _) => Some(100.0 * f64::from(part.numerator) / f64::from(part.denominator.unwrap_or(100))),
                 (None, Some(percent)) => i32::try_from(percent).ok().map(f64::from),
                 (None, None) => None,
             };
@@ -275,9 +271,7 @@ fn apply(
 
 fn headers(modifier: &HeaderModifier) -> HeaderOperations {
     let map = |list: &[ValueMatch]| {
-        list.iter()
-            .map(|one| (one.name.clone().unwrap_or_default(), one.value.clone().unwrap_or_default()))
-            .collect()
+        list.iter().map(|one| (one.name.clone().unwrap_or_default(), one.value.clone().unwrap_or_default())).collect()
     };
     HeaderOperations { set: map(&modifier.set), add: map(&modifier.add), remove: modifier.remove.clone() }
 }
@@ -360,9 +354,11 @@ fn is_granted(
     let own = object.object.namespace.as_str();
     let group = if group == "core" { "" } else { group };
     mesh.grants.iter().filter(|grant| grant.object.namespace == *namespace).any(|grant| {
-        let from = grant.spec.from.iter().any(|from| {
-            from.group == "gateway.networking.k8s.io" && from.kind == route && from.namespace == own
-        });
+        let from = grant
+            .spec
+            .from
+            .iter()
+            .any(|from| from.group == "gateway.networking.k8s.io" && from.kind == route && from.namespace == own);
         let to = grant.spec.to.iter().any(|to| {
             let to_group = if to.group == "core" { "" } else { &to.group };
             let every = to.name.as_deref().is_none_or(|wanted| wanted.is_empty() || wanted == name);

@@ -64,8 +64,9 @@ impl Outbound<'_> {
 
     /// The virtual address of a ServiceEntry's host, else some address that no listener knows.
     fn entry_address(&self, host: &str) -> Address {
-        let entry = self.mesh.services_named(host).iter().map(|id| self.mesh.service(*id));
-        let address = entry.filter_map(|service| service.addresses.first()).next();
+        let entries = || self.mesh.services_named(host).iter().map(|id| self.mesh.service(*id));
+        let seen = entries().filter(|entry| super::scope::is_visible(entry, &self.caller.namespace));
+        let address = seen.chain(entries()).find_map(|service| service.addresses.first());
         address.map_or(Address::Unknown, |address| Address::Ip(*address))
     }
 

@@ -169,7 +169,8 @@ impl<'m> Outbound<'m> {
             .iter()
             .filter(|service| services.is_none_or(|hosts| hosts.iter().any(|host| host == service.host.as_str())))
             .filter(|service| {
-                services.is_some() || service.labels.get("experimental.istio.io/disable-gateway-port-translation").is_none()
+                services.is_some()
+                    || service.labels.get("experimental.istio.io/disable-gateway-port-translation").is_none()
             })
             .flat_map(|service| &service.ports)
             .filter(|port| u32::from(port.number) == number)
@@ -213,16 +214,18 @@ impl<'m> Outbound<'m> {
                     }
                     let protocol = protocol(&server);
                     let placed = Placed { gateway: config.name.clone(), server: server.clone(), table: table.clone() };
-                    let same = servers.groups.iter().position(|one| {
-                        one.port == number && one.protocol == protocol && one.bind == bind
-                    });
+                    let same = servers
+                        .groups
+                        .iter()
+                        .position(|one| one.port == number && one.protocol == protocol && one.bind == bind);
                     if !used.contains(&number) {
                         used.push(number);
                         servers.open(placed, number, protocol, bind, &mut plain);
                         continue;
                     }
                     if let Some(current) = plain.get(&number).copied() {
-                        let (have, have_bind) = (servers.groups[current].protocol, servers.groups[current].bind.clone());
+                        let (have, have_bind) =
+                            (servers.groups[current].protocol, servers.groups[current].bind.clone());
                         let both_http = protocol.family() == Family::Http && have.family() == Family::Http;
                         if have_bind == bind {
                             if !both_http || table.is_none() {
@@ -253,7 +256,9 @@ impl<'m> Outbound<'m> {
                         servers.note(&placed);
                     }
                     match same {
-                        None => servers.groups.push(Group { port: number, protocol, bind, servers: vec![placed], table }),
+                        None => {
+                            servers.groups.push(Group { port: number, protocol, bind, servers: vec![placed], table });
+                        }
                         Some(at) => servers.groups[at].servers.push(placed),
                     }
                 }
@@ -275,14 +280,20 @@ impl<'m> Outbound<'m> {
             for placed in &group.servers {
                 let terminates = group.protocol == Protocol::Https && !is_passthrough(&placed.server);
                 if terminates {
-                    let names = placed.server.hosts.iter().map(|host| host.split_once('/').map_or(host.as_str(), |(_, host)| host).to_owned());
+                    let names = placed
+                        .server
+                        .hosts
+                        .iter()
+                        .map(|host| host.split_once('/').map_or(host.as_str(), |(_, host)| host).to_owned());
                     let mut names: Vec<String> = names.collect();
                     if names.iter().any(|name| name == "*") {
                         names.clear();
                     }
                     chains.push((names, placed.table.as_deref(), true));
                 } else {
-                    chains.extend(self.byte_chains(placed).into_iter().map(|names| (names, None, is_tls(&placed.server))));
+                    chains.extend(
+                        self.byte_chains(placed).into_iter().map(|names| (names, None, is_tls(&placed.server))),
+                    );
                 }
             }
         }
@@ -339,7 +350,11 @@ impl<'m> Outbound<'m> {
                     rule.matches.is_empty() || rule.matches.iter().any(|one| fits(one, &config.namespace))
                 });
                 if first.is_some() {
-                    let names = if server.tls.is_some() { hosts.iter().map(|&host| host.to_owned()).collect() } else { Vec::new() };
+                    let names = if server.tls.is_some() {
+                        hosts.iter().map(|&host| host.to_owned()).collect()
+                    } else {
+                        Vec::new()
+                    };
                     return vec![names];
                 }
             }
@@ -427,8 +442,9 @@ impl<'m> Outbound<'m> {
     /// first when a host is in several.
     fn concrete_at_gateway(&self, host: &Host, namespace: &Namespace) -> (Host, Option<u16>) {
         let own = self.mesh.services_named(host.as_str()).iter().map(|id| self.mesh.service(*id));
-        let mut visible =
-            own.filter(|service| service.namespace() == namespace && super::scope::is_visible(service, &self.caller.namespace));
+        let mut visible = own.filter(|service| {
+            service.namespace() == namespace && super::scope::is_visible(service, &self.caller.namespace)
+        });
         match visible.next() {
             Some(service) => {
                 let single = (service.ports.len() == 1).then(|| service.ports[0].number);
@@ -482,7 +498,8 @@ fn collapse<'m>(mut hosts: Vec<(String, VirtualHost<'m>)>) -> Vec<VirtualHost<'m
 }
 
 fn table_name(server: &Server, port: u16, gateway: &GatewayName) -> Option<String> {
-    let bind = server.bind.as_deref().filter(|bind| !bind.is_empty()).map(|bind| format!(".{bind}")).unwrap_or_default();
+    let bind =
+        server.bind.as_deref().filter(|bind| !bind.is_empty()).map(|bind| format!(".{bind}")).unwrap_or_default();
     let written = server.port.as_ref()?;
     match protocol(server) {
         one if one.family() == Family::Http => Some(format!("http.{port}{bind}")),

@@ -53,7 +53,9 @@ struct Conditional {
 
 impl Conditional {
     fn takes_all(&self) -> bool {
-        (self.names.is_empty() || self.names.iter().any(|name| name == "*")) && self.ranges.is_empty() && !self.plain_http
+        (self.names.is_empty() || self.names.iter().any(|name| name == "*"))
+            && self.ranges.is_empty()
+            && !self.plain_http
     }
 
     fn clashes(&self, other: &Self) -> bool {
@@ -133,7 +135,9 @@ impl Outbound<'_> {
                 }
                 continue;
             }
-            listeners.iter_mut().for_each(|one| one.is_locked = true);
+            for one in &mut listeners {
+                one.is_locked = true;
+            }
             for seen in &egress.services {
                 let Some(service_port) = seen.port(self.mesh, port) else { continue };
                 let protocol = service_port.protocol;
@@ -163,9 +167,8 @@ impl Outbound<'_> {
 
     /// Addresses of a Service's endpoints.
     pub(super) fn pod_addresses(&self, service: &Service) -> Vec<Address> {
-        let ready = |id: &&WorkloadId| {
-            service.publishes_not_ready || self.mesh.workload(**id).readiness != Readiness::NotReady
-        };
+        let ready =
+            |id: &&WorkloadId| service.publishes_not_ready || self.mesh.workload(**id).readiness != Readiness::NotReady;
         service.workloads.iter().filter(ready).map(|id| Address::of_pod(self.mesh, *id)).collect()
     }
 
@@ -203,8 +206,7 @@ impl Outbound<'_> {
         }
         let http = |plain_http: bool| {
             let sniffed = family == Family::Auto && bind != Address::Any;
-            let table =
-                if sniffed { RouteTable::Service(service.host.clone(), port) } else { RouteTable::Port(port) };
+            let table = if sniffed { RouteTable::Service(service.host.clone(), port) } else { RouteTable::Port(port) };
             Conditional { names: Vec::new(), ranges: Vec::new(), plain_http, chain: Chain::Http(table) }
         };
         let existing = at.map(|at| listeners[at].protocol);
@@ -225,9 +227,7 @@ impl Outbound<'_> {
                 chains.push(http(true));
                 (chains, protocol)
             }
-            Family::Tcp | Family::Nothing => {
-                (self.tcp_chains(egress, seen, port, protocol, bind, &ranges), protocol)
-            }
+            Family::Tcp | Family::Nothing => (self.tcp_chains(egress, seen, port, protocol, bind, &ranges), protocol),
         };
         let alone = |one: Protocol| matches!(one, Protocol::Mongo | Protocol::MySql);
         let Some(at) = at else {
@@ -312,7 +312,8 @@ impl Outbound<'_> {
             }
         }
         if chains.is_empty() {
-            let by_name = !ranges.is_empty() || (address_of(self.mesh, seen.service) == Address::Any && bind == Address::Any);
+            let by_name =
+                !ranges.is_empty() || (address_of(self.mesh, seen.service) == Address::Any && bind == Address::Any);
             let mut names = Vec::new();
             if by_name {
                 names.push(service.host.as_str().to_owned());
@@ -335,8 +336,12 @@ impl Outbound<'_> {
         for config in configs {
             for rule in config.tcp(self.mesh).iter().filter(|rule| !rule.route.is_empty()) {
                 let backends = || Chain::Tcp(self.l4_backends(config, &rule.route, port));
-                let conditional =
-                    |ranges: Vec<Range>| Conditional { names: Vec::new(), ranges, plain_http: false, chain: backends() };
+                let conditional = |ranges: Vec<Range>| Conditional {
+                    names: Vec::new(),
+                    ranges,
+                    plain_http: false,
+                    chain: backends(),
+                };
                 if rule.matches.is_empty() {
                     chains.push(conditional(ranges.to_vec()));
                     return chains;
@@ -434,7 +439,7 @@ fn choose(chains: &[Conditional], address: Address, protocol: CallProtocol, serv
         Address::Ip(ip) => one.ranges.iter().any(|range| range.contains(ip)),
         _ => false,
     };
-    let by_address: Vec<&Conditional> = if conditional.iter().any(|one| dialled(one)) {
+    let by_address: Vec<&Conditional> = if conditional.iter().any(&dialled) {
         conditional.into_iter().filter(dialled).collect()
     } else {
         conditional.into_iter().filter(|one| one.ranges.is_empty()).collect()
@@ -456,9 +461,7 @@ fn choose(chains: &[Conditional], address: Address, protocol: CallProtocol, serv
         None => by_address.into_iter().filter(|one| one.names.is_empty()).collect(),
     };
     let speaks_http = protocol != CallProtocol::GrpcTls;
-    let chosen = by_name
-        .iter()
-        .find(|one| one.plain_http && speaks_http)
-        .or_else(|| by_name.iter().find(|one| !one.plain_http));
+    let chosen =
+        by_name.iter().find(|one| one.plain_http && speaks_http).or_else(|| by_name.iter().find(|one| !one.plain_http));
     chosen.map_or(default, |one| one.chain.clone())
 }

@@ -117,8 +117,7 @@ impl RouteMatch {
                 made.headers.push(HeaderMatch { name: name.to_owned(), text: Text::of(text), inverted: false });
             }
         }
-        made.query =
-            one.query_params.iter().flatten().map(|(name, text)| (name.clone(), Text::of(text))).collect();
+        made.query = one.query_params.iter().flatten().map(|(name, text)| (name.clone(), Text::of(text))).collect();
         made
     }
 
@@ -257,9 +256,10 @@ impl HeaderMatch {
             (false, Some(value)) if !text.fits(value) => Err(format!("{name} is \"{value}\", not {text}")),
             (true, None) if *text == Text::Present => Ok(()),
             // A header that is absent counts as empty.
-            (true, value) if text.fits(value.unwrap_or_default()) => {
-                Err(format!("{name} is {}", value.map_or("absent, which counts as empty".to_owned(), |value| format!("\"{value}\""))))
-            }
+            (true, value) if text.fits(value.unwrap_or_default()) => Err(format!(
+                "{name} is {}",
+                value.map_or("absent, which counts as empty".to_owned(), |value| format!("\"{value}\""))
+            )),
             _ => Ok(()),
         }
     }

@@ -70,12 +70,7 @@ impl Caller {
             super::workload::Proxy::Gateway(_) => CallerKind::Gateway,
             _ => CallerKind::Sidecar,
         };
-        Self {
-            kind,
-            namespace: workload.namespace().clone(),
-            labels: workload.labels.clone(),
-            workload: Some(id),
-        }
+        Self { kind, namespace: workload.namespace().clone(), labels: workload.labels.clone(), workload: Some(id) }
     }
 
     fn address(&self, mesh: &Mesh<'_>) -> Address {

@@ -84,7 +84,8 @@ fn services(mesh: &Mesh<'_>, gateway: &ApiGateway) -> Vec<String> {
         let made = || format!("{}-{}", gateway.object.name, gateway.spec.gateway_class_name);
         return vec![of(&gateway.service_name.clone().unwrap_or_else(made))];
     }
-    let hostnames = gateway.spec.addresses.iter().filter(|one| one.kind.as_deref().is_none_or(|kind| kind == "Hostname"));
+    let hostnames =
+        gateway.spec.addresses.iter().filter(|one| one.kind.as_deref().is_none_or(|kind| kind == "Hostname"));
     hostnames.map(|one| if one.value.contains('.') { one.value.clone() } else { of(&one.value) }).collect()
 }
 

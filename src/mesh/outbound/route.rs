@@ -52,7 +52,7 @@ pub(super) struct Forward {
 /// Completes a destination: the concrete host, and the port when it names none.
 pub(super) type Lookup<'l> = dyn Fn(&Host) -> (Host, Option<u16>) + 'l;
 
-impl<'m> Route<'m> {
+impl Route<'_> {
     /// A route for every call.
     pub(super) fn catch_all(name: &str, action: Action) -> Self {
         Self { matches: RouteMatch::new(None, false), name: name.to_owned(), action, origin: None, identity: 0 }
@@ -66,9 +66,11 @@ impl<'m> Route<'m> {
             }
             Action::Invalid(why) => Some(why.clone()),
             Action::DirectResponse(status) if !(200..600).contains(status) => Some(format!("HTTP status {status}")),
-            Action::Forward(_) | Action::DirectResponse(_) | Action::Redirect(_) | Action::Passthrough | Action::Block => {
-                None
-            }
+            Action::Forward(_)
+            | Action::DirectResponse(_)
+            | Action::Redirect(_)
+            | Action::Passthrough
+            | Action::Block => None,
         };
         by_action.or_else(|| self.matches.refused())
     }

@@ -20,6 +20,8 @@ pub(super) struct Seen {
     pub(super) service: ServiceId,
     /// Only these ports; `None` means all.
     ports: Option<Vec<u16>>,
+    /// Ports of other entries for the same host, which are merged into this one.
+    more: Vec<(ServiceId, u16)>,
     /// ExternalName Services that stand for it and are seen too.
     pub(super) aliases: Vec<ServiceId>,
 }
@@ -28,8 +30,14 @@ impl Seen {
     /// The ports that are seen.
     pub(super) fn ports<'m>(&self, mesh: &'m Mesh<'_>) -> impl Iterator<Item = &'m ServicePort> {
         let only = self.ports.clone();
-        let all = mesh.service(self.service).ports.iter();
-        all.filter(move |port| only.as_ref().is_none_or(|only| only.contains(&port.number)))
+        let own = mesh.service(self.service).ports.iter();
+        let own = own.filter(move |port| only.as_ref().is_none_or(|only| only.contains(&port.number)));
+        own.chain(self.more.clone().into_iter().filter_map(|(id, number)| mesh.service(id).port(number)))
+    }
+
+    /// The entry that has a port.
+    pub(super) fn entry_of(&self, number: u16) -> ServiceId {
+        self.more.iter().find(|(_, port)| *port == number).map_or(self.service, |(id, _)| *id)
     }
 
     /// The port of this number, if it is seen.
@@ -45,7 +53,7 @@ impl Seen {
     }
 
     fn narrowed(&self, ports: Vec<u16>) -> Self {
-        Self { ports: Some(ports), ..self.clone() }
+        Self { ports: Some(ports), more: Vec::new(), ..self.clone() }
     }
 }
 
@@ -199,9 +207,8 @@ fn preferred(mesh: &Mesh<'_>, candidates: &[ServiceId], namespace: &Namespace) -
 /// The Sidecar of a caller: of its namespace one that selects it, then one for all, then the root namespace's.
 pub(super) fn sidecar_of<'m>(mesh: &'m Mesh<'_>, caller: &Caller) -> Option<&'m SidecarObject> {
     let own = mesh.sidecars.iter().filter(|one| one.object.namespace == caller.namespace);
-    let picks = |one: &&SidecarObject| {
-        one.selector.as_ref().is_none_or(|selector| caller.labels.contains_all(selector))
-    };
+    let picks =
+        |one: &&SidecarObject| one.selector.as_ref().is_none_or(|selector| caller.labels.contains_all(selector));
     let root = || mesh.sidecars.iter().find(|one| one.object.namespace == mesh.root && one.selector.is_none());
     own.into_iter().find(picks).or_else(root)
 }
@@ -211,17 +218,17 @@ fn can_merge(a: &Service, b: &Service) -> bool {
         && a.resolution == b.resolution
         && a.labels == b.labels
         && a.selector == b.selector
-        && a.export_to == b.export_to
+        && a.export_words == b.export_words
 }
 
 fn merge_ports(mesh: &Mesh<'_>, have: &mut Seen, more: &Seen) {
-    if have.service != more.service {
-        return;
-    }
-    let Some(ports) = &mut have.ports else { return };
-    for port in more.ports(mesh).map(|port| port.number) {
-        if !ports.contains(&port) {
-            ports.push(port);
+    for number in more.ports(mesh).map(|port| port.number).collect::<Vec<_>>() {
+        if have.ports(mesh).any(|port| port.number == number) {
+            continue;
+        }
+        match &mut have.ports {
+            Some(ports) if have.service == more.service => ports.push(number),
+            _ => have.more.push((more.entry_of(number), number)),
         }
     }
 }
@@ -231,7 +238,7 @@ pub(super) fn is_visible(service: &Service, namespace: &Namespace) -> bool {
 }
 
 fn seen(mesh: &Mesh<'_>, id: ServiceId) -> Seen {
-    Seen { service: id, ports: None, aliases: mesh.aliases_of(&mesh.service(id).host) }
+    Seen { service: id, ports: None, more: Vec::new(), aliases: mesh.aliases_of(&mesh.service(id).host) }
 }
 
 /// Services that are shown to a namespace: those that name it first, then the public ones; each by age.

@@ -5,14 +5,15 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::Outbound;
 use super::configs::RouteConfig;
 use super::listener::RouteTable;
 use super::names;
 use super::route::{Action, Route};
 use super::scope::{EgressListener, Seen};
-use super::Outbound;
 use crate::mesh::Mesh;
 use crate::mesh::ids::Host;
+use crate::mesh::protocol::Protocol;
 use crate::mesh::service::Resolution;
 use crate::mesh::virtual_service::GatewayName;
 
@@ -59,11 +60,8 @@ impl<'m> Outbound<'m> {
 
     /// What unknown hosts get.
     fn catch_all(&self) -> VirtualHost<'m> {
-        let (name, action) = if self.scope.allows_any {
-            ("allow_any", Action::Passthrough)
-        } else {
-            ("block_all", Action::Block)
-        };
+        let (name, action) =
+            if self.scope.allows_any { ("allow_any", Action::Passthrough) } else { ("block_all", Action::Block) };
         VirtualHost {
             name: name.to_owned(),
             domains: vec!["*".to_owned()],
@@ -77,12 +75,13 @@ impl<'m> Outbound<'m> {
         let Some(egress) = self.scope.listener_for(port) else { return Vec::new() };
         let mut entries: HashMap<String, Entry<'_>> = HashMap::new();
         for seen in &egress.services {
-            if seen.port(self.mesh, port).is_some() {
+            if seen.port(self.mesh, port).is_some_and(|port| port.protocol != Protocol::Udp) {
                 let host = self.mesh.service(seen.service).host.as_str().to_ascii_lowercase();
                 entries.insert(host.clone(), Entry { host, seen });
             }
         }
-        let mut made = Making { outbound: self, port, hosts: Vec::new(), names: HashSet::new(), domains: HashSet::new() };
+        let mut made =
+            Making { outbound: self, port, hosts: Vec::new(), names: HashSet::new(), domains: HashSet::new() };
         let mut owned: HashSet<String> = HashSet::new();
         let mut wrappers = Vec::new();
         for config in &egress.configs {
@@ -151,9 +150,7 @@ impl<'m> Outbound<'m> {
                 return None;
             }
         }
-        services.retain(|entry| {
-            entry.seen.port(self.mesh, port).is_some_and(|port| port.protocol.is_http_or_auto())
-        });
+        services.retain(|entry| entry.seen.port(self.mesh, port).is_some_and(|port| port.protocol.is_http_or_auto()));
         if services.is_empty() && port != 80 {
             return None;
         }
@@ -202,7 +199,11 @@ impl<'m> Outbound<'m> {
 
     /// The configuration with the most precise host for a Service.
     fn owner(&self, egress: &EgressListener<'m>, service: &str) -> Option<&'m RouteConfig> {
-        let pairs = egress.configs.iter().copied().flat_map(|config| config.hosts.iter().map(move |host| (host.as_str(), config)));
+        let pairs = egress
+            .configs
+            .iter()
+            .copied()
+            .flat_map(|config| config.hosts.iter().map(move |host| (host.as_str(), config)));
         let mut best: Option<(&str, &RouteConfig)> = None;
         for (host, config) in pairs {
             let fits = match host.strip_prefix('*') {
@@ -360,7 +361,11 @@ pub(super) fn without_port(authority: &str) -> &str {
         return authority;
     }
     match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !(host.contains(':') && !host.ends_with(']')) => host,
+        Some((host, port))
+            if port.bytes().all(|byte| byte.is_ascii_digit()) && (!host.contains(':') || host.ends_with(']')) =>
+        {
+            host
+        }
         _ => authority,
     }
 }

@@ -1,0 +1,104 @@
+//! Tests of routes: a YAML list of calls with what is expected of them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::callers::Proxies;
+use super::{calls, report};
+use crate::cli::failure::Failure;
+use crate::mesh::Mesh;
+use crate::mesh::outbound::{Call, CallProtocol};
+use crate::report::route_test::{Expectation, RouteTest, RouteTests};
+use crate::snapshot::yaml;
+
+/// A test as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    name: Option<String>,
+    caller: String,
+    host: String,
+    port: Option<u16>,
+    method: Option<String>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    protocol: Option<String>,
+    dial: Option<String>,
+    expect: Expectation,
+}
+
+/// A test.
+#[derive(Debug)]
+pub(super) struct Test {
+    name: String,
+    caller: String,
+    call: Call,
+    expect: Expectation,
+}
+
+/// Reads a file of tests.
+pub(super) fn read(path: &Path) -> Result<Vec<Test>, Failure> {
+    let name = path.display();
+    let text =
+        std::fs::read_to_string(path).map_err(|error| Failure::source(format!("cannot read {name}")).cause(error))?;
+    let converted = yaml::to_json(&text)
+        .map_err(|error| Failure::usage(format!("{name}:{}:{}: {}", error.at.line, error.at.column, error.what)))?;
+    let json = converted.json.as_ref().map_or("[]", |json| json.get());
+    let written: Vec<serde_json::Value> = serde_json::from_str(json).map_err(|_| {
+        Failure::usage(format!("{name}: not a list of tests"))
+            .hint("- {name: …, caller: NS/deploy/NAME, host: HOST:PORT, method: /S/M, expect: {subset: v1}}")
+    })?;
+    if written.is_empty() {
+        return Err(Failure::usage(format!("{name}: there is no test in it")));
+    }
+    written
+        .into_iter()
+        .enumerate()
+        .map(|(at, value)| test(at, value).map_err(|why| Failure::usage(format!("{name}: test {}: {why}", at + 1))))
+        .collect()
+}
+
+fn test(at: usize, value: serde_json::Value) -> Result<Test, String> {
+    let written: Written = serde_path_to_error::deserialize(value)
+        .map_err(|error| format!("{}: {}", error.path(), error.inner()).trim_start_matches(".: ").to_owned())?;
+    if written.expect.is_empty() {
+        return Err("expect names nothing".to_owned());
+    }
+    let (_, in_host) = calls::split_port(&written.host);
+    let port = written.port.or(in_host).ok_or("no port, neither of its own nor in the host")?;
+    let protocol = match written.protocol.as_deref() {
+        None => CallProtocol::Grpc,
+        Some(word) => {
+            calls::parse_protocol(word).ok_or_else(|| format!("protocol {word} is none of grpc, grpc-tls, http1"))?
+        }
+    };
+    // A gRPC client sends the port with the host.
+    let authority = if in_host.is_some() { written.host } else { format!("{}:{port}", written.host) };
+    Ok(Test {
+        name: written.name.unwrap_or_else(|| format!("test {}", at + 1)),
+        caller: written.caller,
+        call: Call {
+            authority,
+            port,
+            path: written.method.unwrap_or_else(|| "/".to_owned()),
+            headers: written.headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect(),
+            protocol,
+            dial: written.dial,
+        },
+        expect: written.expect,
+    })
+}
+
+/// Runs the tests.
+pub(super) fn run(mesh: &Mesh<'_>, tests: Vec<Test>) -> Result<RouteTests, Failure> {
+    let mut proxies = Proxies::default();
+    let mut results = Vec::with_capacity(tests.len());
+    for Test { name, caller, call, expect } in tests {
+        let (title, outbound) = proxies.find(mesh, &caller)?;
+        let route = report(mesh, outbound, &title, &call, &outbound.answer(&call));
+        results.push(RouteTest { name, failures: expect.failures(&route), route });
+    }
+    Ok(RouteTests::new(results))
+}

@@ -1,0 +1,204 @@
+//! `route --test`: what was expected of calls, and what becomes of them.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::route::{BackendView, RouteReport};
+use crate::schema::duration;
+use crate::verdict::grpc;
+
+/// How far a share may be from what is expected, in percent: for 33.3 written for a third.
+const TOLERANCE: f64 = 0.1;
+
+/// What is expected of a call. Everything that is named must hold.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Expectation {
+    /// Outcome, in the words of `-o json`.
+    pub outcome: Option<String>,
+    /// All calls go to this subset.
+    pub subset: Option<String>,
+    /// All calls go to this Service: `name`, `name.namespace` or the full host.
+    pub service: Option<String>,
+    /// Shares in percent by subset, Service, or `service/subset`.
+    pub backends: Option<BTreeMap<String, f64>>,
+    /// What the client sees: a gRPC status by name or number; `OK` when the call arrives.
+    pub status: Option<Word>,
+    /// Limit of the call, such as `2s`; `none` for no limit.
+    pub timeout: Option<Word>,
+    /// Retries after the first try.
+    pub retries: Option<u32>,
+    /// The rule, as `Kind/namespace/name[index]`.
+    pub rule: Option<String>,
+}
+
+/// A word that may be written as a number.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum Word {
+    /// A text.
+    Text(String),
+    /// A number.
+    Number(u64),
+}
+
+impl std::fmt::Display for Word {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Number(number) => write!(f, "{number}"),
+        }
+    }
+}
+
+/// The report of all tests.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(title = "RouteTests")]
+pub struct RouteTests {
+    /// Always `RouteTests`.
+    pub kind: &'static str,
+    /// Version of this form.
+    pub version: u32,
+    /// How many did not hold.
+    pub failed: usize,
+    /// The tests in their order.
+    pub tests: Vec<RouteTest>,
+}
+
+/// One test.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct RouteTest {
+    /// Name.
+    pub name: String,
+    /// What does not hold, one text each.
+    pub failures: Vec<String>,
+    /// What becomes of the call.
+    pub route: RouteReport,
+}
+
+impl RouteTests {
+    /// Counts what failed.
+    pub fn new(tests: Vec<RouteTest>) -> Self {
+        let failed = tests.iter().filter(|test| !test.failures.is_empty()).count();
+        Self { kind: "RouteTests", version: 1, failed, tests }
+    }
+}
+
+impl Expectation {
+    /// Whether nothing is expected.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What does not hold of a call's report.
+    pub fn failures(&self, report: &RouteReport) -> Vec<String> {
+        let mut failures = Vec::new();
+        let mut expect = |what: &str, wanted: String, holds: bool, is: String| {
+            if !holds {
+                failures.push(format!("{what}: expected {wanted}, is {is}"));
+            }
+        };
+        let shown = || shares(report);
+        if let Some(outcome) = &self.outcome {
+            expect("outcome", outcome.clone(), outcome == report.outcome, report.outcome.to_owned());
+        }
+        if let Some(subset) = &self.subset {
+            let all = everything(report, |backend| backend.subset.as_deref() == Some(subset));
+            expect("subset", subset.clone(), all, shown());
+        }
+        if let Some(service) = &self.service {
+            expect("service", service.clone(), everything(report, |backend| is_service(backend, service)), shown());
+        }
+        if let Some(backends) = &self.backends {
+            let wanted: Vec<String> = backends.iter().map(|(key, share)| format!("{key} {share}%")).collect();
+            expect("backends", wanted.join(", "), holds(report, backends), shown());
+        }
+        if let Some(status) = &self.status {
+            let seen = match &report.client_sees {
+                Some(seen) if seen.percent >= 100.0 => seen.grpc_status.clone(),
+                Some(seen) => format!("{} for {}% of the calls", seen.grpc_status, seen.percent),
+                None if report.arrives() => "OK".to_owned(),
+                None => report.outcome.to_owned(),
+            };
+            let wanted = grpc::parse(status.to_string().to_ascii_uppercase().as_bytes()).map(grpc::name);
+            expect("status", status.to_string(), wanted == Some(seen.as_str()), seen);
+        }
+        if let Some(timeout) = &self.timeout {
+            let text = timeout.to_string();
+            let wanted = match text.as_str() {
+                "none" | "0" | "0s" => Some(0),
+                text => duration::parse(text).ok().and_then(|limit| u64::try_from(limit.as_millis()).ok()),
+            };
+            let is = report.timeout_ms.map_or_else(
+                || "not forwarded".to_owned(),
+                |limit| match limit {
+                    0 => "none".to_owned(),
+                    limit => super::page::show_millis(limit),
+                },
+            );
+            expect("timeout", text, wanted.is_some() && wanted == report.timeout_ms, is);
+        }
+        if let Some(retries) = self.retries {
+            let is = report.retries.as_ref().map_or(0, |policy| policy.attempts);
+            expect("retries", retries.to_string(), retries == is, is.to_string());
+        }
+        if let Some(rule) = &self.rule {
+            let is = report.rule.as_ref().map_or_else(
+                || "no rule".to_owned(),
+                |rule| format!("{}/{}/{}[{}]", rule.kind, rule.namespace, rule.name, rule.index),
+            );
+            expect("rule", rule.clone(), *rule == is, is.clone());
+        }
+        failures
+    }
+}
+
+/// Shares of backends in percent.
+fn weights(report: &RouteReport) -> Vec<(&BackendView, f64)> {
+    let total: i64 = report.backends.iter().filter_map(|backend| backend.weight).sum();
+    let share = |backend: &BackendView| match (report.backends.len(), backend.weight) {
+        (1, _) | (_, None) => 100.0,
+        #[expect(clippy::cast_precision_loss, reason = "compared with a tolerance")]
+        (_, Some(weight)) => 100.0 * weight as f64 / total.max(1) as f64,
+    };
+    report.backends.iter().map(|backend| (backend, share(backend))).collect()
+}
+
+fn everything(report: &RouteReport, wanted: impl Fn(&BackendView) -> bool) -> bool {
+    let used = weights(report);
+    !used.is_empty() && used.iter().filter(|(_, share)| *share > 0.0).all(|(backend, _)| wanted(backend))
+}
+
+fn is_service(backend: &BackendView, service: &str) -> bool {
+    let Some(host) = backend.host.as_deref() else { return false };
+    host == service || host.strip_prefix(service).is_some_and(|rest| rest.starts_with('.'))
+}
+
+fn holds(report: &RouteReport, wanted: &BTreeMap<String, f64>) -> bool {
+    let mut left: f64 = 0.0;
+    let mut found: BTreeMap<&str, f64> = BTreeMap::new();
+    for (backend, share) in weights(report) {
+        let fits = |key: &str| match key.split_once('/') {
+            Some((service, subset)) => is_service(backend, service) && backend.subset.as_deref() == Some(subset),
+            None => backend.subset.as_deref() == Some(key) || is_service(backend, key),
+        };
+        match wanted.keys().find(|key| fits(key)) {
+            Some(key) => *found.entry(key).or_default() += share,
+            None => left += share,
+        }
+    }
+    left < TOLERANCE
+        && wanted.iter().all(|(key, share)| (found.get(key.as_str()).copied().unwrap_or(0.0) - share).abs() < TOLERANCE)
+}
+
+fn shares(report: &RouteReport) -> String {
+    let texts = weights(report).into_iter().map(|(backend, share)| {
+        let host = backend.host.as_deref().unwrap_or(&backend.cluster);
+        let subset = backend.subset.as_ref().map(|subset| format!("/{subset}")).unwrap_or_default();
+        format!("{host}{subset} {}%", (share * 100.0).round() / 100.0)
+    });
+    let text: Vec<String> = texts.collect();
+    if text.is_empty() { report.outcome.to_owned() } else { text.join(", ") }
+}
