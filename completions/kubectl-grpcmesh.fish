@@ -54,6 +54,7 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -l no-he
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -s V -l version -d 'Print version'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "inspect" -d 'Show how the mesh treats gRPC services, and what is wrong'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "route" -d 'Show what becomes of a call: listener, virtual host, rules tried, backends, timeout, retries'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "explain" -d 'Explain a finding, a response flag, response code details or a gRPC status'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "snapshot" -d 'Save what was read to a file; inspect reads it later with --from'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "tail" -d 'Decode sidecar access logs: what failed, on whose side, and what to do'
@@ -108,6 +109,50 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspec
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -s q -l quiet -d 'No progress on stderr'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l no-headers -d 'Leave out table headings'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -s H -l header -d 'Header of the call, as name:value (repeatable)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l caller -d 'Who calls: NS/POD, NS/deploy/NAME, NS, gateway/NS/POD, gateway/NS/NAME' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l protocol -d 'What the client speaks' -r -f -a "grpc\t'gRPC in plain text: the sidecar adds mTLS'
+grpc-tls\t'gRPC over TLS of the application\'s own'
+http1\t'HTTP/1.1'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l dial -d 'Host that the client resolves and dials, when it is not the authority\'s' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l calls -d 'File with calls, one JSON object a line; - for standard input' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l test -d 'File with tests of routes, a YAML list; exit 1 when one fails' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -s o -l output -d 'Output format' -r -f -a "text\t'The path of the call, for people'
+json\t'One object a call, or one for all tests'
+junit\t'A report of tests in JUnit\'s XML'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l from -d 'Read from here: "demo", a snapshot, manifests, a directory, or - (default: the cluster)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -s f -l filename -d 'Lay these manifests over the source, as if applied (repeatable; directories; -)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l istio-version -d 'Istio version whose behaviour is assumed, such as 1.27 (default: the one found)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l cluster-domain -d 'Cluster domain (default: istiod\'s, else cluster.local)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l kubeconfig -d 'Kubeconfig file' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l context -d 'Context of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l cluster -d 'Cluster of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l user -d 'User of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -s s -l server -d 'Address of the API server' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l token -d 'Bearer token' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l as -d 'Act as this user' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l as-group -d 'Act as a member of this group (repeatable)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l as-uid -d 'Act as this UID' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l certificate-authority -d 'File with the server\'s certificate authority' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l client-certificate -d 'File with the client\'s certificate' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l client-key -d 'File with the client\'s key' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l tls-server-name -d 'Name that the server\'s certificate must have' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l request-timeout -d 'Limit for one request, such as 30s (default 10s for the first contact)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l cache-dir -d 'Accepted as in kubectl; nothing is cached' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -s n -l namespace -d 'Namespace' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -s i -l istio-namespace -d 'Namespace of istiod' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l revision -d 'Revision of the control plane whose configuration is meant' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l color -d 'When to use color' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -s v -l v -d 'From 1: every request to the API server, with its status, size and time, on stderr' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l keep-going -d 'Make malformed documents a gap instead of an error'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l disable-compression -d 'Ask for answers without compression'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -s A -l all-namespaces -d 'All namespaces'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -s q -l quiet -d 'No progress on stderr'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l no-headers -d 'Leave out table headings'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l details -d 'Response code details as they stand in the log, read together with the flags' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
 json\t'The contract'
@@ -298,10 +343,11 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand comple
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -s q -l quiet -d 'No progress on stderr'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l no-headers -d 'Leave out table headings'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect explain snapshot tail version completion help" -f -a "inspect" -d 'Show how the mesh treats gRPC services, and what is wrong'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect explain snapshot tail version completion help" -f -a "explain" -d 'Explain a finding, a response flag, response code details or a gRPC status'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect explain snapshot tail version completion help" -f -a "snapshot" -d 'Save what was read to a file; inspect reads it later with --from'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect explain snapshot tail version completion help" -f -a "tail" -d 'Decode sidecar access logs: what failed, on whose side, and what to do'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect explain snapshot tail version completion help" -f -a "version" -d 'Show the version of this program, and of istiod and the proxies'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect explain snapshot tail version completion help" -f -a "completion" -d 'Print the completion script of a shell'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect explain snapshot tail version completion help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route explain snapshot tail version completion help" -f -a "inspect" -d 'Show how the mesh treats gRPC services, and what is wrong'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route explain snapshot tail version completion help" -f -a "route" -d 'Show what becomes of a call: listener, virtual host, rules tried, backends, timeout, retries'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route explain snapshot tail version completion help" -f -a "explain" -d 'Explain a finding, a response flag, response code details or a gRPC status'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route explain snapshot tail version completion help" -f -a "snapshot" -d 'Save what was read to a file; inspect reads it later with --from'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route explain snapshot tail version completion help" -f -a "tail" -d 'Decode sidecar access logs: what failed, on whose side, and what to do'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route explain snapshot tail version completion help" -f -a "version" -d 'Show the version of this program, and of istiod and the proxies'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route explain snapshot tail version completion help" -f -a "completion" -d 'Print the completion script of a shell'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route explain snapshot tail version completion help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -29,6 +29,8 @@ fn completions_are_up_to_date() {
 fn schemas_are_up_to_date() {
     let schemas = [
         ("inspect", schemars::schema_for!(grpcmesh::report::inspect::InspectReport)),
+        ("route", schemars::schema_for!(grpcmesh::report::route::RouteReport)),
+        ("route-tests", schemars::schema_for!(grpcmesh::report::route_test::RouteTests)),
         ("explain", schemars::schema_for!(grpcmesh::report::explain::ExplainReport)),
         ("tail", schemars::schema_for!(grpcmesh::report::tail::TailLine)),
         ("tail-call", schemars::schema_for!(grpcmesh::report::tail_join::TailCall)),

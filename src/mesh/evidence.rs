@@ -60,6 +60,12 @@ pub fn grpc_retry_words(retry_on: &str) -> Vec<&str> {
     words.into_iter().filter(|word| !is_default && GRPC_RETRY_WORDS.contains(word)).collect()
 }
 
+/// Whether a condition on a header asks for gRPC, and not for gRPC-Web.
+pub fn is_grpc_content_type(name: &str, value: &str) -> bool {
+    let is_grpc = value.starts_with("application/grpc") && !value.starts_with("application/grpc-web");
+    name.eq_ignore_ascii_case("content-type") && is_grpc
+}
+
 /// Whether a path is a gRPC method's: `/package.Service/Method`, or a prefix of one that ends at a slash.
 ///
 /// A path without a dot in its first part, such as `/api/v1`, is anybody's and is no evidence.

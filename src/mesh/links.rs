@@ -6,11 +6,12 @@ use std::sync::Arc;
 use super::directory::Directory;
 use super::evidence::{self, Evidence};
 use super::gateway_api::RouteObject;
-use super::ids::{RouteObjectId, ServiceId};
-use super::route::{Action, Condition, RouteRule, TextMatch};
+use super::ids::{Host, RouteObjectId, ServiceId};
+use super::route::{Action, Condition, RouteRule, Target, TextMatch};
 use super::service::Service;
 use super::workload::{Proxy, Workload};
 use super::{Mesh, RouteUse};
+use crate::schema::gateway_api;
 
 /// Gateway API routes by the Service that they are attached to.
 pub(super) fn attach_routes(routes: &[RouteObject], directory: &Directory) -> HashMap<ServiceId, Vec<RouteObjectId>> {
@@ -38,14 +39,19 @@ pub(super) fn collect_evidence(mesh: &mut Mesh<'_>) {
             let user = RouteUse::VirtualService(id, rule.index);
             let retry_words =
                 object.spec.http[rule.index].retries.as_ref().and_then(|retries| retries.retry_on.as_deref());
-            note_rule(mesh, &rule, user, retry_words, false, &mut users, &mut found);
+            let Action::Forward(targets) = &rule.action else { continue };
+            let (evidence, only_port) = evidence_of_rule(&rule, retry_words);
+            let port = |target: &Target| target.port.and_then(|port| u16::try_from(port).ok()).or(only_port);
+            let targets: Vec<_> = targets.iter().map(|target| (target.host.clone(), port(target))).collect();
+            note_targets(mesh, user, &targets, &evidence, &mut users, &mut found);
         }
     }
     for (position, object) in mesh.route_objects.iter().enumerate() {
         let id = RouteObjectId::new(position);
-        for rule in mesh.route_object_rules(object) {
-            let user = RouteUse::RouteObject(id, rule.index);
-            note_rule(mesh, &rule, user, None, object.is_grpc(), &mut users, &mut found);
+        for (index, rule) in object.route.spec.rules.iter().enumerate() {
+            let targets = object.targets(rule, &mesh.cluster_domain);
+            let evidence = evidence_of_route(object, rule);
+            note_targets(mesh, RouteUse::RouteObject(id, index), &targets, &evidence, &mut users, &mut found);
         }
         if object.is_grpc() {
             for (namespace, name, port) in object.service_parents() {
@@ -85,20 +91,9 @@ pub(super) fn collect_evidence(mesh: &mut Mesh<'_>) {
     mesh.users = users;
 }
 
-fn note_rule(
-    mesh: &Mesh<'_>,
-    rule: &RouteRule,
-    user: RouteUse,
-    retry_on: Option<&str>,
-    is_grpc_route: bool,
-    users: &mut HashMap<ServiceId, Vec<RouteUse>>,
-    found: &mut Vec<(ServiceId, Option<u16>, Evidence)>,
-) {
-    let Action::Forward(targets) = &rule.action else { return };
+/// What a rule of a VirtualService says about gRPC, and the only port it is for.
+fn evidence_of_rule(rule: &RouteRule, retry_on: Option<&str>) -> (Vec<Evidence>, Option<u16>) {
     let mut evidence = Vec::new();
-    if is_grpc_route {
-        evidence.push(Evidence::GrpcRoute(rule.object.clone()));
-    }
     let words = evidence::grpc_retry_words(retry_on.unwrap_or_default());
     if !words.is_empty() {
         evidence.push(Evidence::RetryWords(rule.object.clone(), words.join(",").as_str().into()));
@@ -107,15 +102,15 @@ fn note_rule(
     for condition in rule.matches.iter().flat_map(|one| &one.conditions) {
         match condition {
             Condition::Path { text: TextMatch::Exact(path) | TextMatch::Prefix(path), .. }
-                if !is_grpc_route && evidence::is_method_path(path) =>
+                if evidence::is_method_path(path) =>
             {
                 evidence.push(Evidence::MethodPath(rule.object.clone(), path.as_str().into()));
             }
-            Condition::Header { name, text, inverted: false } if name.eq_ignore_ascii_case("content-type") => {
+            Condition::Header { name, text, inverted: false } => {
                 let (TextMatch::Exact(text) | TextMatch::Prefix(text) | TextMatch::Regex(text)) = text else {
                     continue;
                 };
-                if text.starts_with("application/grpc") && !text.starts_with("application/grpc-web") {
+                if evidence::is_grpc_content_type(name, text) {
                     evidence.push(Evidence::ContentType(rule.object.clone()));
                 }
             }
@@ -129,14 +124,45 @@ fn note_rule(
             | Condition::Gateways(_) => {}
         }
     }
-    for target in targets {
-        let Some(service) = mesh.find_host(target.host.as_str()) else { continue };
+    (evidence, only_port)
+}
+
+/// What a rule of a Gateway API route says about gRPC.
+fn evidence_of_route(object: &RouteObject, rule: &gateway_api::RouteRule) -> Vec<Evidence> {
+    if object.is_grpc() {
+        return vec![Evidence::GrpcRoute(object.object.clone())];
+    }
+    let mut evidence = Vec::new();
+    for one in &rule.matches {
+        if let Some(path) = one.path.as_ref().and_then(|path| path.value.as_deref())
+            && evidence::is_method_path(path)
+        {
+            evidence.push(Evidence::MethodPath(object.object.clone(), path.into()));
+        }
+        let mut headers = one.headers.iter().filter_map(|one| Some((one.name.as_deref()?, one.value.as_deref()?)));
+        if headers.any(|(name, value)| evidence::is_grpc_content_type(name, value)) {
+            evidence.push(Evidence::ContentType(object.object.clone()));
+        }
+    }
+    evidence
+}
+
+/// Notes a rule with the Services that it sends to.
+fn note_targets(
+    mesh: &Mesh<'_>,
+    user: RouteUse,
+    targets: &[(Host, Option<u16>)],
+    evidence: &[Evidence],
+    users: &mut HashMap<ServiceId, Vec<RouteUse>>,
+    found: &mut Vec<(ServiceId, Option<u16>, Evidence)>,
+) {
+    for (host, port) in targets {
+        let Some(service) = mesh.find_host(host.as_str()) else { continue };
         let list = users.entry(service).or_default();
         if list.last() != Some(&user) {
             list.push(user);
         }
-        let port = target.port.and_then(|port| u16::try_from(port).ok()).or(only_port);
-        found.extend(evidence.iter().map(|one| (service, port, one.clone())));
+        found.extend(evidence.iter().map(|one| (service, *port, one.clone())));
     }
 }
 

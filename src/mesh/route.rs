@@ -60,7 +60,7 @@ pub struct Target {
     pub port: Option<u32>,
     /// Subset.
     pub subset: Option<SubsetName>,
-    /// Weight as written; absent is 0 for a VirtualService, and 1 for Gateway API.
+    /// Weight; absent is 0.
     pub weight: Option<i64>,
     /// Field path of the target.
     pub field: String,
@@ -97,10 +97,8 @@ pub struct Backend {
 pub enum BackendState {
     /// They arrive.
     Ok,
-    /// No cluster: the host is unknown.
-    HostUnknown,
-    /// No cluster: the caller's DestinationRule has no such subset.
-    SubsetUnknown,
+    /// The proxy has no such cluster: host, port or subset is unknown to it.
+    NoCluster,
     /// The cluster has no ready endpoint.
     NoEndpoints,
     /// Nothing in the source tells about its pods.
@@ -109,11 +107,11 @@ pub enum BackendState {
 
 /// Shares of targets in percent. One target takes everything, whatever its weight; several with no weight get nothing
 /// (`None`): Envoy refuses such a route table.
-pub fn shares(weights: &[Option<i64>], absent: i64) -> Option<Vec<f64>> {
+pub fn shares(weights: &[Option<i64>]) -> Option<Vec<f64>> {
     if weights.len() == 1 {
         return Some(vec![100.0]);
     }
-    let weights: Vec<i64> = weights.iter().map(|weight| weight.unwrap_or(absent).max(0)).collect();
+    let weights: Vec<i64> = weights.iter().map(|weight| weight.unwrap_or(0).max(0)).collect();
     let total: i64 = weights.iter().try_fold(0_i64, |sum, weight| sum.checked_add(*weight))?;
     if total == 0 {
         return None;
@@ -262,8 +260,8 @@ impl fmt::Display for RuleMatch {
 }
 
 impl RuleMatch {
-    /// Reads one entry of a VirtualService rule's `match`.
-    pub fn of_virtual_service(written: &HttpMatch) -> Self {
+    /// Reads one alternative. `by_segment`: prefixes mean whole path segments.
+    pub fn of_http(written: &HttpMatch, by_segment: bool) -> Self {
         let HttpMatch {
             name: _,
             uri,
@@ -284,7 +282,7 @@ impl RuleMatch {
             let text = TextMatch::of(uri);
             // Case is never ignored for a regular expression.
             let ignore_case = *ignore_uri_case && !matches!(text, TextMatch::Regex(_));
-            conditions.push(Condition::Path { text, by_segment: false, ignore_case });
+            conditions.push(Condition::Path { text, by_segment, ignore_case });
         }
         for (name, text) in [("method", method), ("authority", authority), ("scheme", scheme)] {
             if let Some(text) = text {
@@ -348,18 +346,17 @@ mod tests {
 
     #[test]
     fn shares_are_relative() {
-        assert_eq!(shares(&[Some(0)], 0), Some(vec![100.0]));
-        assert_eq!(shares(&[Some(9), Some(1)], 0), Some(vec![90.0, 10.0]));
-        assert_eq!(shares(&[Some(80), None], 0), Some(vec![100.0, 0.0]));
-        assert_eq!(shares(&[None, None], 1), Some(vec![50.0, 50.0]));
-        assert_eq!(shares(&[None, Some(0)], 0), None);
+        assert_eq!(shares(&[Some(0)]), Some(vec![100.0]));
+        assert_eq!(shares(&[Some(9), Some(1)]), Some(vec![90.0, 10.0]));
+        assert_eq!(shares(&[Some(80), None]), Some(vec![100.0, 0.0]));
+        assert_eq!(shares(&[None, Some(0)]), None);
         assert_eq!(show_share(100.0 / 3.0), "33.3%");
     }
 
     proptest::proptest! {
         #[test]
         fn shares_add_up(weights in proptest::collection::vec(proptest::option::of(0_i64..10_000), 1..6)) {
-            if let Some(shares) = shares(&weights, 0) {
+            if let Some(shares) = shares(&weights) {
                 proptest::prop_assert!((shares.iter().sum::<f64>() - 100.0).abs() < 1e-9);
             }
         }

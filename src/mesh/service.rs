@@ -237,6 +237,14 @@ impl Service {
         self.ports.iter().find(|port| port.number == number)
     }
 
+    /// The port that questions about the Service as a whole mean: the first with signs of gRPC whose calls are routed,
+    /// else the first whose calls are, else the first.
+    pub fn main_port(&self) -> u16 {
+        let routed = || self.ports.iter().filter(|port| port.protocol.is_http_or_auto());
+        let grpc = routed().find(|port| !port.evidence.is_empty());
+        grpc.or_else(|| routed().next()).or_else(|| self.ports.first()).map_or(0, |port| port.number)
+    }
+
     /// Whether any port shows signs of gRPC.
     pub fn has_grpc(&self) -> bool {
         self.ports.iter().any(|port| !port.evidence.is_empty())

@@ -4,22 +4,29 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Mesh;
 use super::destination_rule::AppliedRules;
-use super::gateway_api::RouteObject;
-use super::ids::{Host, Names, Namespace, ObjectRef, RouteObjectId, ServiceId, VirtualServiceId};
-use super::retry;
+use super::ids::{Host, Names, Namespace, ObjectRef, ServiceId};
+pub use super::outbound::RouteOwner;
+use super::outbound::{self, Caller};
 use super::route::{Backend, BackendState, RouteRule, Target, shares};
-use super::service::{PodCount, Resolution, Service};
+use super::service::{PodCount, Resolution, Service, Visibility};
 use super::workload::Workload;
 use crate::schema::Kind;
+use crate::schema::virtual_service::{Destination, PortSelector};
 use crate::snapshot::{Object, SourceKind};
 
+/// Sidecar objects up to which each of their namespaces is looked at for every Service. Beyond it a page says that they
+/// narrow what callers see, and `route --caller` tells for one.
+pub const SIDECARS_MAX: usize = 64;
+
 /// Callers that nothing here tells apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CallerClass {
     /// Their namespaces; empty stands for all namespaces that no other class names.
     pub namespaces: Vec<Namespace>,
-    /// A namespace to ask with: one of them.
-    pub sample: Namespace,
+    /// Labels of the pods there, when only some are meant: `app=web`.
+    pub pods: Option<String>,
+    /// One of them.
+    pub sample: Caller,
     /// DestinationRules that they get.
     pub rules: AppliedRules,
     /// Who owns their routes.
@@ -33,46 +40,79 @@ impl CallerClass {
     }
 }
 
-/// Who owns the routes to a host.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum RouteOwner {
-    /// Nobody: Istio's default route to all endpoints.
-    Default,
-    /// A VirtualService.
-    VirtualService(VirtualServiceId),
-    /// Gateway API routes, merged.
-    RouteObjects(Vec<RouteObjectId>),
-}
+/// What tells classes of callers apart: rules, routes, and labels of pods.
+type View = (AppliedRules, RouteOwner, Option<String>);
 
 impl Mesh<'_> {
     /// The classes of callers of a Service in the mesh, everybody else first.
     pub fn views(&self, id: ServiceId) -> Vec<CallerClass> {
         let service = self.service(id);
         let own = service.namespace();
+        let port = service.main_port();
         let special = self.special_caller_namespaces(id);
-        let view = |caller: &Namespace| (self.applied_rules(caller, service), self.route_owner(caller, id));
+        let view = |caller: &Caller| (self.applied_rules(caller, service), self.route_owner(caller, id, port));
         // Someone outside all special namespaces: the Service's own when that is not special, else nobody in particular.
         let outsider = if special.contains(own) { Namespace::from("") } else { own.clone() };
+        let outsider = Caller::in_namespace(outsider);
         let default = view(&outsider);
-        let mut classes: BTreeMap<(AppliedRules, RouteOwner), Vec<Namespace>> = BTreeMap::new();
+        let mut classes: BTreeMap<View, Vec<(Namespace, Caller)>> = BTreeMap::new();
         for namespace in special {
-            let view = view(&namespace);
-            if view != default {
-                classes.entry(view).or_default().push(namespace);
+            for (pods, caller) in self.callers_in(&namespace, id) {
+                let view = view(&caller);
+                if view != default {
+                    classes.entry((view.0, view.1, pods)).or_default().push((namespace.clone(), caller));
+                }
             }
         }
         let everybody_else =
-            CallerClass { namespaces: Vec::new(), sample: outsider, rules: default.0, owner: default.1 };
-        let others = classes.into_iter().filter_map(|((rules, owner), namespaces)| {
-            let sample = namespaces.first()?.clone();
-            Some(CallerClass { namespaces, sample, rules, owner })
+            CallerClass { namespaces: Vec::new(), pods: None, sample: outsider, rules: default.0, owner: default.1 };
+        let others = classes.into_iter().filter_map(|((rules, owner, pods), members)| {
+            let sample = members.first()?.1.clone();
+            let namespaces = members.into_iter().map(|(namespace, _)| namespace).collect();
+            Some(CallerClass { namespaces, pods, sample, rules, owner })
         });
         std::iter::once(everybody_else).chain(others).collect()
     }
 
+    /// The callers of a namespace that may get different answers for a Service: one for all, or one for each set of
+    /// labels that some object reads.
+    fn callers_in(&self, namespace: &Namespace, id: ServiceId) -> Vec<(Option<String>, Caller)> {
+        let everybody = || vec![(None, Caller::in_namespace(namespace.clone()))];
+        let host = &self.service(id).host;
+        let mut read: BTreeSet<String> = BTreeSet::new();
+        let sidecars = self.sidecars.iter().filter(|one| one.object.namespace == *namespace);
+        let selectors = sidecars.filter_map(|one| one.selector.as_ref());
+        for selector in selectors.chain(self.destination_rules.selectors(namespace, host)) {
+            read.extend(selector.iter().map(|(key, _)| key.to_string()));
+        }
+        let configs = self.route_configs();
+        for config in configs.covering(host).flatten().map(|at| configs.get(*at)) {
+            let matches = config.rules.iter().flat_map(|rule| &rule.rule(self, config).matches);
+            read.extend(matches.flat_map(|one| one.source_labels.keys().cloned()));
+        }
+        if read.is_empty() {
+            return everybody();
+        }
+        let mut found: BTreeMap<String, Caller> = BTreeMap::new();
+        for at in self.workload_ids() {
+            let workload = self.workload(at);
+            if workload.namespace() != namespace || workload.proxy.is_meshed() == Some(false) {
+                continue;
+            }
+            let labels = read.iter().filter_map(|key| workload.labels.get(key).map(|value| format!("{key}={value}")));
+            let labels: Vec<String> = labels.collect();
+            found.entry(labels.join(",")).or_insert_with(|| Caller::of_workload(self, at));
+        }
+        if found.is_empty() {
+            return everybody();
+        }
+        found.into_iter().map(|(labels, caller)| ((!labels.is_empty()).then_some(labels), caller)).collect()
+    }
+
     /// Whether callers are known, or possible, that belong to no class but everybody else's.
     pub fn has_other_callers(&self, views: &[CallerClass]) -> bool {
-        let named: BTreeSet<&Namespace> = views.iter().flat_map(|view| &view.namespaces).collect();
+        let whole = views.iter().filter(|view| view.pods.is_none());
+        let named: BTreeSet<&Namespace> = whole.flat_map(|view| &view.namespaces).collect();
         self.caller_namespaces.is_empty() || self.caller_namespaces.iter().any(|caller| !named.contains(caller))
     }
 
@@ -83,28 +123,30 @@ impl Mesh<'_> {
         let host = &service.host;
         let mut found: BTreeSet<Namespace> = BTreeSet::new();
         found.extend(self.destination_rules.namespaces_with_rules_for(host).cloned());
-        let reached = |visibility: &super::service::Visibility, own: &Namespace, found: &mut BTreeSet<Namespace>| {
-            match visibility {
-                super::service::Visibility::Private => found.extend([own.clone()]),
-                super::service::Visibility::Namespaces(namespaces) => found.extend(namespaces.iter().cloned()),
-                super::service::Visibility::Public | super::service::Visibility::Nobody => {}
-            }
+        let reached = |visibility: &Visibility, own: &Namespace, found: &mut BTreeSet<Namespace>| match visibility {
+            Visibility::Private => found.extend([own.clone()]),
+            Visibility::Namespaces(namespaces) => found.extend(namespaces.iter().cloned()),
+            Visibility::Public | Visibility::Nobody => {}
         };
+        reached(&service.export_to, service.namespace(), &mut found);
         for (_, rule) in self.destination_rules.covering(host.as_str()) {
             reached(&rule.export_to, &rule.object.namespace, &mut found);
         }
-        for object in self.virtual_services.covering(host) {
-            reached(&object.export_to, &object.object.namespace, &mut found);
-            let named = object
-                .spec
-                .http
-                .iter()
-                .flat_map(|rule| &rule.matches)
-                .filter_map(|one| one.source_namespace.as_deref());
-            found.extend(named.map(Namespace::from));
+        let configs = self.route_configs();
+        for config in configs.covering(host).flatten().map(|at| configs.get(*at)) {
+            reached(&config.export_to, &config.namespace, &mut found);
+            if config.is_gateway_api {
+                found.insert(config.namespace.clone());
+            }
+            for one in config.rules.iter().flat_map(|rule| &rule.rule(self, config).matches) {
+                found.extend(one.source_namespace.as_deref().filter(|name| !name.is_empty()).map(Namespace::from));
+                if !one.source_labels.is_empty() {
+                    found.extend(self.caller_namespaces.iter().cloned());
+                }
+            }
         }
-        for route in self.attached_routes(id) {
-            found.insert(self.route_object(*route).object.namespace.clone());
+        if self.sidecars.len() <= SIDECARS_MAX {
+            found.extend(self.sidecars.iter().map(|sidecar| sidecar.object.namespace.clone()));
         }
         if !self.caller_namespaces.is_empty() {
             found.retain(|namespace| self.caller_namespaces.contains(namespace) || namespace == service.namespace());
@@ -112,91 +154,50 @@ impl Mesh<'_> {
         found
     }
 
-    /// The DestinationRules that callers of a namespace get for a Service.
-    pub fn applied_rules(&self, caller: &Namespace, service: &Service) -> AppliedRules {
-        self.destination_rules.applied(caller, None, &service.host, service.namespace(), &self.root)
-    }
-
-    /// Who owns the routes to a Service for callers of a namespace.
-    ///
-    /// A Gateway API route acts on callers of its own namespace, or on all when it lives beside its Service. In the
-    /// caller's own namespace it goes before any VirtualService; elsewhere the older object wins.
-    pub fn route_owner(&self, caller: &Namespace, id: ServiceId) -> RouteOwner {
-        let service = self.service(id);
-        let attached = self.attached_routes(id);
-        let in_namespace = |namespace: &Namespace| -> Vec<RouteObjectId> {
-            attached.iter().copied().filter(|route| &self.route_object(*route).object.namespace == namespace).collect()
-        };
-        let consumer = in_namespace(caller);
-        if !consumer.is_empty() {
-            return RouteOwner::RouteObjects(consumer);
-        }
-        let virtual_service = self.virtual_services.owner(caller, &service.host);
-        let producer = in_namespace(service.namespace());
-        if producer.is_empty() {
-            return virtual_service.map_or(RouteOwner::Default, RouteOwner::VirtualService);
-        }
-        let oldest = producer.iter().map(|route| &self.route_object(*route).created).min();
-        match virtual_service {
-            Some(object) if Some(&self.virtual_services.get(object).created) <= oldest => {
-                RouteOwner::VirtualService(object)
-            }
-            _ => RouteOwner::RouteObjects(producer),
-        }
+    /// The DestinationRules that a caller gets for a Service.
+    pub fn applied_rules(&self, caller: &Caller, service: &Service) -> AppliedRules {
+        let labels = Some(&caller.labels);
+        self.destination_rules.applied(&caller.namespace, labels, &service.host, service.namespace(), &self.root)
     }
 
     /// The rules of an owner, in the order they are tried.
-    pub fn rules_of(&self, owner: &RouteOwner) -> Vec<RouteRule> {
+    pub fn rules_of(&self, owner: RouteOwner) -> Vec<RouteRule> {
         match owner {
-            RouteOwner::Default => Vec::new(),
-            RouteOwner::VirtualService(id) => self.virtual_service_rules(self.virtual_services.get(*id)),
-            RouteOwner::RouteObjects(ids) => {
-                ids.iter().flat_map(|id| self.route_object_rules(self.route_object(*id))).collect()
-            }
+            RouteOwner::Default | RouteOwner::Hidden => Vec::new(),
+            RouteOwner::Config(id) => self.config_rules(self.route_configs().get(id)),
         }
     }
 
-    /// The rules of a Gateway API route. They have no retries of their own except by HTTPRoute's `retry`.
-    pub fn route_object_rules(&self, object: &RouteObject) -> Vec<RouteRule> {
-        let default = retry::effective(None, self.config.default_http_retry_policy.as_ref());
-        object.rules(&self.cluster_domain, &default)
-    }
-
-    /// The targets of a rule as callers of a namespace get them. `absent` is the weight of a target without one.
-    pub fn backends(&self, caller: &Namespace, targets: &[Target], absent: i64) -> Vec<Backend> {
+    /// The targets of a rule as a caller gets them. `port` is taken by targets that name none.
+    pub fn backends(&self, caller: &Caller, targets: &[Target], port: u16) -> Vec<Backend> {
         let weights: Vec<_> = targets.iter().map(|target| target.weight).collect();
-        let shares = shares(&weights, absent).unwrap_or_else(|| vec![0.0; targets.len()]);
-        targets.iter().zip(shares).map(|(target, share)| self.backend(caller, target, share)).collect()
+        let shares = shares(&weights).unwrap_or_else(|| vec![0.0; targets.len()]);
+        targets.iter().zip(shares).map(|(target, share)| self.backend(caller, target, port, share)).collect()
     }
 
-    fn backend(&self, caller: &Namespace, target: &Target, share: f64) -> Backend {
-        let target = target.clone();
-        let Some(id) = self.find_host(target.host.as_str()) else {
-            let known = self.knows_host(target.host.as_str());
-            let state = if known { BackendState::Unknown } else { BackendState::HostUnknown };
-            return Backend { target, share, service: None, state, pods: PodCount::default() };
+    fn backend(&self, caller: &Caller, target: &Target, port: u16, share: f64) -> Backend {
+        let destination = Destination {
+            host: target.host.as_str().to_owned(),
+            subset: target.subset.as_ref().map(ToString::to_string),
+            port: target.port.map(|number| PortSelector { number }),
         };
-        let service = self.service(id);
-        let (pods, subset_known) = match &target.subset {
-            None => (service.endpoints, true),
-            Some(name) => {
-                let applied = self.applied_rules(caller, service);
-                match self.destination_rules.subset(&applied, name) {
-                    Some((_, subset)) => (self.subset_pods(service, &subset.labels), true),
-                    None => (PodCount::default(), false),
-                }
+        let found = self.backend_for(caller, &target.host, &destination, u32::from(port));
+        let service = self.find_host(target.host.as_str());
+        let known = service.is_some_and(|id| self.knows_pods_of(self.service(id)));
+        let pods = found.endpoints.unwrap_or_else(|| match (found.state, service) {
+            (outbound::BackendState::Ok, Some(id)) => self.service(id).endpoints,
+            _ => PodCount::default(),
+        });
+        let state = match found.state {
+            outbound::BackendState::NoCluster if !self.is_absent(&target.host) && service.is_none() => {
+                BackendState::Unknown
             }
+            outbound::BackendState::NoCluster => BackendState::NoCluster,
+            outbound::BackendState::NoEndpoints => BackendState::NoEndpoints,
+            outbound::BackendState::Ok if known => BackendState::Ok,
+            outbound::BackendState::Ok => BackendState::Unknown,
         };
-        let state = if !subset_known {
-            BackendState::SubsetUnknown
-        } else if !self.knows_pods_of(service) {
-            BackendState::Unknown
-        } else if pods.may_serve() {
-            BackendState::Ok
-        } else {
-            BackendState::NoEndpoints
-        };
-        Backend { target, share, service: Some(id), state, pods }
+        Backend { target: target.clone(), share, service, state, pods }
     }
 
     /// Workloads whose pods a Service would select, if they had any. Reads templates anew: it is asked for few Services.

@@ -1,8 +1,4 @@
-//! VirtualServices: which one owns a host for a caller.
-//!
-//! Sources: `pilot/pkg/model/push_context.go`, `virtualservice.go` and `pilot/pkg/networking/core/httproute.go` of
-//! istio/istio 1.31. On sidecars nothing is merged: the most specific host wins, then a private object before one
-//! exported to the caller's namespace before a public one, then the oldest.
+//! VirtualServices by host and name. Which one a caller gets is for [`super::outbound`] to say.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,7 +7,7 @@ use std::sync::Arc;
 use super::host::HostMap;
 use super::ids::{Host, Namespace, ObjectRef, VirtualServiceId};
 use super::service::Visibility;
-use crate::schema::virtual_service::{HttpRule, VirtualServiceSpec};
+use crate::schema::virtual_service::VirtualServiceSpec;
 
 /// A VirtualService with its hosts and gateways completed.
 #[derive(Debug)]
@@ -84,39 +80,6 @@ impl VirtualService {
             GatewayName::Named { namespace, name } => Some((namespace, &**name)),
         })
     }
-
-    /// How it reaches callers in `caller`: lower comes first.
-    fn rank(&self, caller: &Namespace) -> Option<u8> {
-        let own = &self.object.namespace;
-        if !self.export_to.reaches(caller, own) {
-            return None;
-        }
-        Some(match self.export_to {
-            Visibility::Private => 0,
-            Visibility::Namespaces(_) => 1,
-            Visibility::Public => 2,
-            Visibility::Nobody => return None,
-        })
-    }
-
-    /// Whether a caller of this namespace gets any HTTP rule of it; if not, the object steps aside.
-    fn gives_rules_to(&self, caller: &Namespace) -> bool {
-        self.spec.http.iter().any(|rule| rule_reaches(rule, caller))
-    }
-}
-
-/// Whether some match of the rule lets callers of this namespace in, through their sidecar.
-pub fn rule_reaches(rule: &HttpRule, caller: &Namespace) -> bool {
-    rule.matches.is_empty()
-        || rule.matches.iter().any(|one| {
-            if one.gateways.is_empty() {
-                one.source_namespace
-                    .as_deref()
-                    .is_none_or(|namespace| namespace.is_empty() || namespace == caller.as_str())
-            } else {
-                one.gateways.iter().any(|gateway| gateway == "mesh")
-            }
-        })
 }
 
 /// VirtualServices by host.
@@ -162,21 +125,6 @@ impl VirtualServices {
     /// All objects, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = (VirtualServiceId, &VirtualService)> {
         self.all.iter().enumerate().map(|(position, object)| (VirtualServiceId::new(position), object))
-    }
-
-    /// The object that owns `host` for sidecars in `caller`.
-    pub fn owner(&self, caller: &Namespace, host: &Host) -> Option<VirtualServiceId> {
-        self.in_mesh.covering(host.as_str()).find_map(|ids| {
-            ids.iter()
-                .copied()
-                .filter_map(|id| {
-                    let object = self.get(id);
-                    let rank = object.rank(caller)?;
-                    object.gives_rules_to(caller).then_some((rank, id))
-                })
-                .min()
-                .map(|(_, id)| id)
-        })
     }
 
     /// All objects that may own `host` for some caller, wildcards included.

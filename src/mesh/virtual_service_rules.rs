@@ -2,6 +2,7 @@
 
 use super::Mesh;
 use super::ids::{ObjectRef, SubsetName};
+use super::outbound::RouteConfig;
 use super::retry;
 use super::route::{Action, Mirror, RouteRule, RuleMatch, Target};
 use super::virtual_service::VirtualService;
@@ -9,14 +10,27 @@ use crate::schema::virtual_service::{Fault, HttpRule};
 use crate::schema::{Kind, duration};
 
 impl Mesh<'_> {
-    /// The HTTP rules of a VirtualService, with short names completed.
+    /// The HTTP rules of a VirtualService as they are written, with short names completed.
     pub fn virtual_service_rules(&self, object: &VirtualService) -> Vec<RouteRule> {
-        object.spec.http.iter().enumerate().map(|(index, rule)| self.rule(object, index, rule)).collect()
+        let rules = object.spec.http.iter().enumerate();
+        rules
+            .map(|(index, rule)| self.rule(&object.object, index, format!("spec.http[{index}]"), rule, false))
+            .collect()
     }
 
-    fn rule(&self, object: &VirtualService, index: usize, rule: &HttpRule) -> RouteRule {
-        let field = format!("spec.http[{index}]");
-        let own = &object.object.namespace;
+    /// The rules of a route configuration: delegates merged in, Gateway API's sorted.
+    pub(super) fn config_rules(&self, config: &RouteConfig) -> Vec<RouteRule> {
+        let rules = config.rules.iter();
+        rules
+            .map(|rule| {
+                let written = rule.rule(self, config);
+                self.rule(&rule.object, rule.index, rule.field(), written, config.is_gateway_api)
+            })
+            .collect()
+    }
+
+    fn rule(&self, object: &ObjectRef, index: usize, field: String, rule: &HttpRule, by_segment: bool) -> RouteRule {
+        let own = &object.namespace;
         let resolve = |host: &str| super::host::resolve(host, own, &self.cluster_domain);
         let action = if let Some(delegate) = &rule.delegate {
             let namespace =
@@ -69,10 +83,10 @@ impl Mesh<'_> {
             uri.into_iter().chain(authority)
         });
         RouteRule {
-            object: object.object.clone(),
+            object: object.clone(),
             index,
             name: rule.name.clone(),
-            matches: rule.matches.iter().map(RuleMatch::of_virtual_service).collect(),
+            matches: rule.matches.iter().map(|one| RuleMatch::of_http(one, by_segment)).collect(),
             action,
             timeout: rule
                 .timeout
@@ -80,7 +94,7 @@ impl Mesh<'_> {
                 .and_then(|text| duration::parse(text).ok())
                 .filter(|limit| !limit.is_zero()),
             retries: retry::effective(
-                rule.retries.as_ref().map(|retries| (retries, &object.object)),
+                rule.retries.as_ref().map(|retries| (retries, object)),
                 self.config.default_http_retry_policy.as_ref(),
             ),
             faults: rule.fault.as_ref().map(faults).unwrap_or_default(),

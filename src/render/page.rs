@@ -195,7 +195,8 @@ fn callers(out: &mut String, service: &ServiceReport, style: &Style) {
     }
     heading(out, style, "Callers whose view differs");
     for caller in &service.callers {
-        let text = format!("callers in {} {}", caller.namespaces.join(", "), caller.differs.join("; "));
+        let pods = caller.pods.as_ref().map(|labels| format!(" (pods {labels})")).unwrap_or_default();
+        let text = format!("callers in {}{pods} {}", caller.namespaces.join(", "), caller.differs.join("; "));
         bullet(out, style, &text);
         let narrower = Style { width: style.width.map(|width| width.saturating_sub(2)), ..*style };
         for route in caller.routes.iter().flatten() {

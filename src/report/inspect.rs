@@ -38,7 +38,7 @@ pub struct InspectReport {
 pub struct ServiceReport {
     /// Namespace.
     pub namespace: String,
-    /// Name of the object.
+    /// Name of the Service: the object's, or the one in the host of a ServiceEntry that adds a host to the cluster domain.
     pub name: String,
     /// Kind of the object: `Service` or `ServiceEntry`.
     pub kind: String,
@@ -205,6 +205,9 @@ pub struct RetriesReport {
 pub struct CallerReport {
     /// Their namespaces.
     pub namespaces: Vec<String>,
+    /// Labels of the pods there, when only some are meant: `app=web`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pods: Option<String>,
     /// DestinationRules that they get.
     pub destination_rules: Vec<ObjectReport>,
     /// Their routes, if these differ; absent when they are the same.

@@ -13,10 +13,11 @@ use crate::mesh::Mesh;
 use crate::mesh::RouteUse;
 use crate::mesh::destination_rule::{AppliedRules, Policy};
 use crate::mesh::ids::{ObjectRef, ServiceId};
+use crate::mesh::outbound::RouteOwner;
 use crate::mesh::protocol::{Family, Protocol};
 use crate::mesh::route::{Action, Backend, BackendState, RouteRule};
 use crate::mesh::service::{PodCount, Resolution, Service, ServicePort, TargetPort};
-use crate::mesh::views::{CallerClass, RouteOwner};
+use crate::mesh::views::{CallerClass, SIDECARS_MAX};
 use crate::schema::Kind;
 use crate::schema::duration;
 
@@ -48,10 +49,10 @@ pub(super) fn service(mesh: &Mesh<'_>, id: ServiceId, finding_counts: BTreeMap<&
     let views = mesh.views(id);
     let everybody = &views[0];
     let known = mesh.knows_pods_of(service);
-    let routes = routes(mesh, everybody);
+    let routes = routes(mesh, service, everybody);
     ServiceReport {
         namespace: service.namespace().to_string(),
-        name: service.object.name.to_string(),
+        name: name(mesh, service),
         kind: service.object.kind.name().to_owned(),
         host: service.host.to_string(),
         resolution: match &service.resolution {
@@ -63,7 +64,7 @@ pub(super) fn service(mesh: &Mesh<'_>, id: ServiceId, finding_counts: BTreeMap<&
         ports: service.ports.iter().map(|port| self::port(mesh, service, port, everybody)).collect(),
         pods: pods(service.endpoints, known),
         proxies: proxies(mesh, service),
-        callers: views[1..].iter().map(|view| caller(mesh, view, everybody, &routes)).collect(),
+        callers: views[1..].iter().map(|view| caller(mesh, service, view, everybody, &routes)).collect(),
         routes,
         destination_rules: objects(mesh, &everybody.rules),
         policies: policies(mesh, service, everybody),
@@ -84,9 +85,18 @@ pub(super) fn service(mesh: &Mesh<'_>, id: ServiceId, finding_counts: BTreeMap<&
             })
             .collect(),
         unread: unread(mesh, service),
-        not_modelled: not_modelled(mesh, service, everybody),
+        not_modelled: not_modelled(mesh, service),
         has_grpc: service.has_grpc(),
         finding_counts,
+    }
+}
+
+/// The Service's name; for a ServiceEntry's host in the cluster domain, the name in the host.
+fn name(mesh: &Mesh<'_>, service: &Service) -> String {
+    let host = service.host.as_str();
+    match mesh.namespace_of_host(&service.host) {
+        Some(_) if !host.starts_with('*') => host.split('.').next().unwrap_or(host).to_owned(),
+        Some(_) | None => service.object.name.to_string(),
     }
 }
 
@@ -174,14 +184,13 @@ pub(super) fn upgraded(mesh: &Mesh<'_>, protocol: Protocol, policy: &Policy<'_>)
     }
 }
 
-fn routes(mesh: &Mesh<'_>, view: &CallerClass) -> Vec<RouteReport> {
-    mesh.rules_of(&view.owner).iter().map(|rule| route(mesh, view, rule)).collect()
+fn routes(mesh: &Mesh<'_>, service: &Service, view: &CallerClass) -> Vec<RouteReport> {
+    mesh.rules_of(view.owner).iter().map(|rule| route(mesh, service, view, rule)).collect()
 }
 
-fn route(mesh: &Mesh<'_>, view: &CallerClass, rule: &RouteRule) -> RouteReport {
-    let absent = i64::from(rule.object.kind != Kind::VirtualService);
+fn route(mesh: &Mesh<'_>, service: &Service, view: &CallerClass, rule: &RouteRule) -> RouteReport {
     let (action, backends) = match &rule.action {
-        Action::Forward(targets) => ("forward".to_owned(), mesh.backends(&view.sample, targets, absent)),
+        Action::Forward(targets) => ("forward".to_owned(), mesh.backends(&view.sample, targets, service.main_port())),
         Action::Redirect => ("redirect".to_owned(), Vec::new()),
         Action::DirectResponse(status) => (format!("direct-response {status}"), Vec::new()),
         Action::Delegate { object } => (format!("delegate {}", object.path()), Vec::new()),
@@ -230,7 +239,7 @@ fn backend(mesh: &Mesh<'_>, backend: &Backend) -> BackendReport {
         share: (backend.share * 100.0).round() / 100.0,
         state: match backend.state {
             BackendState::Ok => "ok",
-            BackendState::HostUnknown | BackendState::SubsetUnknown => "no-cluster",
+            BackendState::NoCluster => "no-cluster",
             BackendState::NoEndpoints => "no-endpoints",
             BackendState::Unknown => "unknown",
         },
@@ -242,8 +251,14 @@ fn objects(mesh: &Mesh<'_>, rules: &AppliedRules) -> Vec<super::ObjectReport> {
     rules.0.iter().map(|id| (&mesh.destination_rules.get(*id).object).into()).collect()
 }
 
-fn caller(mesh: &Mesh<'_>, view: &CallerClass, everybody: &CallerClass, usual: &[RouteReport]) -> CallerReport {
-    let own = routes(mesh, view);
+fn caller(
+    mesh: &Mesh<'_>,
+    service: &Service,
+    view: &CallerClass,
+    everybody: &CallerClass,
+    usual: &[RouteReport],
+) -> CallerReport {
+    let own = routes(mesh, service, view);
     let mut differs = Vec::new();
     let destination_rules = objects(mesh, &view.rules);
     if view.rules != everybody.rules {
@@ -263,17 +278,19 @@ fn caller(mesh: &Mesh<'_>, view: &CallerClass, everybody: &CallerClass, usual: &
         }
     }
     if view.owner != everybody.owner {
-        differs.push(match &view.owner {
+        differs.push(match view.owner {
             RouteOwner::Default => "get Istio's default route".to_owned(),
-            RouteOwner::VirtualService(id) => format!("are routed by {}", mesh.virtual_services.get(*id).object),
-            RouteOwner::RouteObjects(ids) => {
-                let names: Vec<_> = ids.iter().map(|id| mesh.route_object(*id).object.to_string()).collect();
+            RouteOwner::Hidden => "do not see it: no route, no cluster (exportTo, or their Sidecar)".to_owned(),
+            RouteOwner::Config(id) => {
+                let objects = &mesh.route_configs().get(id).objects;
+                let names: Vec<_> = objects.iter().map(ToString::to_string).collect();
                 format!("are routed by {}", names.join(", "))
             }
         });
     }
     CallerReport {
         namespaces: view.namespaces.iter().map(ToString::to_string).collect(),
+        pods: view.pods.clone(),
         destination_rules,
         routes: (own != usual).then_some(own),
         differs,
@@ -308,7 +325,7 @@ fn unread(mesh: &Mesh<'_>, service: &Service) -> Vec<String> {
 }
 
 /// What acts on the Service's proxies or callers without being part of the model.
-fn not_modelled(mesh: &Mesh<'_>, service: &Service, view: &CallerClass) -> Vec<String> {
+fn not_modelled(mesh: &Mesh<'_>, service: &Service) -> Vec<String> {
     let mut texts = BTreeSet::new();
     for workload in mesh.workloads_of(service) {
         for extension in mesh.extensions_for(workload) {
@@ -322,19 +339,9 @@ fn not_modelled(mesh: &Mesh<'_>, service: &Service, view: &CallerClass) -> Vec<S
             texts.insert(format!("{}{patches} acts on its proxies", extension.object));
         }
     }
-    let narrowed: Vec<_> =
-        mesh.sidecars.iter().map(|one| one.object.namespace.to_string()).collect::<BTreeSet<_>>().into_iter().collect();
-    if !narrowed.is_empty() {
-        texts.insert(format!("Sidecar objects in {} may narrow what callers there see", narrowed.join(", ")));
-    }
-    let selective = mesh.destination_rules.covering(service.host.as_str()).filter(|(_, rule)| rule.selector.is_some());
-    for (_, rule) in selective {
-        texts.insert(format!("{} acts only on callers that its workloadSelector picks", rule.object));
-    }
-    if let RouteOwner::VirtualService(id) = view.owner
-        && mesh.virtual_services.get(id).spec.http.iter().any(|rule| rule.delegate.is_some())
-    {
-        texts.insert("rules of delegates are not shown here".to_owned());
+    if mesh.sidecars.len() > SIDECARS_MAX {
+        let count = mesh.sidecars.len();
+        texts.insert(format!("{count} Sidecar objects may narrow what callers see: `route --caller` tells for one"));
     }
     texts.into_iter().collect()
 }

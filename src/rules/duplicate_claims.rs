@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
 use crate::mesh::ids::{Host, Namespace, VirtualServiceId};
+use crate::mesh::outbound::Caller;
 use crate::mesh::service::Visibility;
-use crate::mesh::virtual_service::{VirtualService, rule_reaches};
+use crate::mesh::virtual_service::VirtualService;
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {
@@ -69,11 +70,12 @@ struct Loss<'m> {
     winners: BTreeMap<VirtualServiceId, BTreeSet<Namespace>>,
 }
 
-/// The objects among `ids` that lose the host for some callers.
+/// The objects among `ids` that lose the host for some callers: they have rules for a port that another one takes.
 fn losses<'m>(mesh: &'m Mesh<'_>, host: &'m Host, ids: &[VirtualServiceId]) -> Vec<(VirtualServiceId, Loss<'m>)> {
     // A namespace that no object names stands for everybody else.
     let outsider = Namespace::from("");
     let mut callers: BTreeSet<Namespace> = BTreeSet::from([outsider]);
+    let mut ports: BTreeSet<u16> = BTreeSet::new();
     for id in ids {
         let object = mesh.virtual_services.get(*id);
         match &object.export_to {
@@ -83,50 +85,34 @@ fn losses<'m>(mesh: &'m Mesh<'_>, host: &'m Host, ids: &[VirtualServiceId]) -> V
             Visibility::Namespaces(namespaces) => callers.extend(namespaces.iter().cloned()),
             Visibility::Public | Visibility::Nobody => {}
         }
+        let matches = object.spec.http.iter().flat_map(|rule| &rule.matches);
+        ports.extend(matches.filter_map(|one| one.port.and_then(|port| u16::try_from(port).ok())));
     }
+    let service = mesh.find_host(host.as_str()).map(|id| mesh.service(id));
+    ports.extend(service.into_iter().flat_map(|service| &service.ports).map(|port| port.number));
+    // A port that no object names stands for the others.
+    ports.insert(0);
+    let of_service = service.map(|service| service.namespace().clone());
+    let of_service = of_service.or_else(|| mesh.namespace_of_host(host)).unwrap_or_else(|| Namespace::from(""));
+    let configs = mesh.route_configs();
     let mut lost: BTreeMap<VirtualServiceId, Loss<'m>> = BTreeMap::new();
     for caller in &callers {
-        let Some(winner) = mesh.virtual_services.owner(caller, host).filter(|winner| ids.contains(winner)) else {
-            continue;
-        };
-        for id in ids.iter().copied().filter(|id| *id != winner) {
-            let object = mesh.virtual_services.get(id);
-            let reaches = object.export_to.reaches(caller, &object.object.namespace);
-            if reaches && covers(mesh.virtual_services.get(winner), object, caller) {
+        let proxy = Caller::in_namespace(caller.clone());
+        for port in &ports {
+            let owner = mesh.owner_of_host(&proxy, host, &of_service, *port);
+            let Some(winner) = owner.and_then(|owner| configs.get(owner).virtual_service) else { continue };
+            if !ids.contains(&winner) {
+                continue;
+            }
+            let others = configs.of_host(host).filter(|config| configs.is_seen(*config, caller));
+            for config in others.filter(|config| mesh.gives_rules(configs.get(*config), &proxy, &of_service, *port)) {
+                let Some(id) = configs.get(config).virtual_service.filter(|id| *id != winner) else { continue };
                 let loss = lost.entry(id).or_insert_with(|| Loss { host, winners: BTreeMap::new() });
                 loss.winners.entry(winner).or_default().insert(caller.clone());
             }
         }
     }
     lost.into_iter().collect()
-}
-
-/// Whether `winner` takes calls that `loser` has rules for: an object that gives a caller no rules for a port, or
-/// only rules for some of its pods, steps aside.
-fn covers(winner: &VirtualService, loser: &VirtualService, caller: &Namespace) -> bool {
-    let ports = |object: &VirtualService| -> Option<BTreeSet<u32>> {
-        let mut ports = BTreeSet::new();
-        for rule in object.spec.http.iter().filter(|rule| rule_reaches(rule, caller)) {
-            if rule.matches.is_empty() {
-                return None;
-            }
-            for one in &rule.matches {
-                ports.insert(one.port?);
-            }
-        }
-        Some(ports)
-    };
-    let takes_all_pods = winner.spec.http.iter().any(|rule| {
-        rule.matches.is_empty()
-            || rule.matches.iter().any(|one| one.source_labels.is_empty() || !one.gateways.is_empty())
-    });
-    let same_port = match (ports(winner), ports(loser)) {
-        (Some(a), Some(b)) => a.intersection(&b).next().is_some(),
-        (None, _) => true,
-        // The winner has rules for some ports only, the loser for all: it keeps the others.
-        (Some(_), None) => true,
-    };
-    takes_all_pods && same_port && loser.spec.http.iter().any(|rule| rule_reaches(rule, caller))
 }
 
 fn report(mesh: &Mesh<'_>, loser: &VirtualService, loss: &Loss<'_>, out: &mut Findings<'_>) {

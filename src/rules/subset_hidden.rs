@@ -6,7 +6,7 @@ use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
 use crate::mesh::ids::{Host, Namespace, ObjectRef, SubsetName, VirtualServiceId};
 use crate::mesh::route::Action;
-use crate::mesh::views::{CallerClass, RouteOwner};
+use crate::mesh::views::CallerClass;
 use crate::mesh::virtual_service::VirtualService;
 use crate::schema::Kind;
 
@@ -115,7 +115,7 @@ fn lack(
     }
     let views = mesh.views(service);
     let takes_route = |view: &CallerClass| {
-        view.owner == RouteOwner::VirtualService(id) || (!object.acts_in_mesh() && view.is_default())
+        mesh.owning_virtual_service(view.owner) == Some(id) || (!object.acts_in_mesh() && view.is_default())
     };
     let lacking: Vec<&CallerClass> = views
         .iter()

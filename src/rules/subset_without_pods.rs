@@ -54,7 +54,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 fn judge(mesh: &Mesh<'_>, object: &VirtualService, rule: &RouteRule, out: &mut Findings<'_>) {
     let Action::Forward(targets) = &rule.action else { return };
     let weights: Vec<_> = targets.iter().map(|target| target.weight).collect();
-    let shares = shares(&weights, 0).unwrap_or_else(|| vec![0.0; targets.len()]);
+    let shares = shares(&weights).unwrap_or_else(|| vec![0.0; targets.len()]);
     for (target, share) in targets.iter().zip(shares) {
         let Some(name) = &target.subset else { continue };
         let Some(service) = mesh.find_host(target.host.as_str()).map(|id| mesh.service(id)) else { continue };

@@ -48,7 +48,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             let Action::Forward(targets) = &rule.action else { continue };
             let weights: Vec<_> = targets.iter().map(|target| target.weight).collect();
             let total: i64 = weights.iter().map(|weight| weight.unwrap_or(0)).fold(0, i64::saturating_add);
-            let Some(shares) = shares(&weights, 0) else { continue };
+            let Some(shares) = shares(&weights) else { continue };
             if targets.len() < 2 || total == 100 {
                 continue;
             }

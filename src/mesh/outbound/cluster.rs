@@ -3,7 +3,8 @@
 //! Sources: `buildOutboundClusters`, `buildCluster` and `setUpstreamProtocol` in `pilot/pkg/networking/core/cluster.go`
 //! and `cluster_builder.go`, `shouldH2Upgrade` in `cluster_traffic_policy.go` of istio/istio 1.31.
 
-use super::{Backend, BackendState, CallerKind, Outbound, UpstreamProtocol};
+use super::scope::Seen;
+use super::{Backend, BackendState, Caller, CallerKind, Outbound, UpstreamProtocol};
 use crate::mesh::Mesh;
 use crate::mesh::destination_rule::{AppliedRules, Policy};
 use crate::mesh::ids::{Host, Labels, SubsetName};
@@ -28,9 +29,23 @@ pub(super) fn name(port: u32, subset: &str, host: &str) -> String {
     format!("outbound|{port}|{subset}|{host}")
 }
 
+/// The clusters of one caller's proxy.
+pub(super) struct Clusters<'a, 'm> {
+    pub(super) mesh: &'a Mesh<'m>,
+    pub(super) caller: &'a Caller,
+}
+
 impl Outbound<'_> {
+    /// A destination as the proxy gets it, its host completed. `port` is used where the destination names none.
+    pub(super) fn backend(&self, host: &Host, destination: &Destination, port: u32, weight: Option<i64>) -> Backend {
+        let clusters = Clusters { mesh: self.mesh, caller: &self.caller };
+        clusters.backend(self.scope.find(host.as_str()), host, destination, port, weight)
+    }
+}
+
+impl Clusters<'_, '_> {
     /// The DestinationRules that the proxy gets for a Service.
-    pub(super) fn rules_for(&self, service: &Service) -> AppliedRules {
+    fn rules_for(&self, service: &Service) -> AppliedRules {
         self.mesh.destination_rules.applied(
             &self.caller.namespace,
             Some(&self.caller.labels),
@@ -40,8 +55,15 @@ impl Outbound<'_> {
         )
     }
 
-    /// A destination as the proxy gets it, its host completed. `port` is used where the destination names none.
-    pub(super) fn backend(&self, host: &Host, destination: &Destination, port: u32, weight: Option<i64>) -> Backend {
+    /// A destination as the proxy gets it. `seen` is the Service that its host means to the proxy.
+    pub(super) fn backend(
+        &self,
+        seen: Option<&Seen>,
+        host: &Host,
+        destination: &Destination,
+        port: u32,
+        weight: Option<i64>,
+    ) -> Backend {
         let subset = destination.subset.as_deref().filter(|name| !name.is_empty());
         let port = destination.port.as_ref().map_or(port, |port| port.number);
         if host.as_str().is_empty() {
@@ -55,7 +77,7 @@ impl Outbound<'_> {
             weight,
             ..Backend::default()
         };
-        let Some(seen) = self.scope.find(host.as_str()) else { return backend };
+        let Some(seen) = seen else { return backend };
         let number = u16::try_from(port).unwrap_or(0);
         let service = self.mesh.service(seen.service);
         let Some(service_port) = seen.port(self.mesh, number) else { return backend };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::conversion;
 use super::delegate;
 use crate::mesh::Mesh;
-use crate::mesh::host;
+use crate::mesh::host::{self, HostMap};
 use crate::mesh::ids::{Host, Namespace, ObjectRef, VirtualServiceId};
 use crate::mesh::service::Visibility;
 use crate::mesh::virtual_service::{GatewayName, VirtualService};
@@ -131,11 +131,20 @@ impl RouteConfig {
     }
 }
 
+/// Position of a route configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConfigId(usize);
+
+/// How a configuration stands among others for a namespace: lower is asked first.
+type Rank = (u8, bool, usize);
+
 /// All route configurations, oldest first.
 #[derive(Debug, Default)]
 pub struct RouteConfigs {
     all: Vec<RouteConfig>,
     by_gateway: HashMap<GatewayName, Vec<usize>>,
+    /// Those that sidecars get.
+    by_host: HostMap<ConfigId>,
 }
 
 impl RouteConfigs {
@@ -158,7 +167,45 @@ impl RouteConfigs {
                 by_gateway.entry(gateway.clone()).or_default().push(at);
             }
         }
-        Self { all, by_gateway }
+        let mut by_host = HostMap::default();
+        for (at, config) in all.iter().enumerate().filter(|(_, config)| config.acts_in_mesh()) {
+            for host in &config.hosts {
+                by_host.insert(host, ConfigId(at));
+            }
+        }
+        Self { all, by_gateway, by_host }
+    }
+
+    /// One configuration.
+    pub fn get(&self, id: ConfigId) -> &RouteConfig {
+        &self.all[id.0]
+    }
+
+    /// All configurations, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = (ConfigId, &RouteConfig)> {
+        self.all.iter().enumerate().map(|(at, config)| (ConfigId(at), config))
+    }
+
+    /// Those of sidecars whose host covers a host, by host, the most precise first.
+    pub fn covering<'a>(&'a self, host: &'a Host) -> impl Iterator<Item = &'a [ConfigId]> + 'a {
+        self.by_host.covering(host.as_str())
+    }
+
+    /// Those of sidecars that name exactly this host, oldest first.
+    pub fn of_host(&self, host: &Host) -> impl Iterator<Item = ConfigId> {
+        self.by_host.exact(host.as_str()).iter().copied()
+    }
+
+    /// Whether proxies of a namespace see a configuration.
+    pub fn is_seen(&self, id: ConfigId, namespace: &Namespace) -> bool {
+        self.rank(id, namespace).is_some()
+    }
+
+    /// How a configuration stands for proxies of a namespace; `None` where they do not see it.
+    pub(super) fn rank(&self, id: ConfigId, namespace: &Namespace) -> Option<Rank> {
+        let config = self.get(id);
+        let own_route = config.is_gateway_api && config.namespace == *namespace;
+        Some((rank(config, namespace)?, !own_route, id.0))
     }
 
     /// Those that act at a gateway, or in the mesh, for a proxy in `namespace`: what is private to the namespace first,
@@ -166,15 +213,7 @@ impl RouteConfigs {
     /// API in the proxy's own namespace go before others of their class.
     pub(super) fn visible(&self, gateway: &GatewayName, namespace: &Namespace) -> impl Iterator<Item = &RouteConfig> {
         let bound = self.by_gateway.get(gateway).map_or(&[][..], Vec::as_slice);
-        let mut ranked: Vec<(u8, bool, usize)> = bound
-            .iter()
-            .filter_map(|at| {
-                let config = &self.all[*at];
-                let rank = rank(config, namespace)?;
-                let own_route = config.is_gateway_api && config.namespace == *namespace;
-                Some((rank, !own_route, *at))
-            })
-            .collect();
+        let mut ranked: Vec<Rank> = bound.iter().filter_map(|at| self.rank(ConfigId(*at), namespace)).collect();
         ranked.sort_unstable();
         ranked.into_iter().map(|(_, _, at)| &self.all[at])
     }

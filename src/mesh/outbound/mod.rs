@@ -18,14 +18,16 @@ mod gateway;
 mod listener;
 mod matching;
 mod names;
+mod owner;
 mod parents;
 mod route;
 mod scope;
 mod virtual_host;
 
 pub use answer::{Answer, Outcome, RuleHit};
-pub use configs::{RouteConfig, RouteConfigs, Rule, find_delegate};
+pub use configs::{ConfigId, RouteConfig, RouteConfigs, Rule, find_delegate};
 pub use listener::ListenerClass;
+pub use owner::RouteOwner;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

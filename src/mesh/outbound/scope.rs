@@ -165,18 +165,7 @@ impl<'m> Scope<'m> {
         host: &str,
         ports: &HashSet<u16>,
     ) {
-        let candidates: Vec<ServiceId> = mesh.services_named(host).to_vec();
-        let in_namespace = |namespace: &Namespace| preferred(mesh, &candidates, namespace);
-        let chosen = in_namespace(own).or_else(|| {
-            let oldest = |service: &&ServiceId| mesh.service(**service).created.clone();
-            let best = candidates
-                .iter()
-                .filter(|id| is_visible(mesh.service(**id), own))
-                .min_by_key(|id| (!mesh.service(**id).is_kubernetes(), oldest(id)));
-            best.copied()
-        });
-        let Some(id) = chosen else { return };
-        let whole = seen(mesh, id);
+        let Some(whole) = inferred(mesh, own, host) else { return };
         let narrowed = match listener.port {
             Some((port, protocol)) if protocol != Protocol::HttpProxy => {
                 whole.port(mesh, port).map(|_| whole.narrowed(vec![port]))
@@ -196,6 +185,55 @@ impl<'m> Scope<'m> {
 fn mesh_allows_any(mesh: &Mesh<'_>) -> bool {
     let mode = mesh.config.outbound_traffic_policy.as_ref().and_then(|policy| policy.mode.as_deref());
     mode != Some("REGISTRY_ONLY")
+}
+
+/// The Service that a destination's host means to proxies of a namespace, imported or not: one of their own namespace,
+/// else of those that they see one of Kubernetes, else the oldest.
+pub(super) fn inferred(mesh: &Mesh<'_>, own: &Namespace, host: &str) -> Option<Seen> {
+    let candidates = mesh.services_named(host);
+    let chosen = preferred(mesh, candidates, own).or_else(|| {
+        let visible = candidates.iter().filter(|id| is_visible(mesh.service(**id), own));
+        let key = |id: &&ServiceId| {
+            let service = mesh.service(**id);
+            (!service.is_kubernetes(), service.created.clone())
+        };
+        visible.min_by_key(key).copied()
+    });
+    chosen.map(|id| seen(mesh, id))
+}
+
+/// What a Sidecar imports on one port, for questions about single objects.
+pub(super) struct EgressImports<'m> {
+    places: HashMap<String, Imports<'m>>,
+    /// Whether the Sidecar has a listener for the port at all.
+    listens: bool,
+}
+
+impl<'m> EgressImports<'m> {
+    pub(super) fn new(sidecar: &'m SidecarObject, own: &Namespace, port: u16) -> Self {
+        let written = &sidecar.spec.egress;
+        if written.is_empty() {
+            let all = Imports { hosts: vec!["*"], excluded: Vec::new() };
+            return Self { places: HashMap::from([("*".to_owned(), all)]), listens: true };
+        }
+        let of_port = |one: &&Egress| one.port.as_ref().is_none_or(|own| own.number == u32::from(port));
+        match written.iter().find(of_port) {
+            Some(one) => Self { places: imports(one, own), listens: true },
+            None => Self { places: HashMap::new(), listens: false },
+        }
+    }
+
+    pub(super) fn takes(&self, service: &Service) -> bool {
+        let places = [self.places.get(service.namespace().as_str()), self.places.get("*")];
+        let host = service.host.as_str();
+        self.listens
+            && places.iter().flatten().any(|place| place.takes(host))
+            && !places.iter().flatten().any(|place| place.excludes(host))
+    }
+
+    pub(super) fn takes_config(&self, config: &RouteConfig) -> bool {
+        takes_config(&self.places, config)
+    }
 }
 
 /// Of several entries for one host in one namespace: one of Kubernetes, else the first.
@@ -276,20 +314,7 @@ impl Imports<'_> {
 
 impl<'m> EgressListener<'m> {
     fn new(mesh: &'m Mesh<'_>, own: &Namespace, written: &Egress, bind: Option<&'m str>) -> Self {
-        let mut imports: HashMap<String, Imports<'_>> = HashMap::new();
-        for text in &written.hosts {
-            let Some((namespace, host)) = text.split_once('/').filter(|(_, host)| !host.contains('/')) else {
-                continue;
-            };
-            let (namespace, excluded) = match namespace.strip_prefix('~') {
-                Some("") => ("*", true),
-                Some(rest) => (rest, true),
-                None => (namespace, false),
-            };
-            let namespace = if namespace == "." { own.as_str() } else { namespace };
-            let entry = imports.entry(namespace.to_owned()).or_default();
-            if excluded { entry.excluded.push(host) } else { entry.hosts.push(host) }
-        }
+        let imports = imports(written, own);
         let port = written.port.as_ref().and_then(|port| {
             let number = u16::try_from(port.number).ok()?;
             Some((number, Protocol::parse_word(&port.protocol).unwrap_or(Protocol::Auto)))
@@ -304,18 +329,40 @@ impl<'m> EgressListener<'m> {
         let configs = mesh
             .route_configs()
             .visible(&GatewayName::Mesh, own)
-            .filter(|config| {
-                let places = [imports.get(config.namespace.as_str()), imports.get("*")];
-                places.iter().flatten().any(|place| {
-                    config.hosts.iter().any(|host| {
-                        place.takes_config(host.as_str(), config.is_gateway_api)
-                            && !places.iter().flatten().any(|place| place.excludes(host.as_str()))
-                    })
-                })
-            })
+            .filter(|config| takes_config(&imports, config))
             .collect();
         Self { port, bind, services, configs }
     }
+}
+
+/// The hosts of a listener by namespace; `*` stands for all namespaces.
+fn imports<'w>(written: &'w Egress, own: &Namespace) -> HashMap<String, Imports<'w>> {
+    let mut imports: HashMap<String, Imports<'_>> = HashMap::new();
+    for text in &written.hosts {
+        let Some((namespace, host)) = text.split_once('/').filter(|(_, host)| !host.contains('/')) else {
+            continue;
+        };
+        let (namespace, excluded) = match namespace.strip_prefix('~') {
+            Some("") => ("*", true),
+            Some(rest) => (rest, true),
+            None => (namespace, false),
+        };
+        let namespace = if namespace == "." { own.as_str() } else { namespace };
+        let entry = imports.entry(namespace.to_owned()).or_default();
+        if excluded { entry.excluded.push(host) } else { entry.hosts.push(host) }
+    }
+    imports
+}
+
+/// Whether a listener imports a route configuration, by any of its hosts.
+fn takes_config(imports: &HashMap<String, Imports<'_>>, config: &RouteConfig) -> bool {
+    let places = [imports.get(config.namespace.as_str()), imports.get("*")];
+    places.iter().flatten().any(|place| {
+        config.hosts.iter().any(|host| {
+            place.takes_config(host.as_str(), config.is_gateway_api)
+                && !places.iter().flatten().any(|place| place.excludes(host.as_str()))
+        })
+    })
 }
 
 /// A Service with what a listener imports of it.
