@@ -152,6 +152,11 @@ impl Clusters<'_, '_> {
         let none = StringMap::default();
         let labels = labels.unwrap_or(&none);
         let Resolution::Entry(word) = &service.resolution else {
+            // istiod sends no endpoints of a Service that is exported to nobody, even where a route names it:
+            // `serviceNeedsPush` in `pilot/pkg/serviceregistry/kube/controller/endpointslice.go`.
+            if service.export_words.iter().any(|word| word == "~") {
+                return PodCount::default();
+            }
             return if labels.is_empty() { service.endpoints } else { self.mesh.subset_pods(service, labels) };
         };
         let mut count = self.mesh.subset_pods(service, labels);

@@ -66,7 +66,7 @@ pub(super) fn configs(mesh: &Mesh<'_>) -> Vec<RouteConfig> {
     let mut found = Vec::new();
     for (key, mut parts) in merged {
         parts.sort_by(|a, b| {
-            let name = |part: &Part<'_>| (part.object.object.name.clone(), part.object.object.namespace.clone());
+            let name = |part: &Part<'_>| (part.object.object.namespace.clone(), part.object.object.name.clone());
             a.object.created.cmp(&b.object.created).then_with(|| name(a).cmp(&name(b)))
         });
         found.extend(merge(mesh, &key, &parts));
