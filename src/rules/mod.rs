@@ -10,15 +10,19 @@ mod testing;
 
 mod ambient_without_waypoint;
 mod app_protocol_unknown;
+mod delegate_broken;
 mod destination_host_unknown;
 mod destination_rule_host_unknown;
 mod duplicate_claims;
 mod gateway_selects_nothing;
+mod gateway_skips_split;
+mod gateway_to_auto_port;
 mod gateway_unknown;
 mod grpc_on_http1_port;
 mod headless_service;
 mod https_without_tls;
 mod invalid_value;
+mod no_catch_all;
 mod no_ready_pods;
 mod one_call_per_connection;
 mod pod_without_proxy;
@@ -29,6 +33,8 @@ mod reserved_port;
 mod retry_after_deadline;
 mod retry_condition_refused;
 mod retry_without_attempts;
+mod route_host_unknown;
+mod rules_on_tcp_port;
 mod stream_limit_ignored;
 mod subset_hidden;
 mod subset_undefined;
@@ -79,6 +85,7 @@ pub static RULES: &[&Rule] = &[
     &port_treated_as_tcp::RULE,
     &port_auto_detected::RULE,
     &app_protocol_unknown::RULE,
+    &gateway_to_auto_port::RULE,
     &grpc_on_http1_port::RULE,
     &udp_port::RULE,
     &target_port_conflict::RULE,
@@ -86,11 +93,16 @@ pub static RULES: &[&Rule] = &[
     &target_port_missing::RULE,
     &headless_service::RULE,
     &destination_host_unknown::RULE,
+    &route_host_unknown::RULE,
     &subset_undefined::RULE,
     &subset_hidden::RULE,
     &subset_without_pods::RULE,
+    &no_catch_all::RULE,
     &duplicate_claims::RULE,
+    &rules_on_tcp_port::RULE,
     &weights_not_percent::RULE,
+    &gateway_skips_split::RULE,
+    &delegate_broken::RULE,
     &retry_condition_refused::RULE,
     &retry_without_attempts::RULE,
     &retry_after_deadline::RULE,

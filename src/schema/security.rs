@@ -46,8 +46,28 @@ pub struct AuthorizationPolicySpec {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct AuthorizationRule {
+    /// Who calls.
+    pub from: List<CalledFrom>,
     /// Operations.
     pub to: List<To>,
+}
+
+/// `{source: {…}}`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct CalledFrom {
+    /// The caller.
+    pub source: Option<Source>,
+}
+
+/// Callers, as far as a rule names them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Source {
+    /// Namespaces.
+    pub namespaces: List<String>,
+    /// Identities: `cluster.local/ns/web/sa/web`.
+    pub principals: List<String>,
 }
 
 /// `{operation: {…}}`.

@@ -78,7 +78,7 @@ impl Outbound<'_> {
 
 impl Mesh<'_> {
     /// All entries of the registry for exactly this host.
-    pub(super) fn services_named(&self, host: &str) -> &[ServiceId] {
+    pub fn services_named(&self, host: &str) -> &[ServiceId] {
         self.hosts.exact(host)
     }
 

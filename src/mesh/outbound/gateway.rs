@@ -58,8 +58,24 @@ pub(super) enum Entered {
     Bytes,
 }
 
+/// A server that istiod leaves out when it merges the Gateways of one proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Its Gateway.
+    pub gateway: GatewayName,
+    /// Position of the server there.
+    pub server: usize,
+    /// The port that it asks for.
+    pub port: u32,
+    /// The Gateway that has what it asks for.
+    pub winner: GatewayName,
+    /// What is taken: `host a.example.com with TLS`, `a name of port: https`, `protocol HTTPS`.
+    pub why: String,
+}
+
 /// A gateway's servers after they were merged.
 pub(super) struct Servers {
+    pub(super) left_out: Vec<LeftOut>,
     groups: Vec<Group>,
     tables: HashMap<String, Vec<Placed>>,
 }
@@ -194,23 +210,35 @@ impl<'m> Outbound<'m> {
 
     /// Merges all Gateways that act on the proxy. What does not fit beside an earlier server is left out.
     pub(super) fn servers(&self) -> Servers {
-        let mut servers = Servers { groups: Vec::new(), tables: HashMap::new() };
-        let mut known_hosts: HashMap<u16, HashMap<String, String>> = HashMap::new();
+        let mut servers = Servers { left_out: Vec::new(), groups: Vec::new(), tables: HashMap::new() };
+        let mut known_hosts: HashMap<u16, HashMap<String, (String, GatewayName)>> = HashMap::new();
         let mut used: Vec<u16> = Vec::new();
         let mut plain: HashMap<u16, usize> = HashMap::new();
         for config in self.gateways() {
-            for server in &config.servers {
+            for (at, server) in config.servers.iter().enumerate() {
                 let Some(port) = &server.port else { continue };
+                let left_out = |winner: &GatewayName, why: String| LeftOut {
+                    gateway: config.name.clone(),
+                    server: at,
+                    port: port.number,
+                    winner: winner.clone(),
+                    why,
+                };
                 let server = sanitized(server, &config.namespace);
                 for number in self.pod_ports(port.number, config.services.as_deref()) {
                     let bind = server.bind.clone().unwrap_or_default();
                     let table = table_name(&server, number, &config.name);
                     if server.tls.is_some() {
                         let known = known_hosts.entry(number).or_default();
-                        if server.hosts.iter().any(|host| known.get(host) == Some(&bind)) {
+                        let taken = server.hosts.iter().find_map(|host| {
+                            known.get(host).filter(|(have, _)| *have == bind).map(|(_, winner)| (host, winner))
+                        });
+                        if let Some((host, winner)) = taken {
+                            servers.left_out.push(left_out(winner, format!("host {host} with TLS")));
                             continue;
                         }
-                        known.extend(server.hosts.iter().map(|host| (host.clone(), bind.clone())));
+                        let own = server.hosts.iter().map(|host| (host.clone(), (bind.clone(), config.name.clone())));
+                        known.extend(own);
                     }
                     let protocol = protocol(&server);
                     let placed = Placed { gateway: config.name.clone(), server: server.clone(), table: table.clone() };
@@ -229,6 +257,8 @@ impl<'m> Outbound<'m> {
                         let both_http = protocol.family() == Family::Http && have.family() == Family::Http;
                         if have_bind == bind {
                             if !both_http || table.is_none() {
+                                let winner = &servers.groups[current].servers[0].gateway;
+                                servers.left_out.push(left_out(winner, format!("the port, for {}", have.word())));
                                 continue;
                             }
                             servers.note(&placed);
@@ -250,7 +280,8 @@ impl<'m> Outbound<'m> {
                     }
                     if is_http(&server) {
                         let Some(table) = &table else { continue };
-                        if servers.tables.contains_key(table) {
+                        if let Some(first) = servers.tables.get(table).and_then(|placed| placed.first()) {
+                            servers.left_out.push(left_out(&first.gateway, "the same name of the port".to_owned()));
                             continue;
                         }
                         servers.note(&placed);

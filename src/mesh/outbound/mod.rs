@@ -26,6 +26,7 @@ mod virtual_host;
 
 pub use answer::{Answer, Outcome, RuleHit};
 pub use configs::{ConfigId, RouteConfig, RouteConfigs, Rule, find_delegate};
+pub use gateway::LeftOut;
 pub use listener::ListenerClass;
 pub use owner::RouteOwner;
 

@@ -1,12 +1,17 @@
 //! Who owns the routes to one Service for a caller, without making the whole route table: the question that pages and
 //! rules ask for many Services.
 
+use std::collections::HashSet;
+
+use super::configs::Rule;
 use super::configs::{ConfigId, RouteConfig};
+use super::gateway::LeftOut;
+use super::matching::RouteMatch;
 use super::scope::{self, EgressImports};
-use super::{Backend, Caller, matching};
-use crate::mesh::Mesh;
+use super::{Backend, Caller, CallerKind, Outbound, matching};
 use crate::mesh::ids::{Host, Namespace, ServiceId, VirtualServiceId};
 use crate::mesh::virtual_service::GatewayName;
+use crate::mesh::{Mesh, SidecarObject};
 use crate::schema::virtual_service::Destination;
 
 /// Who owns the routes to a host.
@@ -82,6 +87,46 @@ impl Mesh<'_> {
             let fits = |one| matching::is_for(one, config, caller, &GatewayName::Mesh, port).is_ok();
             written.matches.is_empty() || written.matches.iter().any(fits)
         })
+    }
+
+    /// Why Envoy refuses the whole route table that a rule stands in; `None` when it takes it.
+    pub fn refused(&self, config: &RouteConfig, rule: &Rule) -> Option<String> {
+        let written = rule.rule(self, config);
+        let weights: Vec<_> = written.route.iter().map(|target| target.weight).collect();
+        if weights.len() > 1 && crate::mesh::route::shares(&weights).is_none() {
+            return Some("several destinations without any weight".to_owned());
+        }
+        let status = written.direct_response.as_ref().map(|response| response.status);
+        if let Some(status) = status.filter(|status| !(200..600).contains(status)) {
+            return Some(format!("HTTP status {status}"));
+        }
+        let alternatives = written.matches.iter();
+        let mut refusals = alternatives.filter_map(|one| RouteMatch::new(Some(one), config.is_gateway_api).refused());
+        refusals.next()
+    }
+
+    /// The Sidecar object that narrows what a caller sees.
+    pub fn sidecar_for(&self, caller: &Caller) -> Option<&SidecarObject> {
+        scope::sidecar_of(self, caller)
+    }
+
+    /// Servers of Gateways that istiod leaves out beside an earlier one, on the gateways of the mesh.
+    pub fn left_out_servers(&self) -> Vec<LeftOut> {
+        let mut seen = HashSet::new();
+        let mut found = Vec::new();
+        for id in self.workload_ids() {
+            let caller = Caller::of_workload(self, id);
+            let key = (caller.namespace.clone(), caller.labels.clone());
+            if caller.kind != CallerKind::Gateway || !seen.insert(key) {
+                continue;
+            }
+            for one in Outbound::new(self, caller).servers().left_out {
+                if !found.contains(&one) {
+                    found.push(one);
+                }
+            }
+        }
+        found
     }
 
     /// The VirtualService that an owner is.
