@@ -10,8 +10,12 @@ mod testing;
 
 mod ambient_without_waypoint;
 mod app_protocol_unknown;
+mod backend_invalid;
+mod canary_on_headless;
 mod delegate_broken;
 mod destination_host_unknown;
+mod destination_port_missing;
+mod destination_port_unknown;
 mod destination_rule_host_unknown;
 mod duplicate_claims;
 mod gateway_selects_nothing;
@@ -32,8 +36,11 @@ mod proxyless_grpc;
 mod reserved_port;
 mod retry_after_deadline;
 mod retry_condition_refused;
+mod retry_loses_connect_failure;
 mod retry_without_attempts;
 mod route_host_unknown;
+mod route_invisible;
+mod route_table_rejected;
 mod rules_on_tcp_port;
 mod stream_limit_ignored;
 mod subset_hidden;
@@ -43,6 +50,7 @@ mod target_port_conflict;
 mod target_port_missing;
 mod tls_on_plaintext_server;
 mod traffic_around_proxy;
+mod two_kinds_one_host;
 mod udp_port;
 mod unknown_field;
 mod weights_not_percent;
@@ -103,8 +111,16 @@ pub static RULES: &[&Rule] = &[
     &weights_not_percent::RULE,
     &gateway_skips_split::RULE,
     &delegate_broken::RULE,
+    &destination_port_missing::RULE,
+    &destination_port_unknown::RULE,
+    &route_invisible::RULE,
+    &two_kinds_one_host::RULE,
+    &canary_on_headless::RULE,
+    &backend_invalid::RULE,
+    &route_table_rejected::RULE,
     &retry_condition_refused::RULE,
     &retry_without_attempts::RULE,
+    &retry_loses_connect_failure::RULE,
     &retry_after_deadline::RULE,
     &stream_limit_ignored::RULE,
     &one_call_per_connection::RULE,
