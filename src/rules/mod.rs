@@ -16,14 +16,20 @@ mod delegate_broken;
 mod destination_host_unknown;
 mod destination_port_missing;
 mod destination_port_unknown;
+mod destination_rule_hidden;
 mod destination_rule_host_unknown;
 mod duplicate_claims;
+mod envoy_filter_in_path;
+mod gateway_conflict;
+mod gateway_only_route;
 mod gateway_selects_nothing;
 mod gateway_skips_split;
 mod gateway_to_auto_port;
 mod gateway_unknown;
 mod grpc_on_http1_port;
+mod h2_upgrade_without_effect;
 mod headless_service;
+mod host_not_on_gateway;
 mod https_without_tls;
 mod invalid_value;
 mod no_catch_all;
@@ -31,6 +37,7 @@ mod no_ready_pods;
 mod one_call_per_connection;
 mod pod_without_proxy;
 mod port_auto_detected;
+mod port_settings_replace_all;
 mod port_treated_as_tcp;
 mod proxyless_grpc;
 mod reserved_port;
@@ -42,6 +49,8 @@ mod route_host_unknown;
 mod route_invisible;
 mod route_table_rejected;
 mod rules_on_tcp_port;
+mod sidecar_hides_host;
+mod sidecars_conflict;
 mod stream_limit_ignored;
 mod subset_hidden;
 mod subset_undefined;
@@ -124,13 +133,22 @@ pub static RULES: &[&Rule] = &[
     &retry_after_deadline::RULE,
     &stream_limit_ignored::RULE,
     &one_call_per_connection::RULE,
+    &h2_upgrade_without_effect::RULE,
+    &port_settings_replace_all::RULE,
+    &destination_rule_hidden::RULE,
     &destination_rule_host_unknown::RULE,
     &tls_on_plaintext_server::RULE,
     &https_without_tls::RULE,
     &gateway_selects_nothing::RULE,
+    &gateway_conflict::RULE,
+    &host_not_on_gateway::RULE,
     &gateway_unknown::RULE,
+    &gateway_only_route::RULE,
     &pod_without_proxy::RULE,
     &no_ready_pods::RULE,
+    &sidecar_hides_host::RULE,
+    &envoy_filter_in_path::RULE,
+    &sidecars_conflict::RULE,
     &ambient_without_waypoint::RULE,
     &proxyless_grpc::RULE,
     &traffic_around_proxy::RULE,

@@ -15,7 +15,8 @@ pub(super) static RULE: Rule = Rule {
     summary: "Routes to gRPC without a rule for the remaining calls",
     docs: "\
 ## What it looks for
-A VirtualService, or the Gateway API routes of one host, that lead to a gRPC Service and whose rules all have conditions.
+A VirtualService of the mesh, or the Gateway API routes of one Service, that lead to a gRPC Service and whose rules all
+have conditions. What a gateway lets in is left alone: there, only some methods are meant as a rule.
 
 ## Why it matters for gRPC
 Once a host has rules of its own, the default route is gone: a call that no rule takes is answered with 404 by the
@@ -43,7 +44,7 @@ http:
 };
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
-    for (id, config) in mesh.route_configs().iter() {
+    for (id, config) in mesh.route_configs().iter().filter(|(_, config)| config.acts_in_mesh()) {
         let rules = mesh.rules_of(RouteOwner::Config(id));
         if rules.is_empty() || rules.iter().any(takes_the_rest) {
             continue;
