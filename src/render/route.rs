@@ -164,7 +164,11 @@ impl Page<'_> {
                 (format!("{word}{status}{message}"), role)
             }
         };
-        self.painted("outcome", &text, Some(role))
+        self.painted("outcome", &text, Some(role))?;
+        if !report.did_you_mean.is_empty() {
+            self.row("", &format!("did you mean {}?", report.did_you_mean.join(", ")))?;
+        }
+        Ok(())
     }
 
     fn backends(&mut self, backends: &[BackendView]) -> io::Result<()> {
@@ -189,11 +193,27 @@ impl Page<'_> {
                 Some(_) => parts.push("the caller's protocol".to_owned()),
                 None => {}
             }
+            match backend.tls {
+                Some("auto") => parts.push("mTLS where the server has a proxy".to_owned()),
+                Some("mtls") => parts.push("mTLS".to_owned()),
+                Some("tls") => parts.push("TLS".to_owned()),
+                Some(_) => parts.push("no TLS".to_owned()),
+                None => {}
+            }
             if let Some(rule) = &backend.destination_rule {
                 parts.push(format!("DestinationRule {rule}"));
             }
             let role = (backend.state != "ok").then_some(Role::Error);
             self.painted(if at == 0 { "backends" } else { "" }, &parts.join(" · "), role)?;
+        }
+        let pools: Vec<&[String]> = backends.iter().map(|backend| backend.connection_pool.as_slice()).collect();
+        for (at, pool) in pools.iter().enumerate().filter(|(at, pool)| !pool.is_empty() && !pools[..*at].contains(pool))
+        {
+            let whose = match (pools.iter().all(|other| other == pool), &backends[at].subset) {
+                (false, Some(subset)) => format!("{subset}: "),
+                _ => String::new(),
+            };
+            self.row("pool", &format!("{whose}{}", pool.join("; ")))?;
         }
         Ok(())
     }

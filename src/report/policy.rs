@@ -52,7 +52,7 @@ fn policy(
 }
 
 /// Limits in numbers, with what they mean for calls.
-fn connection_pool(mesh: &Mesh<'_>, protocol: Protocol, policy: &Policy<'_>) -> Vec<String> {
+pub(super) fn connection_pool(mesh: &Mesh<'_>, protocol: Protocol, policy: &Policy<'_>) -> Vec<String> {
     let Some(pool) = &policy.connection_pool else {
         return vec!["no limits (Istio's defaults)".to_owned()];
     };

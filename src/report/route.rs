@@ -3,11 +3,13 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::policy::connection_pool;
 use crate::mesh::Mesh;
 use crate::mesh::ids::ObjectRef;
 use crate::mesh::outbound::{
-    Answer, Backend, BackendState, Call, CallerKind, ListenerClass, Outcome, RuleHit, Tried, UpstreamProtocol,
+    Answer, Backend, BackendState, Call, Caller, CallerKind, ListenerClass, Outcome, RuleHit, Tried, UpstreamProtocol,
 };
+use crate::mesh::workload::Proxy;
 use crate::schema::virtual_service::{Fault, Headers};
 use crate::verdict::grpc;
 
@@ -78,6 +80,9 @@ pub struct RouteReport {
     /// More about the outcome.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// Authorities that may have been meant by a host that the proxy does not know.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub did_you_mean: Vec<String>,
 }
 
 /// The rule that takes a call.
@@ -133,6 +138,9 @@ pub struct BackendView {
     /// `auto`, `plain`, `tls` or `mtls`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<&'static str>,
+    /// Limits of the connection pool, in words; empty where nobody set any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub connection_pool: Vec<String>,
 }
 
 /// Retries in force.
@@ -222,7 +230,7 @@ pub struct CallerTitle(pub String);
 
 impl RouteReport {
     /// The report of an answer.
-    pub fn new(mesh: &Mesh<'_>, caller: &CallerTitle, call: &Call, answer: &Answer, not_modelled: Vec<String>) -> Self {
+    pub fn new(mesh: &Mesh<'_>, caller: &Caller, title: &CallerTitle, call: &Call, answer: &Answer) -> Self {
         let Answer {
             listener,
             outcome,
@@ -242,7 +250,7 @@ impl RouteReport {
         let forwards = *outcome == Outcome::Forward;
         let millis = |limit: std::time::Duration| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         let limit = forwards.then(|| timeout.map_or(0, millis));
-        let mut not_modelled = not_modelled;
+        let mut not_modelled = not_modelled(mesh, caller, answer);
         not_modelled.extend(unknown.iter().map(|claim| format!("a match on {claim}: the token is not known here")));
         let mut notes: Vec<&str> = problems.iter().map(String::as_str).collect();
         if !message.is_empty() {
@@ -254,7 +262,7 @@ impl RouteReport {
             kind: "Route",
             version: 1,
             id: None,
-            caller: caller.0.clone(),
+            caller: title.0.clone(),
             callers: Vec::new(),
             authority: call.authority.clone(),
             port: call.port,
@@ -268,7 +276,7 @@ impl RouteReport {
             outcome: outcome_word(*outcome),
             virtual_host: virtual_host.clone(),
             rule: rule.as_ref().map(|hit| rule_view(hit, route_name)),
-            backends: backends.iter().map(|backend| backend_view(mesh, backend)).collect(),
+            backends: backends.iter().map(|backend| backend_view(mesh, caller, backend)).collect(),
             timeout_ms: limit,
             max_grpc_timeout_ms: limit,
             retries: retries.as_ref().filter(|_| forwards).map(|policy| RetriesView {
@@ -294,6 +302,7 @@ impl RouteReport {
             not_modelled,
             client_sees: client_view(answer),
             message: notes.join("; "),
+            did_you_mean: did_you_mean(mesh, call, answer),
         }
     }
 
@@ -344,7 +353,7 @@ fn rule_view(hit: &RuleHit, route_name: &str) -> RouteRuleView {
     }
 }
 
-fn backend_view(mesh: &Mesh<'_>, backend: &Backend) -> BackendView {
+fn backend_view(mesh: &Mesh<'_>, caller: &Caller, backend: &Backend) -> BackendView {
     let exists = backend.state != BackendState::NoCluster;
     let auto = mesh.config.enable_auto_mtls != Some(false);
     let tls = match backend.tls.as_deref() {
@@ -369,7 +378,43 @@ fn backend_view(mesh: &Mesh<'_>, backend: &Backend) -> BackendView {
             UpstreamProtocol::Downstream => "downstream",
         }),
         tls: exists.then_some(tls),
+        connection_pool: pool(mesh, caller, backend).filter(|_| exists).unwrap_or_default(),
     }
+}
+
+/// Limits toward a backend that somebody set.
+fn pool(mesh: &Mesh<'_>, caller: &Caller, backend: &Backend) -> Option<Vec<String>> {
+    let service = mesh.service(backend.service?);
+    let port = service.port(u16::try_from(backend.port?).ok()?)?;
+    let rules = mesh.applied_rules(caller, service);
+    let policy = mesh.destination_rules.policy(&rules, port.number, backend.subset.as_ref());
+    policy.connection_pool.is_some().then(|| connection_pool(mesh, port.protocol, &policy))
+}
+
+/// Names that may have been meant by a host that the proxy does not know.
+fn did_you_mean(mesh: &Mesh<'_>, call: &Call, answer: &Answer) -> Vec<String> {
+    let unknown = match answer.outcome {
+        Outcome::Passthrough | Outcome::Blocked | Outcome::NoRoute => answer.rule.is_none(),
+        Outcome::Unresolved => true,
+        _ => false,
+    };
+    let host = call.authority.rsplit_once(':').map_or(call.authority.as_str(), |(host, _)| host);
+    if !unknown || host.is_empty() || host.parse::<std::net::IpAddr>().is_ok() {
+        return Vec::new();
+    }
+    let mut parts = host.split('.');
+    let (name, namespace) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let near = match mesh.find_service(namespace, name) {
+        Some(id) => vec![format!("{}.{}", mesh.service(id).object.name, mesh.service(id).namespace())],
+        None => mesh.directory.similar(namespace, name),
+    };
+    let with_port = |near: String| {
+        let (name, namespace) = near.split_once('.')?;
+        let service = mesh.service(mesh.find_service(namespace, name)?);
+        let named = format!("{near}:{}", service.main_port());
+        (named != call.authority).then_some(named)
+    };
+    near.into_iter().filter_map(with_port).collect()
 }
 
 fn fault_view(fault: &Fault) -> FaultView {
@@ -456,8 +501,21 @@ fn client_view(answer: &Answer) -> Option<ClientView> {
 }
 
 /// What acts on a caller's proxy beside the model: EnvoyFilters and WasmPlugins that select it, waypoints on the way.
-pub fn not_modelled(mesh: &Mesh<'_>, caller: &crate::mesh::outbound::Caller, answer: &Answer) -> Vec<String> {
+fn not_modelled(mesh: &Mesh<'_>, caller: &Caller, answer: &Answer) -> Vec<String> {
     let mut found = Vec::new();
+    let proxy = caller.workload.map(|id| &mesh.workload(id).proxy);
+    match proxy {
+        Some(Proxy::Proxyless) => found.push("the caller's own gRPC library routes its calls, not an Envoy".to_owned()),
+        Some(Proxy::Ambient) => {
+            found.push("the caller is in ambient mode: without a waypoint nothing here acts on its calls".to_owned());
+        }
+        Some(proxy) if proxy.is_meshed() == Some(false) => {
+            let text = "the caller has no proxy: nothing here acts on its calls until it has one, and its connections \
+                        go to one pod each";
+            found.push(text.to_owned());
+        }
+        Some(_) | None => {}
+    }
     for extension in &mesh.extensions {
         let object = &extension.object;
         let near = object.namespace == mesh.root || object.namespace == caller.namespace;

@@ -100,6 +100,9 @@ pub(super) fn split_port(authority: &str) -> (&str, Option<u16>) {
 pub(super) fn of_flags(mesh: &Mesh<'_>, arguments: &RouteArgs, namespace: Option<&str>) -> Result<Call, Failure> {
     let written = arguments.host.as_deref().unwrap_or_default();
     let (host, port) = split_port(written);
+    if host.is_empty() {
+        return Err(Failure::usage(format!("\"{written}\" is no host")).hint("as in checkout.shop:50051"));
+    }
     let headers = arguments.headers.iter().map(|text| header(text)).collect::<Result<_, _>>()?;
     let protocol = match arguments.protocol {
         Spoken::Grpc => CallProtocol::Grpc,

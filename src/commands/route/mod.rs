@@ -16,7 +16,7 @@ use crate::cli::source::Read;
 use crate::mesh::outbound::{Answer, Call, Outbound};
 use crate::mesh::{self, Mesh};
 use crate::render;
-use crate::report::route::{CallerTitle, RouteReport, not_modelled};
+use crate::report::route::{CallerTitle, RouteReport};
 
 /// Show what becomes of a call: listener, virtual host, rules tried, backends, timeout, retries
 ///
@@ -161,6 +161,5 @@ fn answer_one(mesh: &Mesh<'_>, arguments: &RouteArgs, namespace: Option<&str>) -
 }
 
 fn report(mesh: &Mesh<'_>, outbound: &Outbound<'_>, title: &CallerTitle, call: &Call, answer: &Answer) -> RouteReport {
-    let beside = not_modelled(mesh, &outbound.caller, answer);
-    RouteReport::new(mesh, title, call, answer, beside)
+    RouteReport::new(mesh, &outbound.caller, title, call, answer)
 }
