@@ -81,6 +81,41 @@ fn saved_logs_are_decoded() {
 }
 
 #[test]
+fn calls_are_followed() {
+    let demo = |rest: &[&'static str], code, stdout, stderr| {
+        let mut arguments = vec!["route", "--from", "demo"];
+        arguments.extend(rest);
+        check(&arguments, code, stdout, stderr);
+    };
+    let checkout = "checkout.shop:50051";
+    demo(&[checkout, "/shop.checkout.v1.Checkout/Place", "--caller", "shop"], 0, "90% outbound|50051|v1|", "");
+    demo(&[checkout, "--caller", "web/deploy/frontend-v1"], 1, "UNAVAILABLE, HTTP 503, flag NC", "");
+    demo(&[checkout, "-o", "json", "--caller", "shop"], 0, "\"kind\":\"Route\"", "");
+    demo(&["chekout"], 0, "did you mean checkout.shop:50051?", "");
+    demo(&["checkout.shop"], 1, "checkout.shop:50051 /", "");
+    demo(&[checkout, "--caller", "shop/catalog-v1-57fb8d6c9c-tk7wl"], 0, "the caller has no proxy", "");
+    demo(&[checkout, "--caller", "web/nobody"], 3, "", "there is no pod nobody in namespace web");
+    demo(&[checkout, "--caller", "web/thing/x"], 2, "", "no kind of workload");
+    demo(&[checkout, "-H", "nonsense"], 2, "", "as in -H x-canary:true");
+    demo(&[":80"], 2, "", "is no host");
+    demo(&[], 2, "", "HOST[:PORT]");
+    demo(&[checkout, "-o", "junit"], 2, "", "--test FILE");
+    demo(&["--calls", "/nonexistent"], 3, "", "cannot read /nonexistent");
+    demo(&["--calls", "Cargo.toml"], 2, "", "Cargo.toml:1:");
+    demo(&["--test", "Cargo.toml"], 2, "", "Cargo.toml:");
+    demo(&["--test", "src/demo/shop.yaml"], 2, "", "src/demo/shop.yaml");
+}
+
+#[test]
+fn routes_are_tested() {
+    let tests = "src/demo/routes.yaml";
+    check(&["route", "--from", "src/demo/healthy.yaml", "--test", tests], 0, "4 tests", "");
+    check(&["route", "--from", "demo", "--test", tests], 1, "4 tests, 2 failed", "");
+    check(&["route", "--from", "demo", "--test", tests, "-o", "json"], 1, "\"kind\": \"RouteTests\"", "");
+    check(&["route", "--from", "demo", "--test", tests, "-o", "junit"], 1, "<testsuite name=\"routes\"", "");
+}
+
+#[test]
 fn snapshots_come_back() {
     let folder = std::env::temp_dir().join(format!("grpcmesh-test-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
