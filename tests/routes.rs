@@ -4,7 +4,14 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
+use grpcmesh::mesh::outbound::{Call, Outbound, Outcome, RouteOwner};
+use grpcmesh::mesh::protocol::Family;
+use grpcmesh::mesh::service::Resolution;
+use grpcmesh::mesh::{Options, resolve};
+use grpcmesh::snapshot::manifest::{self, OnMalformed};
+use grpcmesh::snapshot::{Snapshot, SourceKind, SourceText};
 use serde_json::{Value, json};
 
 /// Runs the program on a saved mesh and gives its output.
@@ -168,4 +175,58 @@ fn ports_have_the_protocol_that_istiod_gives_them() {
         }
     }
     assert!(compared > 50);
+}
+
+/// Pages group callers and find the owner of a host without making a route table: what they say must be what a call of
+/// one of these callers gets.
+#[test]
+fn pages_say_what_calls_get() {
+    let mut compared = 0;
+    let mut differences = Vec::new();
+    for case in cases() {
+        let mut snapshot = Snapshot::new(SourceKind::Demo);
+        let snapshot_id = text(&case["id"]);
+        let text = Arc::new(SourceText { path: text(&case["id"]), text: text(&case["mesh"]) });
+        manifest::read(&mut snapshot, text, "default", OnMalformed::Stop).unwrap();
+        let mesh = resolve(&snapshot, &Options::default());
+        for id in mesh.service_ids() {
+            let service = mesh.service(id);
+            let port = service.main_port();
+            let http = service.port(port).is_some_and(|port| port.protocol.family() == Family::Http);
+            // An alias has its target's routes; of several entries for one host, the address decides which one is met.
+            let is_alias = matches!(service.resolution, Resolution::ExternalName(_));
+            let alone = mesh.services_named(service.host.as_str()).len() == 1;
+            if !http || is_alias || !alone || service.host.as_str().starts_with('*') {
+                continue;
+            }
+            for view in mesh.views(id) {
+                let call = Call {
+                    authority: format!("{}:{port}", service.host),
+                    port,
+                    path: "/".to_owned(),
+                    ..Call::default()
+                };
+                let answer = Outbound::new(&mesh, view.sample.clone()).answer(&call);
+                let taken_by = answer.rule.as_ref().map(|rule| &rule.object);
+                let agrees = match (view.owner, answer.outcome) {
+                    (_, Outcome::Rejected | Outcome::Unresolved | Outcome::Closed | Outcome::Tcp) => continue,
+                    (RouteOwner::Hidden, outcome) => matches!(outcome, Outcome::Passthrough | Outcome::Blocked),
+                    (RouteOwner::Default, outcome) => outcome == Outcome::Forward && taken_by.is_none(),
+                    (RouteOwner::Config(_), Outcome::NoRoute) => true,
+                    (RouteOwner::Config(owner), _) => {
+                        taken_by.is_some_and(|object| mesh.route_configs().get(owner).objects.contains(object))
+                    }
+                };
+                compared += 1;
+                if !agrees {
+                    differences.push(format!(
+                        "{} {} for {:?} {:?}: page {:?}, call {:?} by {taken_by:?}",
+                        snapshot_id, service.host, view.namespaces, view.pods, view.owner, answer.outcome
+                    ));
+                }
+            }
+        }
+    }
+    assert!(compared > 400, "{compared}");
+    assert!(differences.is_empty(), "{} differences of {compared}:\n{}", differences.len(), differences.join("\n"));
 }

@@ -124,7 +124,10 @@ fn workloads(out: &mut String, service: &ServiceReport, style: &Style) {
 
 fn routes(out: &mut String, service: &ServiceReport, style: &Style) {
     heading(out, style, "Routes, in the order Envoy tries them");
-    if service.routes.is_empty() {
+    let alias = service.resolution.strip_prefix("ExternalName ");
+    if let Some(target) = alias.filter(|_| service.routes.is_empty()) {
+        bullet(out, style, &format!("an alias: calls get the routes of {target}, if that is in the mesh"));
+    } else if service.routes.is_empty() {
         bullet(
             out,
             style,
