@@ -36,6 +36,7 @@ spec:
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM222.yaml`.
 - From Istio's code: `pilot/pkg/config/kube/gateway/conversion.go` (`buildDestination`).
 ",
     check,

@@ -35,6 +35,7 @@ http:
 Give the delegate conditions that lie inside the root's, no `hosts`, and `exportTo` for the root's namespace.
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM214.yaml`.
 - From Istio's code: `pilot/pkg/model/virtualservice.go` (`MergeHTTPRoutes`); pinned with istiod's own code.
 ",
     check,

@@ -35,6 +35,7 @@ destination: {host: ledger, port: {number: 50051}}
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM215.yaml`.
 - From Istio's code: `pilot/pkg/networking/core/route/route.go` (`GetDestinationCluster`); pinned with istiod's own code.
 ",
     check,

@@ -32,6 +32,7 @@ destination: {host: checkout, port: {number: 50051}}
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM216.yaml`.
 - From Istio's code: `pilot/pkg/networking/core/route/route.go` (`GetDestinationCluster`); pinned with istiod's own code.
 ",
     check,

@@ -37,6 +37,7 @@ spec: {servers: [{port: {number: 443, name: grpc, protocol: HTTPS}, hosts: [api.
 Keep each host with TLS in one server, and one protocol on a port.
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM506.yaml`.
 - From Istio's code: `mergeGateways` in `pilot/pkg/model/gateway.go`; pinned with istiod's own code.
 ",
     check,

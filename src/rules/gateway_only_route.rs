@@ -30,6 +30,7 @@ spec: {gateways: [istio-system/ingress, mesh]}
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM510.yaml`.
 - Istio: `networking/v1alpha3/virtual_service.proto` (`gateways`); pinned with istiod's own code.
 ",
     check,

@@ -35,6 +35,7 @@ ports: [{name: grpc-api, port: 50051}]
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM104.yaml`.
 - From Istio's code: `pilot/pkg/networking/core/cluster_builder.go` (`setUpstreamProtocol`).
 ",
     check,

@@ -38,6 +38,7 @@ servers:
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM507.yaml`.
 - From Istio's code: `pilot/pkg/networking/core/gateway.go` (`buildGatewayHTTPRouteConfig`).
 ",
     check,

@@ -38,6 +38,7 @@ http:
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM207.yaml`.
 - From Istio's code: `pilot/pkg/networking/core/httproute.go`; pinned with istiod's own code.
 ",
     check,

@@ -33,6 +33,7 @@ spec: {hosts: [checkout.shop.svc.cluster.local]}
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM202.yaml`.
 - From Istio's code: `pilot/pkg/networking/core/httproute.go` (`buildSidecarOutboundVirtualHosts`).
 ",
     check,

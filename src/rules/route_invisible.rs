@@ -38,6 +38,7 @@ spec: {exportTo: [istio-system]}
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM217.yaml`.
 - From Istio's code: `pilot/pkg/model/push_context.go` (`initVirtualServices`).
 ",
     check,

@@ -35,6 +35,7 @@ route:
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM225.yaml`.
 - Replayed through Envoy 1.39: `weighted_clusters` without a weight is refused. Istio's webhook refuses most of these.
 ",
     check,

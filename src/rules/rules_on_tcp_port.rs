@@ -36,6 +36,7 @@ ports: [{name: grpc-api, port: 50051}]
 ```
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM209.yaml`.
 - From Istio's code: `pilot/pkg/networking/core/listener.go`; pinned with istiod's own code.
 ",
     check,

@@ -36,6 +36,7 @@ spec: {parentRefs: [{group: \"\", kind: Service, name: checkout}], …}
 Keep one of the two.
 
 ## References
+- Seen on a real mesh: `tests/lab/effects/GM219.yaml`.
 - From Istio's code: `pilot/pkg/model/push_context.go`; pinned with istiod's own code.
 ",
     check,

@@ -3,6 +3,7 @@
 mod effects;
 mod faults;
 mod inspect;
+mod route;
 mod support;
 mod tail;
 mod tail_settings;
