@@ -4,6 +4,8 @@
 //! classes, and refuses `a**`, `a{2000}` and `\u0041`. Istio's validation compiles with Go's `regexp`, whose parser
 //! (`regexp/syntax/parse.go`, flags `Perl`) is the source of the rules here.
 
+use std::sync::OnceLock;
+
 use std::iter::Peekable;
 use std::str::Chars;
 
@@ -27,6 +29,47 @@ pub fn compile(pattern: &str) -> Result<regex::Regex, String> {
         text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
     })
 }
+
+/// An expression that is compiled when it is first used, and once.
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    text: String,
+    compiled: OnceLock<Result<regex::Regex, String>>,
+}
+
+impl Pattern {
+    /// An expression as it is written.
+    pub fn new(text: &str) -> Self {
+        Self { text: text.to_owned(), compiled: OnceLock::new() }
+    }
+
+    /// As it is written.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// What RE2 does not take, in a few words.
+    pub fn refused(&self) -> Option<&str> {
+        self.compiled().as_ref().err().map(String::as_str)
+    }
+
+    /// Whether a whole text fits; an expression that RE2 does not take fits nothing.
+    pub fn fits(&self, text: &str) -> bool {
+        self.compiled().as_ref().is_ok_and(|regex| regex.is_match(text))
+    }
+
+    fn compiled(&self) -> &Result<regex::Regex, String> {
+        self.compiled.get_or_init(|| compile(&self.text))
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Pattern {}
 
 /// Rewrites an RE2 expression.
 fn translate(pattern: &str) -> Result<String, String> {

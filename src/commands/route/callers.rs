@@ -6,26 +6,56 @@ use crate::cli::failure::Failure;
 use crate::mesh::Mesh;
 use crate::mesh::ids::{Labels, Namespace, WorkloadId};
 use crate::mesh::outbound::{Caller, CallerKind, Outbound};
-use crate::mesh::service::Service;
+use crate::mesh::service::{Resolution, Service};
 use crate::mesh::workload::{Proxy, Workload};
 use crate::report::route::{CallerTitle, RouteReport, title};
 use crate::schema::Kind;
 
-/// Proxies that were asked already, by the caller's word.
-#[derive(Default)]
+/// A caller as it was named.
+#[derive(Debug, Clone)]
+pub(super) struct Named {
+    pub(super) title: CallerTitle,
+    pub(super) caller: Caller,
+    class: Class,
+}
+
+/// What tells callers apart: kind, namespace, the labels that some object reads, and the workload where its own
+/// address or its Services matter.
+type Class = (CallerKind, Namespace, Vec<(String, String)>, Option<WorkloadId>);
+
+/// Callers that were asked for already, and one proxy for each class of them.
 pub(super) struct Proxies<'m> {
-    known: HashMap<String, (CallerTitle, Outbound<'m>)>,
+    mesh: &'m Mesh<'m>,
+    /// Labels that some object reads.
+    read: BTreeSet<String>,
+    named: HashMap<String, Named>,
+    of_class: HashMap<Class, Outbound<'m>>,
 }
 
 impl<'m> Proxies<'m> {
-    /// The proxy of a caller.
-    pub(super) fn find(&mut self, mesh: &'m Mesh<'m>, word: &str) -> Result<(CallerTitle, &Outbound<'m>), Failure> {
-        if !self.known.contains_key(word) {
-            let (title, caller) = parse(mesh, word)?;
-            self.known.insert(word.to_owned(), (title, Outbound::new(mesh, caller)));
+    pub(super) fn new(mesh: &'m Mesh<'m>) -> Self {
+        let read = mesh.labels_read_of_callers();
+        Self { mesh, read, named: HashMap::new(), of_class: HashMap::new() }
+    }
+
+    /// The caller of a word, and a proxy of its class.
+    pub(super) fn find(&mut self, word: &str) -> Result<(&Named, &Outbound<'m>), Failure> {
+        if !self.named.contains_key(word) {
+            let (title, caller) = parse(self.mesh, word)?;
+            let class = self.class(&caller);
+            self.named.insert(word.to_owned(), Named { title, caller, class });
         }
-        let (title, outbound) = &self.known[word];
-        Ok((title.clone(), outbound))
+        let named = &self.named[word];
+        let outbound =
+            self.of_class.entry(named.class.clone()).or_insert_with(|| Outbound::new(self.mesh, named.caller.clone()));
+        Ok((named, outbound))
+    }
+
+    fn class(&self, caller: &Caller) -> Class {
+        let own_pods = |service: &Service| matches!(&service.resolution, Resolution::Headless | Resolution::Entry(_));
+        let alone = |id: &WorkloadId| caller.kind == CallerKind::Gateway || self.mesh.services_of(*id).any(own_pods);
+        let labels = projected(&caller.labels, &self.read);
+        (caller.kind, caller.namespace.clone(), labels, caller.workload.filter(alone))
     }
 }
 

@@ -17,6 +17,8 @@ const HTTP_PORT: u16 = 80;
 /// A call of a file.
 #[derive(Debug)]
 pub(super) struct CallLine {
+    /// `file:line`.
+    pub(super) place: String,
     pub(super) id: Option<String>,
     pub(super) caller: String,
     pub(super) call: Call,
@@ -37,8 +39,8 @@ struct Written {
     dial: Option<String>,
 }
 
-/// Reads a file of calls; `-` is standard input.
-pub(super) fn read(path: &Path) -> Result<Vec<CallLine>, Failure> {
+/// Reads a file of calls; `-` is standard input. A line that is no call is told with its place, and the others stand.
+pub(super) fn read(path: &Path) -> Result<Vec<Result<CallLine, String>>, Failure> {
     let name = path.display();
     let failed = |error: std::io::Error| Failure::source(format!("cannot read {name}")).cause(error);
     let mut text = String::new();
@@ -48,11 +50,25 @@ pub(super) fn read(path: &Path) -> Result<Vec<CallLine>, Failure> {
         std::fs::File::open(path).and_then(|mut file| file.read_to_string(&mut text)).map_err(failed)?;
     }
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines.map(|(at, line)| parse(line).map_err(|why| Failure::usage(format!("{name}:{}: {why}", at + 1)))).collect()
+    let calls: Vec<_> = lines
+        .map(|(at, line)| {
+            let place = format!("{name}:{}", at + 1);
+            parse(line, &place).map_err(|why| format!("{place}: {why}"))
+        })
+        .collect();
+    match calls.iter().find_map(|call| call.as_ref().err()) {
+        Some(first) if calls.iter().all(Result::is_err) => Err(Failure::usage(first.clone())
+            .hint("each line is a call: {\"caller\": \"NS/POD\", \"authority\": \"HOST:PORT\", \"path\": \"/S/M\"}")),
+        _ => Ok(calls),
+    }
 }
 
-fn parse(line: &str) -> Result<CallLine, String> {
-    let written: Written = serde_json::from_str(line).map_err(|error| error.to_string())?;
+fn parse(line: &str, place: &str) -> Result<CallLine, String> {
+    let written: Written = serde_json::from_str(line).map_err(|error| {
+        // The line is told already.
+        let text = error.to_string();
+        text.split(" at line ").next().unwrap_or(&text).to_owned()
+    })?;
     let (_, in_authority) = split_port(&written.authority);
     let port = written.port.or(in_authority).ok_or("no port, neither of its own nor in the authority")?;
     let protocol = match written.protocol.as_deref() {
@@ -62,13 +78,14 @@ fn parse(line: &str) -> Result<CallLine, String> {
         }
     };
     Ok(CallLine {
+        place: place.to_owned(),
         id: written.id,
         caller: written.caller,
         call: Call {
             authority: written.authority,
             port,
-            path: written.path.unwrap_or_else(|| "/".to_owned()),
-            headers: written.headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect(),
+            path: path(written.path)?,
+            headers: headers(written.headers)?,
             protocol,
             dial: written.dial,
         },
@@ -132,7 +149,7 @@ pub(super) fn of_flags(mesh: &Mesh<'_>, arguments: &RouteArgs, namespace: Option
     Ok(Call {
         authority: format!("{full}:{port}"),
         port,
-        path: arguments.method.clone().unwrap_or_else(|| "/".to_owned()),
+        path: path(arguments.method.clone()).map_err(|why| Failure::usage(why).hint("as in /shop.v1.Checkout/Pay"))?,
         headers,
         protocol,
         dial: arguments.dial.clone(),
@@ -153,6 +170,40 @@ fn the_port(service: &crate::mesh::service::Service) -> Result<u16, Failure> {
     }
 }
 
+/// The path of a call; absent is `/`.
+pub(super) fn path(written: Option<String>) -> Result<String, String> {
+    let path = written.unwrap_or_else(|| "/".to_owned());
+    if !path.starts_with('/') || path.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(format!("\"{path}\" is no path: it begins with / and has no spaces"));
+    }
+    Ok(path)
+}
+
+/// Whether a path is one that gRPC clients call: `/package.Service/Method`.
+pub(super) fn is_grpc_path(path: &str) -> bool {
+    path.strip_prefix('/')
+        .and_then(|rest| rest.split_once('/'))
+        .is_some_and(|(service, method)| !service.is_empty() && !method.is_empty() && !method.contains(['/', '?', '#']))
+}
+
+/// Headers of a call, their names in lower case.
+pub(super) fn headers(written: BTreeMap<String, String>) -> Result<Vec<(String, String)>, String> {
+    written.into_iter().map(|(name, value)| legal(&name, &value)).collect()
+}
+
+/// A header as HTTP/2 takes it.
+fn legal(name: &str, value: &str) -> Result<(String, String), String> {
+    let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    let bare = name.strip_prefix(':').unwrap_or(name);
+    if bare.is_empty() || !bare.chars().all(token) {
+        return Err(format!("\"{name}\" is no name of a header"));
+    }
+    if value.contains(|c: char| c.is_control() && c != '\t') {
+        return Err(format!("the value of header {name} has characters that HTTP does not take"));
+    }
+    Ok((name.to_ascii_lowercase(), value.to_owned()))
+}
+
 /// Reads `name:value`.
 pub(super) fn header(text: &str) -> Result<(String, String), Failure> {
     let split = text.strip_prefix(':').map_or_else(
@@ -162,5 +213,5 @@ pub(super) fn header(text: &str) -> Result<(String, String), Failure> {
     let (name, value) = split
         .filter(|(name, _)| !name.trim_matches(':').is_empty())
         .ok_or_else(|| Failure::usage(format!("\"{text}\" is no header")).hint("as in -H x-canary:true"))?;
-    Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
+    legal(name.trim(), value.trim()).map_err(|why| Failure::usage(why).hint("as in -H x-canary:true"))
 }

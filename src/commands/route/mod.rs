@@ -13,10 +13,11 @@ use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::global::SourceArgs;
 use crate::cli::source::Read;
-use crate::mesh::outbound::{Answer, Call, Outbound};
+use crate::mesh::outbound::Call;
 use crate::mesh::{self, Mesh};
 use crate::render;
-use crate::report::route::{CallerTitle, RouteReport};
+use crate::report::route::RouteReport;
+use crate::terminal::Messages;
 
 /// Show what becomes of a call: listener, virtual host, rules tried, backends, timeout, retries
 ///
@@ -101,7 +102,7 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: RouteArgs) -> Resu
         let (object, field, why) = (&undecoded.object, &undecoded.field, &undecoded.why);
         context.messages.warning(&format!("{object} is left out of the picture: {field}: {why}"));
     }
-    let partial = mesh.snapshot.gaps.iter().any(crate::snapshot::Gap::touches_answers);
+    let mut partial = mesh.snapshot.gaps.iter().any(crate::snapshot::Gap::touches_answers);
     if let Some(tests) = tests {
         let report = tests_file::run(&mesh, tests)?;
         match arguments.output {
@@ -115,10 +116,19 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: RouteArgs) -> Resu
             _ => Outcome::Found,
         });
     }
-    let reports = match lines {
-        Some(lines) => answer_lines(&mesh, lines)?,
-        None => answer_one(&mesh, &arguments, namespaces.first().map(String::as_str))?,
+    let (reports, broken) = match lines {
+        Some(lines) => answer_lines(&mesh, lines, &context.messages),
+        None => {
+            let call = calls::of_flags(&mesh, &arguments, namespaces.first().map(String::as_str))?;
+            let called = arguments.method.is_some() && arguments.protocol != Spoken::Http1;
+            if called && !calls::is_grpc_path(&call.path) {
+                let path = &call.path;
+                context.messages.warning(&format!("{path} is not /package.Service/Method: no gRPC client calls it"));
+            }
+            (answer_one(&mesh, &arguments, &call)?, 0)
+        }
     };
+    partial |= broken > 0;
     for (at, report) in reports.iter().enumerate() {
         match arguments.output {
             Format::Json | Format::Junit => render::json_line(report, context.out)?,
@@ -137,29 +147,42 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: RouteArgs) -> Resu
     })
 }
 
-fn answer_lines(mesh: &Mesh<'_>, lines: Vec<CallLine>) -> Result<Vec<RouteReport>, Failure> {
-    let mut proxies = callers::Proxies::default();
+/// The answers to calls of a file, and how many lines had none. What is wrong with those is told.
+fn answer_lines<'m>(
+    mesh: &'m Mesh<'m>,
+    lines: Vec<Result<CallLine, String>>,
+    messages: &Messages,
+) -> (Vec<RouteReport>, usize) {
+    let mut proxies = callers::Proxies::new(mesh);
     let mut reports = Vec::with_capacity(lines.len());
+    let mut broken = 0;
     for line in lines {
-        let (title, outbound) = proxies.find(mesh, &line.caller)?;
-        let answer = outbound.answer(&line.call);
-        let mut report = report(mesh, outbound, &title, &line.call, &answer);
-        report.id = line.id;
-        reports.push(report);
+        let found = line.and_then(|line| match proxies.find(&line.caller) {
+            Ok((named, outbound)) => {
+                let answer = outbound.answer(&line.call);
+                let report = RouteReport::new(mesh, &named.caller, &named.title, &line.call, &answer);
+                Ok(RouteReport { id: line.id, ..report })
+            }
+            Err(failure) => Err(format!("{}: {}", line.place, failure.message)),
+        });
+        match found {
+            Ok(report) => reports.push(report),
+            Err(why) => {
+                broken += 1;
+                messages.warning(&why);
+            }
+        }
     }
-    Ok(reports)
+    (reports, broken)
 }
 
-fn answer_one(mesh: &Mesh<'_>, arguments: &RouteArgs, namespace: Option<&str>) -> Result<Vec<RouteReport>, Failure> {
-    let call = calls::of_flags(mesh, arguments, namespace)?;
-    let mut proxies = callers::Proxies::default();
+fn answer_one<'m>(mesh: &'m Mesh<'m>, arguments: &RouteArgs, call: &Call) -> Result<Vec<RouteReport>, Failure> {
     if let Some(caller) = &arguments.caller {
-        let (title, outbound) = proxies.find(mesh, caller)?;
-        return Ok(vec![report(mesh, outbound, &title, &call, &outbound.answer(&call))]);
+        let mut proxies = callers::Proxies::new(mesh);
+        let (named, outbound) = proxies.find(caller)?;
+        return Ok(vec![RouteReport::new(mesh, &named.caller, &named.title, call, &outbound.answer(call))]);
     }
-    Ok(callers::classes(mesh, |outbound, title| report(mesh, outbound, title, &call, &outbound.answer(&call))))
-}
-
-fn report(mesh: &Mesh<'_>, outbound: &Outbound<'_>, title: &CallerTitle, call: &Call, answer: &Answer) -> RouteReport {
-    RouteReport::new(mesh, &outbound.caller, title, call, answer)
+    Ok(callers::classes(mesh, |outbound, title| {
+        RouteReport::new(mesh, &outbound.caller, title, call, &outbound.answer(call))
+    }))
 }

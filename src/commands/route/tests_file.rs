@@ -6,10 +6,11 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::callers::Proxies;
-use super::{calls, report};
+use super::calls;
 use crate::cli::failure::Failure;
 use crate::mesh::Mesh;
 use crate::mesh::outbound::{Call, CallProtocol};
+use crate::report::route::RouteReport;
 use crate::report::route_test::{Expectation, RouteTest, RouteTests};
 use crate::snapshot::yaml;
 
@@ -82,8 +83,8 @@ fn test(at: usize, value: serde_json::Value) -> Result<Test, String> {
         call: Call {
             authority,
             port,
-            path: written.method.unwrap_or_else(|| "/".to_owned()),
-            headers: written.headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect(),
+            path: calls::path(written.method)?,
+            headers: calls::headers(written.headers)?,
             protocol,
             dial: written.dial,
         },
@@ -92,12 +93,14 @@ fn test(at: usize, value: serde_json::Value) -> Result<Test, String> {
 }
 
 /// Runs the tests.
-pub(super) fn run(mesh: &Mesh<'_>, tests: Vec<Test>) -> Result<RouteTests, Failure> {
-    let mut proxies = Proxies::default();
+pub(super) fn run<'m>(mesh: &'m Mesh<'m>, tests: Vec<Test>) -> Result<RouteTests, Failure> {
+    let mut proxies = Proxies::new(mesh);
     let mut results = Vec::with_capacity(tests.len());
     for Test { name, caller, call, expect } in tests {
-        let (title, outbound) = proxies.find(mesh, &caller)?;
-        let route = report(mesh, outbound, &title, &call, &outbound.answer(&call));
+        let found = proxies.find(&caller);
+        let (named, outbound) =
+            found.map_err(|failure| Failure { message: format!("test \"{name}\": {}", failure.message), ..failure })?;
+        let route = RouteReport::new(mesh, &named.caller, &named.title, &call, &outbound.answer(&call));
         results.push(RouteTest { name, failures: expect.failures(&route), route });
     }
     Ok(RouteTests::new(results))

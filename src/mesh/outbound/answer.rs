@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::gateway::Entered;
 use super::listener::{Chain, ListenerClass, RouteTable};
 use super::route::{Action, Route};
-use super::virtual_host::{self, VirtualHost};
+use super::virtual_host::{self, Table, VirtualHost};
 use super::{Address, Backend, Call, Mirror, Outbound, Tried};
 use crate::mesh::ids::ObjectRef;
 use crate::mesh::retry::RetryPolicy;
@@ -156,11 +156,11 @@ impl<'m> Outbound<'m> {
         }
     }
 
-    fn table(&self, key: String, make: impl FnOnce() -> Vec<VirtualHost<'m>>) -> Rc<Vec<VirtualHost<'m>>> {
+    fn table(&self, key: String, make: impl FnOnce() -> Vec<VirtualHost<'m>>) -> Rc<Table<'m>> {
         if let Some(known) = self.tables.borrow().get(&key) {
             return Rc::clone(known);
         }
-        let made = Rc::new(make());
+        let made = Rc::new(Table::new(make()));
         self.tables.borrow_mut().insert(key, Rc::clone(&made));
         made
     }
@@ -181,10 +181,8 @@ impl<'m> Outbound<'m> {
         }
     }
 
-    fn routed(&self, class: ListenerClass, hosts: &[VirtualHost<'m>], call: &Call) -> Answer {
-        let refused =
-            hosts.iter().flat_map(|host| host.routes.iter()).find_map(|route| Some((route, route.refused()?)));
-        if let Some((route, why)) = refused {
+    fn routed(&self, class: ListenerClass, table: &Table<'m>, call: &Call) -> Answer {
+        if let Some((route, why)) = table.refused() {
             let place = route.origin.map(|(_, rule, _)| format!(" of {} {}", rule.object, rule.field()));
             let message = format!(
                 "Envoy refuses the whole route table because{}: {why}; every host of this table keeps its former routes",
@@ -192,7 +190,7 @@ impl<'m> Outbound<'m> {
             );
             return Answer::new(class, Outcome::Rejected, message);
         }
-        let Some(host) = virtual_host::find(hosts, &call.authority) else {
+        let Some(host) = table.find(&call.authority) else {
             return Answer::new(class, Outcome::NoRoute, "no virtual host has this authority");
         };
         let mut answer = Answer::new(class, Outcome::NoRoute, String::new());

@@ -4,6 +4,8 @@
 //! `pilot/pkg/networking/core/listener.go`, and `tls.go` beside it, of istio/istio 1.31; Envoy's filter chain matching
 //! (`config/listener/v3/listener_components.proto`, `FilterChainMatch`).
 
+use std::rc::Rc;
+
 use super::configs::RouteConfig;
 use super::names;
 use super::scope::{EgressListener, Seen};
@@ -75,7 +77,7 @@ impl Conditional {
 
 /// A listener while it is put together.
 #[derive(Debug)]
-struct Listener {
+pub(super) struct Listener {
     bind: Address,
     port: u16,
     protocol: Protocol,
@@ -121,7 +123,16 @@ impl Outbound<'_> {
         Taken { class, chain: choose(&listener.chains, address, protocol, server_name) }
     }
 
-    fn listeners_at(&self, port: u16) -> Vec<Listener> {
+    fn listeners_at(&self, port: u16) -> Rc<Vec<Listener>> {
+        if let Some(known) = self.listeners.borrow().get(&port) {
+            return Rc::clone(known);
+        }
+        let made = Rc::new(self.make_listeners(port));
+        self.listeners.borrow_mut().insert(port, Rc::clone(&made));
+        made
+    }
+
+    fn make_listeners(&self, port: u16) -> Vec<Listener> {
         let mut listeners: Vec<Listener> = Vec::new();
         for egress in &self.scope.listeners {
             let bind = egress.bind.filter(|bind| !bind.is_empty());

@@ -7,7 +7,7 @@
 use super::configs::RouteConfig;
 use super::{Call, Caller};
 use crate::mesh::virtual_service::GatewayName;
-use crate::schema::re2;
+use crate::schema::re2::Pattern;
 use crate::schema::virtual_service::{HttpMatch, StringMatch};
 
 /// Header names that stand for claims of a checked token; Envoy compares them with what its JWT filter found.
@@ -20,7 +20,7 @@ pub(super) enum PathMatch {
     /// Whole path segments.
     Segments(String),
     Exact(String),
-    Regex(String),
+    Regex(Pattern),
 }
 
 /// A text condition.
@@ -29,7 +29,7 @@ pub(super) enum Text {
     Present,
     Exact(String),
     Prefix(String),
-    Regex(String),
+    Regex(Pattern),
 }
 
 /// A condition on a header.
@@ -107,7 +107,7 @@ impl RouteMatch {
                     PathMatch::Segments(prefix.strip_suffix('/').unwrap_or(prefix).to_owned())
                 }
                 (_, Some(prefix), _) => PathMatch::Prefix(prefix.clone()),
-                (_, _, Some(regex)) => PathMatch::Regex(regex.clone()),
+                (_, _, Some(regex)) => PathMatch::Regex(Pattern::new(regex)),
                 (None, None, None) => made.path,
             };
         }
@@ -125,7 +125,7 @@ impl RouteMatch {
     pub(super) fn is_catch_all(&self) -> bool {
         let path = match &self.path {
             PathMatch::Prefix(prefix) | PathMatch::Segments(prefix) => prefix == "/",
-            PathMatch::Regex(regex) => regex == ".*",
+            PathMatch::Regex(regex) => regex.as_str() == ".*",
             PathMatch::Exact(_) => false,
         };
         path && self.headers.is_empty() && self.query.is_empty() && self.claims.is_empty()
@@ -179,7 +179,9 @@ impl RouteMatch {
                     return Err(format!("path does not begin with the segments {prefix}"));
                 }
             }
-            PathMatch::Regex(regex) if !fits(regex, path) => return Err(format!("path does not match {regex}")),
+            PathMatch::Regex(regex) if !regex.fits(path) => {
+                return Err(format!("path does not match {}", regex.as_str()));
+            }
             PathMatch::Prefix(_) | PathMatch::Exact(_) | PathMatch::Regex(_) => {}
         }
         for header in &self.headers {
@@ -203,15 +205,12 @@ impl RouteMatch {
     }
 }
 
-fn refused_regex(regex: &str) -> Option<String> {
-    if regex.is_empty() {
+fn refused_regex(regex: &Pattern) -> Option<String> {
+    let text = regex.as_str();
+    if text.is_empty() {
         return Some("an empty regular expression".to_owned());
     }
-    re2::compile(regex).err().map(|why| format!("regular expression {regex}: {why}"))
-}
-
-fn fits(regex: &str, text: &str) -> bool {
-    re2::compile(regex).is_ok_and(|regex| regex.is_match(text))
+    regex.refused().map(|why| format!("regular expression {text}: {why}"))
 }
 
 impl Text {
@@ -221,7 +220,7 @@ impl Text {
             (_, Some(prefix), _) => Self::Prefix(prefix.clone()),
             // `*` is no RE2 expression; istiod takes it for "is there".
             (_, _, Some(regex)) if regex == "*" => Self::Present,
-            (_, _, Some(regex)) => Self::Regex(regex.clone()),
+            (_, _, Some(regex)) => Self::Regex(Pattern::new(regex)),
             (None, None, None) => Self::Present,
         }
     }
@@ -231,7 +230,7 @@ impl Text {
             Self::Present => true,
             Self::Exact(exact) => value == exact,
             Self::Prefix(prefix) => value.starts_with(prefix.as_str()),
-            Self::Regex(regex) => fits(regex, value),
+            Self::Regex(regex) => regex.fits(value),
         }
     }
 }
@@ -242,7 +241,7 @@ impl std::fmt::Display for Text {
             Self::Present => f.write_str("present"),
             Self::Exact(text) => write!(f, "\"{text}\""),
             Self::Prefix(text) => write!(f, "\"{text}…\""),
-            Self::Regex(text) => write!(f, "/{text}/"),
+            Self::Regex(regex) => write!(f, "/{}/", regex.as_str()),
         }
     }
 }

@@ -33,6 +33,7 @@ pub use owner::RouteOwner;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use super::Mesh;
 use super::ids::{Host, Labels, Namespace, ObjectRef, ServiceId, SubsetName, WorkloadId};
@@ -243,14 +244,16 @@ pub struct Outbound<'m> {
     scope: scope::Scope<'m>,
     serial: Cell<usize>,
     /// Virtual hosts that were already made, by route table.
-    tables: RefCell<HashMap<String, std::rc::Rc<Vec<virtual_host::VirtualHost<'m>>>>>,
+    tables: RefCell<HashMap<String, Rc<virtual_host::Table<'m>>>>,
+    /// Listeners of each port, made when they are first asked for.
+    listeners: RefCell<HashMap<u16, Rc<Vec<listener::Listener>>>>,
 }
 
 impl<'m> Outbound<'m> {
     /// The configuration for a caller.
     pub fn new(mesh: &'m Mesh<'m>, caller: Caller) -> Self {
         let scope = scope::Scope::new(mesh, &caller);
-        Self { mesh, caller, scope, serial: Cell::new(0), tables: RefCell::default() }
+        Self { mesh, caller, scope, serial: Cell::new(0), tables: RefCell::default(), listeners: RefCell::default() }
     }
 
     /// The Sidecar that narrows what the caller sees.

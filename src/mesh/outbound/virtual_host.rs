@@ -328,31 +328,90 @@ impl Outbound<'_> {
     }
 }
 
-/// The virtual host that Envoy takes for an authority.
-pub(super) fn find<'h, 'm>(hosts: &'h [VirtualHost<'m>], authority: &str) -> Option<&'h VirtualHost<'m>> {
-    let host = without_port(authority).to_ascii_lowercase();
-    let mut best: Option<((u8, usize), &VirtualHost<'m>)> = None;
-    for one in hosts {
-        for domain in &one.domains {
-            let domain = domain.to_ascii_lowercase();
-            // Exact before a wildcard at the front before one at the end, longer before shorter, `*` last.
-            let rank = if domain == "*" {
-                Some((0, 0))
-            } else if let Some(suffix) = domain.strip_prefix('*') {
-                (host.len() > suffix.len() && host.ends_with(suffix)).then_some((2, suffix.len()))
-            } else if let Some(prefix) = domain.strip_suffix('*') {
-                (host.len() > prefix.len() && host.starts_with(prefix)).then_some((1, prefix.len()))
-            } else {
-                (domain == host).then_some((3, 0))
-            };
-            if let Some(rank) = rank
-                && best.is_none_or(|(have, _)| rank > have)
-            {
-                best = Some((rank, one));
-            }
+/// A route table, made to be asked often.
+#[derive(Debug)]
+pub(super) struct Table<'m> {
+    hosts: Vec<VirtualHost<'m>>,
+    /// Exact domains, lower case, with the position of the first host that has each.
+    exact: HashMap<String, usize>,
+    /// Domains with a wildcard, the most precise first.
+    wildcards: Vec<(Wildcard, usize)>,
+    /// The first route that makes Envoy refuse the whole table: its host, its position there, and why.
+    refused: Option<(usize, usize, String)>,
+}
+
+/// A domain with a wildcard.
+#[derive(Debug)]
+enum Wildcard {
+    /// `*suffix`.
+    Suffix(String),
+    /// `prefix*`.
+    Prefix(String),
+    /// `*`.
+    All,
+}
+
+impl Wildcard {
+    fn covers(&self, host: &str) -> bool {
+        match self {
+            Self::Suffix(suffix) => host.len() > suffix.len() && host.ends_with(suffix.as_str()),
+            Self::Prefix(prefix) => host.len() > prefix.len() && host.starts_with(prefix.as_str()),
+            Self::All => true,
         }
     }
-    best.map(|(_, host)| host)
+
+    /// One at the front before one at the end, longer before shorter, `*` last.
+    fn rank(&self) -> (u8, usize) {
+        match self {
+            Self::Suffix(suffix) => (2, suffix.len()),
+            Self::Prefix(prefix) => (1, prefix.len()),
+            Self::All => (0, 0),
+        }
+    }
+}
+
+impl<'m> Table<'m> {
+    /// Indexes virtual hosts.
+    pub(super) fn new(hosts: Vec<VirtualHost<'m>>) -> Self {
+        let mut exact = HashMap::new();
+        let mut wildcards = Vec::new();
+        for (at, host) in hosts.iter().enumerate() {
+            for domain in &host.domains {
+                let domain = domain.to_ascii_lowercase();
+                if domain == "*" {
+                    wildcards.push((Wildcard::All, at));
+                } else if let Some(suffix) = domain.strip_prefix('*') {
+                    wildcards.push((Wildcard::Suffix(suffix.to_owned()), at));
+                } else if let Some(prefix) = domain.strip_suffix('*') {
+                    wildcards.push((Wildcard::Prefix(prefix.to_owned()), at));
+                } else {
+                    exact.entry(domain).or_insert(at);
+                }
+            }
+        }
+        wildcards.sort_by_key(|(wildcard, _)| std::cmp::Reverse(wildcard.rank()));
+        let refused = hosts.iter().enumerate().find_map(|(host, one)| {
+            one.routes.iter().enumerate().find_map(|(at, route)| Some((host, at, route.refused()?)))
+        });
+        Self { hosts, exact, wildcards, refused }
+    }
+
+    /// The virtual host that Envoy takes for an authority.
+    pub(super) fn find(&self, authority: &str) -> Option<&VirtualHost<'m>> {
+        let host = without_port(authority).to_ascii_lowercase();
+        let at = self
+            .exact
+            .get(&host)
+            .copied()
+            .or_else(|| self.wildcards.iter().find(|(wildcard, _)| wildcard.covers(&host)).map(|(_, at)| *at));
+        at.and_then(|at| self.hosts.get(at))
+    }
+
+    /// The route that makes Envoy refuse the whole table, and why.
+    pub(super) fn refused(&self) -> Option<(&Route<'m>, &str)> {
+        let (host, at, why) = self.refused.as_ref()?;
+        Some((&self.hosts[*host].routes[*at], why))
+    }
 }
 
 /// An authority without its port.
