@@ -100,6 +100,12 @@ fn calls_are_followed() {
     demo(&[":80"], 2, "", "is no host");
     demo(&[], 2, "", "HOST[:PORT]");
     demo(&[checkout, "-o", "junit"], 2, "", "--test FILE");
+    demo(&["checkout.shop:99999"], 2, "", "99999 is no port");
+    demo(&[checkout, "shop.Cart/Pay"], 2, "", "as in /shop.v1.Checkout/Pay");
+    demo(&[checkout, "-H", "x y:1"], 2, "", "no name of a header");
+    demo(&["shipping.shop", "/s.S/M", "--caller", "web"], 1, "flag UPE", "");
+    demo(&["--calls", "tests/fixtures/routes/broken.jsonl", "-o", "json"], 4, "\"id\":\"good\"", "broken.jsonl:2: ");
+    demo(&["--test", "tests/fixtures/routes/mistaken.yaml"], 2, "", "status BANANA is no gRPC status");
     demo(&["--calls", "/nonexistent"], 3, "", "cannot read /nonexistent");
     demo(&["--calls", "Cargo.toml"], 2, "", "Cargo.toml:1:");
     demo(&["--test", "Cargo.toml"], 2, "", "Cargo.toml:");

@@ -69,9 +69,9 @@ impl Parent {
 }
 
 impl RouteObject {
-    /// Whom a rule sends to: host and port of each backend that is a Service or names a host.
-    pub fn targets(&self, rule: &RouteRule, cluster_domain: &str) -> Vec<(Host, Option<u16>)> {
-        let target = |backend: &BackendRef| {
+    /// Whom a rule sends to: position, host and port of each backend that is a Service or names a host.
+    pub fn targets(&self, rule: &RouteRule, cluster_domain: &str) -> Vec<(usize, Host, Option<u16>)> {
+        let target = |(at, backend): (usize, &BackendRef)| {
             let BackendRef { group, kind, name, namespace, port, weight: _ } = backend;
             let namespace = namespace.as_deref().map_or_else(|| self.object.namespace.clone(), Namespace::from);
             let host = match (group.as_deref().unwrap_or_default(), kind.as_deref().unwrap_or("Service")) {
@@ -79,9 +79,9 @@ impl RouteObject {
                 (_, "Hostname") => name.as_str().into(),
                 _ => return None,
             };
-            Some((host, port.and_then(|port| u16::try_from(port).ok())))
+            Some((at, host, port.and_then(|port| u16::try_from(port).ok())))
         };
-        rule.backend_refs.iter().filter_map(target).collect()
+        rule.backend_refs.iter().enumerate().filter_map(target).collect()
     }
 
     /// The Services of the mesh that it attaches to.

@@ -49,7 +49,8 @@ pub(super) fn collect_evidence(mesh: &mut Mesh<'_>) {
     for (position, object) in mesh.route_objects.iter().enumerate() {
         let id = RouteObjectId::new(position);
         for (index, rule) in object.route.spec.rules.iter().enumerate() {
-            let targets = object.targets(rule, &mesh.cluster_domain);
+            let targets = object.targets(rule, &mesh.cluster_domain).into_iter();
+            let targets: Vec<_> = targets.map(|(_, host, port)| (host, port)).collect();
             let evidence = evidence_of_route(object, rule);
             note_targets(mesh, RouteUse::RouteObject(id, index), &targets, &evidence, &mut users, &mut found);
         }

@@ -413,10 +413,15 @@ fn proxy(meta: &Meta, spec: &PodSpec, seen: Seen, namespace: Option<NamespaceLab
         .map(|c| (c, true));
     if let Some((container, native)) = container.or(native) {
         let version = container.image.as_deref().and_then(IstioVersion::of_image);
-        return role(container, meta, Envoy { native, version, ready: seen.proxy_ready });
+        let envoy = Envoy { native, version, ready: seen.proxy_ready };
+        // A gateway's own manifest names the container and leaves its arguments to injection.
+        if has_template("gateway") && !container.args.iter().any(|argument| argument == "sidecar") {
+            return Proxy::Gateway(envoy);
+        }
+        return role(container, meta, envoy);
     }
     if has_template("gateway") {
-        // A gateway's own manifest: its container comes with injection under this very name, or as `auto`.
+        // The container comes with injection altogether.
         return Proxy::Gateway(Envoy { native: false, version: None, ready: seen.proxy_ready });
     }
     if meta.annotations.get("ambient.istio.io/redirection").is_some_and(|state| state == "enabled") {

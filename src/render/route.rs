@@ -47,7 +47,7 @@ pub fn route(report: &RouteReport, style: &Style, out: &mut dyn Write) -> io::Re
         None => {}
     }
     page.outcome(report)?;
-    page.backends(&report.backends)?;
+    page.backends(&report.backends, report.outcome == "tcp")?;
     for (at, mirror) in report.mirrors.iter().enumerate() {
         let state = if mirror.state == "ok" { String::new() } else { format!(" · {}", mirror.state) };
         let name = if at == 0 { "mirrors" } else { "" };
@@ -171,7 +171,7 @@ impl Page<'_> {
         Ok(())
     }
 
-    fn backends(&mut self, backends: &[BackendView]) -> io::Result<()> {
+    fn backends(&mut self, backends: &[BackendView], as_bytes: bool) -> io::Result<()> {
         let total: i64 = backends.iter().map(|backend| backend.weight.unwrap_or(0)).sum();
         for (at, backend) in backends.iter().enumerate() {
             #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
@@ -187,13 +187,13 @@ impl Page<'_> {
                 (_, Some(count)) => parts.push(format!("{count} endpoints")),
                 (_, None) => {}
             }
-            match backend.upstream_protocol {
+            match backend.upstream_protocol.filter(|_| !as_bytes) {
                 Some("http2") => parts.push("HTTP/2".to_owned()),
                 Some("http1") => parts.push("HTTP/1.1".to_owned()),
                 Some(_) => parts.push("the caller's protocol".to_owned()),
                 None => {}
             }
-            match backend.tls {
+            match backend.tls.filter(|_| !as_bytes) {
                 Some("auto") => parts.push("mTLS where the server has a proxy".to_owned()),
                 Some("mtls") => parts.push("mTLS".to_owned()),
                 Some("tls") => parts.push("TLS".to_owned()),

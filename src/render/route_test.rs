@@ -31,7 +31,7 @@ fn details(test: &RouteTest) -> Vec<String> {
         return Vec::new();
     }
     let mut lines = test.failures.clone();
-    let route = &test.route;
+    let Some(route) = &test.route else { return lines };
     match &route.rule {
         Some(rule) => lines.push(format!("taken by {}/{}/{}[{}]", rule.kind, rule.namespace, rule.name, rule.index)),
         None => lines.push(format!("outcome {}", route.outcome)),
@@ -58,7 +58,7 @@ pub fn junit(report: &RouteTests, out: &mut dyn Write) -> io::Result<()> {
             for test in &report.tests {
                 let name = safe(&test.name);
                 let case = xml.create_element("testcase");
-                let case = case.with_attributes([("name", &*name), ("classname", test.route.authority.as_str())]);
+                let case = case.with_attributes([("name", &*name), ("classname", test.authority.as_str())]);
                 if test.failures.is_empty() {
                     case.write_empty()?;
                     continue;

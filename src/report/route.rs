@@ -7,9 +7,12 @@ use super::policy::connection_pool;
 use crate::mesh::Mesh;
 use crate::mesh::ids::ObjectRef;
 use crate::mesh::outbound::{
-    Answer, Backend, BackendState, Call, Caller, CallerKind, ListenerClass, Outcome, RuleHit, Tried, UpstreamProtocol,
+    Answer, Backend, BackendState, Call, CallProtocol, Caller, CallerKind, ListenerClass, Outcome, RuleHit, Tried,
+    UpstreamProtocol,
 };
-use crate::mesh::workload::Proxy;
+use crate::mesh::security::MtlsMode;
+use crate::mesh::service::Resolution;
+use crate::mesh::workload::{Proxy, Workload};
 use crate::schema::virtual_service::{Fault, Headers};
 use crate::verdict::grpc;
 
@@ -251,10 +254,11 @@ impl RouteReport {
         let millis = |limit: std::time::Duration| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         let limit = forwards.then(|| timeout.map_or(0, millis));
         let mut not_modelled = not_modelled(mesh, caller, answer);
+        not_modelled.extend(notes(mesh, caller, answer));
         not_modelled.extend(unknown.iter().map(|claim| format!("a match on {claim}: the token is not known here")));
-        let mut notes: Vec<&str> = problems.iter().map(String::as_str).collect();
+        let mut messages: Vec<&str> = problems.iter().map(String::as_str).collect();
         if !message.is_empty() {
-            notes.push(message);
+            messages.push(message);
         }
         let mut hashes: Vec<String> = backends.iter().filter_map(|backend| backend.hash.clone()).collect();
         hashes.dedup();
@@ -300,8 +304,8 @@ impl RouteReport {
             hash_policy: hashes,
             tried: tried.iter().map(tried_view).collect(),
             not_modelled,
-            client_sees: client_view(answer),
-            message: notes.join("; "),
+            client_sees: client_view(mesh, call, answer),
+            message: messages.join("; "),
             did_you_mean: did_you_mean(mesh, call, answer),
         }
     }
@@ -463,7 +467,7 @@ fn tried_view(tried: &Tried) -> TriedView {
 }
 
 /// What a client sees of a call that does not arrive; `None` when it may arrive.
-fn client_view(answer: &Answer) -> Option<ClientView> {
+fn client_view(mesh: &Mesh<'_>, call: &Call, answer: &Answer) -> Option<ClientView> {
     let seen = |http: Option<u32>, grpc: u8, flag: Option<&'static str>, percent: f64| {
         Some(ClientView { http_status: http, grpc_status: grpc::name(grpc).to_owned(), flag, percent })
     };
@@ -488,6 +492,18 @@ fn client_view(answer: &Answer) -> Option<ClientView> {
             if empty > 0.0 {
                 return seen(Some(503), 14, Some("UH"), empty);
             }
+            let ok = |backend: &&Backend| backend.state == BackendState::Ok;
+            // A gRPC server does not understand HTTP/1.1: its own proxy, or the server, ends the call.
+            let old = |backend: &&Backend| backend.upstream_protocol == Some(UpstreamProtocol::Http1);
+            let spoken: f64 = answer.backends.iter().filter(ok).filter(old).map(share).sum();
+            if spoken > 0.0 && call.protocol != CallProtocol::Http1 {
+                return seen(None, 14, Some("UPE"), spoken);
+            }
+            let refused: f64 =
+                answer.backends.iter().filter(ok).filter(|one| is_refused_plaintext(mesh, one)).map(share).sum();
+            if refused > 0.0 {
+                return seen(Some(503), 14, Some("UC"), refused);
+            }
             None
         }
         Outcome::DirectResponse | Outcome::Blocked | Outcome::Redirect => {
@@ -498,6 +514,50 @@ fn client_view(answer: &Answer) -> Option<ClientView> {
         Outcome::Closed | Outcome::Unresolved => seen(None, 14, None, 100.0),
         Outcome::Rejected | Outcome::Passthrough | Outcome::Tcp => None,
     }
+}
+
+/// Whether plain text is sent to pods that take mesh TLS only.
+fn is_refused_plaintext(mesh: &Mesh<'_>, backend: &Backend) -> bool {
+    let auto = mesh.config.enable_auto_mtls != Some(false);
+    let plain = backend.tls.as_deref() == Some("DISABLE") || (backend.tls.is_none() && !auto);
+    let Some(service) = backend.service.filter(|_| plain).map(|id| mesh.service(id)) else { return false };
+    let port = backend.port.and_then(|port| u16::try_from(port).ok()).and_then(|port| service.port(port));
+    let mut pods = mesh.workloads_of(service).peekable();
+    let strict = |workload: &Workload| {
+        let number = port.and_then(|port| port.target.number_in(workload)).unwrap_or_default();
+        workload.proxy.is_meshed() == Some(true)
+            && mesh.security.mtls(workload, number, &mesh.root).0 == MtlsMode::Strict
+    };
+    pods.peek().is_some() && pods.all(strict)
+}
+
+/// What makes shares or the winner of a host uncertain.
+fn notes(mesh: &Mesh<'_>, caller: &Caller, answer: &Answer) -> Vec<String> {
+    let mut notes = Vec::new();
+    let headless = answer.backends.iter().find_map(|backend| {
+        let service = mesh.service(backend.service?);
+        (service.resolution == Resolution::Headless && caller.kind == CallerKind::Sidecar).then_some(service)
+    });
+    if let Some(service) = headless {
+        notes.push(format!(
+            "{} is headless: the pod that the client dialled answers, whatever the shares",
+            service.object
+        ));
+    }
+    let configs = mesh.route_configs();
+    let claims_with = |object: &ObjectRef| {
+        let own = configs.iter().find(|(_, config)| config.objects.contains(object))?.1;
+        let rivals = own.hosts.iter().flat_map(|host| configs.of_host(host)).map(|id| configs.get(id));
+        let rivals: Vec<_> = rivals.filter(|rival| !rival.objects.contains(object)).collect();
+        let undated = own.created.is_none() || rivals.iter().any(|rival| rival.created.is_none());
+        (undated && own.acts_in_mesh()).then(|| rivals.first()?.objects.first()).flatten()
+    };
+    let rival =
+        answer.rule.as_ref().filter(|_| caller.kind == CallerKind::Sidecar).and_then(|hit| claims_with(&hit.object));
+    if let Some(rival) = rival {
+        notes.push(format!("{rival} claims the host too, and ages are not in the source: the older one has it"));
+    }
+    notes
 }
 
 /// What acts on a caller's proxy beside the model: EnvoyFilters and WasmPlugins that select it, waypoints on the way.

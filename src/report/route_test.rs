@@ -30,7 +30,7 @@ pub struct Expectation {
     pub timeout: Option<Word>,
     /// Retries after the first try.
     pub retries: Option<u32>,
-    /// The rule, as `Kind/namespace/name[index]`.
+    /// The rule, as `Kind/namespace/name[index]`, or the whole object without the index.
     pub rule: Option<String>,
 }
 
@@ -74,8 +74,11 @@ pub struct RouteTest {
     pub name: String,
     /// What does not hold, one text each.
     pub failures: Vec<String>,
-    /// What becomes of the call.
-    pub route: RouteReport,
+    /// `:authority`.
+    pub authority: String,
+    /// What becomes of the call; absent where its caller is not in the source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<RouteReport>,
 }
 
 impl RouteTests {
@@ -90,6 +93,19 @@ impl Expectation {
     /// Whether nothing is expected.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// What is no word for what it stands for.
+    pub fn mistake(&self) -> Option<String> {
+        let Self { outcome, status, timeout, .. } = self;
+        if let Some(word) = outcome.as_ref().filter(|word| !OUTCOMES.contains(&word.as_str())) {
+            return Some(format!("outcome {word} is none of {}", OUTCOMES.join(", ")));
+        }
+        if let Some(word) = status.as_ref().filter(|word| status_of(word).is_none()) {
+            return Some(format!("status {word} is no gRPC status"));
+        }
+        let word = timeout.as_ref().filter(|word| limit_of(word).is_none())?;
+        Some(format!("timeout {word} is no duration such as 2s or 500ms, nor none"))
     }
 
     /// What does not hold of a call's report.
@@ -122,15 +138,10 @@ impl Expectation {
                 None if report.arrives() => "OK".to_owned(),
                 None => report.outcome.to_owned(),
             };
-            let wanted = grpc::parse(status.to_string().to_ascii_uppercase().as_bytes()).map(grpc::name);
-            expect("status", status.to_string(), wanted == Some(seen.as_str()), seen);
+            expect("status", status.to_string(), status_of(status) == Some(seen.as_str()), seen);
         }
         if let Some(timeout) = &self.timeout {
-            let text = timeout.to_string();
-            let wanted = match text.as_str() {
-                "none" | "0" | "0s" => Some(0),
-                text => duration::parse(text).ok().and_then(|limit| u64::try_from(limit.as_millis()).ok()),
-            };
+            let wanted = limit_of(timeout);
             let is = report.timeout_ms.map_or_else(
                 || "not forwarded".to_owned(),
                 |limit| match limit {
@@ -138,7 +149,7 @@ impl Expectation {
                     limit => super::page::show_millis(limit),
                 },
             );
-            expect("timeout", text, wanted.is_some() && wanted == report.timeout_ms, is);
+            expect("timeout", timeout.to_string(), wanted.is_some() && wanted == report.timeout_ms, is);
         }
         if let Some(retries) = self.retries {
             let is = report.retries.as_ref().map_or(0, |policy| policy.attempts);
@@ -149,9 +160,37 @@ impl Expectation {
                 || "no rule".to_owned(),
                 |rule| format!("{}/{}/{}[{}]", rule.kind, rule.namespace, rule.name, rule.index),
             );
-            expect("rule", rule.clone(), *rule == is, is.clone());
+            let whole = is.rsplit_once('[').is_some_and(|(object, _)| object == rule);
+            expect("rule", rule.clone(), *rule == is || whole, is.clone());
         }
         failures
+    }
+}
+
+/// Outcomes in the words of the contract.
+const OUTCOMES: [&str; 10] = [
+    "forward",
+    "direct-response",
+    "redirect",
+    "no-route",
+    "passthrough",
+    "blocked",
+    "tcp",
+    "closed",
+    "unresolved",
+    "rejected",
+];
+
+/// The name of a gRPC status that is written by name or number.
+fn status_of(word: &Word) -> Option<&'static str> {
+    grpc::parse(word.to_string().to_ascii_uppercase().as_bytes()).map(grpc::name)
+}
+
+/// A limit in milliseconds; 0 is none.
+fn limit_of(word: &Word) -> Option<u64> {
+    match word.to_string().as_str() {
+        "none" | "0" | "0s" => Some(0),
+        text => duration::parse(text).ok().and_then(|limit| u64::try_from(limit.as_millis()).ok()),
     }
 }
 
@@ -173,6 +212,9 @@ fn everything(report: &RouteReport, wanted: impl Fn(&BackendView) -> bool) -> bo
 
 fn is_service(backend: &BackendView, service: &str) -> bool {
     let Some(host) = backend.host.as_deref() else { return false };
+    // `namespace/name` is kubectl's way to write it.
+    let turned = service.split_once('/').map(|(namespace, name)| format!("{name}.{namespace}"));
+    let service = turned.as_deref().unwrap_or(service);
     host == service || host.strip_prefix(service).is_some_and(|rest| rest.starts_with('.'))
 }
 

@@ -13,7 +13,7 @@ pub(super) static RULE: Rule = Rule {
     summary: "A backend of an HTTPRoute or GRPCRoute that does not exist, or that nothing grants",
     docs: "\
 ## What it looks for
-A `backendRefs` entry whose Service or port does not exist, whose kind Istio does not take, or which lies in another
+A `backendRefs` entry whose Service does not exist (GM216 looks at its port), whose kind Istio does not take, or which lies in another
 namespace without a ReferenceGrant (routes of gateways only; in the mesh none is needed).
 
 ## Why it matters for gRPC
@@ -50,12 +50,12 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             let Some((route, written)) = written else { continue };
             let targets = route.targets(written, &mesh.cluster_domain);
             let unclear =
-                targets.iter().any(|(host, _)| mesh.find_host(host.as_str()).is_none() && !mesh.is_absent(host));
+                targets.iter().any(|(_, host, _)| mesh.find_host(host.as_str()).is_none() && !mesh.is_absent(host));
             if unclear {
                 out.undecided(&RULE);
                 continue;
             }
-            let places: Vec<_> = targets.iter().filter_map(|(host, _)| mesh.namespace_of_host(host)).collect();
+            let places: Vec<_> = targets.iter().filter_map(|(_, host, _)| mesh.namespace_of_host(host)).collect();
             for problem in &rule.problems {
                 let fix = if problem.contains("ReferenceGrant") {
                     "create a ReferenceGrant in the backend's namespace: `explain GM222` shows one"

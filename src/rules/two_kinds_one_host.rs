@@ -62,6 +62,9 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         let mut evidence: Vec<String> =
             places.into_iter().map(|namespace| format!("callers in {namespace}: {}", who(namespace.clone()))).collect();
         evidence.push(format!("callers elsewhere: {}", who(Namespace::from(""))));
+        if virtual_service.created.is_none() || route.created.is_none() {
+            evidence.push("ages are not in the source, so which one is older is a guess".to_owned());
+        }
         let (Some(object), Some(other)) = (virtual_service.objects.first(), route.objects.first()) else { continue };
         let index = virtual_service.hosts.iter().position(|host| *host == service.host).unwrap_or_default();
         let finding = Finding::new(&RULE, object, format!("spec.hosts[{index}]"))

@@ -78,10 +78,21 @@ fn answers_are_what_the_callers_proxy_runs() {
     let words: Vec<&str> = split["retries"]["retry_on"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     assert_eq!(words.join(","), retries["retryOn"].as_str().unwrap());
 
-    // And the calls themselves go there.
-    let seen = client.call(&["--count", "6", "--header", "x-canary=true", HOST]);
+    // And the calls themselves go there, as the access log says: cluster and name of the route.
+    let mark = client.log_mark();
+    let seen = client.call(&["--count", "12", "--header", "x-canary=true", HOST]);
     assert!(seen.iter().all(|one| one.version == "v2"), "{seen:?}");
+    let cluster = canary["backends"][0]["cluster"].as_str().unwrap();
+    for line in client.log_since(mark, seen.len()) {
+        assert!(line.contains(&format!(" {cluster} ")) && line.ends_with(" canary"), "{line}");
+    }
+    let mark = client.log_mark();
     let seen = client.call(&["--count", "40", HOST]);
     let first = seen.iter().filter(|one| one.version == "v1").count();
     assert!((20..40).contains(&first), "three in four of 40 calls: {first}");
+    let lines = client.log_since(mark, seen.len());
+    for (backend, count) in split["backends"].as_array().unwrap().iter().zip([first, seen.len() - first]) {
+        let cluster = format!(" {} ", backend["cluster"].as_str().unwrap());
+        assert_eq!(lines.iter().filter(|line| line.contains(&cluster)).count(), count, "{cluster}");
+    }
 }

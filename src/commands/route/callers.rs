@@ -201,18 +201,9 @@ fn representatives(mesh: &Mesh<'_>) -> Vec<(CallerTitle, Caller)> {
         }
     }
     let mut found = Vec::new();
-    let mut lone: BTreeMap<&Namespace, usize> = BTreeMap::new();
-    for (namespace, _) in sidecars.keys() {
-        *lone.entry(namespace).or_default() += 1;
-    }
     for ((namespace, labels), id) in &sidecars {
         let text: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let several = lone.get(namespace).is_some_and(|count| *count > 1);
-        let name = if several && !text.is_empty() {
-            format!("{namespace} ({})", text.join(","))
-        } else {
-            namespace.to_string()
-        };
+        let name = if text.is_empty() { namespace.to_string() } else { format!("{namespace} ({})", text.join(",")) };
         found.push((CallerTitle(name), Caller::of_workload(mesh, *id)));
     }
     if found.is_empty() {

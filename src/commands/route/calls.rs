@@ -120,6 +120,10 @@ pub(super) fn of_flags(mesh: &Mesh<'_>, arguments: &RouteArgs, namespace: Option
     if host.is_empty() {
         return Err(Failure::usage(format!("\"{written}\" is no host")).hint("as in checkout.shop:50051"));
     }
+    let after = written.rsplit_once(':').map(|(_, after)| after).filter(|_| port.is_none());
+    if let Some(number) = after.filter(|after| !after.is_empty() && after.bytes().all(|byte| byte.is_ascii_digit())) {
+        return Err(Failure::usage(format!("{number} is no port")).hint("ports end at 65535"));
+    }
     let headers = arguments.headers.iter().map(|text| header(text)).collect::<Result<_, _>>()?;
     let protocol = match arguments.protocol {
         Spoken::Grpc => CallProtocol::Grpc,

@@ -29,7 +29,7 @@ Examples:
   kubectl grpcmesh route checkout.shop:50051 /shop.Checkout/Pay
   kubectl grpcmesh route checkout /shop.Checkout/Pay -H x-canary:true --caller web/deploy/web
   kubectl grpcmesh route --from demo checkout.shop:50051 /shop.Checkout/Pay
-  kubectl grpcmesh route api.example.com:443 /shop.Checkout/Pay --caller gateway/edge/ingress
+  kubectl grpcmesh route api.example.com:443 /shop.Checkout/Pay --protocol grpc-tls --caller gateway/edge/ingress
   kubectl grpcmesh route --from manifests/ --calls calls.jsonl -o json
   kubectl grpcmesh route --from manifests/ --test routes.yaml -o junit")]
 pub struct RouteArgs {
@@ -104,7 +104,7 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: RouteArgs) -> Resu
     }
     let mut partial = mesh.snapshot.gaps.iter().any(crate::snapshot::Gap::touches_answers);
     if let Some(tests) = tests {
-        let report = tests_file::run(&mesh, tests)?;
+        let report = tests_file::run(&mesh, tests);
         match arguments.output {
             Format::Text => render::route_test::text(&report, &context.style, context.out)?,
             Format::Json => render::json(&report, context.out)?,

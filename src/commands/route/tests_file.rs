@@ -67,6 +67,9 @@ fn test(at: usize, value: serde_json::Value) -> Result<Test, String> {
     if written.expect.is_empty() {
         return Err("expect names nothing".to_owned());
     }
+    if let Some(mistake) = written.expect.mistake() {
+        return Err(format!("expect: {mistake}"));
+    }
     let (_, in_host) = calls::split_port(&written.host);
     let port = written.port.or(in_host).ok_or("no port, neither of its own nor in the host")?;
     let protocol = match written.protocol.as_deref() {
@@ -93,15 +96,19 @@ fn test(at: usize, value: serde_json::Value) -> Result<Test, String> {
 }
 
 /// Runs the tests.
-pub(super) fn run<'m>(mesh: &'m Mesh<'m>, tests: Vec<Test>) -> Result<RouteTests, Failure> {
+pub(super) fn run<'m>(mesh: &'m Mesh<'m>, tests: Vec<Test>) -> RouteTests {
     let mut proxies = Proxies::new(mesh);
     let mut results = Vec::with_capacity(tests.len());
     for Test { name, caller, call, expect } in tests {
-        let found = proxies.find(&caller);
-        let (named, outbound) =
-            found.map_err(|failure| Failure { message: format!("test \"{name}\": {}", failure.message), ..failure })?;
-        let route = RouteReport::new(mesh, &named.caller, &named.title, &call, &outbound.answer(&call));
-        results.push(RouteTest { name, failures: expect.failures(&route), route });
+        let authority = call.authority.clone();
+        let (failures, route) = match proxies.find(&caller) {
+            Ok((named, outbound)) => {
+                let route = RouteReport::new(mesh, &named.caller, &named.title, &call, &outbound.answer(&call));
+                (expect.failures(&route), Some(route))
+            }
+            Err(failure) => (vec![failure.message], None),
+        };
+        results.push(RouteTest { name, failures, authority, route });
     }
-    Ok(RouteTests::new(results))
+    RouteTests::new(results)
 }

@@ -344,6 +344,9 @@ impl<'m> Outbound<'m> {
             None => chains.iter().filter(|(names, ..)| names.is_empty()).collect(),
         };
         match chosen.as_slice() {
+            [] if !speaks_tls && chains.iter().all(|(.., with_tls)| *with_tls) => {
+                Entered::Closed("the gateway's servers on this port want TLS".to_owned())
+            }
             [] => Entered::Closed("no server of the gateway has this name".to_owned()),
             [(_, table, with_tls)] => match (table, with_tls, speaks_tls) {
                 (Some(_), true, false) => Entered::Closed("the gateway's server wants TLS".to_owned()),
