@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""Whole-process time and memory beside peers: `inspect` on generated meshes beside `istioctl analyze` where that is on
-PATH, `tail --summary` on large logs beside `wc`, `grep`, `awk` and `jq`.
+"""Whole-process time and memory beside peers: `inspect` and `route` on generated meshes beside `istioctl analyze` where
+that is on PATH, `tail --summary` on large logs beside `wc`, `grep`, `awk` and `jq`.
 
     scripts/figures.py [SERVICES ...]          (default: 1000 10000 100000)
     scripts/figures.py logs [MEGABYTES]        (default: 400)
 
 Each line is the median of the runs. Absolute times tell about the machine; compare lines of one run.
 """
+import json
 import os
+import random
+import re
 import shutil
 import statistics
 import subprocess
@@ -16,6 +19,7 @@ import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PODS_EACH = 3
+CALLS = 10_000
 PROGRAM = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "release")
 
 
@@ -30,6 +34,23 @@ def measure(command, runs):
         cpu.append(usage.ru_utime + usage.ru_stime)
         memory.append(usage.ru_maxrss / 1024)
     return statistics.median(wall), statistics.median(cpu), max(memory)
+
+
+def calls(mesh, path):
+    """Writes calls of pods anywhere to Services anywhere."""
+    found = {"Service": [], "Pod": []}
+    form = re.compile(r"^kind: (Service|Pod)$.*?^  name: (\S+)$.*?^  namespace: (\S+)$", re.M | re.S)
+    with open(mesh) as text:
+        for document in text.read().split("\n---\n"):
+            match = form.search(document)
+            if match:
+                found[match.group(1)].append(match.group(2, 3))
+    step = random.Random(1)
+    with open(path, "w") as out:
+        for number in range(CALLS):
+            (pod, home), (name, namespace) = step.choice(found["Pod"]), step.choice(found["Service"])
+            call = {"id": str(number), "caller": f"{home}/{pod}", "authority": f"{name}.{namespace}:50051", "path": "/shop.Cart/Get"}
+            out.write(json.dumps(call) + "\n")
 
 
 def logs(megabytes):
@@ -86,6 +107,9 @@ def main():
             snapshot = os.path.join(folder, "mesh.json")
             subprocess.run([ours, "snapshot", "--from", path, "-o", snapshot, "--quiet"], stderr=subprocess.DEVNULL, check=True)
             rows.append(("inspect of a snapshot", [ours, "inspect", "-A", "--from", snapshot]))
+            lines = os.path.join(folder, "calls.jsonl")
+            calls(path, lines)
+            rows.append((f"route, {CALLS:,} calls", [ours, "route", "--from", path, "--calls", lines, "-o", "json"]))
             if istioctl and size <= 10_000:
                 rows.append(("istioctl analyze", [istioctl, "analyze", "--use-kube=false", path]))
             base = None

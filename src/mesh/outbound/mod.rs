@@ -1,6 +1,6 @@
 //! What istiod generates for the calls that leave one proxy, and what Envoy then does with a call.
 //!
-//! A call takes one road: [`dns`] finds the address that the client dials, `listener` (or `gateway`) the listener
+//! A call takes one road: `dns` finds the address that the client dials, `listener` (or `gateway`) the listener
 //! and filter chain that take the connection, `virtual_host` the routes that its authority leads to, `matching` the
 //! route that fits, `cluster` what its backends are for this proxy. `scope` is what the proxy sees at all; `configs`,
 //! `delegate`, `conversion` and `parents` make one kind of route configuration of VirtualServices and Gateway API.
