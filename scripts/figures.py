@@ -20,6 +20,7 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PODS_EACH = 3
 CALLS = 10_000
+CALLERS = 20
 PROGRAM = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "release")
 
 
@@ -37,7 +38,7 @@ def measure(command, runs):
 
 
 def calls(mesh, path):
-    """Writes calls of pods anywhere to Services anywhere."""
+    """Writes calls of a few pods to Services anywhere."""
     found = {"Service": [], "Pod": []}
     form = re.compile(r"^kind: (Service|Pod)$.*?^  name: (\S+)$.*?^  namespace: (\S+)$", re.M | re.S)
     with open(mesh) as text:
@@ -46,9 +47,10 @@ def calls(mesh, path):
             if match:
                 found[match.group(1)].append(match.group(2, 3))
     step = random.Random(1)
+    pods = step.sample(found["Pod"], CALLERS)
     with open(path, "w") as out:
         for number in range(CALLS):
-            (pod, home), (name, namespace) = step.choice(found["Pod"]), step.choice(found["Service"])
+            (pod, home), (name, namespace) = step.choice(pods), step.choice(found["Service"])
             call = {"id": str(number), "caller": f"{home}/{pod}", "authority": f"{name}.{namespace}:50051", "path": "/shop.Cart/Get"}
             out.write(json.dumps(call) + "\n")
 
@@ -109,7 +111,7 @@ def main():
             rows.append(("inspect of a snapshot", [ours, "inspect", "-A", "--from", snapshot]))
             lines = os.path.join(folder, "calls.jsonl")
             calls(path, lines)
-            rows.append((f"route, {CALLS:,} calls", [ours, "route", "--from", path, "--calls", lines, "-o", "json"]))
+            rows.append((f"route, {CALLS:,} calls, {CALLERS} pods", [ours, "route", "--from", path, "--calls", lines, "-o", "json"]))
             if istioctl and size <= 10_000:
                 rows.append(("istioctl analyze", [istioctl, "analyze", "--use-kube=false", path]))
             base = None

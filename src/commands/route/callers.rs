@@ -16,12 +16,12 @@ use crate::schema::Kind;
 pub(super) struct Named {
     pub(super) title: CallerTitle,
     pub(super) caller: Caller,
-    class: Class,
+    pub(super) class: Class,
 }
 
 /// What tells callers apart: kind, namespace, the labels that some object reads, and the workload where its own
 /// address or its Services matter.
-type Class = (CallerKind, Namespace, Vec<(String, String)>, Option<WorkloadId>);
+pub(super) type Class = (CallerKind, Namespace, Vec<(String, String)>, Option<WorkloadId>);
 
 /// Callers that were asked for already, and one proxy for each class of them.
 pub(super) struct Proxies<'m> {
@@ -38,13 +38,19 @@ impl<'m> Proxies<'m> {
         Self { mesh, read, named: HashMap::new(), of_class: HashMap::new() }
     }
 
-    /// The caller of a word, and a proxy of its class.
-    pub(super) fn find(&mut self, word: &str) -> Result<(&Named, &Outbound<'m>), Failure> {
+    /// The caller of a word.
+    pub(super) fn named(&mut self, word: &str) -> Result<&Named, Failure> {
         if !self.named.contains_key(word) {
             let (title, caller) = parse(self.mesh, word)?;
             let class = self.class(&caller);
             self.named.insert(word.to_owned(), Named { title, caller, class });
         }
+        Ok(&self.named[word])
+    }
+
+    /// The caller of a word, and a proxy of its class.
+    pub(super) fn find(&mut self, word: &str) -> Result<(&Named, &Outbound<'m>), Failure> {
+        self.named(word)?;
         let named = &self.named[word];
         let outbound =
             self.of_class.entry(named.class.clone()).or_insert_with(|| Outbound::new(self.mesh, named.caller.clone()));

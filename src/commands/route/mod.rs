@@ -4,6 +4,7 @@ mod callers;
 mod calls;
 mod tests_file;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -13,7 +14,7 @@ use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::global::SourceArgs;
 use crate::cli::source::Read;
-use crate::mesh::outbound::Call;
+use crate::mesh::outbound::{Call, Outbound};
 use crate::mesh::{self, Mesh};
 use crate::render;
 use crate::report::route::RouteReport;
@@ -147,33 +148,42 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: RouteArgs) -> Resu
     })
 }
 
-/// The answers to calls of a file, and how many lines had none. What is wrong with those is told.
+/// The answers to calls of a file in its order, and how many lines had none. What is wrong with those is told.
+///
+/// Calls are answered class by class, so that the routes of one proxy are held at a time.
 fn answer_lines<'m>(
     mesh: &'m Mesh<'m>,
     lines: Vec<Result<CallLine, String>>,
     messages: &Messages,
 ) -> (Vec<RouteReport>, usize) {
     let mut proxies = callers::Proxies::new(mesh);
-    let mut reports = Vec::with_capacity(lines.len());
+    let mut classes: BTreeMap<callers::Class, Vec<(usize, CallLine, callers::Named)>> = BTreeMap::new();
+    let mut reports: Vec<Option<RouteReport>> = Vec::new();
+    reports.resize_with(lines.len(), || None);
     let mut broken = 0;
-    for line in lines {
-        let found = line.and_then(|line| match proxies.find(&line.caller) {
-            Ok((named, outbound)) => {
-                let answer = outbound.answer(&line.call);
-                let report = RouteReport::new(mesh, &named.caller, &named.title, &line.call, &answer);
-                Ok(RouteReport { id: line.id, ..report })
-            }
+    for (at, line) in lines.into_iter().enumerate() {
+        let named = line.and_then(|line| match proxies.named(&line.caller) {
+            Ok(named) => Ok((line, named.clone())),
             Err(failure) => Err(format!("{}: {}", line.place, failure.message)),
         });
-        match found {
-            Ok(report) => reports.push(report),
+        match named {
+            Ok((line, named)) => classes.entry(named.class.clone()).or_default().push((at, line, named)),
             Err(why) => {
                 broken += 1;
                 messages.warning(&why);
             }
         }
     }
-    (reports, broken)
+    for members in classes.into_values() {
+        let Some((_, _, first)) = members.first() else { continue };
+        let outbound = Outbound::new(mesh, first.caller.clone());
+        for (at, line, named) in members {
+            let answer = outbound.answer(&line.call);
+            let report = RouteReport::new(mesh, &named.caller, &named.title, &line.call, &answer);
+            reports[at] = Some(RouteReport { id: line.id, ..report });
+        }
+    }
+    (reports.into_iter().flatten().collect(), broken)
 }
 
 fn answer_one<'m>(mesh: &'m Mesh<'m>, arguments: &RouteArgs, call: &Call) -> Result<Vec<RouteReport>, Failure> {
