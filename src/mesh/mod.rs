@@ -151,6 +151,30 @@ pub struct Extension {
     pub spec: SelectingSpec,
 }
 
+impl Extension {
+    /// Whether it acts on proxies of these labels in a namespace; `root` is the mesh's.
+    pub fn acts_on(&self, namespace: &Namespace, labels: &Labels, root: &Namespace) -> bool {
+        let near = self.object.namespace == *root || self.object.namespace == *namespace;
+        let selected = self.spec.workload_selector.as_ref().map(|selector| &selector.labels);
+        let selected = selected.or(self.spec.selector.as_ref().map(|selector| &selector.match_labels));
+        near && selected.is_none_or(|wanted| wanted.iter().all(|(key, value)| labels.get(key) == Some(value.as_str())))
+    }
+
+    /// What it patches, such as `HTTP_ROUTE`.
+    pub fn patches(&self) -> BTreeSet<&str> {
+        self.spec.config_patches.iter().filter_map(|patch| patch.apply_to.as_deref()).collect()
+    }
+
+    /// What it is, with its patches in brackets.
+    pub fn title(&self) -> String {
+        let patches: Vec<&str> = self.patches().into_iter().collect();
+        if patches.is_empty() {
+            return self.object.to_string();
+        }
+        format!("{} (patches {})", self.object, patches.join(", "))
+    }
+}
+
 /// A Sidecar.
 #[derive(Debug)]
 pub struct SidecarObject {

@@ -259,16 +259,9 @@ impl Mesh<'_> {
 
     /// Extensions that may act on the pods of a namespace, or mesh-wide.
     pub fn extensions_for(&self, workload: &Workload) -> impl Iterator<Item = &super::Extension> {
-        self.extensions.iter().filter(|extension| {
-            let of_namespace =
-                extension.object.namespace == self.root || &extension.object.namespace == workload.namespace();
-            let selected = extension.spec.workload_selector.as_ref().map(|selector| &selector.labels);
-            let selected = selected.or(extension.spec.selector.as_ref().map(|selector| &selector.match_labels));
-            of_namespace
-                && selected.is_none_or(|labels| {
-                    labels.iter().all(|(key, value)| workload.labels.get(key) == Some(value.as_str()))
-                })
-        })
+        let acts =
+            |extension: &&super::Extension| extension.acts_on(workload.namespace(), &workload.labels, &self.root);
+        self.extensions.iter().filter(acts)
     }
 
     /// Whether an unknown host really does not exist: manifests that never mention its namespace cannot tell.

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::style::{Role, Style};
 use super::text::{paragraph, safe};
-use crate::report::route::{BackendView, RetriesView, RouteReport};
+use crate::report::route::{BackendView, RetriesView, RouteReport, shares};
 
 /// Width of the names on the left.
 const LEFT: usize = 14;
@@ -172,13 +172,7 @@ impl Page<'_> {
     }
 
     fn backends(&mut self, backends: &[BackendView], as_bytes: bool) -> io::Result<()> {
-        let total: i64 = backends.iter().map(|backend| backend.weight.unwrap_or(0)).sum();
-        for (at, backend) in backends.iter().enumerate() {
-            #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
-            let share = match (backends.len(), backend.weight) {
-                (1, _) | (_, None) => 100.0,
-                (_, Some(weight)) => 100.0 * weight as f64 / total.max(1) as f64,
-            };
+        for (at, (backend, share)) in shares(backends).enumerate() {
             let mut parts = vec![format!("{}% {}", number(share), backend.cluster)];
             match (backend.state, backend.endpoints) {
                 ("no-cluster", _) => parts.push("the proxy has no such cluster".to_owned()),

@@ -9,6 +9,8 @@ pub mod inspect;
 pub(crate) mod page;
 mod policy;
 pub mod route;
+mod route_client;
+mod route_notes;
 pub mod route_test;
 mod server_side;
 pub mod tail;

@@ -329,14 +329,7 @@ fn not_modelled(mesh: &Mesh<'_>, service: &Service) -> Vec<String> {
     let mut texts = BTreeSet::new();
     for workload in mesh.workloads_of(service) {
         for extension in mesh.extensions_for(workload) {
-            let patches: BTreeSet<&str> =
-                extension.spec.config_patches.iter().filter_map(|patch| patch.apply_to.as_deref()).collect();
-            let patches = if patches.is_empty() {
-                String::new()
-            } else {
-                format!(" (patches {})", patches.into_iter().collect::<Vec<_>>().join(", "))
-            };
-            texts.insert(format!("{}{patches} acts on its proxies", extension.object));
+            texts.insert(format!("{} acts on its proxies", extension.title()));
         }
     }
     if mesh.sidecars.len() > SIDECARS_MAX {

@@ -4,17 +4,14 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::policy::connection_pool;
+use super::route_client::client_view;
+use super::route_notes::{did_you_mean, not_modelled, notes};
 use crate::mesh::Mesh;
 use crate::mesh::ids::ObjectRef;
 use crate::mesh::outbound::{
-    Answer, Backend, BackendState, Call, CallProtocol, Caller, CallerKind, ListenerClass, Outcome, RuleHit, Tried,
-    UpstreamProtocol,
+    Answer, Backend, BackendState, Call, Caller, CallerKind, ListenerClass, Outcome, RuleHit, Tried, UpstreamProtocol,
 };
-use crate::mesh::security::MtlsMode;
-use crate::mesh::service::Resolution;
-use crate::mesh::workload::{Proxy, Workload};
 use crate::schema::virtual_service::{Fault, Headers};
-use crate::verdict::grpc;
 
 /// What becomes of one call.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -320,6 +317,21 @@ impl RouteReport {
     }
 }
 
+/// Backends with their shares in percent.
+pub fn shares(backends: &[BackendView]) -> impl Iterator<Item = (&BackendView, f64)> {
+    let total: i64 = backends.iter().filter_map(|backend| backend.weight).sum();
+    backends.iter().map(move |backend| (backend, share(backend.weight, backends.len(), total)))
+}
+
+/// A share in percent: one backend takes everything, whatever its weight.
+pub(super) fn share(weight: Option<i64>, count: usize, total: i64) -> f64 {
+    match (count, weight) {
+        (1, _) | (_, None) => 100.0,
+        #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
+        (_, Some(weight)) => 100.0 * weight as f64 / total.max(1) as f64,
+    }
+}
+
 /// The contract's word for an outcome.
 pub fn outcome_word(outcome: Outcome) -> &'static str {
     match outcome {
@@ -395,32 +407,6 @@ fn pool(mesh: &Mesh<'_>, caller: &Caller, backend: &Backend) -> Option<Vec<Strin
     policy.connection_pool.is_some().then(|| connection_pool(mesh, port.protocol, &policy))
 }
 
-/// Names that may have been meant by a host that the proxy does not know.
-fn did_you_mean(mesh: &Mesh<'_>, call: &Call, answer: &Answer) -> Vec<String> {
-    let unknown = match answer.outcome {
-        Outcome::Passthrough | Outcome::Blocked | Outcome::NoRoute => answer.rule.is_none(),
-        Outcome::Unresolved => true,
-        _ => false,
-    };
-    let host = call.authority.rsplit_once(':').map_or(call.authority.as_str(), |(host, _)| host);
-    if !unknown || host.is_empty() || host.parse::<std::net::IpAddr>().is_ok() {
-        return Vec::new();
-    }
-    let mut parts = host.split('.');
-    let (name, namespace) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let near = match mesh.find_service(namespace, name) {
-        Some(id) => vec![format!("{}.{}", mesh.service(id).object.name, mesh.service(id).namespace())],
-        None => mesh.directory.similar(namespace, name),
-    };
-    let with_port = |near: String| {
-        let (name, namespace) = near.split_once('.')?;
-        let service = mesh.service(mesh.find_service(namespace, name)?);
-        let named = format!("{near}:{}", service.main_port());
-        (named != call.authority).then_some(named)
-    };
-    near.into_iter().filter_map(with_port).collect()
-}
-
 fn fault_view(fault: &Fault) -> FaultView {
     let share = |percent: &Option<crate::schema::virtual_service::Percent>| {
         percent.as_ref().map_or(100.0, |percent| percent.value)
@@ -464,144 +450,6 @@ fn tried_view(tried: &Tried) -> TriedView {
     let Tried { object, index, alternative, why_not } = tried;
     let inner = alternative.map(|at| format!(".{at}")).unwrap_or_default();
     TriedView { rule: format!("{}/{}[{index}{inner}]", object.kind.name(), object.path()), why_not: why_not.clone() }
-}
-
-/// What a client sees of a call that does not arrive; `None` when it may arrive.
-fn client_view(mesh: &Mesh<'_>, call: &Call, answer: &Answer) -> Option<ClientView> {
-    let seen = |http: Option<u32>, grpc: u8, flag: Option<&'static str>, percent: f64| {
-        Some(ClientView { http_status: http, grpc_status: grpc::name(grpc).to_owned(), flag, percent })
-    };
-    match answer.outcome {
-        Outcome::Forward => {
-            let total: i64 = answer.backends.iter().map(|backend| backend.weight.unwrap_or(0)).sum();
-            let share = |backend: &Backend| match (answer.backends.len(), backend.weight) {
-                (1, _) | (_, None) => 100.0,
-                #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
-                (_, Some(weight)) => 100.0 * weight as f64 / total.max(1) as f64,
-            };
-            let lost = |state: BackendState| -> f64 {
-                answer.backends.iter().filter(|backend| backend.state == state).map(share).sum()
-            };
-            let by_gateway_api =
-                answer.rule.as_ref().is_some_and(|hit| hit.object.kind != crate::schema::Kind::VirtualService);
-            let (missing, empty) = (lost(BackendState::NoCluster), lost(BackendState::NoEndpoints));
-            if missing > 0.0 {
-                let (http, grpc) = if by_gateway_api { (500, 2) } else { (503, 14) };
-                return seen(Some(http), grpc, Some("NC"), missing);
-            }
-            if empty > 0.0 {
-                return seen(Some(503), 14, Some("UH"), empty);
-            }
-            let ok = |backend: &&Backend| backend.state == BackendState::Ok;
-            // A gRPC server does not understand HTTP/1.1: its own proxy, or the server, ends the call.
-            let old = |backend: &&Backend| backend.upstream_protocol == Some(UpstreamProtocol::Http1);
-            let spoken: f64 = answer.backends.iter().filter(ok).filter(old).map(share).sum();
-            if spoken > 0.0 && call.protocol != CallProtocol::Http1 {
-                return seen(None, 14, Some("UPE"), spoken);
-            }
-            let refused: f64 =
-                answer.backends.iter().filter(ok).filter(|one| is_refused_plaintext(mesh, one)).map(share).sum();
-            if refused > 0.0 {
-                return seen(Some(503), 14, Some("UC"), refused);
-            }
-            None
-        }
-        Outcome::DirectResponse | Outcome::Blocked | Outcome::Redirect => {
-            let status = answer.status.unwrap_or(502);
-            seen(Some(status), grpc::of_http(u16::try_from(status).unwrap_or(500)), None, 100.0)
-        }
-        Outcome::NoRoute => seen(Some(404), 12, Some("NR"), 100.0),
-        Outcome::Closed | Outcome::Unresolved => seen(None, 14, None, 100.0),
-        Outcome::Rejected | Outcome::Passthrough | Outcome::Tcp => None,
-    }
-}
-
-/// Whether plain text is sent to pods that take mesh TLS only.
-fn is_refused_plaintext(mesh: &Mesh<'_>, backend: &Backend) -> bool {
-    let auto = mesh.config.enable_auto_mtls != Some(false);
-    let plain = backend.tls.as_deref() == Some("DISABLE") || (backend.tls.is_none() && !auto);
-    let Some(service) = backend.service.filter(|_| plain).map(|id| mesh.service(id)) else { return false };
-    let port = backend.port.and_then(|port| u16::try_from(port).ok()).and_then(|port| service.port(port));
-    let mut pods = mesh.workloads_of(service).peekable();
-    let strict = |workload: &Workload| {
-        let number = port.and_then(|port| port.target.number_in(workload)).unwrap_or_default();
-        workload.proxy.is_meshed() == Some(true)
-            && mesh.security.mtls(workload, number, &mesh.root).0 == MtlsMode::Strict
-    };
-    pods.peek().is_some() && pods.all(strict)
-}
-
-/// What makes shares or the winner of a host uncertain.
-fn notes(mesh: &Mesh<'_>, caller: &Caller, answer: &Answer) -> Vec<String> {
-    let mut notes = Vec::new();
-    let headless = answer.backends.iter().find_map(|backend| {
-        let service = mesh.service(backend.service?);
-        (service.resolution == Resolution::Headless && caller.kind == CallerKind::Sidecar).then_some(service)
-    });
-    if let Some(service) = headless {
-        notes.push(format!(
-            "{} is headless: the pod that the client dialled answers, whatever the shares",
-            service.object
-        ));
-    }
-    let configs = mesh.route_configs();
-    let claims_with = |object: &ObjectRef| {
-        let own = configs.iter().find(|(_, config)| config.objects.contains(object))?.1;
-        let rivals = own.hosts.iter().flat_map(|host| configs.of_host(host)).map(|id| configs.get(id));
-        let rivals: Vec<_> = rivals.filter(|rival| !rival.objects.contains(object)).collect();
-        let undated = own.created.is_none() || rivals.iter().any(|rival| rival.created.is_none());
-        (undated && own.acts_in_mesh()).then(|| rivals.first()?.objects.first()).flatten()
-    };
-    let rival =
-        answer.rule.as_ref().filter(|_| caller.kind == CallerKind::Sidecar).and_then(|hit| claims_with(&hit.object));
-    if let Some(rival) = rival {
-        notes.push(format!("{rival} claims the host too, and ages are not in the source: the older one has it"));
-    }
-    notes
-}
-
-/// What acts on a caller's proxy beside the model: EnvoyFilters and WasmPlugins that select it, waypoints on the way.
-fn not_modelled(mesh: &Mesh<'_>, caller: &Caller, answer: &Answer) -> Vec<String> {
-    let mut found = Vec::new();
-    let proxy = caller.workload.map(|id| &mesh.workload(id).proxy);
-    match proxy {
-        Some(Proxy::Proxyless) => found.push("the caller's own gRPC library routes its calls, not an Envoy".to_owned()),
-        Some(Proxy::Ambient) => {
-            found.push("the caller is in ambient mode: without a waypoint nothing here acts on its calls".to_owned());
-        }
-        Some(proxy) if proxy.is_meshed() == Some(false) => {
-            let text = "the caller has no proxy: nothing here acts on its calls until it has one, and its connections \
-                        go to one pod each";
-            found.push(text.to_owned());
-        }
-        Some(_) | None => {}
-    }
-    for extension in &mesh.extensions {
-        let object = &extension.object;
-        let near = object.namespace == mesh.root || object.namespace == caller.namespace;
-        let selector = extension.spec.workload_selector.as_ref().map(|selector| &selector.labels);
-        let selector = selector.or(extension.spec.selector.as_ref().map(|selector| &selector.match_labels));
-        let selects = selector
-            .is_none_or(|labels| labels.iter().all(|(key, value)| caller.labels.get(key) == Some(value.as_str())));
-        if !near || !selects {
-            continue;
-        }
-        let mut patches: Vec<&str> =
-            extension.spec.config_patches.iter().filter_map(|patch| patch.apply_to.as_deref()).collect();
-        patches.sort_unstable();
-        patches.dedup();
-        let what = if patches.is_empty() { String::new() } else { format!(" (patches {})", patches.join(", ")) };
-        found.push(format!("{object}{what} acts on the caller's proxy"));
-    }
-    for backend in &answer.backends {
-        if let Some(id) = backend.service
-            && mesh.service(id).waypoint
-        {
-            found.push(format!("a waypoint takes calls to {} after the caller's proxy", mesh.service(id).host));
-        }
-    }
-    found.dedup();
-    found
 }
 
 /// How a caller is written: `gateway/` before a gateway's.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::route::{BackendView, RouteReport};
+use super::route::{self, BackendView, RouteReport};
 use crate::schema::duration;
 use crate::verdict::grpc;
 
@@ -194,20 +194,9 @@ fn limit_of(word: &Word) -> Option<u64> {
     }
 }
 
-/// Shares of backends in percent.
-fn weights(report: &RouteReport) -> Vec<(&BackendView, f64)> {
-    let total: i64 = report.backends.iter().filter_map(|backend| backend.weight).sum();
-    let share = |backend: &BackendView| match (report.backends.len(), backend.weight) {
-        (1, _) | (_, None) => 100.0,
-        #[expect(clippy::cast_precision_loss, reason = "compared with a tolerance")]
-        (_, Some(weight)) => 100.0 * weight as f64 / total.max(1) as f64,
-    };
-    report.backends.iter().map(|backend| (backend, share(backend))).collect()
-}
-
 fn everything(report: &RouteReport, wanted: impl Fn(&BackendView) -> bool) -> bool {
-    let used = weights(report);
-    !used.is_empty() && used.iter().filter(|(_, share)| *share > 0.0).all(|(backend, _)| wanted(backend))
+    let mut used = route::shares(&report.backends).filter(|(_, share)| *share > 0.0);
+    !report.backends.is_empty() && used.all(|(backend, _)| wanted(backend))
 }
 
 fn is_service(backend: &BackendView, service: &str) -> bool {
@@ -221,7 +210,7 @@ fn is_service(backend: &BackendView, service: &str) -> bool {
 fn holds(report: &RouteReport, wanted: &BTreeMap<String, f64>) -> bool {
     let mut left: f64 = 0.0;
     let mut found: BTreeMap<&str, f64> = BTreeMap::new();
-    for (backend, share) in weights(report) {
+    for (backend, share) in route::shares(&report.backends) {
         let fits = |key: &str| match key.split_once('/') {
             Some((service, subset)) => is_service(backend, service) && backend.subset.as_deref() == Some(subset),
             None => backend.subset.as_deref() == Some(key) || is_service(backend, key),
@@ -236,7 +225,7 @@ fn holds(report: &RouteReport, wanted: &BTreeMap<String, f64>) -> bool {
 }
 
 fn shares(report: &RouteReport) -> String {
-    let texts = weights(report).into_iter().map(|(backend, share)| {
+    let texts = route::shares(&report.backends).map(|(backend, share)| {
         let host = backend.host.as_deref().unwrap_or(&backend.cluster);
         let subset = backend.subset.as_ref().map(|subset| format!("/{subset}")).unwrap_or_default();
         format!("{host}{subset} {}%", (share * 100.0).round() / 100.0)

@@ -51,9 +51,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         let shown: Vec<&str> = names.iter().copied().take(4).collect();
         let more =
             names.len().checked_sub(shown.len()).filter(|more| *more > 0).map(|more| format!(" and {more} more"));
-        let patches: BTreeSet<&str> =
-            extension.spec.config_patches.iter().filter_map(|patch| patch.apply_to.as_deref()).collect();
-        let patches: Vec<&str> = patches.into_iter().collect();
+        let patches: Vec<&str> = extension.patches().into_iter().collect();
         let finding = Finding::new(&RULE, &extension.object, "spec.configPatches")
             .message(format!("it acts on the proxies of {}{}", shown.join(", "), more.unwrap_or_default()))
             .effect("what these proxies do may differ from what objects say and from what is shown here")
