@@ -556,3 +556,56 @@ fn ports_and_listeners() {
         ),
     ]);
 }
+
+/// What stands beside the answer: failures that no route shows, and what is uncertain.
+#[test]
+fn what_a_route_alone_does_not_tell() {
+    let strict = "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {namespace: shop, name: all}\nspec: {mtls: {mode: STRICT}}\n";
+    let plain = istio("DestinationRule", "shop", "plain", 1, "host: cart, trafficPolicy: {tls: {mode: DISABLE}}");
+    let headless = service("shop", "pods", "clusterIP: None, ports: [{name: grpc, port: 9090}]")
+        + &pod("shop", "pods", "10.0.0.6", "sidecar");
+    let undated = |name: &str| {
+        istio("VirtualService", "shop", name, 1, &format!("hosts: [cart], http: [{{{}}}]", to("cart")))
+            .replace(", creationTimestamp: '2026-01-01T00:00:00Z'", "")
+    };
+    let filter = istio("EnvoyFilter", "web", "f", 1, "configPatches: [{applyTo: HTTP_ROUTE}]")
+        .replace("io/v1\n", "io/v1alpha3\n");
+    check(&[
+        row(
+            "plain text against strict mTLS",
+            strict.to_owned() + &plain,
+            call(CART, "/a.B/C"),
+            &[(STATUS, json!("UNAVAILABLE")), ("/client_sees/flag", json!("UC"))],
+        ),
+        row("mTLS against strict mTLS", strict, call(CART, "/a.B/C"), &[("/client_sees", Value::Null)]),
+        row(
+            "a headless Service",
+            headless,
+            call("pods.shop:9090", "/a.B/C"),
+            &[(
+                "/not_modelled/0",
+                json!("Service shop/pods is headless: the pod that the client dialled answers, whatever the shares"),
+            )],
+        ),
+        row(
+            "ages that the source lacks",
+            undated("one") + &undated("two"),
+            call(CART, "/a.B/C"),
+            &[
+                (RULE, json!("one")),
+                (
+                    "/not_modelled/0",
+                    json!(
+                        "VirtualService shop/two claims the host too, and ages are not in the source: the older one has it"
+                    ),
+                ),
+            ],
+        ),
+        row(
+            "an EnvoyFilter on the caller",
+            filter,
+            call(CART, "/a.B/C"),
+            &[("/not_modelled/0", json!("EnvoyFilter web/f (patches HTTP_ROUTE) acts on the caller's proxy"))],
+        ),
+    ]);
+}
