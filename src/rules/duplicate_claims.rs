@@ -43,6 +43,7 @@ Put the rules into one object, the more specific ones first; or use `delegate`.
 
 ## References
 - Istio: `pilot/pkg/model/push_context.go`, `pilot/pkg/networking/core/httproute.go` (metric `pilot_vservice_dup_domain`).
+- Seen on a real mesh: `tests/lab/effects/GM208.yaml`.
 ",
     check,
 };

@@ -39,6 +39,7 @@ spec:
 
 ## References
 - Istio: `pilot/pkg/networking/core/cluster.go` (convertResolution): ORIGINAL_DST on sidecars, EDS on gateways.
+- Seen on a real mesh: `tests/lab/effects/GM111.yaml`.
 ",
     check,
 };

@@ -38,6 +38,7 @@ connectionPool:
 
 ## References
 - Envoy: `max_requests_per_connection`; 0 and unset are the same to istiod.
+- Seen on a real mesh: `tests/lab/effects/GM403.yaml`.
 ",
     check,
 };

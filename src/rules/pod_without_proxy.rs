@@ -37,6 +37,7 @@ kubectl rollout restart -n shop deployment/checkout
 
 ## References
 - Istio: `pkg/kube/inject/inject.go`; label changes act on new pods only.
+- Seen on a real mesh: `tests/lab/effects/GM701.yaml`.
 ",
     check,
 };

@@ -31,6 +31,7 @@ None is needed. To see and shift calls of these pods, use the client library's o
 
 ## References
 - Istio: `manifests/charts/istio-control/istio-discovery/files/grpc-agent.yaml`.
+- Seen on a real mesh: `tests/lab/effects/GM717.yaml`.
 ",
     check,
 };

@@ -38,6 +38,7 @@ ports:
 
 ## References
 - Istio: `pilot/pkg/networking/core/listener.go` (reserved ports); the injection template for the proxy's own ports.
+- Seen on a real mesh: `tests/lab/effects/GM109.yaml`.
 ",
     check,
 };

@@ -30,6 +30,7 @@ retries: {attempts: 2, retryOn: 'connect-failure,refused-stream,unavailable'}
 
 ## References
 - gRPC: deadlines travel with the call (`grpc-timeout`); Envoy: `x-envoy-retry-grpc-on`.
+- Seen on a real mesh: `tests/lab/effects/GM305.yaml`.
 ",
     check,
 };

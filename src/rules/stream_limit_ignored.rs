@@ -43,6 +43,7 @@ spec: {ports: [{name: grpc-api, port: 50051}]}
 
 ## References
 - Istio: `pilot/pkg/networking/core/cluster_traffic_policy.go`, `cluster_builder.go` (setH2Options).
+- Seen on a real mesh: `tests/lab/effects/GM401.yaml`.
 ",
     check,
 };

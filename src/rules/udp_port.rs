@@ -36,6 +36,7 @@ ports:
 
 ## References
 - Istio: `pkg/config/kube/conversion.go` (UDP is decided before anything else).
+- Seen on a real mesh: `tests/lab/effects/GM107.yaml`.
 ",
     check,
 };

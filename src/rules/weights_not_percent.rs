@@ -38,6 +38,7 @@ route:
 
 ## References
 - Istio: `pilot/pkg/networking/core/route/route.go`; validation accepts any sum above 0.
+- Seen on a real mesh: `tests/lab/effects/GM212.yaml`.
 ",
     check,
 };
