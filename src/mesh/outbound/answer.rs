@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::gateway::Entered;
 use super::listener::{Chain, ListenerClass, RouteTable};
 use super::route::{Action, Route};
-use super::virtual_host::{self, Table, VirtualHost};
+use super::table::{self, Table};
+use super::virtual_host::VirtualHost;
 use super::{Address, Backend, Call, Mirror, Outbound, Tried};
 use crate::mesh::ids::ObjectRef;
 use crate::mesh::retry::RetryPolicy;
@@ -111,12 +112,12 @@ impl Answer {
 impl<'m> Outbound<'m> {
     /// What becomes of a call.
     pub fn answer(&self, call: &Call) -> Answer {
-        let name = virtual_host::without_port(&call.authority);
+        let name = table::without_port(&call.authority);
         if self.is_gateway() { self.answer_at_gateway(call, name) } else { self.answer_at_sidecar(call, name) }
     }
 
     fn answer_at_sidecar(&self, call: &Call, name: &str) -> Answer {
-        let host = call.dial.as_deref().map_or(name, virtual_host::without_port);
+        let host = call.dial.as_deref().map_or(name, table::without_port);
         let Some(address) = self.resolve(host) else {
             return Answer::new(
                 ListenerClass::None,
@@ -183,7 +184,7 @@ impl<'m> Outbound<'m> {
 
     fn routed(&self, class: ListenerClass, table: &Table<'m>, call: &Call) -> Answer {
         if let Some((route, why)) = table.refused() {
-            let place = route.origin.map(|(_, rule, _)| format!(" of {} {}", rule.object, rule.field()));
+            let place = route.origin.map(|one| format!(" of {} {}", one.rule.object, one.rule.field()));
             let message = format!(
                 "Envoy refuses the whole route table because{}: {why}; every host of this table keeps its former routes",
                 place.unwrap_or_default()
@@ -201,19 +202,19 @@ impl<'m> Outbound<'m> {
             "the gateway's server sends plain text to HTTPS".clone_into(&mut answer.message);
             return answer;
         }
-        answer.tried.clone_from(&host.left_out);
-        for route in &host.routes {
-            match route.matches.check(call) {
+        answer.tried = host.left_out.to_vec();
+        for route in host.routes.iter() {
+            match route.check(call) {
                 Ok(()) => {
                     sort_tried(&mut answer.tried, host);
                     take(&mut answer, self, route);
                     return answer;
                 }
                 Err(why_not) => {
-                    answer.unknown.extend(route.matches.unknown().iter().cloned());
-                    if let Some((_, rule, alternative)) = route.origin {
-                        let (object, index) = (rule.object.clone(), rule.index);
-                        answer.tried.push(Tried { object, index, alternative, why_not });
+                    answer.unknown.extend(route.unknown().iter().cloned());
+                    if let Some(origin) = route.origin {
+                        let (object, index) = (origin.rule.object.clone(), origin.rule.index);
+                        answer.tried.push(Tried { object, index, alternative: origin.alternative(), why_not });
                     }
                 }
             }
@@ -226,41 +227,43 @@ impl<'m> Outbound<'m> {
 
 /// In the order of the rules as they are written, which is the order tried but for Gateway API.
 fn sort_tried(tried: &mut [Tried], host: &VirtualHost<'_>) {
-    let in_order = host.routes.iter().filter_map(|route| route.origin).all(|(config, ..)| !config.is_gateway_api);
+    let in_order = host.routes.iter().filter_map(|route| route.origin).all(|origin| !origin.config.is_gateway_api);
     if in_order {
         tried.sort_by_key(|one| (one.object.clone(), one.index, one.alternative));
     }
 }
 
 fn take(answer: &mut Answer, outbound: &Outbound<'_>, route: &Route<'_>) {
-    answer.route_name.clone_from(&route.name);
-    answer.rule = route.origin.map(|(config, rule, alternative)| {
+    answer.route_name = route.name().into_owned();
+    answer.rule = route.origin.map(|origin| {
+        let rule = origin.rule;
         answer.problems.clone_from(&rule.problems);
         RuleHit {
             object: rule.object.clone(),
             index: rule.index,
-            alternative,
+            alternative: origin.alternative(),
             delegate: rule.delegate.as_ref().map(|(object, _)| object.clone()),
             field: rule.field(),
-            written: rule.rule(outbound.mesh, config).clone(),
+            written: origin.written.clone(),
         }
     });
-    match &route.action {
-        Action::Forward(forward) => {
+    match route.action {
+        Action::Forward | Action::Service(_) => {
             answer.outcome = Outcome::Forward;
-            answer.backends.clone_from(&forward.backends);
+            let Some(forward) = outbound.forward(route) else { return };
+            answer.backends = forward.backends;
             answer.timeout = forward.timeout;
-            answer.retries = Some(forward.retries.clone());
-            answer.mirrors.clone_from(&forward.mirrors);
+            answer.retries = Some(forward.retries);
+            answer.mirrors = forward.mirrors;
         }
         Action::Redirect(status) => {
             answer.outcome = Outcome::Redirect;
-            answer.status = Some(*status);
+            answer.status = Some(status);
             "gRPC clients do not follow redirects".clone_into(&mut answer.message);
         }
         Action::DirectResponse(status) => {
             answer.outcome = Outcome::DirectResponse;
-            answer.status = Some(*status);
+            answer.status = Some(status);
         }
         Action::Passthrough => {
             answer.outcome = Outcome::Passthrough;
@@ -273,6 +276,5 @@ fn take(answer: &mut Answer, outbound: &Outbound<'_>, route: &Route<'_>) {
             "the host is unknown to the proxy, and what is not in the registry is not let out (REGISTRY_ONLY)"
                 .clone_into(&mut answer.message);
         }
-        Action::Invalid(_) => {}
     }
 }

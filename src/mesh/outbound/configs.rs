@@ -4,10 +4,11 @@
 //! Sources: `pilot/pkg/model/virtualservice_controller.go` and `push_context.go` of istio/istio 1.31.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::conversion;
 use super::delegate;
+use super::matching::RouteMatch;
 use crate::mesh::Mesh;
 use crate::mesh::host::{self, HostMap};
 use crate::mesh::ids::{Host, Namespace, ObjectRef, VirtualServiceId};
@@ -53,6 +54,8 @@ pub struct Rule {
     /// What is wrong with its backends.
     pub problems: Vec<String>,
     text: Text,
+    /// Made when they are first asked for: many proxies have the same.
+    conditions: OnceLock<Vec<RouteMatch>>,
 }
 
 #[derive(Debug)]
@@ -72,7 +75,11 @@ impl Rule {
         alternatives: Vec<Option<usize>>,
         problems: Vec<String>,
     ) -> Self {
-        Self { object, index, delegate: None, problems, text: Text::Made(Box::new(rule), alternatives) }
+        Self::new(object, index, problems, Text::Made(Box::new(rule), alternatives))
+    }
+
+    fn new(object: ObjectRef, index: usize, problems: Vec<String>, text: Text) -> Self {
+        Self { object, index, delegate: None, problems, text, conditions: OnceLock::new() }
     }
 
     /// The rule.
@@ -84,6 +91,17 @@ impl Rule {
                 &mesh.virtual_services.get(id).spec.http[self.index]
             }
         }
+    }
+
+    /// The conditions of each alternative; of a rule without any, one that every call fits.
+    pub(super) fn conditions(&self, mesh: &Mesh<'_>, config: &RouteConfig) -> &[RouteMatch] {
+        self.conditions.get_or_init(|| {
+            let written = self.rule(mesh, config);
+            if written.matches.is_empty() {
+                return vec![RouteMatch::new(None, config.is_gateway_api)];
+            }
+            written.matches.iter().map(|one| RouteMatch::new(Some(one), config.is_gateway_api)).collect()
+        })
     }
 
     /// Changes the order in which rules are tried. Only for rules that were made.
@@ -234,7 +252,7 @@ fn of_virtual_service(mesh: &Mesh<'_>, id: VirtualServiceId, object: &VirtualSer
     for (index, rule) in object.spec.http.iter().enumerate() {
         let own = object.object.clone();
         let Some(delegate) = &rule.delegate else {
-            rules.push(Rule { object: own, index, delegate: None, problems: Vec::new(), text: Text::Written });
+            rules.push(Rule::new(own, index, Vec::new(), Text::Written));
             continue;
         };
         // A delegate that is missing, or that the root's namespace does not see, takes only this rule away.

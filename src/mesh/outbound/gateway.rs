@@ -1,7 +1,7 @@
-//! A gateway's listeners and route tables.
+//! A gateway's servers and listeners.
 //!
-//! Sources: `mergeGateways` in `pilot/pkg/model/gateway.go` and `push_context.go`, `buildGatewayHTTPRouteConfig` and
-//! `buildGatewayListeners` in `pilot/pkg/networking/core/gateway.go` of istio/istio 1.31.
+//! Sources: `mergeGateways` in `pilot/pkg/model/gateway.go` and `push_context.go`, `buildGatewayListeners` in
+//! `pilot/pkg/networking/core/gateway.go` of istio/istio 1.31.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,10 +9,8 @@ use std::sync::Arc;
 use super::listener::ListenerClass;
 use super::names;
 use super::parents;
-use super::route::Route;
-use super::virtual_host::VirtualHost;
 use super::{CallProtocol, Outbound};
-use crate::mesh::ids::{Host, Namespace, ServiceId};
+use crate::mesh::ids::{Namespace, ServiceId};
 use crate::mesh::protocol::{Family, Protocol};
 use crate::mesh::service::Service;
 use crate::mesh::virtual_service::GatewayName;
@@ -31,9 +29,9 @@ struct Config {
 
 /// A server on a port of the pod.
 #[derive(Clone)]
-struct Placed {
-    gateway: GatewayName,
-    server: Server,
+pub(super) struct Placed {
+    pub(super) gateway: GatewayName,
+    pub(super) server: Server,
     table: Option<String>,
 }
 
@@ -77,7 +75,7 @@ pub struct LeftOut {
 pub(super) struct Servers {
     pub(super) left_out: Vec<LeftOut>,
     groups: Vec<Group>,
-    tables: HashMap<String, Vec<Placed>>,
+    pub(super) tables: HashMap<String, Vec<Placed>>,
 }
 
 fn is_passthrough(server: &Server) -> bool {
@@ -396,101 +394,6 @@ impl<'m> Outbound<'m> {
         chains
     }
 
-    /// The virtual hosts of a gateway's route table.
-    pub(super) fn gateway_hosts(&self, servers: &Servers, table: &str) -> Vec<VirtualHost<'m>> {
-        let placed = servers.tables.get(table).map_or(&[][..], Vec::as_slice);
-        let mut hosts: Vec<(String, VirtualHost<'m>)> = Vec::new();
-        let mut cached: HashMap<(String, String), (Vec<Route<'m>>, Vec<super::Tried>)> = HashMap::new();
-        for Placed { gateway, server, .. } in placed {
-            let number = server.port.as_ref().map_or(0, |port| port.number);
-            let port = u16::try_from(number).unwrap_or(0);
-            let redirects = server.tls.as_ref().is_some_and(|tls| tls.https_redirect == Some(true));
-            for config in self.mesh.route_configs().visible(gateway, &self.caller.namespace) {
-                let own: Vec<String> = config.hosts.iter().map(|host| host.as_str().to_owned()).collect();
-                let allowed = server_hosts(server, &config.namespace);
-                let allowed: Vec<String> = allowed.into_iter().map(str::to_owned).collect();
-                let own: Vec<&str> = own.iter().map(String::as_str).collect();
-                let both = names::intersection(&allowed, &own);
-                if both.is_empty() {
-                    continue;
-                }
-                let key = (gateway.to_string(), format!("{}/{}", config.name, config.namespace));
-                if !cached.contains_key(&key) {
-                    let lookup = |host: &Host| self.concrete_at_gateway(host, &config.namespace);
-                    let made = self.routes(config, gateway, port, &lookup);
-                    if made.0.is_empty() {
-                        continue;
-                    }
-                    cached.insert(key.clone(), made);
-                }
-                let Some((routes, left_out)) = cached.get(&key) else { continue };
-                for host in both {
-                    let host = host.to_ascii_lowercase();
-                    match hosts.iter_mut().find(|(name, _)| *name == host) {
-                        Some((_, one)) => {
-                            one.routes.extend(routes.iter().cloned());
-                            one.left_out.extend(left_out.iter().cloned());
-                            one.needs_tls |= redirects;
-                        }
-                        None => {
-                            let one = VirtualHost {
-                                name: format!("{host}:{number}"),
-                                domains: vec![host.clone()],
-                                routes: routes.clone(),
-                                needs_tls: redirects,
-                                left_out: left_out.clone(),
-                            };
-                            hosts.push((host, one));
-                        }
-                    }
-                }
-            }
-            for host in server.hosts.iter().filter(|_| redirects) {
-                let host = host.to_ascii_lowercase();
-                match hosts.iter_mut().find(|(name, _)| *name == host) {
-                    Some((_, one)) => one.needs_tls = true,
-                    None => {
-                        let (name, domains) = (format!("{host}:{number}"), vec![host.clone()]);
-                        hosts.push((
-                            host,
-                            VirtualHost { name, domains, routes: Vec::new(), needs_tls: true, left_out: Vec::new() },
-                        ));
-                    }
-                }
-            }
-        }
-        if hosts.is_empty() {
-            let number = placed.first().and_then(|one| one.server.port.as_ref()).map_or(0, |port| port.number);
-            return vec![VirtualHost {
-                name: format!("blackhole:{number}"),
-                domains: vec!["*".to_owned()],
-                routes: Vec::new(),
-                needs_tls: false,
-                left_out: Vec::new(),
-            }];
-        }
-        collapse(hosts)
-    }
-
-    /// A destination's host behind an alias, and the only port of its Service. The configuration's own namespace goes
-    /// first when a host is in several.
-    fn concrete_at_gateway(&self, host: &Host, namespace: &Namespace) -> (Host, Option<u16>) {
-        let own = self.mesh.services_named(host.as_str()).iter().map(|id| self.mesh.service(*id));
-        let mut visible = own.filter(|service| {
-            service.namespace() == namespace && super::scope::is_visible(service, &self.caller.namespace)
-        });
-        match visible.next() {
-            Some(service) => {
-                let single = (service.ports.len() == 1).then(|| service.ports[0].number);
-                match &service.resolution {
-                    crate::mesh::service::Resolution::ExternalName(target) => (target.clone(), single),
-                    _ => (host.clone(), single),
-                }
-            }
-            None => self.concrete(host),
-        }
-    }
-
     /// The class of a gateway's listener.
     pub(super) fn class(entered: &Entered) -> ListenerClass {
         match entered {
@@ -502,7 +405,7 @@ impl<'m> Outbound<'m> {
 }
 
 /// Hosts of a server for configurations of a namespace.
-fn server_hosts<'s>(server: &'s Server, namespace: &Namespace) -> Vec<&'s str> {
+pub(super) fn server_hosts<'s>(server: &'s Server, namespace: &Namespace) -> Vec<&'s str> {
     server
         .hosts
         .iter()
@@ -511,24 +414,6 @@ fn server_hosts<'s>(server: &'s Server, namespace: &Namespace) -> Vec<&'s str> {
             None => Some(host.as_str()),
         })
         .collect()
-}
-
-/// Hosts with the same routes share a virtual host, named by the most precise; catch-alls go behind other routes.
-fn collapse<'m>(mut hosts: Vec<(String, VirtualHost<'m>)>) -> Vec<VirtualHost<'m>> {
-    hosts.sort_by(|(a, _), (b, _)| names::by_precision(a, b));
-    let mut found: Vec<VirtualHost<'m>> = Vec::new();
-    for (_, one) in hosts {
-        let identity = |host: &VirtualHost<'_>| host.routes.iter().map(|route| route.identity).collect::<Vec<_>>();
-        let same = found.iter_mut().find(|have| have.needs_tls == one.needs_tls && identity(have) == identity(&one));
-        match same {
-            Some(have) => have.domains.extend(one.domains),
-            None => found.push(one),
-        }
-    }
-    for host in &mut found {
-        host.routes.sort_by_key(|route| route.matches.is_catch_all());
-    }
-    found
 }
 
 fn table_name(server: &Server, port: u16, gateway: &GatewayName) -> Option<String> {

@@ -15,6 +15,7 @@ mod conversion;
 mod delegate;
 mod dns;
 mod gateway;
+mod gateway_routes;
 mod listener;
 mod matching;
 mod names;
@@ -22,6 +23,7 @@ mod owner;
 mod parents;
 mod route;
 mod scope;
+mod table;
 mod virtual_host;
 
 pub use answer::{Answer, Outcome, RuleHit};
@@ -244,7 +246,7 @@ pub struct Outbound<'m> {
     scope: scope::Scope<'m>,
     serial: Cell<usize>,
     /// Virtual hosts that were already made, by route table.
-    tables: RefCell<HashMap<String, Rc<virtual_host::Table<'m>>>>,
+    tables: RefCell<HashMap<String, Rc<table::Table<'m>>>>,
     /// Listeners of each port, made when they are first asked for.
     listeners: RefCell<HashMap<u16, Rc<Vec<listener::Listener>>>>,
 }

@@ -100,9 +100,7 @@ impl Mesh<'_> {
         if let Some(status) = status.filter(|status| !(200..600).contains(status)) {
             return Some(format!("HTTP status {status}"));
         }
-        let alternatives = written.matches.iter();
-        let mut refusals = alternatives.filter_map(|one| RouteMatch::new(Some(one), config.is_gateway_api).refused());
-        refusals.next()
+        rule.conditions(self, config).iter().find_map(RouteMatch::refused)
     }
 
     /// The Sidecar object that narrows what a caller sees.

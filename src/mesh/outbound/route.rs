@@ -3,44 +3,64 @@
 //! Source: `BuildHTTPRoutesForVirtualService` and `TranslateRoute` in `pilot/pkg/networking/core/route/route.go` of
 //! istio/istio 1.31.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::configs::{RouteConfig, Rule};
 use super::matching::{self, RouteMatch};
-use super::{Backend, Mirror, Outbound, Tried};
+use super::{Backend, Call, Mirror, Outbound, Tried};
 use crate::mesh::ids::Host;
 use crate::mesh::retry::{self, RetryPolicy};
 use crate::mesh::virtual_service::GatewayName;
 use crate::schema::duration;
 use crate::schema::virtual_service::{Destination, HttpRule, Percent};
 
-/// One route.
-#[derive(Debug, Clone)]
+/// One route. Where it sends to is worked out when a call takes it: a proxy has many routes that no call is asked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Route<'m> {
-    pub(super) matches: RouteMatch,
-    pub(super) name: String,
-    pub(super) action: Action,
-    /// The rule that it comes from, with its configuration and the position of the alternative.
-    pub(super) origin: Option<(&'m RouteConfig, &'m Rule, Option<usize>)>,
-    /// Number of the route, to know when two virtual hosts have the very same routes.
-    pub(super) identity: usize,
+    pub(super) action: Action<'m>,
+    /// The rule that it comes from; absent for Istio's own.
+    pub(super) origin: Option<Origin<'m>>,
+    /// Port that destinations without one have.
+    pub(super) port: u16,
+    /// Number of the making: hosts of a gateway share a virtual host only when their routes were made together.
+    made: usize,
+}
+
+/// The rule that a route comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origin<'m> {
+    pub(super) config: &'m RouteConfig,
+    pub(super) rule: &'m Rule,
+    /// The rule's text, delegates merged in.
+    pub(super) written: &'m HttpRule,
+    /// Which of its alternatives it is; absent when it has none.
+    at: Option<usize>,
+    matches: &'m RouteMatch,
+}
+
+impl PartialEq for Origin<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.matches, other.matches)
+    }
 }
 
 /// What happens to a call.
-#[derive(Debug, Clone)]
-pub(super) enum Action {
-    Forward(Box<Forward>),
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Action<'m> {
+    /// It goes to the rule's destinations.
+    Forward,
+    /// It goes to this Service.
+    Service(&'m Host),
     Redirect(u32),
     DirectResponse(u32),
     /// Where the client dialled.
     Passthrough,
     /// Nowhere: unknown hosts are not allowed.
     Block,
-    /// A redirect with a status that Envoy does not know.
-    Invalid(String),
 }
 
-/// A call that is sent on.
+/// Where a call is sent on, and how.
 #[derive(Debug, Clone)]
 pub(super) struct Forward {
     pub(super) backends: Vec<Backend>,
@@ -49,31 +69,71 @@ pub(super) struct Forward {
     pub(super) mirrors: Vec<Mirror>,
 }
 
-/// Completes a destination: the concrete host, and the port when it names none.
-pub(super) type Lookup<'l> = dyn Fn(&Host) -> (Host, Option<u16>) + 'l;
+impl Origin<'_> {
+    /// Position of the alternative in the object.
+    pub(super) fn alternative(&self) -> Option<usize> {
+        self.at.and_then(|at| self.rule.alternative(at))
+    }
+}
 
-impl Route<'_> {
-    /// A route for every call.
-    pub(super) fn catch_all(name: &str, action: Action) -> Self {
-        Self { matches: RouteMatch::new(None, false), name: name.to_owned(), action, origin: None, identity: 0 }
+impl<'m> Route<'m> {
+    /// A route of Istio's own, for every call.
+    pub(super) fn catch_all(action: Action<'m>, port: u16) -> Self {
+        Self { action, origin: None, port, made: 0 }
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> Cow<'m, str> {
+        let Some(Origin { written, at, .. }) = self.origin else {
+            return Cow::Borrowed(match self.action {
+                Action::Passthrough => "allow_any",
+                Action::Block => "block_all",
+                _ => "default",
+            });
+        };
+        let name = written.name.as_deref().unwrap_or_default();
+        match at.and_then(|at| written.matches[at].name.as_deref()).filter(|own| !own.is_empty()) {
+            Some(own) => Cow::Owned(format!("{name}.{own}")),
+            None => Cow::Borrowed(name),
+        }
+    }
+
+    /// Whether every call fits.
+    pub(super) fn is_catch_all(&self) -> bool {
+        self.origin.is_none_or(|origin| origin.matches.is_catch_all())
+    }
+
+    /// Whether a call fits; else which condition it fails.
+    pub(super) fn check(&self, call: &Call) -> Result<(), String> {
+        self.origin.map_or(Ok(()), |origin| origin.matches.check(call))
+    }
+
+    /// Conditions that only the proxy can check.
+    pub(super) fn unknown(&self) -> &'m [String] {
+        self.origin.map_or(&[], |origin| origin.matches.unknown())
     }
 
     /// What makes Envoy refuse it, and with it the whole route table.
     pub(super) fn refused(&self) -> Option<String> {
-        let by_action = match &self.action {
-            Action::Forward(forward) if forward.backends.is_empty() => {
+        let Origin { written, matches, .. } = self.origin?;
+        let by_action = match self.action {
+            Action::Forward if written.route.len() != 1 && weighted(written).next().is_none() => {
                 Some("several destinations without any weight".to_owned())
             }
-            Action::Invalid(why) => Some(why.clone()),
-            Action::DirectResponse(status) if !(200..600).contains(status) => Some(format!("HTTP status {status}")),
-            Action::Forward(_)
-            | Action::DirectResponse(_)
-            | Action::Redirect(_)
-            | Action::Passthrough
-            | Action::Block => None,
+            Action::Redirect(code) if !matches!(code, 301 | 302 | 303 | 307 | 308) => {
+                Some(format!("redirect with HTTP status {code}"))
+            }
+            Action::DirectResponse(status) if !(200..600).contains(&status) => Some(format!("HTTP status {status}")),
+            _ => None,
         };
-        by_action.or_else(|| self.matches.refused())
+        by_action.or_else(|| matches.refused())
     }
+}
+
+/// The destinations of several that get calls at all.
+fn weighted(written: &HttpRule) -> impl Iterator<Item = (Option<&Destination>, Option<i64>)> {
+    let targets = written.route.iter().filter(|one| one.weight.unwrap_or(0) != 0);
+    targets.map(|one| (one.destination.as_ref(), one.weight))
 }
 
 impl<'m> Outbound<'m> {
@@ -83,19 +143,25 @@ impl<'m> Outbound<'m> {
         config: &'m RouteConfig,
         gateway: &GatewayName,
         port: u16,
-        lookup: &Lookup<'_>,
     ) -> (Vec<Route<'m>>, Vec<Tried>) {
         let mut routes: Vec<Route<'m>> = Vec::new();
         let mut left_out = Vec::new();
         let mut done = false;
+        self.serial.set(self.serial.get() + 1);
         for rule in &config.rules {
             let written = rule.rule(self.mesh, config);
+            let conditions = rule.conditions(self.mesh, config);
             if done {
                 left_out.push(Tried::rule(rule, None, "an earlier rule takes every call".to_owned()));
                 continue;
             }
+            let made = |at: Option<usize>| {
+                let matches = &conditions[at.unwrap_or(0)];
+                let origin = Origin { config, rule, written, at, matches };
+                Route { action: Action::of(written), origin: Some(origin), port, made: self.serial.get() }
+            };
             if written.matches.is_empty() {
-                routes.push(self.route(config, rule, written, None, port, lookup));
+                routes.push(made(None));
                 done = true;
                 continue;
             }
@@ -107,8 +173,8 @@ impl<'m> Outbound<'m> {
                 match matching::is_for(one, config, &self.caller, gateway, port) {
                     Err(why) => left_out.push(Tried::rule(rule, Some(at), why)),
                     Ok(()) => {
-                        let route = self.route(config, rule, written, Some(at), port, lookup);
-                        done = route.matches.is_catch_all();
+                        let route = made(Some(at));
+                        done = route.is_catch_all();
                         routes.push(route);
                     }
                 }
@@ -117,62 +183,31 @@ impl<'m> Outbound<'m> {
         (routes, left_out)
     }
 
-    fn route(
-        &self,
-        config: &'m RouteConfig,
-        rule: &'m Rule,
-        written: &HttpRule,
-        at: Option<usize>,
-        port: u16,
-        lookup: &Lookup<'_>,
-    ) -> Route<'m> {
-        let one = at.map(|at| &written.matches[at]);
-        let mut name = written.name.clone().unwrap_or_default();
-        if let Some(own) = one.and_then(|one| one.name.as_deref()).filter(|own| !own.is_empty()) {
-            name = format!("{name}.{own}");
-        }
-        let action = if let Some(redirect) = &written.redirect {
-            match redirect.redirect_code.unwrap_or(0) {
-                0 => Action::Redirect(301),
-                code @ (301 | 302 | 303 | 307 | 308) => Action::Redirect(code),
-                code => Action::Invalid(format!("redirect with HTTP status {code}")),
-            }
-        } else if let Some(response) = &written.direct_response {
-            Action::DirectResponse(response.status)
-        } else {
-            Action::Forward(Box::new(self.forward(config, rule, written, port, lookup)))
-        };
-        let position = at.and_then(|at| rule.alternative(at));
-        self.serial.set(self.serial.get() + 1);
-        Route {
-            matches: RouteMatch::new(one, config.is_gateway_api),
-            name,
-            action,
-            origin: Some((config, rule, position)),
-            identity: self.serial.get(),
+    /// Where a route sends calls; `None` when it sends them nowhere.
+    pub(super) fn forward(&self, route: &Route<'_>) -> Option<Forward> {
+        match (route.action, route.origin) {
+            (Action::Service(host), _) => Some(self.forward_to(host, route.port)),
+            (Action::Forward, Some(origin)) => Some(self.forward_by_rule(origin, route.port)),
+            _ => None,
         }
     }
 
-    fn forward(
-        &self,
-        config: &RouteConfig,
-        rule: &Rule,
-        written: &HttpRule,
-        port: u16,
-        lookup: &Lookup<'_>,
-    ) -> Forward {
-        let target = |destination: &Destination, weight: Option<i64>| {
-            let (host, own) = lookup(&config.destination(self.mesh, destination));
+    fn forward_by_rule(&self, origin: Origin<'_>, port: u16) -> Forward {
+        let Origin { config, rule, written, .. } = origin;
+        let none = Destination::default();
+        let target = |destination: Option<&Destination>, weight: Option<i64>| {
+            let destination = destination.unwrap_or(&none);
+            let host = config.destination(self.mesh, destination);
+            let (host, own) = if self.is_gateway() {
+                self.concrete_at_gateway(&host, &config.namespace)
+            } else {
+                (self.concrete_on_port(&host, port), None)
+            };
             self.backend(&host, destination, u32::from(own.unwrap_or(port)), weight)
         };
-        let none = Destination::default();
         let backends = match &*written.route.0 {
-            [one] => vec![target(one.destination.as_ref().unwrap_or(&none), None)],
-            many => many
-                .iter()
-                .filter(|one| one.weight.unwrap_or(0) != 0)
-                .map(|one| target(one.destination.as_ref().unwrap_or(&none), one.weight))
-                .collect(),
+            [one] => vec![target(one.destination.as_ref(), None)],
+            _ => weighted(written).map(|(destination, weight)| target(destination, weight)).collect(),
         };
         let timeout = written.timeout.as_deref().and_then(|text| duration::parse(text).ok());
         let retries = retry::effective(
@@ -191,16 +226,24 @@ impl<'m> Outbound<'m> {
             .into_iter()
             .chain(listed)
             .filter(|(_, share)| share.is_none_or(|share| share > 0.0))
-            .map(|(destination, share)| Mirror { backend: target(destination, None), percent: share.unwrap_or(100.0) })
+            .map(|(to, share)| Mirror { backend: target(Some(to), None), percent: share.unwrap_or(100.0) })
             .collect();
         Forward { backends, timeout: timeout.filter(|limit| !limit.is_zero()), retries, mirrors }
     }
 
-    /// Istio's own route to a Service.
-    pub(super) fn default_route(&self, host: &Host, port: u16) -> Route<'m> {
+    /// Istio's own way to a Service.
+    fn forward_to(&self, host: &Host, port: u16) -> Forward {
         let backend = self.backend(host, &Destination::default(), u32::from(port), None);
         let retries = retry::effective(None, self.mesh.config.default_http_retry_policy.as_ref());
-        let forward = Forward { backends: vec![backend], timeout: None, retries, mirrors: Vec::new() };
-        Route::catch_all("default", Action::Forward(Box::new(forward)))
+        Forward { backends: vec![backend], timeout: None, retries, mirrors: Vec::new() }
+    }
+}
+
+impl Action<'_> {
+    fn of(written: &HttpRule) -> Self {
+        if let Some(redirect) = &written.redirect {
+            return Self::Redirect(redirect.redirect_code.filter(|code| *code != 0).unwrap_or(301));
+        }
+        written.direct_response.as_ref().map_or(Self::Forward, |response| Self::DirectResponse(response.status))
     }
 }

@@ -4,6 +4,7 @@
 //! istio/istio 1.31. Ports of an authority are ignored; Envoy takes the longest name that fits.
 
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use super::Outbound;
 use super::configs::RouteConfig;
@@ -12,7 +13,7 @@ use super::names;
 use super::route::{Action, Route};
 use super::scope::{EgressListener, Seen};
 use crate::mesh::Mesh;
-use crate::mesh::ids::Host;
+use crate::mesh::ids::{Host, ServiceId};
 use crate::mesh::protocol::Protocol;
 use crate::mesh::service::Resolution;
 use crate::mesh::virtual_service::GatewayName;
@@ -22,11 +23,12 @@ use crate::mesh::virtual_service::GatewayName;
 pub(super) struct VirtualHost<'m> {
     pub(super) name: String,
     pub(super) domains: Vec<String>,
-    pub(super) routes: Vec<Route<'m>>,
+    /// Shared by the names of one configuration.
+    pub(super) routes: Rc<[Route<'m>]>,
     /// Plain text is answered with a redirect to HTTPS.
     pub(super) needs_tls: bool,
     /// What was not emitted for this proxy, with the reason.
-    pub(super) left_out: Vec<super::Tried>,
+    pub(super) left_out: Rc<[super::Tried]>,
 }
 
 /// A Service as a route table has it: with the one port of the table.
@@ -65,9 +67,9 @@ impl<'m> Outbound<'m> {
         VirtualHost {
             name: name.to_owned(),
             domains: vec!["*".to_owned()],
-            routes: vec![Route::catch_all(name, action)],
+            routes: Rc::new([Route::catch_all(action, 0)]),
             needs_tls: false,
-            left_out: Vec::new(),
+            left_out: Rc::new([]),
         }
     }
 
@@ -107,6 +109,7 @@ impl<'m> Outbound<'m> {
                 made.add(&entry.host, Some(entry.seen), &wrapper.routes, &wrapper.left_out, &known);
             }
         }
+        let nothing: Rc<[super::Tried]> = Rc::new([]);
         let mut rest: Vec<&Entry<'_>> = entries.values().filter(|entry| !owned.contains(&entry.host)).collect();
         rest.sort_by(|a, b| a.host.cmp(&b.host));
         for entry in rest {
@@ -115,8 +118,8 @@ impl<'m> Outbound<'m> {
             if Mesh::is_alias(service) || !routed {
                 continue;
             }
-            let route = self.default_route(&service.host, port);
-            made.add(&entry.host, Some(entry.seen), &[route], &[], &known);
+            let routes: Rc<[Route<'m>]> = Rc::new([Route::catch_all(Action::Service(&service.host), port)]);
+            made.add(&entry.host, Some(entry.seen), &routes, &nothing, &known);
         }
         made.hosts
     }
@@ -130,15 +133,7 @@ impl<'m> Outbound<'m> {
         entries: &'e HashMap<String, Entry<'e>>,
         port: u16,
     ) -> Option<Wrapper<'m, 'e>> {
-        let lookup = |host: &Host| {
-            // Only Services that have the port are looked up, so a destination without a port gets the one dialled.
-            let target = entries.get(host.as_str()).map(|entry| self.mesh.service(entry.seen.service));
-            match target.map(|service| &service.resolution) {
-                Some(Resolution::ExternalName(target)) => (target.clone(), None),
-                _ => (host.clone(), None),
-            }
-        };
-        let (routes, left_out) = self.routes(config, &GatewayName::Mesh, port, &lookup);
+        let (routes, left_out) = self.routes(config, &GatewayName::Mesh, port);
         if routes.is_empty() {
             return None;
         }
@@ -154,7 +149,7 @@ impl<'m> Outbound<'m> {
         if services.is_empty() && port != 80 {
             return None;
         }
-        Some(Wrapper { hosts, services, routes, left_out })
+        Some(Wrapper { hosts, services, routes: routes.into(), left_out: left_out.into() })
     }
 
     /// Which hosts of a configuration are Services, and which nobody has.
@@ -197,6 +192,22 @@ impl<'m> Outbound<'m> {
         (hosts, services)
     }
 
+    /// The host that a destination means on a route table's port: an alias stands for its target, if it has the port.
+    pub(super) fn concrete_on_port(&self, host: &Host, port: u16) -> Host {
+        let target = |id: ServiceId| match &self.mesh.service(id).resolution {
+            Resolution::ExternalName(target) => Some(target),
+            _ => None,
+        };
+        if !self.mesh.services_named(host.as_str()).iter().any(|id| target(*id).is_some()) {
+            return host.clone();
+        }
+        let services = self.scope.listener_for(port).map_or(&[][..], |egress| &egress.services);
+        let has_port = |seen: &&Seen| seen.port(self.mesh, port).is_some_and(|port| port.protocol != Protocol::Udp);
+        let named = services.iter().filter(|seen| self.mesh.service(seen.service).host == *host);
+        let last = named.filter(has_port).last();
+        last.and_then(|seen| target(seen.service)).unwrap_or(host).clone()
+    }
+
     /// The configuration with the most precise host for a Service.
     fn owner(&self, egress: &EgressListener<'m>, service: &str) -> Option<&'m RouteConfig> {
         let pairs = egress
@@ -234,8 +245,8 @@ fn selects(config: &RouteConfig, entries: &HashMap<String, Entry<'_>>) -> bool {
 struct Wrapper<'m, 'e> {
     hosts: Vec<String>,
     services: Vec<&'e Entry<'e>>,
-    routes: Vec<Route<'m>>,
-    left_out: Vec<super::Tried>,
+    routes: Rc<[Route<'m>]>,
+    left_out: Rc<[super::Tried]>,
 }
 
 /// Virtual hosts while they are put together: the first one to have a domain keeps it.
@@ -252,62 +263,67 @@ impl<'m> Making<'m, '_> {
         &mut self,
         host: &str,
         service: Option<&Seen>,
-        routes: &[Route<'m>],
-        left_out: &[super::Tried],
+        routes: &Rc<[Route<'m>]>,
+        left_out: &Rc<[super::Tried]>,
         known: &HashSet<String>,
     ) {
         let name = format!("{host}:{}", self.port);
         if !self.names.insert(name.clone()) {
             return;
         }
-        let (all, expanded) = match service {
-            None => (vec![host.to_owned()], HashSet::new()),
-            Some(seen) => self.outbound.domains(seen),
-        };
-        let mut domains = Vec::new();
-        for domain in all {
-            let lower = domain.to_ascii_lowercase();
+        let all = service.map_or_else(|| vec![Domain::own(host)], |seen| self.outbound.domains(seen));
+        let mut domains = Vec::with_capacity(all.len());
+        for Domain { name, is_other_form } in all {
             // A short form never takes the full name of another Service.
-            if self.domains.contains(&lower) || (expanded.contains(&domain) && known.contains(&domain)) {
+            if is_other_form && known.contains(&name) {
                 continue;
             }
-            self.domains.insert(lower);
-            domains.push(domain);
+            if self.domains.insert(name.to_ascii_lowercase()) {
+                domains.push(name);
+            }
         }
         if !domains.is_empty() {
-            let (routes, left_out) = (routes.to_vec(), left_out.to_vec());
+            let (routes, left_out) = (Rc::clone(routes), Rc::clone(left_out));
             self.hosts.push(VirtualHost { name, domains, routes, needs_tls: false, left_out });
         }
     }
 }
 
+/// A name or address that leads to a virtual host.
+struct Domain {
+    name: String,
+    /// Whether it is another form of a Service's name.
+    is_other_form: bool,
+}
+
+impl Domain {
+    fn own(name: &str) -> Self {
+        Self { name: name.to_owned(), is_other_form: false }
+    }
+}
+
 impl Outbound<'_> {
-    /// Names and addresses that lead to a Service, and which of them are other forms of its name.
-    fn domains(&self, seen: &Seen) -> (Vec<String>, HashSet<String>) {
+    /// Names and addresses that lead to a Service.
+    fn domains(&self, seen: &Seen) -> Vec<Domain> {
         let service = self.mesh.service(seen.service);
         let mut domains = Vec::new();
-        let mut expanded = HashSet::new();
         let aliases = seen.aliases.iter().map(|alias| self.mesh.service(*alias).host.as_str());
         for host in std::iter::once(service.host.as_str()).chain(aliases) {
-            domains.push(host.to_owned());
-            for form in self.other_forms(host) {
-                expanded.insert(form.clone());
-                domains.push(form);
-            }
+            domains.push(Domain::own(host));
+            domains.extend(self.other_forms(host).into_iter().map(|name| Domain { name, is_other_form: true }));
         }
         if service.resolution == Resolution::Headless {
-            let all: Vec<String> = domains.iter().map(|domain| format!("*.{domain}")).collect();
+            let all: Vec<Domain> = domains.iter().map(|one| Domain::own(&format!("*.{}", one.name))).collect();
             domains.extend(all);
+            return domains;
         }
-        if service.resolution != Resolution::Headless {
-            let own = service.addresses.iter().map(|address| match address {
-                std::net::IpAddr::V4(address) => address.to_string(),
-                std::net::IpAddr::V6(address) => format!("[{address}]"),
-            });
-            let used = if service.is_kubernetes() { service.addresses.len() } else { 1 };
-            domains.extend(own.take(used));
-        }
-        (domains, expanded)
+        let own = service.addresses.iter().map(|address| match address {
+            std::net::IpAddr::V4(address) => address.to_string(),
+            std::net::IpAddr::V6(address) => format!("[{address}]"),
+        });
+        let used = if service.is_kubernetes() { service.addresses.len() } else { 1 };
+        domains.extend(own.take(used).map(|name| Domain { name, is_other_form: false }));
+        domains
     }
 
     /// Short forms of a Service's name for callers of this namespace, and the form with a dot at its end.
@@ -325,106 +341,5 @@ impl Outbound<'_> {
         forms.push(format!("{inner}.svc"));
         forms.push(inner.to_owned());
         forms
-    }
-}
-
-/// A route table, made to be asked often.
-#[derive(Debug)]
-pub(super) struct Table<'m> {
-    hosts: Vec<VirtualHost<'m>>,
-    /// Exact domains, lower case, with the position of the first host that has each.
-    exact: HashMap<String, usize>,
-    /// Domains with a wildcard, the most precise first.
-    wildcards: Vec<(Wildcard, usize)>,
-    /// The first route that makes Envoy refuse the whole table: its host, its position there, and why.
-    refused: Option<(usize, usize, String)>,
-}
-
-/// A domain with a wildcard.
-#[derive(Debug)]
-enum Wildcard {
-    /// `*suffix`.
-    Suffix(String),
-    /// `prefix*`.
-    Prefix(String),
-    /// `*`.
-    All,
-}
-
-impl Wildcard {
-    fn covers(&self, host: &str) -> bool {
-        match self {
-            Self::Suffix(suffix) => host.len() > suffix.len() && host.ends_with(suffix.as_str()),
-            Self::Prefix(prefix) => host.len() > prefix.len() && host.starts_with(prefix.as_str()),
-            Self::All => true,
-        }
-    }
-
-    /// One at the front before one at the end, longer before shorter, `*` last.
-    fn rank(&self) -> (u8, usize) {
-        match self {
-            Self::Suffix(suffix) => (2, suffix.len()),
-            Self::Prefix(prefix) => (1, prefix.len()),
-            Self::All => (0, 0),
-        }
-    }
-}
-
-impl<'m> Table<'m> {
-    /// Indexes virtual hosts.
-    pub(super) fn new(hosts: Vec<VirtualHost<'m>>) -> Self {
-        let mut exact = HashMap::new();
-        let mut wildcards = Vec::new();
-        for (at, host) in hosts.iter().enumerate() {
-            for domain in &host.domains {
-                let domain = domain.to_ascii_lowercase();
-                if domain == "*" {
-                    wildcards.push((Wildcard::All, at));
-                } else if let Some(suffix) = domain.strip_prefix('*') {
-                    wildcards.push((Wildcard::Suffix(suffix.to_owned()), at));
-                } else if let Some(prefix) = domain.strip_suffix('*') {
-                    wildcards.push((Wildcard::Prefix(prefix.to_owned()), at));
-                } else {
-                    exact.entry(domain).or_insert(at);
-                }
-            }
-        }
-        wildcards.sort_by_key(|(wildcard, _)| std::cmp::Reverse(wildcard.rank()));
-        let refused = hosts.iter().enumerate().find_map(|(host, one)| {
-            one.routes.iter().enumerate().find_map(|(at, route)| Some((host, at, route.refused()?)))
-        });
-        Self { hosts, exact, wildcards, refused }
-    }
-
-    /// The virtual host that Envoy takes for an authority.
-    pub(super) fn find(&self, authority: &str) -> Option<&VirtualHost<'m>> {
-        let host = without_port(authority).to_ascii_lowercase();
-        let at = self
-            .exact
-            .get(&host)
-            .copied()
-            .or_else(|| self.wildcards.iter().find(|(wildcard, _)| wildcard.covers(&host)).map(|(_, at)| *at));
-        at.and_then(|at| self.hosts.get(at))
-    }
-
-    /// The route that makes Envoy refuse the whole table, and why.
-    pub(super) fn refused(&self) -> Option<(&Route<'m>, &str)> {
-        let (host, at, why) = self.refused.as_ref()?;
-        Some((&self.hosts[*host].routes[*at], why))
-    }
-}
-
-/// An authority without its port.
-pub(super) fn without_port(authority: &str) -> &str {
-    if authority.ends_with(']') {
-        return authority;
-    }
-    match authority.rsplit_once(':') {
-        Some((host, port))
-            if port.bytes().all(|byte| byte.is_ascii_digit()) && (!host.contains(':') || host.ends_with(']')) =>
-        {
-            host
-        }
-        _ => authority,
     }
 }
