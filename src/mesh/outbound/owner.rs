@@ -89,6 +89,12 @@ impl Mesh<'_> {
         })
     }
 
+    /// Whether a caller's Sidecar, if it has one, imports a configuration at all.
+    pub fn imports_config(&self, caller: &Caller, config: &RouteConfig) -> bool {
+        let sidecar = scope::sidecar_of(self, caller);
+        sidecar.is_none_or(|sidecar| scope::imports_config(sidecar, &caller.namespace, config))
+    }
+
     /// Why Envoy refuses the whole route table that a rule stands in; `None` when it takes it.
     pub fn refused(&self, config: &RouteConfig, rule: &Rule) -> Option<String> {
         let written = rule.rule(self, config);

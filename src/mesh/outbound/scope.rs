@@ -236,6 +236,12 @@ impl<'m> EgressImports<'m> {
     }
 }
 
+/// Whether any egress listener of a Sidecar imports a configuration.
+pub(super) fn imports_config(sidecar: &SidecarObject, own: &Namespace, config: &RouteConfig) -> bool {
+    let written = &sidecar.spec.egress;
+    written.is_empty() || written.iter().any(|one| takes_config(&imports(one, own), config))
+}
+
 /// Of several entries for one host in one namespace: one of Kubernetes, else the first.
 fn preferred(mesh: &Mesh<'_>, candidates: &[ServiceId], namespace: &Namespace) -> Option<ServiceId> {
     let own = || candidates.iter().copied().filter(|id| mesh.service(*id).namespace() == namespace);
