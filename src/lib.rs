@@ -21,6 +21,7 @@ pub mod accesslog;
 pub mod cli;
 pub mod cluster;
 pub mod commands;
+pub mod compare;
 pub mod envoy;
 pub mod mesh;
 pub mod render;

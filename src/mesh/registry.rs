@@ -124,6 +124,7 @@ impl<'s> Reader<'s> {
                     export_to: Visibility::new(&export_to, &config.default_service_export_to, &object.namespace),
                     publishes_not_ready: spec.publish_not_ready_addresses == Some(true),
                     waypoint,
+                    is_external: false,
                     object,
                 }
             })
@@ -221,6 +222,7 @@ impl<'s> Reader<'s> {
                     export_to: Visibility::new(&spec.export_to, &config.default_service_export_to, &object.namespace),
                     publishes_not_ready: false,
                     waypoint: false,
+                    is_external: spec.location.as_deref() != Some("MESH_INTERNAL"),
                     object: object.clone(),
                 });
             }

@@ -91,10 +91,22 @@ impl Security {
         security
     }
 
+    /// What workloads of a namespace accept, where no object selects them: the namespace's own, then the root's.
+    pub fn of_namespace(&self, namespace: &Namespace, root: &Namespace) -> Option<MtlsMode> {
+        self.general(namespace, root).map(|(mode, _)| mode)
+    }
+
+    fn general(&self, namespace: &Namespace, root: &Namespace) -> Option<(MtlsMode, &ObjectRef)> {
+        let general_of = |namespace: &Namespace| {
+            let general = self.peer.get(namespace)?.iter().find(|one| one.selector.is_none())?;
+            Some((general.mode?, &general.object))
+        };
+        general_of(namespace).or_else(|| general_of(root))
+    }
+
     /// What a workload's proxy accepts on a pod port, and the object that says so.
     pub fn mtls(&self, workload: &Workload, port: u16, root: &Namespace) -> (MtlsMode, Option<&ObjectRef>) {
-        let of = |namespace: &Namespace| self.peer.get(namespace).map_or(&[][..], Vec::as_slice);
-        let own = of(workload.namespace());
+        let own = self.peer.get(workload.namespace()).map_or(&[][..], Vec::as_slice);
         let selected =
             own.iter().find(|one| one.selector.as_ref().is_some_and(|selector| workload.labels.contains_all(selector)));
         if let Some(one) = selected {
@@ -105,11 +117,8 @@ impl Security {
                 return (mode, Some(&one.object));
             }
         }
-        for list in [own, of(root)] {
-            let general = list.iter().find(|one| one.selector.is_none());
-            if let Some((one, mode)) = general.and_then(|one| one.mode.map(|mode| (one, mode))) {
-                return (mode, Some(&one.object));
-            }
+        if let Some((mode, object)) = self.general(workload.namespace(), root) {
+            return (mode, Some(object));
         }
         (MtlsMode::Permissive, None)
     }

@@ -42,6 +42,8 @@ pub struct Service {
     pub publishes_not_ready: bool,
     /// Whether a waypoint takes its traffic, by its own label or its namespace's.
     pub waypoint: bool,
+    /// Whether it is outside of the mesh: a ServiceEntry's, unless it says `MESH_INTERNAL`.
+    pub is_external: bool,
 }
 
 /// How a host is resolved.

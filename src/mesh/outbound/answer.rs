@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::gateway::Entered;
-use super::listener::{Chain, ListenerClass, RouteTable};
+use super::listener::{Chain, ListenerClass};
 use super::route::{Action, Route};
 use super::table::{self, Table};
 use super::virtual_host::VirtualHost;
@@ -132,11 +132,7 @@ impl<'m> Outbound<'m> {
                 Answer { backends, ..Answer::new(taken.class, Outcome::Tcp, "the connection is passed on as bytes") }
             }
             Chain::Http(table) => {
-                let key = match &table {
-                    RouteTable::Port(port) => port.to_string(),
-                    RouteTable::Service(host, port) => format!("{host}:{port}"),
-                };
-                let hosts = self.table(key, || self.virtual_hosts(&table));
+                let hosts = self.table(table.to_string(), || self.virtual_hosts(&table));
                 self.routed(taken.class, &hosts, call)
             }
         }

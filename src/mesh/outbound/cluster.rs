@@ -15,7 +15,7 @@ use crate::schema::virtual_service::Destination;
 
 /// How a cluster finds its endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Discovery {
+pub(super) enum Discovery {
     /// istiod sends endpoints.
     Endpoints,
     /// Envoy resolves names; without any to resolve there is no cluster.
@@ -45,7 +45,7 @@ impl Outbound<'_> {
 
 impl Clusters<'_, '_> {
     /// The DestinationRules that the proxy gets for a Service.
-    fn rules_for(&self, service: &Service) -> AppliedRules {
+    pub(super) fn rules_for(&self, service: &Service) -> AppliedRules {
         self.mesh.destination_rules.applied(
             &self.caller.namespace,
             Some(&self.caller.labels),
@@ -124,7 +124,7 @@ impl Clusters<'_, '_> {
         backend
     }
 
-    fn discovery(&self, service: &Service) -> Discovery {
+    pub(super) fn discovery(&self, service: &Service) -> Discovery {
         let at_gateway = self.caller.kind == CallerKind::Gateway;
         match &service.resolution {
             // A gateway cannot pass on where its client dialled.

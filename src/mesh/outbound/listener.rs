@@ -41,6 +41,15 @@ pub(super) enum RouteTable {
     Service(Host, u16),
 }
 
+impl std::fmt::Display for RouteTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Port(port) => write!(f, "{port}"),
+            Self::Service(host, port) => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
 /// A filter chain with its conditions.
 #[derive(Debug, Clone)]
 struct Conditional {
@@ -121,6 +130,18 @@ impl Outbound<'_> {
             (false, _) => ListenerClass::Tcp,
         };
         Taken { class, chain: choose(&listener.chains, address, protocol, server_name) }
+    }
+
+    /// The route tables that the listeners of a port use.
+    pub(super) fn tables_of_port(&self, port: u16) -> Vec<RouteTable> {
+        let listeners = self.listeners_at(port);
+        let chains = listeners.iter().flat_map(|listener| &listener.chains);
+        chains
+            .filter_map(|one| match &one.chain {
+                Chain::Http(table) => Some(table.clone()),
+                Chain::Tcp(_) | Chain::Unknown => None,
+            })
+            .collect()
     }
 
     fn listeners_at(&self, port: u16) -> Rc<Vec<Listener>> {
@@ -421,7 +442,7 @@ impl Outbound<'_> {
     }
 }
 
-fn is_passed_through(service: &Service) -> bool {
+pub(super) fn is_passed_through(service: &Service) -> bool {
     match &service.resolution {
         Resolution::Headless => true,
         Resolution::Entry(word) => &**word == "NONE",

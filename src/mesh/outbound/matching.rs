@@ -6,6 +6,7 @@
 
 use super::configs::RouteConfig;
 use super::{Call, Caller};
+use crate::envoy::route::text_condition;
 use crate::mesh::virtual_service::GatewayName;
 use crate::schema::re2::Pattern;
 use crate::schema::virtual_service::{HttpMatch, StringMatch};
@@ -121,6 +122,23 @@ impl RouteMatch {
         made
     }
 
+    /// Its conditions in Envoy's words, sorted.
+    pub(super) fn in_words(&self) -> Vec<String> {
+        let path = match &self.path {
+            PathMatch::Prefix(prefix) => format!("path prefix {prefix}"),
+            PathMatch::Segments(prefix) => format!("path segments {prefix}"),
+            PathMatch::Exact(path) => format!("path exact {path}"),
+            PathMatch::Regex(regex) => format!("path regex {}", regex.as_str()),
+        };
+        let folded = if self.ignore_case { ", any case" } else { "" };
+        let mut conditions = vec![path + folded];
+        conditions.extend(self.headers.iter().map(|one| one.text.in_words(&one.name, one.inverted)));
+        conditions.extend(self.query.iter().map(|(name, text)| text.in_words(&format!("?{name}"), false)));
+        conditions.extend(self.claims.iter().map(|_| "a claim of the token".to_owned()));
+        conditions.sort();
+        conditions
+    }
+
     /// Whether every call fits, so that nothing after it is ever tried.
     pub(super) fn is_catch_all(&self) -> bool {
         let path = match &self.path {
@@ -223,6 +241,16 @@ impl Text {
             (_, _, Some(regex)) => Self::Regex(Pattern::new(regex)),
             (None, None, None) => Self::Present,
         }
+    }
+
+    fn in_words(&self, name: &str, inverted: bool) -> String {
+        let (kind, value) = match self {
+            Self::Present => ("present", ""),
+            Self::Exact(text) => ("exact", text.as_str()),
+            Self::Prefix(text) => ("prefix", text.as_str()),
+            Self::Regex(regex) => ("regex", regex.as_str()),
+        };
+        text_condition(name, kind, value, inverted)
     }
 
     fn fits(&self, value: &str) -> bool {

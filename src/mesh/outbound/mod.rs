@@ -16,6 +16,8 @@ mod delegate;
 mod dns;
 mod gateway;
 mod gateway_routes;
+mod intended;
+mod intended_clusters;
 mod listener;
 mod matching;
 mod names;
@@ -29,6 +31,8 @@ mod virtual_host;
 pub use answer::{Answer, Outcome, RuleHit};
 pub use configs::{ConfigId, RouteConfig, RouteConfigs, Rule, find_delegate};
 pub use gateway::LeftOut;
+pub use intended::IntendedTable;
+pub use intended_clusters::IntendedCluster;
 pub use listener::ListenerClass;
 pub use owner::RouteOwner;
 

@@ -103,6 +103,11 @@ impl<'m> Route<'m> {
         self.origin.is_none_or(|origin| origin.matches.is_catch_all())
     }
 
+    /// Its conditions in Envoy's words, sorted.
+    pub(super) fn conditions(&self) -> Vec<String> {
+        self.origin.map_or_else(|| vec!["path prefix /".to_owned()], |origin| origin.matches.in_words())
+    }
+
     /// Whether a call fits; else which condition it fails.
     pub(super) fn check(&self, call: &Call) -> Result<(), String> {
         self.origin.map_or(Ok(()), |origin| origin.matches.check(call))

@@ -1,0 +1,29 @@
+//! What the objects say against what an Envoy runs, and one source against another.
+//!
+//! CORE. `routes` compares route tables; more rooms follow the parts of Envoy's configuration. What is compared is
+//! Envoy's own words, so that a difference is one that a call can meet.
+
+pub mod clusters;
+pub mod routes;
+
+use serde::{Deserialize, Serialize};
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Difference {
+    /// What differs.
+    pub what: String,
+    /// As the objects have it; empty when they do not have it at all.
+    pub intent: String,
+    /// As the Envoy has it; empty when it does not have it at all.
+    pub live: String,
+}
+
+impl Difference {
+    /// Notes a difference, if it is one.
+    fn note<T: PartialEq>(found: &mut Vec<Self>, what: &str, intent: &T, live: &T, show: impl Fn(&T) -> String) {
+        if intent != live {
+            found.push(Self { what: what.to_owned(), intent: show(intent), live: show(live) });
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Values of proto JSON that come in several forms.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+
+/// A whole number, written as a number or, from 64 bits on, as text.
+pub(super) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Number(u64),
+        Text(String),
+        Other(serde::de::IgnoredAny),
+    }
+    Ok(match Either::deserialize(deserializer)? {
+        Either::Number(number) => number,
+        Either::Text(text) => text.parse().unwrap_or(0),
+        Either::Other(_) => 0,
+    })
+}
+
+/// `1.500s`; nothing, and what is no duration, is zero.
+pub(super) fn duration(text: Option<&str>) -> Duration {
+    text.and_then(|text| crate::schema::duration::parse(text).ok()).unwrap_or_default()
+}

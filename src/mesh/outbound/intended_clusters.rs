@@ -1,0 +1,230 @@
+//! The clusters of a proxy in Envoy's words, to hold beside what an Envoy says that it runs.
+//!
+//! Sources: `buildOutboundClusters` in `pilot/pkg/networking/core/cluster.go`, `applyConnectionPool`,
+//! `applyLoadBalancer` and `applyOutlierDetection` in `cluster_traffic_policy.go`, `cluster_tls.go` of istio/istio 1.31.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::cluster::{self, Clusters};
+use super::scope::Seen;
+use super::{Backend, BackendState, Outbound, UpstreamProtocol};
+use crate::envoy::cluster::{Cluster, Ejection, Setting, limit};
+use crate::mesh::destination_rule::{AppliedRules, Policy};
+use crate::mesh::ids::{Labels, ServiceId};
+use crate::mesh::security::MtlsMode;
+use crate::mesh::service::{Resolution, Service};
+use crate::schema::destination_rule::OutlierDetection;
+use crate::schema::duration;
+use crate::schema::virtual_service::{Destination, PortSelector};
+
+/// A cluster as it should be, and what stands behind it.
+#[derive(Debug)]
+pub struct IntendedCluster {
+    /// As Envoy has it.
+    pub cluster: Cluster,
+    /// The Service.
+    pub service: ServiceId,
+    /// Its port.
+    pub port: u16,
+    /// The subset, if it is one's.
+    pub subset: Option<String>,
+    /// Whether istiod sends its endpoints.
+    pub has_endpoints: bool,
+}
+
+impl Outbound<'_> {
+    /// The clusters that istiod makes for this proxy's calls.
+    pub fn clusters(&self) -> Vec<IntendedCluster> {
+        let clusters = Clusters { mesh: self.mesh, caller: &self.caller };
+        let mut found = Vec::new();
+        let mut names: BTreeSet<String> = BTreeSet::new();
+        for seen in &self.scope.services {
+            let service = self.mesh.service(seen.service);
+            let rules = clusters.rules_for(service);
+            let subsets: Vec<&str> = self.mesh.destination_rules.subset_names(&rules).collect();
+            for port in seen.ports(self.mesh) {
+                for subset in std::iter::once(None).chain(subsets.iter().copied().map(Some)) {
+                    let name = cluster::name(u32::from(port.number), subset.unwrap_or_default(), service.host.as_str());
+                    if !names.insert(name) {
+                        continue;
+                    }
+                    found.extend(self.intended(&clusters, seen, port.number, subset));
+                }
+            }
+        }
+        found
+    }
+
+    fn intended(
+        &self,
+        clusters: &Clusters<'_, '_>,
+        seen: &Seen,
+        port: u16,
+        subset: Option<&str>,
+    ) -> Option<IntendedCluster> {
+        let service = self.mesh.service(seen.service);
+        let destination = Destination {
+            host: service.host.as_str().to_owned(),
+            subset: subset.map(str::to_owned),
+            port: Some(PortSelector { number: u32::from(port) }),
+        };
+        let backend = clusters.backend(Some(seen), &service.host, &destination, u32::from(port), None);
+        if backend.state == BackendState::NoCluster {
+            return None;
+        }
+        let rules = clusters.rules_for(service);
+        let name = subset.map(Into::into);
+        let policy = self.mesh.destination_rules.policy(&rules, port, name.as_ref());
+        let discovery = clusters.discovery_in(seen, port, &policy);
+        let settings = self.settings(&backend, discovery, &rules, &policy, seen.entry_of(port));
+        Some(IntendedCluster {
+            cluster: Cluster { name: backend.cluster, settings },
+            service: seen.entry_of(port),
+            port,
+            subset: subset.map(str::to_owned),
+            has_endpoints: discovery == "EDS",
+        })
+    }
+
+    fn settings(
+        &self,
+        backend: &Backend,
+        discovery: &str,
+        rules: &AppliedRules,
+        policy: &Policy<'_>,
+        service: ServiceId,
+    ) -> BTreeMap<Setting, String> {
+        let default = self.mesh.config.default_traffic_policy.as_ref();
+        let default_pool = default.and_then(|policy| policy.connection_pool.as_ref());
+        let pool = policy.connection_pool.as_ref().map(|pool| pool.value).or(default_pool);
+        let (tcp, http) = (pool.and_then(|pool| pool.tcp.as_ref()), pool.and_then(|pool| pool.http.as_ref()));
+        let number = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0);
+        let connect =
+            tcp.and_then(|tcp| tcp.connect_timeout.as_deref()).or(self.mesh.config.connect_timeout.as_deref());
+        let connect = connect.and_then(|text| duration::parse(text).ok()).filter(|limit| !limit.is_zero());
+        let connect = connect.unwrap_or(std::time::Duration::from_secs(10));
+        let is_http2 = backend.upstream_protocol == Some(UpstreamProtocol::Http2);
+        let outlier = policy.outlier_detection.as_ref().map(|one| one.value);
+        let outlier = outlier.or(default.and_then(|policy| policy.outlier_detection.as_ref()));
+        BTreeMap::from([
+            (Setting::Discovery, discovery.to_owned()),
+            (Setting::Balancing, self.balancing(discovery, policy).to_owned()),
+            (
+                Setting::Protocol,
+                match backend.upstream_protocol {
+                    Some(UpstreamProtocol::Http2) => "HTTP/2",
+                    Some(UpstreamProtocol::Downstream) => "as the caller's",
+                    Some(UpstreamProtocol::Http1) | None => "HTTP/1.1",
+                }
+                .to_owned(),
+            ),
+            (Setting::Tls, self.encryption(discovery, rules, policy, service).to_owned()),
+            (Setting::MaxConnections, limit(number(tcp.and_then(|tcp| tcp.max_connections)))),
+            (Setting::MaxPendingRequests, limit(number(http.and_then(|http| http.http1_max_pending_requests)))),
+            (Setting::MaxRequests, limit(number(http.and_then(|http| http.http2_max_requests)))),
+            (Setting::MaxRetries, limit(number(http.and_then(|http| http.max_retries)))),
+            (Setting::ConnectTimeout, duration::show(connect)),
+            (
+                Setting::MaxConcurrentStreams,
+                limit(number(http.and_then(|http| http.max_concurrent_streams)).filter(|_| is_http2)),
+            ),
+            (Setting::MaxRequestsPerConnection, limit(number(http.and_then(|http| http.max_requests_per_connection)))),
+            (Setting::OutlierDetection, outlier.map_or("none".to_owned(), |one| ejection(one).words())),
+        ])
+    }
+
+    fn balancing(&self, discovery: &str, policy: &Policy<'_>) -> &'static str {
+        if discovery == "ORIGINAL_DST" {
+            return "CLUSTER_PROVIDED";
+        }
+        let default = self.mesh.config.default_traffic_policy.as_ref().and_then(|policy| policy.load_balancer.as_ref());
+        let Some(balancer) = policy.load_balancer.as_ref().map(|one| one.value).or(default) else {
+            return "LEAST_REQUEST";
+        };
+        if balancer.consistent_hash.is_some() {
+            return "consistent hash";
+        }
+        match balancer.simple.as_deref() {
+            Some("ROUND_ROBIN") => "ROUND_ROBIN",
+            Some("RANDOM") => "RANDOM",
+            _ => "LEAST_REQUEST",
+        }
+    }
+
+    /// Source: `buildUpstreamTLSSettings` in `cluster_tls.go`, `BestEffortInferServiceMTLSMode` in
+    /// `pilot/pkg/model/push_context.go`.
+    fn encryption(
+        &self,
+        discovery: &str,
+        rules: &AppliedRules,
+        policy: &Policy<'_>,
+        service: ServiceId,
+    ) -> &'static str {
+        let service = self.mesh.service(service);
+        match policy.tls.as_ref().map(|tls| tls.value.mode.as_deref().unwrap_or("DISABLE")) {
+            Some("DISABLE") => return "plain text",
+            Some(_) => return "TLS",
+            None => {}
+        }
+        let off = self.mesh.config.enable_auto_mtls == Some(false)
+            || service.is_external
+            || self.mesh.security.of_namespace(service.namespace(), &self.mesh.root) == Some(MtlsMode::Disable);
+        // Asked of the rule as a whole, not of its ports and subsets.
+        let mut written =
+            rules.0.iter().filter_map(|id| self.mesh.destination_rules.get(*id).spec.traffic_policy.as_ref());
+        let balancer = written.next().and_then(|policy| policy.load_balancer.as_ref());
+        let to_pods = balancer.is_some_and(|one| one.simple.as_deref() == Some("PASSTHROUGH"))
+            || super::listener::is_passed_through(service);
+        if off || (to_pods && !self.all_have_proxies(service)) {
+            "plain text"
+        } else if discovery == "ORIGINAL_DST" {
+            "TLS"
+        } else {
+            "chosen for each endpoint"
+        }
+    }
+
+    /// Whether every endpoint of a Service takes the mesh's mTLS.
+    fn all_have_proxies(&self, service: &Service) -> bool {
+        let mut workloads = self.mesh.workloads_of(service).peekable();
+        let labelled = |labels: &Labels| labels.get("security.istio.io/tlsMode") == Some("istio");
+        let fixed = &service.fixed_endpoints;
+        (workloads.peek().is_some() || !fixed.is_empty())
+            && workloads.all(|workload| labelled(&workload.labels))
+            && fixed.iter().all(labelled)
+    }
+}
+
+impl Clusters<'_, '_> {
+    /// How endpoints of a cluster are found, in Envoy's word.
+    fn discovery_in(&self, seen: &Seen, port: u16, policy: &Policy<'_>) -> &'static str {
+        let service = self.mesh.service(seen.entry_of(port));
+        if policy.load_balancer.as_ref().is_some_and(|one| one.value.simple.as_deref() == Some("PASSTHROUGH")) {
+            return "ORIGINAL_DST";
+        }
+        match self.discovery(service) {
+            cluster::Discovery::Endpoints => "EDS",
+            cluster::Discovery::OriginalAddress => "ORIGINAL_DST",
+            cluster::Discovery::Names => match &service.resolution {
+                Resolution::Entry(word) if &**word == "DNS_ROUND_ROBIN" => "LOGICAL_DNS",
+                _ => "STRICT_DNS",
+            },
+        }
+    }
+}
+
+fn ejection(written: &OutlierDetection) -> Ejection {
+    let default = Ejection::default();
+    let number = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
+    let time = |text: &Option<String>, default| {
+        let parsed = text.as_deref().and_then(|text| duration::parse(text).ok());
+        parsed.filter(|time| !time.is_zero()).unwrap_or(default)
+    };
+    Ejection {
+        errors: number(written.consecutive_5xx_errors).map_or(default.errors, |count| (count > 0).then_some(count)),
+        gateway_errors: number(written.consecutive_gateway_errors).filter(|count| *count > 0),
+        interval: time(&written.interval, default.interval),
+        out: time(&written.base_ejection_time, default.out),
+        percent: number(written.max_ejection_percent).filter(|share| *share > 0).unwrap_or(default.percent),
+    }
+}
