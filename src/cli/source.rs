@@ -60,14 +60,7 @@ impl SourceArgs {
             Read { snapshot, namespaces: context.scope.namespace.iter().cloned().collect() }
         };
         if !self.filename.is_empty() {
-            let namespace = match (&context.scope.namespace, self.from.is_empty()) {
-                (None, true) => read.namespaces.first().cloned().unwrap_or(default_namespace),
-                _ => default_namespace,
-            };
-            let mut overlay = Snapshot::new(SourceKind::Manifests);
-            for word in &self.filename {
-                manifests(&mut overlay, word, &namespace, on_malformed, &context.messages)?;
-            }
+            let overlay = self.overlay(context, &read)?;
             // What is laid over is what the user asks about, wherever it lives.
             if context.scope.namespace.is_none() && !read.namespaces.is_empty() {
                 read.namespaces.extend(overlay.objects.keys().map(|key| key.namespace.to_string()));
@@ -97,6 +90,24 @@ impl SourceArgs {
             }
         }
         Ok(read)
+    }
+
+    /// Reads the files of `-f`. Objects without a namespace get the one that is meant.
+    ///
+    /// # Errors
+    /// A file that is not there, or is malformed.
+    pub fn overlay(&self, context: &Context<'_>, read: &Read) -> Result<Snapshot, Failure> {
+        let on_malformed = if self.keep_going { OnMalformed::KeepGoing } else { OnMalformed::Stop };
+        let default_namespace = context.scope.namespace.clone().unwrap_or_else(|| "default".to_owned());
+        let namespace = match (&context.scope.namespace, self.from.is_empty()) {
+            (None, true) => read.namespaces.first().cloned().unwrap_or(default_namespace),
+            _ => default_namespace,
+        };
+        let mut overlay = Snapshot::new(SourceKind::Manifests);
+        for word in &self.filename {
+            manifests(&mut overlay, word, &namespace, on_malformed, &context.messages)?;
+        }
+        Ok(overlay)
     }
 }
 

@@ -5,9 +5,11 @@
 pub mod admin;
 pub mod client;
 pub mod collect;
+pub mod dry_run;
 mod error;
 pub mod log_settings;
 pub mod logs;
+pub mod proxies;
 pub mod proxy;
 pub mod request;
 

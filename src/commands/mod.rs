@@ -1,6 +1,7 @@
 //! One file a command: its arguments on top, what it does below. A command that is not finished is not here.
 
 pub mod completion;
+pub mod diff;
 pub mod explain;
 pub mod inspect;
 pub mod route;
@@ -47,6 +48,7 @@ pub struct Cli {
 enum Command {
     Inspect(inspect::InspectArgs),
     Route(route::RouteArgs),
+    Diff(diff::DiffArgs),
     Explain(explain::ExplainArgs),
     Snapshot(snapshot::SnapshotArgs),
     Tail(tail::TailArgs),
@@ -103,6 +105,7 @@ fn dispatch(command: Command, context: &mut Context<'_>) -> Result<Outcome, Fail
     match command {
         Command::Inspect(arguments) => block_on(inspect::run(context, arguments)),
         Command::Route(arguments) => block_on(route::run(context, arguments)),
+        Command::Diff(arguments) => block_on(diff::run(context, arguments)),
         Command::Explain(arguments) => explain::run(context, &arguments),
         Command::Snapshot(arguments) => block_on(snapshot::run(context, arguments)),
         Command::Tail(arguments) => block_on(tail::run(context, arguments)),

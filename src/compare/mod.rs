@@ -4,6 +4,9 @@
 //! Envoy's own words, so that a difference is one that a call can meet.
 
 pub mod clusters;
+pub mod endpoints;
+pub mod objects;
+pub mod proxy;
 pub mod routes;
 
 use serde::{Deserialize, Serialize};

@@ -4,8 +4,11 @@
 //! Source: `envoy/admin/v3` of envoyproxy/envoy 1.39.
 
 pub mod cluster;
+pub mod endpoint;
 mod lenient;
 pub mod route;
+pub mod running;
+pub mod sync;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -48,22 +51,6 @@ struct Dump<T> {
 
 fn elements<T: DeserializeOwned>(dump: &[u8]) -> Result<Vec<T>, serde_json::Error> {
     serde_json::from_slice::<Dump<T>>(dump).map(|dump| dump.configs)
-}
-
-/// The route tables of a dump of `dynamic_route_configs`.
-///
-/// # Errors
-/// When it is no JSON, or not in the form of Envoy's.
-pub fn route_tables(dump: &[u8]) -> Result<Vec<route::RouteTable>, serde_json::Error> {
-    Ok(elements::<route::RawElement>(dump)?.into_iter().filter_map(route::RawElement::table).collect())
-}
-
-/// The clusters of a dump of `dynamic_active_clusters`.
-///
-/// # Errors
-/// When it is no JSON, or not in the form of Envoy's.
-pub fn clusters(dump: &[u8]) -> Result<Vec<cluster::Cluster>, serde_json::Error> {
-    Ok(elements::<cluster::RawElement>(dump)?.into_iter().filter_map(cluster::RawElement::cluster).collect())
 }
 
 /// Access logs stand in connection managers, in TCP proxies and in listeners.

@@ -60,4 +60,15 @@ pub struct SelectingSpec {
 pub struct ConfigPatch {
     /// What is patched: `HTTP_ROUTE`, `CLUSTER`, `HTTP_FILTER`, …
     pub apply_to: Option<String>,
+    /// Where it acts.
+    #[serde(rename = "match")]
+    pub matches: Option<PatchMatch>,
+}
+
+/// Where a patch acts.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PatchMatch {
+    /// `ANY`, `SIDECAR_INBOUND`, `SIDECAR_OUTBOUND` or `GATEWAY`.
+    pub context: Option<String>,
 }

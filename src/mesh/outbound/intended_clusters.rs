@@ -10,11 +10,12 @@ use super::scope::Seen;
 use super::{Backend, BackendState, Outbound, UpstreamProtocol};
 use crate::envoy::cluster::{Cluster, Ejection, Setting, limit};
 use crate::mesh::destination_rule::{AppliedRules, Policy};
-use crate::mesh::ids::{Labels, ServiceId};
+use crate::mesh::ids::{Labels, ServiceId, SubsetName};
 use crate::mesh::security::MtlsMode;
 use crate::mesh::service::{Resolution, Service};
 use crate::schema::destination_rule::OutlierDetection;
 use crate::schema::duration;
+use crate::schema::meta::StringMap;
 use crate::schema::virtual_service::{Destination, PortSelector};
 
 /// A cluster as it should be, and what stands behind it.
@@ -26,8 +27,8 @@ pub struct IntendedCluster {
     pub service: ServiceId,
     /// Its port.
     pub port: u16,
-    /// The subset, if it is one's.
-    pub subset: Option<String>,
+    /// Labels of the subset, if it is one's.
+    pub subset_labels: Option<StringMap>,
     /// Whether istiod sends its endpoints.
     pub has_endpoints: bool,
 }
@@ -81,7 +82,10 @@ impl Outbound<'_> {
             cluster: Cluster { name: backend.cluster, settings },
             service: seen.entry_of(port),
             port,
-            subset: subset.map(str::to_owned),
+            subset_labels: name.as_ref().and_then(|name| {
+                let (_, written) = self.mesh.destination_rules.subset(&rules, name)?;
+                Some(written.labels.clone())
+            }),
             has_endpoints: discovery == "EDS",
         })
     }
@@ -118,7 +122,11 @@ impl Outbound<'_> {
                 }
                 .to_owned(),
             ),
-            (Setting::Tls, self.encryption(discovery, rules, policy, service).to_owned()),
+            (
+                Setting::Tls,
+                self.encryption(discovery, rules, backend.subset.as_ref().map(SubsetName::as_str), policy, service)
+                    .to_owned(),
+            ),
             (Setting::MaxConnections, limit(number(tcp.and_then(|tcp| tcp.max_connections)))),
             (Setting::MaxPendingRequests, limit(number(http.and_then(|http| http.http1_max_pending_requests)))),
             (Setting::MaxRequests, limit(number(http.and_then(|http| http.http2_max_requests)))),
@@ -157,6 +165,7 @@ impl Outbound<'_> {
         &self,
         discovery: &str,
         rules: &AppliedRules,
+        subset: Option<&str>,
         policy: &Policy<'_>,
         service: ServiceId,
     ) -> &'static str {
@@ -169,10 +178,13 @@ impl Outbound<'_> {
         let off = self.mesh.config.enable_auto_mtls == Some(false)
             || service.is_external
             || self.mesh.security.of_namespace(service.namespace(), &self.mesh.root) == Some(MtlsMode::Disable);
-        // Asked of the rule as a whole, not of its ports and subsets.
-        let mut written =
-            rules.0.iter().filter_map(|id| self.mesh.destination_rules.get(*id).spec.traffic_policy.as_ref());
-        let balancer = written.next().and_then(|policy| policy.load_balancer.as_ref());
+        // Asked of what the rule, or the subset, says itself: not of its ports, and not merged.
+        let all = &self.mesh.destination_rules;
+        let written = match subset {
+            Some(name) => all.subset(rules, &name.into()).and_then(|(_, subset)| subset.traffic_policy.as_ref()),
+            None => rules.0.iter().find_map(|id| all.get(*id).spec.traffic_policy.as_ref()),
+        };
+        let balancer = written.and_then(|policy| policy.load_balancer.as_ref());
         let to_pods = balancer.is_some_and(|one| one.simple.as_deref() == Some("PASSTHROUGH"))
             || super::listener::is_passed_through(service);
         if off || (to_pods && !self.all_have_proxies(service)) {

@@ -1,0 +1,157 @@
+//! `diff`: files against the cluster, and the cluster against what every Envoy runs.
+
+mod objects;
+mod proxies;
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::cli::context::Context;
+use crate::cli::failure::{Failure, Outcome};
+use crate::cli::global::SourceArgs;
+use crate::cli::target;
+use crate::cluster::proxies::Via;
+use crate::mesh;
+use crate::render::diff::Detail;
+use crate::report::GapReport;
+use crate::report::diff::DiffReport;
+use crate::{render, schema};
+
+/// Show what files would change, and whether every Envoy runs what the cluster's objects say
+///
+/// With -f, the files are compared with the cluster: by a dry run on the server where that is allowed, so that defaults
+/// and admission are the server's own. Then each proxy in scope is asked what it runs: route tables, clusters and
+/// endpoints are held beside what istiod should have made of the objects for that very proxy.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kubectl grpcmesh diff                                the proxies of the current namespace
+  kubectl grpcmesh diff -A --wait                      all proxies, until they are in step
+  kubectl grpcmesh diff checkout.shop                  what callers' proxies have for one Service
+  kubectl grpcmesh diff -f new.yaml --summary          what would change
+  kubectl grpcmesh diff --from old.json --against new.json
+  kubectl grpcmesh diff -A -o json                     for pipelines; exits 1 when something differs")]
+pub struct DiffArgs {
+    /// Only what concerns these Services: checkout, checkout.shop, vs/x, grpcroute/x, httproute/x
+    #[arg(value_name = "TARGET")]
+    targets: Vec<String>,
+    /// Another source, to compare the objects of two
+    #[arg(long, value_name = "SOURCE", conflicts_with = "filename")]
+    against: Option<String>,
+    /// Sentences only, no YAML
+    #[arg(long, conflicts_with = "full")]
+    summary: bool,
+    /// Also what is the same, and proxies that are in step
+    #[arg(long)]
+    full: bool,
+    /// Wait until all proxies are in step, at most so long
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "60s",
+        value_parser = schema::duration::parse)]
+    wait: Option<Duration>,
+    /// Ask only so many proxies, spread over the classes of callers
+    #[arg(long, value_name = "N")]
+    proxies: Option<usize>,
+    /// Do not ask proxies
+    #[arg(long, conflicts_with_all = ["wait", "proxies"])]
+    no_proxies: bool,
+    /// Proxies that are asked at a time
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    parallel: usize,
+    /// How to reach a proxy's admin port
+    #[arg(long, value_name = "WAY", default_value = "port-forward")]
+    via: Way,
+    /// Limit for one proxy's answers
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = schema::duration::parse)]
+    proxy_timeout: Duration,
+    /// Output format
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    output: Format,
+    /// Exit 0 whatever differs
+    #[arg(long)]
+    exit_zero: bool,
+    #[command(flatten)]
+    source: SourceArgs,
+}
+
+/// Ways to an admin port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Way {
+    /// The API server's port-forward: needs create on pods/portforward.
+    PortForward,
+    /// A command in the proxy's container: needs create on pods/exec.
+    Exec,
+}
+
+impl From<Way> for Via {
+    fn from(way: Way) -> Self {
+        match way {
+            Way::PortForward => Self::PortForward,
+            Way::Exec => Self::Exec,
+        }
+    }
+}
+
+/// Output formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// The contract.
+    Json,
+    /// The contract as YAML.
+    Yaml,
+    /// For a pull request.
+    Markdown,
+    /// Annotations of a GitHub workflow.
+    Github,
+}
+
+/// Runs the command.
+pub(super) async fn run(context: &mut Context<'_>, arguments: DiffArgs) -> Result<Outcome, Failure> {
+    let is_live = arguments.source.from.is_empty();
+    if !is_live && arguments.against.is_none() && arguments.source.filename.is_empty() {
+        return Err(Failure::usage("a saved source has no proxies to ask")
+            .hint("compare its objects: --against SOURCE, or -f FILE"));
+    }
+    if !is_live && (arguments.wait.is_some() || arguments.proxies.is_some()) {
+        return Err(Failure::usage(
+            "--wait and --proxies are about a cluster's proxies, and --from names another source",
+        ));
+    }
+    // The files are one side of a comparison here, not an overlay.
+    let bare = SourceArgs { filename: Vec::new(), ..arguments.source.clone() };
+    let read = bare.read(context).await?;
+    let mesh = mesh::resolve(&read.snapshot, &bare.options(&context.scope));
+    let (sides, compared, mut gaps) = objects::compare(context, &arguments, &read).await?;
+    gaps.extend(mesh.snapshot.gaps.iter().map(GapReport::from));
+    let mut hosts = Vec::new();
+    for word in &arguments.targets {
+        let found = target::services(&mesh, word, &read.namespaces)?;
+        hosts.extend(found.into_iter().map(|id| mesh.service(id).host.as_str().to_owned()));
+    }
+    drop(mesh);
+    let asks = is_live && arguments.against.is_none() && !arguments.no_proxies;
+    let proxies = if asks { proxies::compare(context, &arguments, &bare, read, &hosts).await? } else { Vec::new() };
+    let report = DiffReport::new(sides, compared, proxies, gaps);
+    let detail = match (arguments.summary, arguments.full) {
+        (true, _) => Detail::Summary,
+        (_, true) => Detail::Full,
+        _ => Detail::Normal,
+    };
+    match arguments.output {
+        Format::Text => render::diff::diff(&report, detail, &context.style, context.out)?,
+        Format::Json => render::json(&report, context.out)?,
+        Format::Yaml => render::yaml::yaml(&report, context.out)?,
+        Format::Markdown => render::diff::markdown(&report, context.out)?,
+        Format::Github => render::diff::github(&report, context.out)?,
+    }
+    if report.objects.is_empty() && report.proxies.is_empty() {
+        context.messages.hint("there is no proxy in scope to compare; all namespaces: -A");
+    }
+    Ok(match (report.differs() && !arguments.exit_zero, report.is_partial()) {
+        (true, _) => Outcome::Found,
+        (false, true) if !arguments.exit_zero => Outcome::Partial,
+        _ => Outcome::Clean,
+    })
+}

@@ -1,0 +1,150 @@
+//! Files against the cluster, and one source against another.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::DiffArgs;
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::global::SourceArgs;
+use crate::cli::source::Read;
+use crate::cluster::client::Server;
+use crate::cluster::dry_run::DryRun;
+use crate::compare::objects::{self, Compared, ObjectState};
+use crate::report::GapReport;
+use crate::schema::kind::Keep;
+use crate::snapshot::{Gap, GapKind, Key, Object, Snapshot};
+
+/// Two sides, the objects that were compared, and what could not be.
+pub(super) type Answer = (Option<[String; 2]>, Vec<Compared>, Vec<GapReport>);
+
+/// Compares objects, if that was asked for.
+pub(super) async fn compare(context: &mut Context<'_>, arguments: &DiffArgs, read: &Read) -> Result<Answer, Failure> {
+    if let Some(against) = &arguments.against {
+        let other = SourceArgs { from: vec![against.clone()], filename: Vec::new(), ..arguments.source.clone() };
+        let other = other.read(context).await?;
+        let name = |from: &[String]| if from.is_empty() { "cluster".to_owned() } else { from.join(", ") };
+        let sides = [name(&arguments.source.from), against.clone()];
+        let compared = two(&read.snapshot, &other.snapshot);
+        return Ok((Some(sides), compared, other.snapshot.gaps.iter().map(GapReport::from).collect()));
+    }
+    if arguments.source.filename.is_empty() {
+        return Ok((None, Vec::new(), Vec::new()));
+    }
+    let files = arguments.source.overlay(context, read)?;
+    let mut gaps = Vec::new();
+    let mut compared = Vec::new();
+    if arguments.source.from.is_empty() {
+        let server = context.connection.connection(&context.env).connect().await?;
+        for object in files.objects.values() {
+            if let Some(found) = against_cluster(&server, object, &mut gaps).await? {
+                compared.push(found);
+            }
+        }
+    } else {
+        for (key, object) in &files.objects {
+            let have = read.snapshot.objects.get(key).map(body);
+            let wanted = have.as_ref().map_or_else(|| body(object), |have| objects::merged(have, &body(object)));
+            let mut found = objects::compare(title(key), Some(&wanted), have.as_ref());
+            found.notes.push("laid over the saved object; defaults of a server are not known".to_owned());
+            compared.push(found);
+        }
+    }
+    let source = if arguments.source.from.is_empty() { "cluster".to_owned() } else { arguments.source.from.join(", ") };
+    Ok((Some(["files".to_owned(), source]), compared, gaps))
+}
+
+fn title(key: &Key) -> String {
+    if key.namespace.is_empty() {
+        format!("{} {}", key.kind.name(), key.name)
+    } else {
+        format!("{} {}/{}", key.kind.name(), key.namespace, key.name)
+    }
+}
+
+fn body(object: &Object) -> Value {
+    serde_json::from_str(object.body.get()).unwrap_or_default()
+}
+
+/// One file's object against the cluster's; `None` for kinds of which only a part is read.
+async fn against_cluster(
+    server: &Server,
+    object: &Object,
+    gaps: &mut Vec<GapReport>,
+) -> Result<Option<Compared>, Failure> {
+    let key = &object.key;
+    let whole = matches!(key.kind.info().keep, Keep::Whole | Keep::WithoutSettings);
+    let gap = |why: String| {
+        let gap = Gap::new(title(key), why, GapKind::Failed);
+        GapReport { touches_answers: true, ..GapReport::from(&gap) }
+    };
+    if !whole {
+        gaps.push(gap("only a part of this kind is read; compare it with: kubectl diff".to_owned()));
+        return Ok(None);
+    }
+    let file = body(object);
+    let have = match server.object(key, &object.api_version).await {
+        Ok(have) => have,
+        Err(error) => {
+            gaps.push(gap(error.message));
+            return Ok(None);
+        }
+    };
+    let merged = have.as_ref().map_or_else(|| file.clone(), |have| objects::merged(have, &file));
+    let sent = if have.is_some() { patch(&file, have.as_ref(), &merged) } else { file };
+    let tried = server.dry_run(key, &object.api_version, &sent, have.is_some()).await?;
+    let (wanted, note) = match tried {
+        DryRun::Would(wanted) => (wanted, None),
+        DryRun::Refuses(why) => (merged, Some(format!("the server refuses it: {why}"))),
+        DryRun::Forbidden(why) => {
+            (merged, Some(format!("laid over what is there; a dry run on the server may not be tried: {why}")))
+        }
+    };
+    let mut found = objects::compare(title(key), Some(&wanted), have.as_ref());
+    if let Some(note) = note {
+        if note.starts_with("the server refuses") {
+            found.state = if have.is_some() { ObjectState::Differs } else { ObjectState::Missing };
+        }
+        found.notes.push(note);
+    }
+    Ok(Some(found))
+}
+
+/// The file as a merge patch: with nothing in place of top fields of `spec` that go.
+fn patch(file: &Value, have: Option<&Value>, merged: &Value) -> Value {
+    let mut patch = file.clone();
+    let (Some(before), Some(after)) =
+        (have.and_then(|have| have.get("spec")).and_then(Value::as_object), merged.get("spec"))
+    else {
+        return patch;
+    };
+    for key in before.keys().filter(|key| after.get(key.as_str()).is_none()) {
+        patch["spec"][key.as_str()] = Value::Null;
+    }
+    patch
+}
+
+/// The objects of two sources that are kept whole.
+fn two(first: &Snapshot, second: &Snapshot) -> Vec<Compared> {
+    let keys: BTreeSet<&Key> = first.objects.keys().chain(second.objects.keys()).collect();
+    let whole = |key: &&&Key| matches!(key.kind.info().keep, Keep::Whole | Keep::WithoutSettings | Keep::MeshConfig);
+    keys.iter()
+        .filter(whole)
+        .map(|key| {
+            let (one, other) = (first.objects.get(*key).map(body), second.objects.get(*key).map(body));
+            // Read as a change from the first source to the second.
+            let mut found = objects::compare(title(key), other.as_ref(), one.as_ref());
+            found.state = match found.state {
+                ObjectState::Missing => ObjectState::Extra,
+                ObjectState::Extra => ObjectState::Missing,
+                state => state,
+            };
+            if found.state != ObjectState::Same && (one.is_none() || other.is_none()) {
+                let side = if one.is_none() { "second" } else { "first" };
+                found.changes = vec![format!("it is only in the {side} source")];
+            }
+            found
+        })
+        .collect()
+}

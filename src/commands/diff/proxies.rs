@@ -1,0 +1,180 @@
+//! Which proxies are asked, and until when.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::DiffArgs;
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::global::SourceArgs;
+use crate::cli::source::Read;
+use crate::cluster::client::Server;
+use crate::cluster::proxies::{PodName, SyncState};
+use crate::compare::endpoints::Slices;
+use crate::compare::proxy::{self, Judged, State, SyncView};
+use crate::mesh::ids::WorkloadId;
+use crate::mesh::outbound::Caller;
+use crate::mesh::workload::Proxy;
+use crate::mesh::{self, Mesh};
+use crate::report::diff::{ProxyReport, class};
+use crate::schema::Kind;
+
+/// istiod waits for changes to settle before it sends: `PILOT_DEBOUNCE_AFTER` is 100 ms, and proxies answer in moments.
+const SETTLE: Duration = Duration::from_millis(1500);
+/// Times that what differs is looked at again before it counts, without `--wait`.
+const LOOKS: u32 = 3;
+
+/// Compares the proxies in scope. What differs is looked at again, with objects read anew: istiod may be about to send.
+pub(super) async fn compare(
+    context: &mut Context<'_>,
+    arguments: &DiffArgs,
+    source: &SourceArgs,
+    mut read: Read,
+    hosts: &[String],
+) -> Result<Vec<ProxyReport>, Failure> {
+    let server = context.connection.connection(&context.env).connect().await?;
+    let start = Instant::now();
+    let mut look = 1;
+    loop {
+        let reports = round(context, arguments, source, &server, &read, hosts).await?;
+        let waits = |one: &ProxyReport| matches!(one.state, "different" | "late" | "not-sent");
+        let settles = match arguments.wait {
+            Some(limit) => reports.iter().all(|one| one.state == "in-step") || start.elapsed() >= limit,
+            None => !reports.iter().any(waits) || look == LOOKS,
+        };
+        if settles {
+            return Ok(reports);
+        }
+        look += 1;
+        if arguments.wait.is_some() && context.messages.progress {
+            let out = reports.iter().filter(|one| one.state != "in-step").count();
+            context.messages.detail(&format!("{out} of {} proxies are not in step yet", reports.len()));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(SETTLE) => {}
+            _ = tokio::signal::ctrl_c() => return Err(Failure::interrupted()),
+        }
+        read = source.read(context).await?;
+    }
+}
+
+/// One look at all proxies.
+async fn round(
+    context: &mut Context<'_>,
+    arguments: &DiffArgs,
+    source: &SourceArgs,
+    server: &Server,
+    read: &Read,
+    hosts: &[String],
+) -> Result<Vec<ProxyReport>, Failure> {
+    let mesh = mesh::resolve(&read.snapshot, &source.options(&context.scope));
+    let (chosen, others) = choose(&mesh, read, hosts, arguments.proxies);
+    let pods: Vec<PodName> = chosen
+        .iter()
+        .map(|id| mesh.workload(*id))
+        .map(|one| PodName { namespace: one.namespace().to_string(), pod: one.object.name.to_string() })
+        .collect();
+    let bar = context.messages.bar("asking proxies");
+    bar.set_length(pods.len() as u64);
+    let done = |count: usize| bar.set_position(count as u64);
+    let asked = async {
+        let sync = server.sync_state(&context.scope.istio_namespace).await;
+        let running =
+            server.all_running(&pods, arguments.via.into(), arguments.parallel, arguments.proxy_timeout, &done).await;
+        (sync, running)
+    };
+    let (sync, running) = tokio::select! {
+        asked = asked => asked,
+        _ = tokio::signal::ctrl_c() => return Err(Failure::interrupted()),
+    };
+    bar.finish_and_clear();
+    let slices = Slices::new(&mesh);
+    let mut reports = Vec::with_capacity(chosen.len() + others.len());
+    for ((id, pod), running) in chosen.iter().zip(&pods).zip(running) {
+        let report = match running {
+            Ok(running) => {
+                let caller = Caller::of_workload(&mesh, *id);
+                let view = view(&sync, pod);
+                let mut judged: Option<Judged> = None;
+                for host in each(hosts) {
+                    let one = proxy::judge(&mesh, &caller, &running, &view, slices.as_ref(), host);
+                    judged = Some(match judged {
+                        Some(before) => worse(before, one),
+                        None => one,
+                    });
+                }
+                judged.map(|judged| ProxyReport::new(&mesh, *id, judged))
+            }
+            Err(error) => Some(ProxyReport::without(&mesh, *id, State::Unreachable, error.message)),
+        };
+        reports.extend(report);
+    }
+    for (id, why) in others {
+        reports.push(ProxyReport::without(&mesh, id, State::NotCompared, why));
+    }
+    Ok(reports)
+}
+
+/// Each host, or none for all.
+fn each(hosts: &[String]) -> Vec<Option<&str>> {
+    if hosts.is_empty() { vec![None] } else { hosts.iter().map(|host| Some(host.as_str())).collect() }
+}
+
+/// Two judgements of one proxy in one.
+fn worse(mut a: Judged, mut b: Judged) -> Judged {
+    let (keep, other) = if a.state <= b.state { (&mut a, &mut b) } else { (&mut b, &mut a) };
+    keep.differences.append(&mut other.differences);
+    keep.clone()
+}
+
+fn view(sync: &SyncState, pod: &PodName) -> SyncView {
+    match sync {
+        SyncState::Known(proxies) => {
+            let found = proxies.get(&format!("{}.{}", pod.pod, pod.namespace));
+            found.map_or(SyncView::NotConnected, |sync| SyncView::Connected(sync.clone()))
+        }
+        SyncState::NoAnswer(why) => SyncView::NoAnswer(why.clone()),
+        SyncState::Forbidden(why) => SyncView::Unknown(why.clone()),
+    }
+}
+
+/// The proxies to ask, and those that are left out with the reason.
+fn choose(
+    mesh: &Mesh<'_>,
+    read: &Read,
+    hosts: &[String],
+    most: Option<usize>,
+) -> (Vec<WorkloadId>, Vec<(WorkloadId, String)>) {
+    let mut classes: BTreeMap<String, Vec<WorkloadId>> = BTreeMap::new();
+    let mut others = Vec::new();
+    for id in mesh.workload_ids() {
+        let workload = mesh.workload(id);
+        // Callers of a Service may be anywhere.
+        let in_scope =
+            read.namespaces.is_empty() || !hosts.is_empty() || read.namespaces.contains(workload.namespace().as_str());
+        if workload.object.kind != Kind::Pod || !in_scope {
+            continue;
+        }
+        match workload.proxy {
+            Proxy::Sidecar(_) | Proxy::Gateway(_) => classes.entry(class(mesh, id)).or_default().push(id),
+            Proxy::Waypoint(_) => others.push((id, "waypoints are not compared".to_owned())),
+            _ => {}
+        }
+    }
+    let all: usize = classes.values().map(Vec::len).sum();
+    let most = most.unwrap_or(all);
+    // One of each class in turn.
+    let mut chosen = Vec::new();
+    let longest = classes.values().map(Vec::len).max().unwrap_or(0);
+    for at in 0..longest {
+        for members in classes.values() {
+            let Some(id) = members.get(at) else { continue };
+            if chosen.len() < most {
+                chosen.push(*id);
+            } else {
+                others.push((*id, format!("not asked: --proxies {most}")));
+            }
+        }
+    }
+    (chosen, others)
+}

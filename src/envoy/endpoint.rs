@@ -1,0 +1,84 @@
+//! Endpoints as an Envoy has them.
+//!
+//! Source: `envoy/config/endpoint/v3/endpoint.proto` of envoyproxy/envoy 1.39; seen with `/config_dump?include_eds`.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+/// The endpoints of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// `address:port` of those that take calls.
+    pub healthy: BTreeSet<String>,
+    /// Of those that do not.
+    pub unhealthy: BTreeSet<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct RawElement {
+    endpoint_config: Option<RawAssignment>,
+}
+
+#[derive(Deserialize)]
+struct RawAssignment {
+    #[serde(default)]
+    cluster_name: String,
+    #[serde(default)]
+    endpoints: Vec<RawLocality>,
+}
+
+#[derive(Deserialize)]
+struct RawLocality {
+    #[serde(default)]
+    lb_endpoints: Vec<RawEndpoint>,
+}
+
+#[derive(Deserialize)]
+struct RawEndpoint {
+    endpoint: Option<RawInner>,
+    health_status: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct RawInner {
+    address: Option<RawAddress>,
+}
+
+#[derive(Deserialize)]
+struct RawAddress {
+    socket_address: Option<RawSocket>,
+}
+
+#[derive(Deserialize)]
+struct RawSocket {
+    #[serde(default)]
+    address: String,
+    port_value: Option<u16>,
+}
+
+impl RawElement {
+    pub(super) fn assignment(self) -> Option<Assignment> {
+        let raw = self.endpoint_config?;
+        let mut found = Assignment { cluster: raw.cluster_name, healthy: BTreeSet::new(), unhealthy: BTreeSet::new() };
+        for one in raw.endpoints.into_iter().flat_map(|locality| locality.lb_endpoints) {
+            let socket = one.endpoint.and_then(|inner| inner.address).and_then(|address| address.socket_address);
+            let Some(RawSocket { address, port_value }) = socket else { continue };
+            let text = show(&address, port_value.unwrap_or(0));
+            let takes_calls = one.health_status.is_none_or(|word| matches!(&*word, "HEALTHY" | "UNKNOWN" | "DEGRADED"));
+            if takes_calls {
+                found.healthy.insert(text)
+            } else {
+                found.unhealthy.insert(text)
+            };
+        }
+        Some(found)
+    }
+}
+
+/// `10.0.0.1:50051`, `[::1]:50051`.
+pub fn show(address: &str, port: u16) -> String {
+    if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
+}

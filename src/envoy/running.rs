@@ -1,0 +1,89 @@
+//! What one Envoy runs, as far as calls that leave it are concerned, and how it is asked for.
+
+use serde::{Deserialize, Serialize};
+
+use super::cluster::Cluster;
+use super::endpoint::Assignment;
+use super::route::RouteTable;
+use super::{cluster, elements, endpoint, route};
+
+/// What an Envoy runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// Its route tables.
+    pub routes: Vec<RouteTable>,
+    /// Its clusters.
+    pub clusters: Vec<Cluster>,
+    /// Their endpoints.
+    pub endpoints: Vec<Assignment>,
+    /// What it refused: a name, and Envoy's words.
+    pub refused: Vec<(String, String)>,
+}
+
+/// The questions to an admin port, in the order in which [`Running::read`] takes the answers. Filters keep everything
+/// else in the proxy.
+pub const QUESTIONS: [&str; 5] = [
+    "/config_dump?resource=dynamic_route_configs",
+    "/config_dump?resource=dynamic_active_clusters&name_regex=outbound%7C.*",
+    "/config_dump?include_eds&resource=dynamic_endpoint_configs&name_regex=outbound%7C.*",
+    "/config_dump?resource=dynamic_listeners&mask=name,error_state",
+    "/config_dump?resource=dynamic_warming_clusters&mask=cluster.name,error_state",
+];
+
+#[derive(Deserialize)]
+struct Refusable {
+    name: Option<String>,
+    route_config: Option<Named>,
+    cluster: Option<Named>,
+    error_state: Option<ErrorState>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ErrorState {
+    #[serde(default)]
+    details: String,
+}
+
+impl Running {
+    /// Puts the answers together; `None` stands for "there is none of that".
+    ///
+    /// # Errors
+    /// Which answer is not in Envoy's form.
+    pub fn read(answers: &[Option<Vec<u8>>]) -> Result<Self, String> {
+        let answer = |at: usize| answers.get(at).and_then(Option::as_deref).unwrap_or(b"{}");
+        let wrong = |error: serde_json::Error| format!("the answer of its admin port cannot be read: {error}");
+        let mut running = Self {
+            routes: elements::<route::RawElement>(answer(0))
+                .map_err(wrong)?
+                .into_iter()
+                .filter_map(route::RawElement::table)
+                .collect(),
+            clusters: elements::<cluster::RawElement>(answer(1))
+                .map_err(wrong)?
+                .into_iter()
+                .filter_map(cluster::RawElement::cluster)
+                .collect(),
+            endpoints: elements::<endpoint::RawElement>(answer(2))
+                .map_err(wrong)?
+                .into_iter()
+                .filter_map(endpoint::RawElement::assignment)
+                .collect(),
+            refused: Vec::new(),
+        };
+        for at in [0, 1, 3, 4] {
+            for one in elements::<Refusable>(answer(at)).map_err(wrong)? {
+                let Some(ErrorState { details }) = one.error_state.filter(|state| !state.details.is_empty()) else {
+                    continue;
+                };
+                let inner = one.route_config.or(one.cluster).and_then(|named| named.name);
+                running.refused.push((one.name.or(inner).unwrap_or_default(), details));
+            }
+        }
+        Ok(running)
+    }
+}

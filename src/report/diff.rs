@@ -1,0 +1,179 @@
+//! `diff`: what is wanted against what the cluster has, and what the cluster has against what every Envoy runs.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::GapReport;
+use crate::compare::objects::{Compared, ObjectState};
+use crate::compare::proxy::{Judged, State};
+use crate::mesh::Mesh;
+use crate::mesh::ids::WorkloadId;
+use crate::mesh::outbound::{Caller, CallerKind};
+
+/// Differences.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(title = "Diff")]
+pub struct DiffReport {
+    /// Always `Diff`.
+    pub kind: &'static str,
+    /// Version of this form.
+    pub version: u32,
+    /// What is compared with what: `files` and `cluster`, or the names of sources. Absent without objects.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sides: Option<[String; 2]>,
+    /// Objects that were compared.
+    pub objects: Vec<ObjectReport>,
+    /// Proxies, those that are not in step first.
+    pub proxies: Vec<ProxyReport>,
+    /// How many proxies are in each state, and how many objects.
+    pub counts: BTreeMap<String, usize>,
+    /// What could not be read.
+    pub gaps: Vec<GapReport>,
+}
+
+/// An object.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct ObjectReport {
+    /// `Kind namespace/name`.
+    pub object: String,
+    /// `same`, `differs`, `missing` (the second side lacks it) or `extra` (the first side lacks it).
+    pub state: &'static str,
+    /// A sentence for each change.
+    pub changes: Vec<String>,
+    /// The difference of the two as YAML, unified.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub patch: String,
+    /// Something about how it was compared, or who else writes it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// A proxy.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct ProxyReport {
+    /// Namespace.
+    pub namespace: String,
+    /// Pod.
+    pub pod: String,
+    /// Callers that no object tells apart.
+    pub caller_class: String,
+    /// `in-step`, `not-sent`, `late`, `refused`, `different`, `unreachable` or `not-compared`.
+    pub state: &'static str,
+    /// Why that is said.
+    pub evidence: String,
+    /// Since when, if known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// What differs.
+    pub differences: Vec<DifferenceReport>,
+    /// Parts that were left out, with what patches them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_compared: Vec<String>,
+}
+
+/// Something that differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct DifferenceReport {
+    /// What.
+    pub what: String,
+    /// As the objects have it; empty when they do not have it.
+    pub intent: String,
+    /// As the Envoy has it; empty when it does not have it.
+    pub live: String,
+}
+
+impl DiffReport {
+    /// Puts the report together.
+    pub fn new(
+        sides: Option<[String; 2]>,
+        objects: Vec<Compared>,
+        proxies: Vec<ProxyReport>,
+        gaps: Vec<GapReport>,
+    ) -> Self {
+        let mut proxies = proxies;
+        let rank = |one: &ProxyReport| (one.state == State::InStep.word(), one.state);
+        proxies.sort_by(|a, b| (rank(a), &a.namespace, &a.pod).cmp(&(rank(b), &b.namespace, &b.pod)));
+        let mut counts = BTreeMap::from([("objects".to_owned(), objects.len()), ("proxies".to_owned(), proxies.len())]);
+        for proxy in &proxies {
+            *counts.entry(proxy.state.to_owned()).or_default() += 1;
+        }
+        for object in &objects {
+            *counts.entry(format!("objects-{}", object.state.word())).or_default() += 1;
+        }
+        let objects = objects.into_iter().map(ObjectReport::from).collect();
+        Self { kind: "Diff", version: 1, sides, objects, proxies, counts, gaps }
+    }
+
+    /// Whether anything is not as wanted.
+    pub fn differs(&self) -> bool {
+        let objects = self.objects.iter().any(|one| one.state != ObjectState::Same.word());
+        objects || self.proxies.iter().any(|one| matches!(one.state, "refused" | "different" | "late" | "not-sent"))
+    }
+
+    /// Whether something could not be compared.
+    pub fn is_partial(&self) -> bool {
+        let out =
+            |one: &ProxyReport| matches!(one.state, "unreachable" | "not-compared") || !one.not_compared.is_empty();
+        self.proxies.iter().any(out) || self.gaps.iter().any(|gap| gap.touches_answers)
+    }
+}
+
+impl From<Compared> for ObjectReport {
+    fn from(compared: Compared) -> Self {
+        let Compared { object, state, changes, before, after, notes } = compared;
+        let patch = if state == ObjectState::Same { String::new() } else { unified(&before, &after) };
+        Self { object, state: state.word(), changes, patch, notes }
+    }
+}
+
+/// The difference of two texts with three lines around each change.
+fn unified(before: &str, after: &str) -> String {
+    similar::TextDiff::from_lines(before, after).unified_diff().context_radius(3).to_string()
+}
+
+impl ProxyReport {
+    /// A proxy that was compared.
+    pub fn new(mesh: &Mesh<'_>, id: WorkloadId, judged: Judged) -> Self {
+        let Judged { state, evidence, since, differences, not_compared } = judged;
+        let differences = differences
+            .into_iter()
+            .map(|one| DifferenceReport { what: one.what, intent: one.intent, live: one.live })
+            .collect();
+        Self { differences, since, not_compared, ..Self::without(mesh, id, state, evidence) }
+    }
+
+    /// A proxy of which only this is known.
+    pub fn without(mesh: &Mesh<'_>, id: WorkloadId, state: State, evidence: String) -> Self {
+        let workload = mesh.workload(id);
+        Self {
+            namespace: workload.namespace().to_string(),
+            pod: workload.object.name.to_string(),
+            caller_class: class(mesh, id),
+            state: state.word(),
+            evidence,
+            since: None,
+            differences: Vec::new(),
+            not_compared: Vec::new(),
+        }
+    }
+}
+
+/// The callers that no object tells from a proxy: `web (app=x)`, `gateway web/ingress`.
+pub fn class(mesh: &Mesh<'_>, id: WorkloadId) -> String {
+    let workload = mesh.workload(id);
+    let caller = Caller::of_workload(mesh, id);
+    if caller.kind == CallerKind::Gateway {
+        let name = workload.owner.as_ref().map_or(&*workload.object.name, |(_, name)| name);
+        return format!("gateway {}/{name}", caller.namespace);
+    }
+    let read = mesh.labels_read_of_callers();
+    let labels = read.iter().filter_map(|key| caller.labels.get(key).map(|value| format!("{key}={value}")));
+    let labels: Vec<String> = labels.collect();
+    if labels.is_empty() {
+        caller.namespace.to_string()
+    } else {
+        format!("{} ({})", caller.namespace, labels.join(","))
+    }
+}
