@@ -137,7 +137,8 @@ fn state(
         return (State::Refused, format!("Envoy refused {place}{why}"), None);
     }
     if let SyncView::Connected(Sync { refused: Some(why), .. }) = sync {
-        return (State::Refused, format!("Envoy refused, says istiod: {why}"), None);
+        let first = why.lines().next().unwrap_or_default();
+        return (State::Refused, format!("Envoy refused, says istiod: {first}"), None);
     }
     if differences.is_empty() {
         if patched.routes && patched.clusters {

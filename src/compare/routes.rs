@@ -1,6 +1,6 @@
 //! Route tables as they should be against those that an Envoy runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Difference;
@@ -22,7 +22,10 @@ pub fn compare(intent: &[&RouteTable], live: &[RouteTable]) -> Vec<Difference> {
             }),
         }
     }
-    for (name, table) in of_live.iter().filter(|(name, _)| !of_intent.contains_key(*name)) {
+    // A table that a listener used once stays, with nothing in it but what unknown hosts get.
+    let is_left_over = |table: &RouteTable| table.hosts.iter().all(|host| host.domains == ["*"]);
+    let others = of_live.iter().filter(|(name, table)| !of_intent.contains_key(*name) && !is_left_over(table));
+    for (name, table) in others {
         found.push(Difference {
             what: format!("route table {name}"),
             intent: String::new(),
@@ -62,14 +65,17 @@ fn hosts(intent: &[VirtualHost], live: &[VirtualHost], found: &mut Vec<Differenc
 
 fn same_host(intent: &VirtualHost, live: &VirtualHost, found: &mut Vec<Difference>) {
     let name = &intent.name;
-    let sorted = |host: &VirtualHost| {
-        // No authority is a range of addresses.
+    // No authority is a range of addresses.
+    let domains = |host: &VirtualHost| -> BTreeSet<String> {
         let names = host.domains.iter().filter(|domain| !domain.contains('/'));
-        let mut domains: Vec<String> = names.map(|domain| domain.to_ascii_lowercase()).collect();
-        domains.sort();
-        domains
+        names.map(|domain| domain.to_ascii_lowercase()).collect()
     };
-    Difference::note(found, &format!("domains of {name}"), &sorted(intent), &sorted(live), |one| one.join(", "));
+    let (wanted, have) = (domains(intent), domains(live));
+    let only = |one: &BTreeSet<String>, other| one.difference(other).cloned().collect::<Vec<_>>().join(", ");
+    if wanted != have {
+        let (intent, live) = (only(&wanted, &have), only(&have, &wanted));
+        found.push(Difference { what: format!("domains of {name}"), intent, live });
+    }
     Difference::note(
         found,
         &format!("plain text at {name}"),

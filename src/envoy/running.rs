@@ -20,14 +20,19 @@ pub struct Running {
     pub refused: Vec<(String, String)>,
 }
 
-/// The questions to an admin port, in the order in which [`Running::read`] takes the answers. Filters keep everything
-/// else in the proxy.
+/// The questions to an admin port, in the order in which [`Running::read`] takes the answers. Filters and masks keep
+/// everything else in the proxy; what Envoy refused is left out too, since it may hold types that it cannot print, and
+/// then there would be no answer at all.
 pub const QUESTIONS: [&str; 5] = [
-    "/config_dump?resource=dynamic_route_configs",
-    "/config_dump?resource=dynamic_active_clusters&name_regex=outbound%7C.*",
-    "/config_dump?include_eds&resource=dynamic_endpoint_configs&name_regex=outbound%7C.*",
-    "/config_dump?resource=dynamic_listeners&mask=name,error_state",
-    "/config_dump?resource=dynamic_warming_clusters&mask=cluster.name,error_state",
+    "/config_dump?resource=dynamic_route_configs&mask=route_config.name,route_config.virtual_hosts,error_state.details",
+    concat!(
+        "/config_dump?resource=dynamic_active_clusters&name_regex=outbound.*&mask=error_state.details,cluster.name,",
+        "cluster.type,cluster.lb_policy,cluster.connect_timeout,cluster.circuit_breakers,cluster.outlier_detection,",
+        "cluster.transport_socket.name,cluster.transport_socket_matches,cluster.typed_extension_protocol_options"
+    ),
+    "/config_dump?include_eds&resource=dynamic_endpoint_configs&name_regex=outbound.*&mask=endpoint_config.cluster_name,endpoint_config.endpoints",
+    "/config_dump?resource=dynamic_listeners&mask=name,error_state.details",
+    "/config_dump?resource=dynamic_warming_clusters&mask=cluster.name,error_state.details",
 ];
 
 #[derive(Deserialize)]

@@ -44,7 +44,8 @@ fn verdict(report: &DiffReport, style: &Style, out: &mut dyn Write) -> io::Resul
             0 => (Role::Good, format!("{} the same", how_many(all, "object"))),
             differ => (Role::Warning, format!("{differ} of {} {}", how_many(all, "object"), verb(differ))),
         };
-        writeln!(out, "{:<20}{}", format!("{} → {}", safe(first), safe(second)), style.paint(role, &text))?;
+        let sides = format!("{} → {}", safe(first), safe(second));
+        writeln!(out, "{sides:<18}  {}", style.paint(role, &text))?;
     }
     if count("proxies") > 0 {
         let (all, in_step) = (count("proxies"), count("in-step"));
@@ -56,7 +57,7 @@ fn verdict(report: &DiffReport, style: &Style, out: &mut dyn Write) -> io::Resul
                 text += &format!(", {} {state}", count(state));
             }
         }
-        writeln!(out, "{:<20}{}", "cluster → Envoy", style.paint(role, &text))?;
+        writeln!(out, "{:<18}  {}", "cluster → Envoy", style.paint(role, &text))?;
     }
     Ok(())
 }

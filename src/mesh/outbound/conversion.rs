@@ -4,7 +4,7 @@
 //! each alternative of it becomes one rule; all routes with one parent and host are merged and sorted by how precise
 //! their paths are. Defaults that the CRDs set are set here too, since files lack them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::configs::{RouteConfig, Rule};
@@ -15,6 +15,7 @@ use crate::mesh::host;
 use crate::mesh::ids::{Host, Namespace};
 use crate::mesh::service::Visibility;
 use crate::mesh::virtual_service::GatewayName;
+use crate::schema::Kind;
 use crate::schema::gateway_api::{
     BackendRef, Filter, HeaderModifier, MethodMatch, RouteMatch, RouteRule, UrlRewrite, ValueMatch,
 };
@@ -41,7 +42,13 @@ struct Converted {
 pub(super) fn configs(mesh: &Mesh<'_>) -> Vec<RouteConfig> {
     let gateways = parents::listeners(mesh);
     let mut merged: BTreeMap<String, Vec<Part<'_>>> = BTreeMap::new();
-    for object in &mesh.route_objects {
+    // istiod numbers what comes of an object, and knows it by namespace, name and number: what comes of an HTTPRoute hides
+    // what comes of a GRPCRoute of the same name (`NamespacedName` in `RouteWithKey.ResourceName`).
+    let mut taken: HashSet<(Namespace, Arc<str>, usize)> = HashSet::new();
+    let (http, grpc): (Vec<_>, Vec<_>) =
+        mesh.route_objects.iter().partition(|object| object.object.kind == Kind::HttpRoute);
+    for object in http.into_iter().chain(grpc) {
+        let mut count = 0;
         let attached = parents::attachments(mesh, &gateways, object);
         let rules: HashMap<bool, Option<Vec<Converted>>> = [Place::Mesh, Place::Gateway]
             .into_iter()
@@ -58,6 +65,11 @@ pub(super) fn configs(mesh: &Mesh<'_>) -> Vec<RouteConfig> {
                 Attachment::Listener { .. } => None,
             };
             for host in attachment.hosts(object) {
+                let identity = (object.object.namespace.clone(), Arc::clone(&object.object.name), count);
+                count += 1;
+                if !taken.insert(identity) {
+                    continue;
+                }
                 let key = format!("{}/{host}", attachment.key(object));
                 merged.entry(key).or_default().push(Part { object, attachment: attachment.clone(), host, port });
             }

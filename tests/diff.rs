@@ -1,0 +1,352 @@
+//! `diff`: no difference where there is none, and none missed. The yardstick is what istiod's own code generates.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Read as _;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use grpcmesh::compare::proxy::{State, SyncView, judge};
+use grpcmesh::envoy::running::Running;
+use grpcmesh::envoy::sync::Sync;
+use grpcmesh::mesh::outbound::{Caller, CallerKind};
+use grpcmesh::mesh::{Mesh, Options, resolve};
+use grpcmesh::snapshot::manifest::{self, OnMalformed};
+use grpcmesh::snapshot::{Snapshot, SourceKind, SourceText};
+use serde_json::{Value, json};
+
+fn lines(name: &str) -> Vec<Value> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/routes").join(name);
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_string(&mut text).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn snapshot(yaml: &str) -> Snapshot {
+    let mut snapshot = Snapshot::new(SourceKind::Manifests);
+    let text = Arc::new(SourceText { path: "mesh.yaml".to_owned(), text: yaml.to_owned() });
+    manifest::read(&mut snapshot, text, "default", OnMalformed::Stop).unwrap();
+    snapshot
+}
+
+fn running(line: &Value) -> Running {
+    let answers = ["routes", "clusters"].map(|part| Some(json!({"configs": line[part]}).to_string().into_bytes()));
+    Running::read(&answers).unwrap()
+}
+
+/// The caller that `sidecar/namespace/pod` names.
+fn caller(mesh: &Mesh<'_>, proxy: &str) -> Caller {
+    let [kind, namespace, pod] = proxy.split('/').collect::<Vec<_>>()[..] else { panic!("{proxy}") };
+    let of_pod = |id: &grpcmesh::mesh::ids::WorkloadId| {
+        let workload = mesh.workload(*id);
+        workload.namespace().as_str() == namespace && &*workload.object.name == pod
+    };
+    let caller = Caller::of_workload(mesh, mesh.workload_ids().find(of_pod).unwrap());
+    let kind = if kind == "gateway" { CallerKind::Gateway } else { CallerKind::Sidecar };
+    Caller { kind, ..caller }
+}
+
+fn connected() -> SyncView {
+    SyncView::Connected(Sync::default())
+}
+
+#[test]
+fn what_istiods_own_code_generates_is_in_step() {
+    let meshes: HashMap<String, String> = lines("cases.jsonl.gz")
+        .into_iter()
+        .map(|case| (case["id"].as_str().unwrap().to_owned(), case["mesh"].as_str().unwrap().to_owned()))
+        .collect();
+    let mut by_mesh: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for line in lines("envoy.jsonl.gz") {
+        by_mesh.entry(line["mesh"].as_str().unwrap().to_owned()).or_default().push(line);
+    }
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for (id, proxies) in by_mesh {
+        let snapshot = snapshot(&meshes[&id]);
+        let mesh = resolve(&snapshot, &Options::default());
+        for line in proxies {
+            let proxy = line["proxy"].as_str().unwrap();
+            let judged = judge(&mesh, &caller(&mesh, proxy), &running(&line), &connected(), None, None);
+            count += 1;
+            for one in judged.differences {
+                wrong.push(format!("{id} {proxy}: {}: intent {}, istiod {}", one.what, one.intent, one.live));
+            }
+        }
+    }
+    assert!(count > 300, "{count} proxies");
+    assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+const MESH: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: a, namespace: shop}
+spec: {clusterIP: 10.96.0.9, selector: {app: a}, ports: [{name: grpc, port: 50051}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: a-1, namespace: shop, labels: {kubernetes.io/service-name: a}}
+addressType: IPv4
+endpoints: [{addresses: [10.1.0.5], conditions: {ready: true}}, {addresses: [10.1.0.6], conditions: {ready: true}}]
+ports: [{name: grpc, port: 9000}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: c, namespace: shop, labels: {app: c}}
+spec: {containers: [{name: app}, {name: istio-proxy, args: [proxy, sidecar]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: a, namespace: shop}
+spec:
+  host: a
+  trafficPolicy: {connectionPool: {http: {http2MaxRequests: 100}}, outlierDetection: {interval: 5s}}
+  subsets: [{name: v1, labels: {v: '1'}}, {name: v2, labels: {v: '2'}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, namespace: shop}
+spec:
+  hosts: [a]
+  http:
+  - match: [{headers: {x-canary: {exact: 'yes'}}}]
+    timeout: 2s
+    route: [{destination: {host: a, subset: v2}}]
+  - retries: {attempts: 3, retryOn: unavailable}
+    route: [{destination: {host: a, subset: v1}, weight: 90}, {destination: {host: a, subset: v2}, weight: 10}]
+";
+
+/// The Envoy of pod `c`, as istiod configures it for `MESH`.
+fn healthy() -> Value {
+    let host = "a.shop.svc.cluster.local";
+    let cluster = |subset: &str| {
+        json!({"cluster": {"name": format!("outbound|50051|{subset}|{host}"), "type": "EDS", "connect_timeout": "10s",
+            "lb_policy": "LEAST_REQUEST",
+            "circuit_breakers": {"thresholds": [{"max_connections": 4_294_967_295_u32, "max_pending_requests": 4_294_967_295_u32,
+                "max_requests": 100, "max_retries": 4_294_967_295_u32}]},
+            "outlier_detection": {"interval": "5s", "enforcing_consecutive_5xx": 100, "enforcing_success_rate": 0},
+            "transport_socket_matches": [{"name": "tlsMode-istio"}, {"name": "tlsMode-disabled"}],
+            "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions":
+                {"explicit_http_config": {"http2_protocol_options": {}}}}}})
+    };
+    let default = json!({"retry_on": "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes", "num_retries": 2});
+    let v2 = format!("outbound|50051|v2|{host}");
+    let v1 = format!("outbound|50051|v1|{host}");
+    let endpoint = |address: &str| json!({"endpoint": {"address": {"socket_address": {"address": address, "port_value": 9000}}}, "health_status": "HEALTHY"});
+    json!({
+        "routes": [{"route_config": {"name": "50051", "virtual_hosts": [
+            {"name": format!("{host}:50051"), "domains": [host, format!("{host}."), "a", "a.shop.svc", "a.shop", "10.96.0.9"], "routes": [
+                {"match": {"prefix": "/", "case_sensitive": true, "headers": [{"name": "x-canary", "string_match": {"exact": "yes"}}]},
+                 "route": {"cluster": v2, "timeout": "2s", "max_grpc_timeout": "2s", "retry_policy": default}},
+                {"match": {"prefix": "/"}, "route": {"timeout": "0s", "max_grpc_timeout": "0s",
+                 "retry_policy": {"retry_on": "unavailable", "num_retries": 3},
+                 "weighted_clusters": {"clusters": [{"name": v1, "weight": 90}, {"name": v2, "weight": 10}]}}}]},
+            {"name": "allow_any", "domains": ["*"], "routes": [
+                {"name": "allow_any", "match": {"prefix": "/"}, "route": {"cluster": "PassthroughCluster", "timeout": "0s", "max_grpc_timeout": "0s"}}]}]}}],
+        "clusters": [cluster(""), cluster("v1"), cluster("v2")],
+        "endpoints": [{"endpoint_config": {"cluster_name": format!("outbound|50051||{host}"),
+            "endpoints": [{"lb_endpoints": [endpoint("10.1.0.5"), endpoint("10.1.0.6")]}]}}],
+    })
+}
+
+fn differences(live: &Value, sync: &SyncView) -> (State, Vec<(String, String, String)>) {
+    let snapshot = snapshot(MESH);
+    let mesh = resolve(&snapshot, &Options::default());
+    let parts = ["routes", "clusters", "endpoints"];
+    let answers = parts.map(|part| Some(json!({"configs": live[part]}).to_string().into_bytes()));
+    let slices = grpcmesh::compare::endpoints::Slices::new(&mesh);
+    let caller = caller(&mesh, "sidecar/shop/c");
+    let judged = judge(&mesh, &caller, &Running::read(&answers).unwrap(), sync, slices.as_ref(), None);
+    let short = |one: &str| one.replace(".shop.svc.cluster.local", "").replace("outbound|50051|", "");
+    let found = judged.differences.iter().map(|one| (short(&one.what), short(&one.intent), short(&one.live)));
+    (judged.state, found.collect())
+}
+
+#[test]
+fn a_healthy_proxy_is_in_step() {
+    assert_eq!(differences(&healthy(), &connected()), (State::InStep, Vec::new()));
+}
+
+#[test]
+fn every_altered_field_is_named_with_both_values() {
+    let host = "/routes/0/route_config/virtual_hosts/0";
+    let cases: [(String, Value, (&str, &str, &str)); 17] = [
+        (
+            format!("{host}/routes/1/route/weighted_clusters/clusters/1/weight"),
+            json!(50),
+            ("backends of a:50051, route 2 (path prefix /)", "v1|a 90, v2|a 10", "v1|a 90, v2|a 50"),
+        ),
+        (
+            format!("{host}/routes/0/route/timeout"),
+            json!("5s"),
+            ("timeout of a:50051, route 1 (path prefix /, x-canary exact \"yes\")", "2s", "5s"),
+        ),
+        (
+            format!("{host}/routes/0/route/max_grpc_timeout"),
+            json!("0s"),
+            ("cap of gRPC deadlines of a:50051, route 1 (path prefix /, x-canary exact \"yes\")", "2s", "none"),
+        ),
+        (
+            format!("{host}/routes/1/route/retry_policy/num_retries"),
+            json!(4),
+            ("retries of a:50051, route 2 (path prefix /)", "3 on unavailable", "4 on unavailable"),
+        ),
+        (
+            format!("{host}/routes/1/name"),
+            json!("other"),
+            ("name of the route of a:50051, route 2 (path prefix /)", "", "other"),
+        ),
+        (
+            format!("{host}/routes/0/match/headers/0/string_match/exact"),
+            json!("no"),
+            ("routes of a:50051", "path prefix /, x-canary exact \"yes\"", "path prefix /, x-canary exact \"no\""),
+        ),
+        (format!("{host}/domains"), json!(["a"]), ("domains of a:50051", "10.96.0.9, a.shop, a.shop.svc, a, a.", "")),
+        (
+            format!("{host}/name"),
+            json!("b:50051"),
+            ("virtual host a:50051", "a, a., a, a.shop.svc, a.shop, 10.96.0.9", ""),
+        ),
+        (
+            "/clusters/1/cluster/circuit_breakers/thresholds/0/max_requests".to_owned(),
+            json!(7),
+            ("maximum of requests of v1|a", "100", "7"),
+        ),
+        ("/clusters/1/cluster/connect_timeout".to_owned(), json!("1s"), ("connect timeout of v1|a", "10s", "1s")),
+        (
+            "/clusters/1/cluster/lb_policy".to_owned(),
+            json!("RANDOM"),
+            ("load balancing of v1|a", "LEAST_REQUEST", "RANDOM"),
+        ),
+        (
+            "/clusters/1/cluster/transport_socket_matches".to_owned(),
+            json!([]),
+            ("TLS of v1|a", "chosen for each endpoint", "plain text"),
+        ),
+        (
+            "/clusters/1/cluster/typed_extension_protocol_options".to_owned(),
+            json!({}),
+            ("upstream protocol of v1|a", "HTTP/2", "HTTP/1.1"),
+        ),
+        (
+            "/clusters/1/cluster/outlier_detection/interval".to_owned(),
+            json!("6s"),
+            (
+                "outlier detection of v1|a",
+                "errors 5, gateway errors never, every 5s, for 30s, at most 10%",
+                "errors 5, gateway errors never, every 6s, for 30s, at most 10%",
+            ),
+        ),
+        (
+            "/clusters/1/cluster/type".to_owned(),
+            json!("STRICT_DNS"),
+            ("discovery of endpoints of v1|a", "EDS", "STRICT_DNS"),
+        ),
+        ("/clusters/2/cluster/name".to_owned(), json!("inbound|1||"), ("cluster v2|a", "there", "")),
+        (
+            "/endpoints/0/endpoint_config/endpoints/0/lb_endpoints/1/endpoint/address/socket_address/address"
+                .to_owned(),
+            json!("10.1.0.7"),
+            ("endpoints of |a", "10.1.0.6:9000", "10.1.0.7:9000"),
+        ),
+    ];
+    for (path, value, (what, intent, live)) in cases {
+        let mut altered = healthy();
+        if let Some(place) = altered.pointer_mut(&path) {
+            *place = value;
+        } else {
+            let (parent, key) = path.rsplit_once('/').unwrap();
+            altered.pointer_mut(parent).unwrap()[key] = value;
+        }
+        let (state, found) = differences(&altered, &connected());
+        assert_eq!(state, State::Different, "{path}");
+        assert_eq!(found.first(), Some(&(what.to_owned(), intent.to_owned(), live.to_owned())), "{path}");
+    }
+}
+
+#[test]
+fn why_a_proxy_is_not_in_step() {
+    let mut altered = healthy();
+    altered["routes"][0]["route_config"]["virtual_hosts"][0]["routes"][0]["route"]["timeout"] = json!("5s");
+    let waiting = Sync { waiting: vec![("route".to_owned(), None)], refused: None };
+    let refused = Sync { waiting: Vec::new(), refused: Some("no such filter".to_owned()) };
+    for (sync, state) in [
+        (SyncView::Connected(waiting), State::Late),
+        (SyncView::Connected(refused), State::Refused),
+        (SyncView::NotConnected, State::NotSent),
+        (SyncView::NoAnswer("down".to_owned()), State::NotSent),
+        (SyncView::Unknown("forbidden".to_owned()), State::Different),
+    ] {
+        assert_eq!(differences(&altered, &sync).0, state, "{sync:?}");
+    }
+    // What does not answer does no harm to what is in step.
+    assert_eq!(differences(&healthy(), &SyncView::NoAnswer("down".to_owned())).0, State::InStep);
+    altered["routes"][0]["error_state"] = json!({"details": "bad regex"});
+    assert_eq!(differences(&altered, &connected()).0, State::Refused);
+}
+
+#[test]
+fn broken_answers_are_told() {
+    assert!(Running::read(&[Some(b"upstream gone".to_vec())]).is_err());
+    assert_eq!(Running::read(&[None, None, None]).unwrap(), Running::default());
+    let odd = br#"{"configs": [{"route_config": {"virtual_hosts": [{"routes": [{"match": {}}]}]}}, {"x": 1}]}"#;
+    assert_eq!(Running::read(&[Some(odd.to_vec())]).unwrap().routes.len(), 1);
+}
+
+fn diff(arguments: &[&str]) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_kubectl-grpcmesh"))
+        .arg("diff")
+        .args(arguments)
+        .env_clear()
+        .env("HOME", "/nonexistent")
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn two_sources() {
+    let (code, out, _) = diff(&["--from", "demo", "--against", "demo"]);
+    assert_eq!(code, 0, "{out}");
+    let (code, out, _) = diff(&["--from", "demo", "--against", "src/demo/healthy.yaml", "--summary"]);
+    assert_eq!(code, 1);
+    assert!(out.contains("Service payments/payment  differs\n  spec.ports[0].name: tcp-grpc → grpc"), "{out}");
+    let (code, out, _) = diff(&["--from", "demo", "--against", "src/demo/healthy.yaml", "-o", "json"]);
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &report["kind"], &report["version"]), (1, &json!("Diff"), &json!(1)));
+    let (code, ..) = diff(&["--from", "demo", "--against", "src/demo/healthy.yaml", "--exit-zero"]);
+    assert_eq!(code, 0);
+}
+
+#[test]
+fn files_over_a_saved_source() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("diff");
+    std::fs::create_dir_all(&folder).unwrap();
+    let (mesh, file) = (folder.join("mesh.yaml"), folder.join("new.yaml"));
+    std::fs::write(&mesh, MESH).unwrap();
+    let wanted =
+        MESH.split("---").last().unwrap().replace("weight: 90", "weight: 75").replace("weight: 10", "weight: 25");
+    std::fs::write(&file, wanted.replace("    timeout: 2s\n", "    timeout: 3s\n")).unwrap();
+    let (mesh, file) = (mesh.to_str().unwrap(), file.to_str().unwrap());
+    for (format, wanted) in [
+        ("text", "spec.http[1].route: v1 90% → 75%, v2 10% → 25%"),
+        ("yaml", "spec.http[1].route: v1 90% → 75%, v2 10% → 25%"),
+        ("markdown", "- spec.http[0].timeout: 2s → 3s"),
+        ("github", "::notice title=VirtualService shop/a::differs spec.http[0].timeout: 2s → 3s"),
+    ] {
+        let (code, out, _) = diff(&["--from", mesh, "-f", file, "-o", format]);
+        assert_eq!(code, 1, "{format}");
+        assert!(out.contains(wanted), "{format}:\n{out}");
+    }
+}
+
+#[test]
+fn wrong_use_is_told() {
+    let (code, _, error) = diff(&["--from", "demo"]);
+    assert!(code == 2 && error.contains("--against"), "{error}");
+    assert_eq!(diff(&["--from", "demo", "--against", "demo", "--wait"]).0, 2);
+    assert_eq!(diff(&["--from", "demo", "--against", "/nonexistent"]).0, 3);
+    assert_eq!(diff(&["--summary", "--full"]).0, 2);
+}
