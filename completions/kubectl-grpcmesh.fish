@@ -55,6 +55,7 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -s h -l 
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -s V -l version -d 'Print version'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "inspect" -d 'Show how the mesh treats gRPC services, and what is wrong'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "route" -d 'Show what becomes of a call: listener, virtual host, rules tried, backends, timeout, retries'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "diff" -d 'Show what files would change, and whether every Envoy runs what the cluster\'s objects say'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "explain" -d 'Explain a finding, a response flag, response code details or a gRPC status'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "snapshot" -d 'Save what was read to a file; inspect reads it later with --from'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "tail" -d 'Decode sidecar access logs: what failed, on whose side, and what to do'
@@ -153,6 +154,55 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route"
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -s q -l quiet -d 'No progress on stderr'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l no-headers -d 'Leave out table headings'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l against -d 'Another source, to compare the objects of two' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l wait -d 'Wait until all proxies are in step, at most so long' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l proxies -d 'Ask only so many proxies, spread over the classes of callers' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l parallel -d 'Proxies that are asked at a time' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l via -d 'How to reach a proxy\'s admin port' -r -f -a "port-forward\t'The API server\'s port-forward: needs create on pods/portforward'
+exec\t'A command in the proxy\'s container: needs create on pods/exec'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l proxy-timeout -d 'Limit for one proxy\'s answers' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
+json\t'The contract'
+yaml\t'The contract as YAML'
+markdown\t'For a pull request'
+github\t'Annotations of a GitHub workflow'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l from -d 'Read from here: "demo", a snapshot, manifests, a directory, or - (default: the cluster)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -s f -l filename -d 'Lay these manifests over the source, as if applied (repeatable; directories; -)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l istio-version -d 'Istio version whose behaviour is assumed, such as 1.27 (default: the one found)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l cluster-domain -d 'Cluster domain (default: istiod\'s, else cluster.local)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l kubeconfig -d 'Kubeconfig file' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l context -d 'Context of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l cluster -d 'Cluster of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l user -d 'User of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -s s -l server -d 'Address of the API server' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l token -d 'Bearer token' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l as -d 'Act as this user' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l as-group -d 'Act as a member of this group (repeatable)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l as-uid -d 'Act as this UID' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l certificate-authority -d 'File with the server\'s certificate authority' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l client-certificate -d 'File with the client\'s certificate' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l client-key -d 'File with the client\'s key' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l tls-server-name -d 'Name that the server\'s certificate must have' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l request-timeout -d 'Limit for one request, such as 30s (default 10s for the first contact)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l cache-dir -d 'Accepted as in kubectl; nothing is cached' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -s n -l namespace -d 'Namespace' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -s i -l istio-namespace -d 'Namespace of istiod' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l revision -d 'Revision of the control plane whose configuration is meant' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l color -d 'When to use color' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -s v -l v -d 'From 1: every request to the API server, with its status, size and time, on stderr' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l summary -d 'Sentences only, no YAML'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l full -d 'Also what is the same, and proxies that are in step'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l no-proxies -d 'Do not ask proxies'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l exit-zero -d 'Exit 0 whatever differs'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l keep-going -d 'Make malformed documents a gap instead of an error'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l disable-compression -d 'Ask for answers without compression'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -s A -l all-namespaces -d 'All namespaces'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -s q -l quiet -d 'No progress on stderr'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l no-headers -d 'Leave out table headings'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l details -d 'Response code details as they stand in the log, read together with the flags' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
 json\t'The contract'
@@ -343,11 +393,12 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand comple
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -s q -l quiet -d 'No progress on stderr'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l no-headers -d 'Leave out table headings'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route explain snapshot tail version completion help" -f -a "inspect" -d 'Show how the mesh treats gRPC services, and what is wrong'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route explain snapshot tail version completion help" -f -a "route" -d 'Show what becomes of a call: listener, virtual host, rules tried, backends, timeout, retries'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route explain snapshot tail version completion help" -f -a "explain" -d 'Explain a finding, a response flag, response code details or a gRPC status'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route explain snapshot tail version completion help" -f -a "snapshot" -d 'Save what was read to a file; inspect reads it later with --from'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route explain snapshot tail version completion help" -f -a "tail" -d 'Decode sidecar access logs: what failed, on whose side, and what to do'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route explain snapshot tail version completion help" -f -a "version" -d 'Show the version of this program, and of istiod and the proxies'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route explain snapshot tail version completion help" -f -a "completion" -d 'Print the completion script of a shell'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route explain snapshot tail version completion help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail version completion help" -f -a "inspect" -d 'Show how the mesh treats gRPC services, and what is wrong'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail version completion help" -f -a "route" -d 'Show what becomes of a call: listener, virtual host, rules tried, backends, timeout, retries'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail version completion help" -f -a "diff" -d 'Show what files would change, and whether every Envoy runs what the cluster\'s objects say'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail version completion help" -f -a "explain" -d 'Explain a finding, a response flag, response code details or a gRPC status'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail version completion help" -f -a "snapshot" -d 'Save what was read to a file; inspect reads it later with --from'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail version completion help" -f -a "tail" -d 'Decode sidecar access logs: what failed, on whose side, and what to do'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail version completion help" -f -a "version" -d 'Show the version of this program, and of istiod and the proxies'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail version completion help" -f -a "completion" -d 'Print the completion script of a shell'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail version completion help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

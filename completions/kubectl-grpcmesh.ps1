@@ -58,6 +58,7 @@ Register-ArgumentCompleter -Native -CommandName 'kubectl-grpcmesh' -ScriptBlock 
             [CompletionResult]::new('--version', '--version', [CompletionResultType]::ParameterName, 'Print version')
             [CompletionResult]::new('inspect', 'inspect', [CompletionResultType]::ParameterValue, 'Show how the mesh treats gRPC services, and what is wrong')
             [CompletionResult]::new('route', 'route', [CompletionResultType]::ParameterValue, 'Show what becomes of a call: listener, virtual host, rules tried, backends, timeout, retries')
+            [CompletionResult]::new('diff', 'diff', [CompletionResultType]::ParameterValue, 'Show what files would change, and whether every Envoy runs what the cluster''s objects say')
             [CompletionResult]::new('explain', 'explain', [CompletionResultType]::ParameterValue, 'Explain a finding, a response flag, response code details or a gRPC status')
             [CompletionResult]::new('snapshot', 'snapshot', [CompletionResultType]::ParameterValue, 'Save what was read to a file; inspect reads it later with --from')
             [CompletionResult]::new('tail', 'tail', [CompletionResultType]::ParameterValue, 'Decode sidecar access logs: what failed, on whose side, and what to do')
@@ -157,6 +158,60 @@ Register-ArgumentCompleter -Native -CommandName 'kubectl-grpcmesh' -ScriptBlock 
             [CompletionResult]::new('--color', '--color', [CompletionResultType]::ParameterName, 'When to use color')
             [CompletionResult]::new('-v', '-v', [CompletionResultType]::ParameterName, 'From 1: every request to the API server, with its status, size and time, on stderr')
             [CompletionResult]::new('--v', '--v', [CompletionResultType]::ParameterName, 'From 1: every request to the API server, with its status, size and time, on stderr')
+            [CompletionResult]::new('--keep-going', '--keep-going', [CompletionResultType]::ParameterName, 'Make malformed documents a gap instead of an error')
+            [CompletionResult]::new('--insecure-skip-tls-verify', '--insecure-skip-tls-verify', [CompletionResultType]::ParameterName, 'Do not check the server''s certificate')
+            [CompletionResult]::new('--disable-compression', '--disable-compression', [CompletionResultType]::ParameterName, 'Ask for answers without compression')
+            [CompletionResult]::new('-A', '-A ', [CompletionResultType]::ParameterName, 'All namespaces')
+            [CompletionResult]::new('--all-namespaces', '--all-namespaces', [CompletionResultType]::ParameterName, 'All namespaces')
+            [CompletionResult]::new('-q', '-q', [CompletionResultType]::ParameterName, 'No progress on stderr')
+            [CompletionResult]::new('--quiet', '--quiet', [CompletionResultType]::ParameterName, 'No progress on stderr')
+            [CompletionResult]::new('--no-headers', '--no-headers', [CompletionResultType]::ParameterName, 'Leave out table headings')
+            [CompletionResult]::new('-h', '-h', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            [CompletionResult]::new('--help', '--help', [CompletionResultType]::ParameterName, 'Print help (see more with ''--help'')')
+            break
+        }
+        'kubectl-grpcmesh;diff' {
+            [CompletionResult]::new('--against', '--against', [CompletionResultType]::ParameterName, 'Another source, to compare the objects of two')
+            [CompletionResult]::new('--wait', '--wait', [CompletionResultType]::ParameterName, 'Wait until all proxies are in step, at most so long')
+            [CompletionResult]::new('--proxies', '--proxies', [CompletionResultType]::ParameterName, 'Ask only so many proxies, spread over the classes of callers')
+            [CompletionResult]::new('--parallel', '--parallel', [CompletionResultType]::ParameterName, 'Proxies that are asked at a time')
+            [CompletionResult]::new('--via', '--via', [CompletionResultType]::ParameterName, 'How to reach a proxy''s admin port')
+            [CompletionResult]::new('--proxy-timeout', '--proxy-timeout', [CompletionResultType]::ParameterName, 'Limit for one proxy''s answers')
+            [CompletionResult]::new('-o', '-o', [CompletionResultType]::ParameterName, 'Output format')
+            [CompletionResult]::new('--output', '--output', [CompletionResultType]::ParameterName, 'Output format')
+            [CompletionResult]::new('--from', '--from', [CompletionResultType]::ParameterName, 'Read from here: "demo", a snapshot, manifests, a directory, or - (default: the cluster)')
+            [CompletionResult]::new('-f', '-f', [CompletionResultType]::ParameterName, 'Lay these manifests over the source, as if applied (repeatable; directories; -)')
+            [CompletionResult]::new('--filename', '--filename', [CompletionResultType]::ParameterName, 'Lay these manifests over the source, as if applied (repeatable; directories; -)')
+            [CompletionResult]::new('--istio-version', '--istio-version', [CompletionResultType]::ParameterName, 'Istio version whose behaviour is assumed, such as 1.27 (default: the one found)')
+            [CompletionResult]::new('--cluster-domain', '--cluster-domain', [CompletionResultType]::ParameterName, 'Cluster domain (default: istiod''s, else cluster.local)')
+            [CompletionResult]::new('--kubeconfig', '--kubeconfig', [CompletionResultType]::ParameterName, 'Kubeconfig file')
+            [CompletionResult]::new('--context', '--context', [CompletionResultType]::ParameterName, 'Context of the kubeconfig')
+            [CompletionResult]::new('--cluster', '--cluster', [CompletionResultType]::ParameterName, 'Cluster of the kubeconfig')
+            [CompletionResult]::new('--user', '--user', [CompletionResultType]::ParameterName, 'User of the kubeconfig')
+            [CompletionResult]::new('-s', '-s', [CompletionResultType]::ParameterName, 'Address of the API server')
+            [CompletionResult]::new('--server', '--server', [CompletionResultType]::ParameterName, 'Address of the API server')
+            [CompletionResult]::new('--token', '--token', [CompletionResultType]::ParameterName, 'Bearer token')
+            [CompletionResult]::new('--as', '--as', [CompletionResultType]::ParameterName, 'Act as this user')
+            [CompletionResult]::new('--as-group', '--as-group', [CompletionResultType]::ParameterName, 'Act as a member of this group (repeatable)')
+            [CompletionResult]::new('--as-uid', '--as-uid', [CompletionResultType]::ParameterName, 'Act as this UID')
+            [CompletionResult]::new('--certificate-authority', '--certificate-authority', [CompletionResultType]::ParameterName, 'File with the server''s certificate authority')
+            [CompletionResult]::new('--client-certificate', '--client-certificate', [CompletionResultType]::ParameterName, 'File with the client''s certificate')
+            [CompletionResult]::new('--client-key', '--client-key', [CompletionResultType]::ParameterName, 'File with the client''s key')
+            [CompletionResult]::new('--tls-server-name', '--tls-server-name', [CompletionResultType]::ParameterName, 'Name that the server''s certificate must have')
+            [CompletionResult]::new('--request-timeout', '--request-timeout', [CompletionResultType]::ParameterName, 'Limit for one request, such as 30s (default 10s for the first contact)')
+            [CompletionResult]::new('--cache-dir', '--cache-dir', [CompletionResultType]::ParameterName, 'Accepted as in kubectl; nothing is cached')
+            [CompletionResult]::new('-n', '-n', [CompletionResultType]::ParameterName, 'Namespace')
+            [CompletionResult]::new('--namespace', '--namespace', [CompletionResultType]::ParameterName, 'Namespace')
+            [CompletionResult]::new('-i', '-i', [CompletionResultType]::ParameterName, 'Namespace of istiod')
+            [CompletionResult]::new('--istio-namespace', '--istio-namespace', [CompletionResultType]::ParameterName, 'Namespace of istiod')
+            [CompletionResult]::new('--revision', '--revision', [CompletionResultType]::ParameterName, 'Revision of the control plane whose configuration is meant')
+            [CompletionResult]::new('--color', '--color', [CompletionResultType]::ParameterName, 'When to use color')
+            [CompletionResult]::new('-v', '-v', [CompletionResultType]::ParameterName, 'From 1: every request to the API server, with its status, size and time, on stderr')
+            [CompletionResult]::new('--v', '--v', [CompletionResultType]::ParameterName, 'From 1: every request to the API server, with its status, size and time, on stderr')
+            [CompletionResult]::new('--summary', '--summary', [CompletionResultType]::ParameterName, 'Sentences only, no YAML')
+            [CompletionResult]::new('--full', '--full', [CompletionResultType]::ParameterName, 'Also what is the same, and proxies that are in step')
+            [CompletionResult]::new('--no-proxies', '--no-proxies', [CompletionResultType]::ParameterName, 'Do not ask proxies')
+            [CompletionResult]::new('--exit-zero', '--exit-zero', [CompletionResultType]::ParameterName, 'Exit 0 whatever differs')
             [CompletionResult]::new('--keep-going', '--keep-going', [CompletionResultType]::ParameterName, 'Make malformed documents a gap instead of an error')
             [CompletionResult]::new('--insecure-skip-tls-verify', '--insecure-skip-tls-verify', [CompletionResultType]::ParameterName, 'Do not check the server''s certificate')
             [CompletionResult]::new('--disable-compression', '--disable-compression', [CompletionResultType]::ParameterName, 'Ask for answers without compression')
@@ -404,6 +459,7 @@ Register-ArgumentCompleter -Native -CommandName 'kubectl-grpcmesh' -ScriptBlock 
         'kubectl-grpcmesh;help' {
             [CompletionResult]::new('inspect', 'inspect', [CompletionResultType]::ParameterValue, 'Show how the mesh treats gRPC services, and what is wrong')
             [CompletionResult]::new('route', 'route', [CompletionResultType]::ParameterValue, 'Show what becomes of a call: listener, virtual host, rules tried, backends, timeout, retries')
+            [CompletionResult]::new('diff', 'diff', [CompletionResultType]::ParameterValue, 'Show what files would change, and whether every Envoy runs what the cluster''s objects say')
             [CompletionResult]::new('explain', 'explain', [CompletionResultType]::ParameterValue, 'Explain a finding, a response flag, response code details or a gRPC status')
             [CompletionResult]::new('snapshot', 'snapshot', [CompletionResultType]::ParameterValue, 'Save what was read to a file; inspect reads it later with --from')
             [CompletionResult]::new('tail', 'tail', [CompletionResultType]::ParameterValue, 'Decode sidecar access logs: what failed, on whose side, and what to do')
@@ -416,6 +472,9 @@ Register-ArgumentCompleter -Native -CommandName 'kubectl-grpcmesh' -ScriptBlock 
             break
         }
         'kubectl-grpcmesh;help;route' {
+            break
+        }
+        'kubectl-grpcmesh;help;diff' {
             break
         }
         'kubectl-grpcmesh;help;explain' {

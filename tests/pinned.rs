@@ -432,6 +432,20 @@ fn matches() {
             call(CART, "/a.BX/C"),
             &took(0),
         ),
+        // Seen in the lab, and in `RouteWithKey.ResourceName` of istiod's code.
+        row(
+            "an HTTPRoute hides a GRPCRoute of its name",
+            grpc_route("shop", 1, "name: cart, port: 8080", by_service)
+                + &grpc_route(
+                    "shop",
+                    2,
+                    "name: cart, port: 8080",
+                    "{matches: [{path: {type: Exact, value: /other.S/M}}], backendRefs: [{name: cart, port: 8080}]}",
+                )
+                .replace("kind: GRPCRoute", "kind: HTTPRoute"),
+            call(CART, "/a.B/C"),
+            &[(OUTCOME, json!("no-route"))],
+        ),
         row(
             "23: a GRPCRoute takes the default route away",
             grpc_route("shop", 1, "name: cart, port: 8080", by_service),

@@ -221,7 +221,7 @@ impl RawCluster {
         };
         let tls = if !self.transport_socket_matches.is_empty() {
             "chosen for each endpoint"
-        } else if self.transport_socket.is_some_and(|socket| socket.name.ends_with(".tls")) {
+        } else if self.transport_socket.is_some_and(|socket| socket.name == "envoy.transport_sockets.tls") {
             "TLS"
         } else {
             "plain text"

@@ -141,7 +141,7 @@ impl ProxyReport {
             .into_iter()
             .map(|one| DifferenceReport { what: one.what, intent: one.intent, live: one.live })
             .collect();
-        Self { differences, since, not_compared, ..Self::without(mesh, id, state, evidence) }
+        Self { since, differences, not_compared, ..Self::without(mesh, id, state, evidence) }
     }
 
     /// A proxy of which only this is known.

@@ -51,7 +51,7 @@ impl Dice {
 /// A Service of its own with routes, policies and a Gateway API route, all chosen by the dice.
 fn change(dice: &mut Dice) -> String {
     let (v1, v2) = (dice.roll(100) + 1, dice.roll(100));
-    let timeout = dice.pick(&["", "timeout: 2s, ", "timeout: 0.35s, ", "timeout: 0s, "]);
+    let timeout = dice.pick(&["", "timeout: 2s, ", "timeout: 0.35s, ", "timeout: 90s, "]);
     let retries = dice.pick(&[
         "",
         "retries: {attempts: 0}, ",
@@ -127,7 +127,7 @@ spec:
   hosts: [fx]
   exportTo: [{export}]
   http:
-  - {{name: first, match: [{{{condition}}}], {timeout}{action}}}
+  - {{name: first, match: [{{{condition}}}], {action}}}
   - {{{timeout}{retries}route: [{{destination: {{host: fx, subset: v1}}, weight: {v1}}}, {{destination: {{host: fx, subset: v2}}, weight: {v2}}}]}}
 ---
 apiVersion: gateway.networking.k8s.io/v1

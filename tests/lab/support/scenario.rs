@@ -24,8 +24,10 @@ impl<'a> Scenario<'a> {
     #[track_caller]
     pub(crate) fn apply_without_waiting(lab: &'a Lab, yaml: &str) -> Self {
         let output = lab.kubectl_raw(&["apply", "-f", "-"], yaml);
+        // Of several objects some may be stored when one is refused: they go, too.
+        let scenario = Self { lab, yaml: yaml.to_owned() };
         assert!(output.status.success(), "{}\n{yaml}", String::from_utf8_lossy(&output.stderr));
-        Self { lab, yaml: yaml.to_owned() }
+        scenario
     }
 
     fn has_pods(&self) -> bool {
