@@ -30,6 +30,7 @@ fn schemas_are_up_to_date() {
     let schemas = [
         ("inspect", schemars::schema_for!(grpcmesh::report::inspect::InspectReport)),
         ("route", schemars::schema_for!(grpcmesh::report::route::RouteReport)),
+        ("balance", schemars::schema_for!(grpcmesh::report::balance::BalanceReport)),
         ("diff", schemars::schema_for!(grpcmesh::report::diff::DiffReport)),
         ("route-tests", schemars::schema_for!(grpcmesh::report::route_test::RouteTests)),
         ("explain", schemars::schema_for!(grpcmesh::report::explain::ExplainReport)),

@@ -14,6 +14,7 @@ use tokio::io::AsyncReadExt as _;
 use super::client::Server;
 use super::error::{ClusterError, Trouble};
 use crate::envoy::ADMIN_PORT;
+use crate::envoy::counters::{self, Counted};
 use crate::envoy::running::{QUESTIONS, Running};
 use crate::envoy::sync::{self, Sync};
 
@@ -62,14 +63,7 @@ impl Server {
     /// # Errors
     /// No right, no answer within `limit`, or an answer that is not Envoy's.
     pub async fn running(&self, pod: &PodName, via: Via, limit: Duration) -> Result<Running, ClusterError> {
-        let PodName { namespace, pod } = pod;
-        let answers = match via {
-            Via::PortForward => {
-                let answers = self.forwarded(namespace, pod, ADMIN_PORT, &QUESTIONS, limit).await?;
-                answers.into_iter().map(|answer| answer.map(Vec::from)).collect()
-            }
-            Via::Exec => self.answers_by_exec(namespace, pod, limit).await?,
-        };
+        let answers = self.answers(pod, via, &QUESTIONS, limit).await?;
         Running::read(&answers).map_err(|why| ClusterError::new(Trouble::Server, why))
     }
 
@@ -95,18 +89,63 @@ impl Server {
         answers.into_iter().map(|(_, answer)| answer).collect()
     }
 
+    /// What many Envoys counted for the endpoints of clusters that `wanted` takes, `parallel` at a time, in the order of
+    /// `pods`.
+    pub async fn all_counters(
+        &self,
+        pods: &[PodName],
+        via: Via,
+        parallel: usize,
+        limit: Duration,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Vec<Result<Vec<Counted>, ClusterError>> {
+        let asked = stream::iter(pods.iter().enumerate())
+            .map(|(at, pod)| async move {
+                let answers = self.answers(pod, via, &[counters::QUESTION], limit).await;
+                let read = answers.and_then(|mut answers| {
+                    let body = answers.pop().flatten().unwrap_or_else(|| b"{}".to_vec());
+                    counters::read(&body, wanted)
+                        .map_err(|error| ClusterError::new(Trouble::Server, format!("{}: {error}", pod.pod)))
+                });
+                (at, read)
+            })
+            .buffer_unordered(parallel.max(1));
+        let mut answers: Vec<_> = asked.collect().await;
+        answers.sort_by_key(|(at, _)| *at);
+        answers.into_iter().map(|(_, answer)| answer).collect()
+    }
+
+    /// The answers of an admin port to questions, one after another; `None` where there is nothing.
+    async fn answers(
+        &self,
+        pod: &PodName,
+        via: Via,
+        questions: &[&str],
+        limit: Duration,
+    ) -> Result<Vec<Option<Vec<u8>>>, ClusterError> {
+        let PodName { namespace, pod } = pod;
+        match via {
+            Via::PortForward => {
+                let answers = self.forwarded(namespace, pod, ADMIN_PORT, questions, limit).await?;
+                Ok(answers.into_iter().map(|answer| answer.map(Vec::from)).collect())
+            }
+            Via::Exec => self.answers_by_exec(namespace, pod, questions, limit).await,
+        }
+    }
+
     async fn answers_by_exec(
         &self,
         namespace: &str,
         pod: &str,
+        questions: &[&str],
         limit: Duration,
     ) -> Result<Vec<Option<Vec<u8>>>, ClusterError> {
         let silent = || {
             ClusterError::new(Trouble::Silent, format!("{namespace}/{pod} did not answer in {} s", limit.as_secs_f32()))
         };
         tokio::time::timeout(limit, async {
-            let mut answers = Vec::with_capacity(QUESTIONS.len());
-            for path in QUESTIONS {
+            let mut answers = Vec::with_capacity(questions.len());
+            for path in questions {
                 answers.push(self.ask_by_exec(namespace, pod, path).await?);
             }
             Ok(answers)
@@ -136,6 +175,21 @@ impl Server {
         }
         // The agent prints what Envoy answers, also when there is nothing of what was asked for.
         Ok(answer.starts_with(b"{").then_some(answer))
+    }
+
+    /// What the containers of a pod besides its proxy logged in the last seconds; what cannot be read is left out.
+    pub async fn application_logs(&self, pod: &PodName, seconds: f64) -> Vec<String> {
+        let PodName { namespace, pod } = pod;
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}");
+        let Ok(text) = self.get(&path, ISTIOD_ANSWER).await else { return Vec::new() };
+        let Ok(object) = serde_json::from_str::<Pod>(&text) else { return Vec::new() };
+        let containers = object.spec.map(|spec| spec.containers).unwrap_or_default();
+        let mut logs = Vec::new();
+        for container in containers.iter().filter(|one| one.name != "istio-proxy") {
+            let path = format!("{path}/log?container={}&sinceSeconds={:.0}", container.name, seconds.ceil().max(1.0));
+            logs.extend(self.get(&path, ISTIOD_ANSWER).await.ok());
+        }
+        logs
     }
 
     /// What all istiods together say of their proxies.

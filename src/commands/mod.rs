@@ -1,9 +1,11 @@
 //! One file a command: its arguments on top, what it does below. A command that is not finished is not here.
 
+pub mod balance;
 pub mod completion;
 pub mod diff;
 pub mod explain;
 pub mod inspect;
+mod proxies;
 pub mod route;
 pub mod snapshot;
 pub mod tail;
@@ -52,6 +54,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     Snapshot(snapshot::SnapshotArgs),
     Tail(tail::TailArgs),
+    Balance(balance::BalanceArgs),
     Version(version::VersionArgs),
     Completion(completion::CompletionArgs),
 }
@@ -109,6 +112,7 @@ fn dispatch(command: Command, context: &mut Context<'_>) -> Result<Outcome, Fail
         Command::Explain(arguments) => explain::run(context, &arguments),
         Command::Snapshot(arguments) => block_on(snapshot::run(context, arguments)),
         Command::Tail(arguments) => block_on(tail::run(context, arguments)),
+        Command::Balance(arguments) => block_on(balance::run(context, arguments)),
         Command::Version(arguments) => block_on(version::run(context, arguments)),
         Command::Completion(arguments) => completion::run(context, &arguments),
     }

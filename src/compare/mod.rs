@@ -3,6 +3,7 @@
 //! CORE. `routes` compares route tables; more rooms follow the parts of Envoy's configuration. What is compared is
 //! Envoy's own words, so that a difference is one that a call can meet.
 
+pub mod balance;
 pub mod clusters;
 pub mod endpoints;
 pub mod objects;

@@ -4,6 +4,7 @@
 //! Source: `envoy/admin/v3` of envoyproxy/envoy 1.39.
 
 pub mod cluster;
+pub mod counters;
 pub mod endpoint;
 mod lenient;
 pub mod route;

@@ -1,5 +1,6 @@
 //! Reports to text. VIEW: rendering is last and dumb; it writes to whatever it is handed and decides nothing.
 
+pub mod balance;
 pub mod diff;
 pub mod explain;
 mod finding;

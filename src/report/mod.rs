@@ -3,6 +3,7 @@
 //! VIEW. Fields are only ever added within a version. A JSON Schema for each report stands under `schemas/` and is
 //! checked against these types. Nothing here prints; see [`crate::render`].
 
+pub mod balance;
 pub mod diff;
 pub mod explain;
 pub mod finding;

@@ -1,5 +1,6 @@
 //! Tests on a real mesh. They are ignored unless asked for: `tests/lab/run`, or `just lab-test NAME` on a running lab.
 
+mod balance;
 mod diff;
 mod effects;
 mod faults;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::proxies::Way;
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::global::SourceArgs;
 use crate::cli::target;
-use crate::cluster::proxies::Via;
 use crate::mesh;
 use crate::render::diff::Detail;
 use crate::report::GapReport;
@@ -72,24 +72,6 @@ pub struct DiffArgs {
     exit_zero: bool,
     #[command(flatten)]
     source: SourceArgs,
-}
-
-/// Ways to an admin port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Way {
-    /// The API server's port-forward: needs create on pods/portforward.
-    PortForward,
-    /// A command in the proxy's container: needs create on pods/exec.
-    Exec,
-}
-
-impl From<Way> for Via {
-    fn from(way: Way) -> Self {
-        match way {
-            Way::PortForward => Self::PortForward,
-            Way::Exec => Self::Exec,
-        }
-    }
 }
 
 /// Output formats.

@@ -1,8 +1,8 @@
 //! Which proxies are asked, and until when.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::super::proxies::{choose, pods};
 use super::DiffArgs;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
@@ -12,12 +12,9 @@ use crate::cluster::client::Server;
 use crate::cluster::proxies::{PodName, SyncState};
 use crate::compare::endpoints::Slices;
 use crate::compare::proxy::{self, Judged, State, SyncView};
-use crate::mesh::ids::WorkloadId;
+use crate::mesh;
 use crate::mesh::outbound::Caller;
-use crate::mesh::workload::Proxy;
-use crate::mesh::{self, Mesh};
-use crate::report::diff::{ProxyReport, class};
-use crate::schema::Kind;
+use crate::report::diff::ProxyReport;
 
 /// istiod waits for changes to settle before it sends: `PILOT_DEBOUNCE_AFTER` is 100 ms, and proxies answer in moments.
 const SETTLE: Duration = Duration::from_millis(1500);
@@ -68,12 +65,11 @@ async fn round(
     hosts: &[String],
 ) -> Result<Vec<ProxyReport>, Failure> {
     let mesh = mesh::resolve(&read.snapshot, &source.options(&context.scope));
-    let (chosen, others) = choose(&mesh, read, hosts, arguments.proxies);
-    let pods: Vec<PodName> = chosen
-        .iter()
-        .map(|id| mesh.workload(*id))
-        .map(|one| PodName { namespace: one.namespace().to_string(), pod: one.object.name.to_string() })
-        .collect();
+    // Callers of a Service may be anywhere.
+    let in_scope =
+        |namespace: &str| read.namespaces.is_empty() || !hosts.is_empty() || read.namespaces.contains(namespace);
+    let (chosen, others) = choose(&mesh, in_scope, arguments.proxies);
+    let pods = pods(&mesh, &chosen);
     let bar = context.messages.bar("asking proxies");
     bar.set_length(pods.len() as u64);
     let done = |count: usize| bar.set_position(count as u64);
@@ -136,45 +132,4 @@ fn view(sync: &SyncState, pod: &PodName) -> SyncView {
         SyncState::NoAnswer(why) => SyncView::NoAnswer(why.clone()),
         SyncState::Forbidden(why) => SyncView::Unknown(why.clone()),
     }
-}
-
-/// The proxies to ask, and those that are left out with the reason.
-fn choose(
-    mesh: &Mesh<'_>,
-    read: &Read,
-    hosts: &[String],
-    most: Option<usize>,
-) -> (Vec<WorkloadId>, Vec<(WorkloadId, String)>) {
-    let mut classes: BTreeMap<String, Vec<WorkloadId>> = BTreeMap::new();
-    let mut others = Vec::new();
-    for id in mesh.workload_ids() {
-        let workload = mesh.workload(id);
-        // Callers of a Service may be anywhere.
-        let in_scope =
-            read.namespaces.is_empty() || !hosts.is_empty() || read.namespaces.contains(workload.namespace().as_str());
-        if workload.object.kind != Kind::Pod || !in_scope {
-            continue;
-        }
-        match workload.proxy {
-            Proxy::Sidecar(_) | Proxy::Gateway(_) => classes.entry(class(mesh, id)).or_default().push(id),
-            Proxy::Waypoint(_) => others.push((id, "waypoints are not compared".to_owned())),
-            _ => {}
-        }
-    }
-    let all: usize = classes.values().map(Vec::len).sum();
-    let most = most.unwrap_or(all);
-    // One of each class in turn.
-    let mut chosen = Vec::new();
-    let longest = classes.values().map(Vec::len).max().unwrap_or(0);
-    for at in 0..longest {
-        for members in classes.values() {
-            let Some(id) = members.get(at) else { continue };
-            if chosen.len() < most {
-                chosen.push(*id);
-            } else {
-                others.push((*id, format!("not asked: --proxies {most}")));
-            }
-        }
-    }
-    (chosen, others)
 }

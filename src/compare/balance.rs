@@ -1,0 +1,269 @@
+//! How calls spread over the endpoints of a Service, against an even spread.
+//!
+//! The counters are those of the callers' Envoys: what they sent where between two readings.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::envoy::counters::Counted;
+
+/// Calls for each endpoint below which nothing is judged: LEAST_REQUEST is not exactly even.
+const ENOUGH: u64 = 10;
+/// Jain's index from which a spread counts as even.
+const EVEN: f64 = 0.9;
+/// So many servers in effect, or fewer, are one.
+const ONE: f64 = 1.5;
+
+/// What one endpoint got.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Got {
+    /// Calls, retries counted each.
+    pub calls: u64,
+    /// Errors among them, and connections that were refused.
+    pub errors: u64,
+    /// Subsets through which it was reached.
+    pub subsets: BTreeSet<String>,
+    /// Calls that an even spread would have given it.
+    pub even: f64,
+    /// Whether outlier detection has it out, for some caller.
+    pub ejected: bool,
+}
+
+/// A spread.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Spread {
+    /// Endpoints by address.
+    pub endpoints: BTreeMap<String, Got>,
+    /// Callers that called at all.
+    pub callers: usize,
+    /// Whether connections were counted, not calls.
+    pub by_connection: bool,
+}
+
+/// Counters that fell began anew.
+fn since(now: u64, then: u64) -> u64 {
+    now.checked_sub(then).unwrap_or(now)
+}
+
+/// The Service's port that a cluster is for.
+fn port(cluster: &str) -> &str {
+    cluster.split('|').nth(1).unwrap_or_default()
+}
+
+/// Ports that anybody called: endpoints of others would only look idle.
+fn used_ports<'a>(callers: &'a [(Vec<Counted>, Vec<Counted>)]) -> BTreeSet<&'a str> {
+    let totals = |readings: &'a [Counted]| {
+        let mut totals: BTreeMap<(&'a str, &'a str), u64> = BTreeMap::new();
+        for one in readings {
+            *totals.entry((&one.cluster, &one.address)).or_default() += one.total;
+        }
+        totals
+    };
+    let mut used = BTreeSet::new();
+    for (before, after) in callers {
+        let then = totals(before);
+        for (key, now) in totals(after) {
+            if since(now, then.get(&key).copied().unwrap_or(0)) > 0 {
+                used.insert(port(key.0));
+            }
+        }
+    }
+    used
+}
+
+/// A verdict on a spread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Evenness {
+    /// Each endpoint gets about its share.
+    Even,
+    /// Some get much more than others.
+    Uneven,
+    /// One gets nearly all.
+    Pinned,
+    /// Too little to say.
+    TooFew,
+}
+
+impl Evenness {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Even => "even",
+            Self::Uneven => "uneven",
+            Self::Pinned => "pinned",
+            Self::TooFew => "too few calls",
+        }
+    }
+}
+
+impl Spread {
+    /// What callers sent between two readings of their counters; each is a pair of readings of one caller.
+    pub fn new(callers: &[(Vec<Counted>, Vec<Counted>)]) -> Self {
+        let mut spread = Self::default();
+        let (mut total, mut judged) = (0, 0);
+        let used = used_ports(callers);
+        for (before, after) in callers {
+            let old: BTreeMap<(&str, &str), &Counted> =
+                before.iter().map(|one| ((one.cluster.as_str(), one.address.as_str()), one)).collect();
+            let mut clusters: BTreeMap<&str, Vec<(&Counted, u64)>> = BTreeMap::new();
+            let mut sent = 0;
+            for one in after.iter().filter(|one| used.is_empty() || used.contains(port(&one.cluster))) {
+                let none = Counted::default();
+                let then = old.get(&(one.cluster.as_str(), one.address.as_str())).copied().unwrap_or(&none);
+                let calls = since(one.total, then.total);
+                let (good, bad) = (since(one.success, then.success), since(one.errors, then.errors));
+                let refused = since(one.refused, then.refused);
+                (total, judged, sent) = (total + calls, judged + good + bad, sent + calls);
+                let got = spread.endpoints.entry(one.address.clone()).or_default();
+                got.calls += calls;
+                got.errors += bad.max(refused);
+                got.ejected |= one.ejected;
+                if let Some(subset) = one.cluster.split('|').nth(2).filter(|subset| !subset.is_empty() && calls > 0) {
+                    got.subsets.insert(subset.to_owned());
+                }
+                clusters.entry(&one.cluster).or_default().push((one, calls));
+            }
+            spread.callers += usize::from(sent > 0);
+            for members in clusters.values() {
+                let calls: u64 = members.iter().map(|(_, calls)| calls).sum();
+                let healthy = members.iter().filter(|(one, _)| one.healthy).count().max(1);
+                for (one, _) in members.iter().filter(|(one, _)| one.healthy) {
+                    spread.endpoints.entry(one.address.clone()).or_default().even += calls as f64 / healthy as f64;
+                }
+            }
+        }
+        spread.by_connection = total > 0 && judged == 0;
+        spread
+    }
+
+    /// Adds endpoints that the callers' clusters do not list, as when they keep to the one that was dialled. All are then
+    /// measured against the same share.
+    pub fn add_missing(&mut self, addresses: impl IntoIterator<Item = String>) {
+        let before = self.endpoints.len();
+        for address in addresses {
+            self.endpoints.entry(address).or_default();
+        }
+        if self.endpoints.len() > before {
+            let even = self.calls() as f64 / self.endpoints.len() as f64;
+            self.endpoints.values_mut().for_each(|got| got.even = even);
+        }
+    }
+
+    /// All calls.
+    pub fn calls(&self) -> u64 {
+        self.endpoints.values().map(|got| got.calls).sum()
+    }
+
+    /// Number of servers that would share the calls as unevenly if each of them got the same: (Σn)² ÷ Σn².
+    pub fn effective_servers(&self) -> f64 {
+        let squares: f64 = self.endpoints.values().map(|got| (got.calls as f64).powi(2)).sum();
+        if squares > 0.0 { (self.calls() as f64).powi(2) / squares } else { 0.0 }
+    }
+
+    /// Jain's index of what endpoints got against an even spread: 1 is even, 1 ÷ number of endpoints is all on one.
+    pub fn jain(&self) -> f64 {
+        let shares: Vec<f64> = self
+            .endpoints
+            .values()
+            .filter(|got| got.even > 0.0 || got.calls > 0)
+            .map(|got| if got.even > 0.0 { got.calls as f64 / got.even } else { got.calls as f64 })
+            .collect();
+        let (sum, squares) = (shares.iter().sum::<f64>(), shares.iter().map(|share| share * share).sum::<f64>());
+        if squares > 0.0 { sum * sum / (shares.len() as f64 * squares) } else { 0.0 }
+    }
+
+    /// Whether calls that choose their server by lot would often come out as unevenly: chi-squared within three standard
+    /// deviations of its mean.
+    fn may_be_chance(&self) -> bool {
+        let expected: Vec<&Got> = self.endpoints.values().filter(|got| got.even > 0.0).collect();
+        let freedom = expected.len().saturating_sub(1) as f64;
+        let squares: f64 = expected.iter().map(|got| (got.calls as f64 - got.even).powi(2) / got.even).sum();
+        squares <= freedom + 3.0 * (2.0 * freedom).sqrt()
+    }
+
+    /// The verdict.
+    pub fn evenness(&self) -> Evenness {
+        let expected = self.endpoints.values().filter(|got| got.even > 0.0).count() as u64;
+        if self.calls() == 0 {
+            return Evenness::TooFew;
+        }
+        if self.by_connection {
+            return Evenness::Pinned;
+        }
+        if self.calls() < ENOUGH * expected.max(1) {
+            return Evenness::TooFew;
+        }
+        match self.jain() {
+            _ if expected >= 2 && self.effective_servers() < ONE => Evenness::Pinned,
+            jain if jain >= EVEN || self.may_be_chance() => Evenness::Even,
+            _ => Evenness::Uneven,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(cluster: &str, address: &str, total: u64) -> Counted {
+        Counted {
+            cluster: format!("outbound|1|{cluster}|a"),
+            address: address.to_owned(),
+            total,
+            success: total,
+            healthy: true,
+            ..Counted::default()
+        }
+    }
+
+    fn spread(calls: &[(&str, &str, u64)]) -> Spread {
+        let after: Vec<Counted> =
+            calls.iter().map(|(cluster, address, total)| counted(cluster, address, *total)).collect();
+        Spread::new(&[(Vec::new(), after)])
+    }
+
+    #[test]
+    fn verdicts() {
+        assert_eq!(spread(&[("", "a", 30), ("", "b", 31), ("", "c", 29)]).evenness(), Evenness::Even);
+        assert_eq!(spread(&[("", "a", 90), ("", "b", 1), ("", "c", 0)]).evenness(), Evenness::Pinned);
+        assert_eq!(spread(&[("", "a", 60), ("", "b", 20), ("", "c", 10)]).evenness(), Evenness::Uneven);
+        // What 40 calls gave on a mesh that balances them by lot.
+        assert_eq!(spread(&[("", "a", 17), ("", "b", 16), ("", "c", 7)]).evenness(), Evenness::Even);
+        assert_eq!(spread(&[("", "a", 5), ("", "b", 4)]).evenness(), Evenness::TooFew);
+        assert_eq!(spread(&[]).evenness(), Evenness::TooFew);
+    }
+
+    #[test]
+    fn weights_between_subsets_are_meant() {
+        let canary = spread(&[("v1", "a", 45), ("v1", "b", 45), ("v2", "c", 10)]);
+        assert_eq!(canary.evenness(), Evenness::Even);
+        assert!((canary.jain() - 1.0).abs() < 0.01 && canary.effective_servers() < 2.5, "{canary:?}");
+    }
+
+    #[test]
+    fn connections_are_no_calls_and_counters_may_begin_anew() {
+        let mut tcp = counted("", "a", 2);
+        tcp.success = 0;
+        let other = Counted { total: 0, success: 0, ..counted("", "b", 0) };
+        let spread = Spread::new(&[(Vec::new(), vec![tcp, other])]);
+        assert!(spread.by_connection && spread.evenness() == Evenness::Pinned);
+        let anew = Spread::new(&[(vec![counted("", "a", 500)], vec![counted("", "a", 30)])]);
+        assert_eq!(anew.calls(), 30);
+    }
+
+    #[test]
+    fn ports_that_nobody_called_do_not_count() {
+        let mut idle = counted("", "c", 0);
+        idle.cluster = "outbound|2||a".to_owned();
+        let after = vec![counted("", "a", 30), counted("", "b", 30), idle];
+        let spread = Spread::new(&[(Vec::new(), after)]);
+        assert_eq!((spread.endpoints.len(), spread.evenness()), (2, Evenness::Even));
+    }
+
+    #[test]
+    fn endpoints_that_were_never_dialled_count() {
+        let mut headless = spread(&[("", "a:1", 40)]);
+        headless.add_missing(["b:1".to_owned(), "c:1".to_owned()]);
+        assert_eq!(headless.evenness(), Evenness::Pinned);
+        assert!((headless.jain() - 1.0 / 3.0).abs() < 0.01);
+    }
+}

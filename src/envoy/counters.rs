@@ -1,0 +1,113 @@
+//! What an Envoy counted for each endpoint.
+//!
+//! Source: `/clusters?format=json`, `envoy/admin/v3/clusters.proto` of envoyproxy/envoy 1.39. `rq_total` counts tries that
+//! got a connection; success and error follow Envoy's fixed set of statuses, those in gRPC trailers included.
+
+use serde::Deserialize;
+
+use super::endpoint::show;
+use super::lenient;
+
+/// The question.
+pub const QUESTION: &str = "/clusters?format=json";
+
+/// Counters of an endpoint in one cluster. They begin with the endpoint, and end with it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// `address:port`.
+    pub address: String,
+    /// Tries; for a cluster behind a TCP listener, connections.
+    pub total: u64,
+    /// Of them those that went well; 0 for TCP.
+    pub success: u64,
+    /// Of them those that did not; 0 for TCP.
+    pub errors: u64,
+    /// Connections that were refused.
+    pub refused: u64,
+    /// Whether it takes calls now.
+    pub healthy: bool,
+    /// Whether outlier detection has it out.
+    pub ejected: bool,
+}
+
+#[derive(Deserialize)]
+struct RawClusters {
+    #[serde(default)]
+    cluster_statuses: Vec<RawCluster>,
+}
+
+#[derive(Deserialize)]
+struct RawCluster {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    host_statuses: Vec<RawHost>,
+}
+
+#[derive(Deserialize)]
+struct RawHost {
+    address: Option<RawAddress>,
+    #[serde(default)]
+    stats: Vec<RawStat>,
+    health_status: Option<RawHealth>,
+}
+
+#[derive(Deserialize)]
+struct RawAddress {
+    socket_address: Option<RawSocket>,
+}
+
+#[derive(Deserialize)]
+struct RawSocket {
+    #[serde(default)]
+    address: String,
+    port_value: Option<u16>,
+}
+
+#[derive(Deserialize)]
+struct RawStat {
+    #[serde(default)]
+    name: String,
+    #[serde(default, deserialize_with = "lenient::number")]
+    value: u64,
+}
+
+#[derive(Deserialize, Default)]
+struct RawHealth {
+    eds_health_status: Option<String>,
+    #[serde(default)]
+    failed_outlier_check: bool,
+    #[serde(default)]
+    failed_active_health_check: bool,
+}
+
+/// The counters of the clusters whose names `wanted` takes.
+///
+/// # Errors
+/// When it is no JSON in that form.
+pub fn read(answer: &[u8], wanted: impl Fn(&str) -> bool) -> Result<Vec<Counted>, serde_json::Error> {
+    let all: RawClusters = serde_json::from_slice(answer)?;
+    let mut found = Vec::new();
+    for cluster in all.cluster_statuses.into_iter().filter(|cluster| wanted(&cluster.name)) {
+        for host in cluster.host_statuses {
+            let Some(socket) = host.address.and_then(|address| address.socket_address) else { continue };
+            let stat = |name: &str| host.stats.iter().find(|one| one.name == name).map_or(0, |one| one.value);
+            let health = host.health_status.unwrap_or_default();
+            let by_eds = health.eds_health_status.as_deref().is_none_or(|word| matches!(word, "HEALTHY" | "DEGRADED"));
+            let ejected = health.failed_outlier_check;
+            found.push(Counted {
+                cluster: cluster.name.clone(),
+                address: show(&socket.address, socket.port_value.unwrap_or(0)),
+                total: stat("rq_total"),
+                success: stat("rq_success"),
+                errors: stat("rq_error"),
+                refused: stat("cx_connect_fail"),
+                healthy: by_eds && !ejected && !health.failed_active_health_check,
+                ejected,
+            });
+        }
+    }
+    Ok(found)
+}
