@@ -65,9 +65,10 @@ fn hosts(intent: &[VirtualHost], live: &[VirtualHost], found: &mut Vec<Differenc
 
 fn same_host(intent: &VirtualHost, live: &VirtualHost, found: &mut Vec<Difference>) {
     let name = &intent.name;
-    // No authority is a range of addresses.
+    // No authority is a range of addresses, and istiod hands out addresses of its own to ServiceEntries without any.
     let domains = |host: &VirtualHost| -> BTreeSet<String> {
-        let names = host.domains.iter().filter(|domain| !domain.contains('/'));
+        let is_handed_out = |domain: &str| domain.starts_with("240.240.") || domain.starts_with("[2001:2:");
+        let names = host.domains.iter().filter(|domain| !domain.contains('/') && !is_handed_out(domain));
         names.map(|domain| domain.to_ascii_lowercase()).collect()
     };
     let (wanted, have) = (domains(intent), domains(live));

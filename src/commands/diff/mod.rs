@@ -128,6 +128,11 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: DiffArgs) -> Resul
         Format::Markdown => render::diff::markdown(&report, context.out)?,
         Format::Github => render::diff::github(&report, context.out)?,
     }
+    if report.counts.get("unreachable").is_some_and(|count| *count == report.proxies.len()) {
+        context.messages.hint(
+            "asking proxies needs create on pods/portforward (docs/rbac/live-reader.yaml), or on pods/exec with --via exec",
+        );
+    }
     if report.objects.is_empty() && report.proxies.is_empty() {
         context.messages.hint("there is no proxy in scope to compare; all namespaces: -A");
     }
