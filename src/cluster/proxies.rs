@@ -13,6 +13,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::client::Server;
 use super::error::{ClusterError, Trouble};
+use crate::compare::proxy::SyncView;
 use crate::envoy::ADMIN_PORT;
 use crate::envoy::counters::{self, Counted};
 use crate::envoy::running::{QUESTIONS, Running};
@@ -50,6 +51,20 @@ pub enum SyncState {
     NoAnswer(String),
     /// They may not be asked.
     Forbidden(String),
+}
+
+impl SyncState {
+    /// What is said of one proxy.
+    pub fn of(&self, pod: &PodName) -> SyncView {
+        match self {
+            Self::Known(proxies) => {
+                let found = proxies.get(&format!("{}.{}", pod.pod, pod.namespace));
+                found.map_or(SyncView::NotConnected, |sync| SyncView::Connected(sync.clone()))
+            }
+            Self::NoAnswer(why) => SyncView::NoAnswer(why.clone()),
+            Self::Forbidden(why) => SyncView::Unknown(why.clone()),
+        }
+    }
 }
 
 #[derive(Deserialize)]

@@ -88,6 +88,13 @@ pub fn route(report: &RouteReport, style: &Style, out: &mut dyn Write) -> io::Re
         let flag = seen.flag.map(|flag| format!(", flag {flag}")).unwrap_or_default();
         page.row("client sees", &format!("{}{http}{flag}{share}", seen.grpc_status))?;
     }
+    if let Some(live) = &report.live {
+        page.row("its Envoy", &format!("{} {}: {}", live.pod, live.state, live.evidence))?;
+        for one in &live.differences {
+            let side = |text: &str| if text.is_empty() { "not there".to_owned() } else { text.to_owned() };
+            page.row("", &format!("{}: intent {}, Envoy {}", one.what, side(&one.intent), side(&one.live)))?;
+        }
+    }
     for (at, note) in report.not_modelled.iter().enumerate() {
         page.row(if at == 0 { "not modelled" } else { "" }, note)?;
     }

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::diff::DifferenceReport;
 use super::policy::connection_pool;
 use super::route_client::client_view;
 use super::route_notes::{did_you_mean, not_modelled, notes};
@@ -83,6 +84,22 @@ pub struct RouteReport {
     /// Authorities that may have been meant by a host that the proxy does not know.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub did_you_mean: Vec<String>,
+    /// What the caller's own Envoy runs for this host, with `--live`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live: Option<LiveView>,
+}
+
+/// What one Envoy runs, held beside the answer.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct LiveView {
+    /// `namespace/pod`.
+    pub pod: String,
+    /// As in `diff`: `in-step`, `late`, `different`, …
+    pub state: &'static str,
+    /// Why that is said.
+    pub evidence: String,
+    /// What differs for this host.
+    pub differences: Vec<DifferenceReport>,
 }
 
 /// The rule that takes a call.
@@ -304,6 +321,7 @@ impl RouteReport {
             client_sees: client_view(mesh, call, answer),
             message: messages.join("; "),
             did_you_mean: did_you_mean(mesh, call, answer),
+            live: None,
         }
     }
 

@@ -314,3 +314,46 @@ spec:
         "nothing is stored"
     );
 }
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+fn route_live_says_what_the_callers_envoy_runs() {
+    let lab = Lab::connect();
+    let client = lab.client("web");
+    let caller = format!("web/{}", client.name);
+    let route = |lab: &Lab| -> (i32, Value) {
+        let words = ["route", "echo.shop:7070", "/lab.Echo/Unary", "--live", "--caller", &caller, "-o", "json"];
+        let output = lab.grpcmesh(&words);
+        let text = String::from_utf8_lossy(&output.stdout);
+        let report = serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("{error}: {text}{}", String::from_utf8_lossy(&output.stderr)));
+        (output.status.code().unwrap(), report)
+    };
+    let (code, report) = route(&lab);
+    assert_eq!((code, &report["live"]["state"]), (0, &Value::from("in-step")), "{report:#}");
+
+    let agent = client.pid("istio-proxy");
+    client.signal(agent, "-STOP");
+    let objects = Scenario::apply_without_waiting(
+        &lab,
+        "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: fx, namespace: shop}
+spec:
+  hosts: [echo]
+  http:
+  - timeout: 3s
+    route: [{destination: {host: echo, subset: v2}}]
+",
+    );
+    std::thread::sleep(Duration::from_secs(2));
+    let late = route(&lab);
+    client.signal(agent, "-CONT");
+    let (code, report) = late;
+    assert_eq!((code, &report["live"]["state"]), (1, &Value::from("late")), "{report:#}");
+    let what = report["live"]["differences"].to_string();
+    assert!(what.contains("backends of echo.shop") && what.contains("timeout of echo.shop"), "{what}");
+    drop(objects);
+    lab.wait("it catches up", Duration::from_secs(40), || route(&lab).0 == 0);
+}

@@ -9,9 +9,8 @@ use crate::cli::failure::Failure;
 use crate::cli::global::SourceArgs;
 use crate::cli::source::Read;
 use crate::cluster::client::Server;
-use crate::cluster::proxies::{PodName, SyncState};
 use crate::compare::endpoints::Slices;
-use crate::compare::proxy::{self, Judged, State, SyncView};
+use crate::compare::proxy::{self, Judged, State};
 use crate::mesh;
 use crate::mesh::outbound::Caller;
 use crate::report::diff::ProxyReport;
@@ -90,7 +89,7 @@ async fn round(
         let report = match running {
             Ok(running) => {
                 let caller = Caller::of_workload(&mesh, *id);
-                let view = view(&sync, pod);
+                let view = sync.of(pod);
                 let mut judged: Option<Judged> = None;
                 for host in each(hosts) {
                     let one = proxy::judge(&mesh, &caller, &running, &view, slices.as_ref(), host);
@@ -121,15 +120,4 @@ fn worse(mut a: Judged, mut b: Judged) -> Judged {
     let (keep, other) = if a.state <= b.state { (&mut a, &mut b) } else { (&mut b, &mut a) };
     keep.differences.append(&mut other.differences);
     keep.clone()
-}
-
-fn view(sync: &SyncState, pod: &PodName) -> SyncView {
-    match sync {
-        SyncState::Known(proxies) => {
-            let found = proxies.get(&format!("{}.{}", pod.pod, pod.namespace));
-            found.map_or(SyncView::NotConnected, |sync| SyncView::Connected(sync.clone()))
-        }
-        SyncState::NoAnswer(why) => SyncView::NoAnswer(why.clone()),
-        SyncState::Forbidden(why) => SyncView::Unknown(why.clone()),
-    }
 }

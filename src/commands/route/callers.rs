@@ -162,8 +162,8 @@ fn gateway_pod(mesh: &Mesh<'_>, namespace: &str, name: &str) -> Option<WorkloadI
 pub(super) fn classes<'m>(
     mesh: &'m Mesh<'m>,
     report: impl Fn(&Outbound<'m>, &CallerTitle) -> RouteReport,
-) -> Vec<RouteReport> {
-    let mut reports: Vec<RouteReport> = Vec::new();
+) -> Vec<(RouteReport, Caller)> {
+    let mut reports: Vec<(RouteReport, Caller)> = Vec::new();
     for (name, caller) in representatives(mesh) {
         let outbound = Outbound::new(mesh, caller);
         let mut one = report(&outbound, &name);
@@ -172,17 +172,17 @@ pub(super) fn classes<'m>(
         if outbound.caller.kind == CallerKind::Gateway && !serves {
             continue;
         }
-        let known = reports.iter_mut().find(|have| {
+        let known = reports.iter_mut().find(|(have, _)| {
             one.caller.clone_from(&have.caller);
             one.callers.clone_from(&have.callers);
-            **have == one
+            *have == one
         });
         match known {
-            Some(have) => have.callers.push(name.0),
+            Some((have, _)) => have.callers.push(name.0),
             None => {
                 one.caller.clone_from(&name.0);
                 one.callers = vec![name.0];
-                reports.push(one);
+                reports.push((one, outbound.caller));
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod callers;
 mod calls;
+mod live;
 mod tests_file;
 
 use std::collections::BTreeMap;
@@ -10,11 +11,12 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use self::calls::CallLine;
+use super::proxies::Way;
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::global::SourceArgs;
 use crate::cli::source::Read;
-use crate::mesh::outbound::{Call, Outbound};
+use crate::mesh::outbound::{Call, Caller, Outbound};
 use crate::mesh::{self, Mesh};
 use crate::render;
 use crate::report::route::RouteReport;
@@ -29,6 +31,7 @@ use crate::terminal::Messages;
 Examples:
   kubectl grpcmesh route checkout.shop:50051 /shop.Checkout/Pay
   kubectl grpcmesh route checkout /shop.Checkout/Pay -H x-canary:true --caller web/deploy/web
+  kubectl grpcmesh route checkout /shop.Checkout/Pay --caller web/deploy/web --live
   kubectl grpcmesh route --from demo checkout.shop:50051 /shop.Checkout/Pay
   kubectl grpcmesh route api.example.com:443 /shop.Checkout/Pay --protocol grpc-tls --caller gateway/edge/ingress
   kubectl grpcmesh route --from manifests/ --calls calls.jsonl -o json
@@ -58,6 +61,12 @@ pub struct RouteArgs {
     /// File with tests of routes, a YAML list; exit 1 when one fails
     #[arg(long, value_name = "FILE", conflicts_with_all = ["host", "method", "headers", "caller", "dial", "calls"])]
     test: Option<PathBuf>,
+    /// Ask the caller's own Envoy too, and say where it differs
+    #[arg(long, conflicts_with_all = ["calls", "test", "from", "filename"])]
+    live: bool,
+    /// How to reach the Envoy's admin port, with --live
+    #[arg(long, value_name = "WAY", default_value = "port-forward")]
+    via: Way,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Format,
@@ -126,7 +135,13 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: RouteArgs) -> Resu
                 let path = &call.path;
                 context.messages.warning(&format!("{path} is not /package.Service/Method: no gRPC client calls it"));
             }
-            (answer_one(&mesh, &arguments, &call)?, 0)
+            let answers = answer_one(&mesh, &arguments, &call)?;
+            let reports = if arguments.live {
+                live::ask(context, &mesh, arguments.via, answers).await?
+            } else {
+                answers.into_iter().map(|(report, _)| report).collect()
+            };
+            (reports, 0)
         }
     };
     partial |= broken > 0;
@@ -141,7 +156,11 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: RouteArgs) -> Resu
             }
         }
     }
-    Ok(match (partial, arguments.calls.is_none() && reports.iter().any(|report| !report.arrives())) {
+    let live = reports.iter().filter_map(|report| report.live.as_ref());
+    partial |= live.clone().any(|live| matches!(live.state, "unreachable" | "not-compared"));
+    let differs = live.clone().any(|live| !matches!(live.state, "in-step" | "unreachable" | "not-compared"));
+    let fails = arguments.calls.is_none() && reports.iter().any(|report| !report.arrives());
+    Ok(match (partial, fails || differs) {
         (_, true) => Outcome::Found,
         (true, false) => Outcome::Partial,
         (false, false) => Outcome::Clean,
@@ -186,11 +205,16 @@ fn answer_lines<'m>(
     (reports.into_iter().flatten().collect(), broken)
 }
 
-fn answer_one<'m>(mesh: &'m Mesh<'m>, arguments: &RouteArgs, call: &Call) -> Result<Vec<RouteReport>, Failure> {
+fn answer_one<'m>(
+    mesh: &'m Mesh<'m>,
+    arguments: &RouteArgs,
+    call: &Call,
+) -> Result<Vec<(RouteReport, Caller)>, Failure> {
     if let Some(caller) = &arguments.caller {
         let mut proxies = callers::Proxies::new(mesh);
         let (named, outbound) = proxies.find(caller)?;
-        return Ok(vec![RouteReport::new(mesh, &named.caller, &named.title, call, &outbound.answer(call))]);
+        let report = RouteReport::new(mesh, &named.caller, &named.title, call, &outbound.answer(call));
+        return Ok(vec![(report, named.caller.clone())]);
     }
     Ok(callers::classes(mesh, |outbound, title| {
         RouteReport::new(mesh, &outbound.caller, title, call, &outbound.answer(call))

@@ -1,0 +1,52 @@
+//! `route --live`: the caller's own Envoy beside the answer.
+
+use std::time::Duration;
+
+use super::super::proxies::{Way, pods};
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::compare::proxy::{State, judge};
+use crate::mesh::Mesh;
+use crate::mesh::outbound::Caller;
+use crate::report::diff::ProxyReport;
+use crate::report::route::{LiveView, RouteReport};
+
+/// Limit for one proxy's answers.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Asks the Envoy of each answer's caller; of a class, the one that stands for it.
+pub(super) async fn ask(
+    context: &mut Context<'_>,
+    mesh: &Mesh<'_>,
+    via: Way,
+    answers: Vec<(RouteReport, Caller)>,
+) -> Result<Vec<RouteReport>, Failure> {
+    let server = context.connection.connection(&context.env).connect().await?;
+    let sync = server.sync_state(&context.scope.istio_namespace).await;
+    let mut reports = Vec::with_capacity(answers.len());
+    for (mut report, caller) in answers {
+        let Some(id) = caller.workload else {
+            return Err(Failure::usage(format!("{} is no pod: it has no Envoy to ask", report.caller))
+                .hint("name one: --caller NS/POD or NS/deploy/NAME"));
+        };
+        let host = report.virtual_host.as_deref().and_then(|name| name.rsplit_once(':')).map(|(host, _)| host);
+        let host = host.map(str::to_owned);
+        let asked = pods(mesh, &[id]);
+        let Some(pod) = asked.first() else { continue };
+        let one = match server.running(pod, via.into(), ANSWER).await {
+            Ok(running) => {
+                let view = sync.of(pod);
+                ProxyReport::new(mesh, id, judge(mesh, &caller, &running, &view, None, host.as_deref()))
+            }
+            Err(error) => ProxyReport::without(mesh, id, State::Unreachable, error.message),
+        };
+        report.live = Some(LiveView {
+            pod: format!("{}/{}", one.namespace, one.pod),
+            state: one.state,
+            evidence: one.evidence,
+            differences: one.differences,
+        });
+        reports.push(report);
+    }
+    Ok(reports)
+}
