@@ -1049,7 +1049,7 @@ _kubectl__grpcmesh() {
             return 0
             ;;
         kubectl__subcmd__grpcmesh__subcmd__route)
-            opts="-H -o -f -s -n -A -i -q -v -h --header --caller --protocol --dial --calls --test --output --from --filename --keep-going --istio-version --cluster-domain --kubeconfig --context --cluster --user --server --token --as --as-group --as-uid --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --disable-compression --cache-dir --namespace --all-namespaces --istio-namespace --revision --color --quiet --no-headers --v --help"
+            opts="-H -o -f -s -n -A -i -q -v -h --header --caller --protocol --dial --calls --test --live --via --output --from --filename --keep-going --istio-version --cluster-domain --kubeconfig --context --cluster --user --server --token --as --as-group --as-uid --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --disable-compression --cache-dir --namespace --all-namespaces --istio-namespace --revision --color --quiet --no-headers --v --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1081,6 +1081,10 @@ _kubectl__grpcmesh() {
                     ;;
                 --test)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --via)
+                    COMPREPLY=($(compgen -W "port-forward exec" -- "${cur}"))
                     return 0
                     ;;
                 --output)

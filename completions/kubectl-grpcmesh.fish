@@ -119,6 +119,8 @@ http1\t'HTTP/1.1'"
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l dial -d 'Host that the client resolves and dials, when it is not the authority\'s' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l calls -d 'File with calls, one JSON object a line; - for standard input' -r -F
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l test -d 'File with tests of routes, a YAML list; exit 1 when one fails' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l via -d 'How to reach the Envoy\'s admin port, with --live' -r -f -a "port-forward\t'The API server\'s port-forward: needs create on pods/portforward'
+exec\t'A command in the proxy\'s container: needs create on pods/exec'"
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -s o -l output -d 'Output format' -r -f -a "text\t'The path of the call, for people'
 json\t'One object a call, or one for all tests'
 junit\t'A report of tests in JUnit\'s XML'"
@@ -148,6 +150,7 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route"
 always\t'Always'
 never\t'Never'"
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -s v -l v -d 'From 1: every request to the API server, with its status, size and time, on stderr' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l live -d 'Ask the caller\'s own Envoy too, and say where it differs'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l keep-going -d 'Make malformed documents a gap instead of an error'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -l disable-compression -d 'Ask for answers without compression'

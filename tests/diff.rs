@@ -67,7 +67,7 @@ fn what_istiods_own_code_generates_is_in_step() {
         let mesh = resolve(&snapshot, &Options::default());
         for line in proxies {
             let proxy = line["proxy"].as_str().unwrap();
-            let judged = judge(&mesh, &caller(&mesh, proxy), &running(&line), &connected(), None, None);
+            let judged = judge(&mesh, &caller(&mesh, proxy), &running(&line), &connected(), None, &[]);
             count += 1;
             for one in judged.differences {
                 wrong.push(format!("{id} {proxy}: {}: intent {}, istiod {}", one.what, one.intent, one.live));
@@ -157,7 +157,7 @@ fn differences(live: &Value, sync: &SyncView) -> (State, Vec<(String, String, St
     let answers = parts.map(|part| Some(json!({"configs": live[part]}).to_string().into_bytes()));
     let slices = grpcmesh::compare::endpoints::Slices::new(&mesh);
     let caller = caller(&mesh, "sidecar/shop/c");
-    let judged = judge(&mesh, &caller, &Running::read(&answers).unwrap(), sync, slices.as_ref(), None);
+    let judged = judge(&mesh, &caller, &Running::read(&answers).unwrap(), sync, slices.as_ref(), &[]);
     let short = |one: &str| one.replace(".shop.svc.cluster.local", "").replace("outbound|50051|", "");
     let found = judged.differences.iter().map(|one| (short(&one.what), short(&one.intent), short(&one.live)));
     (judged.state, found.collect())
@@ -349,4 +349,21 @@ fn wrong_use_is_told() {
     assert_eq!(diff(&["--from", "demo", "--against", "demo", "--wait"]).0, 2);
     assert_eq!(diff(&["--from", "demo", "--against", "/nonexistent"]).0, 3);
     assert_eq!(diff(&["--summary", "--full"]).0, 2);
+}
+
+#[test]
+fn a_host_of_ones_choice_and_what_leads_to_it() {
+    let snapshot = snapshot(MESH);
+    let mesh = resolve(&snapshot, &Options::default());
+    let mut altered = healthy();
+    altered["routes"][0]["route_config"]["virtual_hosts"][0]["routes"][0]["route"]["timeout"] = json!("5s");
+    altered["clusters"][0]["cluster"]["connect_timeout"] = json!("3s");
+    let parts = ["routes", "clusters"];
+    let answers = parts.map(|part| Some(json!({"configs": altered[part]}).to_string().into_bytes()));
+    let running = Running::read(&answers).unwrap();
+    let caller = caller(&mesh, "sidecar/shop/c");
+    let found = |host: &str| judge(&mesh, &caller, &running, &connected(), None, &[host.to_owned()]).differences.len();
+    assert_eq!(found("a.shop.svc.cluster.local"), 2);
+    // Neither a name that ends alike nor one that begins alike.
+    assert_eq!((found("shop.svc.cluster.local"), found("a.shop.svc.cluster.local.au")), (0, 0));
 }

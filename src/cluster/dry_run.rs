@@ -23,7 +23,7 @@ pub enum DryRun {
     Would(Value),
     /// The server would refuse it, and says why.
     Refuses(String),
-    /// It may not be tried.
+    /// It may not be tried, or cannot be.
     Forbidden(String),
 }
 
@@ -86,6 +86,7 @@ impl Server {
         let by_admission = message.contains("admission webhook");
         Ok(match status {
             StatusCode::FORBIDDEN if !by_admission => DryRun::Forbidden(message),
+            _ if message.contains("does not support dry run") => DryRun::Forbidden(message),
             status if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => DryRun::Refuses(message),
             status => return Err(ClusterError::new(Trouble::Server, format!("dry run answered {status}: {message}"))),
         })

@@ -24,6 +24,9 @@ const ISTIOD_PORT: u16 = 15014;
 /// Limit for what istiod is asked.
 const ISTIOD_ANSWER: Duration = Duration::from_secs(10);
 
+/// Largest answer of a command in a container.
+const EXEC_LARGEST: u64 = 256 << 20;
+
 /// A way to a proxy's admin port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Via {
@@ -45,24 +48,26 @@ pub struct PodName {
 /// What all istiods together say.
 #[derive(Debug)]
 pub enum SyncState {
-    /// The proxies that are connected, by `pod.namespace`.
-    Known(BTreeMap<String, Sync>),
+    /// The proxies that are connected, by `pod.namespace`, and why some istiod is not among those that told.
+    Known(BTreeMap<String, Sync>, Option<String>),
     /// None answers.
     NoAnswer(String),
-    /// They may not be asked.
-    Forbidden(String),
+    /// They may not be asked, or are elsewhere.
+    Unknown(String),
 }
 
 impl SyncState {
     /// What is said of one proxy.
     pub fn of(&self, pod: &PodName) -> SyncView {
         match self {
-            Self::Known(proxies) => {
-                let found = proxies.get(&format!("{}.{}", pod.pod, pod.namespace));
-                found.map_or(SyncView::NotConnected, |sync| SyncView::Connected(sync.clone()))
-            }
+            Self::Known(proxies, missing) => match (proxies.get(&format!("{}.{}", pod.pod, pod.namespace)), missing) {
+                (Some(sync), _) => SyncView::Connected(sync.clone()),
+                // It may be connected to the one that did not answer.
+                (None, Some(why)) => SyncView::Unknown(why.clone()),
+                (None, None) => SyncView::NotConnected,
+            },
             Self::NoAnswer(why) => SyncView::NoAnswer(why.clone()),
-            Self::Forbidden(why) => SyncView::Unknown(why.clone()),
+            Self::Unknown(why) => SyncView::Unknown(why.clone()),
         }
     }
 }
@@ -82,26 +87,22 @@ impl Server {
         Running::read(&answers).map_err(|why| ClusterError::new(Trouble::Server, why))
     }
 
-    /// What many Envoys run, `parallel` at a time, in the order of `pods`. `done` hears of each that was asked.
-    pub async fn all_running(
+    /// What many Envoys run, `parallel` at a time. `made` makes something of each as it comes, with its place in `pods`;
+    /// that is given in the order of `pods`.
+    pub async fn all_running<T>(
         &self,
         pods: &[PodName],
         via: Via,
         parallel: usize,
         limit: Duration,
-        done: &dyn Fn(usize),
-    ) -> Vec<Result<Running, ClusterError>> {
+        made: &dyn Fn(usize, Result<Running, ClusterError>) -> T,
+    ) -> Vec<T> {
         let asked = stream::iter(pods.iter().enumerate())
-            .map(|(at, pod)| async move { (at, self.running(pod, via, limit).await) })
+            .map(|(at, pod)| async move { (at, made(at, self.running(pod, via, limit).await)) })
             .buffer_unordered(parallel.max(1));
-        let mut asked = std::pin::pin!(asked);
-        let mut answers: Vec<(usize, Result<Running, ClusterError>)> = Vec::with_capacity(pods.len());
-        while let Some(answer) = asked.next().await {
-            answers.push(answer);
-            done(answers.len());
-        }
-        answers.sort_by_key(|(at, _)| *at);
-        answers.into_iter().map(|(_, answer)| answer).collect()
+        let mut found: Vec<(usize, T)> = asked.collect().await;
+        found.sort_by_key(|(at, _)| *at);
+        found.into_iter().map(|(_, one)| one).collect()
     }
 
     /// What many Envoys counted for the endpoints of clusters that `wanted` takes, `parallel` at a time, in the order of
@@ -175,21 +176,30 @@ impl Server {
         let parameters = AttachParams::default().container("istio-proxy").stdout(true).stderr(false);
         let mut attached = api.exec(pod, words, &parameters).await.map_err(|error| {
             let text = error.to_string();
-            if text.contains("403") {
+            if text.contains("403 Forbidden") || matches!(&error, kube::Error::Api(status) if status.code == 403) {
                 return ClusterError::new(Trouble::Forbidden, "the right to run commands in pods is missing")
                     .hint("it is create on pods/exec; the default way, --via port-forward, needs pods/portforward");
             }
             ClusterError::new(Trouble::Unreachable, format!("no command can be run in {namespace}/{pod}: {text}"))
         })?;
         let mut answer = Vec::new();
-        if let Some(mut output) = attached.stdout() {
+        if let Some(output) = attached.stdout() {
             output
+                .take(EXEC_LARGEST)
                 .read_to_end(&mut answer)
                 .await
                 .map_err(|error| ClusterError::new(Trouble::Unreachable, error.to_string()))?;
         }
+        if answer.starts_with(b"{") {
+            return Ok(Some(answer));
+        }
         // The agent prints what Envoy answers, also when there is nothing of what was asked for.
-        Ok(answer.starts_with(b"{").then_some(answer))
+        let text = String::from_utf8_lossy(&answer[..answer.len().min(200)]).trim().to_owned();
+        if text.contains("not found in config dump") {
+            return Ok(None);
+        }
+        let text = if text.is_empty() { "the agent printed nothing".to_owned() } else { text };
+        Err(ClusterError::new(Trouble::Unreachable, format!("the proxy of {namespace}/{pod} cannot be asked: {text}")))
     }
 
     /// What the containers of a pod besides its proxy logged in the last seconds; what cannot be read is left out.
@@ -215,34 +225,37 @@ impl Server {
                 Ok(pods) => pods.items,
                 Err(error) => return SyncState::NoAnswer(error.to_string()),
             },
-            Err(error) if error.trouble == Trouble::Forbidden => return SyncState::Forbidden(error.message),
+            Err(error) if error.trouble == Trouble::Forbidden => return SyncState::Unknown(error.message),
             Err(error) => return SyncState::NoAnswer(error.message),
         };
-        let mut known = BTreeMap::new();
-        let mut trouble = None;
-        let mut answered = false;
-        for pod in &pods {
-            let name = &pod.metadata.name;
-            let asked = self.forwarded(istio_namespace, name, ISTIOD_PORT, &["/debug/syncz"], ISTIOD_ANSWER).await;
-            match asked {
-                Ok(answers) => match answers.into_iter().next().flatten().map(|body| sync::read(&body)) {
-                    Some(Ok(proxies)) => {
-                        known.extend(proxies);
-                        answered = true;
-                    }
-                    Some(Err(error)) => trouble = Some((Trouble::Server, error.to_string())),
-                    None => trouble = Some((Trouble::Forbidden, format!("{name} has no /debug/syncz"))),
-                },
+        let runs = |pod: &&crate::schema::core::Pod| pod.status.phase.as_deref() == Some("Running");
+        let running: Vec<&str> = pods.iter().filter(runs).map(|pod| pod.metadata.name.as_str()).collect();
+        if pods.is_empty() {
+            return SyncState::Unknown(format!("there is no istiod in {istio_namespace}"));
+        }
+        if running.is_empty() {
+            return SyncState::NoAnswer(format!("no istiod in {istio_namespace} runs"));
+        }
+        let asked = running.iter().map(|name| async move {
+            let paths = ["/debug/syncz"];
+            let answers = self.forwarded(istio_namespace, name, ISTIOD_PORT, &paths, ISTIOD_ANSWER).await?;
+            let Some(body) = answers.into_iter().next().flatten() else {
+                return Err(ClusterError::new(Trouble::Forbidden, format!("{name} has no /debug/syncz")));
+            };
+            sync::read(&body).map_err(|error| ClusterError::new(Trouble::Server, error.to_string()))
+        });
+        let (mut known, mut trouble) = (None, None);
+        for answer in futures::future::join_all(asked).await {
+            match answer {
+                Ok(proxies) => known.get_or_insert_with(BTreeMap::new).extend(proxies),
                 Err(error) => trouble = Some((error.trouble, error.message)),
             }
         }
-        match trouble {
-            // A proxy of a silent istiod would look as if it were connected to none.
-            None if answered => SyncState::Known(known),
-            Some(_) if answered && !known.is_empty() => SyncState::Known(known),
-            Some((Trouble::Forbidden, why)) => SyncState::Forbidden(why),
-            Some((_, why)) => SyncState::NoAnswer(why),
-            None => SyncState::NoAnswer(format!("there is no istiod in {istio_namespace}")),
+        match (known, trouble) {
+            (Some(known), trouble) => SyncState::Known(known, trouble.map(|(_, why)| why)),
+            (None, Some((Trouble::Forbidden, why))) => SyncState::Unknown(why),
+            (None, Some((_, why))) => SyncState::NoAnswer(why),
+            (None, None) => SyncState::Unknown("no istiod was asked".to_owned()),
         }
     }
 }

@@ -92,7 +92,7 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: BalanceArgs) -> Re
         outbound && arguments.port.is_none_or(|only| port == Some(only)) && parts.nth(1) == Some(&*host)
     };
     // Callers may be anywhere.
-    let (callers, _) = choose(&mesh, |_| true, arguments.proxies);
+    let (callers, others) = choose(&mesh, |_| true, arguments.proxies);
     let pods = pods(&mesh, &callers);
     if pods.is_empty() {
         return Err(Failure::source("no pod here has a sidecar: nobody counts calls")
@@ -112,7 +112,11 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: BalanceArgs) -> Re
     };
     let seconds = start.elapsed().as_secs_f64();
     let mut pairs = Vec::new();
-    let mut unreachable = Vec::new();
+    let mut unreachable: Vec<String> = others
+        .into_iter()
+        .filter(|(_, why)| why.starts_with("not asked"))
+        .map(|(id, why)| format!("{}: {why}", mesh.workload(id).object.path()))
+        .collect();
     for ((pod, before), after) in pods.iter().zip(before).zip(after) {
         match (before, after) {
             (Ok(before), Ok(after)) => pairs.push((before, after)),
@@ -140,7 +144,7 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: BalanceArgs) -> Re
         Format::Json => render::json(&report, context.out)?,
         Format::Yaml => render::yaml::yaml(&report, context.out)?,
     }
-    Ok(match (spread.evenness(), report.unreachable.is_empty()) {
+    Ok(match (spread.evenness(is_tcp(service, &arguments)), report.unreachable.is_empty()) {
         (Evenness::Uneven | Evenness::Pinned, _) => Outcome::Found,
         (_, false) => Outcome::Partial,
         (Evenness::Even | Evenness::TooFew, true) => Outcome::Clean,
@@ -206,7 +210,7 @@ fn report(
         calls,
         effective_servers: spread.effective_servers(),
         jain: spread.jain(),
-        verdict: spread.evenness().word(),
+        verdict: spread.evenness(is_tcp(service, arguments)).word(),
         cause: cause(mesh, service, arguments, spread),
         log_pattern,
         unreachable,
@@ -215,7 +219,8 @@ fn report(
 
 /// What objects and counters say about the verdict.
 fn cause(mesh: &Mesh<'_>, service: &Service, arguments: &BalanceArgs, spread: &Spread) -> String {
-    let evenness = spread.evenness();
+    let tcp = is_tcp(service, arguments);
+    let evenness = spread.evenness(tcp);
     if spread.calls() == 0 {
         return "no caller with a sidecar sent anything: calls of pods without one are not counted".to_owned();
     }
@@ -229,11 +234,9 @@ fn cause(mesh: &Mesh<'_>, service: &Service, arguments: &BalanceArgs, spread: &S
     if evenness == Evenness::Even {
         return String::new();
     }
-    let ports = service.ports.iter().filter(|port| arguments.port.is_none_or(|only| port.number == only));
-    let as_tcp: Vec<String> =
-        ports.filter(|port| port.protocol.family() == Family::Tcp).map(ServicePort::title).collect();
-    if spread.by_connection {
-        let named = if as_tcp.is_empty() { String::new() } else { format!(" (port {})", as_tcp.join(", ")) };
+    if tcp && spread.nothing_ended {
+        let named: Vec<String> = ports(service, arguments).map(ServicePort::title).collect();
+        let named = format!(" (port {})", named.join(", "));
         return format!(
             "the callers' proxies count connections, not calls{named}: the port is treated as TCP, so every call of a \
              connection goes to one pod; name it grpc-…, or set appProtocol: grpc"
@@ -264,6 +267,17 @@ fn cause(mesh: &Mesh<'_>, service: &Service, arguments: &BalanceArgs, spread: &S
             .to_owned();
     }
     "no object explains it: look at locality, at pods that came lately, and at streams that last long".to_owned()
+}
+
+/// The ports that are looked at.
+fn ports<'s>(service: &'s Service, arguments: &BalanceArgs) -> impl Iterator<Item = &'s ServicePort> {
+    let only = arguments.port;
+    service.ports.iter().filter(move |port| only.is_none_or(|only| port.number == only))
+}
+
+/// Whether all of them are treated as TCP.
+fn is_tcp(service: &Service, arguments: &BalanceArgs) -> bool {
+    ports(service, arguments).all(|port| port.protocol.family() == Family::Tcp)
 }
 
 /// Counts what a pattern finds in the logs of the callers' applications.

@@ -107,14 +107,22 @@ fn told(error: &clap::Error, env: &Env, out: &mut dyn Write) -> u8 {
 fn dispatch(command: Command, context: &mut Context<'_>) -> Result<Outcome, Failure> {
     match command {
         Command::Inspect(arguments) => block_on(inspect::run(context, arguments)),
-        Command::Route(arguments) => block_on(route::run(context, arguments)),
-        Command::Diff(arguments) => block_on(diff::run(context, arguments)),
+        Command::Route(arguments) => block_on(interruptible(route::run(context, arguments))),
+        Command::Diff(arguments) => block_on(interruptible(diff::run(context, arguments))),
         Command::Explain(arguments) => explain::run(context, &arguments),
         Command::Snapshot(arguments) => block_on(snapshot::run(context, arguments)),
         Command::Tail(arguments) => block_on(tail::run(context, arguments)),
-        Command::Balance(arguments) => block_on(balance::run(context, arguments)),
+        Command::Balance(arguments) => block_on(interruptible(balance::run(context, arguments))),
         Command::Version(arguments) => block_on(version::run(context, arguments)),
         Command::Completion(arguments) => completion::run(context, &arguments),
+    }
+}
+
+/// Ends a command when the user interrupts, wherever it waits.
+async fn interruptible(work: impl Future<Output = Result<Outcome, Failure>>) -> Result<Outcome, Failure> {
+    tokio::select! {
+        outcome = work => outcome,
+        _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
     }
 }
 

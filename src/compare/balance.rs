@@ -35,8 +35,8 @@ pub struct Spread {
     pub endpoints: BTreeMap<String, Got>,
     /// Callers that called at all.
     pub callers: usize,
-    /// Whether connections were counted, not calls.
-    pub by_connection: bool,
+    /// Whether no call ended, well or not: connections were counted, or streams go on.
+    pub nothing_ended: bool,
 }
 
 /// Counters that fell began anew.
@@ -131,7 +131,7 @@ impl Spread {
                 }
             }
         }
-        spread.by_connection = total > 0 && judged == 0;
+        spread.nothing_ended = total > 0 && judged == 0;
         spread
     }
 
@@ -161,12 +161,8 @@ impl Spread {
 
     /// Jain's index of what endpoints got against an even spread: 1 is even, 1 ÷ number of endpoints is all on one.
     pub fn jain(&self) -> f64 {
-        let shares: Vec<f64> = self
-            .endpoints
-            .values()
-            .filter(|got| got.even > 0.0 || got.calls > 0)
-            .map(|got| if got.even > 0.0 { got.calls as f64 / got.even } else { got.calls as f64 })
-            .collect();
+        let shares: Vec<f64> =
+            self.endpoints.values().filter(|got| got.even > 0.0).map(|got| got.calls as f64 / got.even).collect();
         let (sum, squares) = (shares.iter().sum::<f64>(), shares.iter().map(|share| share * share).sum::<f64>());
         if squares > 0.0 { sum * sum / (shares.len() as f64 * squares) } else { 0.0 }
     }
@@ -180,13 +176,13 @@ impl Spread {
         squares <= freedom + 3.0 * (2.0 * freedom).sqrt()
     }
 
-    /// The verdict.
-    pub fn evenness(&self) -> Evenness {
+    /// The verdict. For a port that is `tcp`, what was counted are connections.
+    pub fn evenness(&self, tcp: bool) -> Evenness {
         let expected = self.endpoints.values().filter(|got| got.even > 0.0).count() as u64;
         if self.calls() == 0 {
             return Evenness::TooFew;
         }
-        if self.by_connection {
+        if tcp && self.nothing_ended && self.endpoints.len() > 1 {
             return Evenness::Pinned;
         }
         if self.calls() < ENOUGH * expected.max(1) {
@@ -223,19 +219,19 @@ mod tests {
 
     #[test]
     fn verdicts() {
-        assert_eq!(spread(&[("", "a", 30), ("", "b", 31), ("", "c", 29)]).evenness(), Evenness::Even);
-        assert_eq!(spread(&[("", "a", 90), ("", "b", 1), ("", "c", 0)]).evenness(), Evenness::Pinned);
-        assert_eq!(spread(&[("", "a", 60), ("", "b", 20), ("", "c", 10)]).evenness(), Evenness::Uneven);
+        assert_eq!(spread(&[("", "a", 30), ("", "b", 31), ("", "c", 29)]).evenness(false), Evenness::Even);
+        assert_eq!(spread(&[("", "a", 90), ("", "b", 1), ("", "c", 0)]).evenness(false), Evenness::Pinned);
+        assert_eq!(spread(&[("", "a", 60), ("", "b", 20), ("", "c", 10)]).evenness(false), Evenness::Uneven);
         // What 40 calls gave on a mesh that balances them by lot.
-        assert_eq!(spread(&[("", "a", 17), ("", "b", 16), ("", "c", 7)]).evenness(), Evenness::Even);
-        assert_eq!(spread(&[("", "a", 5), ("", "b", 4)]).evenness(), Evenness::TooFew);
-        assert_eq!(spread(&[]).evenness(), Evenness::TooFew);
+        assert_eq!(spread(&[("", "a", 17), ("", "b", 16), ("", "c", 7)]).evenness(false), Evenness::Even);
+        assert_eq!(spread(&[("", "a", 5), ("", "b", 4)]).evenness(false), Evenness::TooFew);
+        assert_eq!(spread(&[]).evenness(false), Evenness::TooFew);
     }
 
     #[test]
     fn weights_between_subsets_are_meant() {
         let canary = spread(&[("v1", "a", 45), ("v1", "b", 45), ("v2", "c", 10)]);
-        assert_eq!(canary.evenness(), Evenness::Even);
+        assert_eq!(canary.evenness(false), Evenness::Even);
         assert!((canary.jain() - 1.0).abs() < 0.01 && canary.effective_servers() < 2.5, "{canary:?}");
     }
 
@@ -245,7 +241,9 @@ mod tests {
         tcp.success = 0;
         let other = Counted { total: 0, success: 0, ..counted("", "b", 0) };
         let spread = Spread::new(&[(Vec::new(), vec![tcp, other])]);
-        assert!(spread.by_connection && spread.evenness() == Evenness::Pinned);
+        assert!(spread.nothing_ended && spread.evenness(true) == Evenness::Pinned);
+        // Long streams look the same; there are just few.
+        assert_eq!(spread.evenness(false), Evenness::TooFew);
         let anew = Spread::new(&[(vec![counted("", "a", 500)], vec![counted("", "a", 30)])]);
         assert_eq!(anew.calls(), 30);
     }
@@ -256,14 +254,14 @@ mod tests {
         idle.cluster = "outbound|2||a".to_owned();
         let after = vec![counted("", "a", 30), counted("", "b", 30), idle];
         let spread = Spread::new(&[(Vec::new(), after)]);
-        assert_eq!((spread.endpoints.len(), spread.evenness()), (2, Evenness::Even));
+        assert_eq!((spread.endpoints.len(), spread.evenness(false)), (2, Evenness::Even));
     }
 
     #[test]
     fn endpoints_that_were_never_dialled_count() {
         let mut headless = spread(&[("", "a:1", 40)]);
         headless.add_missing(["b:1".to_owned(), "c:1".to_owned()]);
-        assert_eq!(headless.evenness(), Evenness::Pinned);
+        assert_eq!(headless.evenness(false), Evenness::Pinned);
         assert!((headless.jain() - 1.0 / 3.0).abs() < 0.01);
     }
 }

@@ -92,12 +92,76 @@ fn over(have: &Value, file: &Value, last: Option<&Value>) -> Value {
             }
             Value::Object(made)
         }
-        // What the server filled in of an element stays.
+        // A list is replaced; what the server filled in of an element stays.
         (Value::Array(have), Value::Array(file)) if have.len() == file.len() => {
-            Value::Array(have.iter().zip(file).map(|(have, file)| over(have, file, None)).collect())
+            Value::Array(have.iter().zip(file).map(|(have, file)| with_defaults(have, file)).collect())
         }
         (_, file) => file.clone(),
     }
+}
+
+/// Fields that servers fill in where a file leaves them out: of Services' ports, and of Gateway API's references and
+/// matches.
+const FILLED_IN: [&str; 8] = ["group", "kind", "weight", "type", "protocol", "targetPort", "nodePort", "appProtocol"];
+
+/// An element of a file, with what the server filled in of the one in its place.
+fn with_defaults(have: &Value, file: &Value) -> Value {
+    match (have, file) {
+        (Value::Object(have), Value::Object(file)) => {
+            let mut made = Map::new();
+            for (key, value) in file {
+                made.insert(
+                    key.clone(),
+                    have.get(key).map_or_else(|| value.clone(), |have| with_defaults(have, value)),
+                );
+            }
+            for (key, value) in have.iter().filter(|(key, _)| FILLED_IN.contains(&key.as_str())) {
+                made.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+            Value::Object(made)
+        }
+        (Value::Array(have), Value::Array(file)) if have.len() == file.len() => {
+            Value::Array(have.iter().zip(file).map(|(have, file)| with_defaults(have, file)).collect())
+        }
+        (_, file) => file.clone(),
+    }
+}
+
+/// The merge patch (RFC 7386) that makes `to` of `from`.
+pub fn merge_patch(from: &Value, to: &Value) -> Value {
+    let (Value::Object(from), Value::Object(to)) = (from, to) else { return to.clone() };
+    let mut patch = Map::new();
+    for (key, value) in to {
+        match from.get(key) {
+            Some(before) if before == value => {}
+            Some(before) if before.is_object() && value.is_object() => {
+                patch.insert(key.clone(), merge_patch(before, value));
+            }
+            _ => {
+                patch.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    for key in from.keys().filter(|key| !to.contains_key(*key)) {
+        patch.insert(key.clone(), Value::Null);
+    }
+    Value::Object(patch)
+}
+
+/// A file's object without what only a server writes: it would be refused, or taken for a precondition.
+pub fn sendable(file: &Value) -> Value {
+    let mut file = file.clone();
+    if let Some(fields) = file.as_object_mut() {
+        fields.remove("status");
+        if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
+            for name in
+                ["managedFields", "managers", "resourceVersion", "uid", "generation", "creationTimestamp", "selfLink"]
+            {
+                metadata.remove(name);
+            }
+        }
+    }
+    file
 }
 
 /// An object without what the server manages.
@@ -168,9 +232,16 @@ fn walk(path: &str, before: &Value, after: &Value, changes: &mut Vec<String>) {
 
 /// Backends with weights, which only mean something together.
 fn backends(path: &str, before: &[Value], after: &[Value], changes: &mut Vec<String>) {
-    let (names_before, names_after) = (names(before), names(after));
+    let names_after = names(after);
+    // The order of backends means nothing.
+    let mut before: Vec<Value> = before.to_vec();
+    let place = |name: &String| names_after.iter().position(|one| one == name).unwrap_or(usize::MAX);
+    let mut order: Vec<(usize, Value)> = names(&before).iter().map(place).zip(before.drain(..)).collect();
+    order.sort_by_key(|(at, _)| *at);
+    let before: Vec<Value> = order.into_iter().map(|(_, one)| one).collect();
+    let names_before = names(&before);
     let same_backends = names_before == names_after;
-    let (shares_before, shares_after) = (shares(before), shares(after));
+    let (shares_before, shares_after) = (shares(&before), shares(after));
     if same_backends {
         let pairs = names_before.iter().zip(shares_before.iter().zip(&shares_after));
         let moved: Vec<String> = pairs
@@ -225,7 +296,8 @@ fn shares(backends: &[Value]) -> Vec<f64> {
         if backends.len() == 1 || backends.iter().any(|one| one.get("destination").is_none()) { 1.0 } else { 0.0 };
     let weight = |one: &Value| one.get("weight").and_then(Value::as_f64).unwrap_or(default);
     let weights: Vec<f64> = match backends {
-        [_] => vec![1.0],
+        // Alone, a destination of a VirtualService has all calls; a backend of Gateway API may have none.
+        [one] if one.get("destination").is_some() => vec![1.0],
         many => many.iter().map(weight).collect(),
     };
     let sum: f64 = weights.iter().sum();
@@ -310,6 +382,15 @@ mod tests {
     }
 
     #[test]
+    fn one_backend_without_weight_and_another_order() {
+        let route = |weight: u32| json!({"spec": {"rules": [{"backendRefs": [{"name": "a", "weight": weight}]}]}});
+        assert_eq!(changes(&route(1), &route(0)), ["spec.rules[0].backendRefs: a 100% → 0%"]);
+        let mut turned = routes([90, 10]);
+        turned["spec"]["http"][0]["route"].as_array_mut().unwrap().reverse();
+        assert!(changes(&routes([90, 10]), &turned).is_empty());
+    }
+
+    #[test]
     fn fields_that_go_come_and_change() {
         let (before, mut after) = (routes([90, 10]), routes([90, 10]));
         after["spec"]["http"][0].as_object_mut().unwrap().remove("timeout");
@@ -332,7 +413,14 @@ mod tests {
             "spec": {"hosts": ["a"], "gateways": ["mesh"], "http": [{"name": "x", "added": 1}], "kept": true}});
         let file = json!({"spec": {"hosts": ["b"], "http": [{"name": "y"}]}});
         let made = merged(&have, &file);
-        assert_eq!(made["spec"], json!({"hosts": ["b"], "http": [{"name": "y", "added": 1}], "kept": true}));
+        assert_eq!(made["spec"], json!({"hosts": ["b"], "http": [{"name": "y"}], "kept": true}));
+        let patch = json!({"hosts": ["b"], "gateways": null, "http": [{"name": "y"}]});
+        assert_eq!(merge_patch(&have, &made)["spec"], patch);
+        // What a server fills in of an element stays.
+        let have =
+            json!({"spec": {"rules": [{"backendRefs": [{"group": "", "kind": "Service", "name": "a", "weight": 1}]}]}});
+        let file = json!({"spec": {"rules": [{"backendRefs": [{"name": "a"}]}]}});
+        assert_eq!(merged(&have, &file), have);
     }
 
     #[test]

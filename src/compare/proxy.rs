@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoints::Slices;
 use super::{Difference, clusters, routes};
-use crate::envoy::route::RouteTable;
+use crate::envoy::route::{Action, Route, RouteTable};
 use crate::envoy::running::Running;
 use crate::envoy::sync::Sync;
 use crate::mesh::Mesh;
@@ -75,34 +75,37 @@ pub struct Judged {
     pub not_compared: Vec<String>,
 }
 
-/// Compares a proxy. With `host`, only what concerns that host.
+/// Compares a proxy. With hosts in `only`, just what leads to them.
 pub fn judge(
     mesh: &Mesh<'_>,
     caller: &Caller,
     running: &Running,
     sync: &SyncView,
     slices: Option<&Slices>,
-    host: Option<&str>,
+    only: &[String],
 ) -> Judged {
     let outbound = Outbound::new(mesh, caller.clone());
-    let patched = patched(mesh, caller);
+    let mut patched = patched(mesh, caller);
     let mut differences = Vec::new();
     let mut counts = (0, 0);
     if !patched.routes {
-        let tables = outbound.route_tables();
         let refused = outbound.refusals();
         // A table that Envoy refuses stays what it was: nothing can be said of its routes.
-        let kept = |table: &&RouteTable| !refused.contains_key(&table.name);
-        let intent: Vec<&RouteTable> = tables.iter().map(|one| &one.table).filter(kept).collect();
-        let live: Vec<RouteTable> =
-            running.routes.iter().filter(|table| !refused.contains_key(&table.name)).cloned().collect();
+        let compared = |table: &&RouteTable| !refused.contains_key(&table.name);
+        let intent = outbound.route_tables();
+        let names = leading_to(only, intent.iter().chain(&running.routes));
+        let of = |tables: &[RouteTable]| -> Vec<RouteTable> {
+            tables.iter().filter(compared).filter_map(|table| part(table, names.as_ref())).collect()
+        };
+        let (intent, live) = (of(&intent), of(&running.routes));
+        let why = |(name, why): (&String, &String)| format!("route table {name}: Envoy should refuse it: {why}");
+        patched.titles.extend(refused.iter().map(why));
         counts.0 = intent.len();
         differences.extend(routes::compare(&intent, &live));
     }
     if !patched.clusters {
         let intended = outbound.clusters();
-        let of_host = |name: &str| host.is_none_or(|host| mentions(name, host));
-        let intended: Vec<_> = intended.iter().filter(|one| of_host(&one.cluster.name)).collect();
+        let intended: Vec<_> = intended.iter().filter(|one| is_for(only, &one.cluster.name)).collect();
         let words: Vec<_> = intended.iter().map(|one| &one.cluster).collect();
         counts.1 = words.len();
         differences.extend(clusters::compare(&words, &running.clusters));
@@ -110,19 +113,34 @@ pub fn judge(
             differences.extend(slices.compare(mesh, &intended, &running.endpoints));
         }
     }
-    if let Some(host) = host {
-        differences.retain(|one| mentions(&one.what, host));
-    }
     let (state, evidence, since) = state(running, sync, &differences, &patched, counts);
     Judged { state, evidence, since, differences, not_compared: patched.titles }
 }
 
-/// Whether a text names a host as a whole: `echo.shop.…` is not part of `my-echo.shop.…`.
-fn mentions(text: &str, host: &str) -> bool {
-    text.match_indices(host).any(|(at, _)| {
-        let before = text[..at].chars().next_back();
-        before.is_none_or(|before| !(before.is_ascii_alphanumeric() || matches!(before, '-' | '.')))
-    })
+/// Whether a cluster is one of the hosts'.
+fn is_for(only: &[String], cluster: &str) -> bool {
+    only.is_empty() || cluster.splitn(4, '|').nth(3).is_some_and(|host| only.iter().any(|one| one == host))
+}
+
+/// Names of the virtual hosts that are the hosts' own, or send to them; `None` is all.
+fn leading_to<'t>(only: &[String], tables: impl Iterator<Item = &'t RouteTable>) -> Option<BTreeSet<String>> {
+    if only.is_empty() {
+        return None;
+    }
+    let own = |name: &str| name.rsplit_once(':').is_some_and(|(host, _)| only.iter().any(|one| one == host));
+    let sends = |route: &Route| match &route.action {
+        Action::Forward(forward) => forward.clusters.iter().any(|(name, _)| is_for(only, name)),
+        Action::Redirect(_) | Action::Respond(_) | Action::Other => false,
+    };
+    let hosts = tables.flat_map(|table| &table.hosts);
+    Some(hosts.filter(|host| own(&host.name) || host.routes.iter().any(sends)).map(|host| host.name.clone()).collect())
+}
+
+/// A table with these virtual hosts only; `None` when it has none of them.
+fn part(table: &RouteTable, names: Option<&BTreeSet<String>>) -> Option<RouteTable> {
+    let Some(names) = names else { return Some(table.clone()) };
+    let hosts: Vec<_> = table.hosts.iter().filter(|host| names.contains(&host.name)).cloned().collect();
+    (!hosts.is_empty()).then(|| RouteTable { name: table.name.clone(), hosts })
 }
 
 fn state(

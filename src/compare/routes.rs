@@ -8,10 +8,10 @@ use crate::envoy::route::{Action, Forward, Retries, Route, RouteTable, VirtualHo
 use crate::schema::duration;
 
 /// The differences between route tables.
-pub fn compare(intent: &[&RouteTable], live: &[RouteTable]) -> Vec<Difference> {
+pub fn compare(intent: &[RouteTable], live: &[RouteTable]) -> Vec<Difference> {
     let mut found = Vec::new();
     let of_live: BTreeMap<&str, &RouteTable> = live.iter().map(|table| (table.name.as_str(), table)).collect();
-    let of_intent: BTreeMap<&str, &RouteTable> = intent.iter().map(|table| (table.name.as_str(), *table)).collect();
+    let of_intent: BTreeMap<&str, &RouteTable> = intent.iter().map(|table| (table.name.as_str(), table)).collect();
     for (name, table) in &of_intent {
         match of_live.get(name) {
             Some(other) => hosts(&table.hosts, &other.hosts, &mut found),

@@ -2,7 +2,7 @@
 //!
 //! Source: `envoy/config/endpoint/v3/endpoint.proto` of envoyproxy/envoy 1.39; seen with `/config_dump?include_eds`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,8 @@ pub struct Assignment {
     pub healthy: BTreeSet<String>,
     /// Of those that do not.
     pub unhealthy: BTreeSet<String>,
+    /// Clusters of the mesh that they run in, as istiod names them.
+    pub cluster_ids: BTreeSet<String>,
 }
 
 #[derive(Deserialize)]
@@ -40,6 +42,21 @@ struct RawLocality {
 struct RawEndpoint {
     endpoint: Option<RawInner>,
     health_status: Option<String>,
+    metadata: Option<RawMetadata>,
+}
+
+#[derive(Deserialize)]
+struct RawMetadata {
+    #[serde(default)]
+    filter_metadata: BTreeMap<String, serde_json::Value>,
+}
+
+impl RawMetadata {
+    /// istiod's `workload` is `name;namespace;app;version;cluster`.
+    fn cluster_id(&self) -> Option<String> {
+        let workload = self.filter_metadata.get("istio")?.get("workload")?.as_str()?;
+        workload.split(';').nth(4).filter(|id| !id.is_empty()).map(str::to_owned)
+    }
 }
 
 #[derive(Deserialize)]
@@ -62,8 +79,14 @@ struct RawSocket {
 impl RawElement {
     pub(super) fn assignment(self) -> Option<Assignment> {
         let raw = self.endpoint_config?;
-        let mut found = Assignment { cluster: raw.cluster_name, healthy: BTreeSet::new(), unhealthy: BTreeSet::new() };
+        let mut found = Assignment {
+            cluster: raw.cluster_name,
+            healthy: BTreeSet::new(),
+            unhealthy: BTreeSet::new(),
+            cluster_ids: BTreeSet::new(),
+        };
         for one in raw.endpoints.into_iter().flat_map(|locality| locality.lb_endpoints) {
+            found.cluster_ids.extend(one.metadata.as_ref().and_then(RawMetadata::cluster_id));
             let socket = one.endpoint.and_then(|inner| inner.address).and_then(|address| address.socket_address);
             let Some(RawSocket { address, port_value }) = socket else { continue };
             let text = show(&address, port_value.unwrap_or(0));

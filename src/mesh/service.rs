@@ -40,6 +40,8 @@ pub struct Service {
     pub export_words: Vec<String>,
     /// Whether unready pods count as endpoints.
     pub publishes_not_ready: bool,
+    /// Whether callers get endpoints of their own node only.
+    pub is_node_local: bool,
     /// Whether a waypoint takes its traffic, by its own label or its namespace's.
     pub waypoint: bool,
     /// Whether it is outside of the mesh: a ServiceEntry's, unless it says `MESH_INTERNAL`.

@@ -48,6 +48,8 @@ pub struct ServiceSpec {
     pub ports: List<ServicePort>,
     /// Whether pods count before they are ready.
     pub publish_not_ready_addresses: Option<bool>,
+    /// `Cluster` (default) or `Local`: callers get endpoints of their own node only.
+    pub internal_traffic_policy: Option<String>,
 }
 
 /// One port of a Service.

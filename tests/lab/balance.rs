@@ -122,7 +122,7 @@ spec:
       containers:
       - name: app
         image: labapp
-        command: [sh, -c, 'while true; do labapp call --count 20 echo.shop.svc.cluster.local:7070; sleep 0.2; done']
+        command: [sh, -c, 'while true; do labapp call --count 60 echo.shop.svc.cluster.local:7070; sleep 0.2; done']
 ";
 
 #[test]
@@ -134,7 +134,7 @@ fn server_ids_in_the_callers_logs_prove_it() {
         "balance",
         "echo.shop",
         "--for",
-        "4s",
+        "10s",
         "-o",
         "json",
         "--log-pattern",

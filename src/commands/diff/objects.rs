@@ -38,12 +38,12 @@ pub(super) async fn compare(context: &mut Context<'_>, arguments: &DiffArgs, rea
     if arguments.source.from.is_empty() {
         let server = context.connection.connection(&context.env).connect().await?;
         for object in files.objects.values() {
-            if let Some(found) = against_cluster(&server, object, &mut gaps).await? {
+            if let Some(found) = against_cluster(&server, object, &mut gaps).await {
                 compared.push(found);
             }
         }
     } else {
-        for (key, object) in &files.objects {
+        for (key, object) in files.objects.iter().filter(|(key, _)| key.kind.info().keep == Keep::Whole) {
             let have = read.snapshot.objects.get(key).map(body);
             let wanted = have.as_ref().map_or_else(|| body(object), |have| objects::merged(have, &body(object)));
             let mut found = objects::compare(title(key), Some(&wanted), have.as_ref());
@@ -68,32 +68,38 @@ fn body(object: &Object) -> Value {
 }
 
 /// One file's object against the cluster's; `None` for kinds of which only a part is read.
-async fn against_cluster(
-    server: &Server,
-    object: &Object,
-    gaps: &mut Vec<GapReport>,
-) -> Result<Option<Compared>, Failure> {
+async fn against_cluster(server: &Server, object: &Object, gaps: &mut Vec<GapReport>) -> Option<Compared> {
     let key = &object.key;
-    let whole = matches!(key.kind.info().keep, Keep::Whole | Keep::WithoutSettings);
     let gap = |why: String| {
         let gap = Gap::new(title(key), why, GapKind::Failed);
         GapReport { touches_answers: true, ..GapReport::from(&gap) }
     };
-    if !whole {
+    // Of extensions, what they are configured with is not read: it may hold passwords.
+    if key.kind.info().keep != Keep::Whole {
         gaps.push(gap("only a part of this kind is read; compare it with: kubectl diff".to_owned()));
-        return Ok(None);
+        return None;
     }
-    let file = body(object);
+    let is_name = |text: &str| {
+        text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte))
+    };
+    if !is_name(&key.name) || !is_name(&key.namespace) {
+        gaps.push(gap("no object can have this name".to_owned()));
+        return None;
+    }
+    let file = objects::sendable(&body(object));
     let have = match server.object(key, &object.api_version).await {
         Ok(have) => have,
         Err(error) => {
             gaps.push(gap(error.message));
-            return Ok(None);
+            return None;
         }
     };
     let merged = have.as_ref().map_or_else(|| file.clone(), |have| objects::merged(have, &file));
-    let sent = if have.is_some() { patch(&file, have.as_ref(), &merged) } else { file };
-    let tried = server.dry_run(key, &object.api_version, &sent, have.is_some()).await?;
+    let sent = have.as_ref().map_or_else(|| file.clone(), |have| objects::merge_patch(have, &merged));
+    let tried = match server.dry_run(key, &object.api_version, &sent, have.is_some()).await {
+        Ok(tried) => tried,
+        Err(error) => DryRun::Forbidden(error.message),
+    };
     let (wanted, note) = match tried {
         DryRun::Would(wanted) => (wanted, None),
         DryRun::Refuses(why) => (merged, Some(format!("the server refuses it: {why}"))),
@@ -108,27 +114,13 @@ async fn against_cluster(
         }
         found.notes.push(note);
     }
-    Ok(Some(found))
+    Some(found)
 }
 
-/// The file as a merge patch: with nothing in place of top fields of `spec` that go.
-fn patch(file: &Value, have: Option<&Value>, merged: &Value) -> Value {
-    let mut patch = file.clone();
-    let (Some(before), Some(after)) =
-        (have.and_then(|have| have.get("spec")).and_then(Value::as_object), merged.get("spec"))
-    else {
-        return patch;
-    };
-    for key in before.keys().filter(|key| after.get(key.as_str()).is_none()) {
-        patch["spec"][key.as_str()] = Value::Null;
-    }
-    patch
-}
-
-/// The objects of two sources that are kept whole.
+/// The objects of two sources that are kept whole: of extensions, what they are configured with is not kept.
 fn two(first: &Snapshot, second: &Snapshot) -> Vec<Compared> {
     let keys: BTreeSet<&Key> = first.objects.keys().chain(second.objects.keys()).collect();
-    let whole = |key: &&&Key| matches!(key.kind.info().keep, Keep::Whole | Keep::WithoutSettings | Keep::MeshConfig);
+    let whole = |key: &&&Key| matches!(key.kind.info().keep, Keep::Whole | Keep::MeshConfig);
     keys.iter()
         .filter(whole)
         .map(|key| {

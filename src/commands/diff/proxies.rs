@@ -8,9 +8,11 @@ use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::global::SourceArgs;
 use crate::cli::source::Read;
+use crate::cluster::ClusterError;
 use crate::cluster::client::Server;
 use crate::compare::endpoints::Slices;
-use crate::compare::proxy::{self, Judged, State};
+use crate::compare::proxy::{self, State};
+use crate::envoy::running::Running;
 use crate::mesh;
 use crate::mesh::outbound::Caller;
 use crate::report::diff::ProxyReport;
@@ -35,7 +37,12 @@ pub(super) async fn compare(
         let reports = round(context, arguments, source, &server, &read, hosts).await?;
         let waits = |one: &ProxyReport| matches!(one.state, "different" | "late" | "not-sent");
         let settles = match arguments.wait {
-            Some(limit) => reports.iter().all(|one| one.state == "in-step") || start.elapsed() >= limit,
+            // One that cannot be asked is given a few chances; what is never compared is not waited for.
+            Some(limit) => {
+                let silent = |one: &ProxyReport| one.state == "unreachable" && look < LOOKS;
+                let out = |one: &ProxyReport| waits(one) || one.state == "refused" || silent(one);
+                !reports.iter().any(out) || start.elapsed() >= limit
+            }
             None => !reports.iter().any(waits) || look == LOOKS,
         };
         if settles {
@@ -71,53 +78,31 @@ async fn round(
     let pods = pods(&mesh, &chosen);
     let bar = context.messages.bar("asking proxies");
     bar.set_length(pods.len() as u64);
-    let done = |count: usize| bar.set_position(count as u64);
+    let slices = Slices::new(&mesh);
     let asked = async {
         let sync = server.sync_state(&context.scope.istio_namespace).await;
-        let running =
-            server.all_running(&pods, arguments.via.into(), arguments.parallel, arguments.proxy_timeout, &done).await;
-        (sync, running)
+        // Judged as they come: what a proxy runs is large, and what is said of it small.
+        let judged = |at: usize, running: Result<Running, ClusterError>| {
+            bar.inc(1);
+            let (id, pod) = (chosen[at], &pods[at]);
+            match running {
+                Ok(running) => {
+                    let caller = Caller::of_workload(&mesh, id);
+                    let judged = proxy::judge(&mesh, &caller, &running, &sync.of(pod), slices.as_ref(), hosts);
+                    ProxyReport::new(&mesh, id, judged)
+                }
+                Err(error) => ProxyReport::without(&mesh, id, State::Unreachable, error.message),
+            }
+        };
+        server.all_running(&pods, arguments.via.into(), arguments.parallel, arguments.proxy_timeout, &judged).await
     };
-    let (sync, running) = tokio::select! {
-        asked = asked => asked,
+    let mut reports = tokio::select! {
+        reports = asked => reports,
         _ = tokio::signal::ctrl_c() => return Err(Failure::interrupted()),
     };
     bar.finish_and_clear();
-    let slices = Slices::new(&mesh);
-    let mut reports = Vec::with_capacity(chosen.len() + others.len());
-    for ((id, pod), running) in chosen.iter().zip(&pods).zip(running) {
-        let report = match running {
-            Ok(running) => {
-                let caller = Caller::of_workload(&mesh, *id);
-                let view = sync.of(pod);
-                let mut judged: Option<Judged> = None;
-                for host in each(hosts) {
-                    let one = proxy::judge(&mesh, &caller, &running, &view, slices.as_ref(), host);
-                    judged = Some(match judged {
-                        Some(before) => worse(before, one),
-                        None => one,
-                    });
-                }
-                judged.map(|judged| ProxyReport::new(&mesh, *id, judged))
-            }
-            Err(error) => Some(ProxyReport::without(&mesh, *id, State::Unreachable, error.message)),
-        };
-        reports.extend(report);
-    }
     for (id, why) in others {
         reports.push(ProxyReport::without(&mesh, id, State::NotCompared, why));
     }
     Ok(reports)
-}
-
-/// Each host, or none for all.
-fn each(hosts: &[String]) -> Vec<Option<&str>> {
-    if hosts.is_empty() { vec![None] } else { hosts.iter().map(|host| Some(host.as_str())).collect() }
-}
-
-/// Two judgements of one proxy in one.
-fn worse(mut a: Judged, mut b: Judged) -> Judged {
-    let (keep, other) = if a.state <= b.state { (&mut a, &mut b) } else { (&mut b, &mut a) };
-    keep.differences.append(&mut other.differences);
-    keep.clone()
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::proxies::{Way, pods};
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
+use crate::compare::endpoints::Slices;
 use crate::compare::proxy::{State, judge};
 use crate::mesh::Mesh;
 use crate::mesh::outbound::Caller;
@@ -29,14 +30,20 @@ pub(super) async fn ask(
             return Err(Failure::usage(format!("{} is no pod: it has no Envoy to ask", report.caller))
                 .hint("name one: --caller NS/POD or NS/deploy/NAME"));
         };
-        let host = report.virtual_host.as_deref().and_then(|name| name.rsplit_once(':')).map(|(host, _)| host);
-        let host = host.map(str::to_owned);
+        // What the call meets: its virtual host, and the backends that it may go to.
+        let own = report.virtual_host.as_deref().and_then(|name| name.rsplit_once(':')).map(|(host, _)| host);
+        let backends = report.backends.iter().filter_map(|one| one.host.as_deref());
+        let mut hosts: Vec<String> = own.into_iter().chain(backends).map(str::to_owned).collect();
+        if hosts.is_empty() {
+            hosts.push(report.authority.rsplit_once(':').map_or(&*report.authority, |(host, _)| host).to_owned());
+        }
+        let slices = Slices::new(mesh);
         let asked = pods(mesh, &[id]);
         let Some(pod) = asked.first() else { continue };
         let one = match server.running(pod, via.into(), ANSWER).await {
             Ok(running) => {
                 let view = sync.of(pod);
-                ProxyReport::new(mesh, id, judge(mesh, &caller, &running, &view, None, host.as_deref()))
+                ProxyReport::new(mesh, id, judge(mesh, &caller, &running, &view, slices.as_ref(), &hosts))
             }
             Err(error) => ProxyReport::without(mesh, id, State::Unreachable, error.message),
         };

@@ -10,23 +10,13 @@ use super::route::{Action, Forward, Route};
 use super::virtual_host::VirtualHost;
 use super::{Mirror, Outbound};
 use crate::envoy::route as envoy;
-use crate::mesh::ids::ObjectRef;
 use crate::mesh::retry::RetryPolicy;
-
-/// A route table, and the objects that its routes come from.
-#[derive(Debug)]
-pub struct IntendedTable {
-    /// As Envoy has it.
-    pub table: envoy::RouteTable,
-    /// Objects by virtual host.
-    pub objects: BTreeMap<String, Vec<ObjectRef>>,
-}
 
 impl<'m> Outbound<'m> {
     /// The route tables that istiod makes for this proxy.
     ///
     /// A table that Envoy refuses is not told from others; see [`Self::refusals`].
-    pub fn route_tables(&self) -> Vec<IntendedTable> {
+    pub fn route_tables(&self) -> Vec<envoy::RouteTable> {
         if self.is_gateway() {
             let servers = self.servers();
             let mut names: Vec<&String> = servers.tables.keys().collect();
@@ -45,7 +35,7 @@ impl<'m> Outbound<'m> {
         found
             .iter()
             .map(|table| self.table_in_words(table.to_string(), &self.virtual_hosts(table)))
-            .filter(|table| !table.table.hosts.is_empty())
+            .filter(|table| !table.hosts.is_empty())
             .collect()
     }
 
@@ -79,23 +69,14 @@ impl<'m> Outbound<'m> {
         named.chain(of_services.map(|port| port.number)).collect()
     }
 
-    fn table_in_words(&self, name: String, hosts: &[VirtualHost<'m>]) -> IntendedTable {
-        let mut objects: BTreeMap<String, Vec<ObjectRef>> = BTreeMap::new();
-        for host in hosts {
-            for origin in host.routes.iter().filter_map(|route| route.origin) {
-                let known = objects.entry(host.name.clone()).or_default();
-                if !known.contains(&origin.rule.object) {
-                    known.push(origin.rule.object.clone());
-                }
-            }
-        }
+    fn table_in_words(&self, name: String, hosts: &[VirtualHost<'m>]) -> envoy::RouteTable {
         let hosts = hosts.iter().map(|host| envoy::VirtualHost {
             name: host.name.clone(),
             domains: host.domains.clone(),
             redirects_to_tls: host.needs_tls,
             routes: host.routes.iter().map(|route| self.route_in_words(route)).collect(),
         });
-        IntendedTable { table: envoy::RouteTable { name, hosts: hosts.collect() }, objects }
+        envoy::RouteTable { name, hosts: hosts.collect() }
     }
 
     fn route_in_words(&self, route: &Route<'m>) -> envoy::Route {

@@ -112,7 +112,7 @@ impl Outbound<'_> {
         let outlier = outlier.or(default.and_then(|policy| policy.outlier_detection.as_ref()));
         BTreeMap::from([
             (Setting::Discovery, discovery.to_owned()),
-            (Setting::Balancing, self.balancing(discovery, policy).to_owned()),
+            (Setting::Balancing, Self::balancing(discovery, policy).to_owned()),
             (
                 Setting::Protocol,
                 match backend.upstream_protocol {
@@ -141,12 +141,11 @@ impl Outbound<'_> {
         ])
     }
 
-    fn balancing(&self, discovery: &str, policy: &Policy<'_>) -> &'static str {
+    fn balancing(discovery: &str, policy: &Policy<'_>) -> &'static str {
         if discovery == "ORIGINAL_DST" {
             return "CLUSTER_PROVIDED";
         }
-        let default = self.mesh.config.default_traffic_policy.as_ref().and_then(|policy| policy.load_balancer.as_ref());
-        let Some(balancer) = policy.load_balancer.as_ref().map(|one| one.value).or(default) else {
+        let Some(balancer) = policy.load_balancer.as_ref().map(|one| one.value) else {
             return "LEAST_REQUEST";
         };
         if balancer.consistent_hash.is_some() {
@@ -172,6 +171,8 @@ impl Outbound<'_> {
         let service = self.mesh.service(service);
         match policy.tls.as_ref().map(|tls| tls.value.mode.as_deref().unwrap_or("DISABLE")) {
             Some("DISABLE") => return "plain text",
+            // A sidecar takes credentials by name only from a rule that selects it.
+            Some("SIMPLE" | "MUTUAL") if self.ignores_credential(policy) => return "plain text",
             Some(_) => return "TLS",
             None => {}
         }
@@ -194,6 +195,14 @@ impl Outbound<'_> {
         } else {
             "chosen for each endpoint"
         }
+    }
+
+    /// Whether a rule names credentials that this proxy does not take from it: then istiod writes no TLS.
+    fn ignores_credential(&self, policy: &Policy<'_>) -> bool {
+        let Some(tls) = &policy.tls else { return false };
+        let all = &self.mesh.destination_rules;
+        let selects = all.iter().any(|rule| rule.object == *tls.object && rule.selector.is_some());
+        !self.is_gateway() && tls.value.credential_name.as_ref().is_some_and(|name| !name.is_empty()) && !selects
     }
 
     /// Whether every endpoint of a Service takes the mesh's mTLS.
