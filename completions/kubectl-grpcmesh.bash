@@ -193,7 +193,7 @@ _kubectl__grpcmesh() {
             return 0
             ;;
         kubectl__subcmd__grpcmesh__subcmd__balance)
-            opts="-o -s -n -A -i -q -v -h --for --port --log-pattern --proxies --parallel --via --proxy-timeout --output --kubeconfig --context --cluster --user --server --token --as --as-group --as-uid --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --disable-compression --cache-dir --namespace --all-namespaces --istio-namespace --revision --color --quiet --no-headers --v --help"
+            opts="-o -s -n -A -i -q -v -h --for --port --log-pattern --output --proxies --parallel --via --proxy-timeout --kubeconfig --context --cluster --user --server --token --as --as-group --as-uid --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --disable-compression --cache-dir --namespace --all-namespaces --istio-namespace --revision --color --quiet --no-headers --v --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -211,6 +211,14 @@ _kubectl__grpcmesh() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --output)
+                    COMPREPLY=($(compgen -W "text json yaml" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "text json yaml" -- "${cur}"))
+                    return 0
+                    ;;
                 --proxies)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -225,14 +233,6 @@ _kubectl__grpcmesh() {
                     ;;
                 --proxy-timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --output)
-                    COMPREPLY=($(compgen -W "text json yaml" -- "${cur}"))
-                    return 0
-                    ;;
-                -o)
-                    COMPREPLY=($(compgen -W "text json yaml" -- "${cur}"))
                     return 0
                     ;;
                 --kubeconfig)
@@ -449,7 +449,7 @@ _kubectl__grpcmesh() {
             return 0
             ;;
         kubectl__subcmd__grpcmesh__subcmd__diff)
-            opts="-o -f -s -n -A -i -q -v -h --against --summary --full --wait --proxies --no-proxies --parallel --via --proxy-timeout --output --exit-zero --from --filename --keep-going --istio-version --cluster-domain --kubeconfig --context --cluster --user --server --token --as --as-group --as-uid --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --disable-compression --cache-dir --namespace --all-namespaces --istio-namespace --revision --color --quiet --no-headers --v --help"
+            opts="-o -f -s -n -A -i -q -v -h --against --summary --full --wait --no-proxies --output --exit-zero --proxies --parallel --via --proxy-timeout --from --filename --keep-going --istio-version --cluster-domain --kubeconfig --context --cluster --user --server --token --as --as-group --as-uid --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --disable-compression --cache-dir --namespace --all-namespaces --istio-namespace --revision --color --quiet --no-headers --v --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -461,6 +461,14 @@ _kubectl__grpcmesh() {
                     ;;
                 --wait)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "text json yaml markdown github" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "text json yaml markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --proxies)
@@ -477,14 +485,6 @@ _kubectl__grpcmesh() {
                     ;;
                 --proxy-timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --output)
-                    COMPREPLY=($(compgen -W "text json yaml markdown github" -- "${cur}"))
-                    return 0
-                    ;;
-                -o)
-                    COMPREPLY=($(compgen -W "text json yaml markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --from)

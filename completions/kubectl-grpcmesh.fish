@@ -160,16 +160,16 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route"
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand route" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l against -d 'Another source, to compare the objects of two' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l wait -d 'Wait until all proxies are in step, at most so long' -r
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l proxies -d 'Ask only so many proxies, spread over the classes of callers' -r
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l parallel -d 'Proxies that are asked at a time' -r
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l via -d 'How to reach a proxy\'s admin port' -r -f -a "port-forward\t'The API server\'s port-forward: needs create on pods/portforward'
-exec\t'A command in the proxy\'s container: needs create on pods/exec'"
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l proxy-timeout -d 'Limit for one proxy\'s answers' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
 json\t'The contract'
 yaml\t'The contract as YAML'
 markdown\t'For a pull request'
 github\t'Annotations of a GitHub workflow'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l proxies -d 'Ask only so many proxies, spread over the classes of callers' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l parallel -d 'Proxies that are asked at a time' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l via -d 'How to reach a proxy\'s admin port' -r -f -a "port-forward\t'The API server\'s port-forward: needs create on pods/portforward'
+exec\t'A command in the proxy\'s container: needs create on pods/exec'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l proxy-timeout -d 'Limit for one proxy\'s answers' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l from -d 'Read from here: "demo", a snapshot, manifests, a directory, or - (default: the cluster)' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -s f -l filename -d 'Lay these manifests over the source, as if applied (repeatable; directories; -)' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l istio-version -d 'Istio version whose behaviour is assumed, such as 1.27 (default: the one found)' -r
@@ -336,14 +336,14 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand tail" 
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand balance" -l for -d 'Time between the two readings' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand balance" -l port -d 'Only this port of the Service' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand balance" -l log-pattern -d 'Count what this expression (its first group) finds in the callers\' application logs in the same time' -r
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand balance" -l proxies -d 'Ask only so many callers, spread over their classes' -r
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand balance" -l parallel -d 'Proxies that are asked at a time' -r
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand balance" -l via -d 'How to reach a proxy\'s admin port' -r -f -a "port-forward\t'The API server\'s port-forward: needs create on pods/portforward'
-exec\t'A command in the proxy\'s container: needs create on pods/exec'"
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand balance" -l proxy-timeout -d 'Limit for one proxy\'s answer' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand balance" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
 json\t'The contract'
 yaml\t'The contract as YAML'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand balance" -l proxies -d 'Ask only so many proxies, spread over the classes of callers' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand balance" -l parallel -d 'Proxies that are asked at a time' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand balance" -l via -d 'How to reach a proxy\'s admin port' -r -f -a "port-forward\t'The API server\'s port-forward: needs create on pods/portforward'
+exec\t'A command in the proxy\'s container: needs create on pods/exec'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand balance" -l proxy-timeout -d 'Limit for one proxy\'s answers' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand balance" -l kubeconfig -d 'Kubeconfig file' -r -F
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand balance" -l context -d 'Context of the kubeconfig' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand balance" -l cluster -d 'Cluster of the kubeconfig' -r

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use regex::Regex;
 
-use super::proxies::{Way, choose, pods};
+use super::proxies::{ProxyArgs, choose, pods};
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::global::SourceArgs;
@@ -45,21 +45,11 @@ pub struct BalanceArgs {
     /// Count what this expression (its first group) finds in the callers' application logs in the same time
     #[arg(long, value_name = "REGEX")]
     log_pattern: Option<Regex>,
-    /// Ask only so many callers, spread over their classes
-    #[arg(long, value_name = "N")]
-    proxies: Option<usize>,
-    /// Proxies that are asked at a time
-    #[arg(long, value_name = "N", default_value_t = 16)]
-    parallel: usize,
-    /// How to reach a proxy's admin port
-    #[arg(long, value_name = "WAY", default_value = "port-forward")]
-    via: Way,
-    /// Limit for one proxy's answer
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = schema::duration::parse)]
-    proxy_timeout: Duration,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Format,
+    #[command(flatten)]
+    asking: ProxyArgs,
 }
 
 /// Output formats.
@@ -92,14 +82,22 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: BalanceArgs) -> Re
         outbound && arguments.port.is_none_or(|only| port == Some(only)) && parts.nth(1) == Some(&*host)
     };
     // Callers may be anywhere.
-    let (callers, others) = choose(&mesh, |_| true, arguments.proxies);
+    let (callers, others) = choose(&mesh, |_| true, arguments.asking.proxies);
     let pods = pods(&mesh, &callers);
     if pods.is_empty() {
         return Err(Failure::source("no pod here has a sidecar: nobody counts calls")
             .hint("why, is told by: kubectl grpcmesh inspect -A"));
     }
     let server = context.connection.connection(&context.env).connect().await?;
-    let ask = || server.all_counters(&pods, arguments.via.into(), arguments.parallel, arguments.proxy_timeout, &wanted);
+    let ask = || {
+        server.all_counters(
+            &pods,
+            arguments.asking.via.into(),
+            arguments.asking.parallel,
+            arguments.asking.proxy_timeout,
+            &wanted,
+        )
+    };
     let start = Instant::now();
     let measured = async {
         let before = ask().await;

@@ -1,15 +1,33 @@
 //! Which proxies are asked: one of each class of callers in turn, so that a part of them stands for all.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 
 use crate::cluster::proxies::{PodName, Via};
 use crate::mesh::Mesh;
 use crate::mesh::ids::WorkloadId;
 use crate::mesh::workload::Proxy;
 use crate::report::diff::class;
-use crate::schema::Kind;
+use crate::schema::{self, Kind};
+
+/// How proxies are asked.
+#[derive(Debug, Args)]
+pub(super) struct ProxyArgs {
+    /// Ask only so many proxies, spread over the classes of callers
+    #[arg(long, value_name = "N")]
+    pub(super) proxies: Option<usize>,
+    /// Proxies that are asked at a time
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub(super) parallel: usize,
+    /// How to reach a proxy's admin port
+    #[arg(long, value_name = "WAY", default_value = "port-forward")]
+    pub(super) via: Way,
+    /// Limit for one proxy's answers
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = schema::duration::parse)]
+    pub(super) proxy_timeout: Duration,
+}
 
 /// Ways to an admin port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

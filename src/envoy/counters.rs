@@ -5,7 +5,6 @@
 
 use serde::Deserialize;
 
-use super::endpoint::show;
 use super::lenient;
 
 /// The question.
@@ -48,22 +47,10 @@ struct RawCluster {
 
 #[derive(Deserialize)]
 struct RawHost {
-    address: Option<RawAddress>,
+    address: Option<lenient::Address>,
     #[serde(default)]
     stats: Vec<RawStat>,
     health_status: Option<RawHealth>,
-}
-
-#[derive(Deserialize)]
-struct RawAddress {
-    socket_address: Option<RawSocket>,
-}
-
-#[derive(Deserialize)]
-struct RawSocket {
-    #[serde(default)]
-    address: String,
-    port_value: Option<u16>,
 }
 
 #[derive(Deserialize)]
@@ -92,14 +79,14 @@ pub fn read(answer: &[u8], wanted: impl Fn(&str) -> bool) -> Result<Vec<Counted>
     let mut found = Vec::new();
     for cluster in all.cluster_statuses.into_iter().filter(|cluster| wanted(&cluster.name)) {
         for host in cluster.host_statuses {
-            let Some(socket) = host.address.and_then(|address| address.socket_address) else { continue };
+            let Some(address) = host.address.as_ref().and_then(lenient::Address::show) else { continue };
             let stat = |name: &str| host.stats.iter().find(|one| one.name == name).map_or(0, |one| one.value);
             let health = host.health_status.unwrap_or_default();
             let by_eds = health.eds_health_status.as_deref().is_none_or(|word| matches!(word, "HEALTHY" | "DEGRADED"));
             let ejected = health.failed_outlier_check;
             found.push(Counted {
                 cluster: cluster.name.clone(),
-                address: show(&socket.address, socket.port_value.unwrap_or(0)),
+                address,
                 total: stat("rq_total"),
                 success: stat("rq_success"),
                 errors: stat("rq_error"),

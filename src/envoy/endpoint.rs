@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::lenient;
+
 /// The endpoints of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
@@ -61,19 +63,7 @@ impl RawMetadata {
 
 #[derive(Deserialize)]
 struct RawInner {
-    address: Option<RawAddress>,
-}
-
-#[derive(Deserialize)]
-struct RawAddress {
-    socket_address: Option<RawSocket>,
-}
-
-#[derive(Deserialize)]
-struct RawSocket {
-    #[serde(default)]
-    address: String,
-    port_value: Option<u16>,
+    address: Option<lenient::Address>,
 }
 
 impl RawElement {
@@ -87,9 +77,8 @@ impl RawElement {
         };
         for one in raw.endpoints.into_iter().flat_map(|locality| locality.lb_endpoints) {
             found.cluster_ids.extend(one.metadata.as_ref().and_then(RawMetadata::cluster_id));
-            let socket = one.endpoint.and_then(|inner| inner.address).and_then(|address| address.socket_address);
-            let Some(RawSocket { address, port_value }) = socket else { continue };
-            let text = show(&address, port_value.unwrap_or(0));
+            let address = one.endpoint.and_then(|inner| inner.address);
+            let Some(text) = address.and_then(|address| address.show()) else { continue };
             let takes_calls = one.health_status.is_none_or(|word| matches!(&*word, "HEALTHY" | "UNKNOWN" | "DEGRADED"));
             if takes_calls {
                 found.healthy.insert(text)

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::proxies::Way;
+use super::proxies::ProxyArgs;
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::global::SourceArgs;
@@ -49,27 +49,17 @@ pub struct DiffArgs {
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "60s",
         value_parser = schema::duration::parse)]
     wait: Option<Duration>,
-    /// Ask only so many proxies, spread over the classes of callers
-    #[arg(long, value_name = "N")]
-    proxies: Option<usize>,
     /// Do not ask proxies
     #[arg(long, conflicts_with_all = ["wait", "proxies"])]
     no_proxies: bool,
-    /// Proxies that are asked at a time
-    #[arg(long, value_name = "N", default_value_t = 16)]
-    parallel: usize,
-    /// How to reach a proxy's admin port
-    #[arg(long, value_name = "WAY", default_value = "port-forward")]
-    via: Way,
-    /// Limit for one proxy's answers
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = schema::duration::parse)]
-    proxy_timeout: Duration,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Format,
     /// Exit 0 whatever differs
     #[arg(long)]
     exit_zero: bool,
+    #[command(flatten)]
+    asking: ProxyArgs,
     #[command(flatten)]
     source: SourceArgs,
 }
@@ -96,7 +86,7 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: DiffArgs) -> Resul
         return Err(Failure::usage("a saved source has no proxies to ask")
             .hint("compare its objects: --against SOURCE, or -f FILE"));
     }
-    if !is_live && (arguments.wait.is_some() || arguments.proxies.is_some()) {
+    if !is_live && (arguments.wait.is_some() || arguments.asking.proxies.is_some()) {
         return Err(Failure::usage(
             "--wait and --proxies are about a cluster's proxies, and --from names another source",
         ));

@@ -74,7 +74,7 @@ async fn round(
     // Callers of a Service may be anywhere.
     let in_scope =
         |namespace: &str| read.namespaces.is_empty() || !hosts.is_empty() || read.namespaces.contains(namespace);
-    let (chosen, others) = choose(&mesh, in_scope, arguments.proxies);
+    let (chosen, others) = choose(&mesh, in_scope, arguments.asking.proxies);
     let pods = pods(&mesh, &chosen);
     let bar = context.messages.bar("asking proxies");
     bar.set_length(pods.len() as u64);
@@ -94,7 +94,15 @@ async fn round(
                 Err(error) => ProxyReport::without(&mesh, id, State::Unreachable, error.message),
             }
         };
-        server.all_running(&pods, arguments.via.into(), arguments.parallel, arguments.proxy_timeout, &judged).await
+        server
+            .all_running(
+                &pods,
+                arguments.asking.via.into(),
+                arguments.asking.parallel,
+                arguments.asking.proxy_timeout,
+                &judged,
+            )
+            .await
     };
     let mut reports = tokio::select! {
         reports = asked => reports,
