@@ -130,7 +130,7 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: BalanceArgs) -> Re
     }
     let mut spread = Spread::new(&pairs);
     if service.resolution == Resolution::Headless {
-        spread.add_missing(addresses(&mesh, service, &arguments, &spread));
+        spread.over_all(addresses(&mesh, service, &arguments, &spread));
     }
     let log_pattern = match &arguments.log_pattern {
         Some(pattern) => Some(count_in_logs(&server, &pods, pattern, seconds).await),

@@ -135,17 +135,14 @@ impl Spread {
         spread
     }
 
-    /// Adds endpoints that the callers' clusters do not list, as when they keep to the one that was dialled. All are then
-    /// measured against the same share.
-    pub fn add_missing(&mut self, addresses: impl IntoIterator<Item = String>) {
-        let before = self.endpoints.len();
+    /// Measures all against one share, these endpoints included. For callers that keep to the endpoint that was dialled:
+    /// their clusters list no other.
+    pub fn over_all(&mut self, addresses: impl IntoIterator<Item = String>) {
         for address in addresses {
             self.endpoints.entry(address).or_default();
         }
-        if self.endpoints.len() > before {
-            let even = self.calls() as f64 / self.endpoints.len() as f64;
-            self.endpoints.values_mut().for_each(|got| got.even = even);
-        }
+        let even = self.calls() as f64 / self.endpoints.len().max(1) as f64;
+        self.endpoints.values_mut().for_each(|got| got.even = even);
     }
 
     /// All calls.
@@ -260,8 +257,13 @@ mod tests {
     #[test]
     fn endpoints_that_were_never_dialled_count() {
         let mut headless = spread(&[("", "a:1", 40)]);
-        headless.add_missing(["b:1".to_owned(), "c:1".to_owned()]);
+        headless.over_all(["b:1".to_owned(), "c:1".to_owned()]);
         assert_eq!(headless.evenness(false), Evenness::Pinned);
         assert!((headless.jain() - 1.0 / 3.0).abs() < 0.01);
+        // Other callers dialled the others once, and call no more.
+        let callers = [(Vec::new(), vec![counted("", "a:1", 40)]), (Vec::new(), vec![counted("", "b:1", 0)])];
+        let mut headless = Spread::new(&callers);
+        headless.over_all(["a:1".to_owned(), "b:1".to_owned()]);
+        assert_eq!(headless.evenness(false), Evenness::Pinned);
     }
 }

@@ -13,9 +13,9 @@ fn measure(lab: &Lab, service: &str, calls: &[&str], arguments: &[&str]) -> (Val
     // What is read first must not count what the client warms up with.
     client.call(&["--count", "1", calls[calls.len() - 1]]);
     let output = std::thread::scope(|scope| {
-        let words = [&["balance", service, "--for", "6s", "-o", "json"], arguments].concat();
+        let words = [&["balance", service, "--for", "8s", "-o", "json"], arguments].concat();
         let asked = scope.spawn(move || lab.grpcmesh(&words));
-        std::thread::sleep(Duration::from_secs(2));
+        std::thread::sleep(Duration::from_secs(3));
         let seen = client.call(calls);
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
         for one in &seen {
@@ -127,7 +127,7 @@ spec:
 
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
-fn server_ids_in_the_callers_logs_prove_it() {
+fn slow_server_ids_in_the_callers_logs_prove_it() {
     let lab = Lab::connect();
     let _objects = Scenario::apply(&lab, TALKER);
     let answer = lab.grpcmesh(&[

@@ -162,7 +162,7 @@ fn changes(count: usize, seed: u64) {
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
 fn changes_arrive_and_are_in_step() {
-    changes(10, 1);
+    changes(6, 1);
 }
 
 #[test]
