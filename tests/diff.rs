@@ -343,6 +343,30 @@ fn files_over_a_saved_source() {
 }
 
 #[test]
+fn what_is_read_in_part_is_named_and_what_it_holds_is_not_shown() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("diff-part");
+    std::fs::create_dir_all(&folder).unwrap();
+    let (mesh, file) = (folder.join("mesh.yaml"), folder.join("plugin.yaml"));
+    std::fs::write(&mesh, MESH).unwrap();
+    let plugin = "apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: {name: p, namespace: shop}\nspec: {url: 'oci://x', pluginConfig: {password: hunter2}}\n";
+    std::fs::write(&file, plugin).unwrap();
+    let (code, out, error) = diff(&["--from", mesh.to_str().unwrap(), "-f", file.to_str().unwrap()]);
+    assert!(code == 4 && out.contains("WasmPlugin shop/p") && out.contains("kubectl diff"), "{code}: {out}");
+    assert!(!(out + &error).contains("hunter2"));
+}
+
+#[test]
+fn a_table_that_envoy_should_refuse_is_not_called_in_step() {
+    let wrong = "weight: 90}, {destination: {host: a, subset: v2}, weight: 10}";
+    assert!(MESH.contains(wrong));
+    let snapshot = snapshot(&MESH.replace(wrong, "weight: 0}, {destination: {host: a, subset: v2}, weight: 0}"));
+    let mesh = resolve(&snapshot, &Options::default());
+    let caller = caller(&mesh, "sidecar/shop/c");
+    let judged = judge(&mesh, &caller, &running(&healthy()), &connected(), None, &[]);
+    assert!(judged.not_compared[0].contains("50051") && judged.not_compared[0].contains("weight"), "{judged:?}");
+}
+
+#[test]
 fn wrong_use_is_told() {
     let (code, _, error) = diff(&["--from", "demo"]);
     assert!(code == 2 && error.contains("--against"), "{error}");

@@ -1,5 +1,7 @@
 //! One object as the server has it, and as it would have it: a server-side dry run, which stores nothing.
 
+use std::time::Duration;
+
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use kube::client::Body;
@@ -7,9 +9,7 @@ use serde_json::Value;
 
 use super::client::Server;
 use super::error::{ClusterError, Trouble};
-use crate::schema::Kind;
 use crate::snapshot::Key;
-use std::time::Duration;
 
 /// Limit for one answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -96,11 +96,7 @@ impl Server {
 fn path(key: &Key, api_version: &str, named: bool) -> String {
     let info = key.kind.info();
     let root = if api_version.contains('/') { "/apis" } else { "/api" };
-    let place = if info.namespaced && key.kind != Kind::Namespace {
-        format!("/namespaces/{}", key.namespace)
-    } else {
-        String::new()
-    };
+    let place = if info.namespaced { format!("/namespaces/{}", key.namespace) } else { String::new() };
     let name = if named { format!("/{}", key.name) } else { String::new() };
     format!("{root}/{api_version}{place}/{}{name}", info.plural)
 }

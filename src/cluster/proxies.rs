@@ -21,8 +21,8 @@ use crate::envoy::sync::{self, Sync};
 
 /// istiod's port for its own state; asked from its own loopback it wants no token.
 const ISTIOD_PORT: u16 = 15014;
-/// Limit for what istiod is asked.
-const ISTIOD_ANSWER: Duration = Duration::from_secs(10);
+/// Limit for one answer of istiod or of the API server.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// Largest answer of a command in a container.
 const EXEC_LARGEST: u64 = 256 << 20;
@@ -206,13 +206,13 @@ impl Server {
     pub async fn application_logs(&self, pod: &PodName, seconds: f64) -> Vec<String> {
         let PodName { namespace, pod } = pod;
         let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}");
-        let Ok(text) = self.get(&path, ISTIOD_ANSWER).await else { return Vec::new() };
+        let Ok(text) = self.get(&path, ANSWER).await else { return Vec::new() };
         let Ok(object) = serde_json::from_str::<Pod>(&text) else { return Vec::new() };
         let containers = object.spec.map(|spec| spec.containers).unwrap_or_default();
         let mut logs = Vec::new();
         for container in containers.iter().filter(|one| one.name != "istio-proxy") {
             let path = format!("{path}/log?container={}&sinceSeconds={:.0}", container.name, seconds.ceil().max(1.0));
-            logs.extend(self.get(&path, ISTIOD_ANSWER).await.ok());
+            logs.extend(self.get(&path, ANSWER).await.ok());
         }
         logs
     }
@@ -220,7 +220,7 @@ impl Server {
     /// What all istiods together say of their proxies.
     pub async fn sync_state(&self, istio_namespace: &str) -> SyncState {
         let path = format!("/api/v1/namespaces/{istio_namespace}/pods?labelSelector=app%3Distiod&limit=100");
-        let pods = match self.get(&path, ISTIOD_ANSWER).await {
+        let pods = match self.get(&path, ANSWER).await {
             Ok(text) => match serde_json::from_str::<Pods>(&text) {
                 Ok(pods) => pods.items,
                 Err(error) => return SyncState::NoAnswer(error.to_string()),
@@ -238,7 +238,7 @@ impl Server {
         }
         let asked = running.iter().map(|name| async move {
             let paths = ["/debug/syncz"];
-            let answers = self.forwarded(istio_namespace, name, ISTIOD_PORT, &paths, ISTIOD_ANSWER).await?;
+            let answers = self.forwarded(istio_namespace, name, ISTIOD_PORT, &paths, ANSWER).await?;
             let Some(body) = answers.into_iter().next().flatten() else {
                 return Err(ClusterError::new(Trouble::Forbidden, format!("{name} has no /debug/syncz")));
             };

@@ -89,25 +89,12 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: BalanceArgs) -> Re
             .hint("why, is told by: kubectl grpcmesh inspect -A"));
     }
     let server = context.connection.connection(&context.env).connect().await?;
-    let ask = || {
-        server.all_counters(
-            &pods,
-            arguments.asking.via.into(),
-            arguments.asking.parallel,
-            arguments.asking.proxy_timeout,
-            &wanted,
-        )
-    };
+    let ProxyArgs { via, parallel, proxy_timeout, .. } = arguments.asking;
+    let ask = || server.all_counters(&pods, via.into(), parallel, proxy_timeout, &wanted);
     let start = Instant::now();
-    let measured = async {
-        let before = ask().await;
-        wait(context, arguments.window).await;
-        (before, ask().await)
-    };
-    let (before, after) = tokio::select! {
-        both = measured => both,
-        _ = tokio::signal::ctrl_c() => return Err(Failure::interrupted()),
-    };
+    let before = ask().await;
+    wait(context, arguments.window).await;
+    let after = ask().await;
     let seconds = start.elapsed().as_secs_f64();
     let mut pairs = Vec::new();
     let mut unreachable: Vec<String> = others

@@ -164,25 +164,19 @@ pub fn sendable(file: &Value) -> Value {
     file
 }
 
-/// An object without what the server manages.
+/// An object without what the server manages, to be compared.
 fn plain(object: &Value) -> Value {
-    let mut object = object.clone();
+    let mut object = sendable(object);
     if let Some(fields) = object.as_object_mut() {
-        fields.remove("status");
         fields.remove("apiVersion");
-        if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
-            for name in
-                ["managedFields", "managers", "resourceVersion", "uid", "generation", "creationTimestamp", "selfLink"]
-            {
-                metadata.remove(name);
-            }
-            if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
-                annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
-                annotations.remove("grpcmesh.io/shift");
-                if annotations.is_empty() {
-                    metadata.remove("annotations");
-                }
-            }
+    }
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut)
+        && let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut)
+    {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+        annotations.remove("grpcmesh.io/shift");
+        if annotations.is_empty() {
+            metadata.remove("annotations");
         }
     }
     object

@@ -10,7 +10,7 @@ use crate::envoy::route::{Action, Route, RouteTable};
 use crate::envoy::running::Running;
 use crate::envoy::sync::Sync;
 use crate::mesh::Mesh;
-use crate::mesh::outbound::{Caller, CallerKind, Outbound};
+use crate::mesh::outbound::{Caller, CallerKind, IntendedTable, Outbound};
 
 /// How a proxy stands to the objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -89,16 +89,18 @@ pub fn judge(
     let mut differences = Vec::new();
     let mut counts = (0, 0);
     if !patched.routes {
-        let refused = outbound.refusals();
         // A table that Envoy refuses stays what it was: nothing can be said of its routes.
-        let compared = |table: &&RouteTable| !refused.contains_key(&table.name);
-        let intent = outbound.route_tables();
-        let names = leading_to(only, intent.iter().chain(&running.routes));
-        let of = |tables: &[RouteTable]| -> Vec<RouteTable> {
-            tables.iter().filter(compared).filter_map(|table| part(table, names.as_ref())).collect()
+        let (refused, intent): (Vec<_>, Vec<_>) =
+            outbound.route_tables().into_iter().partition(|one| one.refused.is_some());
+        let names = leading_to(only, intent.iter().map(|one| &one.table).chain(&running.routes));
+        let asked = |table: &RouteTable| part(table, names.as_ref());
+        let intent: Vec<RouteTable> = intent.iter().filter_map(|one| asked(&one.table)).collect();
+        let live = running.routes.iter().filter(|table| refused.iter().all(|one| one.table.name != table.name));
+        let live: Vec<RouteTable> = live.filter_map(asked).collect();
+        let why = |one: &IntendedTable| {
+            let why = one.refused.as_deref().unwrap_or_default();
+            format!("route table {}: Envoy should refuse it: {why}", one.table.name)
         };
-        let (intent, live) = (of(&intent), of(&running.routes));
-        let why = |(name, why): (&String, &String)| format!("route table {name}: Envoy should refuse it: {why}");
         patched.titles.extend(refused.iter().map(why));
         counts.0 = intent.len();
         differences.extend(routes::compare(&intent, &live));

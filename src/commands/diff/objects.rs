@@ -43,7 +43,11 @@ pub(super) async fn compare(context: &mut Context<'_>, arguments: &DiffArgs, rea
             }
         }
     } else {
-        for (key, object) in files.objects.iter().filter(|(key, _)| key.kind.info().keep == Keep::Whole) {
+        for (key, object) in &files.objects {
+            if key.kind.info().keep != Keep::Whole {
+                gaps.push(gap(key, PART.to_owned()));
+                continue;
+            }
             let have = read.snapshot.objects.get(key).map(body);
             let wanted = have.as_ref().map_or_else(|| body(object), |have| objects::merged(have, &body(object)));
             let mut found = objects::compare(title(key), Some(&wanted), have.as_ref());
@@ -53,6 +57,14 @@ pub(super) async fn compare(context: &mut Context<'_>, arguments: &DiffArgs, rea
     }
     let source = if arguments.source.from.is_empty() { "cluster".to_owned() } else { arguments.source.from.join(", ") };
     Ok((Some(["files".to_owned(), source]), compared, gaps))
+}
+
+/// Of extensions, what they are configured with is not read: it may hold passwords.
+const PART: &str = "only a part of this kind is read; compare it with: kubectl diff";
+
+/// An object that was not compared.
+fn gap(key: &Key, why: String) -> GapReport {
+    GapReport { touches_answers: true, ..GapReport::from(&Gap::new(title(key), why, GapKind::Failed)) }
 }
 
 fn title(key: &Key) -> String {
@@ -70,13 +82,9 @@ fn body(object: &Object) -> Value {
 /// One file's object against the cluster's; `None` for kinds of which only a part is read.
 async fn against_cluster(server: &Server, object: &Object, gaps: &mut Vec<GapReport>) -> Option<Compared> {
     let key = &object.key;
-    let gap = |why: String| {
-        let gap = Gap::new(title(key), why, GapKind::Failed);
-        GapReport { touches_answers: true, ..GapReport::from(&gap) }
-    };
-    // Of extensions, what they are configured with is not read: it may hold passwords.
+    let gap = |why: String| gap(key, why);
     if key.kind.info().keep != Keep::Whole {
-        gaps.push(gap("only a part of this kind is read; compare it with: kubectl diff".to_owned()));
+        gaps.push(gap(PART.to_owned()));
         return None;
     }
     let is_name = |text: &str| {
@@ -100,20 +108,22 @@ async fn against_cluster(server: &Server, object: &Object, gaps: &mut Vec<GapRep
         Ok(tried) => tried,
         Err(error) => DryRun::Forbidden(error.message),
     };
-    let (wanted, note) = match tried {
-        DryRun::Would(wanted) => (wanted, None),
-        DryRun::Refuses(why) => (merged, Some(format!("the server refuses it: {why}"))),
+    let compared = |wanted: &Value| objects::compare(title(key), Some(wanted), have.as_ref());
+    let found = match tried {
+        DryRun::Would(wanted) => compared(&wanted),
+        DryRun::Refuses(why) => {
+            let mut found = compared(&merged);
+            // Whatever it would change, it is not what is wanted.
+            found.state = if have.is_some() { ObjectState::Differs } else { ObjectState::Missing };
+            found.notes.push(format!("the server refuses it: {why}"));
+            found
+        }
         DryRun::Forbidden(why) => {
-            (merged, Some(format!("laid over what is there; a dry run on the server may not be tried: {why}")))
+            let mut found = compared(&merged);
+            found.notes.push(format!("laid over what is there, since the server did no dry run: {why}"));
+            found
         }
     };
-    let mut found = objects::compare(title(key), Some(&wanted), have.as_ref());
-    if let Some(note) = note {
-        if note.starts_with("the server refuses") {
-            found.state = if have.is_some() { ObjectState::Differs } else { ObjectState::Missing };
-        }
-        found.notes.push(note);
-    }
     Some(found)
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::proxies::{choose, pods};
+use super::super::proxies::{ProxyArgs, choose, pods};
 use super::DiffArgs;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
@@ -34,7 +34,7 @@ pub(super) async fn compare(
     let start = Instant::now();
     let mut look = 1;
     loop {
-        let reports = round(context, arguments, source, &server, &read, hosts).await?;
+        let reports = round(context, arguments, source, &server, &read, hosts).await;
         let waits = |one: &ProxyReport| matches!(one.state, "different" | "late" | "not-sent");
         let settles = match arguments.wait {
             // One that cannot be asked is given a few chances; what is never compared is not waited for.
@@ -53,10 +53,7 @@ pub(super) async fn compare(
             let out = reports.iter().filter(|one| one.state != "in-step").count();
             context.messages.detail(&format!("{out} of {} proxies are not in step yet", reports.len()));
         }
-        tokio::select! {
-            () = tokio::time::sleep(SETTLE) => {}
-            _ = tokio::signal::ctrl_c() => return Err(Failure::interrupted()),
-        }
+        tokio::time::sleep(SETTLE).await;
         read = source.read(context).await?;
     }
 }
@@ -69,7 +66,7 @@ async fn round(
     server: &Server,
     read: &Read,
     hosts: &[String],
-) -> Result<Vec<ProxyReport>, Failure> {
+) -> Vec<ProxyReport> {
     let mesh = mesh::resolve(&read.snapshot, &source.options(&context.scope));
     // Callers of a Service may be anywhere.
     let in_scope =
@@ -79,38 +76,25 @@ async fn round(
     let bar = context.messages.bar("asking proxies");
     bar.set_length(pods.len() as u64);
     let slices = Slices::new(&mesh);
-    let asked = async {
-        let sync = server.sync_state(&context.scope.istio_namespace).await;
-        // Judged as they come: what a proxy runs is large, and what is said of it small.
-        let judged = |at: usize, running: Result<Running, ClusterError>| {
-            bar.inc(1);
-            let (id, pod) = (chosen[at], &pods[at]);
-            match running {
-                Ok(running) => {
-                    let caller = Caller::of_workload(&mesh, id);
-                    let judged = proxy::judge(&mesh, &caller, &running, &sync.of(pod), slices.as_ref(), hosts);
-                    ProxyReport::new(&mesh, id, judged)
-                }
-                Err(error) => ProxyReport::without(&mesh, id, State::Unreachable, error.message),
+    let sync = server.sync_state(&context.scope.istio_namespace).await;
+    // Judged as they come: what a proxy runs is large, and what is said of it small.
+    let judged = |at: usize, running: Result<Running, ClusterError>| {
+        bar.inc(1);
+        let (id, pod) = (chosen[at], &pods[at]);
+        match running {
+            Ok(running) => {
+                let caller = Caller::of_workload(&mesh, id);
+                let judged = proxy::judge(&mesh, &caller, &running, &sync.of(pod), slices.as_ref(), hosts);
+                ProxyReport::new(&mesh, id, judged)
             }
-        };
-        server
-            .all_running(
-                &pods,
-                arguments.asking.via.into(),
-                arguments.asking.parallel,
-                arguments.asking.proxy_timeout,
-                &judged,
-            )
-            .await
+            Err(error) => ProxyReport::without(&mesh, id, State::Unreachable, error.message),
+        }
     };
-    let mut reports = tokio::select! {
-        reports = asked => reports,
-        _ = tokio::signal::ctrl_c() => return Err(Failure::interrupted()),
-    };
+    let ProxyArgs { via, parallel, proxy_timeout, .. } = arguments.asking;
+    let mut reports = server.all_running(&pods, via.into(), parallel, proxy_timeout, &judged).await;
     bar.finish_and_clear();
     for (id, why) in others {
         reports.push(ProxyReport::without(&mesh, id, State::NotCompared, why));
     }
-    Ok(reports)
+    reports
 }

@@ -3,7 +3,7 @@
 //! Source: `TranslateRouteMatch` and `applyHTTPRouteDestination` in `pilot/pkg/networking/core/route/route.go` of
 //! istio/istio 1.31.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::listener::RouteTable;
 use super::route::{Action, Forward, Route};
@@ -12,17 +12,24 @@ use super::{Mirror, Outbound};
 use crate::envoy::route as envoy;
 use crate::mesh::retry::RetryPolicy;
 
+/// A route table as it should be.
+#[derive(Debug)]
+pub struct IntendedTable {
+    /// As Envoy has it, if it takes it.
+    pub table: envoy::RouteTable,
+    /// Why Envoy refuses it, and keeps what it had.
+    pub refused: Option<String>,
+}
+
 impl<'m> Outbound<'m> {
     /// The route tables that istiod makes for this proxy.
-    ///
-    /// A table that Envoy refuses is not told from others; see [`Self::refusals`].
-    pub fn route_tables(&self) -> Vec<envoy::RouteTable> {
+    pub fn route_tables(&self) -> Vec<IntendedTable> {
         if self.is_gateway() {
             let servers = self.servers();
             let mut names: Vec<&String> = servers.tables.keys().collect();
             names.sort();
             let made = names.into_iter().map(|name| (name.clone(), self.gateway_hosts(&servers, name)));
-            return made.map(|(name, hosts)| self.table_in_words(name, &hosts)).collect();
+            return made.map(|(name, hosts)| self.in_words(name, &hosts)).collect();
         }
         let mut found: Vec<RouteTable> = Vec::new();
         for port in self.ports() {
@@ -32,33 +39,8 @@ impl<'m> Outbound<'m> {
                 }
             }
         }
-        found
-            .iter()
-            .map(|table| self.table_in_words(table.to_string(), &self.virtual_hosts(table)))
-            .filter(|table| !table.hosts.is_empty())
-            .collect()
-    }
-
-    /// The reasons for which Envoy refuses route tables of this proxy, by table.
-    pub fn refusals(&self) -> BTreeMap<String, String> {
-        let mut found = BTreeMap::new();
-        if self.is_gateway() {
-            let servers = self.servers();
-            for name in servers.tables.keys() {
-                if let Some(why) = refusal(&self.gateway_hosts(&servers, name)) {
-                    found.insert(name.clone(), why);
-                }
-            }
-            return found;
-        }
-        for port in self.ports() {
-            for table in self.tables_of_port(port) {
-                if let Some(why) = refusal(&self.virtual_hosts(&table)) {
-                    found.insert(table.to_string(), why);
-                }
-            }
-        }
-        found
+        let made = found.iter().map(|table| self.in_words(table.to_string(), &self.virtual_hosts(table)));
+        made.filter(|one| !one.table.hosts.is_empty()).collect()
     }
 
     /// Ports that some listener may be for.
@@ -69,20 +51,21 @@ impl<'m> Outbound<'m> {
         named.chain(of_services.map(|port| port.number)).collect()
     }
 
-    fn table_in_words(&self, name: String, hosts: &[VirtualHost<'m>]) -> envoy::RouteTable {
+    fn in_words(&self, name: String, hosts: &[VirtualHost<'m>]) -> IntendedTable {
+        let refused = hosts.iter().flat_map(|host| host.routes.iter()).find_map(Route::refused);
         let hosts = hosts.iter().map(|host| envoy::VirtualHost {
             name: host.name.clone(),
             domains: host.domains.clone(),
             redirects_to_tls: host.needs_tls,
             routes: host.routes.iter().map(|route| self.route_in_words(route)).collect(),
         });
-        envoy::RouteTable { name, hosts: hosts.collect() }
+        IntendedTable { table: envoy::RouteTable { name, hosts: hosts.collect() }, refused }
     }
 
     fn route_in_words(&self, route: &Route<'m>) -> envoy::Route {
         let action = match route.action {
             Action::Forward | Action::Service(_) => {
-                envoy::Action::Forward(self.forward(route).map(in_words).unwrap_or_default())
+                envoy::Action::Forward(self.forward(route).map(forward_in_words).unwrap_or_default())
             }
             Action::Passthrough => envoy::Action::Forward(envoy::Forward {
                 clusters: vec![("PassthroughCluster".to_owned(), 1)],
@@ -96,11 +79,7 @@ impl<'m> Outbound<'m> {
     }
 }
 
-fn refusal(hosts: &[VirtualHost<'_>]) -> Option<String> {
-    hosts.iter().flat_map(|host| host.routes.iter()).find_map(Route::refused)
-}
-
-fn in_words(Forward { backends, timeout, retries, mirrors }: Forward) -> envoy::Forward {
+fn forward_in_words(Forward { backends, timeout, retries, mirrors }: Forward) -> envoy::Forward {
     let timeout = timeout.unwrap_or_default();
     let weight = |weight: Option<i64>| u64::try_from(weight.unwrap_or(1)).unwrap_or(0);
     envoy::Forward {

@@ -31,6 +31,7 @@ mod virtual_host;
 pub use answer::{Answer, Outcome, RuleHit};
 pub use configs::{ConfigId, RouteConfig, RouteConfigs, Rule, find_delegate};
 pub use gateway::LeftOut;
+pub use intended::IntendedTable;
 pub use intended_clusters::IntendedCluster;
 pub use listener::ListenerClass;
 pub use owner::RouteOwner;
