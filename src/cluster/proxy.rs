@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use http::Uri;
 
-use crate::mesh::workload::Range;
+use crate::mesh::exclusion::Range;
 
 /// What the environment says about proxies. Empty texts count as absent.
 #[derive(Debug, Clone, Default)]

@@ -10,6 +10,7 @@ pub mod coverage;
 pub mod destination_rule;
 pub mod directory;
 pub mod evidence;
+pub mod exclusion;
 mod exposure;
 pub mod gateway;
 pub mod gateway_api;

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Undecoded;
+use super::exclusion::Range;
 use super::host::{self};
 use super::ids::{Labels, Namespace, ObjectRef, WorkloadId};
 use super::protocol::{self, DecidedBy, Protocol};
 use super::reader::Reader;
 use super::service::{PodCount, Resolution, Service, ServicePort, TargetPort, Visibility};
-use super::workload::{NamespaceLabels, Range, Workload};
+use super::workload::{NamespaceLabels, Workload};
 use crate::schema::core as shapes;
 use crate::schema::kind::{KINDS, Kind};
 use crate::schema::mesh_config::MeshConfig;

@@ -4,9 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
+use crate::mesh::exclusion::{ExclusionEffect, Ports, Range};
 use crate::mesh::ids::{Namespace, WorkloadId};
 use crate::mesh::service::Service;
-use crate::mesh::workload::{ExclusionEffect, Ports, Proxy, Range, Workload};
+use crate::mesh::workload::{Proxy, Workload};
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {

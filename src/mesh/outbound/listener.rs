@@ -11,11 +11,12 @@ use super::names;
 use super::scope::{EgressListener, Seen};
 use super::{Address, Backend, CallProtocol, Outbound};
 use crate::mesh::Mesh;
+use crate::mesh::exclusion::Range;
 use crate::mesh::ids::{Host, ServiceId, WorkloadId};
 use crate::mesh::protocol::{Family, Protocol};
 use crate::mesh::service::{Resolution, Service};
 use crate::mesh::virtual_service::GatewayName;
-use crate::mesh::workload::{Range, Readiness};
+use crate::mesh::workload::Readiness;
 use crate::schema::virtual_service::{Destination, L4Match, RouteDestination};
 
 /// Ports that the proxy itself listens on.
