@@ -1,21 +1,28 @@
 #!/usr/bin/env python3
 """Whole-process time and memory beside peers: `inspect` and `route` on generated meshes beside `istioctl analyze` where
-that is on PATH, `tail --summary` on large logs beside `wc`, `grep`, `awk` and `jq`.
+that is on PATH, `tail --summary` on large logs beside `wc`, `grep`, `awk` and `jq`, `tail -f` of many pods from an API
+server of this script on loopback.
 
     scripts/figures.py [SERVICES ...]          (default: 1000 10000 100000)
     scripts/figures.py logs [MEGABYTES]        (default: 400)
+    scripts/figures.py follow [PODS]           (default: 500)
 
 Each line is the median of the runs. Absolute times tell about the machine; compare lines of one run.
 """
+import http.server
 import json
 import os
 import random
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
+import time
+import uuid
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PODS_EACH = 3
@@ -55,18 +62,38 @@ def calls(mesh, path):
             out.write(json.dumps(call) + "\n")
 
 
+def usual(name, lines):
+    """Lines as of a mesh in service: 49 of 50 went well, times go up."""
+    step = random.Random(1)
+    if name == "text":
+        well = re.compile(rb'^\[.* HTTP/2" 200 - via_upstream - "-" \d+ [1-9]')
+    else:
+        well = re.compile(rb'^(?!.*"bytes_sent":0,).*"response_code":200,"response_code_details":"via_upstream","response_flags":"-"')
+    good = [line for line in lines if well.search(line)]
+    stamp = re.compile(rb"2026-11-2\d\d?T\d\d:\d\d:\d\d\.\d{3}Z")
+    block = []
+    for at in range(20_000):
+        line = step.choice(lines if step.random() < 0.02 else good)
+        now = b"2026-11-20T23:%02d:%02d.%03dZ" % (at // 60_000, at // 1000 % 60, at % 1000)
+        block.append(stamp.sub(now, line, count=1))
+    return b"".join(block)
+
+
 def logs(megabytes):
     ours = os.path.join(PROGRAM, "kubectl-grpcmesh")
     fixtures = os.path.join(ROOT, "tests", "fixtures", "accesslog")
-    print(f"{'log':<10} {'MB':>5}  {'program':<44} {'wall s':>7} {'CPU s':>7} {'MB':>5}  ratio to wc -l")
+    print(f"{'log':<14} {'MB':>5}  {'program':<44} {'wall s':>7} {'CPU s':>7} {'MB':>5}  ratio to wc -l")
     with tempfile.TemporaryDirectory() as folder:
-        for name, peers in (("text", ["awk"]), ("json", ["jq"])):
+        for name, is_usual in (("text", True), ("json", True), ("text", False), ("json", False)):
             with open(os.path.join(fixtures, f"istio-{name}.log"), "rb") as one:
                 lines = one.read()
+            lines = usual(name, lines.splitlines(keepends=True)) if is_usual else lines
             path = os.path.join(folder, name + ".log")
             with open(path, "wb") as out:
                 for _ in range(megabytes * 1_000_000 // len(lines)):
                     out.write(lines)
+            peers = {"text": ["awk"], "json": ["jq"]}[name] if is_usual else []
+            label = name if is_usual else name + ", failing"
             rows = [
                 ("wc -l", ["wc", "-l", path]),
                 # Its output must go somewhere: into nothing it would stop at the first hit.
@@ -82,13 +109,94 @@ def logs(megabytes):
             for program, command in rows:
                 wall, cpu, memory = measure(command, 3)
                 base = base or wall
-                print(f"{name:<10} {megabytes:>5}  {program:<44} {wall:>7.2f} {cpu:>7.2f} {memory:>5.0f}  {wall / base:.1f}", flush=True)
+                print(f"{label:<14} {megabytes:>5}  {program:<44} {wall:>7.2f} {cpu:>7.2f} {memory:>5.0f}  {wall / base:.1f}", flush=True)
             os.remove(path)
 
 
+SECONDS = 15
+LINES_A_SECOND = 10
+
+
+class Cluster(http.server.BaseHTTPRequestHandler):
+    """As much of an API server as a follower asks for: pods, and their logs as they grow."""
+    protocol_version = "HTTP/1.1"
+    pods = 0
+    sent = 0
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        place = self.path.split("?")[0]
+        if place.endswith("/log"):
+            self.follow()
+        elif place.endswith("/pods"):
+            pods = [{"metadata": {"name": f"echo-{n}", "namespace": "shop", "uid": f"uid-{n}", "labels": {"app": "echo"}},
+                     "spec": {"containers": [{"name": "app"}, {"name": "istio-proxy"}]},
+                     "status": {"phase": "Running", "podIP": f"10.1.{n // 250}.{n % 250}"}} for n in range(self.pods)]
+            self.answer(200, {"kind": "PodList", "metadata": {}, "items": pods})
+        else:
+            self.answer(404, {"kind": "Status", "reason": "NotFound", "code": 404})
+
+    def answer(self, code, body):
+        body = json.dumps(body).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def follow(self):
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        line = '[%s] "POST /echo.Echo/Say HTTP/2" 200 UF upstream_reset_before_response_started{x} - "-" 10 0 1 - "-" "grpc-go/1.80" "%s" "echo.shop:50051" "10.0.0.1:50051" outbound|50051||echo.shop.svc.cluster.local - 10.96.0.1:50051 10.1.0.1:40000 - default\n'
+        try:
+            for _ in range((SECONDS + 5) * LINES_A_SECOND):
+                now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() % 10**9:09d}Z"
+                text = (now + " " + line % (now[:23] + "Z", uuid.uuid4())).encode()
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(text), text))
+                Cluster.sent += 1
+                time.sleep(1 / LINES_A_SECOND)
+            self.wfile.write(b"0\r\n\r\n")
+        except OSError:
+            pass
+
+
+def follow(pods):
+    """Memory and CPU of following so many pods at once, and how many lines came."""
+    Cluster.pods = pods
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Cluster)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with tempfile.TemporaryDirectory() as folder:
+        config = os.path.join(folder, "config")
+        with open(config, "w") as out:
+            json.dump({"apiVersion": "v1", "kind": "Config", "current-context": "one",
+                       "clusters": [{"name": "one", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+                       "contexts": [{"name": "one", "context": {"cluster": "one", "user": "one", "namespace": "shop"}}],
+                       "users": [{"name": "one", "user": {}}]}, out)
+        printed = os.path.join(folder, "out")
+        command = [os.path.join(PROGRAM, "kubectl-grpcmesh"), "tail", "-l", "app=echo", "-f", "-o", "json",
+                   "--max-log-requests", str(pods), "--kubeconfig", config]
+        with open(printed, "wb") as out:
+            process = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL)
+            time.sleep(SECONDS)
+            process.send_signal(signal.SIGINT)
+            _, status, usage = os.wait4(process.pid, 0)
+        with open(printed, "rb") as out:
+            lines = out.read().count(b"\n")
+    print(f"{pods} pods followed for {SECONDS} s: {lines} calls shown of {Cluster.sent} lines sent, "
+          f"{usage.ru_maxrss / 1024:.0f} MB, {usage.ru_utime + usage.ru_stime:.2f} s CPU, exit code {os.waitstatus_to_exitcode(status)}")
+
+
 def main():
-    if sys.argv[1:2] == ["logs"]:
+    if sys.argv[1:2] in (["logs"], ["follow"]):
         subprocess.run(["cargo", "build", "--release", "--quiet"], cwd=ROOT, check=True)
+    if sys.argv[1:2] == ["follow"]:
+        follow(int(sys.argv[2]) if len(sys.argv) > 2 else 500)
+        return
+    if sys.argv[1:2] == ["logs"]:
         logs(int(sys.argv[2]) if len(sys.argv) > 2 else 400)
         return
     sizes = [int(word) for word in sys.argv[1:]] or [1000, 10000, 100000]

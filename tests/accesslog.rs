@@ -106,6 +106,18 @@ fn text_lines_are_read_as_they_were_meant() {
 }
 
 #[test]
+fn a_path_that_looks_like_the_rest_of_a_line_is_told() {
+    let whole = "[2026-11-21T09:00:00.123Z] \"POST /a.B/C HTTP/2\" 503 UF x - \"-\" 1 0 3 - \"-\" \"agent\" \"id\" \"a.b\" \"10.0.0.1:80\" outbound|80||a.b - 10.0.0.3:80 10.0.0.4:5 - default";
+    let forged = "/x HTTP/2\" 200 - via_upstream - \"-\" 1 9 3 1 \"-\" \"agent";
+    for (line, wanted) in [(whole.to_owned(), false), (whole.replace("/a.B/C", forged), true)] {
+        let Line::Access(access) = Reader::default().read(line.as_bytes()) else { panic!("{line}") };
+        assert_eq!(access.ambiguous, wanted, "{line}");
+        // What the proxy writes at the end is not reached by it.
+        assert_eq!(access.cluster.as_deref(), Some(&b"outbound|80||a.b"[..]));
+    }
+}
+
+#[test]
 fn json_lines_are_read_as_they_were_meant() {
     assert_eq!(differences("istio-json"), Vec::<String>::new());
 }

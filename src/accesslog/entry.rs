@@ -226,6 +226,23 @@ impl<'a> Access<'a> {
         true
     }
 
+    /// Sets what an operator printed as a number; `false` when it is not one that does.
+    pub(super) fn set_number(&mut self, operator: Operator, number: u64) -> bool {
+        use Operator as O;
+        match operator {
+            O::ResponseCode => match u16::try_from(number) {
+                Ok(code) => self.code = Some(code),
+                Err(_) => return false,
+            },
+            O::BytesReceived => self.bytes_received = Some(number),
+            O::BytesSent => self.bytes_sent = Some(number),
+            O::Duration => self.duration = Some(number),
+            O::UpstreamTime => self.upstream_time = Some(number),
+            _ => return false,
+        }
+        true
+    }
+
     /// Whose proxy wrote the line, by the cluster, else by the address toward the upstream.
     pub fn direction(&self) -> Option<Direction> {
         let cluster = self.cluster.as_deref().unwrap_or_default();

@@ -52,7 +52,7 @@ pub(super) fn read(line: &[u8]) -> Line<'_> {
     }
     let Seen { start, flags, log, envoy, outlier } = record.seen;
     match (start && flags, outlier == 2, log == 2) {
-        (true, ..) => Line::Access(Box::new(record.access)),
+        (true, ..) => Line::Access(record.access),
         (false, true, _) => Line::Other(Kind::OutlierEvent),
         (false, false, true) => Line::Other(if envoy { Kind::Envoy } else { Kind::Agent }),
         (false, false, false) => Line::Other(Kind::UnknownJson),
@@ -85,9 +85,18 @@ struct Record<'a, 'l> {
 
 impl<'a> Record<'a, '_> {
     fn fill(&mut self, line: &'a [u8]) -> bool {
-        let mut json = serde_json::Deserializer::from_slice(line);
+        // Text that is known to be UTF-8 is read a third faster than bytes, of which each string would be checked.
+        let Ok(text) = std::str::from_utf8(line) else { return false };
+        let mut json = serde_json::Deserializer::from_str(text);
         let read = Object { record: self, path: String::new() }.deserialize(&mut json);
         read.is_ok() && json.end().is_ok()
+    }
+
+    /// As [`Self::take`]. A number for one of Istio's own keys needs no text in between.
+    fn take_number(&mut self, path: &str, number: u64) {
+        if self.labels.is_some() || !self.access.set_number(operator(path), number) {
+            self.take(path, Scalar::Text(Cow::Owned(number.to_string().into_bytes())));
+        }
     }
 
     fn take(&mut self, path: &str, scalar: Scalar<'a>) {
@@ -207,7 +216,7 @@ impl<'a> Visitor<'a> for Field<'_, 'a, '_> {
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<(), E> {
-        self.record.take(&self.path, Scalar::Text(Cow::Owned(number.to_string().into_bytes())));
+        self.record.take_number(&self.path, number);
         Ok(())
     }
 

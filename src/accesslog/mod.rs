@@ -21,9 +21,10 @@ use format::Format;
 
 /// What a line is.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "nearly every line is one; a box for each would cost more than the copy")]
 pub enum Line<'a> {
     /// One request, or one connection.
-    Access(Box<Access<'a>>),
+    Access(Access<'a>),
     /// Anything else.
     Other(Kind),
 }
@@ -69,12 +70,13 @@ pub struct Reader {
     formats: Arc<[Format]>,
     /// Whether the last line was of a log record that may go on.
     in_record: bool,
+    clock: text::Clock,
 }
 
 impl Reader {
     /// Tries custom formats first, and reads everything else as usual.
     pub fn with_formats(formats: Arc<[Format]>) -> Self {
-        Self { formats, in_record: false }
+        Self { formats, ..Self::default() }
     }
 
     /// Says what a line is. `line` has no line break at its end.
@@ -90,7 +92,7 @@ impl Reader {
     pub fn read_prefixed<'a>(&mut self, line: &'a [u8]) -> (Line<'a>, Option<&'a str>) {
         if let Some(access) = self.custom(line.strip_suffix(b"\r").unwrap_or(line)) {
             self.in_record = false;
-            return (Line::Access(Box::new(access)), None);
+            return (Line::Access(access), None);
         }
         let stripped = prefix::strip(line);
         (self.read(stripped.line), stripped.pod)
@@ -100,19 +102,20 @@ impl Reader {
         self.formats.iter().find_map(|format| format.parse(line))
     }
 
-    fn classify<'a>(&self, line: &'a [u8]) -> Line<'a> {
+    fn classify<'a>(&mut self, line: &'a [u8]) -> Line<'a> {
         if let Some(access) = self.custom(line) {
-            return Line::Access(Box::new(access));
+            return Line::Access(access);
         }
         match line.first() {
             None => Line::Other(if self.in_record { Kind::Continuation } else { Kind::Empty }),
             Some(b'{') => json::read(line),
-            Some(b'[') if is_start_time(line) => match text::parse(line) {
-                Some(access) => Line::Access(Box::new(access)),
-                None => Line::Other(Kind::Unknown),
+            Some(b'[') => match text::parse(line, &mut self.clock) {
+                Some(access) => Line::Access(access),
+                // Before its configuration is read, Envoy logs in a form of its own.
+                None if is_date(&line[1..], b' ') => Line::Other(Kind::Envoy),
+                None if is_start_time(line) || !self.in_record => Line::Other(Kind::Unknown),
+                None => Line::Other(Kind::Continuation),
             },
-            // Before its configuration is read, Envoy logs in a form of its own.
-            Some(b'[') if is_date(&line[1..], b' ') => Line::Other(Kind::Envoy),
             Some(_) if is_date(line, b'T') && line.get(26..28) == Some(b"Z\t") => {
                 let scope = line.split(|byte| *byte == b'\t').nth(2).unwrap_or_default();
                 Line::Other(if scope.starts_with(b"envoy ") { Kind::Envoy } else { Kind::Agent })

@@ -20,9 +20,16 @@ pub fn strip(line: &[u8]) -> Stripped<'_> {
 
 /// Whether a runtime cut the line here, at 16 KiB, and goes on in its next line.
 pub fn is_partial(line: &[u8]) -> bool {
-    let is_time = line.get(..11).is_some_and(|head| head[..4].iter().all(u8::is_ascii_digit) && head[10] == b'T');
-    let rest = line.iter().take(40).position(|byte| *byte == b' ').map(|space| &line[space + 1..]).unwrap_or_default();
-    is_time && (rest.starts_with(b"stdout P ") || rest.starts_with(b"stderr P "))
+    begins_with_time(line) && {
+        let space = line.iter().take(40).position(|byte| *byte == b' ');
+        let rest = space.map(|space| &line[space + 1..]).unwrap_or_default();
+        rest.starts_with(b"stdout P ") || rest.starts_with(b"stderr P ")
+    }
+}
+
+fn begins_with_time(line: &[u8]) -> bool {
+    line.first().is_some_and(u8::is_ascii_digit)
+        && line.get(..11).is_some_and(|head| head[..4].iter().all(u8::is_ascii_digit) && head[10] == b'T')
 }
 
 fn kubectl_prefix(line: &[u8]) -> Option<(&str, &[u8])> {
@@ -34,7 +41,7 @@ fn kubectl_prefix(line: &[u8]) -> Option<(&str, &[u8])> {
 
 /// Logs of the agent begin with a time too, followed by a tab: that one belongs to the line.
 fn without_time(line: &[u8]) -> &[u8] {
-    if !line.get(..11).is_some_and(|head| head[..4].iter().all(u8::is_ascii_digit) && head[10] == b'T') {
+    if !begins_with_time(line) {
         return line;
     }
     let Some(space) = line.iter().take(40).position(|byte| *byte == b' ') else { return line };

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::entry::{Access, Flags, Operator, millis, number};
+use super::entry::{Access, Flags, millis, number};
 
 /// How the layouts differ: what stands between flags and sizes, and what after the upstream's host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,16 +21,36 @@ enum Layout {
     Envoy,
 }
 
+/// Start times that differ in their milliseconds only, as those of neighbours in a log do, are worked out once.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Clock {
+    second: [u8; 19],
+    millis: i64,
+}
+
+impl Clock {
+    /// Reads `[2026-11-21T09:00:00.123Z] "`, with which a line begins; `None` when it begins otherwise.
+    fn start(&mut self, line: &[u8]) -> Option<i64> {
+        let (head, end) = (line.get(1..20)?, line.get(20..28)?);
+        let [b'.', a, b, c, b'Z', b']', b' ', b'"'] = end else { return None };
+        if head != self.second {
+            self.millis = millis(line.get(1..25)?)?.div_euclid(1000) * 1000;
+            self.second.copy_from_slice(head);
+        }
+        Some(self.millis + i64::try_from(number(&[*a, *b, *c])?).ok()?)
+    }
+}
+
 /// Reads a line that begins with `[start time] "`.
-pub(super) fn parse(line: &[u8]) -> Option<Access<'_>> {
-    let mut access = Access { start: millis(line.get(1..25)?), ..Access::default() };
+pub(super) fn parse<'a>(line: &'a [u8], clock: &mut Clock) -> Option<Access<'a>> {
+    let mut access = Access { start: Some(clock.start(line)?), ..Access::default() };
     let rest = line.get(28..)?;
     // The request ends at the first `" ` after which everything else fits.
     let mut from = 0;
     while let Some(at) = find(&rest[from..]) {
         let end = from + at;
-        if let Some(middle) = head(&rest[..end], &rest[end + 2..], &mut access) {
-            return tail(middle.0, middle.1, access);
+        if let Some((clients, layout)) = head(&rest[..end], &rest[end + 2..], &mut access) {
+            return tail(clients, layout, &mut access).map(|()| access);
         }
         from = end + 1;
     }
@@ -39,16 +59,16 @@ pub(super) fn parse(line: &[u8]) -> Option<Access<'_>> {
 
 /// Reads request, code, flags and sizes; gives the rest, which begins after the quote of `x-forwarded-for`.
 fn head<'a>(request: &'a [u8], after: &'a [u8], access: &mut Access<'a>) -> Option<(&'a [u8], Layout)> {
-    let space = memchr::memchr(b' ', request)?;
-    let last = memchr::memrchr(b' ', request)?;
+    let space = request.iter().position(|byte| *byte == b' ')?;
+    let last = request.iter().rposition(|byte| *byte == b' ')?;
     let protocol = &request[last + 1..];
     let is_protocol = matches!(protocol, b"-" | b"") || protocol.starts_with(b"HTTP/");
     if space == last || !is_protocol {
         return None;
     }
-    let (code, after) = word(after)?;
+    let (code, after) = short(after)?;
     let code = u16::try_from(number(code)?).ok()?;
-    let (flags, after) = word(after)?;
+    let (flags, after) = short(after)?;
     let flags = Flags::parse(flags)?;
     let fields = match after.first()? {
         b'"' => {
@@ -64,7 +84,7 @@ fn head<'a>(request: &'a [u8], after: &'a [u8], access: &mut Access<'a>) -> Opti
         _ => match (sizes(after), word(after)) {
             (Some(_), _) => (Layout::Envoy, &b""[..], &b""[..], &b""[..], after),
             (None, Some((details, next))) => {
-                let (termination, next) = word(next)?;
+                let (termination, next) = short(next)?;
                 let (failure, next) = quoted(next)?;
                 (Layout::Current, details, termination, failure, next)
             }
@@ -80,13 +100,13 @@ fn head<'a>(request: &'a [u8], after: &'a [u8], access: &mut Access<'a>) -> Opti
     access.details = value(details);
     access.termination = value(termination);
     access.transport_failure = value(failure);
-    (access.bytes_received, access.bytes_sent) = (number(received), number(sent));
-    (access.duration, access.upstream_time) = (number(duration), number(upstream));
+    (access.bytes_received, access.bytes_sent) = (received, sent);
+    (access.duration, access.upstream_time) = (duration, upstream);
     Some((next, layout))
 }
 
 /// Reads authority, host and what follows from the right, then splits what clients sent.
-fn tail<'a>(rest: &'a [u8], layout: Layout, mut access: Access<'a>) -> Option<Access<'a>> {
+fn tail<'a>(rest: &'a [u8], layout: Layout, access: &mut Access<'a>) -> Option<()> {
     let last = memchr::memrchr(b'"', rest)?;
     let (quoted_part, after) = (&rest[..last], &rest[last + 1..]);
     if layout == Layout::Envoy {
@@ -94,18 +114,17 @@ fn tail<'a>(rest: &'a [u8], layout: Layout, mut access: Access<'a>) -> Option<Ac
             return None;
         }
     } else {
-        let mut parts = after.strip_prefix(b" ")?.splitn(6, |byte| *byte == b' ');
-        for operator in [
-            Operator::Cluster,
-            Operator::UpstreamLocal,
-            Operator::DownstreamLocal,
-            Operator::DownstreamRemote,
-            Operator::ServerName,
-        ] {
-            access.set(operator, Cow::Borrowed(parts.next()?));
-        }
+        let (cluster, after) = word(after.strip_prefix(b" ")?)?;
+        let (upstream_local, after) = word(after)?;
+        let (downstream_local, after) = word(after)?;
+        let (downstream_remote, after) = word(after)?;
         // Istio 1.2 had no route name.
-        access.route = parts.next().and_then(value);
+        let (sni, route) = word(after).map_or((after, None), |(sni, route)| (sni, value(route)));
+        access.cluster = value(cluster);
+        access.upstream_local = value(upstream_local);
+        access.downstream_local = value(downstream_local);
+        access.downstream_remote = value(downstream_remote);
+        (access.sni, access.route) = (value(sni), route);
     }
     let (before, host) = last_quoted(quoted_part)?;
     let (before, authority) = last_quoted(before)?;
@@ -114,17 +133,23 @@ fn tail<'a>(rest: &'a [u8], layout: Layout, mut access: Access<'a>) -> Option<Ac
     }
     access.upstream_host = value(host);
     access.authority = value(authority);
-    clients(before, &mut access);
-    Some(access)
+    clients(before, access);
+    Some(())
 }
 
 /// Splits `forwarded-for" "user-agent" "request-id`. More separators than two were sent by a client.
 fn clients<'a>(text: &'a [u8], access: &mut Access<'a>) {
-    let mut found = separators(text);
-    let first = found.next();
-    let (mut last, mut count) = (first, usize::from(first.is_some()));
-    for at in found {
-        (last, count) = (Some(at), count + 1);
+    let (mut first, mut last, mut count) = (None, None, 0);
+    for at in memchr::memchr_iter(b'"', text) {
+        match text.get(at + 1..at + 3) {
+            Some(b" \"") => {
+                first = first.or(Some(at));
+                (last, count) = (Some(at), count + 1);
+            }
+            // As after a request: one of the two was sent as part of a path, or of a header.
+            Some([b' ', digit]) if digit.is_ascii_digit() => access.ambiguous = true,
+            _ => {}
+        }
     }
     let (Some(first), Some(last)) = (first, last) else {
         access.ambiguous = true;
@@ -139,7 +164,7 @@ fn clients<'a>(text: &'a [u8], access: &mut Access<'a>) {
     }
     access.forwarded_for = value(&text[..first]);
     access.user_agent = value(&text[first + 3..last]);
-    access.ambiguous = count > 2;
+    access.ambiguous |= count > 2;
 }
 
 fn value(text: &[u8]) -> super::entry::Value<'_> {
@@ -152,6 +177,12 @@ fn word(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&text[..at], &text[at + 1..]))
 }
 
+/// As [`word`], for a text of a few bytes, which are sooner looked at one by one.
+fn short(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = text.iter().position(|byte| *byte == b' ')?;
+    Some((&text[..at], &text[at + 1..]))
+}
+
 /// `"…" ` without quotes inside, and what follows.
 fn quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let inner = text.strip_prefix(b"\"")?;
@@ -160,16 +191,17 @@ fn quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Four numbers, of which the last two may be absent, and the opening quote.
-fn sizes(text: &[u8]) -> Option<([&[u8]; 4], &[u8])> {
-    let (received, rest) = word(text)?;
-    let (sent, rest) = word(rest)?;
-    let (duration, rest) = word(rest)?;
-    let (upstream, rest) = word(rest)?;
-    number(received)?;
-    number(sent)?;
-    let is_absent = |text: &[u8]| matches!(text, b"-" | b"");
-    (is_absent(duration) || number(duration).is_some()).then_some(())?;
-    Some(([received, sent, duration, upstream], rest.strip_prefix(b"\"")?))
+fn sizes(text: &[u8]) -> Option<([Option<u64>; 4], &[u8])> {
+    let (received, rest) = short(text)?;
+    let received = number(received)?;
+    let (sent, rest) = short(rest)?;
+    let sent = number(sent)?;
+    let (duration, rest) = short(rest)?;
+    let is_absent = matches!(duration, b"-" | b"");
+    let duration = number(duration);
+    (is_absent || duration.is_some()).then_some(())?;
+    let (upstream, rest) = short(rest)?;
+    Some(([Some(received), Some(sent), duration, number(upstream)], rest.strip_prefix(b"\"")?))
 }
 
 /// Cuts off what follows the last `" "`, if it has no quote in it.
@@ -182,9 +214,4 @@ fn last_quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
 /// The next quote that a space follows. A searcher for two bytes would cost more to build than the line to read.
 fn find(text: &[u8]) -> Option<usize> {
     memchr::memchr_iter(b'"', text).find(|at| text.get(at + 1) == Some(&b' '))
-}
-
-/// Every `" "`.
-fn separators(text: &[u8]) -> impl Iterator<Item = usize> {
-    memchr::memchr_iter(b'"', text).filter(|at| text.get(at + 1..at + 3) == Some(b" \""))
 }

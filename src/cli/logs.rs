@@ -6,17 +6,13 @@ use std::io::{self, BufRead, BufReader, Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
+use super::lines::{BUFFER, LINE_MAX, Lines};
 use crate::accesslog::prefix;
 use crate::render::text::safe;
 use crate::report::tail::Origin;
 
-/// A longer line is cut: headers may be 60 KiB, and nothing that Envoy writes comes near this.
-const LINE_MAX: usize = 4 << 20;
-
 /// The container whose logs are meant where a folder has those of several.
 const PROXY: &str = "istio-proxy";
-/// Size of the buffers.
-const BUFFER: usize = 256 << 10;
 /// A part of a log below this is read sooner than a thread is started for it.
 const WORTH_A_READER: u64 = 8 << 20;
 
@@ -25,8 +21,10 @@ pub struct Log {
     /// The pod it is of.
     pub origin: Origin,
     /// Opened when it is first read, and given back at the end: a folder may hold more logs than files may be open.
-    reader: Option<Box<dyn BufRead + Send>>,
+    lines: Option<Lines>,
     path: Option<PathBuf>,
+    /// A line whose pieces were put together.
+    joined: Vec<u8>,
     /// Lines that were cut.
     pub cut: u64,
     /// The file, if it is one that can be read in several places at once, and its size.
@@ -34,6 +32,10 @@ pub struct Log {
 }
 
 impl Log {
+    fn new(origin: Origin, lines: Option<Lines>, path: Option<PathBuf>, file: Option<(PathBuf, u64)>) -> Self {
+        Self { origin, lines, path, joined: Vec::new(), cut: 0, file }
+    }
+
     /// The log in about equal parts that end with a line, for as many readers; `None` when it cannot be divided or is
     /// not worth it.
     ///
@@ -58,63 +60,42 @@ impl Log {
         let part = |pair: &[u64]| -> io::Result<Self> {
             let mut file = File::open(path)?;
             file.seek(SeekFrom::Start(pair[0]))?;
-            let reader: Box<dyn BufRead + Send> =
-                Box::new(BufReader::with_capacity(BUFFER, file.take(pair[1].saturating_sub(pair[0]))));
-            Ok(Self { origin: self.origin.clone(), reader: Some(reader), path: None, cut: 0, file: None })
+            let lines = Lines::new(Box::new(file.take(pair[1].saturating_sub(pair[0]))));
+            Ok(Self::new(self.origin.clone(), Some(lines), None, None))
         };
         starts.windows(2).map(part).collect::<io::Result<Vec<_>>>().map(Some)
     }
 
-    /// Reads the next line into `buffer`, without its line break; `false` at the end. Pieces of one line that a container
-    /// runtime cut are put together.
+    /// The next line, without its line break; `None` at the end. Pieces of one line that a container runtime cut are put
+    /// together.
     ///
     /// # Errors
     /// Those of reading, and of broken compression.
-    pub fn next(&mut self, buffer: &mut Vec<u8>) -> io::Result<bool> {
-        if !self.raw(buffer)? {
-            return Ok(false);
-        }
-        let mut goes_on = prefix::is_partial(buffer);
-        let mut piece = Vec::new();
-        while goes_on && self.raw(&mut piece)? {
-            goes_on = prefix::is_partial(&piece);
-            let rest = prefix::strip(&piece).line;
-            let room = LINE_MAX.saturating_sub(buffer.len()).min(rest.len());
-            buffer.extend_from_slice(&rest[..room]);
-        }
-        Ok(true)
-    }
-
-    fn raw(&mut self, buffer: &mut Vec<u8>) -> io::Result<bool> {
-        buffer.clear();
+    pub fn next(&mut self) -> io::Result<Option<&[u8]>> {
         if let Some(path) = self.path.take() {
-            self.reader = Some(unpacked(Box::new(File::open(path)?))?.0);
+            self.lines = Some(Lines::new(unpacked(Box::new(File::open(path)?))?.0));
         }
-        let Some(reader) = &mut self.reader else { return Ok(false) };
-        let mut cut = false;
-        loop {
-            let available = match reader.fill_buf() {
-                Ok(available) => available,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            if available.is_empty() {
-                self.reader = None;
-                self.cut += u64::from(cut);
-                return Ok(!buffer.is_empty() || cut);
-            }
-            let end = memchr::memchr(b'\n', available);
-            let part = &available[..end.unwrap_or(available.len())];
-            let room = LINE_MAX.saturating_sub(buffer.len()).min(part.len());
-            buffer.extend_from_slice(&part[..room]);
-            cut |= room < part.len();
-            let used = part.len() + usize::from(end.is_some());
-            reader.consume(used);
-            if end.is_some() {
-                self.cut += u64::from(cut);
-                return Ok(true);
+        let Some(lines) = &mut self.lines else { return Ok(None) };
+        if !lines.advance()? {
+            self.cut += lines.cut;
+            self.lines = None;
+            return Ok(None);
+        }
+        if !prefix::is_partial(lines.line()) {
+            return Ok(self.lines.as_ref().map(Lines::line));
+        }
+        self.joined.clear();
+        self.joined.extend_from_slice(lines.line());
+        while lines.advance()? {
+            let piece = lines.line();
+            let rest = prefix::strip(piece).line;
+            let room = LINE_MAX.saturating_sub(self.joined.len()).min(rest.len());
+            self.joined.extend_from_slice(&rest[..room]);
+            if !prefix::is_partial(piece) {
+                break;
             }
         }
+        Ok(Some(&self.joined))
     }
 }
 
@@ -132,7 +113,7 @@ pub fn open(words: &[String], name: Option<&str>) -> Result<Vec<Log>, Failure> {
         if word == "-" {
             let origin = given.clone().unwrap_or_default();
             let (reader, _) = unpacked(Box::new(io::stdin())).map_err(|e| cannot(word, &e))?;
-            logs.push(Log { origin, reader: Some(reader), path: None, cut: 0, file: None });
+            logs.push(Log::new(origin, Some(Lines::new(reader)), None, None));
             continue;
         }
         let path = Path::new(word);
@@ -157,10 +138,11 @@ pub fn open(words: &[String], name: Option<&str>) -> Result<Vec<Log>, Failure> {
             let size = opened.metadata().ok().filter(std::fs::Metadata::is_file).map(|meta| meta.len());
             let (reader, is_packed) = unpacked(Box::new(opened)).map_err(|error| cannot(&shown, &error))?;
             // What cannot be read twice, such as a pipe, stays open.
-            let (reader, path) = if size.is_some() { (None, Some(file.clone())) } else { (Some(reader), None) };
+            let (lines, path) =
+                if size.is_some() { (None, Some(file.clone())) } else { (Some(Lines::new(reader)), None) };
             let origin = given.clone().unwrap_or_else(|| origin_of(&file));
             let file = size.filter(|_| !is_packed).map(|size| (file, size));
-            logs.push(Log { origin, reader, path, cut: 0, file });
+            logs.push(Log::new(origin, lines, path, file));
         }
     }
     Ok(logs)
@@ -176,14 +158,10 @@ fn cannot(word: &str, error: &io::Error) -> Failure {
 }
 
 /// Unpacks gzip, recognised by its first bytes.
-fn unpacked(source: Box<dyn Read + Send>) -> io::Result<(Box<dyn BufRead + Send>, bool)> {
+fn unpacked(source: Box<dyn Read + Send>) -> io::Result<(Box<dyn Read + Send>, bool)> {
     let mut reader = BufReader::with_capacity(BUFFER, source);
     let is_packed = reader.fill_buf()?.starts_with(&[0x1f, 0x8b]);
-    Ok(if is_packed {
-        (Box::new(BufReader::with_capacity(BUFFER, flate2::read::MultiGzDecoder::new(reader))), true)
-    } else {
-        (Box::new(reader), false)
-    })
+    Ok(if is_packed { (Box::new(flate2::bufread::MultiGzDecoder::new(reader)), true) } else { (Box::new(reader), false) })
 }
 
 fn list(folder: &Path, files: &mut Vec<std::path::PathBuf>, seen: &mut BTreeSet<std::path::PathBuf>) -> io::Result<()> {
@@ -270,36 +248,10 @@ mod tests {
     #[test]
     fn pieces_of_a_line_are_put_together() {
         let bytes = b"2026-11-21T09:00:00.1Z stdout P one \n2026-11-21T09:00:00.1Z stdout P two \n2026-11-21T09:00:00.1Z stdout F three\nnext".to_vec();
-        let mut log = Log {
-            origin: Origin::default(),
-            reader: Some(Box::new(io::Cursor::new(bytes))),
-            path: None,
-            cut: 0,
-            file: None,
-        };
-        let mut buffer = Vec::new();
-        assert!(log.next(&mut buffer).unwrap());
-        assert_eq!(prefix::strip(&buffer).line, b"one two three");
-        assert!(log.next(&mut buffer).unwrap() && buffer == b"next");
-        assert!(!log.next(&mut buffer).unwrap());
-    }
-
-    #[test]
-    fn lines_come_whole_and_too_long_ones_are_cut() {
-        let mut bytes = b"one\r\n\ntwo".to_vec();
-        bytes.push(b'\n');
-        bytes.extend(std::iter::repeat_n(b'x', LINE_MAX + 5));
-        let mut log = Log {
-            origin: Origin::default(),
-            reader: Some(Box::new(io::Cursor::new(bytes))),
-            path: None,
-            cut: 0,
-            file: None,
-        };
-        let (mut buffer, mut lengths) = (Vec::new(), Vec::new());
-        while log.next(&mut buffer).unwrap() {
-            lengths.push(buffer.len());
-        }
-        assert_eq!((lengths, log.cut), (vec![4, 0, 3, LINE_MAX], 1));
+        let lines = Lines::new(Box::new(io::Cursor::new(bytes)));
+        let mut log = Log::new(Origin::default(), Some(lines), None, None);
+        assert_eq!(log.next().unwrap().map(|line| prefix::strip(line).line), Some(&b"one two three"[..]));
+        assert_eq!(log.next().unwrap(), Some(&b"next"[..]));
+        assert_eq!(log.next().unwrap(), None);
     }
 }

@@ -6,6 +6,7 @@ pub mod context;
 pub mod env;
 pub mod failure;
 pub mod global;
+mod lines;
 pub mod logs;
 pub mod source;
 pub mod target;

@@ -347,7 +347,8 @@ fn plain(access: &Access<'_>, details: &str) -> Judged {
         (Verdict { what: what.into(), side, grade, next: next.into(), status: None }, status)
     };
     // What this proxy refuses by itself has details of its own.
-    if let Some(detail) = details::find(details::DETAILS, details).filter(|detail| detail.text != "via_upstream") {
+    let of_proxy = || details::find(details::DETAILS, details).filter(|detail| detail.text != "via_upstream");
+    if let Some(detail) = (details != "via_upstream").then(of_proxy).flatten() {
         return judged(
             detail.meaning,
             Side::Caller,

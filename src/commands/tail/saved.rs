@@ -13,7 +13,7 @@ use crate::cli::global::SourceArgs;
 use crate::cli::logs::{self, Log};
 use crate::mesh::{Mesh, resolve};
 use crate::render;
-use crate::report::tail::Names;
+use crate::report::tail::{Names, Origin};
 use crate::report::tail_summary::Counter;
 
 /// Reads them.
@@ -34,14 +34,18 @@ pub(super) async fn run(
     sink.filter.from = from;
     if arguments.summary && !arguments.raw {
         for log in &mut logs {
-            count_all(log, &reader, &mut sink).map_err(|error| unreadable(log, &error))?;
+            count_all(log, &reader, &mut sink).map_err(|error| unreadable(&log.origin, &error))?;
         }
     } else if logs.len() == 1 {
         for log in &mut logs {
             let mut reader = reader();
-            let mut buffer = Vec::with_capacity(4096);
-            while log.next(&mut buffer).map_err(|error| unreadable(log, &error))? {
-                sink.take(&mut reader, &buffer, &log.origin)?;
+            let origin = log.origin.clone();
+            loop {
+                match log.next() {
+                    Ok(Some(line)) => sink.take(&mut reader, line, &origin)?,
+                    Ok(None) => break,
+                    Err(error) => return Err(unreadable(&origin, &error)),
+                }
             }
         }
     } else {
@@ -70,9 +74,9 @@ fn count_all(log: &mut Log, reader: &(dyn Fn() -> Reader + Sync), sink: &mut Sin
     let counting = sink.counting();
     let count = |log: &mut Log| -> std::io::Result<Counter> {
         let (mut counter, mut reader) = (Counter::default(), reader());
-        let mut buffer = Vec::with_capacity(4096);
-        while log.next(&mut buffer)? {
-            counting.count(&mut counter, &mut reader, &buffer, &log.origin);
+        let origin = log.origin.clone();
+        while let Some(line) = log.next()? {
+            counting.count(&mut counter, &mut reader, line, &origin);
         }
         Ok(counter)
     };
@@ -131,18 +135,23 @@ fn merge(logs: &mut [Log], reader: &dyn Fn() -> Reader, sink: &mut Sink<'_, '_>)
     // Moves on to the next access line; everything before it is counted at once.
     let advance = |log: &mut Log, head: &mut Option<Head>, sink: &mut Sink<'_, '_>| -> Result<(), Failure> {
         let Some(mut now) = head.take() else { return Ok(()) };
-        while log.next(&mut now.line).map_err(|error| unreadable(log, &error))? {
-            match now.reader.read_prefixed(&now.line).0 {
+        loop {
+            let line = match log.next() {
+                Ok(Some(line)) => line,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(unreadable(&log.origin, &error)),
+            };
+            match now.reader.read_prefixed(line).0 {
                 Line::Access(access) => {
                     now.start = access.start.unwrap_or(now.start);
-                    drop(access);
+                    now.line.clear();
+                    now.line.extend_from_slice(line);
                     *head = Some(now);
                     return Ok(());
                 }
-                Line::Other(kind) => sink.other(kind, &now.line),
+                Line::Other(kind) => sink.other(kind, line),
             }
         }
-        Ok(())
     };
     for (log, head) in logs.iter_mut().zip(&mut heads) {
         advance(log, head, sink)?;
@@ -160,8 +169,8 @@ fn merge(logs: &mut [Log], reader: &dyn Fn() -> Reader, sink: &mut Sink<'_, '_>)
     Ok(())
 }
 
-fn unreadable(log: &Log, error: &std::io::Error) -> Failure {
-    let name = log.origin.pod.as_deref().unwrap_or("-");
+fn unreadable(origin: &Origin, error: &std::io::Error) -> Failure {
+    let name = origin.pod.as_deref().unwrap_or("-");
     Failure::source(format!("cannot read the log of {}", render::text::safe(name)))
         .cause(error)
         .hint("is the file whole?")

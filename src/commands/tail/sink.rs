@@ -206,15 +206,15 @@ pub(super) struct Counting<'s, 'a> {
 impl Counting<'_, '_> {
     /// Counts one.
     pub(super) fn count(&self, counter: &mut Counter, reader: &mut Reader, line: &[u8], origin: &Origin) {
-        match reader.read_prefixed(line).0 {
+        match &reader.read_prefixed(line).0 {
             Line::Access(access) => {
-                let verdict = judge(&access);
+                let verdict = judge(access);
                 counter.see();
-                if self.filter.passes(&access, &verdict, || TailLine::new(&access, &verdict, origin, self.names)) {
-                    counter.add(&access, &verdict);
+                if self.filter.passes(access, &verdict, || TailLine::new(access, &verdict, origin, self.names)) {
+                    counter.add(access, &verdict);
                 }
             }
-            Line::Other(kind) => counter.other(kind),
+            Line::Other(kind) => counter.other(*kind),
         }
     }
 }
