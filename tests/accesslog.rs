@@ -117,6 +117,15 @@ fn a_path_that_looks_like_the_rest_of_a_line_is_told() {
     }
 }
 
+/// Found by fuzzing.
+#[test]
+fn separators_may_share_a_quote() {
+    let line = "[2026-11-21T09:00:00.123Z] \"- - HTTP/1.1\" 426 DPE x - \"-\" 0 16 0 - \"-\"\" \" \"-\" \"a\" \"b\" - - 10.0.0.3:80 10.0.0.4:5 - -";
+    let Line::Access(access) = Reader::default().read(line.as_bytes()) else { panic!("{line}") };
+    assert!(access.ambiguous);
+    assert_eq!(access.downstream_local.as_deref(), Some(&b"10.0.0.3:80"[..]));
+}
+
 #[test]
 fn json_lines_are_read_as_they_were_meant() {
     assert_eq!(differences("istio-json"), Vec::<String>::new());

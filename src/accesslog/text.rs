@@ -157,7 +157,8 @@ fn clients<'a>(text: &'a [u8], access: &mut Access<'a>) {
         return;
     };
     access.request_id = value(&text[last + 3..]);
-    if first == last {
+    // One separator, or two that share a quote.
+    if last < first + 3 {
         access.ambiguous = true;
         access.user_agent = value(&text[..first]);
         return;
