@@ -887,7 +887,7 @@ _kubectl__grpcmesh() {
             return 0
             ;;
         kubectl__subcmd__grpcmesh__subcmd__inspect)
-            opts="-l -o -f -s -n -A -i -q -v -h --all-services --selector --output --only --skip --ignore-file --fail-on --exit-zero --from --filename --keep-going --istio-version --cluster-domain --kubeconfig --context --cluster --user --server --token --as --as-group --as-uid --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --disable-compression --cache-dir --namespace --all-namespaces --istio-namespace --revision --color --quiet --no-headers --v --help"
+            opts="-l -o -f -s -n -A -i -q -v -h --all-services --selector --output --only --skip --ignore-file --fail-on --exit-zero --live --proxies --parallel --via --proxy-timeout --from --filename --keep-going --istio-version --cluster-domain --kubeconfig --context --cluster --user --server --token --as --as-group --as-uid --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --disable-compression --cache-dir --namespace --all-namespaces --istio-namespace --revision --color --quiet --no-headers --v --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -923,6 +923,22 @@ _kubectl__grpcmesh() {
                     ;;
                 --fail-on)
                     COMPREPLY=($(compgen -W "error warning info never" -- "${cur}"))
+                    return 0
+                    ;;
+                --proxies)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --parallel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --via)
+                    COMPREPLY=($(compgen -W "port-forward exec" -- "${cur}"))
+                    return 0
+                    ;;
+                --proxy-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -1219,7 +1235,7 @@ _kubectl__grpcmesh() {
             return 0
             ;;
         kubectl__subcmd__grpcmesh__subcmd__snapshot)
-            opts="-o -f -s -n -A -i -q -v -h --output --redact --from --filename --keep-going --istio-version --cluster-domain --kubeconfig --context --cluster --user --server --token --as --as-group --as-uid --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --disable-compression --cache-dir --namespace --all-namespaces --istio-namespace --revision --color --quiet --no-headers --v --help"
+            opts="-o -f -s -n -A -i -q -v -h --output --redact --proxies --parallel --via --proxy-timeout --from --filename --keep-going --istio-version --cluster-domain --kubeconfig --context --cluster --user --server --token --as --as-group --as-uid --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --disable-compression --cache-dir --namespace --all-namespaces --istio-namespace --revision --color --quiet --no-headers --v --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1230,6 +1246,22 @@ _kubectl__grpcmesh() {
                     return 0
                     ;;
                 -o)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --proxies)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --parallel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --via)
+                    COMPREPLY=($(compgen -W "port-forward exec" -- "${cur}"))
+                    return 0
+                    ;;
+                --proxy-timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -57,7 +57,7 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "i
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "route" -d 'Show what becomes of a call: listener, virtual host, rules tried, backends, timeout, retries'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "diff" -d 'Show what files would change, and whether every Envoy runs what the cluster\'s objects say'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "explain" -d 'Explain a finding, a response flag, response code details or a gRPC status'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "snapshot" -d 'Save what was read to a file; inspect reads it later with --from'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "snapshot" -d 'Save what was read to a file; inspect, route and diff read it later with --from'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "tail" -d 'Decode sidecar access logs: what failed, on whose side, and what to do'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "balance" -d 'Show how calls spread over the pods of a Service'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "version" -d 'Show the version of this program, and of istiod and the proxies'
@@ -76,6 +76,11 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspec
 warning\t'Warnings and errors'
 info\t'Anything'
 never\t'Nothing'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l proxies -d 'Ask only so many proxies, spread over the classes of callers' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l parallel -d 'Proxies that are asked at a time' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l via -d 'How to reach a proxy\'s admin port' -r -f -a "port-forward\t'The API server\'s port-forward: needs create on pods/portforward'
+exec\t'A command in the proxy\'s container: needs create on pods/exec'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l proxy-timeout -d 'Limit for one proxy\'s answers' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l from -d 'Read from here: "demo", a snapshot, manifests, a directory, or - (default: the cluster)' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -s f -l filename -d 'Lay these manifests over the source, as if applied (repeatable; directories; -)' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l istio-version -d 'Istio version whose behaviour is assumed, such as 1.27 (default: the one found)' -r
@@ -104,6 +109,7 @@ never\t'Never'"
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -s v -l v -d 'From 1: every request to the API server, with its status, size and time, on stderr' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l all-services -d 'Services without signs of gRPC too'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l exit-zero -d 'Exit 0 whatever is found'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l live -d 'Ask the Envoys too: what they have, whether they follow, and how calls spread'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l keep-going -d 'Make malformed documents a gap instead of an error'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand inspect" -l disable-compression -d 'Ask for answers without compression'
@@ -241,6 +247,11 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explai
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l no-headers -d 'Leave out table headings'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -s o -l output -d 'File to write; .gz compresses; - is standard output' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l proxies -d 'What the Envoys run too, or of so many of them: for diff, inspect --live and route --live later' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l parallel -d 'Proxies that are asked at a time' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l via -d 'How to reach a proxy\'s admin port' -r -f -a "port-forward\t'The API server\'s port-forward: needs create on pods/portforward'
+exec\t'A command in the proxy\'s container: needs create on pods/exec'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l proxy-timeout -d 'Limit for one proxy\'s answers' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l from -d 'Read from here: "demo", a snapshot, manifests, a directory, or - (default: the cluster)' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -s f -l filename -d 'Lay these manifests over the source, as if applied (repeatable; directories; -)' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l istio-version -d 'Istio version whose behaviour is assumed, such as 1.27 (default: the one found)' -r
@@ -267,7 +278,7 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapsh
 always\t'Always'
 never\t'Never'"
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -s v -l v -d 'From 1: every request to the API server, with its status, size and time, on stderr' -r
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l redact -d 'Replace names by pseudonyms, the same one everywhere'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l redact -d 'Replace names by pseudonyms, the same one everywhere; not with --proxies'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l keep-going -d 'Make malformed documents a gap instead of an error'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand snapshot" -l disable-compression -d 'Ask for answers without compression'
@@ -440,7 +451,7 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; 
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail balance version completion help" -f -a "route" -d 'Show what becomes of a call: listener, virtual host, rules tried, backends, timeout, retries'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail balance version completion help" -f -a "diff" -d 'Show what files would change, and whether every Envoy runs what the cluster\'s objects say'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail balance version completion help" -f -a "explain" -d 'Explain a finding, a response flag, response code details or a gRPC status'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail balance version completion help" -f -a "snapshot" -d 'Save what was read to a file; inspect reads it later with --from'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail balance version completion help" -f -a "snapshot" -d 'Save what was read to a file; inspect, route and diff read it later with --from'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail balance version completion help" -f -a "tail" -d 'Decode sidecar access logs: what failed, on whose side, and what to do'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail balance version completion help" -f -a "balance" -d 'Show how calls spread over the pods of a Service'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail balance version completion help" -f -a "version" -d 'Show the version of this program, and of istiod and the proxies'

@@ -6,11 +6,13 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use grpcmesh::compare::proxy::{State, SyncView, judge};
+use grpcmesh::compare::proxy::{State, judge};
 use grpcmesh::envoy::running::Running;
-use grpcmesh::envoy::sync::Sync;
+use grpcmesh::envoy::sync::{Sync, SyncView};
 use grpcmesh::mesh::outbound::{Caller, CallerKind};
 use grpcmesh::mesh::{Mesh, Options, resolve};
+use grpcmesh::snapshot::codec;
+use grpcmesh::snapshot::live::{Answer, Live, Proxy};
 use grpcmesh::snapshot::manifest::{self, OnMalformed};
 use grpcmesh::snapshot::{Snapshot, SourceKind, SourceText};
 use serde_json::{Value, json};
@@ -69,7 +71,7 @@ fn what_istiods_own_code_generates_is_in_step() {
             let proxy = line["proxy"].as_str().unwrap();
             let judged = judge(&mesh, &caller(&mesh, proxy), &running(&line), &connected(), None, &[]);
             count += 1;
-            for one in judged.differences {
+            for one in judged.differences.into_iter().chain(judged.endpoints) {
                 wrong.push(format!("{id} {proxy}: {}: intent {}, istiod {}", one.what, one.intent, one.live));
             }
         }
@@ -159,13 +161,47 @@ fn differences(live: &Value, sync: &SyncView) -> (State, Vec<(String, String, St
     let caller = caller(&mesh, "sidecar/shop/c");
     let judged = judge(&mesh, &caller, &Running::read(&answers).unwrap(), sync, slices.as_ref(), &[]);
     let short = |one: &str| one.replace(".shop.svc.cluster.local", "").replace("outbound|50051|", "");
-    let found = judged.differences.iter().map(|one| (short(&one.what), short(&one.intent), short(&one.live)));
+    let found = judged
+        .differences
+        .iter()
+        .chain(&judged.endpoints)
+        .map(|one| (short(&one.what), short(&one.intent), short(&one.live)));
     (judged.state, found.collect())
 }
 
 #[test]
 fn a_healthy_proxy_is_in_step() {
     assert_eq!(differences(&healthy(), &connected()), (State::InStep, Vec::new()));
+}
+
+/// What a snapshot file says of a proxy that answered so.
+fn saved(answer: impl FnOnce(&mut Live) -> Answer) -> (&'static str, usize) {
+    let mut snapshot = snapshot(MESH);
+    let mut live = Live::new("2026-11-21T09:00:00Z".to_owned());
+    let answer = answer(&mut live);
+    live.insert("shop".to_owned(), "c".to_owned(), Proxy { sync: connected(), answer, counted: <_>::default() });
+    snapshot.live = Some(live);
+    let mut bytes = Vec::new();
+    codec::encode(&snapshot, &mut bytes).unwrap();
+    let again = codec::decode(std::str::from_utf8(&bytes).unwrap()).unwrap();
+    assert_eq!(again.live, snapshot.live);
+    let reports = grpcmesh::report::diff::proxies(&resolve(&again, &Options::default()), &[]);
+    assert_eq!(reports.len(), 1, "{reports:#?}");
+    (reports[0].state, reports[0].differences.len())
+}
+
+#[test]
+fn a_snapshot_with_proxies_gives_the_same_answer() {
+    let answers = |live: &Value| {
+        let part = |part: &str| Some(json!({"configs": live[part]}).to_string().into_bytes());
+        Running::read(&["routes", "clusters", "endpoints"].map(part)).unwrap()
+    };
+    assert_eq!(saved(|live| live.keep(answers(&healthy()))), ("in-step", 0));
+    let mut other = healthy();
+    other["clusters"].as_array_mut().unwrap().pop();
+    assert_eq!(saved(|live| live.keep(answers(&other))), ("different", 1));
+    assert_eq!(saved(|_| Answer::Silent("no answer in 10 s".to_owned())), ("unreachable", 0));
+    assert_eq!(saved(|_| Answer::NotAsked("--proxies 3".to_owned())), ("not-compared", 0));
 }
 
 #[test]

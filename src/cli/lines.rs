@@ -45,7 +45,8 @@ impl Lines {
                 let line = self.start..searched + found;
                 self.start = line.end + 1;
                 if !std::mem::take(&mut self.is_rest) {
-                    break line;
+                    self.cut += u64::from(line.len() > LINE_MAX);
+                    break line.start..line.end.min(line.start + LINE_MAX);
                 }
                 searched = self.start;
                 continue;
@@ -117,7 +118,8 @@ mod tests {
     #[test]
     fn too_long_lines_are_cut_and_the_next_one_is_whole() {
         let long = |count| std::iter::repeat_n(b'x', count).collect::<Vec<_>>();
-        let bytes = [b"one\r\n\n".to_vec(), long(LINE_MAX), b"\n".to_vec(), long(LINE_MAX + 5), b"\ntwo".to_vec()].concat();
+        let bytes =
+            [b"one\r\n\n".to_vec(), long(LINE_MAX), b"\n".to_vec(), long(LINE_MAX + 5), b"\ntwo".to_vec()].concat();
         let (lines, cut) = all(&bytes, BUFFER);
         assert_eq!(lines.iter().map(Vec::len).collect::<Vec<_>>(), [4, 0, LINE_MAX, LINE_MAX, 3]);
         assert_eq!((cut, &lines[4][..]), (1, &b"two"[..]));

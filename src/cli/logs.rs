@@ -71,7 +71,7 @@ impl Log {
     ///
     /// # Errors
     /// Those of reading, and of broken compression.
-    pub fn next(&mut self) -> io::Result<Option<&[u8]>> {
+    pub fn next_line(&mut self) -> io::Result<Option<&[u8]>> {
         if let Some(path) = self.path.take() {
             self.lines = Some(Lines::new(unpacked(Box::new(File::open(path)?))?.0));
         }
@@ -161,7 +161,11 @@ fn cannot(word: &str, error: &io::Error) -> Failure {
 fn unpacked(source: Box<dyn Read + Send>) -> io::Result<(Box<dyn Read + Send>, bool)> {
     let mut reader = BufReader::with_capacity(BUFFER, source);
     let is_packed = reader.fill_buf()?.starts_with(&[0x1f, 0x8b]);
-    Ok(if is_packed { (Box::new(flate2::bufread::MultiGzDecoder::new(reader)), true) } else { (Box::new(reader), false) })
+    Ok(if is_packed {
+        (Box::new(flate2::bufread::MultiGzDecoder::new(reader)), true)
+    } else {
+        (Box::new(reader), false)
+    })
 }
 
 fn list(folder: &Path, files: &mut Vec<std::path::PathBuf>, seen: &mut BTreeSet<std::path::PathBuf>) -> io::Result<()> {
@@ -250,8 +254,8 @@ mod tests {
         let bytes = b"2026-11-21T09:00:00.1Z stdout P one \n2026-11-21T09:00:00.1Z stdout P two \n2026-11-21T09:00:00.1Z stdout F three\nnext".to_vec();
         let lines = Lines::new(Box::new(io::Cursor::new(bytes)));
         let mut log = Log::new(Origin::default(), Some(lines), None, None);
-        assert_eq!(log.next().unwrap().map(|line| prefix::strip(line).line), Some(&b"one two three"[..]));
-        assert_eq!(log.next().unwrap(), Some(&b"next"[..]));
-        assert_eq!(log.next().unwrap(), None);
+        assert_eq!(log.next_line().unwrap().map(|line| prefix::strip(line).line), Some(&b"one two three"[..]));
+        assert_eq!(log.next_line().unwrap(), Some(&b"next"[..]));
+        assert_eq!(log.next_line().unwrap(), None);
     }
 }

@@ -13,11 +13,10 @@ use tokio::io::AsyncReadExt as _;
 
 use super::client::Server;
 use super::error::{ClusterError, Trouble};
-use crate::compare::proxy::SyncView;
 use crate::envoy::ADMIN_PORT;
 use crate::envoy::counters::{self, Counted};
 use crate::envoy::running::{QUESTIONS, Running};
-use crate::envoy::sync::{self, Sync};
+use crate::envoy::sync::{self, Sync, SyncView};
 
 /// istiod's port for its own state; asked from its own loopback it wants no token.
 const ISTIOD_PORT: u16 = 15014;
@@ -106,7 +105,7 @@ impl Server {
     }
 
     /// What many Envoys counted for the endpoints of clusters that `wanted` takes, `parallel` at a time, in the order of
-    /// `pods`.
+    /// `pods`. `kept` chooses from each proxy's readings as they come.
     pub async fn all_counters(
         &self,
         pods: &[PodName],
@@ -114,6 +113,7 @@ impl Server {
         parallel: usize,
         limit: Duration,
         wanted: &dyn Fn(&str) -> bool,
+        kept: &dyn Fn(Vec<Counted>) -> Vec<Counted>,
     ) -> Vec<Result<Vec<Counted>, ClusterError>> {
         let asked = stream::iter(pods.iter().enumerate())
             .map(|(at, pod)| async move {
@@ -123,7 +123,7 @@ impl Server {
                     counters::read(&body, wanted)
                         .map_err(|error| ClusterError::new(Trouble::Server, format!("{}: {error}", pod.pod)))
                 });
-                (at, read)
+                (at, read.map(kept))
             })
             .buffer_unordered(parallel.max(1));
         let mut answers: Vec<_> = asked.collect().await;

@@ -6,20 +6,17 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use regex::Regex;
 
-use super::proxies::{ProxyArgs, choose, pods};
+use super::proxies::{ProxyArgs, ReachArgs, choose, pods};
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::global::SourceArgs;
 use crate::cli::target;
 use crate::cluster::client::Server;
 use crate::cluster::proxies::PodName;
-use crate::compare::balance::{Evenness, Spread};
-use crate::envoy::endpoint::show;
-use crate::mesh::protocol::Family;
-use crate::mesh::service::{Resolution, Service, ServicePort};
-use crate::mesh::workload::Readiness;
-use crate::mesh::{self, Mesh};
-use crate::report::balance::{BalanceReport, EndpointReport, PatternReport};
+use crate::compare::balance::{Evenness, Spread, is_tcp, ready_addresses};
+use crate::mesh;
+use crate::mesh::service::Resolution;
+use crate::report::balance::{BalanceReport, PatternReport};
 use crate::{render, schema};
 
 /// Show how calls spread over the pods of a Service
@@ -89,8 +86,8 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: BalanceArgs) -> Re
             .hint("why, is told by: kubectl grpcmesh inspect -A"));
     }
     let server = context.connection.connection(&context.env).connect().await?;
-    let ProxyArgs { via, parallel, proxy_timeout, .. } = arguments.asking;
-    let ask = || server.all_counters(&pods, via.into(), parallel, proxy_timeout, &wanted);
+    let ReachArgs { via, parallel, proxy_timeout } = arguments.asking.reach;
+    let ask = || server.all_counters(&pods, via.into(), parallel, proxy_timeout, &wanted, &|all| all);
     let start = Instant::now();
     let before = ask().await;
     wait(context, arguments.window).await;
@@ -117,19 +114,25 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: BalanceArgs) -> Re
     }
     let mut spread = Spread::new(&pairs);
     if service.resolution == Resolution::Headless {
-        spread.over_all(addresses(&mesh, service, &arguments, &spread));
+        let dialled = ready_addresses(&mesh, service, arguments.port, &spread);
+        spread.over_all(dialled);
     }
     let log_pattern = match &arguments.log_pattern {
         Some(pattern) => Some(count_in_logs(&server, &pods, pattern, seconds).await),
         None => None,
     };
-    let report = report(&mesh, service, &arguments, &spread, seconds, log_pattern, unreachable);
+    let report = BalanceReport {
+        seconds,
+        log_pattern,
+        unreachable,
+        ..BalanceReport::new(&mesh, service, arguments.port, &spread)
+    };
     match arguments.output {
         Format::Text => render::balance::balance(&report, &context.style, context.out)?,
         Format::Json => render::json(&report, context.out)?,
         Format::Yaml => render::yaml::yaml(&report, context.out)?,
     }
-    Ok(match (spread.evenness(is_tcp(service, &arguments)), report.unreachable.is_empty()) {
+    Ok(match (spread.evenness(is_tcp(service, arguments.port)), report.unreachable.is_empty()) {
         (Evenness::Uneven | Evenness::Pinned, _) => Outcome::Found,
         (_, false) => Outcome::Partial,
         (Evenness::Even | Evenness::TooFew, true) => Outcome::Clean,
@@ -146,123 +149,6 @@ async fn wait(context: &Context<'_>, window: Duration) {
         bar.inc(1);
     }
     bar.finish_and_clear();
-}
-
-/// Addresses of ready pods, with the ports that were seen.
-fn addresses(mesh: &Mesh<'_>, service: &Service, arguments: &BalanceArgs, spread: &Spread) -> Vec<String> {
-    let seen: Vec<u16> =
-        spread.endpoints.keys().filter_map(|address| address.rsplit(':').next()?.parse().ok()).collect();
-    let port = seen.first().copied().or(arguments.port).unwrap_or_else(|| service.main_port());
-    let ready = mesh.workloads_of(service).filter(|workload| workload.readiness != Readiness::NotReady);
-    ready.filter_map(|workload| workload.ip.as_deref().map(|ip| show(ip, port))).collect()
-}
-
-fn report(
-    mesh: &Mesh<'_>,
-    service: &Service,
-    arguments: &BalanceArgs,
-    spread: &Spread,
-    seconds: f64,
-    log_pattern: Option<PatternReport>,
-    unreachable: Vec<String>,
-) -> BalanceReport {
-    let calls = spread.calls();
-    let pod_of = |address: &str| {
-        let ip = address.rsplit_once(':').map_or(address, |(ip, _)| ip).trim_matches(['[', ']']);
-        mesh.workloads.iter().find(|one| one.ip.as_deref() == Some(ip)).map(|one| one.object.name.to_string())
-    };
-    let mut endpoints: Vec<EndpointReport> = spread
-        .endpoints
-        .iter()
-        .map(|(address, got)| EndpointReport {
-            pod: pod_of(address),
-            address: address.clone(),
-            subset: (!got.subsets.is_empty())
-                .then(|| got.subsets.iter().map(String::as_str).collect::<Vec<_>>().join(",")),
-            calls: got.calls,
-            errors: got.errors,
-            share: if calls == 0 { 0.0 } else { got.calls as f64 / calls as f64 },
-        })
-        .collect();
-    endpoints.sort_by(|a, b| b.calls.cmp(&a.calls).then_with(|| a.address.cmp(&b.address)));
-    BalanceReport {
-        kind: "Balance",
-        version: 1,
-        service: service.host.to_string(),
-        seconds,
-        callers: spread.callers,
-        endpoints,
-        calls,
-        effective_servers: spread.effective_servers(),
-        jain: spread.jain(),
-        verdict: spread.evenness(is_tcp(service, arguments)).word(),
-        cause: cause(mesh, service, arguments, spread),
-        log_pattern,
-        unreachable,
-    }
-}
-
-/// What objects and counters say about the verdict.
-fn cause(mesh: &Mesh<'_>, service: &Service, arguments: &BalanceArgs, spread: &Spread) -> String {
-    let tcp = is_tcp(service, arguments);
-    let evenness = spread.evenness(tcp);
-    if spread.calls() == 0 {
-        return "no caller with a sidecar sent anything: calls of pods without one are not counted".to_owned();
-    }
-    if evenness == Evenness::TooFew {
-        return format!(
-            "{} calls are too few for {} endpoints: wait longer (--for)",
-            spread.calls(),
-            spread.endpoints.len()
-        );
-    }
-    if evenness == Evenness::Even {
-        return String::new();
-    }
-    if tcp && spread.nothing_ended {
-        let named: Vec<String> = ports(service, arguments).map(ServicePort::title).collect();
-        let named = format!(" (port {})", named.join(", "));
-        return format!(
-            "the callers' proxies count connections, not calls{named}: the port is treated as TCP, so every call of a \
-             connection goes to one pod; name it grpc-…, or set appProtocol: grpc"
-        );
-    }
-    if service.resolution == Resolution::Headless {
-        return "the Service is headless: each caller's proxy keeps to the pod that its client dialled".to_owned();
-    }
-    let rules = mesh
-        .destination_rules
-        .iter()
-        .filter(|rule| mesh.find_host(rule.host.as_str()).is_some_and(|id| std::ptr::eq(mesh.service(id), service)));
-    for rule in rules {
-        let policy = rule.spec.traffic_policy.as_ref();
-        let balancers =
-            policy.into_iter().chain(rule.spec.subsets.iter().filter_map(|one| one.traffic_policy.as_ref()));
-        if balancers.filter_map(|one| one.load_balancer.as_ref()).any(|one| one.consistent_hash.is_some()) {
-            return format!("{} asks for a consistent hash: calls with one key go to one pod, as meant", rule.object);
-        }
-    }
-    let out: Vec<&str> =
-        spread.endpoints.iter().filter(|(_, got)| got.ejected).map(|(address, _)| address.as_str()).collect();
-    if !out.is_empty() {
-        return format!("outlier detection has {} out", out.join(", "));
-    }
-    if spread.callers == 1 {
-        return "one caller only: with few calls at a time LEAST_REQUEST may stay with few pods; locality may prefer some"
-            .to_owned();
-    }
-    "no object explains it: look at locality, at pods that came lately, and at streams that last long".to_owned()
-}
-
-/// The ports that are looked at.
-fn ports<'s>(service: &'s Service, arguments: &BalanceArgs) -> impl Iterator<Item = &'s ServicePort> {
-    let only = arguments.port;
-    service.ports.iter().filter(move |port| only.is_none_or(|only| port.number == only))
-}
-
-/// Whether all of them are treated as TCP.
-fn is_tcp(service: &Service, arguments: &BalanceArgs) -> bool {
-    ports(service, arguments).all(|port| port.protocol.family() == Family::Tcp)
 }
 
 /// Counts what a pattern finds in the logs of the callers' applications.

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::proxies::{ProxyArgs, Question, settled};
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::global::SourceArgs;
 use crate::cli::source::Read;
 use crate::cli::target;
+use crate::compare::proxy::State;
 use crate::mesh::version::VersionSource;
 use crate::mesh::{self, Mesh, Undecoded};
 use crate::render::inspect::Shape;
@@ -17,6 +19,7 @@ use crate::render::style::Style;
 use crate::report::inspect::{InspectReport, Request};
 use crate::rules::select::{Selection, Selector, parse_ignore_file};
 use crate::rules::{self, Severity};
+use crate::snapshot::live::Answer;
 use crate::{render, report};
 
 /// Show how the mesh treats gRPC services, and what is wrong
@@ -31,6 +34,7 @@ Examples:
   kubectl grpcmesh inspect -A --only GM2               routing faults in all namespaces
   kubectl grpcmesh inspect checkout.shop               one Service on a page
   kubectl grpcmesh inspect --from demo checkout        the same in the example
+  kubectl grpcmesh inspect checkout.shop --live        and what the Envoys have of it
   kubectl grpcmesh inspect -f new.yaml                 what would be wrong if this were applied
   kubectl grpcmesh inspect --from manifests/ -o json   for pipelines; exits 1 when something is wrong")]
 pub struct InspectArgs {
@@ -61,6 +65,11 @@ pub struct InspectArgs {
     /// Exit 0 whatever is found
     #[arg(long)]
     exit_zero: bool,
+    /// Ask the Envoys too: what they have, whether they follow, and how calls spread
+    #[arg(long, conflicts_with = "filename")]
+    live: bool,
+    #[command(flatten)]
+    asking: ProxyArgs,
     #[command(flatten)]
     source: SourceArgs,
 }
@@ -108,7 +117,7 @@ impl FailOn {
 pub(super) async fn run(context: &mut Context<'_>, arguments: InspectArgs) -> Result<Outcome, Failure> {
     let selection = selection(&arguments)?;
     let labels = arguments.selector.as_deref().map(parse_selector).transpose()?;
-    let Read { snapshot, namespaces } = arguments.source.read(context).await?;
+    let Read { snapshot, namespaces } = read(context, &arguments).await?;
     let mesh = mesh::resolve(&snapshot, &arguments.source.options(&context.scope));
     if mesh.version_source == VersionSource::Assumed {
         let version = mesh.version;
@@ -128,6 +137,41 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: InspectArgs) -> Re
         nothing_shown(context, &arguments, &mesh, &namespaces);
     }
     Ok(result(&arguments, &report, &mesh))
+}
+
+/// Reads the source; with `--live` what Envoys run, too.
+async fn read(context: &mut Context<'_>, arguments: &InspectArgs) -> Result<Read, Failure> {
+    if arguments.asking.proxies.is_some() && !arguments.live {
+        return Err(Failure::usage("--proxies bounds how many Envoys are asked: that is with --live"));
+    }
+    let mut read = arguments.source.read(context).await?;
+    if !arguments.live {
+        read.snapshot.live = None;
+        return Ok(read);
+    }
+    if arguments.source.from.is_empty() {
+        let question = Question {
+            // Callers of a Service may be anywhere.
+            everywhere: !arguments.targets.is_empty(),
+            most: arguments.asking.proxies,
+            counters: true,
+            reach: arguments.asking.reach,
+        };
+        read = settled(context, &arguments.source, read, question).await?;
+    }
+    let Some(live) = &read.snapshot.live else {
+        return Err(Failure::usage("the source does not hold what Envoys run")
+            .hint("save it with: kubectl grpcmesh snapshot --proxies -o FILE"));
+    };
+    let silent = live.proxies().filter_map(|(namespace, pod, proxy)| match &proxy.answer {
+        Answer::Silent(why) => Some(format!("{namespace}/{pod}: {why}")),
+        Answer::Runs(_) | Answer::NotAsked(_) => None,
+    });
+    let silent: Vec<String> = silent.collect();
+    if let Some(first) = silent.first() {
+        context.messages.warning(&format!("{} proxies could not be asked, such as {first}", silent.len()));
+    }
+    Ok(read)
 }
 
 fn selection(arguments: &InspectArgs) -> Result<Selection, Failure> {
@@ -257,6 +301,7 @@ fn result(arguments: &InspectArgs, report: &InspectReport, mesh: &Mesh<'_>) -> O
     if report.findings.iter().any(|finding| arguments.fail_on.reached_by(finding.severity)) {
         return Outcome::Found;
     }
-    let partial = mesh.snapshot.gaps.iter().any(crate::snapshot::Gap::touches_answers);
+    let silent = report.live.as_ref().is_some_and(|live| live.proxies.contains_key(State::Unreachable.word()));
+    let partial = silent || mesh.snapshot.gaps.iter().any(crate::snapshot::Gap::touches_answers);
     if partial { Outcome::Partial } else { Outcome::Clean }
 }

@@ -1,23 +1,42 @@
-//! Which proxies are asked: one of each class of callers in turn, so that a part of them stands for all.
+//! Asking many proxies: which of them, one of each class of callers in turn, so that a part of them stands for all, and
+//! how often, since istiod may be about to send what differs.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::cli::global::SourceArgs;
+use crate::cli::source::Read;
+use crate::cluster::ClusterError;
+use crate::cluster::client::Server;
 use crate::cluster::proxies::{PodName, Via};
-use crate::mesh::Mesh;
+use crate::compare::live::Proxies;
+use crate::envoy::counters::Counted;
+use crate::envoy::running::Running;
+use crate::envoy::sync::SyncView;
 use crate::mesh::ids::WorkloadId;
-use crate::mesh::workload::Proxy;
+use crate::mesh::{self, Mesh, workload};
 use crate::report::diff::class;
 use crate::schema::{self, Kind};
+use crate::snapshot::live::{Answer, Live, Proxy};
 
-/// How proxies are asked.
+/// Which proxies are asked, and how.
 #[derive(Debug, Args)]
 pub(super) struct ProxyArgs {
     /// Ask only so many proxies, spread over the classes of callers
     #[arg(long, value_name = "N")]
     pub(super) proxies: Option<usize>,
+    #[command(flatten)]
+    pub(super) reach: ReachArgs,
+}
+
+/// How proxies are asked.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct ReachArgs {
     /// Proxies that are asked at a time
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub(super) parallel: usize,
@@ -56,13 +75,15 @@ pub(super) fn choose(
     let mut classes: BTreeMap<String, Vec<WorkloadId>> = BTreeMap::new();
     let mut others = Vec::new();
     for id in mesh.workload_ids() {
-        let workload = mesh.workload(id);
-        if workload.object.kind != Kind::Pod || !in_scope(workload.namespace().as_str()) {
+        let one = mesh.workload(id);
+        if one.object.kind != Kind::Pod || !in_scope(one.namespace().as_str()) {
             continue;
         }
-        match workload.proxy {
-            Proxy::Sidecar(_) | Proxy::Gateway(_) => classes.entry(class(mesh, id)).or_default().push(id),
-            Proxy::Waypoint(_) => others.push((id, "waypoints are not compared".to_owned())),
+        match one.proxy {
+            workload::Proxy::Sidecar(_) | workload::Proxy::Gateway(_) => {
+                classes.entry(class(mesh, id)).or_default().push(id);
+            }
+            workload::Proxy::Waypoint(_) => others.push((id, "waypoints are not compared".to_owned())),
             _ => {}
         }
     }
@@ -86,4 +107,103 @@ pub(super) fn choose(
 pub(super) fn pods(mesh: &Mesh<'_>, ids: &[WorkloadId]) -> Vec<PodName> {
     let pods = ids.iter().map(|id| mesh.workload(*id));
     pods.map(|one| PodName { namespace: one.namespace().to_string(), pod: one.object.name.to_string() }).collect()
+}
+
+/// istiod waits for changes to settle before it sends: `PILOT_DEBOUNCE_AFTER` is 100 ms, and proxies answer in moments.
+pub(super) const SETTLE: Duration = Duration::from_millis(1500);
+/// Times that what differs is looked at before it counts.
+pub(super) const LOOKS: u32 = 3;
+
+/// What is asked of proxies.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Question {
+    /// Ask proxies everywhere, and not only those in the namespaces that are shown.
+    pub(super) everywhere: bool,
+    /// Most proxies that are asked.
+    pub(super) most: Option<usize>,
+    /// What they counted, too.
+    pub(super) counters: bool,
+    /// How they are asked.
+    pub(super) reach: ReachArgs,
+}
+
+/// Asks the proxies of what was read, once, and puts what they run beside the objects.
+pub(super) async fn ask(
+    context: &Context<'_>,
+    server: &Server,
+    source: &SourceArgs,
+    read: &mut Read,
+    question: Question,
+) {
+    let mesh = mesh::resolve(&read.snapshot, &source.options(&context.scope));
+    let in_scope =
+        |namespace: &str| question.everywhere || read.namespaces.is_empty() || read.namespaces.contains(namespace);
+    let (chosen, others) = choose(&mesh, in_scope, question.most);
+    let pods = pods(&mesh, &chosen);
+    let ReachArgs { via, parallel, proxy_timeout } = question.reach;
+    // Clusters that were used at all: of the others nothing can be said, and they are most.
+    let counted = async || {
+        if !question.counters {
+            return pods.iter().map(|_| Vec::new()).collect();
+        }
+        let wanted = |cluster: &str| cluster.starts_with("outbound|");
+        let answers = server.all_counters(&pods, via.into(), parallel, proxy_timeout, &wanted, &used).await;
+        answers.into_iter().map(Result::unwrap_or_default).collect::<Vec<_>>()
+    };
+    let before = counted().await;
+    let bar = context.messages.bar("asking proxies");
+    bar.set_length(pods.len() as u64);
+    let live = RefCell::new(Live::new(context.env.now.clone()));
+    let sync = server.sync_state(&context.scope.istio_namespace).await;
+    let take = |_: usize, running: Result<Running, ClusterError>| {
+        bar.inc(1);
+        match running {
+            Ok(running) => live.borrow_mut().keep(running),
+            Err(error) => Answer::Silent(error.message),
+        }
+    };
+    let answers = server.all_running(&pods, via.into(), parallel, proxy_timeout, &take).await;
+    bar.finish_and_clear();
+    let after = counted().await;
+    let mut live = live.into_inner();
+    for (((pod, answer), before), after) in pods.iter().zip(answers).zip(before).zip(after) {
+        let proxy = Proxy { sync: sync.of(pod), answer, counted: (before, after) };
+        live.insert(pod.namespace.clone(), pod.pod.clone(), proxy);
+    }
+    for (id, why) in others {
+        let workload = mesh.workload(id);
+        let proxy =
+            Proxy { sync: SyncView::Unknown(why.clone()), answer: Answer::NotAsked(why), counted: <_>::default() };
+        live.insert(workload.namespace().to_string(), workload.object.name.to_string(), proxy);
+    }
+    drop(mesh);
+    read.snapshot.live = Some(live);
+}
+
+/// Asks them, and again with objects read anew while something may be about to arrive.
+pub(super) async fn settled(
+    context: &mut Context<'_>,
+    source: &SourceArgs,
+    mut read: Read,
+    question: Question,
+) -> Result<Read, Failure> {
+    let server = context.connection.connection(&context.env).connect().await?;
+    for look in 1.. {
+        ask(context, &server, source, &mut read, question).await;
+        let mesh = mesh::resolve(&read.snapshot, &source.options(&context.scope));
+        let judged = Proxies::new(&mesh).map(|proxies| proxies.judge_all(&[])).unwrap_or_default();
+        if look == LOOKS || !judged.iter().any(|(_, judged)| judged.may_settle()) {
+            break;
+        }
+        drop(mesh);
+        tokio::time::sleep(SETTLE).await;
+        read = source.read(context).await?;
+    }
+    Ok(read)
+}
+
+/// The clusters that were ever used.
+fn used(counted: Vec<Counted>) -> Vec<Counted> {
+    let clusters: HashSet<String> = counted.iter().filter(|one| one.total > 0).map(|one| one.cluster.clone()).collect();
+    counted.into_iter().filter(|one| clusters.contains(&one.cluster)).collect()
 }

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::proxies::{Question, ReachArgs, settled};
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::global::SourceArgs;
 use crate::cli::source::Read;
+use crate::snapshot::live::{Answer, Live};
 use crate::snapshot::{Snapshot, codec, redact};
 
-/// Save what was read to a file; inspect reads it later with --from
+/// Save what was read to a file; inspect, route and diff read it later with --from
 ///
 /// Secrets are never read. Of Pods and workloads only a listed set of fields is kept, without environment and arguments.
 /// The file can be read by its owner only.
@@ -20,22 +22,48 @@ use crate::snapshot::{Snapshot, codec, redact};
 #[command(after_help = "\
 Examples:
   kubectl grpcmesh snapshot -o mesh.json.gz            the whole cluster, compressed
+  kubectl grpcmesh snapshot -o mesh.json.gz --proxies  and what the Envoys run
   kubectl grpcmesh snapshot -o mesh.json --redact      with pseudonyms for names, to share it
   kubectl grpcmesh inspect --from mesh.json.gz")]
 pub struct SnapshotArgs {
     /// File to write; .gz compresses; - is standard output
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Replace names by pseudonyms, the same one everywhere
+    /// Replace names by pseudonyms, the same one everywhere; not with --proxies
     #[arg(long)]
     redact: bool,
+    /// What the Envoys run too, or of so many of them: for diff, inspect --live and route --live later
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "all",
+        conflicts_with_all = ["redact", "from", "filename"])]
+    proxies: Option<Proxies>,
+    #[command(flatten)]
+    reach: ReachArgs,
     #[command(flatten)]
     source: SourceArgs,
 }
 
+/// How many proxies.
+#[derive(Debug, Clone, Copy)]
+struct Proxies(Option<usize>);
+
+impl std::str::FromStr for Proxies {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "all" { Ok(Self(None)) } else { text.parse().map(|most| Self(Some(most))) }
+    }
+}
+
 /// Runs the command.
 pub(super) async fn run(context: &mut Context<'_>, arguments: SnapshotArgs) -> Result<Outcome, Failure> {
-    let Read { snapshot, namespaces: _ } = arguments.source.read(context).await?;
+    let mut read = arguments.source.read(context).await?;
+    if let Some(Proxies(most)) = arguments.proxies {
+        // Without -n a snapshot holds all objects, whatever namespace the kubeconfig prefers.
+        let everywhere = context.scope.namespace.is_none();
+        let question = Question { everywhere, most, counters: true, reach: arguments.reach };
+        read = settled(context, &arguments.source, read, question).await?;
+    }
+    let Read { snapshot, namespaces: _ } = read;
     let snapshot = if arguments.redact { redact::redact(snapshot) } else { snapshot };
     let path = &arguments.output;
     let compressed = path.extension().is_some_and(|suffix| suffix == "gz");
@@ -51,11 +79,21 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: SnapshotArgs) -> R
             path.display()
         ));
     }
+    let proxies = snapshot.live.iter().flat_map(Live::proxies);
+    let silent = proxies.filter_map(|(namespace, pod, proxy)| match &proxy.answer {
+        Answer::Silent(why) => Some(format!("the proxy of {namespace}/{pod} could not be asked: {why}")),
+        Answer::Runs(_) | Answer::NotAsked(_) => None,
+    });
+    let silent: Vec<String> = silent.collect();
+    for text in &silent {
+        context.messages.warning(text);
+    }
     for gap in snapshot.gaps.iter().filter(|gap| gap.touches_answers()) {
         context.messages.warning(&format!("{}: {}", gap.what, gap.why));
     }
-    let partial = snapshot.source == crate::snapshot::SourceKind::Cluster
-        && snapshot.gaps.iter().any(super::super::snapshot::Gap::touches_answers);
+    let partial = !silent.is_empty()
+        || snapshot.source == crate::snapshot::SourceKind::Cluster
+            && snapshot.gaps.iter().any(super::super::snapshot::Gap::touches_answers);
     Ok(if partial { Outcome::Partial } else { Outcome::Clean })
 }
 

@@ -5,6 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::envoy::counters::Counted;
+use crate::envoy::endpoint::show;
+use crate::mesh::Mesh;
+use crate::mesh::destination_rule::DestinationRule;
+use crate::mesh::ids::ObjectRef;
+use crate::mesh::protocol::Family;
+use crate::mesh::service::{Resolution, Service, ServicePort};
+use crate::mesh::workload::Readiness;
+use crate::snapshot::live::Live;
 
 /// Calls for each endpoint below which nothing is judged: LEAST_REQUEST is not exactly even.
 const ENOUGH: u64 = 10;
@@ -50,14 +58,14 @@ fn port(cluster: &str) -> &str {
 }
 
 /// Ports that anybody called: endpoints of others would only look idle.
-fn used_ports<'a>(callers: &'a [(Vec<Counted>, Vec<Counted>)]) -> BTreeSet<&'a str> {
-    let totals = |readings: &'a [Counted]| {
-        let mut totals: BTreeMap<(&'a str, &'a str), u64> = BTreeMap::new();
+fn used_ports(callers: &[Readings]) -> BTreeSet<&str> {
+    fn totals(readings: &[Counted]) -> BTreeMap<(&str, &str), u64> {
+        let mut totals: BTreeMap<(&str, &str), u64> = BTreeMap::new();
         for one in readings {
             *totals.entry((&one.cluster, &one.address)).or_default() += one.total;
         }
         totals
-    };
+    }
     let mut used = BTreeSet::new();
     for (before, after) in callers {
         let then = totals(before);
@@ -97,7 +105,7 @@ impl Evenness {
 
 impl Spread {
     /// What callers sent between two readings of their counters; each is a pair of readings of one caller.
-    pub fn new(callers: &[(Vec<Counted>, Vec<Counted>)]) -> Self {
+    pub fn new(callers: &[Readings]) -> Self {
         let mut spread = Self::default();
         let (mut total, mut judged) = (0, 0);
         let used = used_ports(callers);
@@ -186,11 +194,118 @@ impl Spread {
             return Evenness::TooFew;
         }
         match self.jain() {
-            _ if expected >= 2 && self.effective_servers() < ONE => Evenness::Pinned,
+            // Weights may give nearly all calls to one pod on purpose.
             jain if jain >= EVEN || self.may_be_chance() => Evenness::Even,
+            _ if expected >= 2 && self.effective_servers() < ONE => Evenness::Pinned,
             _ => Evenness::Uneven,
         }
     }
+}
+
+/// First and last readings of one caller.
+pub type Readings = (Vec<Counted>, Vec<Counted>);
+
+/// What the proxies of a snapshot counted, by the host that they called.
+pub fn readings_by_host(live: &Live) -> BTreeMap<String, Vec<Readings>> {
+    let mut by_host: BTreeMap<String, Vec<Readings>> = BTreeMap::new();
+    for (_, _, proxy) in live.proxies() {
+        let mut of_host: BTreeMap<&str, Readings> = BTreeMap::new();
+        let (first, last) = &proxy.counted;
+        for (one, is_first) in first.iter().map(|one| (one, true)).chain(last.iter().map(|one| (one, false))) {
+            let Some(host) = one.cluster.splitn(4, '|').nth(3) else { continue };
+            let readings = of_host.entry(host).or_default();
+            if is_first { &mut readings.0 } else { &mut readings.1 }.push(one.clone());
+        }
+        for (host, readings) in of_host {
+            by_host.entry(host.to_owned()).or_default().push(readings);
+        }
+    }
+    by_host
+}
+
+/// How calls spread while the proxies were asked, or, when that were too few, since they know the endpoints; and which
+/// of the two it is.
+pub fn lately_or_ever(readings: &[Readings], tcp: bool) -> (Spread, &'static str) {
+    let now = Spread::new(readings);
+    if now.evenness(tcp) != Evenness::TooFew {
+        return (now, "while the proxies were asked");
+    }
+    let ever: Vec<Readings> = readings.iter().map(|(_, last)| (Vec::new(), last.clone())).collect();
+    (Spread::new(&ever), "since the proxies know the endpoints")
+}
+
+/// What objects and counters say about the verdict.
+pub fn cause(mesh: &Mesh<'_>, service: &Service, port: Option<u16>, spread: &Spread) -> String {
+    let tcp = is_tcp(service, port);
+    let evenness = spread.evenness(tcp);
+    if spread.calls() == 0 {
+        return "no caller with a sidecar sent anything: calls of pods without one are not counted".to_owned();
+    }
+    if evenness == Evenness::TooFew {
+        return format!(
+            "{} calls are too few for {} endpoints: wait longer (--for)",
+            spread.calls(),
+            spread.endpoints.len()
+        );
+    }
+    if evenness == Evenness::Even {
+        return String::new();
+    }
+    if tcp && spread.nothing_ended {
+        let named: Vec<String> = ports(service, port).map(ServicePort::title).collect();
+        let named = format!(" (port {})", named.join(", "));
+        return format!(
+            "the callers' proxies count connections, not calls{named}: the port is treated as TCP, so every call of a \
+             connection goes to one pod; name it grpc-…, or set appProtocol: grpc"
+        );
+    }
+    if service.resolution == Resolution::Headless {
+        return "the Service is headless: each caller's proxy keeps to the pod that its client dialled".to_owned();
+    }
+    if let Some(rule) = hashed_by(mesh, service) {
+        return format!("{rule} asks for a consistent hash: calls with one key go to one pod, as meant");
+    }
+    let out: Vec<&str> =
+        spread.endpoints.iter().filter(|(_, got)| got.ejected).map(|(address, _)| address.as_str()).collect();
+    if !out.is_empty() {
+        return format!("outlier detection has {} out", out.join(", "));
+    }
+    if spread.callers == 1 {
+        return "one caller only: with few calls at a time LEAST_REQUEST may stay with few pods; locality may prefer some"
+            .to_owned();
+    }
+    "no object explains it: look at locality, at pods that came lately, and at streams that last long".to_owned()
+}
+
+/// The DestinationRule that asks for a consistent hash, if one does.
+pub fn hashed_by<'m>(mesh: &'m Mesh<'_>, service: &Service) -> Option<&'m ObjectRef> {
+    let is_own = |host: &str| mesh.find_host(host).is_some_and(|id| std::ptr::eq(mesh.service(id), service));
+    let hashes = |rule: &&DestinationRule| {
+        let policy = rule.spec.traffic_policy.as_ref();
+        let mut policies =
+            policy.into_iter().chain(rule.spec.subsets.iter().filter_map(|one| one.traffic_policy.as_ref()));
+        policies.any(|one| one.load_balancer.as_ref().is_some_and(|balancer| balancer.consistent_hash.is_some()))
+    };
+    mesh.destination_rules.iter().filter(|rule| is_own(rule.host.as_str())).find(hashes).map(|rule| &rule.object)
+}
+
+/// The ports that are looked at.
+fn ports(service: &Service, only: Option<u16>) -> impl Iterator<Item = &ServicePort> {
+    service.ports.iter().filter(move |port| only.is_none_or(|only| port.number == only))
+}
+
+/// Whether all ports, or the one that is meant, are treated as TCP: then connections were counted.
+pub fn is_tcp(service: &Service, port: Option<u16>) -> bool {
+    ports(service, port).all(|port| port.protocol.family() == Family::Tcp)
+}
+
+/// Addresses of ready pods, with the ports that were seen.
+pub fn ready_addresses(mesh: &Mesh<'_>, service: &Service, port: Option<u16>, spread: &Spread) -> Vec<String> {
+    let seen: Vec<u16> =
+        spread.endpoints.keys().filter_map(|address| address.rsplit(':').next()?.parse().ok()).collect();
+    let port = seen.first().copied().or(port).unwrap_or_else(|| service.main_port());
+    let ready = mesh.workloads_of(service).filter(|workload| workload.readiness != Readiness::NotReady);
+    ready.filter_map(|workload| workload.ip.as_deref().map(|ip| show(ip, port))).collect()
 }
 
 #[cfg(test)]
@@ -230,6 +345,7 @@ mod tests {
         let canary = spread(&[("v1", "a", 45), ("v1", "b", 45), ("v2", "c", 10)]);
         assert_eq!(canary.evenness(false), Evenness::Even);
         assert!((canary.jain() - 1.0).abs() < 0.01 && canary.effective_servers() < 2.5, "{canary:?}");
+        assert_eq!(spread(&[("v1", "a", 95), ("v2", "b", 5)]).evenness(false), Evenness::Even);
     }
 
     #[test]

@@ -14,16 +14,19 @@ pub fn compare(intent: &[&Cluster], live: &[Cluster]) -> Vec<Difference> {
     let outbound = live.iter().filter(|cluster| cluster.name.starts_with("outbound|"));
     let of_live: BTreeMap<&str, &Cluster> = outbound.map(|cluster| (cluster.name.as_str(), cluster)).collect();
     for cluster in intent {
-        let name = cluster.name.as_str();
+        let (name, from) = (cluster.name.as_str(), found.len());
+        let host = name.splitn(4, '|').nth(3).unwrap_or_default();
         let Some(other) = of_live.get(name) else {
             let intent = "there".to_owned();
-            found.push(Difference { what: format!("cluster {name}"), intent, live: String::new() });
+            found.push(Difference::new(format!("cluster {name}"), intent, String::new()));
+            Difference::about(&mut found, from, host);
             continue;
         };
         for (setting, text) in &cluster.settings {
             let live = other.settings.get(setting).cloned().unwrap_or_default();
             Difference::note(&mut found, &format!("{} of {name}", setting.words()), text, &live, Clone::clone);
         }
+        Difference::about(&mut found, from, host);
     }
     found
 }

@@ -46,7 +46,7 @@ impl Slices {
         for cluster in intent.iter().filter(|one| one.has_endpoints) {
             let Some((ready, all)) = self.addresses(mesh, cluster) else { continue };
             let none = BTreeSet::new();
-            let name = &cluster.cluster.name;
+            let (name, from) = (&cluster.cluster.name, found.len());
             let (healthy, unhealthy) =
                 of_live.get(name.as_str()).map_or((&none, &none), |one| (&one.healthy, &one.unhealthy));
             let missing: Vec<&String> = ready.difference(healthy).collect();
@@ -54,11 +54,9 @@ impl Slices {
             let more = healthy.union(unhealthy).filter(|one| cluster_ids.len() < 2 && !all.contains(*one));
             let more: Vec<&String> = more.collect();
             if !missing.is_empty() || !more.is_empty() {
-                found.push(Difference {
-                    what: format!("endpoints of {name}"),
-                    intent: list(&missing),
-                    live: list(&more),
-                });
+                let what = format!("endpoints of {name}");
+                found.push(Difference::new(what, list(&missing), list(&more)));
+                Difference::about(&mut found, from, name.splitn(4, '|').nth(3).unwrap_or_default());
             }
         }
         found

@@ -6,6 +6,7 @@
 pub mod balance;
 pub mod clusters;
 pub mod endpoints;
+pub mod live;
 pub mod objects;
 pub mod proxy;
 pub mod routes;
@@ -21,13 +22,27 @@ pub struct Difference {
     pub intent: String,
     /// As the Envoy has it; empty when it does not have it at all.
     pub live: String,
+    /// The host that it is about, if it is about one.
+    pub host: Option<String>,
 }
 
 impl Difference {
+    /// One that is about no host, as far as is known yet.
+    fn new(what: String, intent: String, live: String) -> Self {
+        Self { what, intent, live, host: None }
+    }
+
+    /// Says of those from a place on which host they are about.
+    fn about(found: &mut [Self], from: usize, host: &str) {
+        for one in found.iter_mut().skip(from) {
+            one.host = Some(host.to_owned());
+        }
+    }
+
     /// Notes a difference, if it is one.
     fn note<T: PartialEq>(found: &mut Vec<Self>, what: &str, intent: &T, live: &T, show: impl Fn(&T) -> String) {
         if intent != live {
-            found.push(Self { what: what.to_owned(), intent: show(intent), live: show(live) });
+            found.push(Self::new(what.to_owned(), show(intent), show(live)));
         }
     }
 }

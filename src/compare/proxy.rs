@@ -8,7 +8,7 @@ use super::endpoints::Slices;
 use super::{Difference, clusters, routes};
 use crate::envoy::route::{Action, Route, RouteTable};
 use crate::envoy::running::Running;
-use crate::envoy::sync::Sync;
+use crate::envoy::sync::{Sync, SyncView};
 use crate::mesh::Mesh;
 use crate::mesh::outbound::{Caller, CallerKind, IntendedTable, Outbound};
 
@@ -47,19 +47,6 @@ impl State {
     }
 }
 
-/// What istiod says of a proxy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SyncView {
-    /// It is connected.
-    Connected(Sync),
-    /// Every istiod was asked, and none has it.
-    NotConnected,
-    /// No istiod answers.
-    NoAnswer(String),
-    /// istiod may not be asked.
-    Unknown(String),
-}
-
 /// What was found of a proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judged {
@@ -69,10 +56,25 @@ pub struct Judged {
     pub evidence: String,
     /// Since when, if known.
     pub since: Option<String>,
-    /// What differs.
+    /// What differs of routes and clusters.
     pub differences: Vec<Difference>,
+    /// What differs of endpoints.
+    pub endpoints: Vec<Difference>,
     /// Parts that were left out, with what patches them.
     pub not_compared: Vec<String>,
+}
+
+impl Judged {
+    /// A proxy of which only this is known.
+    pub fn without(state: State, evidence: String) -> Self {
+        let (differences, endpoints, not_compared) = Default::default();
+        Self { state, evidence, since: None, differences, endpoints, not_compared }
+    }
+
+    /// Whether what differs may be about to arrive.
+    pub fn may_settle(&self) -> bool {
+        matches!(self.state, State::Different | State::Late | State::NotSent)
+    }
 }
 
 /// Compares a proxy. With hosts in `only`, just what leads to them.
@@ -86,7 +88,7 @@ pub fn judge(
 ) -> Judged {
     let outbound = Outbound::new(mesh, caller.clone());
     let mut patched = patched(mesh, caller);
-    let mut differences = Vec::new();
+    let (mut differences, mut endpoints) = (Vec::new(), Vec::new());
     let mut counts = (0, 0);
     if !patched.routes {
         // A table that Envoy refuses stays what it was: nothing can be said of its routes.
@@ -112,11 +114,12 @@ pub fn judge(
         counts.1 = words.len();
         differences.extend(clusters::compare(&words, &running.clusters));
         if let Some(slices) = slices {
-            differences.extend(slices.compare(mesh, &intended, &running.endpoints));
+            endpoints = slices.compare(mesh, &intended, &running.endpoints);
         }
     }
-    let (state, evidence, since) = state(running, sync, &differences, &patched, counts);
-    Judged { state, evidence, since, differences, not_compared: patched.titles }
+    let is_as_intended = differences.is_empty() && endpoints.is_empty();
+    let (state, evidence, since) = state(running, sync, is_as_intended, &patched, counts);
+    Judged { state, evidence, since, differences, endpoints, not_compared: patched.titles }
 }
 
 /// Whether a cluster is one of the hosts'.
@@ -148,7 +151,7 @@ fn part(table: &RouteTable, names: Option<&BTreeSet<String>>) -> Option<RouteTab
 fn state(
     running: &Running,
     sync: &SyncView,
-    differences: &[Difference],
+    is_as_intended: bool,
     patched: &Patched,
     counts: (usize, usize),
 ) -> (State, String, Option<String>) {
@@ -160,7 +163,7 @@ fn state(
         let first = why.lines().next().unwrap_or_default();
         return (State::Refused, format!("Envoy refused, says istiod: {first}"), None);
     }
-    if differences.is_empty() {
+    if is_as_intended {
         if patched.routes && patched.clusters {
             return (State::NotCompared, "an EnvoyFilter patches both routes and clusters".to_owned(), None);
         }

@@ -15,22 +15,14 @@ pub fn compare(intent: &[RouteTable], live: &[RouteTable]) -> Vec<Difference> {
     for (name, table) in &of_intent {
         match of_live.get(name) {
             Some(other) => hosts(&table.hosts, &other.hosts, &mut found),
-            None => found.push(Difference {
-                what: format!("route table {name}"),
-                intent: names(&table.hosts),
-                live: String::new(),
-            }),
+            None => found.push(Difference::new(format!("route table {name}"), names(&table.hosts), String::new())),
         }
     }
     // A table that a listener used once stays, with nothing in it but what unknown hosts get.
     let is_left_over = |table: &RouteTable| table.hosts.iter().all(|host| host.domains == ["*"]);
     let others = of_live.iter().filter(|(name, table)| !of_intent.contains_key(*name) && !is_left_over(table));
     for (name, table) in others {
-        found.push(Difference {
-            what: format!("route table {name}"),
-            intent: String::new(),
-            live: names(&table.hosts),
-        });
+        found.push(Difference::new(format!("route table {name}"), String::new(), names(&table.hosts)));
     }
     found
 }
@@ -44,22 +36,24 @@ fn names(hosts: &[VirtualHost]) -> String {
 fn hosts(intent: &[VirtualHost], live: &[VirtualHost], found: &mut Vec<Difference>) {
     let of_live: BTreeMap<&str, &VirtualHost> = live.iter().map(|host| (host.name.as_str(), host)).collect();
     let of_intent: BTreeMap<&str, &VirtualHost> = intent.iter().map(|host| (host.name.as_str(), host)).collect();
+    // `HOST:PORT`, as istiod names them.
+    let about = |found: &mut Vec<Difference>, from, name: &str| {
+        Difference::about(found, from, name.rsplit_once(':').map_or(name, |(host, _)| host));
+    };
     for (name, host) in &of_intent {
+        let from = found.len();
         match of_live.get(name) {
             Some(other) => same_host(host, other, found),
-            None => found.push(Difference {
-                what: format!("virtual host {name}"),
-                intent: host.domains.join(", "),
-                live: String::new(),
-            }),
+            None => {
+                found.push(Difference::new(format!("virtual host {name}"), host.domains.join(", "), String::new()));
+            }
         }
+        about(found, from, name);
     }
     for (name, host) in of_live.iter().filter(|(name, _)| !of_intent.contains_key(*name)) {
-        found.push(Difference {
-            what: format!("virtual host {name}"),
-            intent: String::new(),
-            live: host.domains.join(", "),
-        });
+        let from = found.len();
+        found.push(Difference::new(format!("virtual host {name}"), String::new(), host.domains.join(", ")));
+        about(found, from, name);
     }
 }
 
@@ -75,7 +69,7 @@ fn same_host(intent: &VirtualHost, live: &VirtualHost, found: &mut Vec<Differenc
     let only = |one: &BTreeSet<String>, other| one.difference(other).cloned().collect::<Vec<_>>().join(", ");
     if wanted != have {
         let (intent, live) = (only(&wanted, &have), only(&have, &wanted));
-        found.push(Difference { what: format!("domains of {name}"), intent, live });
+        found.push(Difference::new(format!("domains of {name}"), intent, live));
     }
     Difference::note(
         found,
@@ -108,9 +102,9 @@ fn order(name: &str, intent: &[Route], live: &[Route], found: &mut Vec<Differenc
     let (gone, more) = (missing(intent, live), missing(live, intent));
     let list = |routes: &[Route]| routes.iter().map(shown).collect::<Vec<_>>().join(" | ");
     let difference = if gone.is_empty() && more.is_empty() {
-        Difference { what: format!("order of the routes of {name}"), intent: list(intent), live: list(live) }
+        Difference::new(format!("order of the routes of {name}"), list(intent), list(live))
     } else {
-        Difference { what: format!("routes of {name}"), intent: gone.join(" | "), live: more.join(" | ") }
+        Difference::new(format!("routes of {name}"), gone.join(" | "), more.join(" | "))
     };
     found.push(difference);
 }

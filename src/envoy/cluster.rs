@@ -12,7 +12,7 @@ use super::lenient;
 use crate::schema::duration;
 
 /// A cluster: its settings in words, so that two can be compared one by one.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Cluster {
     /// Its name.
     pub name: String,

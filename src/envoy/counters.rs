@@ -3,7 +3,7 @@
 //! Source: `/clusters?format=json`, `envoy/admin/v3/clusters.proto` of envoyproxy/envoy 1.39. `rq_total` counts tries that
 //! got a connection; success and error follow Envoy's fixed set of statuses, those in gRPC trailers included.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::lenient;
 
@@ -11,7 +11,7 @@ use super::lenient;
 pub const QUESTION: &str = "/clusters?format=json";
 
 /// Counters of an endpoint in one cluster. They begin with the endpoint, and end with it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counted {
     /// Name of the cluster.
     pub cluster: String,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::lenient;
 
 /// The endpoints of a cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Assignment {
     /// Name of the cluster.
     pub cluster: String,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::lenient;
 
 /// A route table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RouteTable {
     /// Its name: a port, `host:port`, or `http.8080` at gateways.
     pub name: String,
@@ -19,7 +19,7 @@ pub struct RouteTable {
 }
 
 /// A virtual host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct VirtualHost {
     /// `host:port`.
     pub name: String,
@@ -32,7 +32,7 @@ pub struct VirtualHost {
 }
 
 /// A route.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Route {
     /// Its name.
     pub name: String,
@@ -43,7 +43,7 @@ pub struct Route {
 }
 
 /// What becomes of a call.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// It is sent to clusters.
@@ -57,7 +57,7 @@ pub enum Action {
 }
 
 /// Where a call is sent on, and how.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Forward {
     /// Clusters with their weights; the only one has 1.
     pub clusters: Vec<(String, u64)>,
@@ -72,7 +72,7 @@ pub struct Forward {
 }
 
 /// A retry policy.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Retries {
     /// Conditions, sorted.
     pub on: Vec<String>,

@@ -15,6 +15,20 @@ pub struct Sync {
     pub refused: Option<String>,
 }
 
+/// What is known of a proxy's connection to istiod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SyncView {
+    /// It is connected.
+    Connected(Sync),
+    /// Every istiod was asked, and none has it.
+    NotConnected,
+    /// No istiod answers.
+    NoAnswer(String),
+    /// istiod may not be asked.
+    Unknown(String),
+}
+
 #[derive(Deserialize)]
 struct RawProxy {
     #[serde(default)]

@@ -28,7 +28,7 @@ const NAMED: usize = 3;
 pub fn diff(report: &DiffReport, detail: Detail, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     verdict(report, style, out)?;
     objects(report, detail, style, out)?;
-    proxies(report, detail, style, out)?;
+    proxies(&report.proxies, detail, style, out)?;
     for gap in report.gaps.iter().filter(|gap| gap.touches_answers) {
         let text = format!("{}: {}", safe(&gap.what), safe(&gap.why));
         write!(out, "\n{}", paragraph(style, &style.paint(Role::Warning, "gap "), "    ", &text))?;
@@ -98,11 +98,11 @@ fn objects(report: &DiffReport, detail: Detail, style: &Style, out: &mut dyn Wri
 }
 
 /// Proxies that stand alike are told together.
-fn proxies(report: &DiffReport, detail: Detail, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn proxies(all: &[ProxyReport], detail: Detail, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     type Alike<'r> = (&'r str, Vec<&'r DifferenceReport>, Vec<&'r String>, Option<&'r str>);
     let mut order: Vec<Alike<'_>> = Vec::new();
     let mut alike: BTreeMap<usize, Vec<&ProxyReport>> = BTreeMap::new();
-    for proxy in &report.proxies {
+    for proxy in all {
         if proxy.state == "in-step" && proxy.not_compared.is_empty() && detail != Detail::Full {
             continue;
         }

@@ -189,6 +189,16 @@ fn summary(report: &InspectReport, style: &Style) -> String {
     let found = if totals.is_empty() { style.paint(Role::Good, "no findings") } else { counts(&totals, style, ' ') };
     let ignored = if report.ignored > 0 { format!(", {} ignored", report.ignored) } else { String::new() };
     let mut out = format!("\n{services}: {found}{ignored}\n");
+    if let Some(live) = &report.live {
+        let all: usize = live.proxies.values().sum();
+        let in_step = live.proxies.get("in-step").copied().unwrap_or(0);
+        let others = live.proxies.iter().filter(|(state, _)| **state != "in-step");
+        let others: Vec<String> = others.map(|(state, number)| format!("{number} {state}")).collect();
+        let others = if others.is_empty() { String::new() } else { format!(", {}", others.join(", ")) };
+        let role = if in_step == all { Role::Good } else { Role::Warning };
+        let text = format!("{in_step} of {all} proxies in step{others}");
+        let _ = writeln!(out, "Envoys: {}", style.paint(role, &text));
+    }
     if let Some(first) = report.findings.first() {
         let _ = writeln!(
             out,

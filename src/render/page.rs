@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
+use super::diff::{self, Detail};
 use super::inspect::{port_title, protocol, show_pods};
 use super::style::{Role, Style};
 use super::table::{self, Column};
-use super::text::{paragraph, safe, safe_lines};
+use super::text::{count, paragraph, safe, safe_lines};
 use crate::mesh::route::show_share;
-use crate::report::inspect::{RouteReport, ServiceReport};
+use crate::report::inspect::{RouteReport, ServiceLive, ServiceReport};
 use crate::report::page::show_millis;
 
 fn heading(out: &mut String, style: &Style, text: &str) {
@@ -62,6 +63,9 @@ pub(super) fn page(service: &ServiceReport, style: &Style) -> String {
             bullet(&mut out, style, &text);
         }
     }
+    if let Some(view) = &service.live {
+        live(&mut out, view, style);
+    }
     if !service.not_modelled.is_empty() {
         heading(&mut out, style, "Not part of this picture");
         for text in &service.not_modelled {
@@ -69,6 +73,47 @@ pub(super) fn page(service: &ServiceReport, style: &Style) -> String {
         }
     }
     out
+}
+
+/// Endpoints whose calls are shown.
+const ENDPOINTS: usize = 10;
+
+fn live(out: &mut String, view: &ServiceLive, style: &Style) {
+    heading(out, style, "Live: what Envoys have");
+    let in_step = view.proxies.iter().filter(|one| one.state == "in-step").count();
+    let all = view.proxies.len();
+    bullet(out, style, &format!("{in_step} of {all} proxies have what the objects give for this host"));
+    let mut text = Vec::new();
+    if diff::proxies(&view.proxies, Detail::Summary, style, &mut text).is_ok() {
+        for line in String::from_utf8_lossy(&text).lines().filter(|line| !line.is_empty()) {
+            let _ = writeln!(out, "  {line}");
+        }
+    }
+    if let Some(spread) = &view.spread {
+        let cause = if spread.cause.is_empty() { String::new() } else { format!(": {}", spread.cause) };
+        let callers = count(spread.callers, "caller");
+        bullet(
+            out,
+            style,
+            &format!("{} calls by {callers} {}: {}{cause}", spread.calls, spread.counted, spread.verdict),
+        );
+        for one in spread.endpoints.iter().take(ENDPOINTS) {
+            let pod = one.pod.as_deref().unwrap_or_default();
+            let errors = if one.errors > 0 { format!(", {} errors", one.errors) } else { String::new() };
+            let _ = writeln!(
+                out,
+                "    {:<21}  {:>5.1}%  {}{errors}  {}",
+                safe(&one.address),
+                one.share * 100.0,
+                one.calls,
+                safe(pod)
+            );
+        }
+        let more = spread.endpoints.len().saturating_sub(ENDPOINTS);
+        if more > 0 {
+            let _ = writeln!(out, "    and {more} more: kubectl grpcmesh balance");
+        }
+    }
 }
 
 fn ports(out: &mut String, service: &ServiceReport, style: &Style) {

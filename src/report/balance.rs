@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::compare::balance::{Spread, cause, is_tcp};
+use crate::mesh::Mesh;
+use crate::mesh::service::Service;
+
 /// A spread of calls.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(title = "Balance")]
@@ -37,6 +41,72 @@ pub struct BalanceReport {
     /// Callers that could not be asked, with the reason.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unreachable: Vec<String>,
+}
+
+impl BalanceReport {
+    /// How calls to a Service, or to one port of it, spread; of the readings only that.
+    pub fn new(mesh: &Mesh<'_>, service: &Service, port: Option<u16>, spread: &Spread) -> Self {
+        let calls = spread.calls();
+        let pod_of = |address: &str| {
+            let ip = address.rsplit_once(':').map_or(address, |(ip, _)| ip).trim_matches(['[', ']']);
+            mesh.workloads.iter().find(|one| one.ip.as_deref() == Some(ip)).map(|one| one.object.name.to_string())
+        };
+        let mut endpoints: Vec<EndpointReport> = spread
+            .endpoints
+            .iter()
+            .map(|(address, got)| EndpointReport {
+                pod: pod_of(address),
+                address: address.clone(),
+                subset: (!got.subsets.is_empty())
+                    .then(|| got.subsets.iter().map(String::as_str).collect::<Vec<_>>().join(",")),
+                calls: got.calls,
+                errors: got.errors,
+                share: if calls == 0 { 0.0 } else { got.calls as f64 / calls as f64 },
+            })
+            .collect();
+        endpoints.sort_by(|a, b| b.calls.cmp(&a.calls).then_with(|| a.address.cmp(&b.address)));
+        Self {
+            kind: "Balance",
+            version: 1,
+            service: service.host.to_string(),
+            seconds: 0.0,
+            callers: spread.callers,
+            endpoints,
+            calls,
+            effective_servers: spread.effective_servers(),
+            jain: spread.jain(),
+            verdict: spread.evenness(is_tcp(service, port)).word(),
+            cause: cause(mesh, service, port, spread),
+            log_pattern: None,
+            unreachable: Vec::new(),
+        }
+    }
+}
+
+/// How calls spread, as far as proxies that were asked once can tell.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct SpreadReport {
+    /// Since when: `while the proxies were asked`, or since they know the endpoints.
+    pub counted: &'static str,
+    /// Callers that called.
+    pub callers: usize,
+    /// Calls, retries counted each.
+    pub calls: u64,
+    /// Endpoints, busiest first.
+    pub endpoints: Vec<EndpointReport>,
+    /// `even`, `uneven`, `pinned` or `too few calls`.
+    pub verdict: &'static str,
+    /// Why, as far as objects and counters tell.
+    pub cause: String,
+}
+
+impl SpreadReport {
+    /// How calls to a Service spread.
+    pub fn new(mesh: &Mesh<'_>, service: &Service, spread: &Spread, counted: &'static str) -> Self {
+        let BalanceReport { callers, calls, endpoints, verdict, cause, .. } =
+            BalanceReport::new(mesh, service, None, spread);
+        Self { counted, callers, calls, endpoints, verdict, cause }
+    }
 }
 
 /// One endpoint.

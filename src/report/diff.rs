@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::GapReport;
+use crate::compare::live::Proxies;
 use crate::compare::objects::{Compared, ObjectState};
 use crate::compare::proxy::{Judged, State};
 use crate::mesh::Mesh;
@@ -128,34 +129,36 @@ impl From<Compared> for ObjectReport {
     }
 }
 
+/// How the proxies of a mesh's snapshot stand; none when nobody was asked. With hosts in `only`, just what leads there.
+pub fn proxies(mesh: &Mesh<'_>, only: &[String]) -> Vec<ProxyReport> {
+    let judged = Proxies::new(mesh).map(|proxies| proxies.judge_all(only)).unwrap_or_default();
+    judged.into_iter().map(|(id, judged)| ProxyReport::new(mesh, id, judged)).collect()
+}
+
 /// The difference of two texts with three lines around each change.
 fn unified(before: &str, after: &str) -> String {
     similar::TextDiff::from_lines(before, after).unified_diff().context_radius(3).to_string()
 }
 
 impl ProxyReport {
-    /// A proxy that was compared.
+    /// A proxy.
     pub fn new(mesh: &Mesh<'_>, id: WorkloadId, judged: Judged) -> Self {
-        let Judged { state, evidence, since, differences, not_compared } = judged;
+        let Judged { state, evidence, since, differences, endpoints, not_compared } = judged;
+        let workload = mesh.workload(id);
         let differences = differences
             .into_iter()
+            .chain(endpoints)
             .map(|one| DifferenceReport { what: one.what, intent: one.intent, live: one.live })
             .collect();
-        Self { since, differences, not_compared, ..Self::without(mesh, id, state, evidence) }
-    }
-
-    /// A proxy of which only this is known.
-    pub fn without(mesh: &Mesh<'_>, id: WorkloadId, state: State, evidence: String) -> Self {
-        let workload = mesh.workload(id);
         Self {
             namespace: workload.namespace().to_string(),
             pod: workload.object.name.to_string(),
             caller_class: class(mesh, id),
             state: state.word(),
             evidence,
-            since: None,
-            differences: Vec::new(),
-            not_compared: Vec::new(),
+            since,
+            differences,
+            not_compared,
         }
     }
 }

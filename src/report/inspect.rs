@@ -5,8 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::balance::SpreadReport;
+use super::diff::ProxyReport;
 use super::finding::FindingReport;
 use super::{GapReport, ObjectReport};
+use crate::compare::balance::{Readings, is_tcp, lately_or_ever, readings_by_host};
+use crate::compare::live::Proxies;
 use crate::mesh::Mesh;
 use crate::mesh::ids::{ObjectRef, ServiceId};
 use crate::rules::Outcome;
@@ -31,6 +35,28 @@ pub struct InspectReport {
     pub undecided: BTreeMap<&'static str, usize>,
     /// What could not be read.
     pub gaps: Vec<GapReport>,
+    /// What Envoys say, when they were asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live: Option<LiveReport>,
+}
+
+/// What Envoys say.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct LiveReport {
+    /// When they were asked, RFC 3339.
+    pub asked: String,
+    /// How many proxies there are in each state, named as in `diff`.
+    pub proxies: BTreeMap<&'static str, usize>,
+}
+
+/// What Envoys say of one Service.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct ServiceLive {
+    /// Callers' proxies, and what each has for this host.
+    pub proxies: Vec<ProxyReport>,
+    /// How calls spread, if any proxy counted some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spread: Option<SpreadReport>,
 }
 
 /// A Service, or a host of a ServiceEntry.
@@ -73,6 +99,9 @@ pub struct ServiceReport {
     pub unread: Vec<String>,
     /// What acts here and is not part of the model.
     pub not_modelled: Vec<String>,
+    /// What Envoys say of it, on a page of its own and when they were asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live: Option<ServiceLive>,
     /// Findings that touch the Service, by severity word.
     pub finding_counts: BTreeMap<&'static str, usize>,
     /// Whether any port shows signs of gRPC.
@@ -309,6 +338,31 @@ impl Request {
     }
 }
 
+/// Looks at the proxies of a mesh for one Service after the other.
+struct LiveViews<'m> {
+    proxies: Proxies<'m>,
+    readings: BTreeMap<String, Vec<Readings>>,
+}
+
+impl<'m> LiveViews<'m> {
+    fn new(mesh: &'m Mesh<'m>) -> Option<Self> {
+        let readings = readings_by_host(mesh.snapshot.live.as_ref()?);
+        Some(Self { proxies: Proxies::new(mesh)?, readings })
+    }
+
+    fn of(&self, mesh: &Mesh<'_>, id: ServiceId) -> ServiceLive {
+        let service = mesh.service(id);
+        let host = service.host.as_str().to_owned();
+        let spread = self.readings.get(&host).map(|readings| {
+            let (spread, counted) = lately_or_ever(readings, is_tcp(service, None));
+            SpreadReport::new(mesh, service, &spread, counted)
+        });
+        let judged = self.proxies.judge_all(&[host]);
+        let proxies = judged.into_iter().map(|(id, judged)| ProxyReport::new(mesh, id, judged)).collect();
+        ServiceLive { proxies, spread }
+    }
+}
+
 /// Makes the report.
 pub fn inspect(mesh: &Mesh<'_>, outcome: &Outcome, request: &Request) -> InspectReport {
     let mut by_object: HashMap<&ObjectRef, Vec<usize>> = HashMap::new();
@@ -327,6 +381,8 @@ pub fn inspect(mesh: &Mesh<'_>, outcome: &Outcome, request: &Request) -> Inspect
     } else {
         request.targets.clone()
     };
+    // Every proxy would be looked at for every Service: that is for pages only.
+    let live = if request.targets.is_empty() { None } else { LiveViews::new(mesh) };
     let mut wanted: BTreeSet<usize> = BTreeSet::new();
     let mut services = Vec::with_capacity(shown.len());
     for id in shown {
@@ -341,7 +397,8 @@ pub fn inspect(mesh: &Mesh<'_>, outcome: &Outcome, request: &Request) -> Inspect
             *counts.entry(outcome.findings[*index].severity.word()).or_insert(0) += 1;
         }
         wanted.extend(related);
-        services.push(super::page::service(mesh, id, counts));
+        let live = live.as_ref().map(|live| live.of(mesh, id));
+        services.push(ServiceReport { live, ..super::page::service(mesh, id, counts) });
     }
     if request.targets.is_empty() && request.selected.is_none() {
         let in_scope = outcome.findings.iter().enumerate().filter(|(_, finding)| {
@@ -359,5 +416,9 @@ pub fn inspect(mesh: &Mesh<'_>, outcome: &Outcome, request: &Request) -> Inspect
         ignored: outcome.ignored,
         undecided: outcome.undecided.clone(),
         gaps: mesh.snapshot.gaps.iter().map(GapReport::from).collect(),
+        live: mesh.snapshot.live.as_ref().map(|live| LiveReport {
+            asked: live.asked.clone(),
+            proxies: outcome.proxies.iter().map(|(state, count)| (state.word(), *count)).collect(),
+        }),
     }
 }

@@ -88,6 +88,7 @@ pub(super) fn service(mesh: &Mesh<'_>, id: ServiceId, finding_counts: BTreeMap<&
         not_modelled: not_modelled(mesh, service),
         has_grpc: service.has_grpc(),
         finding_counts,
+        live: None,
     }
 }
 

@@ -28,7 +28,7 @@ spec: {configPatches: [{applyTo: HTTP_ROUTE, …}]}
 ```
 
 ## Repair
-Compare with what the proxy really runs: `istioctl proxy-config routes POD -o yaml`.
+Compare with what the proxies really run: `kubectl grpcmesh diff`; what is patched is named and left out there.
 
 ## References
 - From Istio's code: `pilot/pkg/networking/core/envoyfilter/`.
@@ -56,7 +56,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             .message(format!("it acts on the proxies of {}{}", shown.join(", "), more.unwrap_or_default()))
             .effect("what these proxies do may differ from what objects say and from what is shown here")
             .evidence((!patches.is_empty()).then(|| format!("it patches {}", patches.join(", "))))
-            .fix("compare with what the proxy runs: istioctl proxy-config routes POD -o yaml");
+            .fix("compare with what the proxies run: kubectl grpcmesh diff");
         out.add(&RULE, finding);
     }
 }

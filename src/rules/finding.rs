@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::rc::Rc;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Rule;
+use crate::compare::live::Proxies;
+use crate::compare::proxy::Judged;
 use crate::mesh::Mesh;
-use crate::mesh::ids::{Namespace, ObjectRef};
+use crate::mesh::ids::{Namespace, ObjectRef, WorkloadId};
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
@@ -140,12 +143,21 @@ pub struct Findings<'m> {
     found: Vec<Finding>,
     /// Claims that a gap left undecided, by code: how many.
     undecided: BTreeMap<&'static str, usize>,
+    /// How the proxies stand, once a rule asked.
+    proxies: Option<Rc<[(WorkloadId, Judged)]>>,
 }
 
 impl<'m> Findings<'m> {
     /// None yet.
     pub fn new(mesh: &'m Mesh<'m>) -> Self {
-        Self { mesh, found: Vec::new(), undecided: BTreeMap::new() }
+        Self { mesh, found: Vec::new(), undecided: BTreeMap::new(), proxies: None }
+    }
+
+    /// How the proxies stand that were asked; none when nobody was.
+    pub fn proxies(&mut self) -> Rc<[(WorkloadId, Judged)]> {
+        let mesh = self.mesh;
+        let judged = || Proxies::new(mesh).map(|proxies| proxies.judge_all(&[])).unwrap_or_default().into();
+        Rc::clone(self.proxies.get_or_insert_with(judged))
     }
 
     /// Takes a finding, unless what it rests on could not be read: then it is counted as undecided.

@@ -11,6 +11,7 @@ mod testing;
 mod ambient_without_waypoint;
 mod app_protocol_unknown;
 mod backend_invalid;
+mod calls_pinned;
 mod canary_on_headless;
 mod delegate_broken;
 mod destination_host_unknown;
@@ -19,6 +20,7 @@ mod destination_port_unknown;
 mod destination_rule_hidden;
 mod destination_rule_host_unknown;
 mod duplicate_claims;
+mod endpoints_differ;
 mod envoy_filter_in_path;
 mod gateway_conflict;
 mod gateway_only_route;
@@ -32,6 +34,7 @@ mod headless_service;
 mod host_not_on_gateway;
 mod https_without_tls;
 mod invalid_value;
+mod live_differs_from_intent;
 mod no_catch_all;
 mod no_ready_pods;
 mod one_call_per_connection;
@@ -39,6 +42,8 @@ mod pod_without_proxy;
 mod port_auto_detected;
 mod port_settings_replace_all;
 mod port_treated_as_tcp;
+mod proxy_late;
+mod proxy_refused_config;
 mod proxyless_grpc;
 mod reserved_port;
 mod retry_after_deadline;
@@ -69,6 +74,7 @@ pub use finding::{Finding, Findings, Severity};
 
 use std::collections::BTreeMap;
 
+use crate::compare::proxy::State;
 use crate::mesh::Mesh;
 use crate::schema::Kind;
 use select::Selection;
@@ -146,9 +152,14 @@ pub static RULES: &[&Rule] = &[
     &gateway_only_route::RULE,
     &pod_without_proxy::RULE,
     &no_ready_pods::RULE,
+    &proxy_refused_config::RULE,
+    &proxy_late::RULE,
+    &endpoints_differ::RULE,
+    &live_differs_from_intent::RULE,
     &sidecar_hides_host::RULE,
     &envoy_filter_in_path::RULE,
     &sidecars_conflict::RULE,
+    &calls_pinned::RULE,
     &ambient_without_waypoint::RULE,
     &proxyless_grpc::RULE,
     &traffic_around_proxy::RULE,
@@ -165,6 +176,8 @@ pub struct Outcome {
     pub undecided: BTreeMap<&'static str, usize>,
     /// Exceptions for one object that left nothing out.
     pub idle: Vec<String>,
+    /// How many proxies stand how, if they were asked.
+    pub proxies: BTreeMap<State, usize>,
 }
 
 /// Runs the selected rules.
@@ -172,6 +185,10 @@ pub fn run(mesh: &Mesh<'_>, selection: &Selection) -> Outcome {
     let mut findings = Findings::new(mesh);
     for rule in RULES.iter().filter(|rule| selection.wants_rule(rule)) {
         (rule.check)(mesh, &mut findings);
+    }
+    let mut proxies = BTreeMap::new();
+    for (_, judged) in findings.proxies().iter() {
+        *proxies.entry(judged.state).or_default() += 1;
     }
     let (found, undecided) = findings.into_parts();
     let total = found.len();
@@ -189,7 +206,7 @@ pub fn run(mesh: &Mesh<'_>, selection: &Selection) -> Outcome {
     // Several routes to one fault tell the same thing once.
     let kept = findings.len();
     findings.dedup();
-    Outcome { ignored: total - kept, undecided, idle, findings }
+    Outcome { ignored: total - kept, undecided, idle, findings, proxies }
 }
 
 /// Finds a rule by its code or name, in any case.

@@ -4,7 +4,13 @@ use std::sync::Arc;
 
 use super::select::Selection;
 use super::{Finding, Outcome, Rule};
+use crate::envoy::counters::Counted;
+use crate::envoy::endpoint::Assignment;
+use crate::envoy::running::Running;
+use crate::envoy::sync::{Sync, SyncView};
+use crate::mesh::outbound::{Caller, Outbound};
 use crate::mesh::{Options, resolve};
+use crate::snapshot::live::{Live, Proxy};
 use crate::snapshot::manifest::{OnMalformed, read};
 use crate::snapshot::{Gap, GapKind, Snapshot, SourceKind, SourceText};
 
@@ -98,4 +104,73 @@ fn every_rule_is_silent_on_a_healthy_service() {
     let snapshot = snapshot(&yaml);
     let mesh = resolve(&snapshot, &Options::default());
     assert_eq!(super::run(&mesh, &Selection::default()).findings, []);
+}
+
+/// Services `a` and `b` on gRPC ports, each with a pod with a sidecar, and their EndpointSlices.
+pub(super) fn live_mesh() -> String {
+    let slice = |name: &str, ip: &str| {
+        format!(
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
+             metadata: {{name: {name}-x, labels: {{kubernetes.io/service-name: {name}}}}}\n\
+             ports: [{{name: grpc, port: 50051}}]\nendpoints: [{{addresses: [{ip}], conditions: {{ready: true}}, targetRef: {{kind: Pod, name: {name}-v1}}}}]\n"
+        )
+    };
+    let port = "{name: grpc, port: 50051}";
+    [
+        service("a", port),
+        service("b", port).replace("10.96.0.9", "10.96.0.10"),
+        pod("a", "v1"),
+        pod("b", "v1").replace("10.0.0.1", "10.0.0.2"),
+        slice("a", "10.0.0.1"),
+        slice("b", "10.0.0.2"),
+    ]
+    .concat()
+}
+
+/// What is known of a proxy in a case.
+pub(super) struct LiveCase {
+    /// What it runs.
+    pub(super) running: Running,
+    /// What istiod says.
+    pub(super) sync: SyncView,
+    /// What it counted.
+    pub(super) counted: (Vec<Counted>, Vec<Counted>),
+}
+
+/// As [`check`], on a mesh whose proxies were asked at 09:00:00 and run what they should, but for what `change` does to
+/// each.
+#[track_caller]
+pub(super) fn check_live(rule: &'static Rule, yaml: &str, change: impl Fn(&str, &mut LiveCase), expected: &[&str]) {
+    let mut snapshot = snapshot(yaml);
+    let mut live = Live::new("2026-11-21T09:00:00Z".to_owned());
+    let mesh = resolve(&snapshot, &Options::default());
+    for id in mesh.workload_ids() {
+        let outbound = Outbound::new(&mesh, Caller::of_workload(&mesh, id));
+        let clusters: Vec<_> = outbound.clusters();
+        let address = |host: &str| if host.starts_with("a.") { "10.0.0.1:50051" } else { "10.0.0.2:50051" };
+        let endpoints = clusters.iter().filter(|one| one.has_endpoints).map(|one| Assignment {
+            cluster: one.cluster.name.clone(),
+            healthy: [address(one.cluster.name.rsplit('|').next().unwrap_or_default()).to_owned()].into(),
+            unhealthy: <_>::default(),
+            cluster_ids: <_>::default(),
+        });
+        let running = Running {
+            routes: outbound.route_tables().into_iter().map(|one| one.table).collect(),
+            endpoints: endpoints.collect(),
+            clusters: clusters.into_iter().map(|one| one.cluster).collect(),
+            refused: Vec::new(),
+        };
+        let name = mesh.workload(id).object.name.to_string();
+        let mut case = LiveCase { running, sync: SyncView::Connected(Sync::default()), counted: <_>::default() };
+        change(&name, &mut case);
+        let LiveCase { running, sync, counted } = case;
+        let answer = live.keep(running);
+        live.insert("shop".to_owned(), name, Proxy { sync, answer, counted });
+    }
+    drop(mesh);
+    snapshot.live = Some(live);
+    let found = run(rule, &snapshot).findings;
+    assert!(found.iter().all(|one| !one.message.is_empty() && !one.effect.is_empty() && !one.fix.is_empty()));
+    let found: Vec<_> = found.iter().map(|one| format!("{} {} {}", one.severity, one.object, one.field)).collect();
+    assert_eq!(found, expected, "{yaml}");
 }

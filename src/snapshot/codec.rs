@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::live::Live;
 use super::raw::Entries;
 use super::yaml::{DuplicateKey, LineColumn};
 use super::{Gap, Key, Object, Snapshot, SourceKind};
@@ -69,6 +70,10 @@ pub struct SnapshotFile<'a> {
     /// Keys that the manifests had twice; the objects hold the last value.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     duplicate_keys: Vec<DuplicateEntry>,
+    /// What the Envoys ran; its form may change with the version of the program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
+    live: Option<Cow<'a, Live>>,
 }
 
 /// A key that an object's manifest had twice.
@@ -127,11 +132,13 @@ pub fn is_snapshot(text: &str) -> bool {
 /// When the text is not a snapshot, or is of a newer version.
 pub fn decode(text: &str) -> Result<Snapshot, CodecError> {
     let file: SnapshotFile<'_> = serde_json::from_str(text).map_err(CodecError::Malformed)?;
-    let SnapshotFile { kind: _, version, source, taken, kubernetes_version, objects, gaps, duplicate_keys } = file;
+    let SnapshotFile { kind: _, version, source, taken, kubernetes_version, objects, gaps, duplicate_keys, live } =
+        file;
     if version > VERSION {
         return Err(CodecError::TooNew(version));
     }
-    let mut snapshot = Snapshot { taken, kubernetes_version, gaps, ..Snapshot::new(source) };
+    let live = live.map(Cow::into_owned);
+    let mut snapshot = Snapshot { taken, kubernetes_version, gaps, live, ..Snapshot::new(source) };
     for body in objects {
         let header: Header<'_> = serde_json::from_str(body.get()).map_err(CodecError::Malformed)?;
         let (kind, misplaced) = match Kind::recognise(&header.api_version, &header.kind) {
@@ -193,6 +200,7 @@ pub fn encode(snapshot: &Snapshot, mut out: impl Write) -> io::Result<()> {
         objects,
         gaps: snapshot.gaps.clone(),
         duplicate_keys: duplicate_entries(snapshot),
+        live: snapshot.live.as_ref().map(Cow::Borrowed),
     };
     serde_json::to_writer(&mut out, &file)?;
     out.write_all(b"\n")

@@ -7,6 +7,7 @@
 //! CORE: bytes come in and go out; nothing here opens a file or asks a cluster.
 
 pub mod codec;
+pub mod live;
 pub mod manifest;
 pub mod position;
 mod raw;
@@ -209,6 +210,8 @@ pub struct Snapshot {
     pub misplaced: Vec<Object>,
     /// What could not be read.
     pub gaps: Vec<Gap>,
+    /// What the Envoys ran, if they were asked.
+    pub live: Option<live::Live>,
 }
 
 impl Snapshot {
@@ -221,6 +224,7 @@ impl Snapshot {
             objects: BTreeMap::new(),
             misplaced: Vec::new(),
             gaps: Vec::new(),
+            live: None,
         }
     }
 
@@ -232,12 +236,14 @@ impl Snapshot {
         self.objects.insert(object.key.clone(), object);
     }
 
-    /// Lays `overlay` over this snapshot: its objects replace those of the same identity.
+    /// Lays `overlay` over this snapshot: its objects replace those of the same identity. What Envoys ran was made of
+    /// other objects: it goes.
     pub fn lay_over(&mut self, overlay: Self) {
-        let Self { source: _, taken: _, kubernetes_version: _, objects, misplaced, gaps } = overlay;
+        let Self { source: _, taken: _, kubernetes_version: _, objects, misplaced, gaps, live: _ } = overlay;
         self.objects.extend(objects);
         self.misplaced.extend(misplaced);
         self.gaps.extend(gaps);
+        self.live = None;
     }
 
     /// The objects of one kind, by namespace and name.

@@ -1,5 +1,6 @@
 //! `diff` on the mesh: in step when it is, late when it lags, and every state with its cause.
 
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -207,6 +208,24 @@ fn proxies_that_lag_or_do_not_answer_are_named() {
     let (code, report) = silent;
     assert_eq!((code, &of_pod(&report, &client)["state"]), (4, &Value::from("unreachable")), "{report:#}");
     assert_eq!(report["counts"]["unreachable"], 1, "the others are compared: {report:#}");
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+fn slow_an_istiod_that_stands_still_is_named() {
+    let lab = Lab::connect();
+    let istiod = lab.process("istiod");
+    let signal = |word: &str| assert!(Command::new("kill").args([word, &istiod]).status().unwrap().success());
+    signal("-STOP");
+    // A Service: Istio's own objects would wait for istiod's webhook.
+    let objects = Scenario::apply_without_waiting(&lab, MORE);
+    let (code, report) = diff(&lab, &[]);
+    signal("-CONT");
+    drop(objects);
+    assert_eq!((code, &report["counts"]["not-sent"]), (1, &report["counts"]["proxies"]), "{report:#}");
+    assert!(report["proxies"][0]["evidence"].as_str().unwrap().contains("no istiod answers"), "{report:#}");
+    let (code, report) = diff(&lab, &["--wait=40s"]);
+    assert_eq!(code, 0, "it goes on: {report:#}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod diff;
 mod effects;
 mod faults;
 mod inspect;
+mod live;
 mod route;
 mod support;
 mod tail;

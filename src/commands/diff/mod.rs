@@ -30,6 +30,7 @@ Examples:
   kubectl grpcmesh diff -A --wait                      all proxies, until they are in step
   kubectl grpcmesh diff checkout.shop                  what callers' proxies have for one Service
   kubectl grpcmesh diff -f new.yaml --summary          what would change
+  kubectl grpcmesh diff --from mesh.json.gz            a snapshot with --proxies
   kubectl grpcmesh diff --from old.json --against new.json
   kubectl grpcmesh diff -A -o json                     for pipelines; exits 1 when something differs")]
 pub struct DiffArgs {
@@ -82,10 +83,6 @@ enum Format {
 /// Runs the command.
 pub(super) async fn run(context: &mut Context<'_>, arguments: DiffArgs) -> Result<Outcome, Failure> {
     let is_live = arguments.source.from.is_empty();
-    if !is_live && arguments.against.is_none() && arguments.source.filename.is_empty() {
-        return Err(Failure::usage("a saved source has no proxies to ask")
-            .hint("compare its objects: --against SOURCE, or -f FILE"));
-    }
     if !is_live && (arguments.wait.is_some() || arguments.asking.proxies.is_some()) {
         return Err(Failure::usage(
             "--wait and --proxies are about a cluster's proxies, and --from names another source",
@@ -94,6 +91,11 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: DiffArgs) -> Resul
     // The files are one side of a comparison here, not an overlay.
     let bare = SourceArgs { filename: Vec::new(), ..arguments.source.clone() };
     let read = bare.read(context).await?;
+    let has_proxies = is_live || read.snapshot.live.is_some();
+    if !has_proxies && arguments.against.is_none() && arguments.source.filename.is_empty() {
+        return Err(Failure::usage("the source does not hold what Envoys run")
+            .hint("compare its objects: --against SOURCE, or -f FILE; or save it with: snapshot --proxies"));
+    }
     let mesh = mesh::resolve(&read.snapshot, &bare.options(&context.scope));
     let (sides, compared, mut gaps) = objects::compare(context, &arguments, &read).await?;
     gaps.extend(mesh.snapshot.gaps.iter().map(GapReport::from));
@@ -102,9 +104,15 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: DiffArgs) -> Resul
         let found = target::services(&mesh, word, &read.namespaces)?;
         hosts.extend(found.into_iter().map(|id| mesh.service(id).host.as_str().to_owned()));
     }
-    drop(mesh);
-    let asks = is_live && arguments.against.is_none() && !arguments.no_proxies;
-    let proxies = if asks { proxies::compare(context, &arguments, &bare, read, &hosts).await? } else { Vec::new() };
+    let wants_proxies = arguments.against.is_none() && !arguments.no_proxies;
+    let proxies = match (wants_proxies, is_live) {
+        (false, _) => Vec::new(),
+        (true, false) => proxies::saved(&mesh, &read.namespaces, &hosts),
+        (true, true) => {
+            drop(mesh);
+            proxies::compare(context, &arguments, &bare, read, &hosts).await?
+        }
+    };
     let report = DiffReport::new(sides, compared, proxies, gaps);
     let detail = match (arguments.summary, arguments.full) {
         (true, _) => Detail::Summary,

@@ -1,26 +1,24 @@
-//! Which proxies are asked, and until when.
+//! Until when proxies are asked again.
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
+use std::time::Instant;
 
-use super::super::proxies::{ProxyArgs, choose, pods};
+use super::super::proxies::{LOOKS, Question, SETTLE, ask};
 use super::DiffArgs;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::global::SourceArgs;
 use crate::cli::source::Read;
-use crate::cluster::ClusterError;
-use crate::cluster::client::Server;
-use crate::compare::endpoints::Slices;
-use crate::compare::proxy::{self, State};
-use crate::envoy::running::Running;
-use crate::mesh;
-use crate::mesh::outbound::Caller;
-use crate::report::diff::ProxyReport;
+use crate::mesh::{self, Mesh};
+use crate::report::diff::{ProxyReport, proxies};
 
-/// istiod waits for changes to settle before it sends: `PILOT_DEBOUNCE_AFTER` is 100 ms, and proxies answer in moments.
-const SETTLE: Duration = Duration::from_millis(1500);
-/// Times that what differs is looked at again before it counts, without `--wait`.
-const LOOKS: u32 = 3;
+/// The proxies of a snapshot that are in scope.
+pub(super) fn saved(mesh: &Mesh<'_>, namespaces: &BTreeSet<String>, hosts: &[String]) -> Vec<ProxyReport> {
+    let mut reports = proxies(mesh, hosts);
+    // Callers of a Service may be anywhere.
+    reports.retain(|one| !hosts.is_empty() || namespaces.is_empty() || namespaces.contains(&one.namespace));
+    reports
+}
 
 /// Compares the proxies in scope. What differs is looked at again, with objects read anew: istiod may be about to send.
 pub(super) async fn compare(
@@ -31,10 +29,18 @@ pub(super) async fn compare(
     hosts: &[String],
 ) -> Result<Vec<ProxyReport>, Failure> {
     let server = context.connection.connection(&context.env).connect().await?;
+    // Callers of a Service may be anywhere.
+    let question = Question {
+        everywhere: !hosts.is_empty(),
+        most: arguments.asking.proxies,
+        counters: false,
+        reach: arguments.asking.reach,
+    };
     let start = Instant::now();
     let mut look = 1;
     loop {
-        let reports = round(context, arguments, source, &server, &read, hosts).await;
+        ask(context, &server, source, &mut read, question).await;
+        let reports = proxies(&mesh::resolve(&read.snapshot, &source.options(&context.scope)), hosts);
         let waits = |one: &ProxyReport| matches!(one.state, "different" | "late" | "not-sent");
         let settles = match arguments.wait {
             // One that cannot be asked is given a few chances; what is never compared is not waited for.
@@ -56,45 +62,4 @@ pub(super) async fn compare(
         tokio::time::sleep(SETTLE).await;
         read = source.read(context).await?;
     }
-}
-
-/// One look at all proxies.
-async fn round(
-    context: &mut Context<'_>,
-    arguments: &DiffArgs,
-    source: &SourceArgs,
-    server: &Server,
-    read: &Read,
-    hosts: &[String],
-) -> Vec<ProxyReport> {
-    let mesh = mesh::resolve(&read.snapshot, &source.options(&context.scope));
-    // Callers of a Service may be anywhere.
-    let in_scope =
-        |namespace: &str| read.namespaces.is_empty() || !hosts.is_empty() || read.namespaces.contains(namespace);
-    let (chosen, others) = choose(&mesh, in_scope, arguments.asking.proxies);
-    let pods = pods(&mesh, &chosen);
-    let bar = context.messages.bar("asking proxies");
-    bar.set_length(pods.len() as u64);
-    let slices = Slices::new(&mesh);
-    let sync = server.sync_state(&context.scope.istio_namespace).await;
-    // Judged as they come: what a proxy runs is large, and what is said of it small.
-    let judged = |at: usize, running: Result<Running, ClusterError>| {
-        bar.inc(1);
-        let (id, pod) = (chosen[at], &pods[at]);
-        match running {
-            Ok(running) => {
-                let caller = Caller::of_workload(&mesh, id);
-                let judged = proxy::judge(&mesh, &caller, &running, &sync.of(pod), slices.as_ref(), hosts);
-                ProxyReport::new(&mesh, id, judged)
-            }
-            Err(error) => ProxyReport::without(&mesh, id, State::Unreachable, error.message),
-        }
-    };
-    let ProxyArgs { via, parallel, proxy_timeout, .. } = arguments.asking;
-    let mut reports = server.all_running(&pods, via.into(), parallel, proxy_timeout, &judged).await;
-    bar.finish_and_clear();
-    for (id, why) in others {
-        reports.push(ProxyReport::without(&mesh, id, State::NotCompared, why));
-    }
-    reports
 }

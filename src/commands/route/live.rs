@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use super::super::proxies::{Way, pods};
+use super::super::proxies::pods;
+use super::RouteArgs;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::compare::endpoints::Slices;
-use crate::compare::proxy::{State, judge};
+use crate::compare::live::Proxies;
+use crate::compare::proxy::{Judged, State, judge};
 use crate::mesh::Mesh;
 use crate::mesh::outbound::Caller;
 use crate::report::diff::ProxyReport;
@@ -15,15 +17,27 @@ use crate::report::route::{LiveView, RouteReport};
 /// Limit for one proxy's answers.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Asks the Envoy of each answer's caller; of a class, the one that stands for it.
+/// Asks the Envoy of each answer's caller; of a class, the one that stands for it. What a snapshot holds is as good.
 pub(super) async fn ask(
     context: &mut Context<'_>,
     mesh: &Mesh<'_>,
-    via: Way,
+    arguments: &RouteArgs,
     answers: Vec<(RouteReport, Caller)>,
 ) -> Result<Vec<RouteReport>, Failure> {
-    let server = context.connection.connection(&context.env).connect().await?;
-    let sync = server.sync_state(&context.scope.istio_namespace).await;
+    let saved = Proxies::new(mesh);
+    if saved.is_none() && !arguments.source.from.is_empty() {
+        return Err(Failure::usage("the source does not hold what Envoys run")
+            .hint("save it with: kubectl grpcmesh snapshot --proxies -o FILE"));
+    }
+    let live = match &saved {
+        Some(_) => None,
+        None => {
+            let server = context.connection.connection(&context.env).connect().await?;
+            let sync = server.sync_state(&context.scope.istio_namespace).await;
+            Some((server, sync))
+        }
+    };
+    let slices = Slices::new(mesh);
     let mut reports = Vec::with_capacity(answers.len());
     for (mut report, caller) in answers {
         let Some(id) = caller.workload else {
@@ -37,16 +51,22 @@ pub(super) async fn ask(
         if hosts.is_empty() {
             hosts.push(report.authority.rsplit_once(':').map_or(&*report.authority, |(host, _)| host).to_owned());
         }
-        let slices = Slices::new(mesh);
-        let asked = pods(mesh, &[id]);
-        let Some(pod) = asked.first() else { continue };
-        let one = match server.running(pod, via.into(), ANSWER).await {
-            Ok(running) => {
-                let view = sync.of(pod);
-                ProxyReport::new(mesh, id, judge(mesh, &caller, &running, &view, slices.as_ref(), &hosts))
+        let judged = match (&live, &saved) {
+            (Some((server, sync)), _) => {
+                let asked = pods(mesh, &[id]);
+                let Some(pod) = asked.first() else { continue };
+                match server.running(pod, arguments.via.into(), ANSWER).await {
+                    Ok(running) => judge(mesh, &caller, &running, &sync.of(pod), slices.as_ref(), &hosts),
+                    Err(error) => Judged::without(State::Unreachable, error.message),
+                }
             }
-            Err(error) => ProxyReport::without(mesh, id, State::Unreachable, error.message),
+            (None, saved) => {
+                let judged = saved.as_ref().and_then(|proxies| proxies.judge(id, &hosts));
+                let why = "the snapshot does not hold what it runs".to_owned();
+                judged.unwrap_or_else(|| Judged::without(State::NotCompared, why))
+            }
         };
+        let one = ProxyReport::new(mesh, id, judged);
         report.live = Some(LiveView {
             pod: format!("{}/{}", one.namespace, one.pod),
             state: one.state,

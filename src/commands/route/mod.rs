@@ -62,7 +62,7 @@ pub struct RouteArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["host", "method", "headers", "caller", "dial", "calls"])]
     test: Option<PathBuf>,
     /// Ask the caller's own Envoy too, and say where it differs
-    #[arg(long, conflicts_with_all = ["calls", "test", "from", "filename"])]
+    #[arg(long, conflicts_with_all = ["calls", "test", "filename"])]
     live: bool,
     /// How to reach the Envoy's admin port, with --live
     #[arg(long, value_name = "WAY", default_value = "port-forward")]
@@ -137,7 +137,7 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: RouteArgs) -> Resu
             }
             let answers = answer_one(&mesh, &arguments, &call)?;
             let reports = if arguments.live {
-                live::ask(context, &mesh, arguments.via, answers).await?
+                live::ask(context, &mesh, &arguments, answers).await?
             } else {
                 answers.into_iter().map(|(report, _)| report).collect()
             };

@@ -41,7 +41,7 @@ pub(super) async fn run(
             let mut reader = reader();
             let origin = log.origin.clone();
             loop {
-                match log.next() {
+                match log.next_line() {
                     Ok(Some(line)) => sink.take(&mut reader, line, &origin)?,
                     Ok(None) => break,
                     Err(error) => return Err(unreadable(&origin, &error)),
@@ -75,7 +75,7 @@ fn count_all(log: &mut Log, reader: &(dyn Fn() -> Reader + Sync), sink: &mut Sin
     let count = |log: &mut Log| -> std::io::Result<Counter> {
         let (mut counter, mut reader) = (Counter::default(), reader());
         let origin = log.origin.clone();
-        while let Some(line) = log.next()? {
+        while let Some(line) = log.next_line()? {
             counting.count(&mut counter, &mut reader, line, &origin);
         }
         Ok(counter)
@@ -136,7 +136,7 @@ fn merge(logs: &mut [Log], reader: &dyn Fn() -> Reader, sink: &mut Sink<'_, '_>)
     let advance = |log: &mut Log, head: &mut Option<Head>, sink: &mut Sink<'_, '_>| -> Result<(), Failure> {
         let Some(mut now) = head.take() else { return Ok(()) };
         loop {
-            let line = match log.next() {
+            let line = match log.next_line() {
                 Ok(Some(line)) => line,
                 Ok(None) => return Ok(()),
                 Err(error) => return Err(unreadable(&log.origin, &error)),

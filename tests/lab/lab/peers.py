@@ -1,5 +1,6 @@
-"""Prints our time and memory beside those of istioctl and kubectl for the same questions, in one run, on the running lab
-and on a cluster of 1,000 Services and 5,000 pods in its API server."""
+"""Prints our time and memory beside those of istioctl and kubectl for the same questions, in one run: on the running lab,
+on 500 pods whose port-forwards all lead to one real Envoy, and on a cluster of 1,000 Services and 5,000 pods in the lab's
+API server."""
 
 import concurrent.futures
 import os
@@ -9,16 +10,20 @@ import sys
 import time
 
 from api import Api, Failed
-from settings import HERE, KUBECONFIG, run
+from settings import HERE, KUBECONFIG, KUBELET_PORT, NODE_IP, run
 
 SERVICES, PODS_EACH, NAMESPACES = 1000, 5, 20
 RUNS = 5
+CROWD = 500
+CROWD_NODE = "crowd-node"
+# istioctl asks for one pod at a time: so many are asked, and its time is scaled up.
+ASKED = 10
 
 
-def measure(command):
+def measure(command, runs=RUNS):
     """Median wall and CPU seconds, and the largest memory in MB."""
     wall, cpu, memory = [], [], []
-    for _ in range(RUNS):
+    for _ in range(runs):
         start = time.monotonic()
         process = subprocess.Popen(
             command, env={**os.environ, "KUBECONFIG": KUBECONFIG}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -127,6 +132,65 @@ def generated():
     time.sleep(10)
 
 
+def crowd():
+    """Pods of which only objects exist; their port-forwards lead to the client's Envoy."""
+    api = Api()
+    port = {"kubeletEndpoint": {"Port": KUBELET_PORT}}
+    api.apply(f"/api/v1/nodes/{CROWD_NODE}", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": CROWD_NODE}})
+    addresses = [{"type": "InternalIP", "address": NODE_IP}]
+    api.merge(f"/api/v1/nodes/{CROWD_NODE}/status", {"status": {"addresses": addresses, "daemonEndpoints": port}})
+    clients = api.get("/api/v1/namespaces/web/pods?labelSelector=app%3Dclient")["items"]
+    real = clients[0]["metadata"]["name"]
+    kwok = "/apis/kwok.x-k8s.io/v1alpha1/namespaces/web/portforwards"
+    spec = api.get(f"{kwok}/{real}")["spec"]
+
+    def one(number):
+        api = LOCAL.api
+        name = f"crowd-{number}"
+        body = {"apiVersion": "kwok.x-k8s.io/v1alpha1", "kind": "PortForward", "metadata": {"name": name}, "spec": spec}
+        api.apply(f"{kwok}/{name}", body)
+        proxy = {"name": "istio-proxy", "image": "istio/proxyv2:1.31.0", "args": ["proxy", "sidecar"]}
+        pod = {"nodeName": CROWD_NODE, "containers": [{"name": "app", "image": "app"}, proxy]}
+        put(api, "/api/v1/namespaces/web/pods", {"metadata": {"name": name, "labels": {"app": "crowd"}}, "spec": pod})
+        ip = f"10.197.{number // 250}.{number % 250 + 1}"
+        ready = [{"type": "Ready", "status": "True"}]
+        status = {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": ready}
+        api.merge(f"/api/v1/namespaces/web/pods/{name}/status", {"status": status})
+
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        list(threads.map(one, range(CROWD)))
+
+
+def disperse():
+    api = Api()
+    for number in range(CROWD):
+        for path in ("/api/v1/namespaces/web/pods", "/apis/kwok.x-k8s.io/v1alpha1/namespaces/web/portforwards"):
+            try:
+                api.delete(f"{path}/crowd-{number}", {"gracePeriodSeconds": 0})
+            except Failed:
+                pass
+    try:
+        api.delete(f"/api/v1/nodes/{CROWD_NODE}")
+    except Failed:
+        pass
+
+
+def proxies(ours):
+    """`diff` of all of them once, and what istioctl takes to print as much for some."""
+    istioctl = run("bin", "istioctl")
+    loop = "".join(
+        f"{istioctl} proxy-config {part} crowd-{number}.web -o json; " for number in range(ASKED) for part in ("routes", "clusters", "endpoints")
+    )
+    print(f"\n{CROWD} proxies\n{'command':<58} {'wall s':>7} {'CPU s':>7} {'MB':>6}  s a proxy")
+    asked = [
+        ("kubectl grpcmesh diff -n web", [ours, "diff", "-n", "web"], CROWD),
+        (f"istioctl proxy-config routes, clusters, endpoints of {ASKED}", ["sh", "-c", loop], ASKED),
+    ]
+    for name, command, count in asked:
+        wall, cpu, memory = measure(command, 1)
+        print(f"{name:<58} {wall:>7.2f} {cpu:>7.2f} {memory:>6.0f}  {wall / count:.3f}", flush=True)
+
+
 def remove():
     api = Api()
     for number in range(NAMESPACES):
@@ -145,6 +209,12 @@ def main():
     target = os.environ.get("CARGO_TARGET_DIR", os.path.join(root, "target"))
     ours = os.path.join(target, "release", "kubectl-grpcmesh")
     table("the lab", questions(ours, "shop", "echo"))
+    print(f"\nmaking {CROWD} pods", file=sys.stderr)
+    try:
+        crowd()
+        proxies(ours)
+    finally:
+        disperse()
     print(f"\nmaking {SERVICES} Services and {SERVICES * PODS_EACH} pods", file=sys.stderr)
     try:
         generated()

@@ -165,6 +165,17 @@ impl Lab {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// The number of one of the lab's own processes.
+    pub(crate) fn process(&self, name: &str) -> String {
+        let status = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/status");
+        let output = Command::new(status).output().expect("the lab tells its state");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut lines = text.lines().map(str::split_whitespace);
+        let found =
+            lines.find_map(|mut words| words.next()?.starts_with(name).then(|| words.next().map(str::to_owned))?);
+        found.unwrap_or_else(|| panic!("{name} does not run:\n{text}"))
+    }
+
     /// Waits until istiod has sent what it has to every Envoy and each has taken it.
     pub(crate) fn wait_for_envoys(&self) {
         // istiod waits 100 ms for more changes before it pushes.

@@ -1,0 +1,68 @@
+//! The proxies of a snapshot, judged: for each pod of which something is known, how it stands to the objects.
+
+use super::endpoints::Slices;
+use super::proxy::{Judged, State, judge};
+use crate::mesh::Mesh;
+use crate::mesh::ids::WorkloadId;
+use crate::mesh::outbound::Caller;
+use crate::schema::Kind;
+use crate::snapshot::live::{Answer, Live, Proxy};
+
+/// Judges the proxies of one mesh.
+#[derive(Debug)]
+pub struct Proxies<'m> {
+    mesh: &'m Mesh<'m>,
+    live: &'m Live,
+    slices: Option<Slices>,
+}
+
+/// Pods that are named of those that stand alike.
+const NAMED: usize = 3;
+
+/// Names of pods: the first few, and how many more.
+pub fn names(mesh: &Mesh<'_>, ids: &[WorkloadId]) -> String {
+    let path = |id: &WorkloadId| {
+        let one = mesh.workload(*id);
+        format!("{}/{}", one.namespace(), one.object.name)
+    };
+    let named: Vec<String> = ids.iter().take(NAMED).map(path).collect();
+    let more = ids.len().saturating_sub(NAMED);
+    if more == 0 { named.join(", ") } else { format!("{} and {more} more", named.join(", ")) }
+}
+
+impl<'m> Proxies<'m> {
+    /// Those of a mesh's snapshot; `None` when nobody was asked.
+    pub fn new(mesh: &'m Mesh<'m>) -> Option<Self> {
+        let live = mesh.snapshot.live.as_ref()?;
+        Some(Self { mesh, live, slices: Slices::new(mesh) })
+    }
+
+    /// Pods of which something is known, with that.
+    pub fn known(&self) -> impl Iterator<Item = (WorkloadId, &'m Proxy)> {
+        let pods = self.mesh.workload_ids().filter(|id| self.mesh.workload(*id).object.kind == Kind::Pod);
+        pods.filter_map(|id| Some((id, self.proxy(id)?)))
+    }
+
+    fn proxy(&self, id: WorkloadId) -> Option<&'m Proxy> {
+        let workload = self.mesh.workload(id);
+        self.live.proxy(workload.namespace().as_str(), &workload.object.name)
+    }
+
+    /// How one stands; `None` when nothing is known of it. With hosts in `only`, just what leads to them.
+    pub fn judge(&self, id: WorkloadId, only: &[String]) -> Option<Judged> {
+        let proxy = self.proxy(id)?;
+        Some(match &proxy.answer {
+            Answer::Runs(parts) => {
+                let caller = Caller::of_workload(self.mesh, id);
+                judge(self.mesh, &caller, &self.live.running(parts), &proxy.sync, self.slices.as_ref(), only)
+            }
+            Answer::Silent(why) => Judged::without(State::Unreachable, why.clone()),
+            Answer::NotAsked(why) => Judged::without(State::NotCompared, why.clone()),
+        })
+    }
+
+    /// How all of them stand, by namespace and name.
+    pub fn judge_all(&self, only: &[String]) -> Vec<(WorkloadId, Judged)> {
+        self.known().filter_map(|(id, _)| Some((id, self.judge(id, only)?))).collect()
+    }
+}

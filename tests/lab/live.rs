@@ -1,0 +1,136 @@
+//! `inspect --live` and `snapshot --proxies`: what Envoys have, now and later.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::{Lab, Scenario};
+
+fn json(lab: &Lab, arguments: &[&str]) -> (i32, Value) {
+    let output = lab.grpcmesh(arguments);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let report = serde_json::from_str(&text)
+        .unwrap_or_else(|error| panic!("{error}: {text}{}", String::from_utf8_lossy(&output.stderr)));
+    (output.status.code().unwrap(), report)
+}
+
+/// Findings with a code.
+fn found<'r>(report: &'r Value, code: &str) -> Vec<&'r Value> {
+    report["findings"].as_array().unwrap().iter().filter(|one| one["code"] == code).collect()
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+fn what_was_saved_answers_as_the_proxies_did() {
+    let lab = Lab::connect();
+    let client = lab.client("web");
+    client.call(&["--count", "60", "--parallel", "3", "echo.shop.svc.cluster.local:7070"]);
+    let file = std::env::temp_dir().join(format!("grpcmesh-lab-live-{}.json.gz", std::process::id()));
+    let path = file.to_str().unwrap();
+    let saved = lab.grpcmesh(&["snapshot", "--proxies", "-o", path]);
+    assert_eq!(saved.status.code(), Some(0), "{}", String::from_utf8_lossy(&saved.stderr));
+
+    let (code, diff) = json(&lab, &["diff", "--from", path, "-o", "json"]);
+    assert_eq!((code, diff["counts"]["in-step"].as_u64()), (0, diff["counts"]["proxies"].as_u64()), "{diff:#}");
+    assert!(diff["counts"]["proxies"].as_u64() >= Some(8), "{diff:#}");
+
+    let caller = format!("web/{}", client.name);
+    let route = ["route", "echo.shop:7070", "/lab.Echo/Unary", "--live", "--caller", &caller, "-o", "json"];
+    let (now, later) = (json(&lab, &route), json(&lab, &[&route[..], &["--from", path]].concat()));
+    assert_eq!(now, later);
+    assert_eq!(later.1["live"]["state"], "in-step", "{later:?}");
+
+    let (code, page) = json(&lab, &["inspect", "echo.shop", "--live", "--from", path, "-o", "json"]);
+    assert_eq!((code, &page["live"]["proxies"]), (0, &serde_json::json!({"in-step": diff["counts"]["proxies"]})));
+    let live = &page["services"][0]["live"];
+    assert_eq!(live["proxies"].as_array().unwrap().len() as u64, diff["counts"]["proxies"].as_u64().unwrap());
+    assert!(live["spread"]["calls"].as_u64() >= Some(60), "{live:#}");
+    assert_eq!(live["spread"]["verdict"], "even", "{live:#}");
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+fn a_refusal_and_pinned_calls_are_findings() {
+    let lab = Lab::connect();
+    let client = lab.client("web");
+    let objects = Scenario::apply(
+        &lab,
+        "
+apiVersion: v1
+kind: Service
+metadata: {name: fx, namespace: shop}
+spec:
+  selector: {app: echo}
+  ports:
+  - {name: api, port: 7070, appProtocol: tcp}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: fx, namespace: shop}
+spec:
+  parentRefs: [{name: edge}]
+  hostnames: [fx.example.com]
+  rules:
+  - backendRefs: [{name: fx, port: 7070}]
+",
+    );
+    client.call(&["--count", "200", "fx.shop.svc.cluster.local:7070"]);
+    let (_, report) = json(&lab, &["inspect", "-A", "--live", "-o", "json"]);
+    let pinned = found(&report, "GM714");
+    assert_eq!(pinned.len(), 1, "{report:#}");
+    assert_eq!(pinned[0]["object"]["name"], "fx");
+    assert!(pinned[0]["evidence"].to_string().contains("treated as TCP"), "{pinned:#?}");
+    assert_eq!(json(&lab, &["inspect", "-A", "-o", "json"]).1["live"], Value::Null, "only when asked");
+    drop(objects);
+
+    let refused = Scenario::apply_without_waiting(
+        &lab,
+        // Envoy's own builds do not have the filter that this provider needs.
+        "
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: fx, namespace: web}
+spec:
+  selector: {matchLabels: {app: client}}
+  metrics:
+  - providers: [{name: prometheus}]
+",
+    );
+    std::thread::sleep(Duration::from_secs(2));
+    let (code, report) = json(&lab, &["inspect", "-A", "--live", "-o", "json"]);
+    let refusals = found(&report, "GM704");
+    assert_eq!((code, refusals.len()), (1, 1), "{report:#}");
+    assert_eq!(refusals[0]["object"]["name"], client.name.as_str());
+    assert!(refusals[0]["message"].as_str().unwrap().contains("istio.stats"), "{refusals:#?}");
+    drop(refused);
+    lab.wait("it takes the next ones", Duration::from_secs(20), || lab.grpcmesh(&["diff", "-A"]).status.success());
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+fn slow_a_proxy_that_hangs_is_a_finding() {
+    let lab = Lab::connect();
+    let client = lab.client("web");
+    let agent = client.pid("istio-proxy");
+    client.signal(agent, "-STOP");
+    let objects = Scenario::apply_without_waiting(
+        &lab,
+        "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: fx, namespace: shop}
+spec:
+  host: ledger
+  trafficPolicy: {connectionPool: {http: {http2MaxRequests: 7}}}
+",
+    );
+    let early = json(&lab, &["inspect", "-A", "--live", "-o", "json"]).1;
+    std::thread::sleep(Duration::from_secs(62));
+    let late = json(&lab, &["inspect", "-A", "--live", "-o", "json"]).1;
+    client.signal(agent, "-CONT");
+    drop(objects);
+    assert!(found(&early, "GM705").is_empty(), "{early:#}");
+    assert_eq!(found(&late, "GM705").len(), 1, "{late:#}");
+    lab.wait("it catches up", Duration::from_secs(40), || lab.grpcmesh(&["diff", "-A"]).status.success());
+}
