@@ -117,6 +117,15 @@ pub fn judge(
             endpoints = slices.compare(mesh, &intended, &running.endpoints);
         }
     }
+    // What leads to hosts is asked for: a certificate leads to none.
+    if let Some(secrets) = running.secrets.as_ref().filter(|_| only.is_empty()) {
+        let missing = outbound.secrets().into_iter().filter(|(name, _)| !secrets.contains(name));
+        differences.extend(missing.map(|(name, users)| {
+            let live = "not there: the Secret must be in the namespace of the gateway's pods, whose ServiceAccount may \
+                        list Secrets";
+            Difference::new(format!("certificate {name}"), format!("needed by {}", users.join(", ")), live.to_owned())
+        }));
+    }
     let is_as_intended = differences.is_empty() && endpoints.is_empty();
     let (state, evidence, since) = state(running, sync, is_as_intended, &patched, counts);
     Judged { state, evidence, since, differences, endpoints, not_compared: patched.titles }

@@ -1,5 +1,7 @@
 //! What one Envoy runs, as far as calls that leave it are concerned, and how it is asked for.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::cluster::Cluster;
@@ -18,12 +20,15 @@ pub struct Running {
     pub endpoints: Vec<Assignment>,
     /// What it refused: a name, and Envoy's words.
     pub refused: Vec<(String, String)>,
+    /// Names of the secrets that it has, never more than names; absent when it was not asked for them.
+    #[serde(default)]
+    pub secrets: Option<BTreeSet<String>>,
 }
 
 /// The questions to an admin port, in the order in which [`Running::read`] takes the answers. Filters and masks keep
 /// everything else in the proxy; what Envoy refused is left out too, since it may hold types that it cannot print, and
 /// then there would be no answer at all.
-pub const QUESTIONS: [&str; 5] = [
+pub const QUESTIONS: [&str; 6] = [
     "/config_dump?resource=dynamic_route_configs&mask=route_config.name,route_config.virtual_hosts,error_state.details",
     concat!(
         "/config_dump?resource=dynamic_active_clusters&name_regex=outbound.*&mask=error_state.details,cluster.name,",
@@ -33,7 +38,11 @@ pub const QUESTIONS: [&str; 5] = [
     "/config_dump?include_eds&resource=dynamic_endpoint_configs&name_regex=outbound.*&mask=endpoint_config.cluster_name,endpoint_config.endpoints",
     "/config_dump?resource=dynamic_listeners&mask=name,error_state.details",
     "/config_dump?resource=dynamic_warming_clusters&mask=cluster.name,error_state.details",
+    "/config_dump?resource=dynamic_active_secrets&mask=name",
 ];
+
+/// Place of the answer about secrets.
+const SECRETS: usize = 5;
 
 #[derive(Deserialize)]
 struct Refusable {
@@ -79,7 +88,12 @@ impl Running {
                 .filter_map(endpoint::RawElement::assignment)
                 .collect(),
             refused: Vec::new(),
+            secrets: None,
         };
+        if answers.len() > SECRETS {
+            let named = elements::<Named>(answer(SECRETS)).map_err(wrong)?;
+            running.secrets = Some(named.into_iter().filter_map(|one| one.name).collect());
+        }
         for at in [0, 1, 3, 4] {
             for one in elements::<Refusable>(answer(at)).map_err(wrong)? {
                 let Some(ErrorState { details }) = one.error_state.filter(|state| !state.details.is_empty()) else {

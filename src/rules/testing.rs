@@ -159,6 +159,7 @@ pub(super) fn check_live(rule: &'static Rule, yaml: &str, change: impl Fn(&str, 
             endpoints: endpoints.collect(),
             clusters: clusters.into_iter().map(|one| one.cluster).collect(),
             refused: Vec::new(),
+            secrets: None,
         };
         let name = mesh.workload(id).object.name.to_string();
         let mut case = LiveCase { running, sync: SyncView::Connected(Sync::default()), counted: <_>::default() };

@@ -340,10 +340,24 @@ pub struct Listener {
 
 /// TLS of a listener.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct ListenerTls {
     /// `Terminate` (default) or `Passthrough`.
     pub mode: Option<String>,
+    /// Secrets with the certificate.
+    pub certificate_refs: List<CertificateRef>,
+}
+
+/// A Secret with a certificate.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct CertificateRef {
+    /// Kind; absent is `Secret`.
+    pub kind: Option<String>,
+    /// Name.
+    pub name: String,
+    /// Namespace; absent is the Gateway's own.
+    pub namespace: Option<String>,
 }
 
 /// Who may attach to a listener.

@@ -1,7 +1,7 @@
 //! What the Envoys of a mesh ran when they were asked. Proxies that nothing tells apart run the same: each route table,
 //! cluster and list of endpoints is kept once, and a proxy is a list of numbers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,8 @@ pub struct Parts {
     clusters: Vec<u32>,
     endpoints: Vec<u32>,
     refused: Vec<(String, String)>,
+    #[serde(default)]
+    secrets: Option<BTreeSet<String>>,
 }
 
 impl Live {
@@ -67,12 +69,13 @@ impl Live {
 
     /// Takes what a proxy runs.
     pub fn keep(&mut self, running: Running) -> Answer {
-        let Running { routes, clusters, endpoints, refused } = running;
+        let Running { routes, clusters, endpoints, refused, secrets } = running;
         Answer::Runs(Parts {
             routes: routes.into_iter().map(|one| self.routes.place(one)).collect(),
             clusters: clusters.into_iter().map(|one| self.clusters.place(one)).collect(),
             endpoints: endpoints.into_iter().map(|one| self.endpoints.place(one)).collect(),
             refused,
+            secrets,
         })
     }
 
@@ -98,6 +101,7 @@ impl Live {
             clusters: self.clusters.take(&parts.clusters),
             endpoints: self.endpoints.take(&parts.endpoints),
             refused: parts.refused.clone(),
+            secrets: parts.secrets.clone(),
         }
     }
 }

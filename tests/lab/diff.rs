@@ -256,6 +256,69 @@ spec:
 
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
+fn a_certificate_that_a_gateway_waits_for_is_named() {
+    let lab = Lab::connect();
+    let gateway = "
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: fx, namespace: web}
+spec:
+  selector: {istio: ingress}
+  servers:
+  - {port: {number: 8443, name: https, protocol: HTTPS}, hosts: [fx.example.com], tls: {mode: SIMPLE, credentialName: fx}}
+";
+    let folder = std::env::temp_dir();
+    let (key, certificate) = (folder.join("grpcmesh-lab-fx.key"), folder.join("grpcmesh-lab-fx.crt"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=fx.example.com", "-keyout"])
+        .args([key.as_os_str(), "-out".as_ref(), certificate.as_os_str()])
+        .output();
+    assert!(made.unwrap().status.success());
+    let indented = |path: &std::path::Path| std::fs::read_to_string(path).unwrap().replace('\n', "\n    ");
+    let secret = format!(
+        "---
+apiVersion: v1
+kind: Secret
+metadata: {{name: fx, namespace: web}}
+type: kubernetes.io/tls
+stringData:
+  tls.key: |
+    {}
+  tls.crt: |
+    {}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {{name: fx, namespace: web}}
+rules: [{{apiGroups: [''], resources: [secrets], verbs: [list]}}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {{name: fx, namespace: web}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: fx}}
+subjects: [{{kind: ServiceAccount, name: default, namespace: web}}]
+",
+        indented(&key),
+        indented(&certificate)
+    );
+    for file in [key, certificate] {
+        std::fs::remove_file(file).unwrap();
+    }
+    // istiod remembers for a minute who may not read secrets, so that it is allowed first.
+    let there = Scenario::apply_without_waiting(&lab, &format!("{secret}---{gateway}"));
+    let (code, report) = diff(&lab, &["--wait=20s"]);
+    assert_eq!(code, 0, "{report:#}");
+    drop(there);
+
+    let _waits =
+        Scenario::apply_without_waiting(&lab, &gateway.replace("credentialName: fx", "credentialName: fx-none"));
+    let (code, report) = diff(&lab, &[]);
+    assert_eq!((code, &report["counts"]["different"]), (1, &Value::from(1)), "{report:#}");
+    assert!(report["proxies"].to_string().contains("certificate kubernetes://fx-none"), "{report:#}");
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
 fn patched_parts_are_not_compared_and_the_rest_is() {
     let lab = Lab::connect();
     let client = lab.client("web");

@@ -434,6 +434,11 @@ fn table_name(server: &Server, port: u16, gateway: &GatewayName) -> Option<Strin
 }
 
 impl Servers {
+    /// The servers that are not left out, with their Gateways.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&GatewayName, &Server)> {
+        self.groups.iter().flat_map(|group| &group.servers).map(|placed| (&placed.gateway, &placed.server))
+    }
+
     fn note(&mut self, placed: &Placed) {
         if let Some(table) = &placed.table {
             self.tables.entry(table.clone()).or_default().push(placed.clone());

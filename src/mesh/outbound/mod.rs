@@ -25,6 +25,7 @@ mod owner;
 mod parents;
 mod route;
 mod scope;
+mod secrets;
 mod table;
 mod virtual_host;
 

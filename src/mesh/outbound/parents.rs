@@ -118,7 +118,11 @@ fn server(mesh: &Mesh<'_>, gateway: &ApiGateway, listener: &Listener) -> Option<
             target_port: None,
         }),
         hosts: crate::schema::List(hosts(mesh, gateway, listener)),
-        tls: tls.map(|mode| ServerTls { mode: Some(mode.to_owned()), ..ServerTls::default() }),
+        tls: tls.map(|mode| ServerTls {
+            mode: Some(mode.to_owned()),
+            credential_names: crate::schema::List(credentials(gateway, listener)),
+            ..ServerTls::default()
+        }),
         ..Server::default()
     })
 }
@@ -289,4 +293,14 @@ fn takes(listener: &GatewayListener, object: &RouteObject) -> bool {
         })
     });
     meets && listener.kinds.iter().any(|kind| kind == object.object.kind.name())
+}
+
+/// What a listener's certificates are called between istiod and Envoy. Those of other namespaces need a grant, and are
+/// not followed.
+fn credentials(gateway: &ApiGateway, listener: &Listener) -> Vec<String> {
+    let own = gateway.object.namespace.as_str();
+    let refs = listener.tls.iter().flat_map(|tls| tls.certificate_refs.iter());
+    let refs = refs.filter(|one| one.kind.as_deref().is_none_or(|kind| kind == "Secret"));
+    let refs = refs.filter(|one| one.namespace.as_deref().is_none_or(|namespace| namespace == own));
+    refs.map(|one| format!("kubernetes-gateway://{own}/{}", one.name)).collect()
 }
