@@ -62,13 +62,15 @@ pub struct Judged {
     pub endpoints: Vec<Difference>,
     /// Parts that were left out, with what patches them.
     pub not_compared: Vec<String>,
+    /// EnvoyFilters that add something which is compared nowhere: filters, loggers, listeners.
+    pub beside: Vec<String>,
 }
 
 impl Judged {
     /// A proxy of which only this is known.
     pub fn without(state: State, evidence: String) -> Self {
-        let (differences, endpoints, not_compared) = Default::default();
-        Self { state, evidence, since: None, differences, endpoints, not_compared }
+        let (differences, endpoints, not_compared, beside) = Default::default();
+        Self { state, evidence, since: None, differences, endpoints, not_compared, beside }
     }
 
     /// Whether what differs may be about to arrive.
@@ -128,7 +130,7 @@ pub fn judge(
     }
     let is_as_intended = differences.is_empty() && endpoints.is_empty();
     let (state, evidence, since) = state(running, sync, is_as_intended, &patched, counts);
-    Judged { state, evidence, since, differences, endpoints, not_compared: patched.titles }
+    Judged { state, evidence, since, differences, endpoints, not_compared: patched.titles, beside: patched.beside }
 }
 
 /// Whether a cluster is one of the hosts'.
@@ -203,13 +205,14 @@ struct Patched {
     routes: bool,
     clusters: bool,
     titles: Vec<String>,
+    beside: Vec<String>,
 }
 
 /// Filters, listeners and loggers that are added change no route and no cluster.
 fn patched(mesh: &Mesh<'_>, caller: &Caller) -> Patched {
     const ROUTES: [&str; 4] = ["HTTP_ROUTE", "VIRTUAL_HOST", "ROUTE_CONFIGURATION", "INVALID"];
     const CLUSTERS: [&str; 1] = ["CLUSTER"];
-    let mut found = Patched { routes: false, clusters: false, titles: Vec::new() };
+    let mut found = Patched { routes: false, clusters: false, titles: Vec::new(), beside: Vec::new() };
     for one in mesh.extensions.iter().filter(|one| one.acts_on(&caller.namespace, &caller.labels, &mesh.root)) {
         let acts = |context: Option<&str>| match context {
             Some("SIDECAR_INBOUND") => false,
@@ -229,6 +232,9 @@ fn patched(mesh: &Mesh<'_>, caller: &Caller) -> Patched {
                 _ => "clusters",
             };
             found.titles.push(format!("{parts}: patched by {}", one.object));
+        } else if !kinds.is_empty() {
+            let kinds: Vec<&str> = kinds.into_iter().collect();
+            found.beside.push(format!("{} patches {}", one.object, kinds.join(", ")));
         }
         found.routes |= routes;
         found.clusters |= clusters;

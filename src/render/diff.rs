@@ -129,6 +129,13 @@ pub(super) fn proxies(all: &[ProxyReport], detail: Detail, style: &Style, out: &
         for part in not_compared {
             out.write_all(paragraph(style, "  not compared: ", "    ", &safe(part)).as_bytes())?;
         }
+        let mut beside: Vec<&String> = members.iter().flat_map(|one| &one.beside).collect();
+        beside.sort();
+        beside.dedup();
+        for text in beside.into_iter().filter(|_| detail == Detail::Full) {
+            let text = format!("{text}, which is compared nowhere");
+            out.write_all(paragraph(style, "  beside: ", "    ", &safe(&text)).as_bytes())?;
+        }
         for DifferenceReport { what, intent, live } in differences {
             out.write_all(paragraph(style, "  ", "    ", &style.paint(Role::Heading, &safe(what))).as_bytes())?;
             for (side, text) in [("intent", intent), ("Envoy ", live)] {

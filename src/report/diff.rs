@@ -72,6 +72,9 @@ pub struct ProxyReport {
     /// Parts that were left out, with what patches them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_compared: Vec<String>,
+    /// EnvoyFilters that add something which is compared nowhere.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<String>,
 }
 
 /// Something that differs.
@@ -143,7 +146,7 @@ fn unified(before: &str, after: &str) -> String {
 impl ProxyReport {
     /// A proxy.
     pub fn new(mesh: &Mesh<'_>, id: WorkloadId, judged: Judged) -> Self {
-        let Judged { state, evidence, since, differences, endpoints, not_compared } = judged;
+        let Judged { state, evidence, since, differences, endpoints, not_compared, beside } = judged;
         let workload = mesh.workload(id);
         let differences = differences
             .into_iter()
@@ -159,6 +162,7 @@ impl ProxyReport {
             since,
             differences,
             not_compared,
+            beside,
         }
     }
 }
