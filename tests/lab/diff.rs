@@ -399,6 +399,33 @@ spec:
 
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
+fn without_the_right_to_try_files_are_laid_over() {
+    let lab = Lab::connect();
+    let role = include_str!("../../docs/rbac/reader.yaml");
+    let account = "
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: fx-reader, namespace: legacy}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: fx-reader}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: grpcmesh-reader}
+subjects: [{kind: ServiceAccount, name: fx-reader, namespace: legacy}]
+";
+    let _objects = Scenario::apply_without_waiting(&lab, &format!("{role}---{account}"));
+    let file = std::env::temp_dir().join("grpcmesh-lab-laid-over.yaml");
+    let yaml = "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: echo, namespace: shop}, spec: {host: ledger}}";
+    std::fs::write(&file, yaml).unwrap();
+    let user = "system:serviceaccount:legacy:fx-reader";
+    let (code, report) = diff(&lab, &["--no-proxies", "-f", file.to_str().unwrap(), "--as", user]);
+    assert_eq!((code, &report["objects"][0]["state"]), (1, &Value::from("differs")), "{report:#}");
+    let notes = report["objects"][0]["notes"].to_string();
+    assert!(notes.contains("patch"), "the missing right is named: {notes}");
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
 fn route_live_says_what_the_callers_envoy_runs() {
     let lab = Lab::connect();
     let client = lab.client("web");
