@@ -28,6 +28,7 @@ pub mod render;
 pub mod report;
 pub mod rules;
 pub mod schema;
+pub mod shift;
 pub mod snapshot;
 pub mod terminal;
 pub mod verdict;

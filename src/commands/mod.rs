@@ -106,11 +106,11 @@ fn told(error: &clap::Error, env: &Env, out: &mut dyn Write) -> u8 {
 
 fn dispatch(command: Command, context: &mut Context<'_>) -> Result<Outcome, Failure> {
     match command {
-        Command::Inspect(arguments) => block_on(inspect::run(context, arguments)),
+        Command::Inspect(arguments) => block_on(interruptible(inspect::run(context, arguments))),
         Command::Route(arguments) => block_on(interruptible(route::run(context, arguments))),
         Command::Diff(arguments) => block_on(interruptible(diff::run(context, arguments))),
         Command::Explain(arguments) => explain::run(context, &arguments),
-        Command::Snapshot(arguments) => block_on(snapshot::run(context, arguments)),
+        Command::Snapshot(arguments) => block_on(interruptible(snapshot::run(context, arguments))),
         Command::Tail(arguments) => block_on(tail::run(context, arguments)),
         Command::Balance(arguments) => block_on(interruptible(balance::run(context, arguments))),
         Command::Version(arguments) => block_on(version::run(context, arguments)),

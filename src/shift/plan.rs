@@ -1,0 +1,356 @@
+//! From a wish to weights.
+
+use std::str::FromStr;
+
+use super::shares::{Share, ShareError, Wanted, weights};
+use super::split::{Backend, Split};
+use crate::schema::Kind;
+
+/// Backends with the shares that they are to get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish(pub Vec<(String, Share)>);
+
+/// Why a wish is not granted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Not `BACKEND=SHARE,…`.
+    #[error("\"{0}\" is no wish: write BACKEND=SHARE, such as v2=25 or v1=75,v2=25")]
+    Form(String),
+    /// A share that is none.
+    #[error(transparent)]
+    Share(#[from] ShareError),
+    /// A backend twice.
+    #[error("{0} is named twice")]
+    Twice(String),
+    /// A backend that the rule does not have.
+    #[error("no backend of the rule is called {word}; there are {there}")]
+    Unknown {
+        /// What was asked for.
+        word: String,
+        /// What there is.
+        there: String,
+    },
+    /// A word that fits several.
+    #[error("{word} fits several backends: {there}; say which by its number")]
+    Ambiguous {
+        /// What was asked for.
+        word: String,
+        /// What it fits.
+        there: String,
+    },
+    /// More than everything.
+    #[error("the shares add up to more than 100%")]
+    TooMuch,
+    /// Less than everything, and nobody to get the rest.
+    #[error("the shares add up to {0}, and no other backend is there to get the rest")]
+    TooLittle(Share),
+    /// Several others without any weight.
+    #[error("the backends that are not named have no weight now, so that there is no proportion for the rest: name them")]
+    NoProportion,
+    /// A destination that stands for all pods.
+    #[error(
+        "the rule sends to all pods of {host}, and so also to those of {subset}: a share for {subset} needs a destination \
+         for each subset first"
+    )]
+    AllPods {
+        /// The destination's host.
+        host: String,
+        /// The subset.
+        subset: String,
+    },
+}
+
+impl FromStr for Wish {
+    type Err = Refusal;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts: Vec<(String, Share)> = Vec::new();
+        for part in text.split(',') {
+            let (name, share) = part.rsplit_once('=').ok_or_else(|| Refusal::Form(text.to_owned()))?;
+            let name = name.trim();
+            if name.is_empty() {
+                return Err(Refusal::Form(text.to_owned()));
+            }
+            if parts.iter().any(|(other, _)| other == name) {
+                return Err(Refusal::Twice(name.to_owned()));
+            }
+            parts.push((name.to_owned(), share.trim().parse()?));
+        }
+        Ok(Self(parts))
+    }
+}
+
+/// A backend after a shift.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    /// The backend, with the weight that is written now.
+    pub backend: Backend,
+    /// The weight as it acts now; absent for one that is added.
+    pub before: Option<u64>,
+    /// Its weight afterwards.
+    pub after: u64,
+}
+
+/// What becomes of a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RulePlan {
+    /// The rule as it is.
+    pub split: Split,
+    /// Its backends in their order; new ones at the end.
+    pub backends: Vec<Planned>,
+    /// Sum of the weights now.
+    pub total_before: u64,
+    /// Sum of the weights afterwards.
+    pub total: u64,
+}
+
+impl RulePlan {
+    /// Whether calls will go as they go now.
+    pub fn is_idle(&self) -> bool {
+        self.backends.iter().all(|one| {
+            let (before, after) = (u128::from(one.before.unwrap_or(0)), u128::from(one.after));
+            before * u128::from(self.total) == after * u128::from(self.total_before)
+        })
+    }
+
+    /// Whether the weights are scaled to another total.
+    pub fn is_scaled(&self) -> bool {
+        self.total != self.total_before
+    }
+
+    /// Share of a backend now, 0 to 1.
+    pub fn share_before(&self, at: usize) -> f64 {
+        share(self.backends[at].before.unwrap_or(0), self.total_before)
+    }
+
+    /// Share of a backend afterwards, 0 to 1.
+    pub fn share_after(&self, at: usize) -> f64 {
+        share(self.backends[at].after, self.total)
+    }
+}
+
+fn share(weight: u64, total: u64) -> f64 {
+    if total == 0 { 0.0 } else { weight as f64 / total as f64 }
+}
+
+/// What could become a second backend of a rule that has one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Addable {
+    /// Subsets that DestinationRules define for the destination's host.
+    pub subsets: Vec<String>,
+    /// Services in the namespace of a Gateway API route.
+    pub services: Vec<String>,
+}
+
+/// Makes the plan for a rule.
+///
+/// # Errors
+/// A wish that cannot be fulfilled, or that can be read in several ways.
+pub fn plan(split: &Split, wish: &Wish, addable: &Addable) -> Result<RulePlan, Refusal> {
+    let acting = split.acting();
+    let mut backends: Vec<(Backend, Option<u64>)> =
+        split.backends.iter().cloned().zip(acting.iter().copied().map(Some)).collect();
+    let mut shares: Vec<Option<Share>> = vec![None; backends.len()];
+    for (word, share) in &wish.0 {
+        let at = match find(&backends, word)? {
+            Some(at) => at,
+            None => {
+                backends.push((added(split, word, addable)?, None));
+                shares.push(None);
+                backends.len() - 1
+            }
+        };
+        if shares[at].replace(*share).is_some() {
+            return Err(Refusal::Twice(backends[at].0.label()));
+        }
+    }
+    let named: u32 = shares.iter().flatten().map(|share| share.hundredths()).sum();
+    if named > Share::ALL.hundredths() {
+        return Err(Refusal::TooMuch);
+    }
+    let others: Vec<usize> = (0..shares.len()).filter(|at| shares[*at].is_none()).collect();
+    let of_others: u64 = others.iter().map(|at| backends[*at].1.unwrap_or(0)).sum();
+    let has_rest = named < Share::ALL.hundredths();
+    match (&others[..], has_rest, of_others) {
+        ([], true, _) => {
+            let sum = shares.iter().flatten().fold(Share::ALL, |rest, share| rest.less(*share));
+            return Err(Refusal::TooLittle(sum.rest()));
+        }
+        ([_, _, ..], true, 0) => return Err(Refusal::NoProportion),
+        _ => {}
+    }
+    let wanted: Vec<Wanted> = shares
+        .iter()
+        .zip(&backends)
+        .map(|(share, (_, before))| match share {
+            Some(share) => Wanted::Share(*share),
+            None if of_others == 0 => Wanted::Rest(1),
+            None => Wanted::Rest(before.unwrap_or(0)),
+        })
+        .collect();
+    let total_before = acting.iter().sum();
+    let (after, total) = weights(total_before, &wanted);
+    let backends = backends.into_iter().zip(after).map(|((backend, before), after)| Planned { backend, before, after });
+    Ok(RulePlan { split: split.clone(), backends: backends.collect(), total_before, total })
+}
+
+/// The backend of a word; `None` when no one fits.
+fn find(backends: &[(Backend, Option<u64>)], word: &str) -> Result<Option<usize>, Refusal> {
+    let title = |at: usize| format!("#{} {}", at + 1, name(&backends[at].0));
+    let all = || (0..backends.len()).map(title).collect::<Vec<_>>().join(", ");
+    if let Some(number) = word.strip_prefix('#') {
+        let at = number.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
+        let at = at.filter(|at| *at < backends.len());
+        return at.map(Some).ok_or_else(|| Refusal::Unknown { word: word.to_owned(), there: all() });
+    }
+    let fits = |one: &Backend| {
+        let of_subset = |(host, subset): (&str, &str)| {
+            one.subset.as_deref() == Some(subset) && (host == one.short() || host == one.host)
+        };
+        one.subset.as_deref() == Some(word)
+            || one.short() == word
+            || one.host == word
+            || word.split_once('/').is_some_and(of_subset)
+    };
+    let found: Vec<usize> = (0..backends.len()).filter(|at| fits(&backends[*at].0)).collect();
+    match found[..] {
+        [] => Ok(None),
+        [at] => Ok(Some(at)),
+        _ => {
+            let there = found.into_iter().map(title).collect::<Vec<_>>().join(", ");
+            Err(Refusal::Ambiguous { word: word.to_owned(), there })
+        }
+    }
+}
+
+/// `checkout/v2`, or `checkout-v2`.
+fn name(backend: &Backend) -> String {
+    match &backend.subset {
+        Some(subset) => format!("{}/{subset}", backend.short()),
+        None => backend.short().to_owned(),
+    }
+}
+
+/// A second backend beside the only one.
+fn added(split: &Split, word: &str, addable: &Addable) -> Result<Backend, Refusal> {
+    let unknown = || {
+        let mut there: Vec<String> = split.backends.iter().map(name).collect();
+        there.extend(addable.subsets.iter().filter(|_| split.backends.len() == 1).cloned());
+        there.dedup();
+        Refusal::Unknown { word: word.to_owned(), there: there.join(", ") }
+    };
+    let [only] = &split.backends[..] else { return Err(unknown()) };
+    if split.kind == Kind::VirtualService {
+        let subset = word.split_once('/').filter(|(host, _)| *host == only.short()).map_or(word, |(_, subset)| subset);
+        if !addable.subsets.iter().any(|one| one == subset) {
+            return Err(unknown());
+        }
+        if only.subset.is_none() {
+            return Err(Refusal::AllPods { host: only.host.clone(), subset: subset.to_owned() });
+        }
+        return Ok(Backend { subset: Some(subset.to_owned()), weight: None, ..only.clone() });
+    }
+    if !addable.services.iter().any(|one| one == word) {
+        return Err(unknown());
+    }
+    Ok(Backend { host: word.to_owned(), weight: None, ..only.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn backend(subset: &str, weight: Option<u64>) -> Backend {
+        let subset = (!subset.is_empty()).then(|| subset.to_owned());
+        Backend { host: "checkout.shop.svc.cluster.local".to_owned(), subset, namespace: None, port: Some(7), weight }
+    }
+
+    fn split(backends: &[(&str, Option<u64>)]) -> Split {
+        let backends = backends.iter().map(|(subset, weight)| backend(subset, *weight)).collect();
+        let condition = serde_json::Value::Null;
+        Split { kind: Kind::VirtualService, rule: 0, name: None, condition, backends }
+    }
+
+    fn after(split: &Split, wish: &str) -> Result<Vec<u64>, Refusal> {
+        let addable = Addable { subsets: vec!["v1".to_owned(), "v2".to_owned()], services: vec!["b".to_owned()] };
+        plan(split, &wish.parse()?, &addable).map(|plan| plan.backends.iter().map(|one| one.after).collect())
+    }
+
+    #[test]
+    fn wishes_by_every_name() {
+        let two = split(&[("v1", Some(90)), ("v2", Some(10))]);
+        for wish in ["v2=25", "checkout/v2=25", "#2=25", "v1=75,v2=25", "v1=75", "checkout.shop.svc.cluster.local/v2=25%"] {
+            assert_eq!(after(&two, wish), Ok(vec![75, 25]), "{wish}");
+        }
+        let three = split(&[("v1", Some(60)), ("v2", Some(30)), ("v3", Some(10))]);
+        assert_eq!(after(&three, "v3=40"), Ok(vec![40, 20, 40]));
+        assert_eq!(after(&three, "v3=100"), Ok(vec![0, 0, 100]));
+        let off = split(&[("v1", Some(0)), ("v2", Some(100))]);
+        assert_eq!(after(&off, "v2=50"), Ok(vec![50, 50]));
+    }
+
+    #[test]
+    fn one_destination_becomes_two() {
+        assert_eq!(after(&split(&[("v1", None)]), "v2=5"), Ok(vec![95, 5]));
+        let all = Err(Refusal::AllPods { host: "checkout.shop.svc.cluster.local".to_owned(), subset: "v2".to_owned() });
+        assert_eq!(after(&split(&[("", None)]), "v2=5"), all);
+        let mut route = split(&[("", Some(1))]);
+        route.kind = Kind::GrpcRoute;
+        assert_eq!(after(&route, "b=5"), Ok(vec![95, 5]));
+        assert!(matches!(after(&route, "c=5"), Err(Refusal::Unknown { .. })));
+    }
+
+    #[test]
+    fn impossible_wishes_are_refused_with_the_reason() {
+        let two = split(&[("v1", Some(90)), ("v2", Some(10))]);
+        assert!(matches!(after(&two, "v3=5"), Err(Refusal::Unknown { .. })));
+        assert!(matches!(after(&two, "#3=5"), Err(Refusal::Unknown { .. })));
+        assert!(matches!(after(&two, "checkout=5"), Err(Refusal::Ambiguous { .. })));
+        assert_eq!(after(&two, "v1=60,v2=60"), Err(Refusal::TooMuch));
+        assert_eq!(after(&two, "v1=60,v2=30"), Err(Refusal::TooLittle("90".parse().unwrap())));
+        assert_eq!(after(&two, "v1=60,checkout/v1=30"), Err(Refusal::Twice("v1".to_owned())));
+        assert_eq!(after(&two, "v2=5,v2=6"), Err(Refusal::Twice("v2".to_owned())));
+        let idle = split(&[("v1", Some(0)), ("v2", Some(0)), ("v3", Some(100))]);
+        assert_eq!(after(&idle, "v3=40"), Err(Refusal::NoProportion));
+        for wrong in ["v2", "=5", "v2=x", "v2=101", ""] {
+            assert!(after(&two, wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_changes_nothing_is_known() {
+        let addable = Addable::default();
+        let of = |wish: &str| plan(&split(&[("v1", Some(9)), ("v2", Some(1))]), &wish.parse().unwrap(), &addable).unwrap();
+        assert!(of("v2=10").is_idle() && !of("v2=20").is_idle());
+        assert!(of("v2=25").is_scaled() && !of("v2=20").is_scaled());
+    }
+
+    proptest! {
+        #[test]
+        fn shares_are_as_planned(
+            before in prop::collection::vec(0_u64..200, 2..6),
+            at in 0_usize..6,
+            hundredths in 0_u32..=10_000,
+        ) {
+            let at = at % before.len();
+            let backends = before.iter().enumerate().map(|(at, weight)| (format!("s{at}"), Some(*weight)));
+            let backends: Vec<_> = backends.collect();
+            let split = split(&backends.iter().map(|(name, weight)| (name.as_str(), *weight)).collect::<Vec<_>>());
+            let wish: Wish = format!("s{at}={}.{:02}", hundredths / 100, hundredths % 100).parse().unwrap();
+            match plan(&split, &wish, &Addable::default()) {
+                Ok(plan) => {
+                    let sum: u64 = plan.backends.iter().map(|one| one.after).sum();
+                    prop_assert_eq!(sum, plan.total);
+                    prop_assert!((plan.share_after(at) - f64::from(hundredths) / 10_000.0).abs() < 1e-12);
+                    // Who had nothing gets nothing, unless alone with the rest.
+                    for (other, one) in plan.backends.iter().enumerate().filter(|(other, _)| *other != at) {
+                        prop_assert!(one.after == 0 || before[other] > 0 || before.len() == 2);
+                    }
+                }
+                Err(refusal) => prop_assert_eq!(refusal, Refusal::NoProportion),
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What is put down beside the weights: who shifted what, when, and how to get back.
+//!
+//! An annotation of the object, written in the same patch as the weights, so that the two never disagree. It is bounded:
+//! the last entries are kept, and each is numbered, so that it shows when older ones are gone.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::plan::RulePlan;
+use super::split::{Split, splits};
+use crate::schema::Kind;
+
+/// Name of the annotation.
+pub const ANNOTATION: &str = "grpcmesh.io/shift";
+/// Entries that are kept.
+const KEPT: usize = 50;
+/// Bytes that are kept: all annotations of an object together may have 256 KiB.
+const BYTES: usize = 32 << 10;
+
+/// The annotation.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Version of this form.
+    pub version: u32,
+    /// Shifts, newest first.
+    #[serde(default)]
+    pub entries: Vec<Entry>,
+}
+
+/// One shift.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Number among the shifts of the object, from 1.
+    pub number: u64,
+    /// Identity of the run that made it.
+    pub session: String,
+    /// User, as the cluster knows it.
+    pub by: String,
+    /// When, RFC 3339.
+    pub at: String,
+    /// Why, in the user's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Until when the run may go on by itself; later another may take over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// How it stands.
+    pub state: State,
+    /// What was found, in a sentence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// The rules.
+    pub rules: Vec<RuleRecord>,
+}
+
+/// How a shift stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// It is written; whether the proxies follow is not known yet.
+    Open,
+    /// Done, and the proxies follow.
+    Done,
+    /// Done as far as is known: it was ended before all proxies were seen to follow, or nobody asked them.
+    Held,
+    /// The weights are again what they were before.
+    RolledBack,
+}
+
+impl State {
+    /// The word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Done => "done",
+            Self::Held => "held",
+            Self::RolledBack => "rolled-back",
+        }
+    }
+}
+
+/// What a shift did to a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleRecord {
+    /// Index at that time.
+    pub rule: usize,
+    /// [`Split::identity`] afterwards.
+    pub identity: String,
+    /// Names of the backends.
+    pub backends: Vec<String>,
+    /// Weights as they were written before; of backends that were added there is none.
+    pub start: Vec<Option<u64>>,
+    /// Weights as they were written by it.
+    pub wrote: Vec<Option<u64>>,
+}
+
+/// Why there is no way back.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LostControl {
+    /// The rule is gone, or is another one.
+    #[error("the rule that had the backends {0} is not there any more, or is another one")]
+    Rule(String),
+    /// Somebody else changed the weights.
+    #[error("somebody changed the weights since: {0}")]
+    Weights(String),
+}
+
+impl Record {
+    /// Reads the annotation of an object; absent is empty.
+    ///
+    /// # Errors
+    /// When it is there and not in this form.
+    pub fn of(object: &Value) -> Result<Self, serde_json::Error> {
+        match object["metadata"]["annotations"][ANNOTATION].as_str() {
+            Some(text) => serde_json::from_str(text),
+            None => Ok(Self { version: 1, entries: Vec::new() }),
+        }
+    }
+
+    /// Puts an entry first and lets the oldest go.
+    pub fn push(&mut self, entry: Entry) {
+        self.version = 1;
+        self.entries.insert(0, entry);
+        self.entries.truncate(KEPT);
+        while self.entries.len() > 1 && self.text().len() > BYTES {
+            self.entries.pop();
+        }
+    }
+
+    /// The number of the next entry.
+    pub fn next_number(&self) -> u64 {
+        self.entries.first().map_or(1, |last| last.number + 1)
+    }
+
+    /// As it is written.
+    pub fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// The shift that nobody has ended yet.
+    pub fn open(&self) -> Option<&Entry> {
+        self.entries.first().filter(|entry| entry.state == State::Open)
+    }
+
+    /// The last shift that stands: what can be undone.
+    pub fn last_standing(&self) -> Option<&Entry> {
+        self.entries.first().filter(|entry| entry.state != State::RolledBack)
+    }
+}
+
+impl RuleRecord {
+    /// What a plan will have done.
+    pub fn new(plan: &RulePlan) -> Self {
+        let mut after = plan.split.clone();
+        after.backends = plan.backends.iter().map(|one| one.backend.clone()).collect();
+        Self {
+            rule: plan.split.rule,
+            identity: after.identity(),
+            backends: plan.backends.iter().map(|one| one.backend.label()).collect(),
+            start: plan.split.backends.iter().map(|one| one.weight).collect(),
+            wrote: plan.backends.iter().map(super::patch::written).collect(),
+        }
+    }
+
+    /// The rule in an object, if it still has the weights that were written.
+    ///
+    /// # Errors
+    /// When the rule is gone, or its weights are others.
+    pub fn find(&self, kind: Kind, object: &Value) -> Result<Split, LostControl> {
+        let all = splits(kind, object);
+        let same = |split: &&Split| split.identity() == self.identity;
+        // Rules may have been put before it.
+        let found = all.iter().find(|split| split.rule == self.rule && same(split));
+        let found = found.or_else(|| all.iter().find(same)).ok_or_else(|| LostControl::Rule(self.backends.join(", ")))?;
+        let now: Vec<Option<u64>> = found.backends.iter().map(|one| one.weight).collect();
+        if now != self.wrote {
+            return Err(LostControl::Weights(show(&self.backends, &now)));
+        }
+        Ok(found.clone())
+    }
+}
+
+/// `v1 75, v2 25`.
+pub fn show(names: &[String], weights: &[Option<u64>]) -> String {
+    let one = |(name, weight): (&String, &Option<u64>)| match weight {
+        Some(weight) => format!("{name} {weight}"),
+        None => name.clone(),
+    };
+    names.iter().zip(weights).map(one).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,189 @@
+//! Shares, and weights that give them.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Totals to which weights are scaled when their own does not fit, smallest first.
+const TOTALS: [u64; 3] = [100, 1_000, 10_000];
+
+/// A share in hundredths of a percent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Share(u32);
+
+impl Share {
+    /// All of it.
+    pub const ALL: Self = Self(10_000);
+
+    /// The hundredths of a percent.
+    pub fn hundredths(self) -> u32 {
+        self.0
+    }
+
+    /// What is left of all of it.
+    #[must_use]
+    pub fn rest(self) -> Self {
+        Self::ALL.less(self)
+    }
+
+    /// What is left when another share is taken away.
+    #[must_use]
+    pub fn less(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = format!("{}.{:02}", self.0 / 100, self.0 % 100);
+        f.pad(&format!("{}%", text.trim_end_matches('0').trim_end_matches('.')))
+    }
+}
+
+/// Why a text is no share.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is no share: a number from 0 to 100 with at most two decimals, such as 25 or 12.5")]
+pub struct ShareError(String);
+
+impl FromStr for Share {
+    type Err = ShareError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || ShareError(text.to_owned());
+        let number = text.strip_suffix('%').unwrap_or(text);
+        let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+        let digits = |text: &str, most: usize| text.len() <= most && text.bytes().all(|byte| byte.is_ascii_digit());
+        if whole.is_empty() || !digits(whole, 3) || !digits(part, 2) || number.ends_with('.') {
+            return Err(wrong());
+        }
+        let whole: u32 = whole.parse().map_err(|_| wrong())?;
+        let part: u32 = format!("{part:0<2}").parse().map_err(|_| wrong())?;
+        let share = Self(whole * 100 + part);
+        if share <= Self::ALL { Ok(share) } else { Err(wrong()) }
+    }
+}
+
+/// What one backend is to get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// This share.
+    Share(Share),
+    /// Its part of what the named ones leave, in proportion to its weight.
+    Rest(u64),
+}
+
+/// Weights for what is wanted, and their total. The total `now` is kept when it gives every named share exactly, and the
+/// others theirs as exactly as possible; else the smallest of 100, 1000 and 10000 that does. Rounding is by largest
+/// remainder; no backend with a share gets the weight 0.
+pub fn weights(now: u64, wanted: &[Wanted]) -> (Vec<u64>, u64) {
+    let named: u64 = wanted.iter().map(|one| if let Wanted::Share(share) = one { u64::from(share.0) } else { 0 }).sum();
+    let rest = u128::from(u64::from(Share::ALL.0).saturating_sub(named));
+    let of_rest: u128 = wanted.iter().map(|one| if let Wanted::Rest(weight) = one { u128::from(*weight) } else { 0 }).sum();
+    // Every share as a fraction of one denominator.
+    let scale = of_rest.max(1);
+    let all = u128::from(Share::ALL.0) * scale;
+    let parts: Vec<u128> = wanted
+        .iter()
+        .map(|one| match one {
+            Wanted::Share(share) => u128::from(share.0) * scale,
+            Wanted::Rest(weight) => rest * u128::from(*weight),
+        })
+        .collect();
+    let is_whole = |total: u64, part: u128| (part * u128::from(total)).is_multiple_of(all);
+    let fits = |total: u64, every: bool| {
+        let exact = wanted.iter().zip(&parts).all(|(one, part)| {
+            let must = every || matches!(one, Wanted::Share(_));
+            !must || is_whole(total, *part)
+        });
+        let given = apportion(total, &parts, all);
+        exact && given.iter().zip(&parts).all(|(weight, part)| *part == 0 || *weight > 0)
+    };
+    let totals = || std::iter::once(now).chain(TOTALS).filter(|total| *total > 0);
+    let total = totals()
+        .find(|total| fits(*total, true))
+        .or_else(|| totals().find(|total| fits(*total, false)))
+        .unwrap_or(TOTALS[TOTALS.len() - 1]);
+    (apportion(total, &parts, all), total)
+}
+
+/// Whole numbers that add up to `total`, by largest remainder; of equal ones the first.
+fn apportion(total: u64, parts: &[u128], all: u128) -> Vec<u64> {
+    let exact = |part: &u128| *part * u128::from(total);
+    let mut given: Vec<u64> = parts.iter().map(|part| u64::try_from(exact(part) / all).unwrap_or(u64::MAX)).collect();
+    let mut order: Vec<usize> = (0..parts.len()).collect();
+    order.sort_by_key(|at| std::cmp::Reverse(exact(&parts[*at]) % all));
+    let left = total.saturating_sub(given.iter().sum());
+    for at in order.into_iter().take(usize::try_from(left).unwrap_or(usize::MAX)) {
+        given[at] += 1;
+    }
+    given
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn share(text: &str) -> Share {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn shares_are_percents_with_two_decimals() {
+        for (text, hundredths, shown) in
+            [("25", 2500, "25%"), ("0", 0, "0%"), ("100%", 10_000, "100%"), ("12.5", 1250, "12.5%"), ("0.05", 5, "0.05%")]
+        {
+            assert_eq!((share(text).hundredths(), share(text).to_string().as_str()), (hundredths, shown));
+        }
+        for wrong in ["", "%", "101", "-1", "1.234", "1.", ".5", "1e1", "ten", "100.01", "+5", "٢"] {
+            assert!(wrong.parse::<Share>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_total_is_kept_where_it_fits() {
+        use Wanted::{Rest, Share as Named};
+        for (now, wanted, expected) in [
+            (100, vec![Rest(90), Named(share("25"))], (vec![75, 25], 100)),
+            (10, vec![Rest(9), Named(share("20"))], (vec![8, 2], 10)),
+            (10, vec![Rest(9), Named(share("25"))], (vec![75, 25], 100)),
+            (100, vec![Rest(90), Named(share("12.5"))], (vec![875, 125], 1000)),
+            (100, vec![Rest(90), Named(share("0.01"))], (vec![9999, 1], 10_000)),
+            (1, vec![Rest(1), Named(share("100"))], (vec![0, 1], 1)),
+            // Others keep their proportion: 2 to 1 of 70 is no whole number in 100.
+            (100, vec![Rest(60), Rest(30), Named(share("30"))], (vec![47, 23, 30], 100)),
+            (100, vec![Rest(60), Rest(30), Named(share("10"))], (vec![60, 30, 10], 100)),
+            // One of 999 must not lose its last call.
+            (1000, vec![Rest(999), Rest(1), Named(share("0"))], (vec![999, 1, 0], 1000)),
+            (100, vec![Rest(99), Rest(1), Named(share("50"))], (vec![495, 5, 500], 1000)),
+        ] {
+            assert_eq!(weights(now, &wanted), expected, "{now} {wanted:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn named_shares_are_exact_and_all_is_given_away(
+            now in 0_u64..5_000,
+            first in 0_u32..=10_000,
+            second in 0_u32..=10_000,
+            rest in prop::collection::vec(1_u64..1_000, 1..6),
+        ) {
+            let first = Share(first);
+            let second = Share(second.min(first.rest().0));
+            let mut wanted = vec![Wanted::Share(first), Wanted::Share(second)];
+            wanted.extend(rest.iter().map(|weight| Wanted::Rest(*weight)));
+            let (given, total) = weights(now, &wanted);
+            prop_assert_eq!(given.iter().sum::<u64>(), total);
+            for (at, share) in [first, second].into_iter().enumerate() {
+                prop_assert_eq!(given[at] * 10_000, u64::from(share.0) * total);
+            }
+            // The others are within one of their exact part.
+            let (left, of) = (u64::from(Share(first.0 + second.0).rest().0), rest.iter().sum::<u64>());
+            for (weight, old) in given[2..].iter().zip(&rest) {
+                let exact = (left * old * total) as f64 / (10_000 * of) as f64;
+                prop_assert!((*weight as f64 - exact).abs() < 1.0 + 1e-9, "{} is not about {}", weight, exact);
+            }
+        }
+    }
+}
