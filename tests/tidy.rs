@@ -41,7 +41,17 @@ const OUTSIDE: [&str; 8] =
 
 #[test]
 fn the_core_cannot_reach_the_world() {
-    for folder in ["src/schema", "src/snapshot", "src/mesh", "src/rules", "src/accesslog", "src/verdict", "src/envoy", "src/compare", "src/shift"] {
+    for folder in [
+        "src/schema",
+        "src/snapshot",
+        "src/mesh",
+        "src/rules",
+        "src/accesslog",
+        "src/verdict",
+        "src/envoy",
+        "src/compare",
+        "src/shift",
+    ] {
         forbids(folder, &OUTSIDE, "CORE takes values and gives values; move this to cluster/ or cli/");
         forbids(
             folder,

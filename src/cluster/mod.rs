@@ -5,12 +5,12 @@
 pub mod admin;
 pub mod client;
 pub mod collect;
-pub mod dry_run;
 mod error;
 pub mod log_settings;
 pub mod logs;
 pub mod proxies;
 pub mod proxy;
 pub mod request;
+pub mod write;
 
 pub use error::{ClusterError, Trouble};

@@ -19,8 +19,8 @@ use crate::envoy::counters::Counted;
 use crate::envoy::running::Running;
 use crate::envoy::sync::SyncView;
 use crate::mesh::ids::WorkloadId;
+use crate::mesh::outbound::Caller;
 use crate::mesh::{self, Mesh, workload};
-use crate::report::diff::class;
 use crate::schema::{self, Kind};
 use crate::snapshot::live::{Answer, Live, Proxy};
 
@@ -81,7 +81,7 @@ pub(super) fn choose(
         }
         match one.proxy {
             workload::Proxy::Sidecar(_) | workload::Proxy::Gateway(_) => {
-                classes.entry(class(mesh, id)).or_default().push(id);
+                classes.entry(Caller::of_workload(mesh, id).class(mesh)).or_default().push(id);
             }
             workload::Proxy::Waypoint(_) => others.push((id, "waypoints are not compared".to_owned())),
             _ => {}

@@ -11,7 +11,7 @@ use crate::compare::objects::{Compared, ObjectState};
 use crate::compare::proxy::{Judged, State};
 use crate::mesh::Mesh;
 use crate::mesh::ids::WorkloadId;
-use crate::mesh::outbound::{Caller, CallerKind};
+use crate::mesh::outbound::Caller;
 
 /// Differences.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -156,7 +156,7 @@ impl ProxyReport {
         Self {
             namespace: workload.namespace().to_string(),
             pod: workload.object.name.to_string(),
-            caller_class: class(mesh, id),
+            caller_class: Caller::of_workload(mesh, id).class(mesh),
             state: state.word(),
             evidence,
             since,
@@ -164,23 +164,5 @@ impl ProxyReport {
             not_compared,
             beside,
         }
-    }
-}
-
-/// The callers that no object tells from a proxy: `web (app=x)`, `gateway web/ingress`.
-pub fn class(mesh: &Mesh<'_>, id: WorkloadId) -> String {
-    let workload = mesh.workload(id);
-    let caller = Caller::of_workload(mesh, id);
-    if caller.kind == CallerKind::Gateway {
-        let name = workload.owner.as_ref().map_or(&*workload.object.name, |(_, name)| name);
-        return format!("gateway {}/{name}", caller.namespace);
-    }
-    let read = mesh.labels_read_of_callers();
-    let labels = read.iter().filter_map(|key| caller.labels.get(key).map(|value| format!("{key}={value}")));
-    let labels: Vec<String> = labels.collect();
-    if labels.is_empty() {
-        caller.namespace.to_string()
-    } else {
-        format!("{} ({})", caller.namespace, labels.join(","))
     }
 }

@@ -25,7 +25,8 @@ pub fn shift(object: &Value, plans: &[RulePlan], record: &Record) -> Vec<Value> 
                 }
                 (Some(_), _) => {}
                 (None, _) => {
-                    operations.push(json!({"op": "add", "path": format!("{pointer}/-"), "value": body(&plan.split, one)}));
+                    operations
+                        .push(json!({"op": "add", "path": format!("{pointer}/-"), "value": body(&plan.split, one)}));
                 }
             }
         }
@@ -82,7 +83,8 @@ pub fn note(kind: Kind, object: &Value, record: &Record) -> Result<Vec<Value>, L
 
 /// It is the same object, and nobody wrote to it.
 fn preconditions(object: &Value) -> Vec<Value> {
-    let test = |field: &str| json!({"op": "test", "path": format!("/metadata/{field}"), "value": object["metadata"][field]});
+    let test =
+        |field: &str| json!({"op": "test", "path": format!("/metadata/{field}"), "value": object["metadata"][field]});
     vec![test("uid"), test("resourceVersion")]
 }
 
@@ -202,7 +204,11 @@ mod tests {
                         one
                     });
                     let backends: Vec<Value> = backends.collect();
-                    let mut body = if of_istio { json!({"route": backends, "timeout": "2s"}) } else { json!({"backendRefs": backends}) };
+                    let mut body = if of_istio {
+                        json!({"route": backends, "timeout": "2s"})
+                    } else {
+                        json!({"backendRefs": backends})
+                    };
                     body["unknown"] = json!({"deep": [rule, null, 1.5]});
                     if named {
                         body["name"] = json!(format!("r{rule}"));
@@ -289,7 +295,8 @@ mod tests {
             json!([{"destination": {"host": "a", "subset": "v1", "port": {"number": 7}}, "weight": 90},
                    {"destination": {"host": "a", "subset": "v2", "port": {"number": 7}}, "weight": 10}])
         );
-        let undone = apply(&shifted, &back(Kind::VirtualService, &shifted, &entry, &Record::default()).unwrap()).unwrap();
+        let undone =
+            apply(&shifted, &back(Kind::VirtualService, &shifted, &entry, &Record::default()).unwrap()).unwrap();
         assert_eq!(undone["spec"], object["spec"]);
     }
 

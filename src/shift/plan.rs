@@ -45,7 +45,9 @@ pub enum Refusal {
     #[error("the shares add up to {0}, and no other backend is there to get the rest")]
     TooLittle(Share),
     /// Several others without any weight.
-    #[error("the backends that are not named have no weight now, so that there is no proportion for the rest: name them")]
+    #[error(
+        "the backends that are not named have no weight now, so that there is no proportion for the rest: name them"
+    )]
     NoProportion,
     /// A destination that stands for all pods.
     #[error(
@@ -281,7 +283,9 @@ mod tests {
     #[test]
     fn wishes_by_every_name() {
         let two = split(&[("v1", Some(90)), ("v2", Some(10))]);
-        for wish in ["v2=25", "checkout/v2=25", "#2=25", "v1=75,v2=25", "v1=75", "checkout.shop.svc.cluster.local/v2=25%"] {
+        for wish in
+            ["v2=25", "checkout/v2=25", "#2=25", "v1=75,v2=25", "v1=75", "checkout.shop.svc.cluster.local/v2=25%"]
+        {
             assert_eq!(after(&two, wish), Ok(vec![75, 25]), "{wish}");
         }
         let three = split(&[("v1", Some(60)), ("v2", Some(30)), ("v3", Some(10))]);
@@ -322,7 +326,8 @@ mod tests {
     #[test]
     fn what_changes_nothing_is_known() {
         let addable = Addable::default();
-        let of = |wish: &str| plan(&split(&[("v1", Some(9)), ("v2", Some(1))]), &wish.parse().unwrap(), &addable).unwrap();
+        let of =
+            |wish: &str| plan(&split(&[("v1", Some(9)), ("v2", Some(1))]), &wish.parse().unwrap(), &addable).unwrap();
         assert!(of("v2=10").is_idle() && !of("v2=20").is_idle());
         assert!(of("v2=25").is_scaled() && !of("v2=20").is_scaled());
     }

@@ -171,7 +171,8 @@ impl RuleRecord {
         let same = |split: &&Split| split.identity() == self.identity;
         // Rules may have been put before it.
         let found = all.iter().find(|split| split.rule == self.rule && same(split));
-        let found = found.or_else(|| all.iter().find(same)).ok_or_else(|| LostControl::Rule(self.backends.join(", ")))?;
+        let found =
+            found.or_else(|| all.iter().find(same)).ok_or_else(|| LostControl::Rule(self.backends.join(", ")))?;
         let now: Vec<Option<u64>> = found.backends.iter().map(|one| one.weight).collect();
         if now != self.wrote {
             return Err(LostControl::Weights(show(&self.backends, &now)));

@@ -77,7 +77,8 @@ pub enum Wanted {
 pub fn weights(now: u64, wanted: &[Wanted]) -> (Vec<u64>, u64) {
     let named: u64 = wanted.iter().map(|one| if let Wanted::Share(share) = one { u64::from(share.0) } else { 0 }).sum();
     let rest = u128::from(u64::from(Share::ALL.0).saturating_sub(named));
-    let of_rest: u128 = wanted.iter().map(|one| if let Wanted::Rest(weight) = one { u128::from(*weight) } else { 0 }).sum();
+    let of_rest: u128 =
+        wanted.iter().map(|one| if let Wanted::Rest(weight) = one { u128::from(*weight) } else { 0 }).sum();
     // Every share as a fraction of one denominator.
     let scale = of_rest.max(1);
     let all = u128::from(Share::ALL.0) * scale;
@@ -130,9 +131,13 @@ mod tests {
 
     #[test]
     fn shares_are_percents_with_two_decimals() {
-        for (text, hundredths, shown) in
-            [("25", 2500, "25%"), ("0", 0, "0%"), ("100%", 10_000, "100%"), ("12.5", 1250, "12.5%"), ("0.05", 5, "0.05%")]
-        {
+        for (text, hundredths, shown) in [
+            ("25", 2500, "25%"),
+            ("0", 0, "0%"),
+            ("100%", 10_000, "100%"),
+            ("12.5", 1250, "12.5%"),
+            ("0.05", 5, "0.05%"),
+        ] {
             assert_eq!((share(text).hundredths(), share(text).to_string().as_str()), (hundredths, shown));
         }
         for wrong in ["", "%", "101", "-1", "1.234", "1.", ".5", "1e1", "ten", "100.01", "+5", "٢"] {

@@ -95,8 +95,7 @@ pub(super) fn backends_field(kind: Kind) -> &'static str {
 
 /// The rules of a VirtualService, HTTPRoute or GRPCRoute that have backends.
 pub fn splits(kind: Kind, object: &Value) -> Vec<Split> {
-    let (rules, condition) =
-        if kind == Kind::VirtualService { ("http", "match") } else { ("rules", "matches") };
+    let (rules, condition) = if kind == Kind::VirtualService { ("http", "match") } else { ("rules", "matches") };
     let rules = object["spec"][rules].as_array().map(Vec::as_slice).unwrap_or_default();
     let made = rules.iter().enumerate().map(|(rule, body)| {
         let backends = body[backends_field(kind)].as_array().map(Vec::as_slice).unwrap_or_default();

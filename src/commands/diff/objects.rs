@@ -10,7 +10,7 @@ use crate::cli::failure::Failure;
 use crate::cli::global::SourceArgs;
 use crate::cli::source::Read;
 use crate::cluster::client::Server;
-use crate::cluster::dry_run::DryRun;
+use crate::cluster::write::DryRun;
 use crate::compare::objects::{self, Compared, ObjectState};
 use crate::report::GapReport;
 use crate::schema::kind::Keep;

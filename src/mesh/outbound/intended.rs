@@ -44,7 +44,7 @@ impl<'m> Outbound<'m> {
     }
 
     /// Ports that some listener may be for.
-    fn ports(&self) -> BTreeSet<u16> {
+    pub(super) fn ports(&self) -> BTreeSet<u16> {
         let egress = &self.scope.listeners;
         let named = egress.iter().filter_map(|one| one.port.map(|(port, _)| port));
         let of_services = egress.iter().flat_map(|one| &one.services).flat_map(|seen| seen.ports(self.mesh));

@@ -16,6 +16,7 @@ mod delegate;
 mod dns;
 mod gateway;
 mod gateway_routes;
+mod in_use;
 mod intended;
 mod intended_clusters;
 mod listener;
@@ -32,6 +33,7 @@ mod virtual_host;
 pub use answer::{Answer, Outcome, RuleHit};
 pub use configs::{ConfigId, RouteConfig, RouteConfigs, Rule, find_delegate};
 pub use gateway::LeftOut;
+pub use in_use::RuleInUse;
 pub use intended::IntendedTable;
 pub use intended_clusters::IntendedCluster;
 pub use listener::ListenerClass;
@@ -82,6 +84,23 @@ impl Caller {
             _ => CallerKind::Sidecar,
         };
         Self { kind, namespace: workload.namespace().clone(), labels: workload.labels.clone(), workload: Some(id) }
+    }
+
+    /// The callers that no object tells from this one: `web (app=x)`, `gateway web/ingress`.
+    pub fn class(&self, mesh: &Mesh<'_>) -> String {
+        if self.kind == CallerKind::Gateway {
+            let workload = self.workload.map(|id| mesh.workload(id));
+            let name = workload.map(|one| one.owner.as_ref().map_or(&*one.object.name, |(_, name)| name));
+            return format!("gateway {}/{}", self.namespace, name.unwrap_or_default());
+        }
+        let read = mesh.labels_read_of_callers();
+        let labels = read.iter().filter_map(|key| self.labels.get(key).map(|value| format!("{key}={value}")));
+        let labels: Vec<String> = labels.collect();
+        if labels.is_empty() {
+            self.namespace.to_string()
+        } else {
+            format!("{} ({})", self.namespace, labels.join(","))
+        }
     }
 
     fn address(&self, mesh: &Mesh<'_>) -> Address {

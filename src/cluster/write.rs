@@ -1,0 +1,175 @@
+//! The one place that writes to a cluster: a dry run, which stores nothing, and a JSON Patch of one object, which stores
+//! it when everything that it tests still holds.
+
+use std::time::Duration;
+
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
+use kube::client::Body;
+use serde_json::Value;
+
+use super::client::Server;
+use super::error::{ClusterError, Trouble};
+use crate::snapshot::Key;
+
+/// Limit for one answer.
+const ANSWER: Duration = Duration::from_secs(10);
+/// Largest answer that is read.
+const LARGEST: usize = 16 << 20;
+
+/// The name under which fields are written.
+const MANAGER: &str = "kubectl-grpcmesh";
+
+/// What became of a patch.
+#[derive(Debug)]
+pub enum Patched {
+    /// The object as it is now, or would be.
+    Stored(Value),
+    /// Something that the patch tests is not so any more: somebody wrote in between.
+    Conflict,
+    /// The server, or a webhook, refuses it, and says why.
+    Refused(String),
+    /// The right is missing.
+    Forbidden(String),
+}
+
+/// What a dry run gave.
+#[derive(Debug)]
+pub enum DryRun {
+    /// The object as the server would store it, defaults and admission included.
+    Would(Value),
+    /// The server would refuse it, and says why.
+    Refuses(String),
+    /// It may not be tried, or cannot be.
+    Forbidden(String),
+}
+
+impl Server {
+    /// An object as it is; `None` when there is none.
+    ///
+    /// # Errors
+    /// Those of asking.
+    pub async fn object(&self, key: &Key, api_version: &str) -> Result<Option<Value>, ClusterError> {
+        match self.get(&path(key, api_version, true), ANSWER).await {
+            Ok(text) => serde_json::from_str(&text)
+                .map(Some)
+                .map_err(|error| ClusterError::new(Trouble::Server, format!("{}: {error}", key.kind.name()))),
+            Err(error) if error.trouble == Trouble::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the server would make of an object: a merge over the one that is there, or a new one.
+    ///
+    /// # Errors
+    /// Those of asking.
+    pub async fn dry_run(
+        &self,
+        key: &Key,
+        api_version: &str,
+        body: &Value,
+        exists: bool,
+    ) -> Result<DryRun, ClusterError> {
+        let question = format!("dryRun=All&fieldManager={MANAGER}");
+        let uri = format!("{}?{question}", path(key, api_version, exists));
+        let (method, form) =
+            if exists { (Method::PATCH, "application/merge-patch+json") } else { (Method::POST, "application/json") };
+        let (status, value) = self.send_change(method, uri, form, body).await?;
+        if status.is_success() {
+            return Ok(DryRun::Would(value));
+        }
+        let message = value["message"].as_str().unwrap_or("no reason given").to_owned();
+        let by_admission = message.contains("admission webhook");
+        Ok(match status {
+            StatusCode::FORBIDDEN if !by_admission => DryRun::Forbidden(message),
+            _ if message.contains("does not support dry run") => DryRun::Forbidden(message),
+            status if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => DryRun::Refuses(message),
+            status => return Err(ClusterError::new(Trouble::Server, format!("dry run answered {status}: {message}"))),
+        })
+    }
+}
+
+impl Server {
+    /// Changes an object by a JSON Patch (RFC 6902), all of it or nothing; with `stores` off it is only tried.
+    ///
+    /// # Errors
+    /// Those of asking. When no answer comes, the patch may have been stored: look.
+    pub async fn patch(
+        &self,
+        key: &Key,
+        api_version: &str,
+        operations: &[Value],
+        stores: bool,
+    ) -> Result<Patched, ClusterError> {
+        let dry = if stores { "" } else { "dryRun=All&" };
+        let uri = format!("{}?{dry}fieldManager={MANAGER}", path(key, api_version, true));
+        let body = Value::from(operations.to_vec());
+        let (status, value) = self.send_change(Method::PATCH, uri, "application/json-patch+json", &body).await?;
+        if status.is_success() {
+            return Ok(Patched::Stored(value));
+        }
+        let message = value["message"].as_str().unwrap_or("no reason given").to_owned();
+        let by_admission = message.contains("admission webhook");
+        // A test that fails is told in these words, without saying which.
+        let test_failed = message.contains("the server rejected our request due to an error in our request")
+            || message.contains("testing value");
+        Ok(match status {
+            StatusCode::CONFLICT => Patched::Conflict,
+            StatusCode::UNPROCESSABLE_ENTITY if test_failed => Patched::Conflict,
+            StatusCode::NOT_FOUND => Patched::Refused("the object is gone".to_owned()),
+            StatusCode::FORBIDDEN if !by_admission => Patched::Forbidden(message),
+            status if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => Patched::Refused(message),
+            status => {
+                return Err(ClusterError::new(Trouble::Server, format!("the patch was answered {status}: {message}")));
+            }
+        })
+    }
+
+    async fn send_change(
+        &self,
+        method: Method,
+        uri: String,
+        form: &str,
+        body: &Value,
+    ) -> Result<(StatusCode, Value), ClusterError> {
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header(header::CONTENT_TYPE, form)
+            .header(header::ACCEPT, "application/json")
+            .body(Body::from(body.to_string().into_bytes()))
+            .map_err(|error| ClusterError::new(Trouble::Config, error.to_string()))?;
+        let answer = tokio::time::timeout(ANSWER, self.client.send(request))
+            .await
+            .map_err(|_| ClusterError::timeout(ANSWER, &self.server))?
+            .map_err(|error| ClusterError::of(&error, &self.server))?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), LARGEST)
+            .collect()
+            .await
+            .map_err(|error| ClusterError::new(Trouble::Unreachable, error.to_string()))?;
+        Ok((status, serde_json::from_slice(&body.to_bytes()).unwrap_or_default()))
+    }
+
+    /// The user as the cluster knows it.
+    ///
+    /// # Errors
+    /// Those of asking.
+    pub async fn who_am_i(&self) -> Result<String, ClusterError> {
+        let body = serde_json::json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+        let uri = "/apis/authentication.k8s.io/v1/selfsubjectreviews".to_owned();
+        let (status, value) = self.send_change(Method::POST, uri, "application/json", &body).await?;
+        let name = value["status"]["userInfo"]["username"].as_str();
+        name.filter(|_| status.is_success())
+            .map(str::to_owned)
+            .ok_or_else(|| ClusterError::new(Trouble::Server, format!("who you are was answered {status}")))
+    }
+}
+
+fn path(key: &Key, api_version: &str, named: bool) -> String {
+    let info = key.kind.info();
+    let root = if api_version.contains('/') { "/apis" } else { "/api" };
+    let place = if info.namespaced { format!("/namespaces/{}", key.namespace) } else { String::new() };
+    let name = if named { format!("/{}", key.name) } else { String::new() };
+    format!("{root}/{api_version}{place}/{}{name}", info.plural)
+}

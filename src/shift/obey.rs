@@ -1,0 +1,64 @@
+//! Whose calls a rule decides, and whose it does not, and why.
+
+use std::collections::BTreeMap;
+
+use crate::mesh::Mesh;
+use crate::mesh::ids::{ObjectRef, WorkloadId};
+use crate::mesh::outbound::{Backend, Caller, Outbound, RuleInUse};
+use crate::mesh::workload::Proxy;
+use crate::schema::Kind;
+
+/// Callers that nothing tells apart.
+#[derive(Debug, Clone)]
+pub struct Class {
+    /// Their name, as everywhere.
+    pub name: String,
+    /// Their pods.
+    pub pods: Vec<WorkloadId>,
+    /// Whether calls of theirs go by one of the rules.
+    pub obeys: bool,
+    /// Why they do not; where they do, nothing.
+    pub why_not: String,
+    /// Hosts under which they use the rules.
+    pub hosts: Vec<String>,
+    /// Where the rules send their calls.
+    pub backends: Vec<Backend>,
+}
+
+/// All callers with a proxy, against rules of an object that lead to `host`.
+pub fn classes(mesh: &Mesh<'_>, object: &ObjectRef, rules: &[usize], host: &str) -> Vec<Class> {
+    let mut members: BTreeMap<String, Vec<WorkloadId>> = BTreeMap::new();
+    for id in mesh.workload_ids() {
+        let workload = mesh.workload(id);
+        if workload.object.kind == Kind::Pod && matches!(workload.proxy, Proxy::Sidecar(_) | Proxy::Gateway(_)) {
+            members.entry(Caller::of_workload(mesh, id).class(mesh)).or_default().push(id);
+        }
+    }
+    let made = members.into_iter().filter_map(|(name, pods)| {
+        let outbound = Outbound::new(mesh, Caller::of_workload(mesh, *pods.first()?));
+        let all = outbound.rules_in_use(&|_| true);
+        let is_ours = |one: &&RuleInUse| one.object.as_ref() == Some(object) && rules.contains(&one.rule);
+        let ours: Vec<&RuleInUse> = all.iter().filter(is_ours).collect();
+        let mut hosts: Vec<String> = ours.iter().map(|one| one.host.clone()).collect();
+        hosts.sort();
+        hosts.dedup();
+        let backends = ours.first().map(|one| one.backends.clone()).unwrap_or_default();
+        let why_not = if ours.is_empty() { why_not(&all, object, host) } else { String::new() };
+        Some(Class { name, pods, obeys: !ours.is_empty(), why_not, hosts, backends })
+    });
+    made.collect()
+}
+
+fn why_not(all: &[RuleInUse], object: &ObjectRef, host: &str) -> String {
+    let of_host: Vec<&RuleInUse> = all.iter().filter(|one| one.host == host).collect();
+    if of_host.is_empty() {
+        return format!("{host} is not among the hosts that it knows");
+    }
+    let others: Vec<String> = of_host.iter().filter_map(|one| one.object.as_ref()).map(ToString::to_string).collect();
+    match others.first() {
+        Some(other) if *other == object.to_string() => format!("other rules of {object} take its calls"),
+        Some(other) => format!("its calls go by {other}"),
+        None => "its calls go by Istio's default route: the object is not exported there, or only meant for gateways"
+            .to_owned(),
+    }
+}
