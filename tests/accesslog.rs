@@ -117,6 +117,13 @@ fn a_path_that_looks_like_the_rest_of_a_line_is_told() {
     }
 }
 
+#[test]
+fn a_semicolon_after_the_cluster_is_none_of_its_name() {
+    let line = "[2026-11-21T09:00:00.123Z] \"POST /a.B/C HTTP/2\" 200 - via_upstream - \"-\" 1 5 3 1 \"-\" \"agent\" \"id\" \"a.b\" \"10.0.0.1:80\" outbound|80||a.b; - 10.0.0.3:80 10.0.0.4:5 - default";
+    let Line::Access(access) = Reader::default().read(line.as_bytes()) else { panic!("{line}") };
+    assert_eq!(access.destination(), Some((80, "", "a.b")));
+}
+
 /// Found by fuzzing.
 #[test]
 fn separators_may_share_a_quote() {

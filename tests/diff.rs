@@ -179,7 +179,11 @@ fn saved(answer: impl FnOnce(&mut Live) -> Answer) -> (&'static str, usize) {
     let mut snapshot = snapshot(MESH);
     let mut live = Live::new("2026-11-21T09:00:00Z".to_owned());
     let answer = answer(&mut live);
-    live.insert("shop".to_owned(), "c".to_owned(), Proxy { sync: connected(), answer, counted: <_>::default() });
+    live.insert(
+        "shop".to_owned(),
+        "c".to_owned(),
+        Proxy { sync: connected(), answer, counted: <_>::default(), passing: Vec::new() },
+    );
     snapshot.live = Some(live);
     let mut bytes = Vec::new();
     codec::encode(&snapshot, &mut bytes).unwrap();

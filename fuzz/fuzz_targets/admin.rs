@@ -2,11 +2,11 @@
 #![no_main]
 
 use grpcmesh::envoy;
-use grpcmesh::envoy::running::Running;
+use grpcmesh::envoy::running::{QUESTIONS, Running};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    for at in 0..5 {
-        let mut answers = vec![None; 5];
+    for at in 0..QUESTIONS.len() {
+        let mut answers = vec![None; QUESTIONS.len()];
         answers[at] = Some(bytes.to_vec());
         if let Ok(running) = Running::read(&answers) {
             let text = serde_json::to_vec(&running).expect("what was read is JSON");

@@ -18,13 +18,32 @@ pub fn strip(line: &[u8]) -> Stripped<'_> {
     Stripped { line: without_time(line), pod }
 }
 
-/// Whether a runtime cut the line here, at 16 KiB, and goes on in its next line.
+/// A stream of a container, as a runtime writes it before each line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// `stdout`: where access lines go.
+    Out,
+    /// `stderr`: where Envoy's own log goes.
+    Err,
+}
+
+/// Whether a runtime cut the line here, at 16 KiB, and goes on in its next line of the same stream.
 pub fn is_partial(line: &[u8]) -> bool {
-    begins_with_time(line) && {
-        let space = line.iter().take(40).position(|byte| *byte == b' ');
-        let rest = space.map(|space| &line[space + 1..]).unwrap_or_default();
-        rest.starts_with(b"stdout P ") || rest.starts_with(b"stderr P ")
+    stream(line).is_some_and(|(_, is_partial)| is_partial)
+}
+
+/// The stream of a line that a runtime wrote, and whether it cut the line.
+pub fn stream(line: &[u8]) -> Option<(Stream, bool)> {
+    if !begins_with_time(line) {
+        return None;
     }
+    let space = line.iter().take(40).position(|byte| *byte == b' ')?;
+    let (stream, rest) = match line.get(space + 1..space + 8)? {
+        b"stdout " => (Stream::Out, &line[space + 8..]),
+        b"stderr " => (Stream::Err, &line[space + 8..]),
+        _ => return None,
+    };
+    Some((stream, rest.starts_with(b"P ")))
 }
 
 fn begins_with_time(line: &[u8]) -> bool {

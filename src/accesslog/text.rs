@@ -120,7 +120,8 @@ fn tail<'a>(rest: &'a [u8], layout: Layout, access: &mut Access<'a>) -> Option<(
         let (downstream_remote, after) = word(after)?;
         // Istio 1.2 had no route name.
         let (sni, route) = word(after).map_or((after, None), |(sni, route)| (sni, value(route)));
-        access.cluster = value(cluster);
+        // The default before Istio 1.23, in a format that copies it, has a semicolon there.
+        access.cluster = value(cluster.strip_suffix(b";").unwrap_or(cluster));
         access.upstream_local = value(upstream_local);
         access.downstream_local = value(downstream_local);
         access.downstream_remote = value(downstream_remote);

@@ -60,7 +60,13 @@ impl Env {
             stderr_is_terminal: std::io::stderr().is_terminal(),
             width: width.filter(|width| stdout_is_terminal && *width > 0).or(columns),
             height: size.map(|(_, height)| usize::from(height.0)),
-            now: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            now: Self::clock(),
         }
+    }
+
+    /// The time now, as RFC 3339 in whole seconds: for work that takes a while.
+    #[expect(clippy::disallowed_methods, reason = "the one place where the environment and the clock are read")]
+    pub fn clock() -> String {
+        jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
     }
 }

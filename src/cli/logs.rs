@@ -1,6 +1,6 @@
 //! `--logs`: files, folders and standard input, line by line.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,10 @@ use crate::report::tail::Origin;
 
 /// The container whose logs are meant where a folder has those of several.
 const PROXY: &str = "istio-proxy";
+/// A runtime's piece of a line with what stands before it.
+const PIECE: u64 = 17 << 10;
+/// Lines that may stand between two pieces of a line.
+const HELD: usize = 1_000;
 /// A part of a log below this is read sooner than a thread is started for it.
 const WORTH_A_READER: u64 = 8 << 20;
 
@@ -25,6 +29,8 @@ pub struct Log {
     path: Option<PathBuf>,
     /// A line whose pieces were put together.
     joined: Vec<u8>,
+    /// Lines of the other stream that stood between the pieces.
+    held: VecDeque<Vec<u8>>,
     /// Lines that were cut.
     pub cut: u64,
     /// The file, if it is one that can be read in several places at once, and its size.
@@ -33,7 +39,7 @@ pub struct Log {
 
 impl Log {
     fn new(origin: Origin, lines: Option<Lines>, path: Option<PathBuf>, file: Option<(PathBuf, u64)>) -> Self {
-        Self { origin, lines, path, joined: Vec::new(), cut: 0, file }
+        Self { origin, lines, path, joined: Vec::new(), held: VecDeque::new(), cut: 0, file }
     }
 
     /// The log in about equal parts that end with a line, for as many readers; `None` when it cannot be divided or is
@@ -49,12 +55,7 @@ impl Log {
         }
         let mut starts = vec![0];
         for part in 1..count as u64 {
-            // A part begins after the line break that follows its share.
-            let mut file = BufReader::new(File::open(path)?);
-            let at = size / count as u64 * part;
-            file.seek(SeekFrom::Start(at))?;
-            let mut skipped = Vec::new();
-            starts.push(at + file.read_until(b'\n', &mut skipped)? as u64);
+            starts.push(seam(path, size / count as u64 * part, *size)?);
         }
         starts.push(*size);
         let part = |pair: &[u64]| -> io::Result<Self> {
@@ -67,7 +68,7 @@ impl Log {
     }
 
     /// The next line, without its line break; `None` at the end. Pieces of one line that a container runtime cut are put
-    /// together.
+    /// together; lines of the other stream that stand between them come after it.
     ///
     /// # Errors
     /// Those of reading, and of broken compression.
@@ -75,28 +76,82 @@ impl Log {
         if let Some(path) = self.path.take() {
             self.lines = Some(Lines::new(unpacked(Box::new(File::open(path)?))?.0));
         }
-        let Some(lines) = &mut self.lines else { return Ok(None) };
-        if !lines.advance()? {
-            self.cut += lines.cut;
-            self.lines = None;
-            return Ok(None);
-        }
-        if !prefix::is_partial(lines.line()) {
-            return Ok(self.lines.as_ref().map(Lines::line));
-        }
-        self.joined.clear();
-        self.joined.extend_from_slice(lines.line());
-        while lines.advance()? {
-            let piece = lines.line();
-            let rest = prefix::strip(piece).line;
-            let room = LINE_MAX.saturating_sub(self.joined.len()).min(rest.len());
-            self.joined.extend_from_slice(&rest[..room]);
-            if !prefix::is_partial(piece) {
-                break;
+        if let Some(held) = self.held.pop_front() {
+            self.joined = held;
+        } else {
+            let Some(lines) = &mut self.lines else { return Ok(None) };
+            if !lines.advance()? {
+                self.cut += lines.cut;
+                self.lines = None;
+                return Ok(None);
             }
+            if !prefix::is_partial(lines.line()) {
+                return Ok(self.lines.as_ref().map(Lines::line));
+            }
+            self.joined.clear();
+            self.joined.extend_from_slice(lines.line());
+        }
+        if prefix::is_partial(&self.joined) {
+            self.join()?;
         }
         Ok(Some(&self.joined))
     }
+
+    /// Adds the further pieces to the line that was cut.
+    fn join(&mut self) -> io::Result<()> {
+        let stream = prefix::stream(&self.joined).map(|(stream, _)| stream);
+        let mut is_cut = false;
+        let mut take = |joined: &mut Vec<u8>, piece: &[u8]| {
+            let rest = prefix::strip(piece).line;
+            let room = LINE_MAX.saturating_sub(joined.len()).min(rest.len());
+            joined.extend_from_slice(&rest[..room]);
+            is_cut |= room < rest.len();
+            prefix::is_partial(piece)
+        };
+        let is_ours = |line: &[u8]| prefix::stream(line).map(|(stream, _)| stream) == stream;
+        let mut goes_on = true;
+        // What was held back for another line stands before what is read now.
+        while let Some(at) = self.held.iter().position(|line| is_ours(line)).filter(|_| goes_on) {
+            let Some(piece) = self.held.remove(at) else { break };
+            goes_on = take(&mut self.joined, &piece);
+        }
+        while let Some(lines) = self.lines.as_mut().filter(|_| goes_on && self.held.len() < HELD) {
+            if !lines.advance()? {
+                break;
+            }
+            if is_ours(lines.line()) {
+                goes_on = take(&mut self.joined, lines.line());
+            } else {
+                self.held.push_back(lines.line().to_vec());
+            }
+        }
+        self.cut += u64::from(is_cut);
+        Ok(())
+    }
+}
+
+/// Where a line begins at or after a place, such that no line before it goes on there.
+fn seam(path: &Path, at: u64, size: u64) -> io::Result<u64> {
+    // A runtime's pieces are 16 KiB; the line that holds the place is looked at whole.
+    let from = at.saturating_sub(PIECE);
+    let mut file = BufReader::new(File::open(path)?);
+    file.seek(SeekFrom::Start(from))?;
+    let (mut place, mut line) = (from, Vec::new());
+    if from > 0 {
+        place += file.read_until(b'\n', &mut line)? as u64;
+    }
+    let mut is_open = false;
+    while place < size && (place <= at || is_open) {
+        line.clear();
+        let read = file.read_until(b'\n', &mut line)?;
+        if read == 0 {
+            break;
+        }
+        place += read as u64;
+        // The other stream's lines may stand between two pieces.
+        is_open = prefix::is_partial(&line) || (is_open && prefix::stream(&line).is_none());
+    }
+    Ok(place)
 }
 
 /// Opens what `words` name. `name` is the pod of all of them, if given.
@@ -247,6 +302,42 @@ mod tests {
         assert_eq!(container_of(Path::new(&format!("x/echo-1_shop_istio-proxy-{id}.log"))), Some(PROXY));
         assert_eq!(container_of(Path::new("logs/echo-1.log.gz")), None);
         assert_eq!(of("logs/echo-1.log.gz"), ("echo-1".into(), String::new()));
+    }
+
+    #[test]
+    fn lines_of_the_other_stream_between_pieces_are_kept() {
+        let text = "2026-11-21T09:00:00.1Z stdout P one \n2026-11-21T09:00:00.1Z stderr F other\n2026-11-21T09:00:00.1Z stderr P cut \n\
+                    2026-11-21T09:00:00.1Z stdout F two\n2026-11-21T09:00:00.1Z stderr F off\nlast";
+        let lines = Lines::new(Box::new(io::Cursor::new(text.as_bytes().to_vec())));
+        let mut log = Log::new(Origin::default(), Some(lines), None, None);
+        let mut found = Vec::new();
+        while let Some(line) = log.next_line().unwrap() {
+            found.push(String::from_utf8_lossy(prefix::strip(line).line).into_owned());
+        }
+        assert_eq!(found, ["one two", "other", "cut off", "last"]);
+    }
+
+    #[test]
+    fn parts_end_with_a_whole_line() {
+        let path = std::env::temp_dir().join(format!("grpcmesh-parts-{}.log", std::process::id()));
+        let mut text = String::new();
+        for at in 0..60_000 {
+            let filling = "x".repeat(400);
+            text += &format!("2026-11-21T09:00:00.1Z stdout P {at}-{filling}\n2026-11-21T09:00:00.1Z stdout F -{at}\n");
+        }
+        std::fs::write(&path, &text).unwrap();
+        let log = open(&[path.display().to_string()], None).unwrap().remove(0);
+        let mut count = 0;
+        for mut part in log.parts(3).unwrap().unwrap() {
+            while let Some(line) = part.next_line().unwrap() {
+                let line = String::from_utf8_lossy(prefix::strip(line).line).into_owned();
+                let (first, rest) = line.split_once("-x").unwrap();
+                assert!(rest.ends_with(&format!("-{first}")), "{line}");
+                count += 1;
+            }
+        }
+        std::fs::remove_file(path).unwrap();
+        assert_eq!(count, 60_000);
     }
 
     #[test]

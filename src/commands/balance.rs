@@ -13,9 +13,8 @@ use crate::cli::global::SourceArgs;
 use crate::cli::target;
 use crate::cluster::client::Server;
 use crate::cluster::proxies::PodName;
-use crate::compare::balance::{Evenness, Spread, is_tcp, ready_addresses};
+use crate::compare::balance::{Evenness, is_tcp, of_service};
 use crate::mesh;
-use crate::mesh::service::Resolution;
 use crate::report::balance::{BalanceReport, PatternReport};
 use crate::{render, schema};
 
@@ -112,11 +111,7 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: BalanceArgs) -> Re
         return Err(Failure::source(format!("no caller's proxy could be asked: {why}"))
             .hint("it needs create on pods/portforward (docs/rbac/live-reader.yaml), or --via exec"));
     }
-    let mut spread = Spread::new(&pairs);
-    if service.resolution == Resolution::Headless {
-        let dialled = ready_addresses(&mesh, service, arguments.port, &spread);
-        spread.over_all(dialled);
-    }
+    let spread = of_service(&mesh, service, arguments.port, &pairs);
     let log_pattern = match &arguments.log_pattern {
         Some(pattern) => Some(count_in_logs(&server, &pods, pattern, seconds).await),
         None => None,
@@ -127,6 +122,9 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: BalanceArgs) -> Re
         unreachable,
         ..BalanceReport::new(&mesh, service, arguments.port, &spread)
     };
+    if spread.calls() > 0 && report.verdict == Evenness::TooFew.word() {
+        context.messages.hint("count for longer: --for 2m");
+    }
     match arguments.output {
         Format::Text => render::balance::balance(&report, &context.style, context.out)?,
         Format::Json => render::json(&report, context.out)?,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::proxies::{ProxyArgs, Question, settled};
+use super::proxies::{ProxyArgs, Question, settled_with_counters};
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::global::SourceArgs;
@@ -141,8 +141,8 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: InspectArgs) -> Re
 
 /// Reads the source; with `--live` what Envoys run, too.
 async fn read(context: &mut Context<'_>, arguments: &InspectArgs) -> Result<Read, Failure> {
-    if arguments.asking.proxies.is_some() && !arguments.live {
-        return Err(Failure::usage("--proxies bounds how many Envoys are asked: that is with --live"));
+    if arguments.asking.proxies.is_some() && (!arguments.live || !arguments.source.from.is_empty()) {
+        return Err(Failure::usage("--proxies bounds how many Envoys of the cluster are asked: that is with --live"));
     }
     let mut read = arguments.source.read(context).await?;
     if !arguments.live {
@@ -154,22 +154,25 @@ async fn read(context: &mut Context<'_>, arguments: &InspectArgs) -> Result<Read
             // Callers of a Service may be anywhere.
             everywhere: !arguments.targets.is_empty(),
             most: arguments.asking.proxies,
-            counters: true,
             reach: arguments.asking.reach,
         };
-        read = settled(context, &arguments.source, read, question).await?;
+        read = settled_with_counters(context, &arguments.source, read, question).await?;
     }
     let Some(live) = &read.snapshot.live else {
         return Err(Failure::usage("the source does not hold what Envoys run")
             .hint("save it with: kubectl grpcmesh snapshot --proxies -o FILE"));
     };
+    let in_scope = |namespace: &str| {
+        !arguments.targets.is_empty() || read.namespaces.is_empty() || read.namespaces.contains(namespace)
+    };
     let silent = live.proxies().filter_map(|(namespace, pod, proxy)| match &proxy.answer {
-        Answer::Silent(why) => Some(format!("{namespace}/{pod}: {why}")),
-        Answer::Runs(_) | Answer::NotAsked(_) => None,
+        Answer::Silent(why) | Answer::NotAsked(why) => Some(format!("{namespace}/{pod}: {why}")),
+        Answer::Runs(_) => None,
     });
+    let silent = silent.filter(|one| one.split_once('/').is_some_and(|(namespace, _)| in_scope(namespace)));
     let silent: Vec<String> = silent.collect();
     if let Some(first) = silent.first() {
-        context.messages.warning(&format!("{} proxies could not be asked, such as {first}", silent.len()));
+        context.messages.warning(&format!("{} proxies were not asked, such as {first}", silent.len()));
     }
     Ok(read)
 }
@@ -301,7 +304,8 @@ fn result(arguments: &InspectArgs, report: &InspectReport, mesh: &Mesh<'_>) -> O
     if report.findings.iter().any(|finding| arguments.fail_on.reached_by(finding.severity)) {
         return Outcome::Found;
     }
-    let silent = report.live.as_ref().is_some_and(|live| live.proxies.contains_key(State::Unreachable.word()));
+    let unasked = [State::Unreachable, State::NotCompared].map(State::word);
+    let silent = report.live.iter().any(|live| unasked.iter().any(|word| live.proxies.contains_key(word)));
     let partial = silent || mesh.snapshot.gaps.iter().any(crate::snapshot::Gap::touches_answers);
     if partial { Outcome::Partial } else { Outcome::Clean }
 }

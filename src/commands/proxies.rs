@@ -2,18 +2,20 @@
 //! how often, since istiod may be about to send what differs.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
 use crate::cli::context::Context;
+use crate::cli::env::Env;
 use crate::cli::failure::Failure;
 use crate::cli::global::SourceArgs;
 use crate::cli::source::Read;
 use crate::cluster::ClusterError;
 use crate::cluster::client::Server;
 use crate::cluster::proxies::{PodName, Via};
+use crate::compare::Difference;
 use crate::compare::live::Proxies;
 use crate::envoy::counters::Counted;
 use crate::envoy::running::Running;
@@ -114,17 +116,24 @@ pub(super) const SETTLE: Duration = Duration::from_millis(1500);
 /// Times that what differs is looked at before it counts.
 pub(super) const LOOKS: u32 = 3;
 
-/// What is asked of proxies.
+/// Which proxies are asked, and how.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Question {
     /// Ask proxies everywhere, and not only those in the namespaces that are shown.
     pub(super) everywhere: bool,
     /// Most proxies that are asked.
     pub(super) most: Option<usize>,
-    /// What they counted, too.
-    pub(super) counters: bool,
     /// How they are asked.
     pub(super) reach: ReachArgs,
+}
+
+impl Question {
+    /// Those that are chosen, and those that are left out.
+    fn choose(&self, mesh: &Mesh<'_>, read: &Read) -> (Vec<WorkloadId>, Vec<(WorkloadId, String)>) {
+        let in_scope =
+            |namespace: &str| self.everywhere || read.namespaces.is_empty() || read.namespaces.contains(namespace);
+        choose(mesh, in_scope, self.most)
+    }
 }
 
 /// Asks the proxies of what was read, once, and puts what they run beside the objects.
@@ -136,51 +145,42 @@ pub(super) async fn ask(
     question: Question,
 ) {
     let mesh = mesh::resolve(&read.snapshot, &source.options(&context.scope));
-    let in_scope =
-        |namespace: &str| question.everywhere || read.namespaces.is_empty() || read.namespaces.contains(namespace);
-    let (chosen, others) = choose(&mesh, in_scope, question.most);
+    let (chosen, others) = question.choose(&mesh, read);
     let pods = pods(&mesh, &chosen);
     let ReachArgs { via, parallel, proxy_timeout } = question.reach;
-    // Clusters that were used at all: of the others nothing can be said, and they are most.
-    let counted = async || {
-        if !question.counters {
-            return pods.iter().map(|_| Vec::new()).collect();
-        }
-        let wanted = |cluster: &str| cluster.starts_with("outbound|");
-        let answers = server.all_counters(&pods, via.into(), parallel, proxy_timeout, &wanted, &used).await;
-        answers.into_iter().map(Result::unwrap_or_default).collect::<Vec<_>>()
-    };
-    let before = counted().await;
     let bar = context.messages.bar("asking proxies");
     bar.set_length(pods.len() as u64);
-    let live = RefCell::new(Live::new(context.env.now.clone()));
+    let live = RefCell::new(Live::new(Env::clock()));
     let sync = server.sync_state(&context.scope.istio_namespace).await;
     let take = |_: usize, running: Result<Running, ClusterError>| {
         bar.inc(1);
         match running {
             Ok(running) => live.borrow_mut().keep(running),
-            Err(error) => Answer::Silent(error.message),
+            Err(error) => Answer::Silent(match error.hint {
+                Some(hint) => format!("{} ({hint})", error.message),
+                None => error.message,
+            }),
         }
     };
     let answers = server.all_running(&pods, via.into(), parallel, proxy_timeout, &take).await;
     bar.finish_and_clear();
-    let after = counted().await;
     let mut live = live.into_inner();
-    for (((pod, answer), before), after) in pods.iter().zip(answers).zip(before).zip(after) {
-        let proxy = Proxy { sync: sync.of(pod), answer, counted: (before, after) };
+    for (pod, answer) in pods.iter().zip(answers) {
+        let proxy = Proxy { sync: sync.of(pod), answer, counted: (None, None), passing: Vec::new() };
         live.insert(pod.namespace.clone(), pod.pod.clone(), proxy);
     }
     for (id, why) in others {
         let workload = mesh.workload(id);
-        let proxy =
-            Proxy { sync: SyncView::Unknown(why.clone()), answer: Answer::NotAsked(why), counted: <_>::default() };
+        let (sync, answer) = (SyncView::Unknown(why.clone()), Answer::NotAsked(why));
+        let proxy = Proxy { sync, answer, counted: (None, None), passing: Vec::new() };
         live.insert(workload.namespace().to_string(), workload.object.name.to_string(), proxy);
     }
     drop(mesh);
     read.snapshot.live = Some(live);
 }
 
-/// Asks them, and again with objects read anew while something may be about to arrive.
+/// Asks them, and again with objects read anew while something may be about to arrive. What differs at the last look
+/// and did not at the one before is on its way: a mesh in which pods come and go is never still.
 pub(super) async fn settled(
     context: &mut Context<'_>,
     source: &SourceArgs,
@@ -188,18 +188,80 @@ pub(super) async fn settled(
     question: Question,
 ) -> Result<Read, Failure> {
     let server = context.connection.connection(&context.env).connect().await?;
+    let mut before: Option<HashMap<String, HashSet<String>>> = None;
     for look in 1.. {
         ask(context, &server, source, &mut read, question).await;
         let mesh = mesh::resolve(&read.snapshot, &source.options(&context.scope));
         let judged = Proxies::new(&mesh).map(|proxies| proxies.judge_all(&[])).unwrap_or_default();
-        if look == LOOKS || !judged.iter().any(|(_, judged)| judged.may_settle()) {
+        let waiting = judged.iter().filter(|(_, judged)| judged.may_settle());
+        let now: HashMap<String, HashSet<String>> = waiting
+            .map(|(id, judged)| {
+                (mesh.workload(*id).object.path(), judged.all_differences().map(Difference::words).collect())
+            })
+            .collect();
+        drop(mesh);
+        if now.is_empty() {
             break;
         }
-        drop(mesh);
+        if look == LOOKS {
+            let before = before.unwrap_or_default();
+            for (path, differences) in now {
+                let old = before.get(&path);
+                let passing = differences.into_iter().filter(|one| old.is_none_or(|old| !old.contains(one)));
+                let Some((namespace, pod)) = path.split_once('/') else { continue };
+                if let Some(proxy) = read.snapshot.live.as_mut().and_then(|live| live.proxy_mut(namespace, pod)) {
+                    proxy.passing = passing.collect();
+                }
+            }
+            break;
+        }
+        before = Some(now);
         tokio::time::sleep(SETTLE).await;
         read = source.read(context).await?;
     }
     Ok(read)
+}
+
+/// As [`settled`], and what the proxies counted before and after.
+pub(super) async fn settled_with_counters(
+    context: &mut Context<'_>,
+    source: &SourceArgs,
+    read: Read,
+    question: Question,
+) -> Result<Read, Failure> {
+    let first = counters(context, source, &read, question).await?;
+    let mut read = settled(context, source, read, question).await?;
+    let mut last = counters(context, source, &read, question).await?;
+    let Some(live) = &mut read.snapshot.live else { return Ok(read) };
+    for (pod, counted) in first {
+        let last = last.remove(&pod).flatten();
+        if let Some(proxy) = live.proxy_mut(&pod.0, &pod.1) {
+            proxy.counted = (counted, last);
+        }
+    }
+    for (pod, counted) in last {
+        if let Some(proxy) = live.proxy_mut(&pod.0, &pod.1) {
+            proxy.counted = (None, counted);
+        }
+    }
+    Ok(read)
+}
+
+/// What the proxies counted for clusters that they ever used, by namespace and pod; `None` of those that do not answer.
+async fn counters(
+    context: &Context<'_>,
+    source: &SourceArgs,
+    read: &Read,
+    question: Question,
+) -> Result<HashMap<(String, String), Option<Vec<Counted>>>, Failure> {
+    let mesh = mesh::resolve(&read.snapshot, &source.options(&context.scope));
+    let (chosen, _) = question.choose(&mesh, read);
+    let pods = pods(&mesh, &chosen);
+    let server = context.connection.connection(&context.env).connect().await?;
+    let ReachArgs { via, parallel, proxy_timeout } = question.reach;
+    let wanted = |cluster: &str| cluster.starts_with("outbound|");
+    let answers = server.all_counters(&pods, via.into(), parallel, proxy_timeout, &wanted, &used).await;
+    Ok(pods.into_iter().map(|pod| (pod.namespace, pod.pod)).zip(answers.into_iter().map(Result::ok)).collect())
 }
 
 /// The clusters that were ever used.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::proxies::{Question, ReachArgs, settled};
+use super::proxies::{Question, ReachArgs, settled_with_counters};
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::global::SourceArgs;
@@ -60,8 +60,8 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: SnapshotArgs) -> R
     if let Some(Proxies(most)) = arguments.proxies {
         // Without -n a snapshot holds all objects, whatever namespace the kubeconfig prefers.
         let everywhere = context.scope.namespace.is_none();
-        let question = Question { everywhere, most, counters: true, reach: arguments.reach };
-        read = settled(context, &arguments.source, read, question).await?;
+        let question = Question { everywhere, most, reach: arguments.reach };
+        read = settled_with_counters(context, &arguments.source, read, question).await?;
     }
     let Read { snapshot, namespaces: _ } = read;
     let snapshot = if arguments.redact { redact::redact(snapshot) } else { snapshot };

@@ -133,9 +133,14 @@ impl Spread {
             spread.callers += usize::from(sent > 0);
             for members in clusters.values() {
                 let calls: u64 = members.iter().map(|(_, calls)| calls).sum();
-                let healthy = members.iter().filter(|(one, _)| one.healthy).count().max(1);
-                for (one, _) in members.iter().filter(|(one, _)| one.healthy) {
-                    spread.endpoints.entry(one.address.clone()).or_default().even += calls as f64 / healthy as f64;
+                // Where locality decides, the endpoints of other places are there for when those here fail.
+                let healthy = || members.iter().map(|(one, _)| one).filter(|one| one.healthy);
+                let best = healthy().map(|one| one.priority).min();
+                let taking: Vec<_> = healthy().filter(|one| Some(one.priority) == best).collect();
+                let weights: u64 = taking.iter().map(|one| one.weight.max(1)).sum();
+                for one in taking {
+                    let even = calls as f64 * one.weight.max(1) as f64 / weights.max(1) as f64;
+                    spread.endpoints.entry(one.address.clone()).or_default().even += even;
                 }
             }
         }
@@ -205,33 +210,60 @@ impl Spread {
 /// First and last readings of one caller.
 pub type Readings = (Vec<Counted>, Vec<Counted>);
 
-/// What the proxies of a snapshot counted, by the host that they called.
-pub fn readings_by_host(live: &Live) -> BTreeMap<String, Vec<Readings>> {
-    let mut by_host: BTreeMap<String, Vec<Readings>> = BTreeMap::new();
-    for (_, _, proxy) in live.proxies() {
-        let mut of_host: BTreeMap<&str, Readings> = BTreeMap::new();
-        let (first, last) = &proxy.counted;
-        for (one, is_first) in first.iter().map(|one| (one, true)).chain(last.iter().map(|one| (one, false))) {
-            let Some(host) = one.cluster.splitn(4, '|').nth(3) else { continue };
-            let readings = of_host.entry(host).or_default();
-            if is_first { &mut readings.0 } else { &mut readings.1 }.push(one.clone());
-        }
-        for (host, readings) in of_host {
-            by_host.entry(host.to_owned()).or_default().push(readings);
-        }
-    }
-    by_host
+/// What the proxies of a snapshot counted for one host: first readings are absent where only one could be taken.
+#[derive(Debug, Default)]
+pub struct OfHost {
+    between: Vec<Readings>,
+    ever: Vec<Readings>,
 }
 
-/// How calls spread while the proxies were asked, or, when that were too few, since they know the endpoints; and which
-/// of the two it is.
-pub fn lately_or_ever(readings: &[Readings], tcp: bool) -> (Spread, &'static str) {
-    let now = Spread::new(readings);
-    if now.evenness(tcp) != Evenness::TooFew {
+/// What the proxies of a snapshot counted, by the host that they called.
+pub fn readings_by_host(live: &Live) -> BTreeMap<String, OfHost> {
+    let by_host = |counted: &[Counted]| -> BTreeMap<String, Vec<Counted>> {
+        let mut found: BTreeMap<String, Vec<Counted>> = BTreeMap::new();
+        for one in counted {
+            if let Some(host) = one.cluster.splitn(4, '|').nth(3) {
+                found.entry(host.to_owned()).or_default().push(one.clone());
+            }
+        }
+        found
+    };
+    let mut all: BTreeMap<String, OfHost> = BTreeMap::new();
+    for (_, _, proxy) in live.proxies() {
+        let Some(last) = &proxy.counted.1 else { continue };
+        let mut first = proxy.counted.0.as_deref().map(by_host);
+        for (host, last) in by_host(last) {
+            let entry = all.entry(host.clone()).or_default();
+            if let Some(first) = &mut first {
+                // What was not there in the first reading had not been called yet.
+                entry.between.push((first.remove(&host).unwrap_or_default(), last.clone()));
+            }
+            entry.ever.push((Vec::new(), last));
+        }
+    }
+    all
+}
+
+/// How calls to a Service spread while the proxies were asked, or, when those were too few, since the proxies know the
+/// endpoints; and which of the two it is. Few connections tell as little as few calls.
+pub fn lately_or_ever(mesh: &Mesh<'_>, service: &Service, counted: &OfHost) -> (Spread, &'static str) {
+    let tcp = is_tcp(service, None);
+    let now = of_service(mesh, service, None, &counted.between);
+    if now.calls() >= ENOUGH && now.evenness(tcp) != Evenness::TooFew {
         return (now, "while the proxies were asked");
     }
-    let ever: Vec<Readings> = readings.iter().map(|(_, last)| (Vec::new(), last.clone())).collect();
-    (Spread::new(&ever), "since the proxies know the endpoints")
+    (of_service(mesh, service, None, &counted.ever), "since the proxies know the endpoints")
+}
+
+/// The spread over a Service's endpoints. A headless one's callers know only the endpoint that was dialled: it is
+/// measured against all ready pods.
+pub fn of_service(mesh: &Mesh<'_>, service: &Service, port: Option<u16>, readings: &[Readings]) -> Spread {
+    let mut spread = Spread::new(readings);
+    if service.resolution == Resolution::Headless && spread.calls() > 0 {
+        let ready = ready_addresses(mesh, service, port, &spread);
+        spread.over_all(ready);
+    }
+    spread
 }
 
 /// What objects and counters say about the verdict.
@@ -242,11 +274,7 @@ pub fn cause(mesh: &Mesh<'_>, service: &Service, port: Option<u16>, spread: &Spr
         return "no caller with a sidecar sent anything: calls of pods without one are not counted".to_owned();
     }
     if evenness == Evenness::TooFew {
-        return format!(
-            "{} calls are too few for {} endpoints: wait longer (--for)",
-            spread.calls(),
-            spread.endpoints.len()
-        );
+        return format!("{} calls are too few for {} endpoints", spread.calls(), spread.endpoints.len());
     }
     if evenness == Evenness::Even {
         return String::new();
@@ -300,7 +328,7 @@ pub fn is_tcp(service: &Service, port: Option<u16>) -> bool {
 }
 
 /// Addresses of ready pods, with the ports that were seen.
-pub fn ready_addresses(mesh: &Mesh<'_>, service: &Service, port: Option<u16>, spread: &Spread) -> Vec<String> {
+fn ready_addresses(mesh: &Mesh<'_>, service: &Service, port: Option<u16>, spread: &Spread) -> Vec<String> {
     let seen: Vec<u16> =
         spread.endpoints.keys().filter_map(|address| address.rsplit(':').next()?.parse().ok()).collect();
     let port = seen.first().copied().or(port).unwrap_or_else(|| service.main_port());

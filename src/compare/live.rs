@@ -54,7 +54,9 @@ impl<'m> Proxies<'m> {
         Some(match &proxy.answer {
             Answer::Runs(parts) => {
                 let caller = Caller::of_workload(self.mesh, id);
-                judge(self.mesh, &caller, &self.live.running(parts), &proxy.sync, self.slices.as_ref(), only)
+                let judged =
+                    judge(self.mesh, &caller, &self.live.running(parts), &proxy.sync, self.slices.as_ref(), only);
+                judged.without_passing(&proxy.passing)
             }
             Answer::Silent(why) => Judged::without(State::Unreachable, why.clone()),
             Answer::NotAsked(why) => Judged::without(State::NotCompared, why.clone()),

@@ -27,6 +27,11 @@ pub struct Difference {
 }
 
 impl Difference {
+    /// All of it in one text, to tell it from others.
+    pub fn words(&self) -> String {
+        format!("{}\n{}\n{}", self.what, self.intent, self.live)
+    }
+
     /// One that is about no host, as far as is known yet.
     fn new(what: String, intent: String, live: String) -> Self {
         Self { what, intent, live, host: None }

@@ -56,6 +56,8 @@ pub struct Judged {
     pub evidence: String,
     /// Since when, if known.
     pub since: Option<String>,
+    /// Whether istiod could not be asked, so that what differs may as well be on its way.
+    pub is_doubtful: bool,
     /// What differs of routes and clusters.
     pub differences: Vec<Difference>,
     /// What differs of endpoints.
@@ -70,7 +72,29 @@ impl Judged {
     /// A proxy of which only this is known.
     pub fn without(state: State, evidence: String) -> Self {
         let (differences, endpoints, not_compared, beside) = Default::default();
-        Self { state, evidence, since: None, differences, endpoints, not_compared, beside }
+        Self { state, evidence, since: None, is_doubtful: false, differences, endpoints, not_compared, beside }
+    }
+
+    /// Without differences that were not there a moment before.
+    #[must_use]
+    pub fn without_passing(mut self, passing: &[String]) -> Self {
+        if passing.is_empty() {
+            return self;
+        }
+        for list in [&mut self.differences, &mut self.endpoints] {
+            list.retain(|one| !passing.contains(&one.words()));
+        }
+        if self.may_settle() && self.differences.is_empty() && self.endpoints.is_empty() {
+            self.state = State::InStep;
+            let evidence = "what differed at one look was another thing at the next: it keeps up with changes";
+            evidence.clone_into(&mut self.evidence);
+        }
+        self
+    }
+
+    /// All that differs.
+    pub fn all_differences(&self) -> impl Iterator<Item = &Difference> {
+        self.differences.iter().chain(&self.endpoints)
     }
 
     /// Whether what differs may be about to arrive.
@@ -123,14 +147,27 @@ pub fn judge(
     if let Some(secrets) = running.secrets.as_ref().filter(|_| only.is_empty()) {
         let missing = outbound.secrets().into_iter().filter(|(name, _)| !secrets.contains(name));
         differences.extend(missing.map(|(name, users)| {
-            let live = "not there: the Secret must be in the namespace of the gateway's pods, whose ServiceAccount may \
-                        list Secrets";
+            let live = if name.starts_with("kubernetes-gateway://") {
+                "not there: is the Secret in the Gateway's namespace, with tls.crt and tls.key?"
+            } else {
+                "not there: the Secret must be in the namespace of the gateway's pods, whose ServiceAccount may list Secrets"
+            };
             Difference::new(format!("certificate {name}"), format!("needed by {}", users.join(", ")), live.to_owned())
         }));
     }
     let is_as_intended = differences.is_empty() && endpoints.is_empty();
+    let is_doubtful = matches!(sync, SyncView::Unknown(_));
     let (state, evidence, since) = state(running, sync, is_as_intended, &patched, counts);
-    Judged { state, evidence, since, differences, endpoints, not_compared: patched.titles, beside: patched.beside }
+    Judged {
+        state,
+        evidence,
+        since,
+        is_doubtful,
+        differences,
+        endpoints,
+        not_compared: patched.titles,
+        beside: patched.beside,
+    }
 }
 
 /// Whether a cluster is one of the hosts'.

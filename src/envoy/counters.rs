@@ -29,6 +29,12 @@ pub struct Counted {
     pub healthy: bool,
     /// Whether outlier detection has it out.
     pub ejected: bool,
+    /// Its weight among those of its priority.
+    #[serde(default)]
+    pub weight: u64,
+    /// Its priority: calls go to the smallest one that has healthy endpoints. Locality sets it.
+    #[serde(default)]
+    pub priority: u64,
 }
 
 #[derive(Deserialize)]
@@ -50,6 +56,10 @@ struct RawHost {
     address: Option<lenient::Address>,
     #[serde(default)]
     stats: Vec<RawStat>,
+    #[serde(default, deserialize_with = "lenient::number")]
+    weight: u64,
+    #[serde(default, deserialize_with = "lenient::number")]
+    priority: u64,
     health_status: Option<RawHealth>,
 }
 
@@ -93,6 +103,8 @@ pub fn read(answer: &[u8], wanted: impl Fn(&str) -> bool) -> Result<Vec<Counted>
                 refused: stat("cx_connect_fail"),
                 healthy: by_eds && !ejected && !health.failed_active_health_check,
                 ejected,
+                weight: host.weight,
+                priority: host.priority,
             });
         }
     }

@@ -64,7 +64,7 @@ pub(super) fn page(service: &ServiceReport, style: &Style) -> String {
         }
     }
     if let Some(view) = &service.live {
-        live(&mut out, view, style);
+        live(&mut out, service, view, style);
     }
     if !service.not_modelled.is_empty() {
         heading(&mut out, style, "Not part of this picture");
@@ -78,7 +78,7 @@ pub(super) fn page(service: &ServiceReport, style: &Style) -> String {
 /// Endpoints whose calls are shown.
 const ENDPOINTS: usize = 10;
 
-fn live(out: &mut String, view: &ServiceLive, style: &Style) {
+fn live(out: &mut String, service: &ServiceReport, view: &ServiceLive, style: &Style) {
     heading(out, style, "Live: what Envoys have");
     let in_step = view.proxies.iter().filter(|one| one.state == "in-step").count();
     let all = view.proxies.len();
@@ -111,7 +111,12 @@ fn live(out: &mut String, view: &ServiceLive, style: &Style) {
         }
         let more = spread.endpoints.len().saturating_sub(ENDPOINTS);
         if more > 0 {
-            let _ = writeln!(out, "    and {more} more: kubectl grpcmesh balance");
+            let _ = writeln!(
+                out,
+                "    and {more} more: kubectl grpcmesh balance {}.{}",
+                safe(&service.name),
+                safe(&service.namespace)
+            );
         }
     }
 }

@@ -9,11 +9,13 @@ use super::balance::SpreadReport;
 use super::diff::ProxyReport;
 use super::finding::FindingReport;
 use super::{GapReport, ObjectReport};
-use crate::compare::balance::{Readings, is_tcp, lately_or_ever, readings_by_host};
+use crate::compare::balance::{OfHost, lately_or_ever, readings_by_host};
 use crate::compare::live::Proxies;
+use crate::compare::proxy::State;
 use crate::mesh::Mesh;
 use crate::mesh::ids::{ObjectRef, ServiceId};
 use crate::rules::Outcome;
+use crate::schema::Kind;
 
 /// Answer of `inspect`.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -341,20 +343,20 @@ impl Request {
 /// Looks at the proxies of a mesh for one Service after the other.
 struct LiveViews<'m> {
     proxies: Proxies<'m>,
-    readings: BTreeMap<String, Vec<Readings>>,
+    counted: BTreeMap<String, OfHost>,
 }
 
 impl<'m> LiveViews<'m> {
     fn new(mesh: &'m Mesh<'m>) -> Option<Self> {
-        let readings = readings_by_host(mesh.snapshot.live.as_ref()?);
-        Some(Self { proxies: Proxies::new(mesh)?, readings })
+        let counted = readings_by_host(mesh.snapshot.live.as_ref()?);
+        Some(Self { proxies: Proxies::new(mesh)?, counted })
     }
 
     fn of(&self, mesh: &Mesh<'_>, id: ServiceId) -> ServiceLive {
         let service = mesh.service(id);
         let host = service.host.as_str().to_owned();
-        let spread = self.readings.get(&host).map(|readings| {
-            let (spread, counted) = lately_or_ever(readings, is_tcp(service, None));
+        let spread = self.counted.get(&host).map(|counted| {
+            let (spread, counted) = lately_or_ever(mesh, service, counted);
             SpreadReport::new(mesh, service, &spread, counted)
         });
         let judged = self.proxies.judge_all(&[host]);
@@ -363,11 +365,25 @@ impl<'m> LiveViews<'m> {
     }
 }
 
+/// How many of the proxies in scope stand how; for a Service those of callers anywhere.
+fn states(mesh: &Mesh<'_>, outcome: &Outcome, request: &Request) -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::new();
+    for (id, state) in &outcome.proxies {
+        let namespace = mesh.workload(*id).namespace();
+        if !request.targets.is_empty() || request.in_scope(namespace.as_str()) {
+            *counts.entry(state.word()).or_default() += 1;
+        }
+    }
+    counts
+}
+
 /// Makes the report.
 pub fn inspect(mesh: &Mesh<'_>, outcome: &Outcome, request: &Request) -> InspectReport {
     let mut by_object: HashMap<&ObjectRef, Vec<usize>> = HashMap::new();
     for (index, finding) in outcome.findings.iter().enumerate() {
-        by_object.entry(&finding.object).or_default().push(index);
+        for object in finding.objects() {
+            by_object.entry(object).or_default().push(index);
+        }
     }
     let shown: Vec<ServiceId> = if request.targets.is_empty() {
         mesh.service_ids()
@@ -398,12 +414,19 @@ pub fn inspect(mesh: &Mesh<'_>, outcome: &Outcome, request: &Request) -> Inspect
         }
         wanted.extend(related);
         let live = live.as_ref().map(|live| live.of(mesh, id));
+        // What keeps a caller from following touches the Service that it calls.
+        let callers = live.iter().flat_map(|live| &live.proxies).filter(|one| one.state != State::InStep.word());
+        for one in callers {
+            let path = format!("{}/{}", one.namespace, one.pod);
+            let of_pod = by_object.iter().filter(|(object, _)| object.kind == Kind::Pod && object.path() == path);
+            wanted.extend(of_pod.flat_map(|(_, findings)| findings.iter().copied()));
+        }
         services.push(ServiceReport { live, ..super::page::service(mesh, id, counts) });
     }
     if request.targets.is_empty() && request.selected.is_none() {
         let in_scope = outcome.findings.iter().enumerate().filter(|(_, finding)| {
-            let namespace = finding.object.namespace.as_str();
-            namespace.is_empty() || request.in_scope(namespace)
+            let mut namespaces = finding.objects().map(|object| object.namespace.as_str());
+            namespaces.any(|namespace| namespace.is_empty() || request.in_scope(namespace))
         });
         wanted.extend(in_scope.map(|(index, _)| index));
     }
@@ -416,9 +439,10 @@ pub fn inspect(mesh: &Mesh<'_>, outcome: &Outcome, request: &Request) -> Inspect
         ignored: outcome.ignored,
         undecided: outcome.undecided.clone(),
         gaps: mesh.snapshot.gaps.iter().map(GapReport::from).collect(),
-        live: mesh.snapshot.live.as_ref().map(|live| LiveReport {
-            asked: live.asked.clone(),
-            proxies: outcome.proxies.iter().map(|(state, count)| (state.word(), *count)).collect(),
-        }),
+        live: mesh
+            .snapshot
+            .live
+            .as_ref()
+            .map(|live| LiveReport { asked: live.asked.clone(), proxies: states(mesh, outcome, request) }),
     }
 }

@@ -40,13 +40,13 @@ spec: {ports: [{name: tcp-api, port: 50051}]}   # bytes only: name it grpc-api
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     let Some(live) = &mesh.snapshot.live else { return };
-    for (host, readings) in readings_by_host(live) {
+    for (host, counted) in readings_by_host(live) {
         let Some(service) = mesh.find_host(&host).map(|id| mesh.service(id)) else { continue };
         if !service.has_grpc() || hashed_by(mesh, service).is_some() {
             continue;
         }
         let tcp = is_tcp(service, None);
-        let (spread, when) = lately_or_ever(&readings, tcp);
+        let (spread, when) = lately_or_ever(mesh, service, &counted);
         // A few connections are no proof of anything.
         if spread.evenness(tcp) != Evenness::Pinned || spread.effective_servers() >= 1.5 {
             continue;
@@ -82,12 +82,32 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_more_is_no_proof() {
+        let tcp = live_mesh().replace("{name: grpc, port: 50051}]}", "{name: api, appProtocol: tcp, port: 50051}]}")
+            + "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\n\
+               spec: {hosts: [a], http: [{match: [{uri: {prefix: /x.Y/}}], route: [{destination: {host: a}}]}]}\n";
+        let connections = |now: u64| {
+            move |pod: &str, proxy: &mut LiveCase| {
+                let of = |a: u64, b: u64| {
+                    let all = [counted("10.0.0.1:50051", a), counted("10.0.0.2:50051", b)];
+                    Some(all.map(|one| Counted { success: 0, ..one }).to_vec())
+                };
+                if pod == "b-v1" {
+                    proxy.counted = (of(100, 100), of(100 + now, 100));
+                }
+            }
+        };
+        check_live(&RULE, &tcp, connections(1), &[]);
+        check_live(&RULE, &tcp, connections(40), &["warning Service shop/a spec.ports"]);
+    }
+
+    #[test]
     fn one_endpoint_that_gets_all_is_told() {
         let counts = |first: [u64; 2], last: [u64; 2]| {
             move |pod: &str, proxy: &mut LiveCase| {
                 if pod == "b-v1" {
                     let both = |[a, b]: [u64; 2]| vec![counted("10.0.0.1:50051", a), counted("10.0.0.2:50051", b)];
-                    proxy.counted = (both(first), both(last));
+                    proxy.counted = (Some(both(first)), Some(both(last)));
                 }
             }
         };
@@ -98,5 +118,19 @@ mod tests {
         check_live(&RULE, &live_mesh(), counts([900, 0], [950, 50]), &[]);
         check_live(&RULE, &live_mesh(), counts([0, 0], [5, 0]), &[]);
         check_live(&RULE, &live_mesh(), counts([0, 0], [50, 50]), &[]);
+        // Without a first reading nothing is known of the time in between.
+        let once = |pod: &str, proxy: &mut LiveCase| {
+            counts([0, 0], [900, 1])(pod, proxy);
+            proxy.counted.0 = None;
+        };
+        check_live(&RULE, &live_mesh(), once, &told);
+        // Endpoints of other places wait for those here to fail.
+        let elsewhere = |pod: &str, proxy: &mut LiveCase| {
+            counts([0, 0], [90, 0])(pod, proxy);
+            for one in proxy.counted.1.iter_mut().flatten().filter(|one| one.address.starts_with("10.0.0.2")) {
+                one.priority = 1;
+            }
+        };
+        check_live(&RULE, &live_mesh(), elsewhere, &[]);
     }
 }

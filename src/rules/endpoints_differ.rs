@@ -19,7 +19,8 @@ pub(super) static RULE: Rule = Rule {
     docs: "\
 ## What it looks for
 With `--live`: addresses that an Envoy sends calls to and no EndpointSlice has, and ready ones that it does not know.
-Proxies to which istiod sent something a moment ago are left out: they may be about to follow.
+Proxies to which istiod sent something a moment ago are left out: they may be about to follow. Where istiod cannot be
+asked it is a warning, with the reason.
 
 ## Why it matters for gRPC
 Connections stay open: a proxy that still has a pod that is gone fails calls with UNAVAILABLE (`UF`, `UC`) until its
@@ -44,6 +45,8 @@ const SHOWN: usize = 5;
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     let mut by_host: BTreeMap<String, BTreeMap<String, Vec<WorkloadId>>> = BTreeMap::new();
+    // Whether istiod could not be asked about some of them: they may be about to follow.
+    let mut doubts: BTreeMap<String, String> = BTreeMap::new();
     for (id, judged) in out.proxies().iter() {
         if !matches!(judged.state, State::Different | State::NotSent) {
             continue;
@@ -54,6 +57,9 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             let more = (!one.live.is_empty()).then(|| format!("have {}, which no EndpointSlice has", one.live));
             let text = missing.into_iter().chain(more).collect::<Vec<_>>().join(" and ");
             let port = one.what.split('|').nth(1).unwrap_or_default();
+            if judged.is_doubtful {
+                doubts.insert(host.clone(), judged.evidence.clone());
+            }
             by_host.entry(host).or_default().entry(format!("port {port}: they {text}")).or_default().push(*id);
         }
     }
@@ -64,10 +70,14 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         all.sort();
         all.dedup();
         let evidence = differences.iter().take(SHOWN).map(|(text, ids)| format!("{}: {text}", names(mesh, ids)));
+        let doubt = doubts.remove(&host);
+        let severity = if doubt.is_some() { Severity::Warning } else { RULE.severity };
         let finding = Finding::new(&RULE, &service.object, "spec.ports")
+            .severity(severity)
             .message(format!("the endpoints of {} callers' proxies are not those of its EndpointSlices", all.len()))
             .effect("calls to pods that are gone fail with UNAVAILABLE; pods that proxies do not know get none")
             .evidence(evidence)
+            .evidence(doubt)
             .callers(all.iter().map(|id| mesh.workload(*id).namespace()).collect::<std::collections::BTreeSet<_>>())
             .fix(format!("kubectl grpcmesh diff {}", mesh.short_host(&service.host)));
         out.add(&RULE, finding);

@@ -53,6 +53,8 @@ pub struct Finding {
     pub severity: Severity,
     /// The object to mend.
     pub object: ObjectRef,
+    /// Others of which the same is to be said.
+    pub also: Vec<ObjectRef>,
     /// Field path in it.
     pub field: String,
     /// What is wrong, in one sentence.
@@ -79,6 +81,7 @@ impl Finding {
             name: rule.name,
             severity: rule.severity,
             object: object.clone(),
+            also: Vec::new(),
             field: field.into(),
             message: String::new(),
             effect: String::new(),
@@ -88,6 +91,18 @@ impl Finding {
             istio_code: rule.istio_code,
             rests_on: vec![object.namespace.clone()],
         }
+    }
+
+    /// Says the same of other objects.
+    #[must_use]
+    pub fn also(mut self, objects: impl IntoIterator<Item = ObjectRef>) -> Self {
+        self.also.extend(objects);
+        self
+    }
+
+    /// All objects that it is about.
+    pub fn objects(&self) -> impl Iterator<Item = &ObjectRef> {
+        std::iter::once(&self.object).chain(&self.also)
     }
 
     /// Another severity than the rule's usual one.

@@ -25,11 +25,11 @@ pub(super) static RULE: Rule = Rule {
         Kind::EnvoyFilter,
     ],
     istio_code: None,
-    summary: "Live: an Envoy's route or cluster is not what the objects give, and istiod takes it for up to date",
+    summary: "Live: an Envoy's route or cluster is not what the objects give",
     docs: "\
 ## What it looks for
 With `--live`: a route or a cluster of an Envoy that is not what istiod makes of the objects for that caller, although
-the proxy has accepted all that istiod sent. Parts that an EnvoyFilter patches are left out.
+the proxy has accepted all that istiod sent, as far as istiod may be asked. Parts that an EnvoyFilter patches are left out.
 
 ## Why it matters for gRPC
 Calls go by what the Envoy has. Weights, timeouts and retries that the objects show are then not those that calls meet.
@@ -54,11 +54,15 @@ const SHOWN: usize = 5;
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     let mut found: BTreeMap<ObjectRef, BTreeMap<String, Vec<WorkloadId>>> = BTreeMap::new();
+    let mut doubts: BTreeMap<ObjectRef, String> = BTreeMap::new();
     for (id, judged) in out.proxies().iter().filter(|(_, judged)| judged.state == State::Different) {
         for one in &judged.differences {
             let service = one.host.as_deref().and_then(|host| mesh.find_host(host));
             // What gateways take, and whole tables, belong to no Service.
             let object = service.map_or(&mesh.workload(*id).object, |service| &mesh.service(service).object);
+            if judged.is_doubtful {
+                doubts.insert(object.clone(), judged.evidence.clone());
+            }
             found.entry(object.clone()).or_default().entry(sentence(one)).or_default().push(*id);
         }
     }
@@ -72,9 +76,13 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             .message(message)
             .effect("calls of these callers go by what their Envoys have")
             .evidence(evidence)
+            .evidence(doubts.remove(&object))
             .callers(ids.iter().map(|id| mesh.workload(*id).namespace()).collect::<BTreeSet<_>>())
             .rests_on(ids.iter().map(|id| mesh.workload(*id).namespace()))
-            .fix(format!("kubectl grpcmesh diff -n {}", object.namespace));
+            .fix(match object.kind {
+                Kind::Pod => format!("kubectl grpcmesh diff -n {}", object.namespace),
+                _ => format!("kubectl grpcmesh diff {}.{}", object.name, object.namespace),
+            });
         out.add(&RULE, finding);
     }
 }

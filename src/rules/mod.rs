@@ -76,6 +76,7 @@ use std::collections::BTreeMap;
 
 use crate::compare::proxy::State;
 use crate::mesh::Mesh;
+use crate::mesh::ids::WorkloadId;
 use crate::schema::Kind;
 use select::Selection;
 
@@ -176,8 +177,8 @@ pub struct Outcome {
     pub undecided: BTreeMap<&'static str, usize>,
     /// Exceptions for one object that left nothing out.
     pub idle: Vec<String>,
-    /// How many proxies stand how, if they were asked.
-    pub proxies: BTreeMap<State, usize>,
+    /// How the proxies stand, if they were asked.
+    pub proxies: Vec<(WorkloadId, State)>,
 }
 
 /// Runs the selected rules.
@@ -186,10 +187,7 @@ pub fn run(mesh: &Mesh<'_>, selection: &Selection) -> Outcome {
     for rule in RULES.iter().filter(|rule| selection.wants_rule(rule)) {
         (rule.check)(mesh, &mut findings);
     }
-    let mut proxies = BTreeMap::new();
-    for (_, judged) in findings.proxies().iter() {
-        *proxies.entry(judged.state).or_default() += 1;
-    }
+    let proxies = findings.proxies().iter().map(|(id, judged)| (*id, judged.state)).collect();
     let (found, undecided) = findings.into_parts();
     let total = found.len();
     let idle = selection

@@ -52,19 +52,26 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         let sent = judged.since.as_deref().and_then(time);
         asked.zip(sent).is_some_and(|(asked, sent)| asked.duration_since(sent) >= PATIENCE)
     };
-    let mut alike: BTreeMap<String, Vec<WorkloadId>> = BTreeMap::new();
+    let mut alike: BTreeMap<String, (Option<String>, Vec<WorkloadId>)> = BTreeMap::new();
     for (id, judged) in out.proxies().iter() {
         if judged.state == State::NotSent || (judged.state == State::Late && is_old(judged)) {
-            alike.entry(judged.evidence.clone()).or_default().push(*id);
+            // Each was sent to at a time of its own.
+            let at = judged.since.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
+            let words = judged.evidence.replace(&at, "");
+            let (since, ids) = alike.entry(words).or_insert_with(|| (judged.since.clone(), Vec::new()));
+            *since = since.take().into_iter().chain(judged.since.clone()).min();
+            ids.push(*id);
         }
     }
-    for (why, ids) in alike {
+    for (why, (since, ids)) in alike {
         let Some(first) = ids.first() else { continue };
         let object = &mesh.workload(*first).object;
         let finding = Finding::new(&RULE, object, "status")
+            .also(ids.iter().skip(1).map(|id| mesh.workload(*id).object.clone()))
             .message(format!("its proxy does not follow: {why}"))
             .effect("it routes by what it has: by old weights, and to endpoints that may be gone")
             .evidence([format!("so stand the proxies of {}", names(mesh, &ids))])
+            .evidence(since.map(|since| format!("the first since {since}")))
             .callers(ids.iter().map(|id| mesh.workload(*id).namespace()).collect::<std::collections::BTreeSet<_>>())
             .fix(format!(
                 "kubectl logs -n {ns} {pod} -c istio-proxy; kubectl top pod -n {ns} {pod} --containers",

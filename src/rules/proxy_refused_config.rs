@@ -49,6 +49,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for (why, ids) in alike {
         let Some(first) = ids.first() else { continue };
         let finding = Finding::new(&RULE, &mesh.workload(*first).object, "status")
+            .also(ids.iter().skip(1).map(|id| mesh.workload(*id).object.clone()))
             .message(why)
             .effect("it runs what it had before: changes do not arrive there, while other proxies have them")
             .evidence([format!("so say the proxies of {}", names(mesh, &ids))])

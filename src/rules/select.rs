@@ -154,18 +154,18 @@ pub(super) fn is_annotated(mesh: &Mesh<'_>, finding: &Finding) -> bool {
     struct Header {
         metadata: crate::schema::meta::Meta,
     }
-    let key: Key = finding.object.key();
-    let Some(object) = mesh.snapshot.objects.get(&key) else { return false };
-    // A quick look at the text spares most objects the parser.
-    if !object.body.get().contains(ANNOTATION) {
-        return false;
-    }
-    let Ok(header) = serde_json::from_str::<Header>(object.body.get()) else { return false };
-    header
-        .metadata
-        .annotations
-        .get(ANNOTATION)
-        .is_some_and(|codes| codes.split(',').any(|word| fits(word.trim(), finding.code, finding.name)))
+    // What is said of several objects is left out when all of them ask for it.
+    finding.objects().all(|one| {
+        let key: Key = one.key();
+        let Some(object) = mesh.snapshot.objects.get(&key) else { return false };
+        // A quick look at the text spares most objects the parser.
+        if !object.body.get().contains(ANNOTATION) {
+            return false;
+        }
+        let Ok(header) = serde_json::from_str::<Header>(object.body.get()) else { return false };
+        let codes = header.metadata.annotations.get(ANNOTATION);
+        codes.is_some_and(|codes| codes.split(',').any(|word| fits(word.trim(), finding.code, finding.name)))
+    })
 }
 
 #[cfg(test)]

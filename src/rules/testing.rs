@@ -134,7 +134,7 @@ pub(super) struct LiveCase {
     /// What istiod says.
     pub(super) sync: SyncView,
     /// What it counted.
-    pub(super) counted: (Vec<Counted>, Vec<Counted>),
+    pub(super) counted: (Option<Vec<Counted>>, Option<Vec<Counted>>),
 }
 
 /// As [`check`], on a mesh whose proxies were asked at 09:00:00 and run what they should, but for what `change` does to
@@ -166,7 +166,7 @@ pub(super) fn check_live(rule: &'static Rule, yaml: &str, change: impl Fn(&str, 
         change(&name, &mut case);
         let LiveCase { running, sync, counted } = case;
         let answer = live.keep(running);
-        live.insert("shop".to_owned(), name, Proxy { sync, answer, counted });
+        live.insert("shop".to_owned(), name, Proxy { sync, answer, counted, passing: Vec::new() });
     }
     drop(mesh);
     snapshot.live = Some(live);

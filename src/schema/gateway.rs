@@ -58,6 +58,8 @@ pub struct ServerTls {
     pub credential_name: Option<String>,
     /// Certificates from Secrets.
     pub credential_names: List<String>,
+    /// CA from a Secret of its own.
+    pub ca_cert_credential_name: Option<String>,
     /// Certificate file.
     pub server_certificate: Option<String>,
     /// Key file.

@@ -72,8 +72,9 @@ pub struct SnapshotFile<'a> {
     duplicate_keys: Vec<DuplicateEntry>,
     /// What the Envoys ran; its form may change with the version of the program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(borrow)]
     #[schemars(with = "Option<serde_json::Map<String, serde_json::Value>>")]
-    live: Option<Cow<'a, Live>>,
+    live: Option<Cow<'a, RawValue>>,
 }
 
 /// A key that an object's manifest had twice.
@@ -137,8 +138,15 @@ pub fn decode(text: &str) -> Result<Snapshot, CodecError> {
     if version > VERSION {
         return Err(CodecError::TooNew(version));
     }
-    let live = live.map(Cow::into_owned);
-    let mut snapshot = Snapshot { taken, kubernetes_version, gaps, live, ..Snapshot::new(source) };
+    let mut snapshot = Snapshot { taken, kubernetes_version, gaps, ..Snapshot::new(source) };
+    // Its form may be that of another version of the program: the objects are worth reading all the same.
+    match live.map(|text| serde_json::from_str::<Live>(text.get())).transpose() {
+        Ok(live) => snapshot.live = live,
+        Err(error) => {
+            let why = format!("written by another version of this program: {error}");
+            snapshot.gaps.push(Gap::new("what the Envoys ran", why, super::GapKind::NotInSource));
+        }
+    }
     for body in objects {
         let header: Header<'_> = serde_json::from_str(body.get()).map_err(CodecError::Malformed)?;
         let (kind, misplaced) = match Kind::recognise(&header.api_version, &header.kind) {
@@ -200,7 +208,7 @@ pub fn encode(snapshot: &Snapshot, mut out: impl Write) -> io::Result<()> {
         objects,
         gaps: snapshot.gaps.clone(),
         duplicate_keys: duplicate_entries(snapshot),
-        live: snapshot.live.as_ref().map(Cow::Borrowed),
+        live: snapshot.live.as_ref().map(serde_json::value::to_raw_value).transpose()?.map(Cow::Owned),
     };
     serde_json::to_writer(&mut out, &file)?;
     out.write_all(b"\n")

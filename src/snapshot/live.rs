@@ -33,9 +33,12 @@ pub struct Proxy {
     pub sync: SyncView,
     /// What it answered.
     pub answer: Answer,
-    /// What it counted at two times, for clusters that it ever used: first and last.
+    /// What it counted at two times, for clusters that it ever used: first and last; absent where it did not answer.
     #[serde(default)]
-    pub counted: (Vec<Counted>, Vec<Counted>),
+    pub counted: (Option<Vec<Counted>>, Option<Vec<Counted>>),
+    /// What differed at the last look and not at the one before: it was about to arrive, and is no difference.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passing: Vec<String>,
 }
 
 /// What a proxy answered.
@@ -82,6 +85,11 @@ impl Live {
     /// Takes a proxy.
     pub fn insert(&mut self, namespace: String, pod: String, proxy: Proxy) {
         self.proxies.insert((namespace, pod), proxy);
+    }
+
+    /// Adds to what is known of a pod's proxy.
+    pub fn proxy_mut(&mut self, namespace: &str, pod: &str) -> Option<&mut Proxy> {
+        self.proxies.get_mut(&(namespace.to_owned(), pod.to_owned()))
     }
 
     /// What is known of a pod's proxy.
@@ -197,7 +205,7 @@ mod tests {
         let all = ["a", "b", "a"].map(|name| Running { routes: vec![table("80"), table(name)], ..Running::default() });
         for (at, running) in all.iter().enumerate() {
             let answer = live.keep(running.clone());
-            let proxy = Proxy { sync: SyncView::NotConnected, answer, counted: Default::default() };
+            let proxy = Proxy { sync: SyncView::NotConnected, answer, counted: <_>::default(), passing: Vec::new() };
             live.insert("shop".to_owned(), format!("pod-{at}"), proxy);
         }
         assert_eq!(live.routes.parts.len(), 3);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::super::proxies::{LOOKS, Question, SETTLE, ask};
+use super::super::proxies::{LOOKS, Question, SETTLE, ask, settled};
 use super::DiffArgs;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
@@ -28,34 +28,28 @@ pub(super) async fn compare(
     mut read: Read,
     hosts: &[String],
 ) -> Result<Vec<ProxyReport>, Failure> {
-    let server = context.connection.connection(&context.env).connect().await?;
     // Callers of a Service may be anywhere.
-    let question = Question {
-        everywhere: !hosts.is_empty(),
-        most: arguments.asking.proxies,
-        counters: false,
-        reach: arguments.asking.reach,
+    let question =
+        Question { everywhere: !hosts.is_empty(), most: arguments.asking.proxies, reach: arguments.asking.reach };
+    let Some(limit) = arguments.wait else {
+        let read = settled(context, source, read, question).await?;
+        return Ok(proxies(&mesh::resolve(&read.snapshot, &source.options(&context.scope)), hosts));
     };
+    let server = context.connection.connection(&context.env).connect().await?;
     let start = Instant::now();
     let mut look = 1;
     loop {
         ask(context, &server, source, &mut read, question).await;
         let reports = proxies(&mesh::resolve(&read.snapshot, &source.options(&context.scope)), hosts);
-        let waits = |one: &ProxyReport| matches!(one.state, "different" | "late" | "not-sent");
-        let settles = match arguments.wait {
-            // One that cannot be asked is given a few chances; what is never compared is not waited for.
-            Some(limit) => {
-                let silent = |one: &ProxyReport| one.state == "unreachable" && look < LOOKS;
-                let out = |one: &ProxyReport| waits(one) || one.state == "refused" || silent(one);
-                !reports.iter().any(out) || start.elapsed() >= limit
-            }
-            None => !reports.iter().any(waits) || look == LOOKS,
-        };
+        // One that cannot be asked is given a few chances; what is never compared is not waited for.
+        let silent = |one: &ProxyReport| one.state == "unreachable" && look < LOOKS;
+        let waits = |one: &ProxyReport| matches!(one.state, "different" | "late" | "not-sent" | "refused");
+        let settles = !reports.iter().any(|one| waits(one) || silent(one)) || start.elapsed() >= limit;
         if settles {
             return Ok(reports);
         }
         look += 1;
-        if arguments.wait.is_some() && context.messages.progress {
+        if context.messages.progress {
             let out = reports.iter().filter(|one| one.state != "in-step").count();
             context.messages.detail(&format!("{out} of {} proxies are not in step yet", reports.len()));
         }

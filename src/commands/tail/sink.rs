@@ -1,5 +1,7 @@
 //! What is done with each line: filters, output and counts.
 
+use std::borrow::Cow;
+
 use super::filter::Filter;
 use super::{Output, TailArgs};
 use crate::accesslog::{Kind, Line, Reader};
@@ -50,14 +52,7 @@ impl<'a, 'w> Sink<'a, 'w> {
         };
         let verdict = judge(&access);
         self.counter.see();
-        let named;
-        let origin = match pod {
-            Some(pod) => {
-                named = Origin { pod: Some(pod.to_owned()), namespace: origin.namespace.clone(), ip: None };
-                &named
-            }
-            None => origin,
-        };
+        let origin = &*named(origin, pod);
         let passes = self.filter.passes(&access, &verdict, || TailLine::new(&access, &verdict, origin, &self.names));
         if passes {
             self.counter.add(&access, &verdict);
@@ -206,15 +201,25 @@ pub(super) struct Counting<'s, 'a> {
 impl Counting<'_, '_> {
     /// Counts one.
     pub(super) fn count(&self, counter: &mut Counter, reader: &mut Reader, line: &[u8], origin: &Origin) {
-        match &reader.read_prefixed(line).0 {
+        let (read, pod) = reader.read_prefixed(line);
+        match &read {
             Line::Access(access) => {
                 let verdict = judge(access);
                 counter.see();
-                if self.filter.passes(access, &verdict, || TailLine::new(access, &verdict, origin, self.names)) {
+                let line = || TailLine::new(access, &verdict, &named(origin, pod), self.names);
+                if self.filter.passes(access, &verdict, line) {
                     counter.add(access, &verdict);
                 }
             }
             Line::Other(kind) => counter.other(*kind),
         }
+    }
+}
+
+/// Where a line comes from: a prefix of the line itself says it better than the file's name.
+fn named<'o>(origin: &'o Origin, pod: Option<&str>) -> Cow<'o, Origin> {
+    match pod {
+        Some(pod) => Cow::Owned(Origin { pod: Some(pod.to_owned()), namespace: origin.namespace.clone(), ip: None }),
+        None => Cow::Borrowed(origin),
     }
 }

@@ -357,7 +357,7 @@ impl<'m> Outbound<'m> {
     }
 
     /// Names of the chains that pass bytes on, one list a rule of `tcp` or `tls` that fits.
-    fn byte_chains(&self, placed: &Placed) -> Vec<Vec<String>> {
+    pub(super) fn byte_chains(&self, placed: &Placed) -> Vec<Vec<String>> {
         let Placed { gateway, server, .. } = placed;
         let port = server.port.as_ref().map_or(0, |port| port.number);
         let fits = |one: &crate::schema::virtual_service::L4Match, namespace: &Namespace| {
@@ -434,9 +434,9 @@ fn table_name(server: &Server, port: u16, gateway: &GatewayName) -> Option<Strin
 }
 
 impl Servers {
-    /// The servers that are not left out, with their Gateways.
-    pub(super) fn all(&self) -> impl Iterator<Item = (&GatewayName, &Server)> {
-        self.groups.iter().flat_map(|group| &group.servers).map(|placed| (&placed.gateway, &placed.server))
+    /// The servers that are not left out.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Placed> {
+        self.groups.iter().flat_map(|group| &group.servers)
     }
 
     fn note(&mut self, placed: &Placed) {
