@@ -56,6 +56,7 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -s V -l 
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "inspect" -d 'Show how the mesh treats gRPC services, and what is wrong'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "route" -d 'Show what becomes of a call: listener, virtual host, rules tried, backends, timeout, retries'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "diff" -d 'Show what files would change, and whether every Envoy runs what the cluster\'s objects say'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "shift" -d 'Move weights between the backends of a rule, and see that the proxies follow'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "explain" -d 'Explain a finding, a response flag, response code details or a gRPC status'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "snapshot" -d 'Save what was read to a file; inspect, route and diff read it later with --from'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "tail" -d 'Decode sidecar access logs: what failed, on whose side, and what to do'
@@ -213,6 +214,63 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" 
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -s q -l quiet -d 'No progress on stderr'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l no-headers -d 'Leave out table headings'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l to -d 'Shares in percent by subset, Service, service/subset or #number; others keep their proportion' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l rule -d 'The rule, by number or name' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l reason -d 'Why, for the record' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l dry-run -d 'Write nothing: only plan (client), or let the server try it (server)' -r -f -a "client\t'Only the plan'
+server\t'The server tries the patch'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l emit -d 'Print what would be written instead of writing it' -r -f -a "patch\t'The JSON Patch'
+yaml\t'The object as it would be'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l ack -d 'Whose Envoys must run the new weights (default: all where 50 or fewer obey, else a sample of every class)' -r -f -a "all\t'All that obey'
+sampled\t'Some of every class of callers'
+none\t'Nobody\'s'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l ack-timeout -d 'How long that may take' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l on-failure -d 'When the Envoys do not follow' -r -f -a "rollback\t'The weights from before'
+hold\t'Leave the new weights and say so'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l on-interrupt -d 'On Ctrl-C, or when the program is ended, before the Envoys follow' -r -f -a "rollback\t'The weights from before'
+hold\t'Leave the new weights and say so'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
+json\t'One event a line'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l parallel -d 'Proxies that are asked at a time' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l via -d 'How to reach a proxy\'s admin port' -r -f -a "port-forward\t'The API server\'s port-forward: needs create on pods/portforward'
+exec\t'A command in the proxy\'s container: needs create on pods/exec'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l proxy-timeout -d 'Limit for one proxy\'s answers' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l kubeconfig -d 'Kubeconfig file' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l context -d 'Context of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l cluster -d 'Cluster of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l user -d 'User of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -s s -l server -d 'Address of the API server' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l token -d 'Bearer token' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l as -d 'Act as this user' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l as-group -d 'Act as a member of this group (repeatable)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l as-uid -d 'Act as this UID' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l certificate-authority -d 'File with the server\'s certificate authority' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l client-certificate -d 'File with the client\'s certificate' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l client-key -d 'File with the client\'s key' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l tls-server-name -d 'Name that the server\'s certificate must have' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l request-timeout -d 'Limit for one request, such as 30s (default 10s for the first contact)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l cache-dir -d 'Accepted as in kubectl; nothing is cached' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -s n -l namespace -d 'Namespace' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -s i -l istio-namespace -d 'Namespace of istiod' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l revision -d 'Revision of the control plane whose configuration is meant' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l color -d 'When to use color' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -s v -l v -d 'From 1: every request to the API server, with its status, size and time, on stderr' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l all-rules -d 'All rules that have the backends'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -s y -l yes -d 'Do not ask'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l force -d 'Go on although something speaks against it'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l force-owner -d 'Go on although a controller writes the object too'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l history -d 'Shifts of the object, newest first'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l undo -d 'Give the weights back that were there before the last shift'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l resume -d 'Go on with a shift that was cut off: see whether the proxies follow, and end it'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l takeover -d 'Go on with a shift, or start one, although another run may still be at it'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l disable-compression -d 'Ask for answers without compression'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -s A -l all-namespaces -d 'All namespaces'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -s q -l quiet -d 'No progress on stderr'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l no-headers -d 'Leave out table headings'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -l details -d 'Response code details as they stand in the log, read together with the flags' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand explain" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
 json\t'The contract'
@@ -447,13 +505,14 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand comple
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -s q -l quiet -d 'No progress on stderr'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l no-headers -d 'Leave out table headings'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail balance version completion help" -f -a "inspect" -d 'Show how the mesh treats gRPC services, and what is wrong'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail balance version completion help" -f -a "route" -d 'Show what becomes of a call: listener, virtual host, rules tried, backends, timeout, retries'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail balance version completion help" -f -a "diff" -d 'Show what files would change, and whether every Envoy runs what the cluster\'s objects say'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail balance version completion help" -f -a "explain" -d 'Explain a finding, a response flag, response code details or a gRPC status'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail balance version completion help" -f -a "snapshot" -d 'Save what was read to a file; inspect, route and diff read it later with --from'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail balance version completion help" -f -a "tail" -d 'Decode sidecar access logs: what failed, on whose side, and what to do'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail balance version completion help" -f -a "balance" -d 'Show how calls spread over the pods of a Service'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail balance version completion help" -f -a "version" -d 'Show the version of this program, and of istiod and the proxies'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail balance version completion help" -f -a "completion" -d 'Print the completion script of a shell'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff explain snapshot tail balance version completion help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance version completion help" -f -a "inspect" -d 'Show how the mesh treats gRPC services, and what is wrong'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance version completion help" -f -a "route" -d 'Show what becomes of a call: listener, virtual host, rules tried, backends, timeout, retries'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance version completion help" -f -a "diff" -d 'Show what files would change, and whether every Envoy runs what the cluster\'s objects say'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance version completion help" -f -a "shift" -d 'Move weights between the backends of a rule, and see that the proxies follow'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance version completion help" -f -a "explain" -d 'Explain a finding, a response flag, response code details or a gRPC status'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance version completion help" -f -a "snapshot" -d 'Save what was read to a file; inspect, route and diff read it later with --from'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance version completion help" -f -a "tail" -d 'Decode sidecar access logs: what failed, on whose side, and what to do'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance version completion help" -f -a "balance" -d 'Show how calls spread over the pods of a Service'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance version completion help" -f -a "version" -d 'Show the version of this program, and of istiod and the proxies'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance version completion help" -f -a "completion" -d 'Print the completion script of a shell'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance version completion help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -108,6 +108,24 @@ fn the_model_does_not_import_the_rules_and_rules_import_no_rule() {
 }
 
 #[test]
+fn one_file_writes_to_a_cluster() {
+    for path in sources("src").into_iter().filter(|path| !path.ends_with("cluster/write.rs")) {
+        let text = code(&path);
+        for word in [
+            "Method::PATCH",
+            "Method::POST",
+            "Method::PUT",
+            "Method::DELETE",
+            "Request::patch",
+            "Request::post",
+            "Request::put",
+        ] {
+            assert!(!text.contains(word), "{}: {word}: what writes stands in src/cluster/write.rs", path.display());
+        }
+    }
+}
+
+#[test]
 fn every_file_says_what_lives_in_it() {
     for path in sources("src").into_iter().chain(sources("tests")) {
         let text = std::fs::read_to_string(&path).unwrap();

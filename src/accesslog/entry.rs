@@ -90,6 +90,11 @@ impl<'a> Flags<'a> {
         }
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The flags one by one.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.split(',').filter(|flag| !flag.is_empty())

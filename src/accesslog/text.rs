@@ -42,15 +42,15 @@ impl Clock {
 }
 
 /// Reads a line that begins with `[start time] "`.
-pub(super) fn parse<'a>(line: &'a [u8], clock: &mut Clock) -> Option<Access<'a>> {
-    let mut access = Access { start: Some(clock.start(line)?), ..Access::default() };
+pub(super) fn parse<'a>(line: &'a [u8], clock: &mut Clock, access: &mut Access<'a>) -> Option<()> {
+    access.start = Some(clock.start(line)?);
     let rest = line.get(28..)?;
     // The request ends at the first `" ` after which everything else fits.
     let mut from = 0;
     while let Some(at) = find(&rest[from..]) {
         let end = from + at;
-        if let Some((clients, layout)) = head(&rest[..end], &rest[end + 2..], &mut access) {
-            return tail(clients, layout, &mut access).map(|()| access);
+        if let Some((clients, layout)) = head(&rest[..end], &rest[end + 2..], access) {
+            return tail(clients, layout, access);
         }
         from = end + 1;
     }
@@ -175,8 +175,21 @@ fn value(text: &[u8]) -> super::entry::Value<'_> {
 
 /// The text up to a space, and what follows it.
 fn word(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let at = memchr::memchr(b' ', text)?;
+    let at = near(b' ', text)?;
     Some((&text[..at], &text[at + 1..]))
+}
+
+/// The place of a byte that is expected within a few dozen bytes: a search that is part of this very code is over
+/// before the one for the widest registers, which must be called, has begun.
+fn near(byte: u8, text: &[u8]) -> Option<usize> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        memchr::arch::x86_64::sse2::memchr::One::new(byte)?.find(text)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        memchr::memchr(byte, text)
+    }
 }
 
 /// As [`word`], for a text of a few bytes, which are sooner looked at one by one.
@@ -188,7 +201,7 @@ fn short(text: &[u8]) -> Option<(&[u8], &[u8])> {
 /// `"…" ` without quotes inside, and what follows.
 fn quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let inner = text.strip_prefix(b"\"")?;
-    let end = memchr::memchr(b'"', inner)?;
+    let end = near(b'"', inner)?;
     Some((&inner[..end], inner[end + 1..].strip_prefix(b" ")?))
 }
 

@@ -64,6 +64,21 @@ impl Env {
         }
     }
 
+    /// The time after a while, as RFC 3339 in whole seconds.
+    #[expect(clippy::disallowed_methods, reason = "the one place where the environment and the clock are read")]
+    pub fn clock_in(time: std::time::Duration) -> String {
+        let later = jiff::Timestamp::now().checked_add(time).unwrap_or(jiff::Timestamp::MAX);
+        later.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    }
+
+    /// A word that no other run has.
+    #[expect(clippy::disallowed_methods, reason = "the one place where the environment and the clock are read")]
+    pub fn unique() -> String {
+        let nanos = jiff::Timestamp::now().as_nanosecond();
+        let process = u128::from(std::process::id()) << 72;
+        format!("{:x}", nanos.unsigned_abs() ^ process)
+    }
+
     /// The time now, as RFC 3339 in whole seconds: for work that takes a while.
     #[expect(clippy::disallowed_methods, reason = "the one place where the environment and the clock are read")]
     pub fn clock() -> String {

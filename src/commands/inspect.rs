@@ -153,6 +153,7 @@ async fn read(context: &mut Context<'_>, arguments: &InspectArgs) -> Result<Read
         let question = Question {
             // Callers of a Service may be anywhere.
             everywhere: !arguments.targets.is_empty(),
+            only: None,
             most: arguments.asking.proxies,
             reach: arguments.asking.reach,
         };

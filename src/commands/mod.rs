@@ -7,6 +7,7 @@ pub mod explain;
 pub mod inspect;
 mod proxies;
 pub mod route;
+pub mod shift;
 pub mod snapshot;
 pub mod tail;
 pub mod version;
@@ -51,6 +52,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Route(route::RouteArgs),
     Diff(diff::DiffArgs),
+    Shift(shift::ShiftArgs),
     Explain(explain::ExplainArgs),
     Snapshot(snapshot::SnapshotArgs),
     Tail(tail::TailArgs),
@@ -109,6 +111,7 @@ fn dispatch(command: Command, context: &mut Context<'_>) -> Result<Outcome, Fail
         Command::Inspect(arguments) => block_on(interruptible(inspect::run(context, arguments))),
         Command::Route(arguments) => block_on(interruptible(route::run(context, arguments))),
         Command::Diff(arguments) => block_on(interruptible(diff::run(context, arguments))),
+        Command::Shift(arguments) => block_on(shift::run(context, arguments)),
         Command::Explain(arguments) => explain::run(context, &arguments),
         Command::Snapshot(arguments) => block_on(interruptible(snapshot::run(context, arguments))),
         Command::Tail(arguments) => block_on(tail::run(context, arguments)),
@@ -133,4 +136,22 @@ fn block_on(work: impl Future<Output = Result<Outcome, Failure>>) -> Result<Outc
         .build()
         .map_err(|error| Failure::source("cannot start").cause(error))?;
     runtime.block_on(work)
+}
+
+/// Ctrl-C, or a signal with which programs are ended: TERM, and HUP when the terminal goes away.
+async fn end_signal() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let both = signal(SignalKind::terminate()).and_then(|ended| Ok((ended, signal(SignalKind::hangup())?)));
+        if let Ok((mut ended, mut hung_up)) = both {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = ended.recv() => {}
+                _ = hung_up.recv() => {}
+            }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
 }

@@ -71,14 +71,14 @@ impl From<Way> for Via {
 /// The proxies to ask, and those that are left out with the reason. `most` bounds them.
 pub(super) fn choose(
     mesh: &Mesh<'_>,
-    in_scope: impl Fn(&str) -> bool,
+    in_scope: impl Fn(&workload::Workload) -> bool,
     most: Option<usize>,
 ) -> (Vec<WorkloadId>, Vec<(WorkloadId, String)>) {
     let mut classes: BTreeMap<String, Vec<WorkloadId>> = BTreeMap::new();
     let mut others = Vec::new();
     for id in mesh.workload_ids() {
         let one = mesh.workload(id);
-        if one.object.kind != Kind::Pod || !in_scope(one.namespace().as_str()) {
+        if one.object.kind != Kind::Pod || !in_scope(one) {
             continue;
         }
         match one.proxy {
@@ -118,20 +118,25 @@ pub(super) const LOOKS: u32 = 3;
 
 /// Which proxies are asked, and how.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Question {
+pub(super) struct Question<'a> {
     /// Ask proxies everywhere, and not only those in the namespaces that are shown.
     pub(super) everywhere: bool,
+    /// Only these pods, as `namespace/name`.
+    pub(super) only: Option<&'a HashSet<String>>,
     /// Most proxies that are asked.
     pub(super) most: Option<usize>,
     /// How they are asked.
     pub(super) reach: ReachArgs,
 }
 
-impl Question {
+impl Question<'_> {
     /// Those that are chosen, and those that are left out.
     fn choose(&self, mesh: &Mesh<'_>, read: &Read) -> (Vec<WorkloadId>, Vec<(WorkloadId, String)>) {
-        let in_scope =
-            |namespace: &str| self.everywhere || read.namespaces.is_empty() || read.namespaces.contains(namespace);
+        let in_scope = |pod: &workload::Workload| {
+            let namespace = pod.namespace().as_str();
+            let is_shown = self.everywhere || read.namespaces.is_empty() || read.namespaces.contains(namespace);
+            is_shown && self.only.is_none_or(|only| only.contains(&pod.object.path()))
+        };
         choose(mesh, in_scope, self.most)
     }
 }
@@ -142,7 +147,7 @@ pub(super) async fn ask(
     server: &Server,
     source: &SourceArgs,
     read: &mut Read,
-    question: Question,
+    question: Question<'_>,
 ) {
     let mesh = mesh::resolve(&read.snapshot, &source.options(&context.scope));
     let (chosen, others) = question.choose(&mesh, read);
@@ -185,7 +190,7 @@ pub(super) async fn settled(
     context: &mut Context<'_>,
     source: &SourceArgs,
     mut read: Read,
-    question: Question,
+    question: Question<'_>,
 ) -> Result<Read, Failure> {
     let server = context.connection.connection(&context.env).connect().await?;
     let mut before: Option<HashMap<String, HashSet<String>>> = None;
@@ -227,7 +232,7 @@ pub(super) async fn settled_with_counters(
     context: &mut Context<'_>,
     source: &SourceArgs,
     read: Read,
-    question: Question,
+    question: Question<'_>,
 ) -> Result<Read, Failure> {
     let first = counters(context, source, &read, question).await?;
     let mut read = settled(context, source, read, question).await?;
@@ -252,7 +257,7 @@ async fn counters(
     context: &Context<'_>,
     source: &SourceArgs,
     read: &Read,
-    question: Question,
+    question: Question<'_>,
 ) -> Result<HashMap<(String, String), Option<Vec<Counted>>>, Failure> {
     let mesh = mesh::resolve(&read.snapshot, &source.options(&context.scope));
     let (chosen, _) = question.choose(&mesh, read);

@@ -60,7 +60,7 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: SnapshotArgs) -> R
     if let Some(Proxies(most)) = arguments.proxies {
         // Without -n a snapshot holds all objects, whatever namespace the kubeconfig prefers.
         let everywhere = context.scope.namespace.is_none();
-        let question = Question { everywhere, most, reach: arguments.reach };
+        let question = Question { everywhere, only: None, most, reach: arguments.reach };
         read = settled_with_counters(context, &arguments.source, read, question).await?;
     }
     let Read { snapshot, namespaces: _ } = read;

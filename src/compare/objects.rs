@@ -64,7 +64,14 @@ pub fn compare(object: String, wanted: Option<&Value>, have: Option<&Value>) -> 
             (if changes.is_empty() { ObjectState::Same } else { ObjectState::Differs }, changes)
         }
     };
-    Compared { object, state, changes, before: yaml(&have), after: yaml(&wanted), notes: controller(have.as_ref()) }
+    Compared {
+        object,
+        state,
+        changes,
+        before: yaml(&have),
+        after: yaml(&wanted),
+        notes: have.as_ref().map(controllers).unwrap_or_default(),
+    }
 }
 
 /// What applying a file would make of an object, without a server: the file's fields over those there. A field that the
@@ -331,9 +338,8 @@ fn count(items: &[Value]) -> String {
 }
 
 /// Controllers that write weights themselves, by what they leave on an object.
-fn controller(have: Option<&Value>) -> Vec<String> {
-    let Some(metadata) = have.and_then(|have| have.get("metadata")) else { return Vec::new() };
-    let text = metadata.to_string();
+pub fn controllers(object: &Value) -> Vec<String> {
+    let text = object["metadata"].to_string();
     let known = [
         ("flagger", "Flagger"),
         ("rollouts.argoproj.io", "Argo Rollouts"),

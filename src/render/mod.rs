@@ -8,6 +8,7 @@ pub mod inspect;
 mod page;
 pub mod route;
 pub mod route_test;
+pub mod shift;
 pub mod style;
 mod table;
 pub mod tail;

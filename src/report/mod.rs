@@ -15,6 +15,7 @@ mod route_client;
 mod route_notes;
 pub mod route_test;
 mod server_side;
+pub mod shift;
 pub mod tail;
 pub mod tail_join;
 pub mod tail_summary;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::mesh::Mesh;
 use crate::mesh::ids::{ObjectRef, WorkloadId};
-use crate::mesh::outbound::{Backend, Caller, Outbound, RuleInUse};
+use crate::mesh::outbound::{Backend, BackendState, Caller, Outbound, RuleInUse};
 use crate::mesh::workload::Proxy;
 use crate::schema::Kind;
 
@@ -42,7 +42,10 @@ pub fn classes(mesh: &Mesh<'_>, object: &ObjectRef, rules: &[usize], host: &str)
         let mut hosts: Vec<String> = ours.iter().map(|one| one.host.clone()).collect();
         hosts.sort();
         hosts.dedup();
-        let backends = ours.first().map(|one| one.backends.clone()).unwrap_or_default();
+        // A rule without ports stands on port 80 too, whether or not the Service has it: what arrives is what counts.
+        let arrives = |one: &RuleInUse| one.backends.iter().filter(|one| one.state != BackendState::NoCluster).count();
+        let best = ours.iter().rev().max_by_key(|one| arrives(one));
+        let backends = best.map(|one| one.backends.clone()).unwrap_or_default();
         let why_not = if ours.is_empty() { why_not(&all, object, host) } else { String::new() };
         Some(Class { name, pods, obeys: !ours.is_empty(), why_not, hosts, backends })
     });

@@ -49,6 +49,21 @@ impl Messages {
         let _ = writeln!(io::stderr().lock(), "{label} {text}");
     }
 
+    /// Asks on the terminal; only a line that says yes is one. The cursor is visible again whatever comes.
+    ///
+    /// # Errors
+    /// When there is no terminal to ask on.
+    pub fn confirm(&self, question: &str) -> io::Result<bool> {
+        dialoguer::console::set_colors_enabled_stderr(self.color);
+        let answer =
+            dialoguer::Confirm::new().with_prompt(question).wait_for_newline(true).default(false).interact_opt();
+        let _ = dialoguer::console::Term::stderr().show_cursor();
+        match answer {
+            Ok(answer) => Ok(answer.unwrap_or(false)),
+            Err(dialoguer::Error::IO(error)) => Err(error),
+        }
+    }
+
     /// A progress bar, invisible where progress is not wanted.
     pub fn bar(&self, what: &'static str) -> ProgressBar {
         let target = if self.progress { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };

@@ -16,9 +16,12 @@ const fn detail(text: &'static str, meaning: &'static str) -> Detail {
     Detail { text, meaning }
 }
 
+/// The answer came from the other side.
+pub const VIA_UPSTREAM: &str = "via_upstream";
+
 /// By beginning; of two that fit the longer one is meant.
 pub static DETAILS: &[Detail] = &[
-    detail("via_upstream", "the status came from the server, or from the proxy beside it"),
+    detail(VIA_UPSTREAM, "the status came from the server, or from the proxy beside it"),
     detail("upstream_reset_before_response_started", "the call broke before the server began to answer"),
     detail("upstream_reset_after_response_started", "the call broke after the server had begun to answer"),
     detail("no_healthy_upstream", "the destination has no healthy endpoint"),

@@ -105,10 +105,18 @@ pub fn judge(access: &Access<'_>) -> Verdict {
     fn text<'v>(value: &'v crate::accesslog::Value<'_>) -> Cow<'v, str> {
         value.as_deref().map(String::from_utf8_lossy).unwrap_or_default()
     }
-    let details = text(&access.details);
-    let (mut verdict, inferred) = by_details(access, &details)
-        .or_else(|| by_flags(access, &details, &text(&access.transport_failure)))
-        .unwrap_or_else(|| plain(access, &details));
+    // Most calls: nothing but the other side's answer is told.
+    let is_plain = access.flags.is_empty()
+        && access.details.as_deref() == Some(details::VIA_UPSTREAM.as_bytes())
+        && access.termination.is_none();
+    let (mut verdict, inferred) = if is_plain {
+        plain(access, details::VIA_UPSTREAM)
+    } else {
+        let details = text(&access.details);
+        by_details(access, &details)
+            .or_else(|| by_flags(access, &details, &text(&access.transport_failure)))
+            .unwrap_or_else(|| plain(access, &details))
+    };
     verdict.status = match (access.grpc_status, access.is_grpc()) {
         (Some(code), _) => Some(Status { code: Some(code), known: Known::Logged }),
         (None, true) => Some(match inferred {
@@ -347,8 +355,8 @@ fn plain(access: &Access<'_>, details: &str) -> Judged {
         (Verdict { what: what.into(), side, grade, next: next.into(), status: None }, status)
     };
     // What this proxy refuses by itself has details of its own.
-    let of_proxy = || details::find(details::DETAILS, details).filter(|detail| detail.text != "via_upstream");
-    if let Some(detail) = (details != "via_upstream").then(of_proxy).flatten() {
+    let of_proxy = || details::find(details::DETAILS, details);
+    if let Some(detail) = (!details.starts_with(details::VIA_UPSTREAM)).then(of_proxy).flatten() {
         return judged(
             detail.meaning,
             Side::Caller,
@@ -370,7 +378,7 @@ fn plain(access: &Access<'_>, details: &str) -> Judged {
                 "",
                 Some(0),
             ),
-            (200, Some(0)) if details == "via_upstream" => judged(
+            (200, Some(0)) if details == details::VIA_UPSTREAM => judged(
                 "the server answered an error, or nothing at all: a status without a message",
                 Side::Server,
                 Grade::Notice,

@@ -7,6 +7,7 @@ mod faults;
 mod inspect;
 mod live;
 mod route;
+mod shift;
 mod support;
 mod tail;
 mod tail_settings;

@@ -29,8 +29,12 @@ pub(super) async fn compare(
     hosts: &[String],
 ) -> Result<Vec<ProxyReport>, Failure> {
     // Callers of a Service may be anywhere.
-    let question =
-        Question { everywhere: !hosts.is_empty(), most: arguments.asking.proxies, reach: arguments.asking.reach };
+    let question = Question {
+        everywhere: !hosts.is_empty(),
+        only: None,
+        most: arguments.asking.proxies,
+        reach: arguments.asking.reach,
+    };
     let Some(limit) = arguments.wait else {
         let read = settled(context, source, read, question).await?;
         return Ok(proxies(&mesh::resolve(&read.snapshot, &source.options(&context.scope)), hosts));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::super::end_signal;
 use super::sink::Sink;
 use super::{TailArgs, diagnosis, targets};
 use crate::accesslog::format::Format as LogFormat;
@@ -300,20 +301,4 @@ impl Tail<'_> {
         }
         Some(diagnosis.if_nothing_comes)
     }
-}
-
-/// Ctrl-C, or the signal with which programs are ended.
-async fn end_signal() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut ended) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = ended.recv() => {}
-            }
-            return;
-        }
-    }
-    let _ = tokio::signal::ctrl_c().await;
 }

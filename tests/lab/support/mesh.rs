@@ -109,6 +109,12 @@ impl Lab {
         self.command(env!("CARGO_BIN_EXE_kubectl-grpcmesh")).args(arguments).output().unwrap()
     }
 
+    /// Starts the program under test and lets it run.
+    pub(crate) fn spawn_grpcmesh(&self, arguments: &[&str]) -> std::process::Child {
+        let mut command = self.command(env!("CARGO_BIN_EXE_kubectl-grpcmesh"));
+        command.args(arguments).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap()
+    }
+
     /// The JSON answer of the program under test, whatever it found.
     #[track_caller]
     pub(crate) fn inspect(&self, arguments: &[&str]) -> Value {

@@ -1,0 +1,243 @@
+//! `shift`: move weights between the backends of a rule, and see that the proxies follow.
+
+mod past;
+mod preflight;
+mod session;
+mod target;
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+use super::proxies::ReachArgs;
+use crate::cli::context::Context;
+use crate::cli::failure::{Failure, Outcome};
+use crate::cli::global::SourceArgs;
+use crate::cluster::write::Patched;
+use crate::compare::objects;
+use crate::mesh;
+use crate::render;
+use crate::report::diff::ObjectReport;
+use crate::rules::Severity;
+use crate::schema;
+use crate::shift::patch;
+use crate::shift::plan::{RulePlan, Wish};
+use crate::shift::record::Record;
+use preflight::Preflight;
+use session::Session;
+use target::Target;
+
+/// Move weights between the backends of a rule, and see that the proxies follow
+///
+/// Plans exact weights, says whose calls the rule decides and what speaks against it, asks, writes weights and a record in
+/// one patch that tests what it rests on, and waits until the Envoys that obey run them. If they do not, or on Ctrl-C, the
+/// weights from before come back. It does not judge whether calls go well: watch that yourself.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kubectl grpcmesh shift checkout.shop --to v2=25                a quarter of the calls to subset v2
+  kubectl grpcmesh shift vs/checkout -n shop --to v1=75,v2=25 --rule canary
+  kubectl grpcmesh shift checkout --to v2=25 --dry-run=server    what would be written, tried and not stored
+  kubectl grpcmesh shift checkout --to v2=25 --emit patch        for a pipeline of your own
+  kubectl grpcmesh shift checkout --to v2=25 --yes -o json       one event a line
+  kubectl grpcmesh shift checkout --history                      who shifted what
+  kubectl grpcmesh shift checkout --undo                         exactly the weights from before the last shift")]
+pub struct ShiftArgs {
+    /// What is shifted: checkout, checkout.shop, vs/x, httproute/x, grpcroute/x
+    #[arg(value_name = "TARGET")]
+    target: String,
+    /// Shares in percent by subset, Service, service/subset or #number; others keep their proportion
+    #[arg(long, value_name = "BACKEND=SHARE,...", required_unless_present_any = ["history", "undo", "resume"])]
+    to: Option<Wish>,
+    /// The rule, by number or name
+    #[arg(long, value_name = "N|NAME", conflicts_with = "all_rules")]
+    rule: Option<String>,
+    /// All rules that have the backends
+    #[arg(long)]
+    all_rules: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    /// Why, for the record
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Write nothing: only plan (client), or let the server try it (server)
+    #[arg(long, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_missing_value = "server")]
+    dry_run: Option<DryRunAt>,
+    /// Print what would be written instead of writing it
+    #[arg(long, value_name = "FORM", conflicts_with = "dry_run")]
+    emit: Option<Emit>,
+    /// Whose Envoys must run the new weights (default: all where 50 or fewer obey, else a sample of every class)
+    #[arg(long, value_name = "WHOSE")]
+    ack: Option<Ack>,
+    /// How long that may take
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = schema::duration::parse)]
+    ack_timeout: Duration,
+    /// When the Envoys do not follow
+    #[arg(long, value_name = "WHAT", default_value = "rollback")]
+    on_failure: Then,
+    /// On Ctrl-C, or when the program is ended, before the Envoys follow
+    #[arg(long, value_name = "WHAT", default_value = "rollback")]
+    on_interrupt: Then,
+    /// Go on although something speaks against it
+    #[arg(long)]
+    force: bool,
+    /// Go on although a controller writes the object too
+    #[arg(long)]
+    force_owner: bool,
+    /// Shifts of the object, newest first
+    #[arg(long, conflicts_with_all = ["to", "undo", "resume"])]
+    history: bool,
+    /// Give the weights back that were there before the last shift
+    #[arg(long, conflicts_with_all = ["to", "resume"])]
+    undo: bool,
+    /// Go on with a shift that was cut off: see whether the proxies follow, and end it
+    #[arg(long, conflicts_with = "to")]
+    resume: bool,
+    /// Go on with a shift, or start one, although another run may still be at it
+    #[arg(long)]
+    takeover: bool,
+    /// Output format
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    output: Format,
+    #[command(flatten)]
+    reach: ReachArgs,
+}
+
+/// Where a dry run is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum DryRunAt {
+    /// Only the plan.
+    Client,
+    /// The server tries the patch.
+    Server,
+}
+
+/// What is printed instead of written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Emit {
+    /// The JSON Patch.
+    Patch,
+    /// The object as it would be.
+    Yaml,
+}
+
+/// Whose Envoys must follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Ack {
+    /// All that obey.
+    All,
+    /// Some of every class of callers.
+    Sampled,
+    /// Nobody's.
+    None,
+}
+
+/// What is done when it does not go well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Then {
+    /// The weights from before.
+    Rollback,
+    /// Leave the new weights and say so.
+    Hold,
+}
+
+/// Output formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// One event a line.
+    Json,
+}
+
+/// Runs the command.
+pub(super) async fn run(context: &mut Context<'_>, arguments: ShiftArgs) -> Result<Outcome, Failure> {
+    let source = SourceArgs::default();
+    let mut read = source.read(context).await?;
+    let options = source.options(&context.scope);
+    let target = target::find(&mesh::resolve(&read.snapshot, &options), &arguments.target, &read.namespaces)?;
+    let server = context.connection.connection(&context.env).connect().await?;
+    let Some(object) = server.object(&target.key, &target.api_version).await? else {
+        return Err(Failure::source(format!("{} is gone", target.title())));
+    };
+    let record = Record::of(&object).map_err(|error| {
+        Failure::source(format!("the record of {} cannot be read", target.title()))
+            .cause(error)
+            .hint("another version of this program may have written it; remove the annotation grpcmesh.io/shift to begin anew")
+    })?;
+    if arguments.history {
+        return past::history(context, &arguments, &target, &record);
+    }
+    let mut session = Session::new(context, &arguments, server, target, source);
+    if arguments.undo || arguments.resume {
+        return past::go_on(&mut session, &object, record).await;
+    }
+    let Some(wish) = &arguments.to else { return Err(Failure::usage("nothing is wished: --to BACKEND=SHARE")) };
+    let plans = {
+        let mesh = mesh::resolve(&read.snapshot, &options);
+        target::plans(&mesh, &session.target, &object, wish, &arguments)?
+    };
+    if plans.iter().all(RulePlan::is_idle) {
+        session.tell("done", "the shares are as wished already: nothing is written", |_| {})?;
+        return Ok(Outcome::Clean);
+    }
+    session.not_open(&record)?;
+    let entry = session.entry(&record, &plans).await?;
+    let mut written = record.clone();
+    written.push(entry.clone());
+    let operations = patch::shift(&object, &plans, &written);
+    if arguments.emit == Some(Emit::Patch) {
+        render::json(&Value::from(operations), session.context.out)?;
+        return Ok(Outcome::Clean);
+    }
+    let would =
+        if arguments.dry_run == Some(DryRunAt::Client) { None } else { Some(session.try_it(&operations).await?) };
+    let found = match &would {
+        Some(after) => preflight::look(&mut read.snapshot, &options, &session.target, &object, after, &plans),
+        None => Preflight::default(),
+    };
+    if arguments.emit == Some(Emit::Yaml) {
+        let compared = objects::compare(session.target.title(), would.as_ref(), None);
+        write!(session.context.out, "{}", compared.after)?;
+        return Ok(Outcome::Clean);
+    }
+    session.show_plan(&plans, &object, would.as_ref(), &found)?;
+    stopped(&arguments, &found)?;
+    if arguments.dry_run.is_some() {
+        session.tell("done", "a dry run: nothing is written", |_| {})?;
+        return Ok(Outcome::Clean);
+    }
+    if !session.is_agreed()? {
+        session.tell("held", "not agreed: nothing is written", |_| {})?;
+        return Ok(Outcome::Partial);
+    }
+    let mesh = mesh::resolve(&read.snapshot, &options);
+    let obeying = found.obeying(&mesh);
+    drop(mesh);
+    session.write_and_follow(&plans, object, entry, obeying).await
+}
+
+/// Stops where an error stands and no flag lets it pass.
+fn stopped(arguments: &ShiftArgs, found: &Preflight) -> Result<(), Failure> {
+    let stands = found.checks.iter().find(|check| {
+        let passes = match check.flag {
+            Some("--force-owner") => arguments.force_owner,
+            _ => arguments.force,
+        };
+        check.severity == Severity::Error && !passes
+    });
+    match stands {
+        Some(check) => Err(Failure::source("stopped: nothing is written").hint(match check.flag {
+            Some(flag) => format!("to go on all the same: {flag}"),
+            None => "mend it first".to_owned(),
+        })),
+        None => Ok(()),
+    }
+}
+
+/// The object before and after, as `diff` shows it.
+fn compared(target: &Target, object: &Value, after: &Value) -> ObjectReport {
+    ObjectReport::from(objects::compare(target.title(), Some(after), Some(object)))
+}

@@ -1,0 +1,194 @@
+//! What is looked at before anything is written: whose calls the rule decides, whether they will arrive, who else
+//! writes the object, and what the server says to the very patch.
+
+use serde_json::Value;
+
+use super::target::Target;
+use crate::compare::objects::controllers;
+use crate::mesh::outbound::BackendState;
+use crate::mesh::{self, Mesh, Options};
+use crate::rules::{self, Finding, Severity};
+use crate::schema::Kind;
+use crate::shift::obey::{Class, classes};
+use crate::shift::plan::RulePlan;
+use crate::snapshot::{Object, Snapshot};
+
+/// Something that speaks against a shift, or for looking twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Check {
+    /// An error stops, unless a flag says otherwise.
+    pub(super) severity: Severity,
+    pub(super) text: String,
+    /// The flag that lets the shift go on all the same.
+    pub(super) flag: Option<&'static str>,
+}
+
+impl Check {
+    fn error(text: impl Into<String>, flag: &'static str) -> Self {
+        Self { severity: Severity::Error, text: text.into(), flag: Some(flag) }
+    }
+
+    fn warning(text: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, text: text.into(), flag: None }
+    }
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Preflight {
+    pub(super) checks: Vec<Check>,
+    /// All callers, those that obey and those that do not.
+    pub(super) classes: Vec<Class>,
+}
+
+impl Preflight {
+    /// Pods whose proxies obey, as `namespace/name`.
+    pub(super) fn obeying(&self, mesh: &Mesh<'_>) -> Vec<String> {
+        let pods = self.classes.iter().filter(|class| class.obeys).flat_map(|class| &class.pods);
+        pods.map(|id| mesh.workload(*id).object.path()).collect()
+    }
+}
+
+/// Looks at the mesh as it is and as it will be: `after` is the object as the server would store it.
+pub(super) fn look(
+    snapshot: &mut Snapshot,
+    options: &Options,
+    target: &Target,
+    object: &Value,
+    after: &Value,
+    plans: &[RulePlan],
+) -> Preflight {
+    let mut found = Preflight::default();
+    let findings = |snapshot: &Snapshot| -> Vec<Finding> {
+        let mesh = mesh::resolve(snapshot, options);
+        rules::run(&mesh, &rules::select::Selection::default()).findings
+    };
+    let before = findings(snapshot);
+    if replace(snapshot, target, after).is_none() {
+        found.checks.push(Check::error("the object would not be one of its kind any more", "--force"));
+        return found;
+    }
+    let now = findings(snapshot);
+    for one in now.iter().filter(|one| one.severity != Severity::Info) {
+        let text = format!("{} {}: {}", one.code, one.object, one.message);
+        let is_new =
+            !before.iter().any(|old| (old.code, &old.object, &old.field) == (one.code, &one.object, &one.field));
+        match (is_new, one.severity) {
+            (true, Severity::Error) => found.checks.push(Check::error(format!("it would make {text}"), "--force")),
+            (true, _) => found.checks.push(Check::warning(format!("it would make {text}"))),
+            (false, _) if one.object == target.object() => found.checks.push(Check::warning(text)),
+            (false, _) => {}
+        }
+    }
+    let mesh = mesh::resolve(snapshot, options);
+    let rules: Vec<usize> = plans.iter().map(|plan| plan.split.rule).collect();
+    found.classes = classes(&mesh, &target.object(), &rules, &host(&mesh, target, object));
+    callers(&mesh, &mut found, plans);
+    let writers = controllers(object);
+    found.checks.extend(writers.into_iter().map(|text| Check::error(text, "--force-owner")));
+    found.checks.extend(helm(object));
+    found.checks.extend(status(target.key.kind, object));
+    found.checks.sort_by_key(|check| check.severity);
+    found.checks.dedup();
+    found
+}
+
+/// The host that an object's rules are for, in full.
+fn host(mesh: &Mesh<'_>, target: &Target, object: &Value) -> String {
+    let own = &*target.key.namespace;
+    let full = |name: &str, namespace: &str| format!("{name}.{namespace}.svc.{}", mesh.cluster_domain);
+    if let Some(host) = object["spec"]["hosts"][0].as_str() {
+        return if host.contains('.') { host.to_owned() } else { full(host, own) };
+    }
+    let parents = object["spec"]["parentRefs"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let service = parents.iter().find(|parent| parent["kind"] == "Service");
+    let name = service.and_then(|parent| Some((parent["name"].as_str()?, parent["namespace"].as_str().unwrap_or(own))));
+    name.map(|(name, namespace)| full(name, namespace)).unwrap_or_default()
+}
+
+/// Puts an object as the server has it into a snapshot.
+pub(super) fn replace(snapshot: &mut Snapshot, target: &Target, object: &Value) -> Option<()> {
+    let body = serde_json::value::to_raw_value(object).ok()?;
+    let made =
+        Object::new(target.key.kind, &target.api_version, &target.key.namespace, &target.key.name, &body).ok()?;
+    snapshot.insert(made);
+    Some(())
+}
+
+fn callers(mesh: &Mesh<'_>, found: &mut Preflight, plans: &[RulePlan]) {
+    let obeying: Vec<&Class> = found.classes.iter().filter(|class| class.obeys).collect();
+    if obeying.is_empty() {
+        found.checks.push(Check::error("no proxy's calls go by this rule: the shift would move nothing", "--force"));
+    }
+    let mut checks = Vec::new();
+    for class in &obeying {
+        for backend in &class.backends {
+            let why = match backend.state {
+                BackendState::Ok => continue,
+                BackendState::NoCluster => "does not exist for it",
+                BackendState::NoEndpoints => "has no ready pod",
+            };
+            let text = format!("{}: the backend {} {why}, calls to it would fail", class.name, backend.cluster);
+            checks.push(Check::error(text, "--force"));
+        }
+        if let Some(hash) = class.backends.iter().find_map(|one| one.hash.as_ref()) {
+            checks.push(Check::warning(format!("calls are pinned by {hash}: shares hold for keys, not for calls")));
+        }
+    }
+    // Pods against shares, where pods are known.
+    if let Some(class) = obeying.first() {
+        let ready: Vec<(String, u64)> = class
+            .backends
+            .iter()
+            .filter_map(|one| {
+                let label = one.subset.as_ref().map(ToString::to_string);
+                let host = one
+                    .host
+                    .as_ref()
+                    .map(|host| mesh.short_host(host).split('.').next().unwrap_or_default().to_owned());
+                Some((label.or(host)?, one.endpoints?.ready as u64))
+            })
+            .collect();
+        let all: u64 = ready.iter().map(|(_, count)| count).sum();
+        for plan in plans {
+            for (at, one) in plan.backends.iter().enumerate() {
+                let Some((_, pods)) = ready.iter().find(|(label, _)| *label == one.backend.label()) else { continue };
+                let (share, of_pods) = (plan.share_after(at), *pods as f64 / all.max(1) as f64);
+                if *pods > 0 && share > plan.share_before(at) && share > of_pods * 1.5 {
+                    checks.push(Check::warning(format!(
+                        "{} gets {:.0}% of the calls with {pods} of {all} ready pods",
+                        one.backend.label(),
+                        share * 100.0
+                    )));
+                }
+            }
+        }
+    }
+    found.checks.extend(checks);
+}
+
+fn helm(object: &Value) -> Option<Check> {
+    let by_helm = object["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "Helm";
+    by_helm.then(|| Check::warning("Helm wrote this object: its next upgrade writes its own weights"))
+}
+
+/// What the controller of Gateway API says of a route as it is.
+fn status(kind: Kind, object: &Value) -> Vec<Check> {
+    if kind == Kind::VirtualService {
+        return Vec::new();
+    }
+    let generation = object["metadata"]["generation"].as_i64();
+    let parents = object["status"]["parents"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let conditions = parents.iter().flat_map(|parent| parent["conditions"].as_array().into_iter().flatten());
+    let mut checks = Vec::new();
+    for one in conditions {
+        let word = one["type"].as_str().unwrap_or_default();
+        if matches!(word, "Accepted" | "ResolvedRefs") && one["status"] != "True" {
+            let why = one["message"].as_str().unwrap_or_default();
+            checks.push(Check::error(format!("the route is not {word} now: {why}"), "--force"));
+        } else if word == "Accepted" && one["observedGeneration"].as_i64() < generation {
+            checks.push(Check::warning("istiod has not looked at the last change of the route yet"));
+        }
+    }
+    checks
+}

@@ -1,0 +1,193 @@
+//! Which object is shifted, and which of its rules.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::ShiftArgs;
+use crate::cli::failure::Failure;
+use crate::cli::target;
+use crate::mesh::Mesh;
+use crate::mesh::ids::ObjectRef;
+use crate::mesh::service::Service;
+use crate::schema::Kind;
+use crate::shift::plan::{Addable, RulePlan, Wish, plan};
+use crate::shift::split::{Backend, Split, splits};
+use crate::snapshot::{Key, Object};
+
+/// Kinds that split calls by weight.
+const KINDS: [Kind; 3] = [Kind::VirtualService, Kind::HttpRoute, Kind::GrpcRoute];
+
+/// What is shifted.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) key: Key,
+    pub(super) api_version: String,
+}
+
+impl Target {
+    fn of(object: &Object) -> Self {
+        Self { key: object.key.clone(), api_version: object.api_version.to_string() }
+    }
+
+    /// `VirtualService shop/checkout`.
+    pub(super) fn title(&self) -> String {
+        format!("{} {}/{}", self.key.kind.name(), self.key.namespace, self.key.name)
+    }
+
+    /// The object as the model names it.
+    pub(super) fn object(&self) -> ObjectRef {
+        ObjectRef { kind: self.key.kind, namespace: (&*self.key.namespace).into(), name: (&*self.key.name).into() }
+    }
+
+    /// As it is written on the command line.
+    pub(super) fn word(&self) -> String {
+        let kind = match self.key.kind {
+            Kind::VirtualService => "vs",
+            Kind::HttpRoute => "httproute",
+            _ => "grpcroute",
+        };
+        format!("{kind}/{} -n {}", self.key.name, self.key.namespace)
+    }
+}
+
+/// The object that a word means: itself, or the one that splits a Service's calls.
+pub(super) fn find(mesh: &Mesh<'_>, word: &str, namespaces: &BTreeSet<String>) -> Result<Target, Failure> {
+    let (kind, name) = word.split_once('/').unwrap_or(("svc", word));
+    let kind = match kind.to_ascii_lowercase().as_str() {
+        "vs" | "virtualservice" | "virtualservices" => Kind::VirtualService,
+        "httproute" | "httproutes" => Kind::HttpRoute,
+        "grpcroute" | "grpcroutes" => Kind::GrpcRoute,
+        _ => return of_service(mesh, word, namespaces),
+    };
+    let (name, namespace) = name.split_once('.').map_or((name, None), |(name, namespace)| (name, Some(namespace)));
+    let in_scope = |object: &&Object| {
+        let place = &*object.key.namespace;
+        *object.key.name == *name
+            && namespace.map_or_else(|| namespaces.is_empty() || namespaces.contains(place), |wanted| wanted == place)
+    };
+    let found: Vec<&Object> = mesh.snapshot.of_kind(kind).filter(in_scope).collect();
+    one(&found, word, &format!("there is no {} {name} here", kind.name()))
+}
+
+fn one(found: &[&Object], word: &str, none: &str) -> Result<Target, Failure> {
+    match found {
+        [] => Err(Failure::source(none).hint("see what there is: kubectl grpcmesh inspect")),
+        [object] => Ok(Target::of(object)),
+        several => {
+            let words = several.iter().map(|object| Target::of(object).word()).collect::<Vec<_>>().join(", or ");
+            Err(Failure::usage(format!("{word} is split by {} objects", several.len()))
+                .hint(format!("name one: {words}")))
+        }
+    }
+}
+
+fn of_service(mesh: &Mesh<'_>, word: &str, namespaces: &BTreeSet<String>) -> Result<Target, Failure> {
+    let ids = target::services(mesh, word, namespaces)?;
+    let [id] = ids[..] else {
+        return Err(
+            Failure::usage(format!("{word} means {} Services", ids.len())).hint("name one: checkout.shop, or with -n")
+        );
+    };
+    let service = mesh.service(id);
+    let mut found: Vec<(&Object, bool)> = Vec::new();
+    for object in KINDS.iter().flat_map(|kind| mesh.snapshot.of_kind(*kind)) {
+        let Ok(body) = serde_json::from_str::<Value>(object.body.get()) else { continue };
+        let splits = splits(object.key.kind, &body);
+        let ours: Vec<&Split> = splits.iter().filter(|split| leads_to(mesh, object, &body, split, service)).collect();
+        if !ours.is_empty() {
+            found.push((object, ours.iter().any(|split| split.backends.len() > 1)));
+        }
+    }
+    // Where some object splits already, that is meant, and not one that sends everything to one place.
+    let splits_already = found.iter().any(|(_, splits)| *splits);
+    let found: Vec<&Object> =
+        found.into_iter().filter(|(_, splits)| *splits || !splits_already).map(|(object, _)| object).collect();
+    let none = format!("no VirtualService, HTTPRoute or GRPCRoute has a rule for {}", mesh.short_host(&service.host));
+    one(&found, word, &none)
+}
+
+/// Whether a rule is about calls to a Service.
+fn leads_to(mesh: &Mesh<'_>, object: &Object, body: &Value, split: &Split, service: &Service) -> bool {
+    let own = &*object.key.namespace;
+    let is_ours = |backend: &Backend| {
+        let namespace = backend.namespace.as_deref().unwrap_or(own);
+        let full = format!("{}.{namespace}.svc.{}", backend.host, mesh.cluster_domain);
+        backend.host == service.host.as_str() || full == service.host.as_str()
+    };
+    let is_parent = |parent: &Value| {
+        let namespace = parent["namespace"].as_str().unwrap_or(own);
+        parent["kind"] == "Service"
+            && parent["name"].as_str() == Some(&*service.object.name)
+            && namespace == service.namespace().as_str()
+    };
+    let parents = body["spec"]["parentRefs"].as_array().map(Vec::as_slice).unwrap_or_default();
+    split.backends.iter().any(is_ours) || parents.iter().any(is_parent)
+}
+
+/// What the rules of a wish become. One rule is chosen by name or number, or because only it has the backends.
+pub(super) fn plans(
+    mesh: &Mesh<'_>,
+    target: &Target,
+    object: &Value,
+    wish: &Wish,
+    arguments: &ShiftArgs,
+) -> Result<Vec<RulePlan>, Failure> {
+    let mut all = splits(target.key.kind, object);
+    if let Some(word) = &arguments.rule {
+        all.retain(|split| split.name.as_deref() == Some(word) || word.parse() == Ok(split.rule));
+        if all.is_empty() {
+            return Err(Failure::usage(format!("{} has no rule {word} with backends", target.title()))
+                .hint(format!("its rules are {}", titles(&splits(target.key.kind, object)))));
+        }
+    }
+    if all.is_empty() {
+        return Err(Failure::usage(format!("{} has no rule with backends", target.title())));
+    }
+    let planned: Vec<_> = all.iter().map(|split| plan(split, wish, &addable(mesh, target, split))).collect();
+    let first_refusal = planned.iter().zip(&all).find_map(|(one, split)| {
+        let refusal = one.as_ref().err()?;
+        Some(format!("{}: {refusal}", split.title()))
+    });
+    let mut granted: Vec<RulePlan> = planned.into_iter().filter_map(Result::ok).collect();
+    if granted.iter().any(|plan| plan.split.backends.len() > 1) {
+        granted.retain(|plan| plan.split.backends.len() > 1);
+    }
+    match (granted.len(), arguments.all_rules) {
+        (0, _) => {
+            Err(Failure::usage(first_refusal.unwrap_or_default()).hint(format!("the rules are {}", titles(&all))))
+        }
+        (1, _) | (_, true) => Ok(granted),
+        _ => {
+            let rules: Vec<Split> = granted.into_iter().map(|plan| plan.split).collect();
+            Err(Failure::usage(format!("several rules of {} have these backends: {}", target.title(), titles(&rules)))
+                .hint("say which with --rule N or --rule NAME, or --all-rules"))
+        }
+    }
+}
+
+/// `http[0] "canary" (v1 90, v2 10)`.
+fn titles(rules: &[Split]) -> String {
+    let one = |split: &Split| {
+        let backends = split.backends.iter().zip(split.acting());
+        let backends: Vec<String> = backends.map(|(one, weight)| format!("{} {weight}", one.label())).collect();
+        format!("{} ({})", split.title(), backends.join(", "))
+    };
+    rules.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// What could stand beside the only backend of a rule.
+fn addable(mesh: &Mesh<'_>, target: &Target, split: &Split) -> Addable {
+    let [only] = &split.backends[..] else { return Addable::default() };
+    let own = &*target.key.namespace;
+    if target.key.kind != Kind::VirtualService {
+        let namespace = only.namespace.as_deref().unwrap_or(own);
+        let services = mesh.services.iter().filter(|one| one.namespace().as_str() == namespace && one.is_kubernetes());
+        return Addable { services: services.map(|one| one.object.name.to_string()).collect(), ..Addable::default() };
+    }
+    let full = format!("{}.{own}.svc.{}", only.host, mesh.cluster_domain);
+    let rules =
+        mesh.destination_rules.iter().filter(|rule| rule.host.as_str() == only.host || rule.host.as_str() == full);
+    let subsets = rules.flat_map(|rule| rule.spec.subsets.iter().map(|one| one.name.clone()));
+    Addable { subsets: subsets.collect(), ..Addable::default() }
+}

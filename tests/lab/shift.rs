@@ -1,0 +1,354 @@
+//! `shift` on the mesh: weights and nothing else, with a way back, and calls that go where the weights say.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::{Lab, Scenario};
+
+const ROUTES: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: fx, namespace: shop}
+spec:
+  selector: {app: echo}
+  ports:
+  - {name: grpc, port: 7070}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: fx-v1, namespace: shop}
+spec:
+  selector: {app: echo, version: v1}
+  ports:
+  - {name: grpc, port: 7070}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: fx-v2, namespace: shop}
+spec:
+  selector: {app: echo, version: v2}
+  ports:
+  - {name: grpc, port: 7070}
+";
+
+const VIRTUAL_SERVICE: &str = "
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: fx, namespace: shop}
+spec:
+  host: fx
+  subsets:
+  - {name: v1, labels: {version: v1}}
+  - {name: v2, labels: {version: v2}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: fx, namespace: shop, annotations: {kept: 'yes'}}
+spec:
+  hosts: [fx]
+  http:
+  - name: canary
+    timeout: 5s
+    retries: {attempts: 1, retryOn: unavailable}
+    route:
+    - {destination: {host: fx, subset: v1}, weight: 90}
+    - {destination: {host: fx, subset: v2}, weight: 10}
+";
+
+fn gateway_api(kind: &str) -> String {
+    format!(
+        "
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: {kind}
+metadata: {{name: fx, namespace: shop}}
+spec:
+  parentRefs: [{{group: '', kind: Service, name: fx, port: 7070}}]
+  rules:
+  - backendRefs:
+    - {{name: fx-v1, port: 7070, weight: 90}}
+    - {{name: fx-v2, port: 7070, weight: 10}}
+"
+    )
+}
+
+/// Runs `shift` on the Service; its events, and its exit code.
+fn shift(lab: &Lab, arguments: &[&str]) -> (i32, Vec<Value>, String) {
+    let output = lab.grpcmesh(&[&["shift", "fx.shop", "-o", "json"], arguments].concat());
+    let text = String::from_utf8_lossy(&output.stdout);
+    let events = text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")));
+    (output.status.code().unwrap(), events.collect(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn words(events: &[Value]) -> Vec<&str> {
+    events.iter().map(|event| event["event"].as_str().unwrap()).collect()
+}
+
+fn object(lab: &Lab, kind: &str) -> Value {
+    serde_json::from_str(&lab.kubectl(&["get", kind, "-n", "shop", "fx", "-o", "json"])).unwrap()
+}
+
+fn history(lab: &Lab) -> Value {
+    let output = lab.grpcmesh(&["shift", "fx.shop", "--history", "-o", "json"]);
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+fn calls_follow_the_weights_and_none_fails() {
+    let lab = Lab::connect();
+    let client = lab.client("web");
+    for (kind, routes) in [
+        ("virtualservice", VIRTUAL_SERVICE.to_owned()),
+        ("grpcroute", gateway_api("GRPCRoute")),
+        ("httproute", gateway_api("HTTPRoute")),
+    ] {
+        let _objects = Scenario::apply(&lab, &format!("{ROUTES}{routes}"));
+        let before = object(&lab, kind);
+        let name = if kind == "virtualservice" { "v2" } else { "fx-v2" };
+        for (to, share) in [(50, 0.5), (100, 1.0)] {
+            let failed = std::thread::scope(|scope| {
+                let calls = scope
+                    .spawn(|| client.call(&["--count", "400", "--every", "10ms", "fx.shop.svc.cluster.local:7070"]));
+                let (code, events, errors) = shift(&lab, &["--to", &format!("{name}={to}"), "--yes"]);
+                assert_eq!(
+                    (code, words(&events)),
+                    (0, vec!["plan", "preflight", "written", "acknowledged", "done"]),
+                    "{kind}: {errors}"
+                );
+                calls.join().unwrap().iter().filter(|one| one.code != 0).count()
+            });
+            assert_eq!(failed, 0, "{kind} {to}: no call fails because of a shift");
+            let seen = client.call(&["--count", "400", "fx.shop.svc.cluster.local:7070"]);
+            let canary = seen.iter().filter(|one| one.server.starts_with("echo-v2")).count() as f64 / 400.0;
+            // Five standard deviations of 400 calls at one half are 0.125.
+            assert!((canary - share).abs() <= 0.125, "{kind}: {canary} of the calls go to v2, and {to}% should");
+        }
+        for _ in 0..2 {
+            let (code, events, errors) = shift(&lab, &["--undo", "--yes"]);
+            assert_eq!((code, words(&events)), (0, vec!["plan", "rolled-back", "acknowledged"]), "{kind}: {errors}");
+            if history(&lab)["shifts"][0]["state"] == "rolled-back" {
+                break;
+            }
+        }
+        let after = object(&lab, kind);
+        let weight = |object: &Value| {
+            let backends = if kind == "virtualservice" { "/spec/http/0/route" } else { "/spec/rules/0/backendRefs" };
+            object
+                .pointer(backends)
+                .unwrap()
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| one["weight"].clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(weight(&after), [50, 50].map(Value::from), "{kind}: the last shift is undone");
+        let mut restored = after["spec"].clone();
+        let mut plain = before["spec"].clone();
+        for spec in [&mut restored, &mut plain] {
+            let backends = if kind == "virtualservice" { "/http/0/route" } else { "/rules/0/backendRefs" };
+            for one in spec.pointer_mut(backends).unwrap().as_array_mut().unwrap() {
+                one.as_object_mut().unwrap().remove("weight");
+            }
+        }
+        assert_eq!(restored, plain, "{kind}: nothing but weights changed");
+    }
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+fn what_others_write_is_kept_and_their_weights_are_not_written_over() {
+    let lab = Lab::connect();
+    let _objects = Scenario::apply(&lab, &format!("{ROUTES}{VIRTUAL_SERVICE}"));
+    assert_eq!(shift(&lab, &["--to", "v2=25", "--yes", "--reason", "a try"]).0, 0);
+    let past = history(&lab)["shifts"][0].clone();
+    assert_eq!(
+        (&past["state"], &past["reason"], &past["number"]),
+        (&"done".into(), &"a try".into(), &1.into()),
+        "{past:#}"
+    );
+
+    let patch =
+        |text: &str| lab.kubectl(&["patch", "virtualservice", "-n", "shop", "fx", "--type", "json", "-p", text]);
+    patch(r#"[{"op": "replace", "path": "/spec/http/0/timeout", "value": "9s"}]"#);
+    assert_eq!(shift(&lab, &["--undo", "--yes"]).0, 0);
+    let now = object(&lab, "virtualservice");
+    assert_eq!(now["spec"]["http"][0]["timeout"], "9s");
+    assert_eq!(now["spec"]["http"][0]["route"][1]["weight"], 10);
+    assert_eq!(now["metadata"]["annotations"]["kept"], "yes");
+
+    assert_eq!(shift(&lab, &["--to", "v2=30", "--yes"]).0, 0);
+    patch(r#"[{"op": "replace", "path": "/spec/http/0/route/1/weight", "value": 77}]"#);
+    let (code, _, errors) = shift(&lab, &["--undo", "--yes"]);
+    assert_eq!(code, 3, "{errors}");
+    assert!(errors.contains("somebody changed the weights since: v1 70, v2 77"), "{errors}");
+    assert_eq!(object(&lab, "virtualservice")["spec"]["http"][0]["route"][1]["weight"], 77);
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+fn proxies_that_do_not_follow_take_the_weights_back() {
+    let lab = Lab::connect();
+    let _objects = Scenario::apply(&lab, &format!("{ROUTES}{VIRTUAL_SERVICE}"));
+    let client = lab.client("web");
+    let agent = client.pid("istio-proxy");
+    client.signal(agent, "-STOP");
+    let (code, events, errors) = shift(&lab, &["--to", "v2=60", "--yes", "--ack-timeout", "4s"]);
+    let held = shift(&lab, &["--to", "v2=60", "--yes", "--ack-timeout", "4s", "--on-failure", "hold"]);
+    client.signal(agent, "-CONT");
+    let told = words(&events);
+    assert_eq!(
+        (code, &told[..5]),
+        (1, &["plan", "preflight", "written", "acknowledged", "rolled-back"][..]),
+        "{errors}"
+    );
+    assert!(events[3]["proxies"]["late"].to_string().contains(&client.name), "{:#}", events[3]);
+    assert_eq!((held.0, *words(&held.1).last().unwrap()), (4, "held"), "{}", held.2);
+    assert_eq!(object(&lab, "virtualservice")["spec"]["http"][0]["route"][1]["weight"], 60);
+    let states: Vec<_> = history(&lab)["shifts"].as_array().unwrap().iter().map(|one| one["state"].clone()).collect();
+    assert_eq!(states, ["held", "rolled-back"]);
+    lab.wait("it catches up", Duration::from_secs(40), || lab.grpcmesh(&["diff", "-A"]).status.success());
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+fn what_speaks_against_a_shift_stops_it() {
+    let lab = Lab::connect();
+    let _objects = Scenario::apply(&lab, &format!("{ROUTES}{VIRTUAL_SERVICE}"));
+    let refused = |arguments: &[&str], words: &str| {
+        let (code, _, errors) = shift(&lab, arguments);
+        assert!(errors.contains(words), "{words} is not in: {errors}");
+        code
+    };
+    assert_eq!(refused(&["--to", "v3=5", "--yes"], "no backend of the rule is called v3"), 2);
+    assert_eq!(refused(&["--to", "v1=60,v2=60", "--yes"], "more than 100%"), 2);
+    assert_eq!(refused(&["--to", "v2=5"], "--yes"), 2, "nobody can be asked in a pipe");
+    lab.kubectl(&["annotate", "virtualservice", "-n", "shop", "fx", "argocd.argoproj.io/tracking-id=x"]);
+    assert_eq!(refused(&["--to", "v2=5", "--yes"], "--force-owner"), 3);
+    lab.kubectl(&["annotate", "virtualservice", "-n", "shop", "fx", "argocd.argoproj.io/tracking-id-"]);
+    // The canary loses its pods' label.
+    let rule = r#"[{"op": "replace", "path": "/spec/subsets/1/labels/version", "value": "v9"}]"#;
+    lab.kubectl(&["patch", "destinationrule", "-n", "shop", "fx", "--type", "json", "-p", rule]);
+    assert_eq!(refused(&["--to", "v2=50", "--yes"], "has no ready pod"), 3);
+    assert_eq!(object(&lab, "virtualservice")["spec"]["http"][0]["route"][1]["weight"], 10, "nothing was written");
+    assert_eq!(history(&lab)["shifts"], Value::from(Vec::<Value>::new()));
+}
+
+/// Shifts from several processes at once: each that is accepted is in the history once, each other one says why.
+fn crowd(processes: usize, each: usize) {
+    let lab = Lab::connect();
+    let _objects = Scenario::apply(&lab, &format!("{ROUTES}{VIRTUAL_SERVICE}"));
+    let outcomes: Vec<(i32, Vec<Value>, String)> = std::thread::scope(|scope| {
+        let lab = &lab;
+        let threads: Vec<_> = (0..processes)
+            .map(|process| {
+                scope.spawn(move || {
+                    let one = |at: usize| {
+                        let share = 1 + (process * each + at) * 7 % 98;
+                        shift(lab, &["--to", &format!("v2={share}"), "--yes", "--ack", "none"])
+                    };
+                    (0..each).map(one).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let mut accepted: BTreeMap<String, usize> = BTreeMap::new();
+    for (code, events, errors) in &outcomes {
+        let written = events.iter().find(|event| event["event"] == "written");
+        match written {
+            Some(event) => *accepted.entry(event["session"].as_str().unwrap().to_owned()).or_default() += 1,
+            None if *code == 0 => assert!(words(events).contains(&"done"), "it was so already: {events:?}"),
+            None => assert!(*code == 3 && errors.contains("hint:"), "{code} {errors}"),
+        }
+    }
+    let history = history(&lab);
+    let shifts = history["shifts"].as_array().unwrap();
+    let numbers: Vec<u64> = shifts.iter().map(|one| one["number"].as_u64().unwrap()).collect();
+    assert!(accepted.len() >= each && accepted.values().all(|count| *count == 1), "{accepted:?}");
+    assert_eq!(numbers[0], accepted.len() as u64, "every accepted shift has a number of its own");
+    assert!(numbers.windows(2).all(|pair| pair[0] == pair[1] + 1), "{numbers:?}");
+    assert!(shifts.iter().all(|one| accepted.contains_key(one["session"].as_str().unwrap())), "{history:#}");
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+fn many_at_once_are_each_accepted_once_or_refused() {
+    crowd(4, 6);
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+fn slow_a_thousand_at_once() {
+    crowd(8, 125);
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+fn one_that_is_killed_is_gone_on_with_or_undone() {
+    let lab = Lab::connect();
+    let _objects = Scenario::apply(&lab, &format!("{ROUTES}{VIRTUAL_SERVICE}"));
+    for (at, millis) in [150, 300, 400, 500, 650, 900].into_iter().enumerate() {
+        let before = object(&lab, "virtualservice")["spec"].clone();
+        let share = format!("v2={}", 20 + at);
+        let mut child = lab.spawn_grpcmesh(&["shift", "fx.shop", "--to", &share, "--yes", "-o", "json", "--takeover"]);
+        std::thread::sleep(Duration::from_millis(millis));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let past = history(&lab);
+        let open = past["shifts"][0]["state"] == "open";
+        let way = if at % 2 == 0 { "--resume" } else { "--undo" };
+        let (code, events, errors) = shift(&lab, &[way, "--yes", "--takeover"]);
+        if open {
+            assert_eq!(code, 0, "{way} after {millis} ms: {events:?} {errors}");
+        }
+        let now = history(&lab);
+        assert_ne!(now["shifts"][0]["state"], "open", "{way} after {millis} ms: {now:#}");
+        if open && way == "--undo" {
+            assert_eq!(object(&lab, "virtualservice")["spec"], before);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+fn the_documented_roles_suffice() {
+    let lab = Lab::connect();
+    let roles = [
+        include_str!("../../docs/rbac/reader.yaml"),
+        include_str!("../../docs/rbac/live-reader.yaml"),
+        include_str!("../../docs/rbac/shifter.yaml"),
+    ]
+    .join("---\n");
+    let bindings = ["reader", "live-reader", "shifter"].map(|role| {
+        format!(
+            "
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {{name: fx-{role}}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: grpcmesh-{role}}}
+subjects: [{{kind: ServiceAccount, name: fx-shifter, namespace: legacy}}]
+"
+        )
+    });
+    let account = "
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: fx-shifter, namespace: legacy}
+";
+    let yaml = format!("{roles}{account}{}{}", bindings.concat(), format!("---{ROUTES}{VIRTUAL_SERVICE}"));
+    let _objects = Scenario::apply(&lab, &yaml);
+    let user = "system:serviceaccount:legacy:fx-shifter";
+    let (code, events, errors) = shift(&lab, &["--to", "v2=40", "--yes", "--as", user]);
+    assert_eq!((code, *words(&events).last().unwrap()), (0, "done"), "{errors}");
+    assert_eq!(history(&lab)["shifts"][0]["by"], user);
+    lab.kubectl(&["delete", "clusterrolebinding", "fx-shifter"]);
+    let (code, _, errors) = shift(&lab, &["--to", "v2=45", "--yes", "--as", user]);
+    assert!(code == 3 && errors.contains("docs/rbac/shifter.yaml"), "{code} {errors}");
+}
