@@ -10,7 +10,7 @@
 //!
 //! | Layer | Modules | Knows |
 //! |---|---|---|
-//! | CORE | [`schema`], [`snapshot`], [`mesh`], [`rules`], [`accesslog`], [`verdict`], [`envoy`] | plain values: no files, cluster, terminal, clock |
+//! | CORE | [`schema`], [`snapshot`], [`mesh`], [`rules`], [`accesslog`], [`verdict`], [`envoy`], [`compare`], [`shift`] | plain values: no files, cluster, terminal, clock |
 //! | VIEW | [`report`], [`render`] | CORE, and a writer that it is handed |
 //! | EDGE | [`cluster`], [`terminal`] | the outside; not flags or commands |
 //! | TOP | [`cli`], [`commands`] | everything |

@@ -33,6 +33,8 @@ fn schemas_are_up_to_date() {
         ("balance", schemars::schema_for!(grpcmesh::report::balance::BalanceReport)),
         ("diff", schemars::schema_for!(grpcmesh::report::diff::DiffReport)),
         ("route-tests", schemars::schema_for!(grpcmesh::report::route_test::RouteTests)),
+        ("shift-event", schemars::schema_for!(grpcmesh::report::shift::ShiftEvent)),
+        ("shift-history", schemars::schema_for!(grpcmesh::report::shift::ShiftHistory)),
         ("explain", schemars::schema_for!(grpcmesh::report::explain::ExplainReport)),
         ("tail", schemars::schema_for!(grpcmesh::report::tail::TailLine)),
         ("tail-call", schemars::schema_for!(grpcmesh::report::tail_join::TailCall)),

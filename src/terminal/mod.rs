@@ -57,11 +57,16 @@ impl Messages {
         dialoguer::console::set_colors_enabled_stderr(self.color);
         let answer =
             dialoguer::Confirm::new().with_prompt(question).wait_for_newline(true).default(false).interact_opt();
-        let _ = dialoguer::console::Term::stderr().show_cursor();
+        self.give_cursor_back();
         match answer {
             Ok(answer) => Ok(answer.unwrap_or(false)),
             Err(dialoguer::Error::IO(error)) => Err(error),
         }
+    }
+
+    /// Shows the cursor again that a question hid.
+    pub fn give_cursor_back(&self) {
+        let _ = dialoguer::console::Term::stderr().show_cursor();
     }
 
     /// A progress bar, invisible where progress is not wanted.

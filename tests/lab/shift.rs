@@ -216,6 +216,63 @@ fn proxies_that_do_not_follow_take_the_weights_back() {
 
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
+fn a_signal_takes_the_weights_back_or_holds_them() {
+    let lab = Lab::connect();
+    let _objects = Scenario::apply(&lab, &format!("{ROUTES}{VIRTUAL_SERVICE}"));
+    let client = lab.client("web");
+    let agent = client.pid("istio-proxy");
+    for (signal, then, weight, state) in [
+        ("-INT", "rollback", 10, "rolled-back"),
+        ("-TERM", "rollback", 10, "rolled-back"),
+        ("-HUP", "hold", 60, "held"),
+    ] {
+        // While one proxy does not follow, the shift waits.
+        client.signal(agent, "-STOP");
+        let words = ["shift", "fx.shop", "--to", "v2=60", "--yes", "--on-interrupt", then];
+        let mut child = lab.spawn_grpcmesh(&words);
+        lab.wait("it is written", Duration::from_secs(20), || history(&lab)["shifts"][0]["state"] == "open");
+        std::thread::sleep(Duration::from_millis(1500));
+        client.signal(child.id(), signal);
+        let ended = std::time::Instant::now();
+        let code = child.wait().unwrap().code();
+        client.signal(agent, "-CONT");
+        assert_eq!(code, Some(130), "{signal}");
+        assert!(ended.elapsed() < Duration::from_secs(8), "{signal}: {:?}", ended.elapsed());
+        assert_eq!(object(&lab, "virtualservice")["spec"]["http"][0]["route"][1]["weight"], weight, "{signal}");
+        assert_eq!(history(&lab)["shifts"][0]["state"], state, "{signal}");
+        lab.wait("it catches up", Duration::from_secs(40), || lab.grpcmesh(&["diff", "-A"]).status.success());
+    }
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+fn it_asks_on_a_terminal() {
+    let lab = Lab::connect();
+    let _objects = Scenario::apply(&lab, &format!("{ROUTES}{VIRTUAL_SERVICE}"));
+    let weight = || object(&lab, "virtualservice")["spec"]["http"][0]["route"][1]["weight"].clone();
+    let program = env!("CARGO_BIN_EXE_kubectl-grpcmesh");
+    let command = format!("{program} shift fx.shop --to v2=35 --kubeconfig {}", lab.kubeconfig().display());
+    for (answer, end, wanted) in [("n", "nothing is written", 10), ("y", "run the new weights", 35)] {
+        let mut terminal = rexpect::spawn(&command, Some(30_000)).unwrap();
+        terminal.exp_string("Write these weights?").unwrap();
+        terminal.send_line(answer).unwrap();
+        terminal.exp_string(end).unwrap();
+        terminal.exp_eof().unwrap();
+        assert_eq!(weight(), wanted, "{answer}");
+    }
+    // Ctrl-C at the question: nothing is written, and the cursor is there again.
+    let mut terminal = rexpect::spawn(&command.replace("v2=35", "v2=80"), Some(30_000)).unwrap();
+    terminal.exp_string("Write these weights?").unwrap();
+    terminal.send_control('c').unwrap();
+    let rest = terminal.exp_eof().unwrap();
+    assert_eq!(weight(), 35);
+    assert!(rest.contains("\u{1b}[?25h"), "{rest:?}");
+    let status = terminal.process().wait().unwrap();
+    assert!(format!("{status:?}").contains("130"), "{status:?}");
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
 fn what_speaks_against_a_shift_stops_it() {
     let lab = Lab::connect();
     let _objects = Scenario::apply(&lab, &format!("{ROUTES}{VIRTUAL_SERVICE}"));
@@ -342,7 +399,7 @@ apiVersion: v1
 kind: ServiceAccount
 metadata: {name: fx-shifter, namespace: legacy}
 ";
-    let yaml = format!("{roles}{account}{}{}", bindings.concat(), format!("---{ROUTES}{VIRTUAL_SERVICE}"));
+    let yaml = [&roles, account, &bindings.concat(), "---", ROUTES, VIRTUAL_SERVICE].concat();
     let _objects = Scenario::apply(&lab, &yaml);
     let user = "system:serviceaccount:legacy:fx-shifter";
     let (code, events, errors) = shift(&lab, &["--to", "v2=40", "--yes", "--as", user]);

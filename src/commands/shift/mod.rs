@@ -209,7 +209,7 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: ShiftArgs) -> Resu
         session.tell("done", "a dry run: nothing is written", |_| {})?;
         return Ok(Outcome::Clean);
     }
-    if !session.is_agreed()? {
+    if !session.is_agreed().await? {
         session.tell("held", "not agreed: nothing is written", |_| {})?;
         return Ok(Outcome::Partial);
     }

@@ -45,7 +45,7 @@ pub(super) async fn go_on(session: &mut Session<'_, '_>, object: &Value, record:
     }
     if session.undoes() {
         session.show_undo(&entry)?;
-        if !session.is_agreed()? {
+        if !session.is_agreed().await? {
             session.tell("held", "not agreed: nothing is written", |_| {})?;
             return Ok(Outcome::Partial);
         }

@@ -146,7 +146,7 @@ fn callers(mesh: &Mesh<'_>, found: &mut Preflight, plans: &[RulePlan]) {
                     .host
                     .as_ref()
                     .map(|host| mesh.short_host(host).split('.').next().unwrap_or_default().to_owned());
-                Some((label.or(host)?, one.endpoints?.ready as u64))
+                Some((label.or(host)?, u64::from(one.endpoints?.ready)))
             })
             .collect();
         let all: u64 = ready.iter().map(|(_, count)| count).sum();

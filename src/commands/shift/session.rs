@@ -190,7 +190,7 @@ impl<'a, 'w> Session<'a, 'w> {
     }
 
     /// Asks, on a terminal.
-    pub(super) fn is_agreed(&mut self) -> Result<bool, Failure> {
+    pub(super) async fn is_agreed(&mut self) -> Result<bool, Failure> {
         if self.arguments.yes {
             return Ok(true);
         }
@@ -198,7 +198,21 @@ impl<'a, 'w> Session<'a, 'w> {
             return Err(Failure::usage("nobody can be asked here").hint("to shift without a question: --yes"));
         }
         self.context.out.flush()?;
-        Ok(self.context.messages.confirm("Write these weights?")?)
+        // On a thread of its own, so that a signal ends the waiting and the terminal is given back.
+        let (sender, answer) = tokio::sync::oneshot::channel();
+        let messages = self.context.messages;
+        std::thread::spawn(move || sender.send(messages.confirm("Write these weights?")));
+        tokio::select! {
+            biased;
+            () = super::super::end_signal() => {
+                messages.give_cursor_back();
+                Err(Failure::interrupted())
+            }
+            answer = answer => match answer {
+                Ok(answer) => Ok(answer?),
+                Err(_) => Err(Failure::source("the question could not be asked").hint("to shift without a question: --yes")),
+            },
+        }
     }
 
     /// Writes, and sees that the proxies follow; if they do not, what was asked for in that case.
@@ -211,7 +225,7 @@ impl<'a, 'w> Session<'a, 'w> {
     ) -> Result<Outcome, Failure> {
         let written = self.write(plans, object, &mut entry).await?;
         self.tell("written", &format!("session {} by {}", entry.session, entry.by), |event| {
-            event.weights = weights(plans)
+            event.weights = weights(plans);
         })?;
         drop(written);
         self.follow_to_the_end(&entry, obeying).await
