@@ -138,6 +138,31 @@ fn block_on(work: impl Future<Output = Result<Outcome, Failure>>) -> Result<Outc
     runtime.block_on(work)
 }
 
+/// How often the program was asked to end, from now on: by Ctrl-C, TERM, or HUP.
+fn signals() -> tokio::sync::watch::Receiver<u32> {
+    let (sender, receiver) = tokio::sync::watch::channel(0);
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+        for mut stream in kinds.into_iter().filter_map(|kind| signal(kind).ok()) {
+            let sender = sender.clone();
+            tokio::spawn(async move {
+                while stream.recv().await.is_some() {
+                    sender.send_modify(|count| *count += 1);
+                }
+            });
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::spawn(async move {
+        while tokio::signal::ctrl_c().await.is_ok() {
+            sender.send_modify(|count| *count += 1);
+        }
+    });
+    receiver
+}
+
 /// Ctrl-C, or a signal with which programs are ended: TERM, and HUP when the terminal goes away.
 async fn end_signal() {
     #[cfg(unix)]

@@ -19,7 +19,6 @@ use crate::compare::Difference;
 use crate::compare::live::Proxies;
 use crate::envoy::counters::Counted;
 use crate::envoy::running::Running;
-use crate::envoy::sync::SyncView;
 use crate::mesh::ids::WorkloadId;
 use crate::mesh::outbound::Caller;
 use crate::mesh::{self, Mesh, workload};
@@ -176,7 +175,8 @@ pub(super) async fn ask(
     }
     for (id, why) in others {
         let workload = mesh.workload(id);
-        let (sync, answer) = (SyncView::Unknown(why.clone()), Answer::NotAsked(why));
+        let name = PodName { namespace: workload.namespace().to_string(), pod: workload.object.name.to_string() };
+        let (sync, answer) = (sync.of(&name), Answer::NotAsked(why));
         let proxy = Proxy { sync, answer, counted: (None, None), passing: Vec::new() };
         live.insert(workload.namespace().to_string(), workload.object.name.to_string(), proxy);
     }

@@ -339,18 +339,29 @@ fn count(items: &[Value]) -> String {
 
 /// Controllers that write weights themselves, by what they leave on an object.
 pub fn controllers(object: &Value) -> Vec<String> {
-    let text = object["metadata"].to_string();
+    // Names of managers, labels and annotations; never their texts, in which anything may stand.
+    let metadata = &object["metadata"];
+    let managers = metadata["managedFields"].as_array().into_iter().flatten().filter_map(|one| one["manager"].as_str());
+    let keys = ["labels", "annotations"].into_iter().filter_map(|field| metadata[field].as_object());
+    let keys = keys.flat_map(|map| map.keys().map(String::as_str));
+    let owners = metadata["ownerReferences"].as_array().into_iter().flatten();
+    let owners = owners.flat_map(|one| [one["apiVersion"].as_str(), one["kind"].as_str()]).flatten();
+    let signs: Vec<String> = managers.chain(keys).chain(owners).map(str::to_lowercase).collect();
     let known = [
         ("flagger", "Flagger"),
         ("rollouts.argoproj.io", "Argo Rollouts"),
-        ("rollout-controller", "Argo Rollouts"),
+        ("rollouts-controller", "Argo Rollouts"),
+        ("argo-rollouts", "Argo Rollouts"),
         ("argocd.argoproj.io", "Argo CD"),
+        ("argocd-controller", "Argo CD"),
+        ("kustomize-controller", "Flux"),
+        ("helm-controller", "Flux"),
         ("kustomize.toolkit.fluxcd.io", "Flux"),
         ("helm.toolkit.fluxcd.io", "Flux"),
     ];
     let mut found: Vec<String> = known
         .iter()
-        .filter(|(sign, _)| text.contains(sign))
+        .filter(|(sign, _)| signs.iter().any(|one| one.contains(sign)))
         .map(|(_, name)| format!("{name} writes this object: weights may be its own"))
         .collect();
     found.dedup();

@@ -21,8 +21,8 @@ pub struct Class {
     pub why_not: String,
     /// Hosts under which they use the rules.
     pub hosts: Vec<String>,
-    /// Where the rules send their calls.
-    pub backends: Vec<Backend>,
+    /// Where each rule sends their calls.
+    pub backends: BTreeMap<usize, Vec<Backend>>,
 }
 
 /// All callers with a proxy, against rules of an object that lead to `host`.
@@ -44,8 +44,8 @@ pub fn classes(mesh: &Mesh<'_>, object: &ObjectRef, rules: &[usize], host: &str)
         hosts.dedup();
         // A rule without ports stands on port 80 too, whether or not the Service has it: what arrives is what counts.
         let arrives = |one: &RuleInUse| one.backends.iter().filter(|one| one.state != BackendState::NoCluster).count();
-        let best = ours.iter().rev().max_by_key(|one| arrives(one));
-        let backends = best.map(|one| one.backends.clone()).unwrap_or_default();
+        let best = |rule: usize| ours.iter().rev().filter(|one| one.rule == rule).max_by_key(|one| arrives(one));
+        let backends = rules.iter().filter_map(|rule| Some((*rule, best(*rule)?.backends.clone()))).collect();
         let why_not = if ours.is_empty() { why_not(&all, object, host) } else { String::new() };
         Some(Class { name, pods, obeys: !ours.is_empty(), why_not, hosts, backends })
     });

@@ -109,10 +109,11 @@ pub struct RulePlan {
 impl RulePlan {
     /// Whether calls will go as they go now.
     pub fn is_idle(&self) -> bool {
-        self.backends.iter().all(|one| {
-            let (before, after) = (u128::from(one.before.unwrap_or(0)), u128::from(one.after));
-            before * u128::from(self.total) == after * u128::from(self.total_before)
-        })
+        self.total_before > 0
+            && self.backends.iter().all(|one| {
+                let (before, after) = (u128::from(one.before.unwrap_or(0)), u128::from(one.after));
+                before * u128::from(self.total) == after * u128::from(self.total_before)
+            })
     }
 
     /// Whether the weights are scaled to another total.
@@ -329,6 +330,8 @@ mod tests {
         let of =
             |wish: &str| plan(&split(&[("v1", Some(9)), ("v2", Some(1))]), &wish.parse().unwrap(), &addable).unwrap();
         assert!(of("v2=10").is_idle() && !of("v2=20").is_idle());
+        let nothing = split(&[("v1", Some(0)), ("v2", Some(0))]);
+        assert!(!plan(&nothing, &"v1=100".parse().unwrap(), &addable).unwrap().is_idle());
         assert!(of("v2=25").is_scaled() && !of("v2=20").is_scaled());
     }
 

@@ -109,12 +109,21 @@ impl Record {
     /// Reads the annotation of an object; absent is empty.
     ///
     /// # Errors
-    /// When it is there and not in this form.
+    /// When it is there and not in this form, or of a newer one.
     pub fn of(object: &Value) -> Result<Self, serde_json::Error> {
         match object["metadata"]["annotations"][ANNOTATION].as_str() {
-            Some(text) => serde_json::from_str(text),
+            Some(text) => {
+                let record: Self = serde_json::from_str(text)?;
+                let is_newer = record.version > 1;
+                if is_newer { Err(serde::de::Error::custom("it is of a newer version")) } else { Ok(record) }
+            }
             None => Ok(Self { version: 1, entries: Vec::new() }),
         }
+    }
+
+    /// The entry of a run that is at it: the first, and open.
+    pub fn of_run(&mut self, session: &str) -> Option<&mut Entry> {
+        self.entries.first_mut().filter(|entry| entry.session == session && entry.state == State::Open)
     }
 
     /// Puts an entry first and lets the oldest go.

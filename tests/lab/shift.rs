@@ -284,6 +284,7 @@ fn what_speaks_against_a_shift_stops_it() {
     assert_eq!(refused(&["--to", "v3=5", "--yes"], "no backend of the rule is called v3"), 2);
     assert_eq!(refused(&["--to", "v1=60,v2=60", "--yes"], "more than 100%"), 2);
     assert_eq!(refused(&["--to", "v2=5"], "--yes"), 2, "nobody can be asked in a pipe");
+    assert_eq!(refused(&["--undo", "--dry-run", "--yes"], "--dry-run"), 2);
     lab.kubectl(&["annotate", "virtualservice", "-n", "shop", "fx", "argocd.argoproj.io/tracking-id=x"]);
     assert_eq!(refused(&["--to", "v2=5", "--yes"], "--force-owner"), 3);
     lab.kubectl(&["annotate", "virtualservice", "-n", "shop", "fx", "argocd.argoproj.io/tracking-id-"]);
@@ -293,6 +294,29 @@ fn what_speaks_against_a_shift_stops_it() {
     assert_eq!(refused(&["--to", "v2=50", "--yes"], "has no ready pod"), 3);
     assert_eq!(object(&lab, "virtualservice")["spec"]["http"][0]["route"][1]["weight"], 10, "nothing was written");
     assert_eq!(history(&lab)["shifts"], Value::from(Vec::<Value>::new()));
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+fn weights_that_cannot_be_compared_are_not_called_run() {
+    let lab = Lab::connect();
+    let filter = "
+---
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: fx, namespace: web}
+spec:
+  workloadSelector: {labels: {app: client}}
+  configPatches:
+  - applyTo: HTTP_ROUTE
+    match: {context: SIDECAR_OUTBOUND}
+    patch: {operation: MERGE, value: {route: {timeout: 7s}}}
+";
+    let _objects = Scenario::apply(&lab, &format!("{ROUTES}{VIRTUAL_SERVICE}{filter}"));
+    let (code, events, errors) = shift(&lab, &["--to", "v2=20", "--yes"]);
+    let acknowledged = events.iter().find(|event| event["event"] == "acknowledged").unwrap();
+    assert_eq!((code, *words(&events).last().unwrap()), (4, "done"), "{errors}");
+    assert!(acknowledged["proxies"]["unreachable"].to_string().contains("EnvoyFilter web/fx"), "{acknowledged:#}");
 }
 
 /// Shifts from several processes at once: each that is accepted is in the history once, each other one says why.
@@ -405,6 +429,11 @@ metadata: {name: fx-shifter, namespace: legacy}
     let (code, events, errors) = shift(&lab, &["--to", "v2=40", "--yes", "--as", user]);
     assert_eq!((code, *words(&events).last().unwrap()), (0, "done"), "{errors}");
     assert_eq!(history(&lab)["shifts"][0]["by"], user);
+    // Not to know whether the proxies follow is no reason to take anything back.
+    lab.kubectl(&["delete", "clusterrolebinding", "fx-live-reader"]);
+    let (code, events, errors) = shift(&lab, &["--to", "v2=42", "--yes", "--ack-timeout", "3s", "--as", user]);
+    assert_eq!((code, *words(&events).last().unwrap()), (4, "held"), "{errors}");
+    assert_eq!(object(&lab, "virtualservice")["spec"]["http"][0]["route"][1]["weight"], 42);
     lab.kubectl(&["delete", "clusterrolebinding", "fx-shifter"]);
     let (code, _, errors) = shift(&lab, &["--to", "v2=45", "--yes", "--as", user]);
     assert!(code == 3 && errors.contains("docs/rbac/shifter.yaml"), "{code} {errors}");

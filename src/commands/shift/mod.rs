@@ -1,5 +1,6 @@
 //! `shift`: move weights between the backends of a rule, and see that the proxies follow.
 
+mod follow;
 mod past;
 mod preflight;
 mod session;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::proxies::ReachArgs;
 use crate::cli::context::Context;
@@ -23,7 +25,7 @@ use crate::rules::Severity;
 use crate::schema;
 use crate::shift::patch;
 use crate::shift::plan::{RulePlan, Wish};
-use crate::shift::record::Record;
+use crate::shift::record::{Entry, Record, State};
 use preflight::Preflight;
 use session::Session;
 use target::Target;
@@ -87,13 +89,13 @@ pub struct ShiftArgs {
     #[arg(long)]
     force_owner: bool,
     /// Shifts of the object, newest first
-    #[arg(long, conflicts_with_all = ["to", "undo", "resume"])]
+    #[arg(long, conflicts_with_all = ["to", "undo", "resume", "dry_run", "emit"])]
     history: bool,
     /// Give the weights back that were there before the last shift
-    #[arg(long, conflicts_with_all = ["to", "resume"])]
+    #[arg(long, conflicts_with_all = ["to", "resume", "dry_run", "emit"])]
     undo: bool,
     /// Go on with a shift that was cut off: see whether the proxies follow, and end it
-    #[arg(long, conflicts_with = "to")]
+    #[arg(long, conflicts_with_all = ["to", "dry_run", "emit"])]
     resume: bool,
     /// Go on with a shift, or start one, although another run may still be at it
     #[arg(long)]
@@ -152,8 +154,41 @@ enum Format {
     Json,
 }
 
+/// What is left to do when everything was looked at.
+enum Ready<'a, 'w> {
+    /// Nothing.
+    Ended(Outcome),
+    /// Weights are to be written.
+    Write { session: Box<Session<'a, 'w>>, plans: Vec<RulePlan>, object: Value, entry: Entry },
+    /// The last shift is to be undone, or gone on with.
+    GoOn { session: Box<Session<'a, 'w>>, object: Value, record: Record },
+}
+
 /// Runs the command.
 pub(super) async fn run(context: &mut Context<'_>, arguments: ShiftArgs) -> Result<Outcome, Failure> {
+    let signals = super::signals();
+    let (mut ended, messages) = (signals.clone(), context.messages);
+    let ready = tokio::select! {
+        biased;
+        _ = ended.changed() => {
+            messages.give_cursor_back();
+            return Err(Failure::interrupted().hint("nothing is written"));
+        }
+        ready = prepare(context, &arguments, signals) => ready?,
+    };
+    match ready {
+        Ready::Ended(outcome) => Ok(outcome),
+        Ready::Write { mut session, plans, object, entry } => session.write_and_follow(&plans, object, entry).await,
+        Ready::GoOn { mut session, object, record } => past::go_on(&mut session, &object, record).await,
+    }
+}
+
+/// Everything before the first write.
+async fn prepare<'a, 'w>(
+    context: &'a mut Context<'w>,
+    arguments: &'a ShiftArgs,
+    signals: watch::Receiver<u32>,
+) -> Result<Ready<'a, 'w>, Failure> {
     let source = SourceArgs::default();
     let mut read = source.read(context).await?;
     let options = source.options(&context.scope);
@@ -165,58 +200,75 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: ShiftArgs) -> Resu
     let record = Record::of(&object).map_err(|error| {
         Failure::source(format!("the record of {} cannot be read", target.title()))
             .cause(error)
-            .hint("another version of this program may have written it; remove the annotation grpcmesh.io/shift to begin anew")
+            .hint("a newer version of this program may have written it; without the annotation grpcmesh.io/shift it begins anew")
     })?;
     if arguments.history {
-        return past::history(context, &arguments, &target, &record);
+        return past::history(context, arguments, &target, &record).map(Ready::Ended);
     }
-    let mut session = Session::new(context, &arguments, server, target, source);
+    let mut session = Box::new(Session::new(context, arguments, server, target, source.clone(), signals));
     if arguments.undo || arguments.resume {
-        return past::go_on(&mut session, &object, record).await;
+        return Ok(Ready::GoOn { session, object, record });
     }
     let Some(wish) = &arguments.to else { return Err(Failure::usage("nothing is wished: --to BACKEND=SHARE")) };
     let plans = {
         let mesh = mesh::resolve(&read.snapshot, &options);
-        target::plans(&mesh, &session.target, &object, wish, &arguments)?
+        target::plans(&mesh, &session.target, &object, wish, arguments)?
     };
     if plans.iter().all(RulePlan::is_idle) {
         session.tell("done", "the shares are as wished already: nothing is written", |_| {})?;
-        return Ok(Outcome::Clean);
+        return Ok(Ready::Ended(Outcome::Clean));
     }
     session.not_open(&record)?;
-    let entry = session.entry(&record, &plans).await?;
+    let entry = session.entry(&plans).await;
     let mut written = record.clone();
-    written.push(entry.clone());
+    // What another program writes, no run of this one will end.
+    let emitted = "emitted; nobody saw whether the proxies follow".to_owned();
+    let number = record.next_number();
+    written.push(match arguments.emit {
+        Some(_) => Entry { number, state: State::Held, until: None, message: emitted, ..entry.clone() },
+        None => Entry { number, ..entry.clone() },
+    });
     let operations = patch::shift(&object, &plans, &written);
-    if arguments.emit == Some(Emit::Patch) {
-        render::json(&Value::from(operations), session.context.out)?;
-        return Ok(Outcome::Clean);
+    if arguments.dry_run == Some(DryRunAt::Client) {
+        session.show_plan(&plans, &object, None, &Preflight::default())?;
+        session.tell("done", "a dry run: nothing is written", |_| {})?;
+        return Ok(Ready::Ended(Outcome::Clean));
     }
-    let would =
-        if arguments.dry_run == Some(DryRunAt::Client) { None } else { Some(session.try_it(&operations).await?) };
-    let found = match &would {
-        Some(after) => preflight::look(&mut read.snapshot, &options, &session.target, &object, after, &plans),
-        None => Preflight::default(),
-    };
-    if arguments.emit == Some(Emit::Yaml) {
-        let compared = objects::compare(session.target.title(), would.as_ref(), None);
-        write!(session.context.out, "{}", compared.after)?;
-        return Ok(Outcome::Clean);
+    let after = session.try_it(&operations).await?;
+    let found = preflight::look(&mut read.snapshot, &options, &session.target, &object, &after, &plans);
+    if let Some(form) = arguments.emit {
+        session.show_checks(&found);
+        stopped(arguments, &found)?;
+        match form {
+            Emit::Patch => render::json(&Value::from(operations), session.context.out)?,
+            Emit::Yaml => {
+                let compared = objects::compare(session.target.title(), Some(&after), None);
+                write!(session.context.out, "{}", compared.after)?;
+            }
+        }
+        return Ok(Ready::Ended(Outcome::Clean));
     }
-    session.show_plan(&plans, &object, would.as_ref(), &found)?;
-    stopped(&arguments, &found)?;
+    session.show_plan(&plans, &object, Some(&after), &found)?;
+    stopped(arguments, &found)?;
     if arguments.dry_run.is_some() {
         session.tell("done", "a dry run: nothing is written", |_| {})?;
-        return Ok(Outcome::Clean);
+        return Ok(Ready::Ended(Outcome::Clean));
     }
     if !session.is_agreed().await? {
         session.tell("held", "not agreed: nothing is written", |_| {})?;
-        return Ok(Outcome::Partial);
+        return Ok(Ready::Ended(Outcome::Partial));
     }
-    let mesh = mesh::resolve(&read.snapshot, &options);
-    let obeying = found.obeying(&mesh);
-    drop(mesh);
-    session.write_and_follow(&plans, object, entry, obeying).await
+    if !arguments.yes {
+        // Somebody thought about it: the mesh may be another one by now.
+        read = source.read(session.context).await?;
+        let after = session.try_it(&operations).await?;
+        let found = preflight::look(&mut read.snapshot, &options, &session.target, &object, &after, &plans);
+        if stopped(arguments, &found).is_err() {
+            session.show_checks(&found);
+        }
+        stopped(arguments, &found)?;
+    }
+    Ok(Ready::Write { session, plans, object, entry })
 }
 
 /// Stops where an error stands and no flag lets it pass.

@@ -49,14 +49,21 @@ pub(super) async fn go_on(session: &mut Session<'_, '_>, object: &Value, record:
             session.tell("held", "not agreed: nothing is written", |_| {})?;
             return Ok(Outcome::Partial);
         }
-        session.roll_back(&entry, "undone").await?;
-        return session.follow_back(&entry).await;
+        if !session.arguments.force
+            && let Some(dead) = session.dead_end(&entry).await
+        {
+            return Err(Failure::source(dead).hint("nothing is written; to go back all the same: --force"));
+        }
+        let restored = session.roll_back(&entry, "undone", false).await?;
+        return session.follow_back(&restored).await;
     }
     if entry.state != State::Open {
         session.tell("done", "the last shift is ended: there is nothing to go on with", |_| {})?;
         return Ok(Outcome::Clean);
     }
-    session.follow_to_the_end(&entry, Vec::new()).await
+    let mut entry = entry;
+    session.take(&mut entry).await?;
+    session.follow_to_the_end(&entry).await
 }
 
 impl Session<'_, '_> {

@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use super::target::Target;
 use crate::compare::objects::controllers;
-use crate::mesh::outbound::BackendState;
+use crate::mesh::outbound::{Backend, BackendState};
+use crate::mesh::workload::Proxy;
 use crate::mesh::{self, Mesh, Options};
 use crate::rules::{self, Finding, Severity};
 use crate::schema::Kind;
@@ -39,14 +40,6 @@ pub(super) struct Preflight {
     pub(super) checks: Vec<Check>,
     /// All callers, those that obey and those that do not.
     pub(super) classes: Vec<Class>,
-}
-
-impl Preflight {
-    /// Pods whose proxies obey, as `namespace/name`.
-    pub(super) fn obeying(&self, mesh: &Mesh<'_>) -> Vec<String> {
-        let pods = self.classes.iter().filter(|class| class.obeys).flat_map(|class| &class.pods);
-        pods.map(|id| mesh.workload(*id).object.path()).collect()
-    }
 }
 
 /// Looks at the mesh as it is and as it will be: `after` is the object as the server would store it.
@@ -117,54 +110,66 @@ pub(super) fn replace(snapshot: &mut Snapshot, target: &Target, object: &Value) 
 
 fn callers(mesh: &Mesh<'_>, found: &mut Preflight, plans: &[RulePlan]) {
     let obeying: Vec<&Class> = found.classes.iter().filter(|class| class.obeys).collect();
-    if obeying.is_empty() {
-        found.checks.push(Check::error("no proxy's calls go by this rule: the shift would move nothing", "--force"));
-    }
     let mut checks = Vec::new();
-    for class in &obeying {
-        for backend in &class.backends {
-            let why = match backend.state {
-                BackendState::Ok => continue,
-                BackendState::NoCluster => "does not exist for it",
-                BackendState::NoEndpoints => "has no ready pod",
-            };
-            let text = format!("{}: the backend {} {why}, calls to it would fail", class.name, backend.cluster);
-            checks.push(Check::error(text, "--force"));
-        }
-        if let Some(hash) = class.backends.iter().find_map(|one| one.hash.as_ref()) {
-            checks.push(Check::warning(format!("calls are pinned by {hash}: shares hold for keys, not for calls")));
-        }
+    let waypoints = mesh.workloads.iter().filter(|one| matches!(one.proxy, Proxy::Waypoint(_))).count();
+    if waypoints > 0 {
+        checks.push(Check::warning(format!(
+            "{waypoints} waypoints may obey too: they are neither looked at nor waited for"
+        )));
     }
-    // Pods against shares, where pods are known.
-    if let Some(class) = obeying.first() {
-        let ready: Vec<(String, u64)> = class
-            .backends
-            .iter()
-            .filter_map(|one| {
-                let label = one.subset.as_ref().map(ToString::to_string);
-                let host = one
-                    .host
-                    .as_ref()
-                    .map(|host| mesh.short_host(host).split('.').next().unwrap_or_default().to_owned());
-                Some((label.or(host)?, u64::from(one.endpoints?.ready)))
-            })
-            .collect();
+    if obeying.is_empty() {
+        checks.push(Check::error(
+            "no sidecar's or gateway's calls go by this rule: the shift would move nothing",
+            "--force",
+        ));
+    }
+    for plan in plans {
+        let rises = |label: &str| {
+            let at = plan.backends.iter().position(|one| one.backend.label() == label);
+            at.is_none_or(|at| plan.share_after(at) > plan.share_before(at))
+        };
+        for class in &obeying {
+            let Some(backends) = class.backends.get(&plan.split.rule) else { continue };
+            for backend in backends {
+                let why = match backend.state {
+                    BackendState::Ok => continue,
+                    BackendState::NoCluster => "does not exist for it",
+                    BackendState::NoEndpoints => "has no ready pod",
+                };
+                let text = format!("{}: the backend {} {why}, calls to it fail", class.name, backend.cluster);
+                // Less for one that is down is a way out.
+                let check =
+                    if rises(&label(mesh, backend)) { Check::error(text, "--force") } else { Check::warning(text) };
+                checks.push(check);
+            }
+            if let Some(hash) = backends.iter().find_map(|one| one.hash.as_ref()) {
+                checks.push(Check::warning(format!("calls are pinned by {hash}: shares hold for keys, not for calls")));
+            }
+        }
+        // Pods against shares, where pods are known.
+        let Some(backends) = obeying.first().and_then(|class| class.backends.get(&plan.split.rule)) else { continue };
+        let ready = backends.iter().filter_map(|one| Some((label(mesh, one), u64::from(one.endpoints?.ready))));
+        let ready: Vec<(String, u64)> = ready.collect();
         let all: u64 = ready.iter().map(|(_, count)| count).sum();
-        for plan in plans {
-            for (at, one) in plan.backends.iter().enumerate() {
-                let Some((_, pods)) = ready.iter().find(|(label, _)| *label == one.backend.label()) else { continue };
-                let (share, of_pods) = (plan.share_after(at), *pods as f64 / all.max(1) as f64);
-                if *pods > 0 && share > plan.share_before(at) && share > of_pods * 1.5 {
-                    checks.push(Check::warning(format!(
-                        "{} gets {:.0}% of the calls with {pods} of {all} ready pods",
-                        one.backend.label(),
-                        share * 100.0
-                    )));
-                }
+        for (at, one) in plan.backends.iter().enumerate() {
+            let Some((_, pods)) = ready.iter().find(|(label, _)| *label == one.backend.label()) else { continue };
+            let (share, of_pods) = (plan.share_after(at), *pods as f64 / all.max(1) as f64);
+            if *pods > 0 && share > plan.share_before(at) && share > of_pods * 1.5 {
+                let (label, percent) = (one.backend.label(), share * 100.0);
+                checks.push(Check::warning(format!(
+                    "{label} gets {percent:.0}% of the calls with {pods} of {all} ready pods"
+                )));
             }
         }
     }
     found.checks.extend(checks);
+}
+
+/// A backend as a plan calls it: its subset, else the Service's name.
+fn label(mesh: &Mesh<'_>, backend: &Backend) -> String {
+    let host =
+        || backend.host.as_ref().map(|host| mesh.short_host(host).split('.').next().unwrap_or_default().to_owned());
+    backend.subset.as_ref().map(ToString::to_string).or_else(host).unwrap_or_default()
 }
 
 fn helm(object: &Value) -> Option<Check> {

@@ -11,7 +11,7 @@ use crate::mesh::Mesh;
 use crate::mesh::ids::ObjectRef;
 use crate::mesh::service::Service;
 use crate::schema::Kind;
-use crate::shift::plan::{Addable, RulePlan, Wish, plan};
+use crate::shift::plan::{Addable, Refusal, RulePlan, Wish, plan};
 use crate::shift::split::{Backend, Split, splits};
 use crate::snapshot::{Key, Object};
 
@@ -145,6 +145,15 @@ pub(super) fn plans(
         return Err(Failure::usage(format!("{} has no rule with backends", target.title())));
     }
     let planned: Vec<_> = all.iter().map(|split| plan(split, wish, &addable(mesh, target, split))).collect();
+    // Of all rules those without the backends are not meant; what cannot be granted is said.
+    if arguments.all_rules
+        && let Some((refusal, split)) = planned.iter().zip(&all).find_map(|(one, split)| {
+            let refusal = one.as_ref().err().filter(|refusal| !matches!(refusal, Refusal::Unknown { .. }))?;
+            Some((refusal, split))
+        })
+    {
+        return Err(Failure::usage(format!("{}: {refusal}", split.title())).hint("name the rules with --rule"));
+    }
     let first_refusal = planned.iter().zip(&all).find_map(|(one, split)| {
         let refusal = one.as_ref().err()?;
         Some(format!("{}: {refusal}", split.title()))

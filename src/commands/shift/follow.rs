@@ -1,0 +1,346 @@
+//! Seeing that the proxies follow, and what is done when they do not.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use super::super::proxies::{Question, ask};
+use super::preflight::replace;
+use super::session::{Session, last_writer};
+use super::{Ack, Then};
+use crate::cli::failure::{Failure, Outcome};
+use crate::compare::Difference;
+use crate::compare::live::Proxies;
+use crate::compare::proxy::{Judged, State as ProxyState};
+use crate::envoy::sync::SyncView;
+use crate::mesh;
+use crate::mesh::outbound::BackendState;
+use crate::mesh::workload::Readiness;
+use crate::report::shift::ProxyCounts;
+use crate::shift::obey::classes;
+use crate::shift::patch;
+use crate::shift::record::{Entry, Record, RuleRecord, State};
+use crate::shift::split::Split;
+
+/// Proxies that are all asked.
+const ALL: usize = 50;
+/// Pause between two looks at the proxies.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long is thought about whether there is something to go back to.
+const THINK: Duration = Duration::from_secs(3);
+
+/// What came of looking at the proxies.
+enum Followed {
+    /// All that could be asked run the new weights.
+    Yes(ProxyCounts),
+    /// Some do not.
+    No(ProxyCounts, String),
+    /// Nobody could be asked.
+    Unknown(ProxyCounts, String),
+    /// Somebody else has the object now.
+    Lost(String),
+    /// The program was asked to end.
+    Interrupted,
+}
+
+impl Session<'_, '_> {
+    /// Sees that the proxies follow an entry that is written, and ends it.
+    pub(super) async fn follow_to_the_end(&mut self, entry: &Entry) -> Result<Outcome, Failure> {
+        if self.arguments.ack == Some(Ack::None) {
+            self.end(entry, State::Held, "no proxy was asked (--ack none)").await;
+            self.tell(
+                "held",
+                &format!("the weights are written; no proxy was asked (--ack none). {}", self.way_back()),
+                |_| {},
+            )?;
+            return Ok(Outcome::Clean);
+        }
+        match self.follow(&entry.rules, Some(entry)).await {
+            Followed::Yes(counts) => {
+                let message = format!("{} of {} proxies run the new weights", counts.in_step, counts.total);
+                self.end(entry, State::Done, &message).await;
+                let partial = counts.in_step < counts.total;
+                self.tell("acknowledged", &message, |event| event.proxies = Some(counts))?;
+                self.tell("done", &self.way_back(), |_| {})?;
+                Ok(if partial { Outcome::Partial } else { Outcome::Clean })
+            }
+            Followed::No(counts, why) => {
+                self.tell("acknowledged", &why, |event| event.proxies = Some(counts))?;
+                if self.arguments.on_failure == Then::Hold {
+                    return self.hold(entry, &why).await;
+                }
+                if let Some(dead) = self.dead_end(entry).await {
+                    return self.hold(entry, &format!("{why}; {dead}")).await;
+                }
+                let restored = tokio::select! {
+                    biased;
+                    () = self.asked_to_end(0) => return self.leave(),
+                    restored = self.roll_back(entry, &why, true) => restored?,
+                };
+                self.follow_back(&restored).await?;
+                Ok(Outcome::Found)
+            }
+            // Not knowing is no reason to take anything back.
+            Followed::Unknown(counts, why) => {
+                self.tell("acknowledged", &why, |event| event.proxies = Some(counts))?;
+                self.hold(entry, &why).await
+            }
+            Followed::Lost(why) => {
+                self.tell("lost-control", &why, |_| {})?;
+                Err(Failure::source(format!("lost control: {why}"))
+                    .hint("nothing more is written; who did it: kubectl get -o yaml --show-managed-fields"))
+            }
+            Followed::Interrupted => {
+                if self.arguments.on_interrupt == Then::Hold {
+                    self.hold(entry, "interrupted").await?;
+                    return Err(Failure::interrupted());
+                }
+                // A second signal leaves at once.
+                tokio::select! {
+                    biased;
+                    () = self.asked_to_end(1) => return self.leave(),
+                    restored = self.roll_back(entry, "interrupted", true) => restored?,
+                };
+                Err(Failure::interrupted())
+            }
+        }
+    }
+
+    async fn hold(&mut self, entry: &Entry, why: &str) -> Result<Outcome, Failure> {
+        self.end(entry, State::Held, why).await;
+        self.tell("held", &format!("{why}; the new weights stay. {}", self.way_back()), |_| {})?;
+        Ok(Outcome::Partial)
+    }
+
+    fn leave(&self) -> Result<Outcome, Failure> {
+        Err(Failure::interrupted().hint(format!("the new weights may still be there; {}", self.way_back())))
+    }
+
+    /// Sees that the proxies follow the way back, too.
+    pub(super) async fn follow_back(&mut self, restored: &[RuleRecord]) -> Result<Outcome, Failure> {
+        if self.arguments.ack == Some(Ack::None) {
+            return Ok(Outcome::Clean);
+        }
+        match self.follow(restored, None).await {
+            Followed::Yes(counts) => {
+                let message = format!("{} of {} proxies run the weights from before", counts.in_step, counts.total);
+                let partial = counts.in_step < counts.total;
+                self.tell("acknowledged", &message, |event| event.proxies = Some(counts))?;
+                Ok(if partial { Outcome::Partial } else { Outcome::Clean })
+            }
+            Followed::No(counts, why) | Followed::Unknown(counts, why) => {
+                self.tell("acknowledged", &why, |event| event.proxies = Some(counts))?;
+                Ok(Outcome::Partial)
+            }
+            Followed::Lost(why) => {
+                self.tell("lost-control", &why, |_| {})?;
+                Err(Failure::source(format!("lost control: {why}")))
+            }
+            Followed::Interrupted => Err(Failure::interrupted()),
+        }
+    }
+
+    /// Why there is nothing to go back to: a backend that would get more than now has no ready pod. What cannot be found
+    /// out in moments keeps nobody from going back.
+    pub(super) async fn dead_end(&mut self, entry: &Entry) -> Option<String> {
+        tokio::time::timeout(THINK, self.dead_backend(entry)).await.ok().flatten()
+    }
+
+    async fn dead_backend(&mut self, entry: &Entry) -> Option<String> {
+        let kind = self.target.key.kind;
+        let object = self.look().await.ok()?;
+        let operations = patch::back(kind, &object, entry, &Record::default()).ok()?;
+        let after = self.try_it(&operations).await.ok()?;
+        let mut read = self.source.read(self.context).await.ok()?;
+        replace(&mut read.snapshot, &self.target, &after)?;
+        let mesh = mesh::resolve(&read.snapshot, &self.source.options(&self.context.scope));
+        let splits: Vec<Split> = entry.rules.iter().filter_map(|rule| rule.find(kind, &object).ok()).collect();
+        let rules: Vec<usize> = splits.iter().map(|split| split.rule).collect();
+        for class in classes(&mesh, &self.target.object(), &rules, "") {
+            for (split, rule) in splits.iter().zip(&entry.rules) {
+                let Some(backends) = class.backends.get(&split.rule) else { continue };
+                let share = |weights: &[Option<u64>], at: usize| {
+                    let all: u64 = weights.iter().map(|weight| weight.unwrap_or(0)).sum();
+                    weights.get(at).copied().flatten().unwrap_or(0) as f64 / all.max(1) as f64
+                };
+                let rises = |label: &str| {
+                    let at = rule.backends.iter().position(|one| one == label);
+                    at.is_some_and(|at| share(&rule.start, at) > share(&rule.wrote, at))
+                };
+                let dead = backends.iter().find(|one| {
+                    let subset = one.subset.as_ref().map(ToString::to_string);
+                    let host =
+                        one.host.as_ref().map(|host| host.as_str().split('.').next().unwrap_or_default().to_owned());
+                    one.state == BackendState::NoEndpoints && subset.or(host).is_some_and(|label| rises(&label))
+                });
+                if let Some(dead) = dead {
+                    return Some(format!(
+                        "the weights from before send more to {}, which has no ready pod now",
+                        dead.cluster
+                    ));
+                }
+            }
+        }
+        None
+    }
+
+    /// Waits until the proxies run what was written. With an entry, it must still be ours.
+    async fn follow(&mut self, rules: &[RuleRecord], entry: Option<&Entry>) -> Followed {
+        let end = Instant::now() + self.arguments.ack_timeout;
+        let bar = self.context.messages.bar("proxies that follow");
+        let away = "the cluster did not answer".to_owned();
+        let mut last = (ProxyCounts::default(), away.clone());
+        let times = u32::from(entry.is_none() && self.is_interrupted());
+        let followed = loop {
+            let left = end.saturating_duration_since(Instant::now()).max(LOOK);
+            let looked = tokio::select! {
+                biased;
+                () = self.asked_to_end(times) => break Followed::Interrupted,
+                looked = tokio::time::timeout(left, self.look_at_proxies(rules, entry)) => looked,
+            };
+            match looked {
+                Ok(Ok(Ok(counts))) => {
+                    bar.set_length(counts.total as u64);
+                    bar.set_position(counts.in_step as u64);
+                    if let Some(first) = counts.refused.first() {
+                        let why = format!("refused by {first}");
+                        break Followed::No(counts, why);
+                    }
+                    if counts.late.is_empty() && counts.in_step > 0 {
+                        break Followed::Yes(counts);
+                    }
+                    let why = match counts.late.first() {
+                        Some(first) => format!(
+                            "{} of {} proxies did not run them within {}, such as {first}",
+                            counts.late.len(),
+                            counts.total,
+                            crate::schema::duration::show(self.arguments.ack_timeout)
+                        ),
+                        None => "no proxy that obeys could be asked: it is not known whether they follow".to_owned(),
+                    };
+                    last = (counts, why);
+                }
+                Ok(Ok(Err(lost))) => break Followed::Lost(lost),
+                // An API server that is away for a moment ends nothing.
+                Ok(Err(failure)) => self.context.messages.warning(&failure.message),
+                Err(_) => {}
+            }
+            if Instant::now() >= end {
+                let (counts, why) = last;
+                break if counts.late.is_empty() { Followed::Unknown(counts, why) } else { Followed::No(counts, why) };
+            }
+            tokio::select! {
+                biased;
+                () = self.asked_to_end(times) => break Followed::Interrupted,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        };
+        bar.finish_and_clear();
+        followed
+    }
+
+    /// One look: whether the object is still ours, and who runs the weights.
+    async fn look_at_proxies(
+        &mut self,
+        rules: &[RuleRecord],
+        entry: Option<&Entry>,
+    ) -> Result<Result<ProxyCounts, String>, Failure> {
+        let object = self.look().await?;
+        let mut places = Vec::new();
+        for rule in rules {
+            match rule.find(self.target.key.kind, &object) {
+                Ok(split) => places.push(split.rule),
+                Err(lost) => return Ok(Err(format!("{lost} ({})", last_writer(&object)))),
+            }
+        }
+        if let Some(entry) = entry {
+            let mut record = Record::of(&object).unwrap_or_default();
+            if record.of_run(&entry.session).is_none() {
+                return Ok(Err("another run has come in between".to_owned()));
+            }
+        }
+        let mut read = self.source.read(self.context).await?;
+        let options = self.source.options(&self.context.scope);
+        let (hosts, obeying) = {
+            let mesh = mesh::resolve(&read.snapshot, &options);
+            let all = classes(&mesh, &self.target.object(), &places, "");
+            let obey: Vec<_> = all.into_iter().filter(|class| class.obeys).collect();
+            let ready = obey.iter().flat_map(|class| &class.pods);
+            let ready = ready.filter(|id| mesh.workload(**id).readiness != Readiness::NotReady);
+            let obeying: HashSet<String> = ready.map(|id| mesh.workload(*id).object.path()).collect();
+            let mut hosts: Vec<String> = obey.into_iter().flat_map(|class| class.hosts).collect();
+            hosts.sort();
+            hosts.dedup();
+            (hosts, obeying)
+        };
+        let mut counts = ProxyCounts { total: obeying.len(), ..ProxyCounts::default() };
+        let gaps = read.snapshot.gaps.iter().filter(|gap| gap.touches_answers());
+        counts.unreachable.extend(gaps.map(|gap| format!("{}: {}", gap.what, gap.why)));
+        counts.total += counts.unreachable.len();
+        if hosts.is_empty() {
+            return Ok(Ok(counts));
+        }
+        let most = match self.arguments.ack {
+            Some(Ack::All) => None,
+            Some(Ack::Sampled) => Some(ALL),
+            _ => (obeying.len() > ALL).then_some(ALL),
+        };
+        let question = Question { everywhere: true, only: Some(&obeying), most, reach: self.arguments.reach };
+        ask(self.context, &self.server, &self.source, &mut read, question).await;
+        let mesh = mesh::resolve(&read.snapshot, &options);
+        let Some(proxies) = Proxies::new(&mesh) else { return Ok(Ok(counts)) };
+        for (id, proxy) in proxies.known() {
+            let path = mesh.workload(id).object.path();
+            let Some(judged) = proxies.judge(id, &hosts).filter(|_| obeying.contains(&path)) else { continue };
+            let named = format!("{path}: {}", judged.evidence);
+            match verdict(&judged, &proxy.sync, &hosts) {
+                Stand::Runs => counts.in_step += 1,
+                Stand::Late => counts.late.push(named),
+                Stand::Refuses => counts.refused.push(named),
+                Stand::Unknown(why) => counts.unreachable.push(format!("{path}: {}", why.unwrap_or(judged.evidence))),
+            }
+        }
+        Ok(Ok(counts))
+    }
+}
+
+/// How a proxy stands to the weights.
+enum Stand {
+    Runs,
+    Late,
+    Refuses,
+    Unknown(Option<String>),
+}
+
+/// Looks at the routes to the hosts only: pods that come and go, and clusters, are another matter.
+fn verdict(judged: &Judged, sync: &SyncView, hosts: &[String]) -> Stand {
+    const ROUTES: [&str; 5] =
+        ["backends of ", "routes of ", "order of the routes of ", "virtual host ", "route table "];
+    match judged.state {
+        ProxyState::Unreachable => return Stand::Unknown(None),
+        // Not part of the sample: istiod's word must do.
+        ProxyState::NotCompared if judged.evidence.starts_with("not asked") => {
+            return match sync {
+                SyncView::Connected(sync) if sync.refused.is_some() => Stand::Refuses,
+                SyncView::Connected(sync) if sync.waiting.is_empty() => Stand::Runs,
+                SyncView::Connected(_) => Stand::Late,
+                SyncView::NotConnected => Stand::Unknown(Some("it is connected to no istiod".to_owned())),
+                SyncView::NoAnswer(why) | SyncView::Unknown(why) => Stand::Unknown(Some(why.clone())),
+            };
+        }
+        ProxyState::NotCompared => return Stand::Unknown(None),
+        _ => {}
+    }
+    if let Some(patched) = judged.not_compared.iter().find(|part| part.starts_with("routes")) {
+        return Stand::Unknown(Some(format!("its weights cannot be compared: {patched}")));
+    }
+    let is_ours = |one: &&Difference| {
+        let is_route = ROUTES.iter().any(|beginning| one.what.starts_with(beginning));
+        is_route && one.host.as_ref().is_none_or(|host| hosts.contains(host))
+    };
+    match (judged.differences.iter().find(is_ours), judged.state, sync) {
+        (None, ..) => Stand::Runs,
+        (Some(_), ProxyState::Refused, _) => Stand::Refuses,
+        (Some(_), _, SyncView::NotConnected) => Stand::Unknown(Some("it is connected to no istiod".to_owned())),
+        (Some(_), ..) => Stand::Late,
+    }
+}
