@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::super::proxies::{Question, ask};
 use super::preflight::replace;
-use super::session::{Session, last_writer};
+use super::session::Session;
+use super::writing::last_writer;
 use super::{Ack, Then};
 use crate::cli::failure::{Failure, Outcome};
 use crate::compare::Difference;

@@ -5,6 +5,7 @@ mod past;
 mod preflight;
 mod session;
 mod target;
+mod writing;
 
 use std::time::Duration;
 
