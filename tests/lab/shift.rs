@@ -288,6 +288,16 @@ fn what_speaks_against_a_shift_stops_it() {
     lab.kubectl(&["annotate", "virtualservice", "-n", "shop", "fx", "argocd.argoproj.io/tracking-id=x"]);
     assert_eq!(refused(&["--to", "v2=5", "--yes"], "--force-owner"), 3);
     lab.kubectl(&["annotate", "virtualservice", "-n", "shop", "fx", "argocd.argoproj.io/tracking-id-"]);
+    // What is printed instead can be applied, record and all.
+    let printed = lab.grpcmesh(&["shift", "fx.shop", "--to", "v2=15", "--emit", "yaml"]);
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    assert!(printed.contains("apiVersion: networking.istio.io/"), "{printed}");
+    let before = object(&lab, "virtualservice")["spec"].clone();
+    let applied = lab.kubectl_raw(&["apply", "--dry-run=server", "-o", "json", "-f", "-"], &printed);
+    let applied: Value = serde_json::from_slice(&applied.stdout).unwrap();
+    assert_eq!(applied["spec"]["http"][0]["route"][1]["weight"], 15);
+    assert!(applied["metadata"]["annotations"]["grpcmesh.io/shift"].as_str().unwrap().contains("held"));
+    assert_eq!(object(&lab, "virtualservice")["spec"], before);
     // The canary loses its pods' label.
     let rule = r#"[{"op": "replace", "path": "/spec/subsets/1/labels/version", "value": "v9"}]"#;
     lab.kubectl(&["patch", "destinationrule", "-n", "shop", "fx", "--type", "json", "-p", rule]);

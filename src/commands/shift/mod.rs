@@ -243,8 +243,7 @@ async fn prepare<'a, 'w>(
         match form {
             Emit::Patch => render::json(&Value::from(operations), session.context.out)?,
             Emit::Yaml => {
-                let compared = objects::compare(session.target.title(), Some(&after), None);
-                write!(session.context.out, "{}", compared.after)?;
+                render::yaml::yaml(&objects::sendable(&after), session.context.out)?;
             }
         }
         return Ok(Ready::Ended(Outcome::Clean));
