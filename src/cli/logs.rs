@@ -140,16 +140,18 @@ fn seam(path: &Path, at: u64, size: u64) -> io::Result<u64> {
     if from > 0 {
         place += file.read_until(b'\n', &mut line)? as u64;
     }
-    let mut is_open = false;
-    while place < size && (place <= at || is_open) {
+    // Whether a line of each stream goes on: those of the other one may stand between two pieces.
+    let mut open = [false; 2];
+    while place < size && (place <= at || open.contains(&true)) {
         line.clear();
         let read = file.read_until(b'\n', &mut line)?;
         if read == 0 {
             break;
         }
         place += read as u64;
-        // The other stream's lines may stand between two pieces.
-        is_open = prefix::is_partial(&line) || (is_open && prefix::stream(&line).is_none());
+        if let Some((stream, goes_on)) = prefix::stream(&line) {
+            open[usize::from(stream == prefix::Stream::Err)] = goes_on;
+        }
     }
     Ok(place)
 }
@@ -315,6 +317,23 @@ mod tests {
             found.push(String::from_utf8_lossy(prefix::strip(line).line).into_owned());
         }
         assert_eq!(found, ["one two", "other", "cut off", "last"]);
+    }
+
+    #[test]
+    fn no_seam_is_within_a_line_of_either_stream() {
+        let path = std::env::temp_dir().join(format!("grpcmesh-seam-{}.log", std::process::id()));
+        let lines = ["out P a", "err P b", "out F c", "err F d", "out F e", "err P f", "out F g", "err F h", "out F i"];
+        let text: String = lines.map(|one| format!("2026-11-21T09:00:00.1Z std{one}\n")).concat();
+        std::fs::write(&path, &text).unwrap();
+        let size = text.len() as u64;
+        let length = size / lines.len() as u64;
+        // After "d", "e", "h" and "i" nothing goes on.
+        let whole: Vec<u64> = [4, 5, 8, 9].iter().map(|count| count * length).collect();
+        for at in 0..size {
+            let seam = seam(&path, at, size).unwrap();
+            assert!(whole.contains(&seam) && (seam > at), "{at}: {seam}");
+        }
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]

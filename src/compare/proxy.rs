@@ -64,6 +64,8 @@ pub struct Judged {
     pub endpoints: Vec<Difference>,
     /// Parts that were left out, with what patches them.
     pub not_compared: Vec<String>,
+    /// Whether routes are among them.
+    pub skips_routes: bool,
     /// EnvoyFilters that add something which is compared nowhere: filters, loggers, listeners.
     pub beside: Vec<String>,
 }
@@ -72,7 +74,17 @@ impl Judged {
     /// A proxy of which only this is known.
     pub fn without(state: State, evidence: String) -> Self {
         let (differences, endpoints, not_compared, beside) = Default::default();
-        Self { state, evidence, since: None, is_doubtful: false, differences, endpoints, not_compared, beside }
+        Self {
+            skips_routes: false,
+            state,
+            evidence,
+            since: None,
+            is_doubtful: false,
+            differences,
+            endpoints,
+            not_compared,
+            beside,
+        }
     }
 
     /// Without differences that were not there a moment before.
@@ -159,6 +171,7 @@ pub fn judge(
     let is_doubtful = matches!(sync, SyncView::Unknown(_));
     let (state, evidence, since) = state(running, sync, is_as_intended, &patched, counts);
     Judged {
+        skips_routes: patched.routes,
         state,
         evidence,
         since,

@@ -146,7 +146,17 @@ fn unified(before: &str, after: &str) -> String {
 impl ProxyReport {
     /// A proxy.
     pub fn new(mesh: &Mesh<'_>, id: WorkloadId, judged: Judged) -> Self {
-        let Judged { state, evidence, since, is_doubtful: _, differences, endpoints, not_compared, beside } = judged;
+        let Judged {
+            state,
+            evidence,
+            since,
+            is_doubtful: _,
+            skips_routes: _,
+            differences,
+            endpoints,
+            not_compared,
+            beside,
+        } = judged;
         let workload = mesh.workload(id);
         let differences = differences
             .into_iter()

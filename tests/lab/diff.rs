@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Lab, Pod, Scenario};
+use crate::support::{Lab, Pod, REFUSED, Scenario};
 
 fn diff(lab: &Lab, arguments: &[&str]) -> (i32, Value) {
     let output = lab.grpcmesh(&[&["diff", "-A", "-o", "json"], arguments].concat());
@@ -233,19 +233,7 @@ fn slow_an_istiod_that_stands_still_is_named() {
 fn what_envoy_refuses_is_told_with_its_words() {
     let lab = Lab::connect();
     let client = lab.client("web");
-    let refused = Scenario::apply_without_waiting(
-        &lab,
-        // Envoy's own builds do not have the filter that this provider needs.
-        "
-apiVersion: telemetry.istio.io/v1
-kind: Telemetry
-metadata: {name: fx, namespace: web}
-spec:
-  selector: {matchLabels: {app: client}}
-  metrics:
-  - providers: [{name: prometheus}]
-",
-    );
+    let refused = Scenario::apply_without_waiting(&lab, REFUSED);
     std::thread::sleep(Duration::from_secs(2));
     let (code, last) = diff(&lab, &[]);
     assert_eq!((code, &of_pod(&last, &client)["state"]), (1, &Value::from("refused")), "{last:#}");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Lab, Scenario};
+use crate::support::{Lab, REFUSED, Scenario};
 
 fn json(lab: &Lab, arguments: &[&str]) -> (i32, Value) {
     let output = lab.grpcmesh(arguments);
@@ -84,19 +84,7 @@ spec:
     assert_eq!(json(&lab, &["inspect", "-A", "-o", "json"]).1["live"], Value::Null, "only when asked");
     drop(objects);
 
-    let refused = Scenario::apply_without_waiting(
-        &lab,
-        // Envoy's own builds do not have the filter that this provider needs.
-        "
-apiVersion: telemetry.istio.io/v1
-kind: Telemetry
-metadata: {name: fx, namespace: web}
-spec:
-  selector: {matchLabels: {app: client}}
-  metrics:
-  - providers: [{name: prometheus}]
-",
-    );
+    let refused = Scenario::apply_without_waiting(&lab, REFUSED);
     std::thread::sleep(Duration::from_secs(2));
     let (code, report) = json(&lab, &["inspect", "-A", "--live", "-o", "json"]);
     let refusals = found(&report, "GM704");

@@ -308,6 +308,22 @@ fn what_speaks_against_a_shift_stops_it() {
 
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
+fn nobody_goes_back_to_pods_that_are_gone() {
+    let lab = Lab::connect();
+    let _objects = Scenario::apply(&lab, &format!("{ROUTES}{VIRTUAL_SERVICE}"));
+    assert_eq!(shift(&lab, &["--to", "v2=100", "--yes"]).0, 0);
+    let rule = r#"[{"op": "replace", "path": "/spec/subsets/0/labels/version", "value": "v9"}]"#;
+    lab.kubectl(&["patch", "destinationrule", "-n", "shop", "fx", "--type", "json", "-p", rule]);
+    let (code, _, errors) = shift(&lab, &["--undo", "--yes"]);
+    assert!(code == 3 && errors.contains("which has no ready pod now"), "{code} {errors}");
+    assert_eq!(object(&lab, "virtualservice")["spec"]["http"][0]["route"][1]["weight"], 100);
+    let (code, _, errors) = shift(&lab, &["--undo", "--yes", "--force"]);
+    assert_eq!(code, 0, "{errors}");
+    assert_eq!(object(&lab, "virtualservice")["spec"]["http"][0]["route"][1]["weight"], 10);
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
 fn weights_that_cannot_be_compared_are_not_called_run() {
     let lab = Lab::connect();
     let filter = "

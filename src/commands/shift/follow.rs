@@ -21,6 +21,7 @@ use crate::shift::obey::classes;
 use crate::shift::patch;
 use crate::shift::record::{Entry, Record, RuleRecord, State};
 use crate::shift::split::Split;
+use crate::snapshot::live::{Answer, Proxy};
 
 /// Proxies that are all asked.
 const ALL: usize = 50;
@@ -188,8 +189,7 @@ impl Session<'_, '_> {
     async fn follow(&mut self, rules: &[RuleRecord], entry: Option<&Entry>) -> Followed {
         let end = Instant::now() + self.arguments.ack_timeout;
         let bar = self.context.messages.bar("proxies that follow");
-        let away = "the cluster did not answer".to_owned();
-        let mut last = (ProxyCounts::default(), away.clone());
+        let mut last = (ProxyCounts::default(), "the cluster did not answer".to_owned());
         let times = u32::from(entry.is_none() && self.is_interrupted());
         let followed = loop {
             let left = end.saturating_duration_since(Instant::now()).max(LOOK);
@@ -293,7 +293,7 @@ impl Session<'_, '_> {
             let path = mesh.workload(id).object.path();
             let Some(judged) = proxies.judge(id, &hosts).filter(|_| obeying.contains(&path)) else { continue };
             let named = format!("{path}: {}", judged.evidence);
-            match verdict(&judged, &proxy.sync, &hosts) {
+            match verdict(&judged, proxy, &hosts) {
                 Stand::Runs => counts.in_step += 1,
                 Stand::Late => counts.late.push(named),
                 Stand::Refuses => counts.refused.push(named),
@@ -305,6 +305,7 @@ impl Session<'_, '_> {
 }
 
 /// How a proxy stands to the weights.
+#[derive(Debug, PartialEq)]
 enum Stand {
     Runs,
     Late,
@@ -313,35 +314,82 @@ enum Stand {
 }
 
 /// Looks at the routes to the hosts only: pods that come and go, and clusters, are another matter.
-fn verdict(judged: &Judged, sync: &SyncView, hosts: &[String]) -> Stand {
+fn verdict(judged: &Judged, proxy: &Proxy, hosts: &[String]) -> Stand {
     const ROUTES: [&str; 5] =
         ["backends of ", "routes of ", "order of the routes of ", "virtual host ", "route table "];
-    match judged.state {
-        ProxyState::Unreachable => return Stand::Unknown(None),
-        // Not part of the sample: istiod's word must do.
-        ProxyState::NotCompared if judged.evidence.starts_with("not asked") => {
-            return match sync {
-                SyncView::Connected(sync) if sync.refused.is_some() => Stand::Refuses,
-                SyncView::Connected(sync) if sync.waiting.is_empty() => Stand::Runs,
-                SyncView::Connected(_) => Stand::Late,
-                SyncView::NotConnected => Stand::Unknown(Some("it is connected to no istiod".to_owned())),
-                SyncView::NoAnswer(why) | SyncView::Unknown(why) => Stand::Unknown(Some(why.clone())),
-            };
-        }
-        ProxyState::NotCompared => return Stand::Unknown(None),
-        _ => {}
+    // Not part of the sample: istiod's word must do.
+    if matches!(proxy.answer, Answer::NotAsked(_)) {
+        return match &proxy.sync {
+            SyncView::Connected(sync) if sync.refused.is_some() => Stand::Refuses,
+            SyncView::Connected(sync) if sync.waiting.is_empty() => Stand::Runs,
+            SyncView::Connected(_) => Stand::Late,
+            SyncView::NotConnected => Stand::Unknown(Some("it is connected to no istiod".to_owned())),
+            SyncView::NoAnswer(why) | SyncView::Unknown(why) => Stand::Unknown(Some(why.clone())),
+        };
     }
-    if let Some(patched) = judged.not_compared.iter().find(|part| part.starts_with("routes")) {
+    if matches!(judged.state, ProxyState::Unreachable | ProxyState::NotCompared) {
+        return Stand::Unknown(None);
+    }
+    if judged.skips_routes {
+        let patched = judged.not_compared.join("; ");
         return Stand::Unknown(Some(format!("its weights cannot be compared: {patched}")));
     }
     let is_ours = |one: &&Difference| {
         let is_route = ROUTES.iter().any(|beginning| one.what.starts_with(beginning));
         is_route && one.host.as_ref().is_none_or(|host| hosts.contains(host))
     };
-    match (judged.differences.iter().find(is_ours), judged.state, sync) {
+    match (judged.differences.iter().find(is_ours), judged.state, &proxy.sync) {
         (None, ..) => Stand::Runs,
         (Some(_), ProxyState::Refused, _) => Stand::Refuses,
         (Some(_), _, SyncView::NotConnected) => Stand::Unknown(Some("it is connected to no istiod".to_owned())),
         (Some(_), ..) => Stand::Late,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::envoy::sync::Sync;
+
+    #[test]
+    fn of_those_outside_a_sample_istiod_tells() {
+        let proxy = |sync| Proxy {
+            sync,
+            answer: Answer::NotAsked("not asked: --proxies 50".to_owned()),
+            counted: (None, None),
+            passing: Vec::new(),
+        };
+        let of = |sync| verdict(&Judged::without(ProxyState::NotCompared, String::new()), &proxy(sync), &[]);
+        let waiting = vec![("route".to_owned(), None)];
+        assert_eq!(of(SyncView::Connected(Sync::default())), Stand::Runs);
+        assert_eq!(of(SyncView::Connected(Sync { waiting, refused: None })), Stand::Late);
+        assert_eq!(
+            of(SyncView::Connected(Sync { waiting: Vec::new(), refused: Some("no".to_owned()) })),
+            Stand::Refuses
+        );
+        assert!(matches!(of(SyncView::NotConnected), Stand::Unknown(Some(_))));
+        assert!(matches!(of(SyncView::Unknown("403".to_owned())), Stand::Unknown(Some(_))));
+    }
+
+    #[test]
+    fn only_routes_to_the_hosts_keep_a_proxy_from_running_the_weights() {
+        let connected = SyncView::Connected(Sync::default());
+        let answer = Answer::Silent(String::new());
+        let proxy = Proxy { sync: connected, answer, counted: (None, None), passing: Vec::new() };
+        let judged = |what: &str, host: &str| {
+            let one = Difference {
+                what: what.to_owned(),
+                intent: String::new(),
+                live: String::new(),
+                host: Some(host.to_owned()),
+            };
+            Judged { differences: vec![one], ..Judged::without(ProxyState::Different, String::new()) }
+        };
+        let of = |what: &str, host: &str| verdict(&judged(what, host), &proxy, &["a".to_owned()]);
+        assert_eq!(of("backends of a:1", "a"), Stand::Late);
+        assert_eq!(of("backends of b:1", "b"), Stand::Runs);
+        assert_eq!(of("circuit breaker of outbound|1||a", "a"), Stand::Runs);
+        let patched = Judged { skips_routes: true, ..judged("backends of a:1", "a") };
+        assert!(matches!(verdict(&patched, &proxy, &["a".to_owned()]), Stand::Unknown(Some(_))));
     }
 }
