@@ -1255,13 +1255,17 @@ _kubectl__grpcmesh() {
             return 0
             ;;
         kubectl__subcmd__grpcmesh__subcmd__shift)
-            opts="-y -o -s -n -A -i -q -v -h --to --rule --all-rules --yes --reason --dry-run --emit --ack --ack-timeout --on-failure --on-interrupt --force --force-owner --history --undo --resume --takeover --output --parallel --via --proxy-timeout --kubeconfig --context --cluster --user --server --token --as --as-group --as-uid --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --disable-compression --cache-dir --namespace --all-namespaces --istio-namespace --revision --color --quiet --no-headers --v --help"
+            opts="-y -o -s -n -A -i -q -v -h --to --steps --rule --all-rules --yes --reason --dry-run --emit --ack --ack-timeout --on-failure --on-interrupt --rollback-to --force --force-owner --history --undo --resume --takeover --status --abort --output --parallel --via --proxy-timeout --interval --watch --guard --prometheus --prometheus-header-file --min-requests --max-error-rate --max-p99 --error-status --error-flags --split-tolerance --bad-windows --max-wait --on-stall --kubeconfig --context --cluster --user --server --token --as --as-group --as-uid --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --disable-compression --cache-dir --namespace --all-namespaces --istio-namespace --revision --color --quiet --no-headers --v --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --steps)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1297,6 +1301,10 @@ _kubectl__grpcmesh() {
                     COMPREPLY=($(compgen -W "rollback hold" -- "${cur}"))
                     return 0
                     ;;
+                --rollback-to)
+                    COMPREPLY=($(compgen -W "start previous" -- "${cur}"))
+                    return 0
+                    ;;
                 --output)
                     COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
@@ -1315,6 +1323,62 @@ _kubectl__grpcmesh() {
                     ;;
                 --proxy-timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --interval)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --watch)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --guard)
+                    COMPREPLY=($(compgen -W "prometheus counters logs none" -- "${cur}"))
+                    return 0
+                    ;;
+                --prometheus)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --prometheus-header-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --min-requests)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-error-rate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-p99)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --error-status)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --error-flags)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --split-tolerance)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bad-windows)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-wait)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --on-stall)
+                    COMPREPLY=($(compgen -W "rollback hold" -- "${cur}"))
                     return 0
                     ;;
                 --kubeconfig)

@@ -215,6 +215,7 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" 
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -l no-headers -d 'Leave out table headings'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l to -d 'Shares in percent by subset, Service, service/subset or #number; others keep their proportion' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l steps -d 'Shares on the way to the one of --to, each judged before the next' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l rule -d 'The rule, by number or name' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l reason -d 'Why, for the record' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l dry-run -d 'Write nothing: only plan (client), or let the server try it (server)' -r -f -a "client\t'Only the plan'
@@ -227,14 +228,34 @@ none\t'Nobody\'s'"
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l ack-timeout -d 'How long that may take' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l on-failure -d 'When the Envoys do not follow' -r -f -a "rollback\t'The weights from before'
 hold\t'Leave the new weights and say so'"
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l on-interrupt -d 'On Ctrl-C, or when the program is ended, before the Envoys follow' -r -f -a "rollback\t'The weights from before'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l on-interrupt -d 'On Ctrl-C, or when the program is ended, before the shift is done' -r -f -a "rollback\t'The weights from before'
 hold\t'Leave the new weights and say so'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l rollback-to -d 'Where a way back leads' -r -f -a "start\t'What was there before the shift'
+previous\t'The step before'"
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
 json\t'One event a line'"
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l parallel -d 'Proxies that are asked at a time' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l via -d 'How to reach a proxy\'s admin port' -r -f -a "port-forward\t'The API server\'s port-forward: needs create on pods/portforward'
 exec\t'A command in the proxy\'s container: needs create on pods/exec'"
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l proxy-timeout -d 'Limit for one proxy\'s answers' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l interval -d 'Time of a window; each step lasts at least one' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l watch -d 'After the last step, go on judging for so long (default: one window)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l guard -d 'Who counts calls (default: Prometheus where it is given, else counters, else logs)' -r -f -a "prometheus\t'Prometheus, with Istio\'s standard metrics'
+counters\t'The callers\' Envoys: tries for each endpoint; no set-up'
+logs\t'The callers\' access logs'
+none\t'Nobody: steps go by time'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l prometheus -d 'Prometheus: an address, or NAMESPACE/SERVICE[:PORT] to go through the API server' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l prometheus-header-file -d 'A file with headers for its address, one a line: Authorization: Bearer …' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l min-requests -d 'Calls to the canary below which nothing is said' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l max-error-rate -d 'Failed calls to the canary that are allowed, in percent' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l max-p99 -d '99th percentile of the canary\'s latency that is allowed (Prometheus and logs)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l error-status -d 'gRPC statuses that count as failed (Prometheus and logs; default: 2,4,8,12,13,14,15)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l error-flags -d 'Response flags that count as failed, whatever the status, such as UF,UO (Prometheus and logs)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l split-tolerance -d 'By how many percentage points the calls may be split otherwise than the weights say' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l bad-windows -d 'Bad windows in a row that take the weights back' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l max-wait -d 'How long a step waits for a good or a bad window' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l on-stall -d 'When there is none in that time' -r -f -a "rollback\t'The weights from before'
+hold\t'Leave the new weights and say so'"
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l kubeconfig -d 'Kubeconfig file' -r -F
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l context -d 'Context of the kubeconfig' -r
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l cluster -d 'Cluster of the kubeconfig' -r
@@ -265,6 +286,8 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift"
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l undo -d 'Give the weights back that were there before the last shift'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l resume -d 'Go on with a shift that was cut off: see whether the proxies follow, and end it'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l takeover -d 'Go on with a shift, or start one, although another run may still be at it'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l status -d 'How the last shift stands'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l abort -d 'Ask the run that is at it to take the weights back'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l disable-compression -d 'Ask for answers without compression'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -s A -l all-namespaces -d 'All namespaces'

@@ -51,6 +51,7 @@ fn the_core_cannot_reach_the_world() {
         "src/envoy",
         "src/compare",
         "src/shift",
+        "src/guard",
     ] {
         forbids(folder, &OUTSIDE, "CORE takes values and gives values; move this to cluster/ or cli/");
         forbids(

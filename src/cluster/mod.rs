@@ -8,6 +8,7 @@ pub mod collect;
 mod error;
 pub mod log_settings;
 pub mod logs;
+pub mod prometheus;
 pub mod proxies;
 pub mod proxy;
 pub mod request;

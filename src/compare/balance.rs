@@ -47,8 +47,8 @@ pub struct Spread {
     pub nothing_ended: bool,
 }
 
-/// Counters that fell began anew.
-fn since(now: u64, then: u64) -> u64 {
+/// What a counter grew by; one that fell began anew.
+pub fn since(now: u64, then: u64) -> u64 {
     now.checked_sub(then).unwrap_or(now)
 }
 

@@ -242,17 +242,25 @@ impl Mesh<'_> {
         }
     }
 
-    /// Pods of a Service that carry a subset's labels. Labels that Istio adds for locality are not judged: a subset
-    /// by topology may select pods that the source cannot tell.
+    /// The workloads of a Service that carry a subset's labels. Labels that Istio adds for locality are not judged: a
+    /// subset by topology may select pods that the source cannot tell.
+    pub fn subset_workloads<'a>(
+        &'a self,
+        service: &'a Service,
+        labels: &'a crate::schema::meta::StringMap,
+    ) -> impl Iterator<Item = super::ids::WorkloadId> + 'a {
+        let selected = |id: &super::ids::WorkloadId| {
+            let own = &self.workload(*id).labels;
+            labels.iter().all(|(key, value)| key.starts_with("topology.") || own.get(key) == Some(value.as_str()))
+        };
+        service.workloads.iter().copied().filter(selected)
+    }
+
+    /// Pods of a Service that carry a subset's labels, as [`Mesh::subset_workloads`] chooses them.
     pub fn subset_pods(&self, service: &Service, labels: &crate::schema::meta::StringMap) -> PodCount {
         let mut count = PodCount::default();
-        for workload in self.workloads_of(service) {
-            let selected = labels
-                .iter()
-                .all(|(key, value)| key.starts_with("topology.") || workload.labels.get(key) == Some(value.as_str()));
-            if selected {
-                count.add(workload, service.publishes_not_ready);
-            }
+        for id in self.subset_workloads(service, labels) {
+            count.add(self.workload(id), service.publishes_not_ready);
         }
         count
     }

@@ -276,6 +276,12 @@ impl Workload {
         }
     }
 
+    /// What telemetry calls it: its namespace, and the name of the workload that made it, else its own.
+    pub fn telemetry_name(&self) -> (String, String) {
+        let name = self.owner.as_ref().map_or(&*self.object.name, |(_, name)| name);
+        (self.namespace().to_string(), name.to_owned())
+    }
+
     /// Namespace.
     pub fn namespace(&self) -> &Namespace {
         &self.object.namespace

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::style::{Role, Style};
 use super::table::{self, Column};
 use super::text::{paragraph, safe, safe_lines};
-use crate::report::shift::{ShiftEvent, ShiftHistory};
+use crate::report::shift::{ShiftEvent, ShiftHistory, ShiftStatus};
 use crate::shift::obey::Class;
 
 /// Classes of callers that are named of those that do not obey.
@@ -18,6 +18,8 @@ const NAMED: usize = 5;
 pub fn event(event: &ShiftEvent, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     let role = match event.event {
         "done" | "acknowledged" => Role::Good,
+        "verdict" if event.verdict == Some("good") => Role::Good,
+        "verdict" => Role::Warning,
         "rolled-back" | "held" | "lost-control" => Role::Warning,
         _ => Role::Heading,
     };
@@ -61,6 +63,40 @@ pub fn others(classes: &[Class], style: &Style, out: &mut dyn Write) -> io::Resu
     let more = others.len().saturating_sub(NAMED);
     if more > 0 {
         writeln!(out, "              and {more} more classes of callers")?;
+    }
+    Ok(())
+}
+
+/// Writes how the last shift stands.
+///
+/// # Errors
+/// Those of `out`.
+pub fn status(report: &ShiftStatus, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{}", style.paint(Role::Heading, &safe(&report.object)))?;
+    for (rule, weights) in &report.weights {
+        let shown: Vec<String> = weights.iter().map(|(name, weight)| format!("{name} {weight}")).collect();
+        writeln!(out, "  {}: {}", safe(rule), safe(&shown.join(", ")))?;
+    }
+    let Some(last) = &report.last else { return writeln!(out, "never shifted by this program") };
+    let step = match last.plan.len() {
+        0 => String::new(),
+        all => format!(", step {} of {all} ({})", last.step, last.plan.join(", ")),
+    };
+    let head = format!("shift {} is {}{step}: {} → {}", last.number, last.state, last.from, last.to);
+    write!(out, "{}", paragraph(style, "", "  ", &safe(&head)))?;
+    writeln!(out, "  by {} at {}, session {}", safe(&last.by), safe(&last.at), safe(&last.session))?;
+    if let Some(until) = &last.until {
+        writeln!(out, "  the run may be at it until {}; then --resume or --undo", safe(until))?;
+    }
+    if !last.message.is_empty() {
+        write!(out, "{}", paragraph(style, "  ", "  ", &safe(&last.message)))?;
+    }
+    for one in &last.verdicts {
+        let text = format!("step {}: {}: {}", one.step, one.verdict, one.why);
+        write!(out, "{}", paragraph(style, "  ", "    ", &safe(&text)))?;
+    }
+    if report.as_left == Some(false) {
+        writeln!(out, "{}", style.paint(Role::Warning, "  the weights are others now: somebody changed them since"))?;
     }
     Ok(())
 }

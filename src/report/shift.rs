@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::guard::window::{Tally, Window};
+use crate::mesh::route::show_share;
 use crate::shift::plan::RulePlan;
-use crate::shift::record::Entry;
+use crate::shift::record::{Entry, StepVerdict};
 
 /// Something that happened.
 #[derive(Debug, Clone, Default, Serialize, JsonSchema)]
@@ -22,9 +24,10 @@ pub struct ShiftEvent {
     pub seq: u32,
     /// When, RFC 3339.
     pub time: String,
-    /// `plan`, `preflight`, `written`, `acknowledged`, `rolled-back`, `held`, `lost-control` or `done`.
+    /// `plan`, `preflight`, `written`, `acknowledged`, `window`, `verdict`, `rolled-back`, `held`, `lost-control` or
+    /// `done`.
     pub event: &'static str,
-    /// Step of the shift, from 1.
+    /// Step of the shift, from 1; 0 is the window before the first.
     pub step: u32,
     /// Weights by backend, as wished or written.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -32,8 +35,62 @@ pub struct ShiftEvent {
     /// How the proxies stand that obey.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxies: Option<ProxyCounts>,
+    /// What callers counted, of `window`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<WindowReport>,
+    /// `good`, `bad`, `not-enough-calls` or `unknown`, of `verdict`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<&'static str>,
     /// In a sentence.
     pub message: String,
+}
+
+/// What callers counted between two moments.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
+pub struct WindowReport {
+    /// Calls to the backends whose share rises.
+    pub canary: Tally,
+    /// Calls to the others of the rule.
+    pub baseline: Tally,
+    /// Calls that found no server at all.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub nowhere: u64,
+    /// The canary's part of the calls of those that obey, 0 to 1; absent without calls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_share: Option<f64>,
+    /// The canary's 99th percentile in milliseconds, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub p99_ms: Option<f64>,
+    /// `prometheus`, `counters` or `logs`.
+    pub source: &'static str,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+impl WindowReport {
+    /// A window of a source.
+    pub fn new(window: &Window, source: &'static str) -> Self {
+        Self {
+            canary: window.canary,
+            baseline: window.baseline,
+            nowhere: window.nowhere,
+            observed_share: window.observed_share(),
+            p99_ms: window.p99,
+            source,
+        }
+    }
+
+    /// In a sentence.
+    pub fn sentence(&self) -> String {
+        let side = |name: &str, tally: Tally| format!("{name} {} calls, {} failed", tally.calls, tally.errors);
+        let share = self.observed_share.map(|share| format!("; the canary got {}", show_share(share * 100.0)));
+        let nowhere = if self.nowhere > 0 { format!("; {} found no server", self.nowhere) } else { String::new() };
+        let (canary, baseline) = (side("canary", self.canary), side("baseline", self.baseline));
+        format!("{canary}; {baseline}{nowhere}{} ({})", share.unwrap_or_default(), self.source)
+    }
 }
 
 /// How the proxies stand that obey.
@@ -95,11 +152,64 @@ pub struct PastShift {
     pub state: &'static str,
     /// Weights before, as written.
     pub from: String,
-    /// Weights that it wrote.
+    /// Weights that it wrote, at its last step.
     pub to: String,
+    /// Its steps; of a shift in one step there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub plan: Vec<String>,
+    /// The step whose weights are written, from 1.
+    pub step: u32,
+    /// What was found at the steps; 0 is before the first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub verdicts: Vec<PastVerdict>,
+    /// Until when the run that is at it may go on; later another may take over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
     /// What was found.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
+}
+
+/// What was found at a step.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct PastVerdict {
+    /// The step; 0 is before the first.
+    pub step: u32,
+    /// `good`, `bad`, `not-enough-calls` or `unknown`.
+    pub verdict: String,
+    /// Calls to the canary.
+    pub canary: Tally,
+    /// Calls to the others.
+    pub baseline: Tally,
+    /// In a sentence.
+    pub why: String,
+}
+
+impl From<&StepVerdict> for PastVerdict {
+    fn from(one: &StepVerdict) -> Self {
+        let StepVerdict { step, verdict, canary, baseline, why } = one.clone();
+        Self { step, verdict, canary, baseline, why }
+    }
+}
+
+/// How the shift of an object stands.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(title = "ShiftStatus")]
+pub struct ShiftStatus {
+    /// Always `ShiftStatus`.
+    pub kind: &'static str,
+    /// Version of this form.
+    pub version: u32,
+    /// `Kind namespace/name`.
+    pub object: String,
+    /// Weights as they are, by rule.
+    pub weights: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Whether the weights are those that the last shift left; absent when there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub as_left: Option<bool>,
+    /// The last shift.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last: Option<PastShift>,
 }
 
 impl From<&Entry> for PastShift {
@@ -120,6 +230,10 @@ impl From<&Entry> for PastShift {
             state: entry.state.word(),
             from: show(false),
             to: show(true),
+            plan: entry.plan.clone(),
+            step: entry.step,
+            verdicts: entry.verdicts.iter().map(PastVerdict::from).collect(),
+            until: entry.until.clone(),
             message: entry.message.clone(),
         }
     }

@@ -10,3 +10,4 @@ pub mod plan;
 pub mod record;
 pub mod shares;
 pub mod split;
+pub mod steps;

@@ -23,6 +23,14 @@ pub struct Class {
     pub hosts: Vec<String>,
     /// Where each rule sends their calls.
     pub backends: BTreeMap<usize, Vec<Backend>>,
+    /// Who serves them, by cluster.
+    pub servers: BTreeMap<String, Vec<WorkloadId>>,
+}
+
+/// What a plan calls a backend: its subset, else the first label of its host.
+pub fn label(backend: &Backend) -> String {
+    let host = || backend.host.as_ref().map(|host| host.as_str().split('.').next().unwrap_or_default().to_owned());
+    backend.subset.as_ref().map(ToString::to_string).or_else(host).unwrap_or_default()
 }
 
 /// All callers with a proxy, against rules of an object that lead to `host`.
@@ -45,9 +53,12 @@ pub fn classes(mesh: &Mesh<'_>, object: &ObjectRef, rules: &[usize], host: &str)
         // A rule without ports stands on port 80 too, whether or not the Service has it: what arrives is what counts.
         let arrives = |one: &RuleInUse| one.backends.iter().filter(|one| one.state != BackendState::NoCluster).count();
         let best = |rule: usize| ours.iter().rev().filter(|one| one.rule == rule).max_by_key(|one| arrives(one));
-        let backends = rules.iter().filter_map(|rule| Some((*rule, best(*rule)?.backends.clone()))).collect();
+        let backends: BTreeMap<usize, Vec<Backend>> =
+            rules.iter().filter_map(|rule| Some((*rule, best(*rule)?.backends.clone()))).collect();
+        let servers =
+            backends.values().flatten().map(|one| (one.cluster.clone(), outbound.workloads_behind(one))).collect();
         let why_not = if ours.is_empty() { why_not(&all, object, host) } else { String::new() };
-        Some(Class { name, pods, obeys: !ours.is_empty(), why_not, hosts, backends })
+        Some(Class { name, pods, obeys: !ours.is_empty(), why_not, hosts, backends, servers })
     });
     made.collect()
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::plan::{Planned, RulePlan};
-use super::record::{ANNOTATION, Entry, LostControl, Record, RuleRecord};
+use super::record::{ANNOTATION, Back, Entry, LostControl, Record};
 use super::split::{Split, backends_field, rule_pointer};
 use crate::schema::Kind;
 
@@ -35,33 +35,33 @@ pub fn shift(object: &Value, plans: &[RulePlan], record: &Record) -> Vec<Value> 
     operations
 }
 
-/// The patch that gives the rules of an entry exactly the weights from before it.
+/// The patch that gives the rules of an entry exactly the weights from before it, or before its last step.
 ///
 /// # Errors
 /// When the weights are not those that the entry wrote.
-pub fn back(kind: Kind, object: &Value, entry: &Entry, record: &Record) -> Result<Vec<Value>, LostControl> {
+pub fn back(kind: Kind, object: &Value, entry: &Entry, to: Back, record: &Record) -> Result<Vec<Value>, LostControl> {
     let mut operations = preconditions(object);
     for rule in &entry.rules {
         let split = rule.find(kind, object)?;
         operations.extend(rule_tests(object, &split));
-        operations.extend(rule_back(&split, rule));
+        operations.extend(rule_back(&split, rule.weights(to), &rule.wrote));
     }
     operations.extend(put(object, record));
     Ok(operations)
 }
 
-fn rule_back(split: &Split, rule: &RuleRecord) -> Vec<Value> {
+fn rule_back(split: &Split, weights: &[Option<u64>], wrote: &[Option<u64>]) -> Vec<Value> {
     let pointer = split.pointer();
     let mut operations = Vec::new();
-    for (at, (start, wrote)) in rule.start.iter().zip(&rule.wrote).enumerate() {
+    for (at, (weight, wrote)) in weights.iter().zip(wrote).enumerate() {
         let path = format!("{pointer}/{at}/weight");
-        match (start, wrote) {
-            (start, wrote) if start == wrote => {}
+        match (weight, wrote) {
+            (weight, wrote) if weight == wrote => {}
             (Some(weight), _) => operations.push(json!({"op": "add", "path": path, "value": weight})),
             (None, _) => operations.push(json!({"op": "remove", "path": path})),
         }
     }
-    for at in (rule.start.len()..rule.wrote.len()).rev() {
+    for at in (weights.len()..wrote.len()).rev() {
         operations.push(json!({"op": "remove", "path": format!("{pointer}/{at}")}));
     }
     operations
@@ -139,7 +139,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::plan::{Addable, plan};
-    use super::super::record::State;
+    use super::super::record::{RuleRecord, State};
     use super::super::split::splits;
     use super::*;
 
@@ -158,6 +158,11 @@ mod tests {
             at: "2026-11-21T09:00:00Z".to_owned(),
             reason: None,
             until: None,
+            hosts: Vec::new(),
+            plan: Vec::new(),
+            step: 1,
+            verdicts: Vec::new(),
+            abort: None,
             state: State::Open,
             message: String::new(),
             rules: plans.iter().map(RuleRecord::new).collect(),
@@ -247,7 +252,7 @@ mod tests {
                 prop_assert_eq!(acting, planned);
             }
             prop_assert_eq!(&Record::of(&shifted).unwrap().entries[0], &entry);
-            let undone = apply(&shifted, &back(kind, &shifted, &entry, &Record::default()).unwrap()).unwrap();
+            let undone = apply(&shifted, &back(kind, &shifted, &entry, Back::Start, &Record::default()).unwrap()).unwrap();
             let mut plain = undone;
             let annotations = plain["metadata"]["annotations"].as_object_mut().unwrap();
             annotations.remove(ANNOTATION);
@@ -277,7 +282,7 @@ mod tests {
             let path = format!("{}/0", split.pointer());
             let before = taken.pointer(&path).unwrap()["weight"].clone();
             taken.pointer_mut(&path).unwrap()["weight"] = json!(other);
-            let lost = matches!(back(kind, &taken, &entry, &Record::default()), Err(LostControl::Weights(_)));
+            let lost = matches!(back(kind, &taken, &entry, Back::Start, &Record::default()), Err(LostControl::Weights(_)));
             prop_assert_eq!(lost, before != json!(other));
         }
     }
@@ -296,7 +301,8 @@ mod tests {
                    {"destination": {"host": "a", "subset": "v2", "port": {"number": 7}}, "weight": 10}])
         );
         let undone =
-            apply(&shifted, &back(Kind::VirtualService, &shifted, &entry, &Record::default()).unwrap()).unwrap();
+            apply(&shifted, &back(Kind::VirtualService, &shifted, &entry, Back::Start, &Record::default()).unwrap())
+                .unwrap();
         assert_eq!(undone["spec"], object["spec"]);
     }
 

@@ -1,5 +1,6 @@
 //! From a wish to weights.
 
+use std::fmt;
 use std::str::FromStr;
 
 use super::shares::{Share, ShareError, Wanted, weights};
@@ -62,6 +63,13 @@ pub enum Refusal {
     },
 }
 
+impl fmt::Display for Wish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = self.0.iter().map(|(name, share)| format!("{name}={share}"));
+        f.write_str(&parts.collect::<Vec<_>>().join(","))
+    }
+}
+
 impl FromStr for Wish {
     type Err = Refusal;
 
@@ -119,6 +127,12 @@ impl RulePlan {
     /// Whether the weights are scaled to another total.
     pub fn is_scaled(&self) -> bool {
         self.total != self.total_before
+    }
+
+    /// The backend that a word of a wish means.
+    pub fn named(&self, word: &str) -> Option<usize> {
+        let backends: Vec<_> = self.backends.iter().map(|one| (one.backend.clone(), one.before)).collect();
+        find(&backends, word).ok().flatten()
     }
 
     /// Share of a backend now, 0 to 1.

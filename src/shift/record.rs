@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::plan::RulePlan;
-use super::split::{Split, splits};
+use super::split::{Split, acting, splits};
+use crate::guard::window::Tally;
 use crate::schema::Kind;
 
 /// Name of the annotation.
@@ -44,6 +45,21 @@ pub struct Entry {
     /// Until when the run may go on by itself; later another may take over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
+    /// Hosts whose calls it is about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+    /// Its steps, as wishes (`v2=25`); of a shift in one step there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plan: Vec<String>,
+    /// The step whose weights are written, from 1.
+    #[serde(default = "first", skip_serializing_if = "is_first")]
+    pub step: u32,
+    /// What was found at the steps, the last of each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verdicts: Vec<StepVerdict>,
+    /// Who asked the run to go back, if somebody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abort: Option<String>,
     /// How it stands.
     pub state: State,
     /// What was found, in a sentence.
@@ -51,6 +67,30 @@ pub struct Entry {
     pub message: String,
     /// The rules.
     pub rules: Vec<RuleRecord>,
+}
+
+fn first() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_first(step: &u32) -> bool {
+    *step == 1
+}
+
+/// What was found at a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepVerdict {
+    /// The step; 0 is before the first.
+    pub step: u32,
+    /// The verdict's word.
+    pub verdict: String,
+    /// Calls to the canary.
+    pub canary: Tally,
+    /// Calls to the others in the same time.
+    pub baseline: Tally,
+    /// In a sentence.
+    pub why: String,
 }
 
 /// How a shift stands.
@@ -90,8 +130,20 @@ pub struct RuleRecord {
     pub backends: Vec<String>,
     /// Weights as they were written before; of backends that were added there is none.
     pub start: Vec<Option<u64>>,
-    /// Weights as they were written by it.
+    /// Weights as they were written by it, at its last step.
     pub wrote: Vec<Option<u64>>,
+    /// Weights of the step before; at the first step there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub previous: Vec<Option<u64>>,
+}
+
+/// Where a way back leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Back {
+    /// To what was there before the shift.
+    Start,
+    /// To the step before; at the first step that is the start.
+    Previous,
 }
 
 /// Why there is no way back.
@@ -131,6 +183,11 @@ impl Record {
         self.version = 1;
         self.entries.insert(0, entry);
         self.entries.truncate(KEPT);
+        self.bound();
+    }
+
+    /// Lets the oldest go until it is small enough.
+    fn bound(&mut self) {
         while self.entries.len() > 1 && self.text().len() > BYTES {
             self.entries.pop();
         }
@@ -168,7 +225,47 @@ impl RuleRecord {
             backends: plan.backends.iter().map(|one| one.backend.label()).collect(),
             start: plan.split.backends.iter().map(|one| one.weight).collect(),
             wrote: plan.backends.iter().map(super::patch::written).collect(),
+            previous: Vec::new(),
         }
+    }
+
+    /// The rule after a further step.
+    #[must_use]
+    pub fn next(&self, plan: &RulePlan) -> Self {
+        Self { start: self.start.clone(), previous: self.wrote.clone(), ..Self::new(plan) }
+    }
+
+    /// The weights at the end of a way back.
+    pub fn weights(&self, back: Back) -> &[Option<u64>] {
+        if back == Back::Previous && !self.previous.is_empty() { &self.previous } else { &self.start }
+    }
+
+    /// The rule as it was before the shift, with the backends that it has now: those that were added had no share.
+    pub fn at_start(&self, now: &Split) -> Split {
+        let mut split = now.clone();
+        split.backends.truncate(self.start.len());
+        for (one, weight) in split.backends.iter_mut().zip(&self.start) {
+            one.weight = *weight;
+        }
+        let acting = split.acting();
+        let mut all = now.clone();
+        for (at, one) in all.backends.iter_mut().enumerate() {
+            one.weight = Some(acting.get(at).copied().unwrap_or(0));
+        }
+        all
+    }
+
+    /// Names of the backends whose share it raises, and their share together afterwards, 0 to 1.
+    pub fn rising(&self, kind: Kind) -> (Vec<&str>, f64) {
+        let (start, wrote) = (acting(kind, &self.start), acting(kind, &self.wrote));
+        let share = |weights: &[u64], at: usize| {
+            let all: u64 = weights.iter().sum();
+            weights.get(at).copied().unwrap_or(0) as f64 / all.max(1) as f64
+        };
+        let rises = |at: &usize| share(&wrote, *at) > share(&start, *at);
+        let rising: Vec<usize> = (0..self.backends.len()).filter(rises).collect();
+        let together = rising.iter().map(|at| share(&wrote, *at)).sum();
+        (rising.into_iter().map(|at| self.backends[at].as_str()).collect(), together)
     }
 
     /// The rule in an object, if it still has the weights that were written.

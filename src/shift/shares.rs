@@ -14,6 +14,13 @@ impl Share {
     /// All of it.
     pub const ALL: Self = Self(10_000);
 
+    /// A part of a total, to the nearest hundredth of a percent; of nothing it is none.
+    pub fn of(part: u64, total: u64) -> Self {
+        let all = u128::from(Self::ALL.0);
+        let hundredths = (2 * all * u128::from(part) + u128::from(total)) / (2 * u128::from(total)).max(1);
+        Self(u32::try_from(hundredths).unwrap_or(Self::ALL.0).min(Self::ALL.0))
+    }
+
     /// The hundredths of a percent.
     pub fn hundredths(self) -> u32 {
         self.0
@@ -143,6 +150,15 @@ mod tests {
         for wrong in ["", "%", "101", "-1", "1.234", "1.", ".5", "1e1", "ten", "100.01", "+5", "٢"] {
             assert!(wrong.parse::<Share>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn parts_are_shares() {
+        let of = |part, total| Share::of(part, total).to_string();
+        assert_eq!(
+            (of(1, 3), of(2, 3), of(9, 9), of(0, 7), of(0, 0)),
+            ("33.33%".into(), "66.67%".into(), "100%".into(), "0%".into(), "0%".into())
+        );
     }
 
     #[test]

@@ -58,11 +58,7 @@ impl Split {
     /// Sources: `translateRoute` in `pilot/pkg/networking/core/route/route.go` of istio/istio 1.31; `BackendRef.weight` of
     /// Gateway API.
     pub fn acting(&self) -> Vec<u64> {
-        let of_gateway_api = self.kind != Kind::VirtualService;
-        match &self.backends[..] {
-            [_] if !of_gateway_api => vec![100],
-            all => all.iter().map(|one| one.weight.unwrap_or(u64::from(of_gateway_api))).collect(),
-        }
+        acting(self.kind, &self.backends.iter().map(|one| one.weight).collect::<Vec<_>>())
     }
 
     /// `http[1] "canary"`, `rules[0]`.
@@ -79,6 +75,15 @@ impl Split {
         let mut sum = flate2::Crc::new();
         sum.update(text.as_bytes());
         format!("{:08x}", sum.sum())
+    }
+}
+
+/// Weights as they act, as [`Split::acting`] says.
+pub fn acting(kind: Kind, weights: &[Option<u64>]) -> Vec<u64> {
+    let of_gateway_api = kind != Kind::VirtualService;
+    match weights {
+        [_] if !of_gateway_api => vec![100],
+        all => all.iter().map(|weight| weight.unwrap_or(u64::from(of_gateway_api))).collect(),
     }
 }
 

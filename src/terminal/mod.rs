@@ -64,6 +64,30 @@ impl Messages {
         }
     }
 
+    /// Lets choose one of several; `None` is none of them. The cursor is visible again whatever comes.
+    ///
+    /// # Errors
+    /// When there is no terminal to ask on.
+    pub fn choose(&self, question: &str, items: &[String]) -> io::Result<Option<usize>> {
+        dialoguer::console::set_colors_enabled_stderr(self.color);
+        let shown: Vec<String> = items.iter().map(|item| crate::render::text::safe(item).into_owned()).collect();
+        let answer = dialoguer::Select::new().with_prompt(question).items(&shown).default(0).interact_opt();
+        self.give_cursor_back();
+        answer.map_err(|dialoguer::Error::IO(error)| error)
+    }
+
+    /// Asks for a line of text that `check` takes.
+    ///
+    /// # Errors
+    /// When there is no terminal to ask on.
+    pub fn ask_for(&self, question: &str, check: impl Fn(&str) -> Result<(), String>) -> io::Result<String> {
+        dialoguer::console::set_colors_enabled_stderr(self.color);
+        let answer: Result<String, _> =
+            dialoguer::Input::new().with_prompt(question).validate_with(|text: &String| check(text)).interact_text();
+        self.give_cursor_back();
+        answer.map_err(|dialoguer::Error::IO(error)| error)
+    }
+
     /// Shows the cursor again that a question hid.
     pub fn give_cursor_back(&self) {
         let _ = dialoguer::console::Term::stderr().show_cursor();

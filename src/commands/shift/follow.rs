@@ -4,9 +4,8 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::super::proxies::{Question, ask};
-use super::preflight::replace;
+use super::ending::Slip;
 use super::session::Session;
-use super::writing::last_writer;
 use super::{Ack, Then};
 use crate::cli::failure::{Failure, Outcome};
 use crate::compare::Difference;
@@ -14,21 +13,16 @@ use crate::compare::live::Proxies;
 use crate::compare::proxy::{Judged, State as ProxyState};
 use crate::envoy::sync::SyncView;
 use crate::mesh;
-use crate::mesh::outbound::BackendState;
 use crate::mesh::workload::Readiness;
 use crate::report::shift::ProxyCounts;
 use crate::shift::obey::classes;
-use crate::shift::patch;
-use crate::shift::record::{Entry, Record, RuleRecord, State};
-use crate::shift::split::Split;
+use crate::shift::record::{Entry, RuleRecord};
 use crate::snapshot::live::{Answer, Proxy};
 
 /// Proxies that are all asked.
 const ALL: usize = 50;
 /// Pause between two looks at the proxies.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long is thought about whether there is something to go back to.
-const THINK: Duration = Duration::from_secs(3);
 
 /// What came of looking at the proxies.
 enum Followed {
@@ -38,83 +32,33 @@ enum Followed {
     No(ProxyCounts, String),
     /// Nobody could be asked.
     Unknown(ProxyCounts, String),
-    /// Somebody else has the object now.
-    Lost(String),
+    /// The object is not ours any more.
+    Slipped(Slip),
     /// The program was asked to end.
     Interrupted,
 }
 
 impl Session<'_, '_> {
-    /// Sees that the proxies follow an entry that is written, and ends it.
-    pub(super) async fn follow_to_the_end(&mut self, entry: &Entry) -> Result<Outcome, Failure> {
-        if self.arguments.ack == Some(Ack::None) {
-            self.end(entry, State::Held, "no proxy was asked (--ack none)").await;
-            self.tell(
-                "held",
-                &format!("the weights are written; no proxy was asked (--ack none). {}", self.way_back()),
-                |_| {},
-            )?;
-            return Ok(Outcome::Clean);
-        }
-        match self.follow(&entry.rules, Some(entry)).await {
-            Followed::Yes(counts) => {
-                let message = format!("{} of {} proxies run the new weights", counts.in_step, counts.total);
-                self.end(entry, State::Done, &message).await;
-                let partial = counts.in_step < counts.total;
-                self.tell("acknowledged", &message, |event| event.proxies = Some(counts))?;
-                self.tell("done", &self.way_back(), |_| {})?;
-                Ok(if partial { Outcome::Partial } else { Outcome::Clean })
-            }
+    /// Sees that the proxies follow an entry that is written. If they do not, the shift ends as was asked for.
+    pub(super) async fn acknowledge(&mut self, entry: &Entry) -> Result<Result<ProxyCounts, Outcome>, Failure> {
+        let ended = match self.follow(&entry.rules, Some(entry)).await {
+            Followed::Yes(counts) => return Ok(Ok(counts)),
             Followed::No(counts, why) => {
                 self.tell("acknowledged", &why, |event| event.proxies = Some(counts))?;
-                if self.arguments.on_failure == Then::Hold {
-                    return self.hold(entry, &why).await;
+                match self.arguments.on_failure {
+                    Then::Hold => self.hold(entry, &why).await,
+                    Then::Rollback => self.back_out(entry, &why).await,
                 }
-                if let Some(dead) = self.dead_end(entry).await {
-                    return self.hold(entry, &format!("{why}; {dead}")).await;
-                }
-                let restored = tokio::select! {
-                    biased;
-                    () = self.asked_to_end(0) => return self.leave(),
-                    restored = self.roll_back(entry, &why, true) => restored?,
-                };
-                self.follow_back(&restored).await?;
-                Ok(Outcome::Found)
             }
             // Not knowing is no reason to take anything back.
             Followed::Unknown(counts, why) => {
                 self.tell("acknowledged", &why, |event| event.proxies = Some(counts))?;
                 self.hold(entry, &why).await
             }
-            Followed::Lost(why) => {
-                self.tell("lost-control", &why, |_| {})?;
-                Err(Failure::source(format!("lost control: {why}"))
-                    .hint("nothing more is written; who did it: kubectl get -o yaml --show-managed-fields"))
-            }
-            Followed::Interrupted => {
-                if self.arguments.on_interrupt == Then::Hold {
-                    self.hold(entry, "interrupted").await?;
-                    return Err(Failure::interrupted());
-                }
-                // A second signal leaves at once.
-                tokio::select! {
-                    biased;
-                    () = self.asked_to_end(1) => return self.leave(),
-                    restored = self.roll_back(entry, "interrupted", true) => restored?,
-                };
-                Err(Failure::interrupted())
-            }
-        }
-    }
-
-    async fn hold(&mut self, entry: &Entry, why: &str) -> Result<Outcome, Failure> {
-        self.end(entry, State::Held, why).await;
-        self.tell("held", &format!("{why}; the new weights stay. {}", self.way_back()), |_| {})?;
-        Ok(Outcome::Partial)
-    }
-
-    fn leave(&self) -> Result<Outcome, Failure> {
-        Err(Failure::interrupted().hint(format!("the new weights may still be there; {}", self.way_back())))
+            Followed::Slipped(slip) => self.slipped(entry, slip).await,
+            Followed::Interrupted => self.interrupted(entry).await,
+        };
+        ended.map(Err)
     }
 
     /// Sees that the proxies follow the way back, too.
@@ -133,56 +77,9 @@ impl Session<'_, '_> {
                 self.tell("acknowledged", &why, |event| event.proxies = Some(counts))?;
                 Ok(Outcome::Partial)
             }
-            Followed::Lost(why) => {
-                self.tell("lost-control", &why, |_| {})?;
-                Err(Failure::source(format!("lost control: {why}")))
-            }
+            Followed::Slipped(Slip::Lost(why) | Slip::Aborted(why)) => self.gone(&why),
             Followed::Interrupted => Err(Failure::interrupted()),
         }
-    }
-
-    /// Why there is nothing to go back to: a backend that would get more than now has no ready pod. What cannot be found
-    /// out in moments keeps nobody from going back.
-    pub(super) async fn dead_end(&mut self, entry: &Entry) -> Option<String> {
-        tokio::time::timeout(THINK, self.dead_backend(entry)).await.ok().flatten()
-    }
-
-    async fn dead_backend(&mut self, entry: &Entry) -> Option<String> {
-        let kind = self.target.key.kind;
-        let object = self.look().await.ok()?;
-        let operations = patch::back(kind, &object, entry, &Record::default()).ok()?;
-        let after = self.try_it(&operations).await.ok()?;
-        let mut read = self.source.read(self.context).await.ok()?;
-        replace(&mut read.snapshot, &self.target, &after)?;
-        let mesh = mesh::resolve(&read.snapshot, &self.source.options(&self.context.scope));
-        let splits: Vec<Split> = entry.rules.iter().filter_map(|rule| rule.find(kind, &object).ok()).collect();
-        let rules: Vec<usize> = splits.iter().map(|split| split.rule).collect();
-        for class in classes(&mesh, &self.target.object(), &rules, "") {
-            for (split, rule) in splits.iter().zip(&entry.rules) {
-                let Some(backends) = class.backends.get(&split.rule) else { continue };
-                let share = |weights: &[Option<u64>], at: usize| {
-                    let all: u64 = weights.iter().map(|weight| weight.unwrap_or(0)).sum();
-                    weights.get(at).copied().flatten().unwrap_or(0) as f64 / all.max(1) as f64
-                };
-                let rises = |label: &str| {
-                    let at = rule.backends.iter().position(|one| one == label);
-                    at.is_some_and(|at| share(&rule.start, at) > share(&rule.wrote, at))
-                };
-                let dead = backends.iter().find(|one| {
-                    let subset = one.subset.as_ref().map(ToString::to_string);
-                    let host =
-                        one.host.as_ref().map(|host| host.as_str().split('.').next().unwrap_or_default().to_owned());
-                    one.state == BackendState::NoEndpoints && subset.or(host).is_some_and(|label| rises(&label))
-                });
-                if let Some(dead) = dead {
-                    return Some(format!(
-                        "the weights from before send more to {}, which has no ready pod now",
-                        dead.cluster
-                    ));
-                }
-            }
-        }
-        None
     }
 
     /// Waits until the proxies run what was written. With an entry, it must still be ours.
@@ -220,7 +117,7 @@ impl Session<'_, '_> {
                     };
                     last = (counts, why);
                 }
-                Ok(Ok(Err(lost))) => break Followed::Lost(lost),
+                Ok(Ok(Err(slip))) => break Followed::Slipped(slip),
                 // An API server that is away for a moment ends nothing.
                 Ok(Err(failure)) => self.context.messages.warning(&failure.message),
                 Err(_) => {}
@@ -244,21 +141,16 @@ impl Session<'_, '_> {
         &mut self,
         rules: &[RuleRecord],
         entry: Option<&Entry>,
-    ) -> Result<Result<ProxyCounts, String>, Failure> {
+    ) -> Result<Result<ProxyCounts, Slip>, Failure> {
         let object = self.look().await?;
-        let mut places = Vec::new();
-        for rule in rules {
-            match rule.find(self.target.key.kind, &object) {
-                Ok(split) => places.push(split.rule),
-                Err(lost) => return Ok(Err(format!("{lost} ({})", last_writer(&object)))),
-            }
-        }
-        if let Some(entry) = entry {
-            let mut record = Record::of(&object).unwrap_or_default();
-            if record.of_run(&entry.session).is_none() {
-                return Ok(Err("another run has come in between".to_owned()));
-            }
-        }
+        let gripped = match entry {
+            Some(entry) => self.grip(&object, entry),
+            None => self.places(&object, rules),
+        };
+        let places: Vec<usize> = match gripped {
+            Ok(splits) => splits.into_iter().map(|split| split.rule).collect(),
+            Err(slip) => return Ok(Err(slip)),
+        };
         let mut read = self.source.read(self.context).await?;
         let options = self.source.options(&self.context.scope);
         let (hosts, obeying) = {

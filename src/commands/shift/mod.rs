@@ -1,10 +1,13 @@
 //! `shift`: move weights between the backends of a rule, and see that the proxies follow.
 
+mod ending;
 mod follow;
+mod guard;
 mod past;
 mod preflight;
 mod session;
 mod target;
+mod walk;
 mod writing;
 
 use std::time::Duration;
@@ -26,7 +29,10 @@ use crate::rules::Severity;
 use crate::schema;
 use crate::shift::patch;
 use crate::shift::plan::{RulePlan, Wish};
-use crate::shift::record::{Entry, Record, State};
+use crate::shift::record::{Back, Entry, Record, State};
+use crate::shift::shares::Share;
+use crate::shift::steps;
+use guard::{Guard, GuardArgs};
 use preflight::Preflight;
 use session::Session;
 use target::Target;
@@ -51,8 +57,11 @@ pub struct ShiftArgs {
     #[arg(value_name = "TARGET")]
     target: String,
     /// Shares in percent by subset, Service, service/subset or #number; others keep their proportion
-    #[arg(long, value_name = "BACKEND=SHARE,...", required_unless_present_any = ["history", "undo", "resume"])]
+    #[arg(long, value_name = "BACKEND=SHARE,...", required_unless_present_any = ["history", "undo", "resume", "status", "abort"])]
     to: Option<Wish>,
+    /// Shares on the way to the one of --to, each judged before the next
+    #[arg(long, value_name = "SHARE,...", value_delimiter = ',')]
+    steps: Vec<Share>,
     /// The rule, by number or name
     #[arg(long, value_name = "N|NAME", conflicts_with = "all_rules")]
     rule: Option<String>,
@@ -80,9 +89,12 @@ pub struct ShiftArgs {
     /// When the Envoys do not follow
     #[arg(long, value_name = "WHAT", default_value = "rollback")]
     on_failure: Then,
-    /// On Ctrl-C, or when the program is ended, before the Envoys follow
+    /// On Ctrl-C, or when the program is ended, before the shift is done
     #[arg(long, value_name = "WHAT", default_value = "rollback")]
     on_interrupt: Then,
+    /// Where a way back leads
+    #[arg(long, value_name = "WHERE", default_value = "start")]
+    rollback_to: BackTo,
     /// Go on although something speaks against it
     #[arg(long)]
     force: bool,
@@ -101,11 +113,37 @@ pub struct ShiftArgs {
     /// Go on with a shift, or start one, although another run may still be at it
     #[arg(long)]
     takeover: bool,
+    /// How the last shift stands
+    #[arg(long, conflicts_with_all = ["to", "history", "undo", "resume", "dry_run", "emit"])]
+    status: bool,
+    /// Ask the run that is at it to take the weights back
+    #[arg(long, conflicts_with_all = ["to", "status", "history", "undo", "resume", "dry_run", "emit"])]
+    abort: bool,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Format,
     #[command(flatten)]
     reach: ReachArgs,
+    #[command(flatten)]
+    guard: GuardArgs,
+}
+
+/// Where a way back leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum BackTo {
+    /// What was there before the shift.
+    Start,
+    /// The step before.
+    Previous,
+}
+
+impl From<BackTo> for Back {
+    fn from(to: BackTo) -> Self {
+        match to {
+            BackTo::Start => Self::Start,
+            BackTo::Previous => Self::Previous,
+        }
+    }
 }
 
 /// Where a dry run is done.
@@ -160,7 +198,13 @@ enum Ready<'a, 'w> {
     /// Nothing.
     Ended(Outcome),
     /// Weights are to be written.
-    Write { session: Box<Session<'a, 'w>>, plans: Vec<RulePlan>, object: Value, entry: Entry },
+    Write {
+        session: Box<Session<'a, 'w>>,
+        plans: Vec<RulePlan>,
+        object: Value,
+        entry: Box<Entry>,
+        guard: Option<Box<Guard>>,
+    },
     /// The last shift is to be undone, or gone on with.
     GoOn { session: Box<Session<'a, 'w>>, object: Value, record: Record },
 }
@@ -179,7 +223,9 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: ShiftArgs) -> Resu
     };
     match ready {
         Ready::Ended(outcome) => Ok(outcome),
-        Ready::Write { mut session, plans, object, entry } => session.write_and_follow(&plans, object, entry).await,
+        Ready::Write { mut session, plans, object, entry, guard } => {
+            session.write_and_follow(&plans, object, *entry, guard.map(|guard| *guard)).await
+        }
         Ready::GoOn { mut session, object, record } => past::go_on(&mut session, &object, record).await,
     }
 }
@@ -207,27 +253,40 @@ async fn prepare<'a, 'w>(
         return past::history(context, arguments, &target, &record).map(Ready::Ended);
     }
     let mut session = Box::new(Session::new(context, arguments, server, target, source.clone(), signals));
+    if arguments.status {
+        return past::status(&mut session, &object, &record).map(Ready::Ended);
+    }
+    if arguments.abort {
+        return past::abort(&mut session, &record).await.map(Ready::Ended);
+    }
     if arguments.undo || arguments.resume {
         return Ok(Ready::GoOn { session, object, record });
     }
     let Some(wish) = &arguments.to else { return Err(Failure::usage("nothing is wished: --to BACKEND=SHARE")) };
-    let plans = {
+    let (plans, wishes) = {
         let mesh = mesh::resolve(&read.snapshot, &options);
-        target::plans(&mesh, &session.target, &object, wish, arguments)?
+        let plans = target::plans(&mesh, &session.target, &object, wish, arguments)?;
+        let wishes = way(wish, &plans, arguments)?;
+        match wishes.first() {
+            Some(first) => (target::plans(&mesh, &session.target, &object, first, arguments)?, wishes),
+            None => (plans, wishes),
+        }
     };
     if plans.iter().all(RulePlan::is_idle) {
         session.tell("done", "the shares are as wished already: nothing is written", |_| {})?;
         return Ok(Ready::Ended(Outcome::Clean));
     }
     session.not_open(&record)?;
-    let entry = session.entry(&plans).await;
+    let mut entry = Box::new(session.entry(&plans).await);
+    entry.plan = wishes.iter().map(ToString::to_string).collect();
+    let mut guard = Guard::new(&mut session, !wishes.is_empty()).await?.map(Box::new);
     let mut written = record.clone();
     // What another program writes, no run of this one will end.
     let emitted = "emitted; nobody saw whether the proxies follow".to_owned();
     let number = record.next_number();
     written.push(match arguments.emit {
-        Some(_) => Entry { number, state: State::Held, until: None, message: emitted, ..entry.clone() },
-        None => Entry { number, ..entry.clone() },
+        Some(_) => Entry { number, state: State::Held, until: None, message: emitted, ..(*entry).clone() },
+        None => Entry { number, ..(*entry).clone() },
     });
     let operations = patch::shift(&object, &plans, &written);
     if arguments.dry_run == Some(DryRunAt::Client) {
@@ -249,6 +308,16 @@ async fn prepare<'a, 'w>(
         return Ok(Ready::Ended(Outcome::Clean));
     }
     session.show_plan(&plans, &object, Some(&after), &found)?;
+    if let [_, _, ..] = &entry.plan[..] {
+        let interval = schema::duration::show(arguments.guard.interval);
+        let steps = entry.plan.join(", ");
+        let by = guard.as_ref().map_or("not judged: steps go by time", |guard| guard.name());
+        session.tell(
+            "plan",
+            &format!("{} steps: {steps}; each at least {interval} ({by})", entry.plan.len()),
+            |_| {},
+        )?;
+    }
     stopped(arguments, &found)?;
     if arguments.dry_run.is_some() {
         session.tell("done", "a dry run: nothing is written", |_| {})?;
@@ -258,8 +327,15 @@ async fn prepare<'a, 'w>(
         session.tell("held", "not agreed: nothing is written", |_| {})?;
         return Ok(Ready::Ended(Outcome::Partial));
     }
-    if !arguments.yes {
-        // Somebody thought about it: the mesh may be another one by now.
+    if let Some(guard) = &mut guard {
+        // Of the mesh as it will be, which was resolved last, and as it is.
+        session.learn(guard, &mesh::resolve(&read.snapshot, &options), &entry);
+        read = source.read(session.context).await?;
+        session.learn(guard, &mesh::resolve(&read.snapshot, &options), &entry);
+        session.baseline(&mut entry, guard).await?;
+    }
+    if !arguments.yes || guard.is_some() {
+        // Time has passed: the mesh may be another one by now.
         read = source.read(session.context).await?;
         let after = session.try_it(&operations).await?;
         let found = preflight::look(&mut read.snapshot, &options, &session.target, &object, &after, &plans);
@@ -268,7 +344,20 @@ async fn prepare<'a, 'w>(
         }
         stopped(arguments, &found)?;
     }
-    Ok(Ready::Write { session, plans, object, entry })
+    Ok(Ready::Write { session, plans, object, entry, guard })
+}
+
+/// The steps of a wish, if steps are asked for: those that lie ahead.
+fn way(wish: &Wish, plans: &[RulePlan], arguments: &ShiftArgs) -> Result<Vec<Wish>, Failure> {
+    if arguments.steps.is_empty() {
+        return Ok(Vec::new());
+    }
+    let now = plans.first().and_then(|plan| {
+        let at = plan.named(&wish.0.first()?.0)?;
+        Some(Share::of(plan.backends[at].before.unwrap_or(0), plan.total_before))
+    });
+    steps::wishes(wish, &arguments.steps, now.unwrap_or(Share::of(0, 1)))
+        .map_err(|error| Failure::usage(error.to_string()))
 }
 
 /// Stops where an error stands and no flag lets it pass.

@@ -5,12 +5,12 @@ use serde_json::Value;
 
 use super::target::Target;
 use crate::compare::objects::controllers;
-use crate::mesh::outbound::{Backend, BackendState};
+use crate::mesh::outbound::BackendState;
 use crate::mesh::workload::Proxy;
 use crate::mesh::{self, Mesh, Options};
 use crate::rules::{self, Finding, Severity};
 use crate::schema::Kind;
-use crate::shift::obey::{Class, classes};
+use crate::shift::obey::{Class, classes, label};
 use crate::shift::plan::RulePlan;
 use crate::snapshot::{Object, Snapshot};
 
@@ -138,8 +138,7 @@ fn callers(mesh: &Mesh<'_>, found: &mut Preflight, plans: &[RulePlan]) {
                 };
                 let text = format!("{}: the backend {} {why}, calls to it fail", class.name, backend.cluster);
                 // Less for one that is down is a way out.
-                let check =
-                    if rises(&label(mesh, backend)) { Check::error(text, "--force") } else { Check::warning(text) };
+                let check = if rises(&label(backend)) { Check::error(text, "--force") } else { Check::warning(text) };
                 checks.push(check);
             }
             if let Some(hash) = backends.iter().find_map(|one| one.hash.as_ref()) {
@@ -148,7 +147,7 @@ fn callers(mesh: &Mesh<'_>, found: &mut Preflight, plans: &[RulePlan]) {
         }
         // Pods against shares, where pods are known.
         let Some(backends) = obeying.first().and_then(|class| class.backends.get(&plan.split.rule)) else { continue };
-        let ready = backends.iter().filter_map(|one| Some((label(mesh, one), u64::from(one.endpoints?.ready))));
+        let ready = backends.iter().filter_map(|one| Some((label(one), u64::from(one.endpoints?.ready))));
         let ready: Vec<(String, u64)> = ready.collect();
         let all: u64 = ready.iter().map(|(_, count)| count).sum();
         for (at, one) in plan.backends.iter().enumerate() {
@@ -163,13 +162,6 @@ fn callers(mesh: &Mesh<'_>, found: &mut Preflight, plans: &[RulePlan]) {
         }
     }
     found.checks.extend(checks);
-}
-
-/// A backend as a plan calls it: its subset, else the Service's name.
-fn label(mesh: &Mesh<'_>, backend: &Backend) -> String {
-    let host =
-        || backend.host.as_ref().map(|host| mesh.short_host(host).split('.').next().unwrap_or_default().to_owned());
-    backend.subset.as_ref().map(ToString::to_string).or_else(host).unwrap_or_default()
 }
 
 fn helm(object: &Value) -> Option<Check> {

@@ -1,5 +1,7 @@
 //! One run of a shift: what it works on, what it tells, and what it asks.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -27,6 +29,8 @@ pub(super) struct Session<'a, 'w> {
     pub(super) source: SourceArgs,
     pub(super) id: String,
     seq: u32,
+    /// The step that is told of, from 1; 0 is before the first.
+    pub(super) step: u32,
     /// Whether weights are written: from then on nobody who does not read any more keeps us from ending it well.
     pub(super) is_written: bool,
     /// How often the program was asked to end.
@@ -42,7 +46,18 @@ impl<'a, 'w> Session<'a, 'w> {
         source: SourceArgs,
         signals: watch::Receiver<u32>,
     ) -> Self {
-        Self { context, arguments, server, target, source, id: Env::unique(), seq: 0, is_written: false, signals }
+        Self {
+            context,
+            arguments,
+            server,
+            target,
+            source,
+            id: Env::unique(),
+            seq: 0,
+            step: 1,
+            is_written: false,
+            signals,
+        }
     }
 
     /// Whether the way back was asked for.
@@ -70,7 +85,7 @@ impl<'a, 'w> Session<'a, 'w> {
             seq: self.seq,
             time: Env::clock(),
             event,
-            step: 1,
+            step: self.step,
             message: message.to_owned(),
             ..ShiftEvent::default()
         };
@@ -88,6 +103,18 @@ impl<'a, 'w> Session<'a, 'w> {
     /// Whether the program was asked to end.
     pub(super) fn is_interrupted(&self) -> bool {
         *self.signals.borrow() > 0
+    }
+
+    /// How long a step may take, at most.
+    pub(super) fn step_time(&self) -> Duration {
+        let guard = &self.arguments.guard;
+        let watched = self.arguments.steps.is_empty() && guard.watch.is_none();
+        let watching = if watched {
+            Duration::ZERO
+        } else {
+            guard.interval * 2 + guard.max_wait + guard.watch.unwrap_or_default()
+        };
+        self.arguments.ack_timeout + watching
     }
 
     /// Until it is asked to end once more than so many times.
@@ -117,7 +144,12 @@ impl<'a, 'w> Session<'a, 'w> {
             by: self.server.who_am_i().await.unwrap_or_else(|_| "unknown".to_owned()),
             at: Env::clock(),
             reason: self.arguments.reason.clone(),
-            until: Some(Env::clock_in(self.arguments.ack_timeout)),
+            until: Some(Env::clock_in(self.step_time())),
+            hosts: Vec::new(),
+            plan: Vec::new(),
+            step: 1,
+            verdicts: Vec::new(),
+            abort: None,
             state: State::Open,
             message: String::new(),
             rules: plans.iter().map(RuleRecord::new).collect(),

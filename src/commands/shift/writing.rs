@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Patched;
+use super::guard::Guard;
 use super::session::Session;
 use crate::cli::env::Env;
 use crate::cli::failure::{Failure, Outcome};
@@ -13,7 +14,7 @@ use crate::report::shift::weights;
 use crate::schema::Kind;
 use crate::shift::patch;
 use crate::shift::plan::RulePlan;
-use crate::shift::record::{Entry, LostControl, Record, RuleRecord, State};
+use crate::shift::record::{Back, Entry, LostControl, Record, RuleRecord, State};
 
 /// Times that a write is tried again after somebody else's.
 const TRIES: u32 = 5;
@@ -27,13 +28,14 @@ impl Session<'_, '_> {
         plans: &[RulePlan],
         object: Value,
         mut entry: Entry,
+        guard: Option<Guard>,
     ) -> Result<Outcome, Failure> {
         self.write(plans, object, &mut entry).await?;
         self.is_written = true;
         self.tell("written", &format!("session {} by {}", entry.session, entry.by), |event| {
             event.weights = weights(plans);
         })?;
-        self.follow_to_the_end(&entry).await
+        self.walk(entry, guard).await
     }
 
     /// Writes plans; what somebody else wrote in between that is not about the weights is no reason to stop.
@@ -49,7 +51,7 @@ impl Session<'_, '_> {
                 open.message = format!("taken over by session {}", entry.session);
             }
             (entry.number, entry.at) = (record.next_number(), Env::clock());
-            entry.until = Some(Env::clock_in(self.arguments.ack_timeout));
+            entry.until = Some(Env::clock_in(self.step_time()));
             record.push(entry.clone());
             let operations = patch::shift(&object, plans, &record);
             match self.server.patch(&self.target.key, &self.target.api_version, &operations, true).await {
@@ -113,6 +115,7 @@ impl Session<'_, '_> {
             let Some(ours) = record.of_run(&entry.session) else { break };
             (ours.state, ours.until) = (state, None);
             message.clone_into(&mut ours.message);
+            ours.verdicts.clone_from(&entry.verdicts);
             let Ok(operations) = patch::note(self.target.key.kind, &object, &record) else { break };
             match self.server.patch(&self.target.key, &self.target.api_version, &operations, true).await {
                 Ok(Patched::Stored(_)) => return,
@@ -133,7 +136,7 @@ impl Session<'_, '_> {
             let mut record = self.record(&object)?;
             let Some(open) = record.of_run(&entry.session) else { break };
             open.session.clone_from(&self.id);
-            open.until = Some(Env::clock_in(self.arguments.ack_timeout));
+            open.until = Some(Env::clock_in(self.step_time()));
             let taken = open.clone();
             let operations = patch::note(self.target.key.kind, &object, &record).map_err(|lost| self.lost(&lost))?;
             match self.server.patch(&self.target.key, &self.target.api_version, &operations, true).await? {
@@ -146,6 +149,25 @@ impl Session<'_, '_> {
             }
         }
         Err(Failure::source("another run is at it").hint("see how it stands: --history"))
+    }
+
+    /// Puts down that somebody wants a run to go back; it sees that at its next look.
+    pub(super) async fn ask_to_abort(&mut self, entry: &Entry) -> Result<(), Failure> {
+        let who = self.server.who_am_i().await.unwrap_or_else(|_| "somebody".to_owned());
+        for _ in 0..TRIES {
+            let object = self.look().await?;
+            let mut record = self.record(&object)?;
+            let Some(open) = record.of_run(&entry.session) else { return Ok(()) };
+            open.abort = Some(format!("{who} at {}", Env::clock()));
+            let operations = patch::note(self.target.key.kind, &object, &record).map_err(|lost| self.lost(&lost))?;
+            match self.server.patch(&self.target.key, &self.target.api_version, &operations, true).await? {
+                Patched::Stored(_) => return Ok(()),
+                Patched::Conflict => tokio::time::sleep(AGAIN).await,
+                Patched::Refused(why) | Patched::Forbidden(why) => return Err(forbidden(&why)),
+            }
+        }
+        Err(Failure::source("the record could not be written: somebody writes the object all the time")
+            .hint("try again"))
     }
 
     /// Writes the weights from before an entry, if they are still those that it wrote; gives the rules as they are then.
@@ -161,7 +183,8 @@ impl Session<'_, '_> {
             let object = self.look().await?;
             let mut record = self.record(&object)?;
             let one = record.entries.first_mut().filter(|one| one.session == entry.session);
-            let restored = restored(self.target.key.kind, &object, entry);
+            let back: Back = self.arguments.rollback_to.into();
+            let restored = restored(self.target.key.kind, &object, entry, back);
             let Some(one) = one.filter(|one| !only_ours || one.state == State::Open || was_away) else {
                 return Err(Failure::source("lost control: another run has come in between").hint(format!(
                     "nothing is written over it: kubectl grpcmesh shift {} --history",
@@ -169,17 +192,20 @@ impl Session<'_, '_> {
                 )));
             };
             // The answer to our patch was lost.
-            if was_away && one.state == State::RolledBack {
+            if was_away && one.state != State::Open {
                 return Ok(restored);
             }
-            (one.state, one.until) = (State::RolledBack, None);
-            why.clone_into(&mut one.message);
+            note_way_back(one, entry, back, why);
             let operations =
-                patch::back(self.target.key.kind, &object, entry, &record).map_err(|lost| self.lost(&lost))?;
+                patch::back(self.target.key.kind, &object, entry, back, &record).map_err(|lost| self.lost(&lost))?;
             match self.server.patch(&self.target.key, &self.target.api_version, &operations, true).await {
                 Ok(Patched::Stored(_)) => {
-                    self.tell("rolled-back", &format!("{why}; the weights are as before"), |event| {
-                        event.weights = start(entry);
+                    let now = match back {
+                        Back::Previous if entry.step > 1 => "the weights are those of the step before",
+                        Back::Start | Back::Previous => "the weights are as before",
+                    };
+                    self.tell("rolled-back", &format!("{why}; {now}"), |event| {
+                        event.weights = goal(entry, back);
                     })?;
                     return Ok(restored);
                 }
@@ -217,32 +243,44 @@ pub(super) fn forbidden(why: &str) -> Failure {
         .hint("it is patch on the object: docs/rbac/shifter.yaml")
 }
 
+/// Puts down that an entry is taken back. What goes back to the step before stands with that step's weights.
+fn note_way_back(one: &mut Entry, entry: &Entry, back: Back, why: &str) {
+    (one.state, one.until) = (State::RolledBack, None);
+    one.verdicts.clone_from(&entry.verdicts);
+    why.clone_into(&mut one.message);
+    if back == Back::Previous && entry.step > 1 {
+        (one.state, one.step) = (State::Held, entry.step - 1);
+        for rule in &mut one.rules {
+            rule.wrote = rule.weights(back).to_vec();
+            rule.previous.clear();
+        }
+    }
+}
+
 /// The rules of an entry as they are when its weights are taken back.
-fn restored(kind: Kind, object: &Value, entry: &Entry) -> Vec<RuleRecord> {
+fn restored(kind: Kind, object: &Value, entry: &Entry, to: Back) -> Vec<RuleRecord> {
     let back = |rule: &RuleRecord| {
         let mut split = rule.find(kind, object).ok()?;
-        split.backends.truncate(rule.start.len());
-        let backends = rule.backends.iter().take(rule.start.len()).cloned().collect();
+        let weights = rule.weights(to).to_vec();
+        split.backends.truncate(weights.len());
+        let backends = rule.backends.iter().take(weights.len()).cloned().collect();
         Some(RuleRecord {
             rule: split.rule,
             identity: split.identity(),
             backends,
-            wrote: rule.start.clone(),
-            start: rule.start.clone(),
+            start: weights.clone(),
+            wrote: weights,
+            previous: Vec::new(),
         })
     };
     entry.rules.iter().filter_map(back).collect()
 }
 
-/// Weights from before an entry.
-fn start(entry: &Entry) -> BTreeMap<String, u64> {
+/// Weights at the end of a way back.
+fn goal(entry: &Entry, to: Back) -> BTreeMap<String, u64> {
     let of = |rule: &RuleRecord| {
-        rule.backends
-            .iter()
-            .cloned()
-            .zip(rule.start.iter().copied())
-            .filter_map(|(name, weight)| Some((name, weight?)))
-            .collect::<Vec<_>>()
+        let named = rule.backends.iter().cloned().zip(rule.weights(to).iter().copied());
+        named.filter_map(|(name, weight)| Some((name, weight?))).collect::<Vec<_>>()
     };
     entry.rules.iter().flat_map(of).collect()
 }

@@ -7,7 +7,7 @@ use super::scope::Seen;
 use super::{Backend, BackendState, Caller, CallerKind, Outbound, UpstreamProtocol};
 use crate::mesh::Mesh;
 use crate::mesh::destination_rule::{AppliedRules, Policy};
-use crate::mesh::ids::{Host, Labels, SubsetName};
+use crate::mesh::ids::{Host, Labels, SubsetName, WorkloadId};
 use crate::mesh::protocol::{Family, Protocol};
 use crate::mesh::service::{PodCount, Resolution, Service, ServicePort};
 use crate::schema::meta::StringMap;
@@ -40,6 +40,21 @@ impl Outbound<'_> {
     pub(super) fn backend(&self, host: &Host, destination: &Destination, port: u32, weight: Option<i64>) -> Backend {
         let clusters = Clusters { mesh: self.mesh, caller: &self.caller };
         clusters.backend(self.scope.find(host.as_str()), host, destination, port, weight)
+    }
+
+    /// The workloads whose pods serve a backend, ready or not.
+    pub fn workloads_behind(&self, backend: &Backend) -> Vec<WorkloadId> {
+        let Some(service) = backend.service.map(|id| self.mesh.service(id)) else { return Vec::new() };
+        let clusters = Clusters { mesh: self.mesh, caller: &self.caller };
+        let none = StringMap::default();
+        let labels = match &backend.subset {
+            None => &none,
+            Some(name) => match self.mesh.destination_rules.subset(&clusters.rules_for(service), name) {
+                None => return Vec::new(),
+                Some((_, subset)) => &subset.labels,
+            },
+        };
+        self.mesh.subset_workloads(service, labels).collect()
     }
 }
 

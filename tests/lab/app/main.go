@@ -6,7 +6,8 @@
 //
 // Metadata that the server obeys: x-status (a status number), x-status-in (headers or trailers: whether a reply goes
 // before it), x-delay (such as 300ms; ends with the
-// call's deadline), x-hang (the same, whatever the deadline), x-count (messages of a stream).
+// call's deadline), x-hang (the same, whatever the deadline), x-count (messages of a stream). x-version makes only servers of
+// that version fail, x-percent only so many of a hundred calls.
 package main
 
 import (
@@ -21,6 +22,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -56,7 +58,10 @@ func fail(text string) {
 
 // ---- the server ----
 
-type server struct{ name, version string }
+type server struct {
+	name, version string
+	calls         atomic.Int64
+}
 
 type echo interface{}
 
@@ -129,7 +134,7 @@ type wish struct {
 	count    int
 }
 
-func wishOf(ctx context.Context) wish {
+func (s *server) wishOf(ctx context.Context) wish {
 	in, _ := metadata.FromIncomingContext(ctx)
 	first := func(key string) string {
 		if values := in.Get(key); len(values) > 0 {
@@ -140,6 +145,14 @@ func wishOf(ctx context.Context) wish {
 	w := wish{count: 1, trailers: first("x-status-in") == "trailers"}
 	if number, err := strconv.Atoi(first("x-status")); err == nil {
 		w.code = codes.Code(number)
+	}
+	if percent, err := strconv.ParseInt(first("x-percent"), 10, 64); err == nil {
+		if n := s.calls.Add(1); n*percent/100 == (n-1)*percent/100 {
+			w.code = codes.OK
+		}
+	}
+	if version := first("x-version"); version != "" && version != s.version {
+		w.code = codes.OK
 	}
 	if delay, err := time.ParseDuration(first("x-delay")); err == nil {
 		w.delay = delay
@@ -168,7 +181,7 @@ func (s *server) unary(_ any, ctx context.Context, decode func(any) error, _ grp
 	if err := decode(in); err != nil {
 		return nil, err
 	}
-	w := wishOf(ctx)
+	w := s.wishOf(ctx)
 	if err := w.wait(ctx); err != nil {
 		return nil, err
 	}
@@ -183,7 +196,7 @@ func (s *server) unary(_ any, ctx context.Context, decode func(any) error, _ grp
 }
 
 func (s *server) stream(_ any, stream grpc.ServerStream) error {
-	w := wishOf(stream.Context())
+	w := s.wishOf(stream.Context())
 	for n := 0; n < w.count; n++ {
 		if err := w.wait(stream.Context()); err != nil {
 			return err
