@@ -90,6 +90,11 @@ struct Document {
     line: usize,
 }
 
+/// The documents of a text, as bytes.
+pub fn documents(text: &str) -> Vec<Range<usize>> {
+    split(text).into_iter().map(|one| one.bytes).collect()
+}
+
 /// Splits at lines that begin with `---`; such a line is a document marker wherever it stands.
 /// Source: YAML 1.2.2, rule c-forbidden.
 fn split(text: &str) -> Vec<Document> {

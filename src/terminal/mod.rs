@@ -6,6 +6,17 @@ use std::io::{self, Write};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+/// How the terminal was before the first question. A question that waits for a key switches echo and signals off.
+#[cfg(unix)]
+static BEFORE: std::sync::OnceLock<rustix::termios::Termios> = std::sync::OnceLock::new();
+
+fn remember() {
+    #[cfg(unix)]
+    if let Ok(now) = rustix::termios::tcgetattr(io::stderr()) {
+        let _ = BEFORE.set(now);
+    }
+}
+
 /// Where messages go.
 #[derive(Debug, Clone, Copy)]
 pub struct Messages {
@@ -54,6 +65,7 @@ impl Messages {
     /// # Errors
     /// When there is no terminal to ask on.
     pub fn confirm(&self, question: &str) -> io::Result<bool> {
+        remember();
         dialoguer::console::set_colors_enabled_stderr(self.color);
         let answer =
             dialoguer::Confirm::new().with_prompt(question).wait_for_newline(true).default(false).interact_opt();
@@ -69,6 +81,7 @@ impl Messages {
     /// # Errors
     /// When there is no terminal to ask on.
     pub fn choose(&self, question: &str, items: &[String]) -> io::Result<Option<usize>> {
+        remember();
         dialoguer::console::set_colors_enabled_stderr(self.color);
         let shown: Vec<String> = items.iter().map(|item| crate::render::text::safe(item).into_owned()).collect();
         let answer = dialoguer::Select::new().with_prompt(question).items(&shown).default(0).interact_opt();
@@ -81,6 +94,7 @@ impl Messages {
     /// # Errors
     /// When there is no terminal to ask on.
     pub fn ask_for(&self, question: &str, check: impl Fn(&str) -> Result<(), String>) -> io::Result<String> {
+        remember();
         dialoguer::console::set_colors_enabled_stderr(self.color);
         let answer: Result<String, _> =
             dialoguer::Input::new().with_prompt(question).validate_with(|text: &String| check(text)).interact_text();
@@ -88,9 +102,14 @@ impl Messages {
         answer.map_err(|dialoguer::Error::IO(error)| error)
     }
 
-    /// Shows the cursor again that a question hid.
+    /// Shows the cursor again that a question hid, and lets the terminal echo as before, also when the question is still
+    /// open.
     pub fn give_cursor_back(&self) {
         let _ = dialoguer::console::Term::stderr().show_cursor();
+        #[cfg(unix)]
+        if let Some(before) = BEFORE.get() {
+            let _ = rustix::termios::tcsetattr(io::stderr(), rustix::termios::OptionalActions::Now, before);
+        }
     }
 
     /// A progress bar, invisible where progress is not wanted.

@@ -4,6 +4,7 @@ mod balance;
 mod diff;
 mod effects;
 mod faults;
+mod guard;
 mod inspect;
 mod live;
 mod route;

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::{Lab, Scenario};
 
-const ROUTES: &str = "
+pub(crate) const ROUTES: &str = "
 apiVersion: v1
 kind: Service
 metadata: {name: fx, namespace: shop}
@@ -33,7 +33,7 @@ spec:
   - {name: grpc, port: 7070}
 ";
 
-const VIRTUAL_SERVICE: &str = "
+pub(crate) const VIRTUAL_SERVICE: &str = "
 ---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
@@ -75,23 +75,23 @@ spec:
     )
 }
 
-/// Runs `shift` on the Service; its events, and its exit code.
-fn shift(lab: &Lab, arguments: &[&str]) -> (i32, Vec<Value>, String) {
+/// Runs `shift` on the Service `fx`; its events, and its exit code.
+pub(crate) fn shift(lab: &Lab, arguments: &[&str]) -> (i32, Vec<Value>, String) {
     let output = lab.grpcmesh(&[&["shift", "fx.shop", "-o", "json"], arguments].concat());
     let text = String::from_utf8_lossy(&output.stdout);
     let events = text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")));
     (output.status.code().unwrap(), events.collect(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-fn words(events: &[Value]) -> Vec<&str> {
+pub(crate) fn words(events: &[Value]) -> Vec<&str> {
     events.iter().map(|event| event["event"].as_str().unwrap()).collect()
 }
 
-fn object(lab: &Lab, kind: &str) -> Value {
+pub(crate) fn object(lab: &Lab, kind: &str) -> Value {
     serde_json::from_str(&lab.kubectl(&["get", kind, "-n", "shop", "fx", "-o", "json"])).unwrap()
 }
 
-fn history(lab: &Lab) -> Value {
+pub(crate) fn history(lab: &Lab) -> Value {
     let output = lab.grpcmesh(&["shift", "fx.shop", "--history", "-o", "json"]);
     serde_json::from_slice(&output.stdout).unwrap()
 }

@@ -86,6 +86,8 @@ impl Session<'_, '_> {
     async fn follow(&mut self, rules: &[RuleRecord], entry: Option<&Entry>) -> Followed {
         let end = Instant::now() + self.arguments.ack_timeout;
         let bar = self.context.messages.bar("proxies that follow");
+        // One bar at a time: what is read meanwhile shows none.
+        let progress = std::mem::replace(&mut self.context.messages.progress, false);
         let mut last = (ProxyCounts::default(), "the cluster did not answer".to_owned());
         let times = u32::from(entry.is_none() && self.is_interrupted());
         let followed = loop {
@@ -132,6 +134,7 @@ impl Session<'_, '_> {
                 () = tokio::time::sleep(LOOK) => {}
             }
         };
+        self.context.messages.progress = progress;
         bar.finish_and_clear();
         followed
     }

@@ -1,15 +1,18 @@
 //! `shift`: move weights between the backends of a rule, and see that the proxies follow.
 
+mod edit;
 mod ending;
 mod follow;
 mod guard;
 mod past;
 mod preflight;
+mod questions;
 mod session;
 mod target;
 mod walk;
 mod writing;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -53,11 +56,11 @@ Examples:
   kubectl grpcmesh shift checkout --history                      who shifted what
   kubectl grpcmesh shift checkout --undo                         exactly the weights from before the last shift")]
 pub struct ShiftArgs {
-    /// What is shifted: checkout, checkout.shop, vs/x, httproute/x, grpcroute/x
+    /// What is shifted: checkout, checkout.shop, vs/x, httproute/x, grpcroute/x; asked for on a terminal
     #[arg(value_name = "TARGET")]
-    target: String,
+    target: Option<String>,
     /// Shares in percent by subset, Service, service/subset or #number; others keep their proportion
-    #[arg(long, value_name = "BACKEND=SHARE,...", required_unless_present_any = ["history", "undo", "resume", "status", "abort"])]
+    #[arg(long, value_name = "BACKEND=SHARE,...")]
     to: Option<Wish>,
     /// Shares on the way to the one of --to, each judged before the next
     #[arg(long, value_name = "SHARE,...", value_delimiter = ',')]
@@ -80,6 +83,9 @@ pub struct ShiftArgs {
     /// Print what would be written instead of writing it
     #[arg(long, value_name = "FORM", conflicts_with = "dry_run")]
     emit: Option<Emit>,
+    /// Write the weights into this manifest and nothing into a cluster; comments and layout stay
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["emit", "steps", "history", "undo", "resume"])]
+    edit: Option<PathBuf>,
     /// Whose Envoys must run the new weights (default: all where 50 or fewer obey, else a sample of every class)
     #[arg(long, value_name = "WHOSE")]
     ack: Option<Ack>,
@@ -210,15 +216,24 @@ enum Ready<'a, 'w> {
 }
 
 /// Runs the command.
-pub(super) async fn run(context: &mut Context<'_>, arguments: ShiftArgs) -> Result<Outcome, Failure> {
+pub(super) async fn run(context: &mut Context<'_>, mut arguments: ShiftArgs) -> Result<Outcome, Failure> {
     let signals = super::signals();
     let (mut ended, messages) = (signals.clone(), context.messages);
+    let interrupted = || {
+        messages.give_cursor_back();
+        Failure::interrupted().hint("nothing is written")
+    };
+    if let Some(path) = arguments.edit.clone() {
+        return edit::run(context, &arguments, &path).await;
+    }
+    tokio::select! {
+        biased;
+        _ = ended.changed() => return Err(interrupted()),
+        completed = complete(context, &mut arguments) => completed?,
+    }
     let ready = tokio::select! {
         biased;
-        _ = ended.changed() => {
-            messages.give_cursor_back();
-            return Err(Failure::interrupted().hint("nothing is written"));
-        }
+        _ = ended.changed() => return Err(interrupted()),
         ready = prepare(context, &arguments, signals) => ready?,
     };
     match ready {
@@ -227,6 +242,23 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: ShiftArgs) -> Resu
             session.write_and_follow(&plans, object, *entry, guard.map(|guard| *guard)).await
         }
         Ready::GoOn { mut session, object, record } => past::go_on(&mut session, &object, record).await,
+    }
+}
+
+/// Asks for what is missing, where somebody can be asked.
+async fn complete(context: &mut Context<'_>, arguments: &mut ShiftArgs) -> Result<(), Failure> {
+    let looks_back = arguments.history || arguments.status || arguments.abort || arguments.undo || arguments.resume;
+    if arguments.target.is_some() && (arguments.to.is_some() || looks_back) {
+        return Ok(());
+    }
+    let can_ask = context.env.stderr_is_terminal && arguments.output == Format::Text && !arguments.yes;
+    match (&arguments.target, can_ask && !looks_back && arguments.to.is_none()) {
+        (_, true) => questions::complete(context, arguments).await,
+        (None, false) => Err(Failure::usage("what is to be shifted is not said").hint(
+            "name it: kubectl grpcmesh shift checkout.shop --to v2=25; or on a terminal without a name, to be asked",
+        )),
+        (Some(_), false) => Err(Failure::usage("the shares are not said: --to BACKEND=SHARE is missing")
+            .hint("such as --to v2=25; or --status, --history, --undo, --resume, --abort")),
     }
 }
 
@@ -239,7 +271,8 @@ async fn prepare<'a, 'w>(
     let source = SourceArgs::default();
     let mut read = source.read(context).await?;
     let options = source.options(&context.scope);
-    let target = target::find(&mesh::resolve(&read.snapshot, &options), &arguments.target, &read.namespaces)?;
+    let word = arguments.target.as_deref().unwrap_or_default();
+    let target = target::find(&mesh::resolve(&read.snapshot, &options), word, &read.namespaces)?;
     let server = context.connection.connection(&context.env).connect().await?;
     let Some(object) = server.object(&target.key, &target.api_version).await? else {
         return Err(Failure::source(format!("{} is gone", target.title())));
@@ -276,7 +309,7 @@ async fn prepare<'a, 'w>(
         session.tell("done", "the shares are as wished already: nothing is written", |_| {})?;
         return Ok(Ready::Ended(Outcome::Clean));
     }
-    session.not_open(&record)?;
+    session.not_open(&record, &object)?;
     let mut entry = Box::new(session.entry(&plans).await);
     entry.plan = wishes.iter().map(ToString::to_string).collect();
     let mut guard = Guard::new(&mut session, !wishes.is_empty()).await?.map(Box::new);

@@ -124,7 +124,7 @@ pub(super) async fn go_on(session: &mut Session<'_, '_>, object: &Value, record:
         })?;
     }
     if entry.state == State::Open && !session.may_take(&entry) {
-        return session.not_open(&record).map(|()| Outcome::Clean);
+        return session.not_open(&record, object).map(|()| Outcome::Clean);
     }
     if session.undoes() {
         session.show_undo(&entry)?;

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::target::Target;
+use super::target::{Target, repeated};
 use crate::compare::objects::controllers;
 use crate::mesh::outbound::BackendState;
 use crate::mesh::workload::Proxy;
@@ -77,6 +77,7 @@ pub(super) fn look(
     let rules: Vec<usize> = plans.iter().map(|plan| plan.split.rule).collect();
     found.classes = classes(&mesh, &target.object(), &rules, &host(&mesh, target, object));
     callers(&mesh, &mut found, plans);
+    found.checks.extend(repeated(&mesh, target, plans).into_iter().map(Check::warning));
     let writers = controllers(object);
     found.checks.extend(writers.into_iter().map(|text| Check::error(text, "--force-owner")));
     found.checks.extend(helm(object));
@@ -89,14 +90,16 @@ pub(super) fn look(
 /// The host that an object's rules are for, in full.
 fn host(mesh: &Mesh<'_>, target: &Target, object: &Value) -> String {
     let own = &*target.key.namespace;
-    let full = |name: &str, namespace: &str| format!("{name}.{namespace}.svc.{}", mesh.cluster_domain);
     if let Some(host) = object["spec"]["hosts"][0].as_str() {
-        return if host.contains('.') { host.to_owned() } else { full(host, own) };
+        return mesh::host::resolve(host, &own.into(), &mesh.cluster_domain).to_string();
     }
     let parents = object["spec"]["parentRefs"].as_array().map(Vec::as_slice).unwrap_or_default();
     let service = parents.iter().find(|parent| parent["kind"] == "Service");
     let name = service.and_then(|parent| Some((parent["name"].as_str()?, parent["namespace"].as_str().unwrap_or(own))));
-    name.map(|(name, namespace)| full(name, namespace)).unwrap_or_default()
+    let full = |(name, namespace): (&str, &str)| {
+        mesh::host::of_service(name, &namespace.into(), &mesh.cluster_domain).to_string()
+    };
+    name.map(full).unwrap_or_default()
 }
 
 /// Puts an object as the server has it into a snapshot.

@@ -6,6 +6,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::preflight::Preflight;
+use super::questions::{answered, aside};
 use super::target::Target;
 use super::writing::forbidden;
 use super::{Format, Patched, ShiftArgs, compared};
@@ -127,9 +128,12 @@ impl<'a, 'w> Session<'a, 'w> {
         }
     }
 
-    /// Refuses beside a shift that is not ended.
-    pub(super) fn not_open(&self, record: &Record) -> Result<(), Failure> {
-        let Some(open) = record.open().filter(|_| !self.arguments.takeover) else { return Ok(()) };
+    /// Refuses beside a shift that is not ended. One whose weights somebody changed has ended by that: its run stops as
+    /// soon as it sees them.
+    pub(super) fn not_open(&self, record: &Record, object: &Value) -> Result<(), Failure> {
+        let kind = self.target.key.kind;
+        let holds = |open: &&Entry| open.rules.iter().all(|rule| rule.find(kind, object).is_ok());
+        let Some(open) = record.open().filter(holds).filter(|_| !self.arguments.takeover) else { return Ok(()) };
         let until = open.until.clone().unwrap_or_default();
         let word = self.target.word();
         Err(Failure::source(format!("{} by {} is not ended: session {} since {}, at it until {until}", self.target.title(), open.by, open.session, open.at))
@@ -227,18 +231,8 @@ impl<'a, 'w> Session<'a, 'w> {
             return Err(Failure::usage("nobody can be asked here").hint("to shift without a question: --yes"));
         }
         self.context.out.flush()?;
-        // On a thread of its own, so that a signal ends the waiting and the terminal is given back.
-        let (sender, answer) = tokio::sync::oneshot::channel();
         let messages = self.context.messages;
-        std::thread::spawn(move || sender.send(messages.confirm("Write these weights?")));
-        match answer.await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) if error.kind() == std::io::ErrorKind::Interrupted => Err(Failure::interrupted()),
-            Ok(Err(error)) => Err(error.into()),
-            Err(_) => {
-                Err(Failure::source("the question could not be asked").hint("to shift without a question: --yes"))
-            }
-        }
+        answered(aside(move || messages.confirm("Write these weights?"))).await
     }
 }
 

@@ -7,11 +7,12 @@ use serde_json::Value;
 use super::ShiftArgs;
 use crate::cli::failure::Failure;
 use crate::cli::target;
-use crate::mesh::Mesh;
-use crate::mesh::ids::ObjectRef;
+use crate::mesh::ids::{Host, ObjectRef};
 use crate::mesh::service::Service;
+use crate::mesh::{Mesh, host};
 use crate::schema::Kind;
 use crate::shift::plan::{Addable, Refusal, RulePlan, Wish, plan};
+use crate::shift::shares::Share;
 use crate::shift::split::{Backend, Split, splits};
 use crate::snapshot::{Key, Object};
 
@@ -26,7 +27,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    fn of(object: &Object) -> Self {
+    pub(super) fn of(object: &Object) -> Self {
         Self { key: object.key.clone(), api_version: object.api_version.to_string() }
     }
 
@@ -42,12 +43,16 @@ impl Target {
 
     /// As it is written on the command line.
     pub(super) fn word(&self) -> String {
-        let kind = match self.key.kind {
+        format!("{}/{} -n {}", self.kind_word(), self.key.name, self.key.namespace)
+    }
+
+    /// Its kind, as it is written there.
+    pub(super) fn kind_word(&self) -> &'static str {
+        match self.key.kind {
             Kind::VirtualService => "vs",
             Kind::HttpRoute => "httproute",
             _ => "grpcroute",
-        };
-        format!("{kind}/{} -n {}", self.key.name, self.key.namespace)
+        }
     }
 }
 
@@ -91,9 +96,7 @@ fn of_service(mesh: &Mesh<'_>, word: &str, namespaces: &BTreeSet<String>) -> Res
     };
     let service = mesh.service(id);
     let mut found: Vec<(&Object, bool)> = Vec::new();
-    for object in KINDS.iter().flat_map(|kind| mesh.snapshot.of_kind(*kind)) {
-        let Ok(body) = serde_json::from_str::<Value>(object.body.get()) else { continue };
-        let splits = splits(object.key.kind, &body);
+    for (object, body, splits) in all_rules(mesh) {
         let ours: Vec<&Split> = splits.iter().filter(|split| leads_to(mesh, object, &body, split, service)).collect();
         if !ours.is_empty() {
             found.push((object, ours.iter().any(|split| split.backends.len() > 1)));
@@ -108,13 +111,9 @@ fn of_service(mesh: &Mesh<'_>, word: &str, namespaces: &BTreeSet<String>) -> Res
 }
 
 /// Whether a rule is about calls to a Service.
-fn leads_to(mesh: &Mesh<'_>, object: &Object, body: &Value, split: &Split, service: &Service) -> bool {
+pub(super) fn leads_to(mesh: &Mesh<'_>, object: &Object, body: &Value, split: &Split, service: &Service) -> bool {
+    let is_ours = |backend: &Backend| full_host(mesh, object, backend) == service.host;
     let own = &*object.key.namespace;
-    let is_ours = |backend: &Backend| {
-        let namespace = backend.namespace.as_deref().unwrap_or(own);
-        let full = format!("{}.{namespace}.svc.{}", backend.host, mesh.cluster_domain);
-        backend.host == service.host.as_str() || full == service.host.as_str()
-    };
     let is_parent = |parent: &Value| {
         let namespace = parent["namespace"].as_str().unwrap_or(own);
         parent["kind"] == "Service"
@@ -123,6 +122,73 @@ fn leads_to(mesh: &Mesh<'_>, object: &Object, body: &Value, split: &Split, servi
     };
     let parents = body["spec"]["parentRefs"].as_array().map(Vec::as_slice).unwrap_or_default();
     split.backends.iter().any(is_ours) || parents.iter().any(is_parent)
+}
+
+/// The host of a backend in full, as the object that it stands in means it.
+fn full_host(mesh: &Mesh<'_>, object: &Object, backend: &Backend) -> Host {
+    let own = &*object.key.namespace;
+    match object.key.kind {
+        Kind::VirtualService => host::resolve(&backend.host, &own.into(), &mesh.cluster_domain),
+        _ => {
+            let namespace = backend.namespace.as_deref().unwrap_or(own);
+            host::of_service(&backend.host, &namespace.into(), &mesh.cluster_domain)
+        }
+    }
+}
+
+/// All rules that have backends, with their objects.
+pub(super) fn all_rules<'m>(mesh: &Mesh<'m>) -> Vec<(&'m Object, Value, Vec<Split>)> {
+    let objects = KINDS.iter().flat_map(|kind| mesh.snapshot.of_kind(*kind));
+    let read = objects.filter_map(|object| {
+        let body: Value = serde_json::from_str(object.body.get()).ok()?;
+        let splits = splits(object.key.kind, &body);
+        (!splits.is_empty()).then_some((object, body, splits))
+    });
+    read.collect()
+}
+
+/// The object with a rule that sends to a host, by the first labels of it.
+pub(super) fn by_host(mesh: &Mesh<'_>, word: &str) -> Result<Target, Failure> {
+    let beginning = format!("{word}.");
+    let mut found: Vec<&Object> = Vec::new();
+    for (object, _, splits) in all_rules(mesh) {
+        let is_it = |backend: &Backend| full_host(mesh, object, backend).as_str().starts_with(&beginning);
+        if splits.iter().any(|split| split.backends.iter().any(is_it)) {
+            found.push(object);
+        }
+    }
+    one(&found, word, &format!("no VirtualService, HTTPRoute or GRPCRoute there has a rule for {word}"))
+}
+
+/// Rules of other objects that split the same backends, with the command that shifts them likewise.
+pub(super) fn repeated(mesh: &Mesh<'_>, target: &Target, plans: &[RulePlan]) -> Vec<String> {
+    let rules = all_rules(mesh);
+    let backends = |object: &Object, split: &Split| -> BTreeSet<(Host, Option<String>)> {
+        split.backends.iter().map(|one| (full_host(mesh, object, one), one.subset.clone())).collect()
+    };
+    let Some((own, ..)) = rules.iter().find(|(object, ..)| object.key == target.key) else { return Vec::new() };
+    let mut found = Vec::new();
+    for plan in plans.iter().filter(|plan| plan.split.backends.len() > 1) {
+        let ours = backends(own, &plan.split);
+        for (object, _, splits) in rules.iter().filter(|(object, ..)| object.key != target.key) {
+            let named = |at: usize| {
+                let share = Share::of(plan.backends[at].after, plan.total);
+                format!("{}={}", plan.backends[at].backend.label(), share.to_string().trim_end_matches('%'))
+            };
+            for split in splits.iter().filter(|split| backends(object, split) == ours) {
+                let wish = (0..plan.backends.len()).map(named).collect::<Vec<_>>().join(",");
+                let other = Target::of(object);
+                found.push(format!(
+                    "{} {} repeats this split; to shift it too: kubectl grpcmesh shift {} --rule {} --to {wish}",
+                    other.title(),
+                    split.title(),
+                    other.word(),
+                    split.rule
+                ));
+            }
+        }
+    }
+    found
 }
 
 /// What the rules of a wish become. One rule is chosen by name or number, or because only it has the backends.
@@ -194,9 +260,8 @@ fn addable(mesh: &Mesh<'_>, target: &Target, split: &Split) -> Addable {
         let services = mesh.services.iter().filter(|one| one.namespace().as_str() == namespace && one.is_kubernetes());
         return Addable { services: services.map(|one| one.object.name.to_string()).collect(), ..Addable::default() };
     }
-    let full = format!("{}.{own}.svc.{}", only.host, mesh.cluster_domain);
-    let rules =
-        mesh.destination_rules.iter().filter(|rule| rule.host.as_str() == only.host || rule.host.as_str() == full);
+    let full = host::resolve(&only.host, &own.into(), &mesh.cluster_domain);
+    let rules = mesh.destination_rules.iter().filter(|rule| rule.host == full);
     let subsets = rules.flat_map(|rule| rule.spec.subsets.iter().map(|one| one.name.clone()));
     Addable { subsets: subsets.collect(), ..Addable::default() }
 }

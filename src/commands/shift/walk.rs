@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::ending::Slip;
 use super::guard::{Begun, Guard};
+use super::questions::aside;
 use super::session::Session;
 use super::writing::forbidden;
 use super::{Ack, Format, Patched, Then, preflight, stopped};
@@ -269,6 +270,8 @@ impl Session<'_, '_> {
     ) -> Waited {
         let bar = self.context.messages.bar(what);
         bar.set_length(time.as_secs().max(1));
+        // One bar at a time: what is read meanwhile shows none.
+        let progress = std::mem::replace(&mut self.context.messages.progress, false);
         let start = Instant::now();
         let mut surveyed: Option<Instant> = None;
         let mut is_told = false;
@@ -312,6 +315,7 @@ impl Session<'_, '_> {
                 () = tokio::time::sleep(LOOK.min(left)) => {}
             }
         };
+        self.context.messages.progress = progress;
         bar.finish_and_clear();
         waited
     }
@@ -368,8 +372,7 @@ impl Session<'_, '_> {
         let items = vec![format!("go on to {next}"), "hold here".to_owned(), "roll back".to_owned()];
         let question = format!("Step {} of {} is done. What now?", entry.step, entry.plan.len());
         let messages = self.context.messages;
-        let (sender, mut answer) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || sender.send(messages.choose(&question, &items)));
+        let mut answer = aside(move || messages.choose(&question, &items));
         // The ground is watched while somebody thinks.
         loop {
             let object = tokio::select! {

@@ -1,12 +1,19 @@
-"""`tests/lab/up`, `down`, `status` and `peers`."""
+"""`tests/lab/up`, `down`, `status`, `restart NAME` and `peers`."""
 
 import subprocess
 import sys
 
 import control_plane
 import peers
+import process
 
-COMMANDS = {"up": control_plane.up, "down": control_plane.down, "status": control_plane.status, "peers": peers.main}
+COMMANDS = {
+    "up": control_plane.up,
+    "down": control_plane.down,
+    "status": control_plane.status,
+    "restart": lambda: process.restart(sys.argv[2]),
+    "peers": peers.main,
+}
 
 if __name__ == "__main__":
     try:

@@ -78,3 +78,17 @@ def end(files, patience=8.0):
     for file in files:
         if os.path.exists(file):
             os.remove(file)
+
+
+def restart(name):
+    """Ends a program and starts it with the very same words; what it serves is away in between."""
+    file = run("pids", name)
+    pid = recall(file)
+    if not pid:
+        raise SystemExit(f"lab: {name} does not run")
+    with open(f"/proc/{pid}/cmdline", "rb") as words, open(f"/proc/{pid}/environ", "rb") as variables:
+        command = words.read().decode().rstrip("\0").split("\0")
+        env = dict(one.split("=", 1) for one in variables.read().decode().split("\0") if "=" in one)
+    cwd = os.readlink(f"/proc/{pid}/cwd")
+    end([file])
+    start(name, command, env, cwd)

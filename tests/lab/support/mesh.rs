@@ -115,6 +115,18 @@ impl Lab {
         command.args(arguments).stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap()
     }
 
+    /// Ends one of the lab's own processes and starts it again.
+    pub(crate) fn restart(&self, name: &str) {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/lab/restart");
+        assert!(Command::new(script).arg(name).status().expect("the lab restarts it").success(), "{name}");
+    }
+
+    /// Sends a signal to one of the lab's own processes.
+    pub(crate) fn signal(&self, name: &str, signal: &str) {
+        let pid = self.process(name);
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success(), "{name}");
+    }
+
     /// The JSON answer of the program under test, whatever it found.
     #[track_caller]
     pub(crate) fn inspect(&self, arguments: &[&str]) -> Value {
@@ -272,6 +284,19 @@ impl Pod {
         String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
+    /// Calls from here until it is dropped, or until there were so many.
+    pub(crate) fn keep_calling(&self, arguments: &[&str]) -> Calling {
+        let pid = self.pid("app").to_string();
+        let child = Command::new("nsenter")
+            .args(["-t", &pid, "-n", "-m", "-S", "1000", "-G", "1000", "--", "/usr/local/bin/labapp", "call"])
+            .args(["--count", "12000", "--every", "10ms", "--parallel", "4"])
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        Calling(child.unwrap())
+    }
+
     fn log_file(&self) -> PathBuf {
         self.folder.join("logs/istio-proxy.log")
     }
@@ -306,5 +331,15 @@ impl Pod {
         let output = self.inside(&["/usr/bin/curl", "-fsS", &url]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+/// A client that calls all the time.
+pub(crate) struct Calling(std::process::Child);
+
+impl Drop for Calling {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
