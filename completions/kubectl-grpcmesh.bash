@@ -1255,7 +1255,7 @@ _kubectl__grpcmesh() {
             return 0
             ;;
         kubectl__subcmd__grpcmesh__subcmd__shift)
-            opts="-y -o -s -n -A -i -q -v -h --to --steps --rule --all-rules --yes --reason --dry-run --emit --ack --ack-timeout --on-failure --on-interrupt --rollback-to --force --force-owner --history --undo --resume --takeover --status --abort --output --parallel --via --proxy-timeout --interval --watch --guard --prometheus --prometheus-header-file --min-requests --max-error-rate --max-p99 --error-status --error-flags --split-tolerance --bad-windows --max-wait --on-stall --kubeconfig --context --cluster --user --server --token --as --as-group --as-uid --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --disable-compression --cache-dir --namespace --all-namespaces --istio-namespace --revision --color --quiet --no-headers --v --help"
+            opts="-y -o -s -n -A -i -q -v -h --to --steps --rule --all-rules --yes --reason --dry-run --emit --edit --ack --ack-timeout --on-failure --on-interrupt --rollback-to --force --force-owner --history --undo --resume --takeover --status --abort --output --parallel --via --proxy-timeout --interval --watch --guard --prometheus --prometheus-header-file --min-requests --max-error-rate --max-p99 --error-status --error-flags --split-tolerance --bad-windows --max-wait --on-stall --kubeconfig --context --cluster --user --server --token --as --as-group --as-uid --certificate-authority --client-certificate --client-key --tls-server-name --insecure-skip-tls-verify --request-timeout --disable-compression --cache-dir --namespace --all-namespaces --istio-namespace --revision --color --quiet --no-headers --v --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1283,6 +1283,10 @@ _kubectl__grpcmesh() {
                     ;;
                 --emit)
                     COMPREPLY=($(compgen -W "patch yaml" -- "${cur}"))
+                    return 0
+                    ;;
+                --edit)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --ack)

@@ -222,6 +222,7 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift"
 server\t'The server tries the patch'"
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l emit -d 'Print what would be written instead of writing it' -r -f -a "patch\t'The JSON Patch'
 yaml\t'The object as it would be'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l edit -d 'Write the weights into this manifest and nothing into a cluster; comments and layout stay' -r -F
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand shift" -l ack -d 'Whose Envoys must run the new weights (default: all where 50 or fewer obey, else a sample of every class)' -r -f -a "all\t'All that obey'
 sampled\t'Some of every class of callers'
 none\t'Nobody\'s'"

@@ -240,6 +240,7 @@ Register-ArgumentCompleter -Native -CommandName 'kubectl-grpcmesh' -ScriptBlock 
             [CompletionResult]::new('--reason', '--reason', [CompletionResultType]::ParameterName, 'Why, for the record')
             [CompletionResult]::new('--dry-run', '--dry-run', [CompletionResultType]::ParameterName, 'Write nothing: only plan (client), or let the server try it (server)')
             [CompletionResult]::new('--emit', '--emit', [CompletionResultType]::ParameterName, 'Print what would be written instead of writing it')
+            [CompletionResult]::new('--edit', '--edit', [CompletionResultType]::ParameterName, 'Write the weights into this manifest and nothing into a cluster; comments and layout stay')
             [CompletionResult]::new('--ack', '--ack', [CompletionResultType]::ParameterName, 'Whose Envoys must run the new weights (default: all where 50 or fewer obey, else a sample of every class)')
             [CompletionResult]::new('--ack-timeout', '--ack-timeout', [CompletionResultType]::ParameterName, 'How long that may take')
             [CompletionResult]::new('--on-failure', '--on-failure', [CompletionResultType]::ParameterName, 'When the Envoys do not follow')

@@ -170,3 +170,38 @@ fn the_readmes_commands_are_real() {
     }
     assert!(ran >= 3);
 }
+
+#[test]
+fn weights_are_edited_in_a_manifest_and_nothing_else_is() {
+    let path = std::env::temp_dir().join(format!("grpcmesh-edit-{}.yaml", std::process::id()));
+    let text = "# ours
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: pay, namespace: shop}
+spec:
+  hosts: [pay]
+  http:
+  - route:
+    - {destination: {host: pay, subset: v1}, weight: 90}   # stable
+    - {destination: {host: pay, subset: v2}, weight: 10}
+";
+    std::fs::write(&path, text).unwrap();
+    let file = path.to_str().unwrap();
+    check(&["shift", "pay.shop", "--to", "v2=25", "--edit", file, "--dry-run"], 0, "+    - {destination", "a dry run");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    check(&["shift", "vs/pay.shop", "--to", "v2=25", "--edit", file, "-o", "json"], 0, "\"v2\":25", "");
+    let wanted = text.replace("weight: 90", "weight: 75").replace("weight: 10", "weight: 25");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), wanted);
+    check(&["shift", "pay.shop", "--to", "v3=25", "--edit", file], 2, "", "no backend of the rule is called v3");
+    check(&["shift", "pay.shop", "--edit", file], 2, "", "--to");
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn a_shift_says_what_it_lacks() {
+    check(&["shift"], 2, "", "what is to be shifted is not said");
+    check(&["shift", "pay"], 2, "", "the shares are not said");
+    check(&["shift", "pay", "--to", "v2=100", "--steps", "5,x"], 2, "", "is no share");
+    check(&["shift", "pay", "--to", "v2=1", "--prometheus", "nowhere"], 2, "", "NAMESPACE/SERVICE");
+    check(&["shift", "pay", "--to", "v2=1", "--error-status", "17"], 2, "", "is no gRPC status");
+}

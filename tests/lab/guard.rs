@@ -1,6 +1,7 @@
 //! The guard of `shift` on the mesh: steps that real calls decide.
 
 use std::io::Read as _;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -132,6 +133,105 @@ fn a_canary_that_fails_in_trailers_is_taken_back() {
     assert_eq!((code, verdicts(&events)), (3, vec!["bad"]), "{errors}");
     assert!(errors.contains("there is no baseline to compare with"), "{errors}");
     assert_eq!(history(&lab)["shifts"][0]["number"], number);
+}
+
+/// The bridge of the lab, on which the API server reaches Services of this machine.
+const BRIDGE: &str = "10.199.255.1";
+
+/// Lets what comes to a port of the bridge through to Prometheus.
+fn relay() -> u16 {
+    let listener = TcpListener::bind((BRIDGE, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let server = TcpStream::connect(PROMETHEUS.trim_start_matches("http://")).unwrap();
+            for (mut from, mut to) in [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)] {
+                std::thread::spawn(move || {
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(std::net::Shutdown::Write);
+                });
+            }
+        }
+    });
+    port
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+fn prometheus_is_asked_through_the_api_server_with_the_documented_role() {
+    let lab = Lab::connect();
+    let port = relay();
+    // The API server only goes to addresses of pods: istiod's is this machine's.
+    let pod = lab.pod("istio-system", "app=istiod").name;
+    let service = format!(
+        "
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: fx-prometheus, namespace: istio-system}}
+spec:
+  ports:
+  - {{name: http, port: 9090, targetPort: {port}}}
+---
+apiVersion: v1
+kind: Endpoints
+metadata: {{name: fx-prometheus, namespace: istio-system}}
+subsets:
+- addresses: [{{ip: {BRIDGE}, targetRef: {{kind: Pod, name: {pod}, namespace: istio-system}}}}]
+  ports: [{{name: http, port: {port}}}]
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {{name: fx-guard, namespace: legacy}}
+---
+"
+    );
+    let roles = [
+        ("reader", include_str!("../../docs/rbac/reader.yaml")),
+        ("live-reader", include_str!("../../docs/rbac/live-reader.yaml")),
+        ("shifter", include_str!("../../docs/rbac/shifter.yaml")),
+        ("prometheus", include_str!("../../docs/rbac/prometheus.yaml")),
+    ];
+    let bound = roles.map(|(name, role)| {
+        format!(
+            "{role}---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {{name: fx-{name}}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: grpcmesh-{name}}}
+subjects: [{{kind: ServiceAccount, name: fx-guard, namespace: legacy}}]
+---
+"
+        )
+    });
+    let _objects =
+        Scenario::apply(&lab, &[service, bound.concat(), ROUTES.to_owned(), VIRTUAL_SERVICE.to_owned()].concat());
+    let _calls = lab.client("web").keep_calling(&[HOST]);
+    let user = "system:serviceaccount:legacy:fx-guard";
+    lab.wait("the API server knows the Service", Duration::from_secs(20), || {
+        let path = "/api/v1/namespaces/istio-system/services/fx-prometheus:http/proxy/-/ready";
+        lab.kubectl_raw(&["get", "--raw", path], "").status.success()
+    });
+    let through = [
+        "--to",
+        "v2=50",
+        "--watch",
+        "--interval",
+        "5s",
+        "--min-requests",
+        "30",
+        "--yes",
+        "--as",
+        user,
+        "--prometheus",
+        "istio-system/fx-prometheus:http",
+    ];
+    let (code, events, errors) = shift(&lab, &through);
+    assert_eq!((code, verdicts(&events).last()), (0, Some(&"good")), "{events:?} {errors}");
+    // Without the role nothing is begun.
+    lab.kubectl(&["delete", "clusterrolebinding", "fx-prometheus"]);
+    let (code, _, errors) = shift(&lab, &[&through[..], &["--to", "v2=60"]].concat()[2..]);
+    assert!(code == 3 && errors.contains("the guard's source does not answer"), "{code} {errors}");
 }
 
 #[test]

@@ -298,6 +298,12 @@ fn what_speaks_against_a_shift_stops_it() {
     assert_eq!(applied["spec"]["http"][0]["route"][1]["weight"], 15);
     assert!(applied["metadata"]["annotations"]["grpcmesh.io/shift"].as_str().unwrap().contains("held"));
     assert_eq!(object(&lab, "virtualservice")["spec"], before);
+    // Another object that splits the same backends is named, with the command for it.
+    let other = VIRTUAL_SERVICE.split("---").last().unwrap().replace("name: fx,", "name: fx-edge,");
+    let other = other.replace("hosts: [fx]", "hosts: [fx.example]\n  gateways: [edge]");
+    let _other = Scenario::apply_without_waiting(&lab, &other);
+    let command = "kubectl grpcmesh shift vs/fx-edge -n shop --rule 0 --to v1=85,v2=15";
+    assert_eq!(refused(&["--to", "v2=15", "--dry-run"], command), 0);
     // The canary loses its pods' label.
     let rule = r#"[{"op": "replace", "path": "/spec/subsets/1/labels/version", "value": "v9"}]"#;
     lab.kubectl(&["patch", "destinationrule", "-n", "shop", "fx", "--type", "json", "-p", rule]);

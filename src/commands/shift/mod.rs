@@ -44,12 +44,14 @@ use target::Target;
 ///
 /// Plans exact weights, says whose calls the rule decides and what speaks against it, asks, writes weights and a record in
 /// one patch that tests what it rests on, and waits until the Envoys that obey run them. If they do not, or on Ctrl-C, the
-/// weights from before come back. It does not judge whether calls go well: watch that yourself.
+/// weights from before come back. With --steps or --watch it also judges what callers see, and goes back when that is bad.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   kubectl grpcmesh shift checkout.shop --to v2=25                a quarter of the calls to subset v2
   kubectl grpcmesh shift vs/checkout -n shop --to v1=75,v2=25 --rule canary
+  kubectl grpcmesh shift checkout --to v2=100 --steps 5,25,50 --interval 2m --prometheus istio-system/prometheus
+  kubectl grpcmesh shift vs/checkout --to v2=25 --edit routes.yaml    the numbers in a manifest, for git
   kubectl grpcmesh shift checkout --to v2=25 --dry-run=server    what would be written, tried and not stored
   kubectl grpcmesh shift checkout --to v2=25 --emit patch        for a pipeline of your own
   kubectl grpcmesh shift checkout --to v2=25 --yes -o json       one event a line

@@ -95,19 +95,32 @@ fn of_service(mesh: &Mesh<'_>, word: &str, namespaces: &BTreeSet<String>) -> Res
         );
     };
     let service = mesh.service(id);
-    let mut found: Vec<(&Object, bool)> = Vec::new();
+    let mut found: Vec<(&Object, [bool; 2])> = Vec::new();
     for (object, body, splits) in all_rules(mesh) {
         let ours: Vec<&Split> = splits.iter().filter(|split| leads_to(mesh, object, &body, split, service)).collect();
         if !ours.is_empty() {
-            found.push((object, ours.iter().any(|split| split.backends.len() > 1)));
+            found.push((object, [ours.iter().any(|split| split.backends.len() > 1), acts_in_mesh(object, &body)]));
         }
     }
-    // Where some object splits already, that is meant, and not one that sends everything to one place.
-    let splits_already = found.iter().any(|(_, splits)| *splits);
-    let found: Vec<&Object> =
-        found.into_iter().filter(|(_, splits)| *splits || !splits_already).map(|(object, _)| object).collect();
+    // Where some object splits already, that is meant, and not one that sends everything to one place; of several the
+    // one for callers in the mesh. What a gateway repeats is told later.
+    for merit in 0..2 {
+        if found.iter().any(|(_, merits)| merits[merit]) {
+            found.retain(|(_, merits)| merits[merit]);
+        }
+    }
+    let found: Vec<&Object> = found.into_iter().map(|(object, _)| object).collect();
     let none = format!("no VirtualService, HTTPRoute or GRPCRoute has a rule for {}", mesh.short_host(&service.host));
     one(&found, word, &none)
+}
+
+/// Whether an object is for callers in the mesh, and not only for gateways.
+fn acts_in_mesh(object: &Object, body: &Value) -> bool {
+    let list = |field: &str| body["spec"][field].as_array().map(Vec::as_slice).unwrap_or_default();
+    match object.key.kind {
+        Kind::VirtualService => list("gateways").is_empty() || list("gateways").iter().any(|one| one == "mesh"),
+        _ => list("parentRefs").iter().any(|parent| parent["kind"] == "Service"),
+    }
 }
 
 /// Whether a rule is about calls to a Service.
