@@ -1,8 +1,10 @@
 //! `shift`: move weights between the backends of a rule, and see that the proxies follow.
 
+mod args;
 mod edit;
 mod ending;
 mod follow;
+mod ground;
 mod guard;
 mod past;
 mod preflight;
@@ -10,16 +12,12 @@ mod questions;
 mod session;
 mod target;
 mod walk;
+mod watch;
 mod writing;
 
-use std::path::PathBuf;
-use std::time::Duration;
-
-use clap::{Args, ValueEnum};
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::watch::Receiver;
 
-use super::proxies::ReachArgs;
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::global::SourceArgs;
@@ -32,174 +30,15 @@ use crate::rules::Severity;
 use crate::schema;
 use crate::shift::patch;
 use crate::shift::plan::{RulePlan, Wish};
-use crate::shift::record::{Back, Entry, Record, State};
+use crate::shift::record::{Entry, Record, State};
 use crate::shift::shares::Share;
 use crate::shift::steps;
-use guard::{Guard, GuardArgs};
+pub use args::ShiftArgs;
+use args::{Ack, DryRunAt, Emit, Format, Then};
+use guard::Guard;
 use preflight::Preflight;
 use session::Session;
 use target::Target;
-
-/// Move weights between the backends of a rule, and see that the proxies follow
-///
-/// Plans exact weights, says whose calls the rule decides and what speaks against it, asks, writes weights and a record in
-/// one patch that tests what it rests on, and waits until the Envoys that obey run them. If they do not, or on Ctrl-C, the
-/// weights from before come back. With --steps or --watch it also judges what callers see, and goes back when that is bad.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  kubectl grpcmesh shift checkout.shop --to v2=25                a quarter of the calls to subset v2
-  kubectl grpcmesh shift vs/checkout -n shop --to v1=75,v2=25 --rule canary
-  kubectl grpcmesh shift checkout --to v2=100 --steps 5,25,50 --interval 2m --prometheus istio-system/prometheus
-  kubectl grpcmesh shift vs/checkout --to v2=25 --edit routes.yaml    the numbers in a manifest, for git
-  kubectl grpcmesh shift checkout --to v2=25 --dry-run=server    what would be written, tried and not stored
-  kubectl grpcmesh shift checkout --to v2=25 --emit patch        for a pipeline of your own
-  kubectl grpcmesh shift checkout --to v2=25 --yes -o json       one event a line
-  kubectl grpcmesh shift checkout --history                      who shifted what
-  kubectl grpcmesh shift checkout --undo                         exactly the weights from before the last shift")]
-pub struct ShiftArgs {
-    /// What is shifted: checkout, checkout.shop, vs/x, httproute/x, grpcroute/x; asked for on a terminal
-    #[arg(value_name = "TARGET")]
-    target: Option<String>,
-    /// Shares in percent by subset, Service, service/subset or #number; others keep their proportion
-    #[arg(long, value_name = "BACKEND=SHARE,...")]
-    to: Option<Wish>,
-    /// Shares on the way to the one of --to, each judged before the next
-    #[arg(long, value_name = "SHARE,...", value_delimiter = ',')]
-    steps: Vec<Share>,
-    /// The rule, by number or name
-    #[arg(long, value_name = "N|NAME", conflicts_with = "all_rules")]
-    rule: Option<String>,
-    /// All rules that have the backends
-    #[arg(long)]
-    all_rules: bool,
-    /// Do not ask
-    #[arg(short, long)]
-    yes: bool,
-    /// Why, for the record
-    #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
-    /// Write nothing: only plan (client), or let the server try it (server)
-    #[arg(long, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_missing_value = "server")]
-    dry_run: Option<DryRunAt>,
-    /// Print what would be written instead of writing it
-    #[arg(long, value_name = "FORM", conflicts_with = "dry_run")]
-    emit: Option<Emit>,
-    /// Write the weights into this manifest and nothing into a cluster; comments and layout stay
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["emit", "steps", "history", "undo", "resume"])]
-    edit: Option<PathBuf>,
-    /// Whose Envoys must run the new weights (default: all where 50 or fewer obey, else a sample of every class)
-    #[arg(long, value_name = "WHOSE")]
-    ack: Option<Ack>,
-    /// How long that may take
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = schema::duration::parse)]
-    ack_timeout: Duration,
-    /// When the Envoys do not follow
-    #[arg(long, value_name = "WHAT", default_value = "rollback")]
-    on_failure: Then,
-    /// On Ctrl-C, or when the program is ended, before the shift is done
-    #[arg(long, value_name = "WHAT", default_value = "rollback")]
-    on_interrupt: Then,
-    /// Where a way back leads
-    #[arg(long, value_name = "WHERE", default_value = "start")]
-    rollback_to: BackTo,
-    /// Go on although something speaks against it
-    #[arg(long)]
-    force: bool,
-    /// Go on although a controller writes the object too
-    #[arg(long)]
-    force_owner: bool,
-    /// Shifts of the object, newest first
-    #[arg(long, conflicts_with_all = ["to", "undo", "resume", "dry_run", "emit"])]
-    history: bool,
-    /// Give the weights back that were there before the last shift
-    #[arg(long, conflicts_with_all = ["to", "resume", "dry_run", "emit"])]
-    undo: bool,
-    /// Go on with a shift that was cut off: see whether the proxies follow, and end it
-    #[arg(long, conflicts_with_all = ["to", "dry_run", "emit"])]
-    resume: bool,
-    /// Go on with a shift, or start one, although another run may still be at it
-    #[arg(long)]
-    takeover: bool,
-    /// How the last shift stands
-    #[arg(long, conflicts_with_all = ["to", "history", "undo", "resume", "dry_run", "emit"])]
-    status: bool,
-    /// Ask the run that is at it to take the weights back
-    #[arg(long, conflicts_with_all = ["to", "status", "history", "undo", "resume", "dry_run", "emit"])]
-    abort: bool,
-    /// Output format
-    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    output: Format,
-    #[command(flatten)]
-    reach: ReachArgs,
-    #[command(flatten)]
-    guard: GuardArgs,
-}
-
-/// Where a way back leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum BackTo {
-    /// What was there before the shift.
-    Start,
-    /// The step before.
-    Previous,
-}
-
-impl From<BackTo> for Back {
-    fn from(to: BackTo) -> Self {
-        match to {
-            BackTo::Start => Self::Start,
-            BackTo::Previous => Self::Previous,
-        }
-    }
-}
-
-/// Where a dry run is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum DryRunAt {
-    /// Only the plan.
-    Client,
-    /// The server tries the patch.
-    Server,
-}
-
-/// What is printed instead of written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Emit {
-    /// The JSON Patch.
-    Patch,
-    /// The object as it would be.
-    Yaml,
-}
-
-/// Whose Envoys must follow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Ack {
-    /// All that obey.
-    All,
-    /// Some of every class of callers.
-    Sampled,
-    /// Nobody's.
-    None,
-}
-
-/// What is done when it does not go well.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Then {
-    /// The weights from before.
-    Rollback,
-    /// Leave the new weights and say so.
-    Hold,
-}
-
-/// Output formats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people.
-    Text,
-    /// One event a line.
-    Json,
-}
 
 /// What is left to do when everything was looked at.
 enum Ready<'a, 'w> {
@@ -268,7 +107,7 @@ async fn complete(context: &mut Context<'_>, arguments: &mut ShiftArgs) -> Resul
 async fn prepare<'a, 'w>(
     context: &'a mut Context<'w>,
     arguments: &'a ShiftArgs,
-    signals: watch::Receiver<u32>,
+    signals: Receiver<u32>,
 ) -> Result<Ready<'a, 'w>, Failure> {
     let source = SourceArgs::default();
     let mut read = source.read(context).await?;

@@ -1,0 +1,133 @@
+//! The ground on which a shift stands while it waits: the object, and what callers get of its backends.
+
+use std::time::{Duration, Instant};
+
+use super::ending::Slip;
+use super::guard::Guard;
+use super::session::Session;
+use crate::cli::failure::Failure;
+use crate::mesh;
+use crate::mesh::outbound::BackendState;
+use crate::shift::obey::{classes, label};
+use crate::shift::record::Entry;
+
+/// Pause between two looks at the object.
+pub(super) const LOOK: Duration = Duration::from_secs(1);
+/// Pause between two looks at everything that calls depend on.
+const SURVEY: Duration = Duration::from_secs(5);
+
+/// What ended a wait.
+pub(super) enum Waited {
+    /// The time.
+    Over,
+    /// The program was asked to end.
+    Interrupted,
+    /// The object is not ours any more.
+    Slipped(Slip),
+    /// Callers have no way to the canary.
+    NoCanary(String),
+}
+
+impl Session<'_, '_> {
+    /// Waits, and watches the ground: the object, and what callers get of the backends.
+    pub(super) async fn wait(
+        &mut self,
+        entry: &Entry,
+        mut guard: Option<&mut Guard>,
+        time: Duration,
+        what: &'static str,
+    ) -> Waited {
+        let bar = self.context.messages.bar(what);
+        bar.set_length(time.as_secs().max(1));
+        // One bar at a time: what is read meanwhile shows none.
+        let progress = std::mem::replace(&mut self.context.messages.progress, false);
+        let start = Instant::now();
+        let mut surveyed: Option<Instant> = None;
+        let mut is_told = false;
+        let waited = loop {
+            bar.set_position(start.elapsed().as_secs());
+            let is_due = surveyed.is_none_or(|last| last.elapsed() >= SURVEY);
+            let ended = self.asked_to_end(0);
+            let seen = async {
+                let object = self.look().await.map_err(|failure| failure.message)?;
+                match self.grip(&object, entry) {
+                    Err(slip) => return Ok(Some(Waited::Slipped(slip))),
+                    Ok(_) if !is_due => return Ok(None),
+                    Ok(_) => {}
+                }
+                let no_canary = self.survey(entry, guard.as_deref_mut()).await.map_err(|failure| failure.message)?;
+                Ok::<_, String>(no_canary.map(Waited::NoCanary))
+            };
+            let seen = tokio::select! {
+                biased;
+                () = ended => break Waited::Interrupted,
+                seen = seen => seen,
+            };
+            match seen {
+                Ok(Some(waited)) => break waited,
+                Ok(None) if is_due => surveyed = Some(Instant::now()),
+                Ok(None) => {}
+                // An API server that is away for a moment ends nothing.
+                Err(why) if !is_told => {
+                    is_told = true;
+                    self.context.messages.warning(&why);
+                }
+                Err(_) => {}
+            }
+            let left = time.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                break Waited::Over;
+            }
+            tokio::select! {
+                biased;
+                () = self.asked_to_end(0) => break Waited::Interrupted,
+                () = tokio::time::sleep(LOOK.min(left)) => {}
+            }
+        };
+        self.context.messages.progress = progress;
+        bar.finish_and_clear();
+        waited
+    }
+
+    /// Looks at the mesh: who obeys, and whether the backends are there for them. Says why callers cannot reach the
+    /// canary, if they cannot.
+    async fn survey(&mut self, entry: &Entry, guard: Option<&mut Guard>) -> Result<Option<String>, Failure> {
+        let kind = self.target.key.kind;
+        let read = self.source.read(self.context).await?;
+        let mesh = mesh::resolve(&read.snapshot, &self.source.options(&self.context.scope));
+        let places: Vec<usize> = entry.rules.iter().map(|rule| rule.rule).collect();
+        let classes = classes(&mesh, &self.target.object(), &places, "");
+        let rising: Vec<&str> = entry.rules.iter().flat_map(|rule| rule.rising(kind).0).collect();
+        let rises = |label: &str| rising.contains(&label);
+        let dead = |is_canary: bool| {
+            let backends = classes
+                .iter()
+                .filter(|class| class.obeys)
+                .flat_map(|class| class.backends.values().flatten().map(move |backend| (class, backend)));
+            let mut dead = backends.filter_map(|(class, backend)| {
+                let why = match backend.state {
+                    BackendState::Ok => return None,
+                    BackendState::NoCluster => "does not exist for it any more",
+                    BackendState::NoEndpoints => "has no ready pod any more",
+                };
+                (rises(&label(backend)) == is_canary).then(|| format!("{}: {} {why}", class.name, backend.cluster))
+            });
+            dead.next()
+        };
+        let canary = dead(true);
+        if let Some(guard) = guard {
+            guard.weak = dead(false);
+            guard.sides.learn(&mesh, &classes, &rises);
+        }
+        Ok(canary)
+    }
+
+    /// Learns who is who before the first window: of the mesh as it is, and as it will be.
+    pub(super) fn learn(&self, guard: &mut Guard, mesh: &mesh::Mesh<'_>, entry: &Entry) {
+        let kind = self.target.key.kind;
+        let rising: Vec<&str> = entry.rules.iter().flat_map(|rule| rule.rising(kind).0).collect();
+        let places: Vec<usize> = entry.rules.iter().map(|rule| rule.rule).collect();
+        let classes = classes(mesh, &self.target.object(), &places, "");
+        guard.sides.learn(mesh, &classes, &|label| rising.contains(&label));
+    }
+}

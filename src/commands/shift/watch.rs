@@ -1,0 +1,140 @@
+//! Windows of a step, one after the other, until they decide.
+
+use std::time::Instant;
+
+use super::Then;
+use super::ground::LOOK;
+use super::guard::{Begun, Guard};
+use super::session::Session;
+use super::walk::Step;
+use crate::cli::failure::Failure;
+use crate::guard::course::{Course, Next};
+use crate::guard::judge::{Judged, Verdict, judge, judge_baseline};
+use crate::guard::window::Window;
+use crate::report::shift::WindowReport;
+use crate::shift::record::{Entry, StepVerdict};
+
+impl Session<'_, '_> {
+    /// What callers see before anything is shifted. One that fails is no baseline.
+    pub(super) async fn baseline(&mut self, entry: &mut Entry, guard: &mut Guard) -> Result<(), Failure> {
+        self.step = 0;
+        let stays = "nothing is written";
+        let unknown = |why: String| Failure::source(format!("the guard's source does not answer: {why}")).hint(stays);
+        let begun = match guard.begin(self).await {
+            Ok(begun) => begun,
+            Err(why) if guard.fall_back(self).await => guard.begin(self).await.map_err(|_| unknown(why))?,
+            Err(why) => return Err(unknown(why)),
+        };
+        let bar = self.context.messages.bar("counting calls before the shift");
+        let time = self.arguments.guard.interval;
+        bar.set_length(time.as_secs().max(1));
+        let start = Instant::now();
+        while start.elapsed() < time {
+            tokio::select! {
+                biased;
+                () = self.asked_to_end(0) => return Err(Failure::interrupted().hint(stays)),
+                () = tokio::time::sleep(LOOK.min(time.saturating_sub(start.elapsed()))) => {}
+            }
+            bar.set_position(start.elapsed().as_secs());
+        }
+        bar.finish_and_clear();
+        let window = guard.window(self, &begun).await.map_err(unknown)?;
+        let judged = judge_baseline(&window, &guard.limits);
+        guard.before = window.all();
+        self.show_window(entry, &window, guard.name(), &judged)?;
+        self.step = 1;
+        match judged.verdict {
+            Verdict::Bad => Err(Failure::source(format!("there is no baseline to compare with: {}", judged.why))
+                .hint("nothing is written; see what fails: kubectl grpcmesh tail SERVICE --callers")),
+            _ => Ok(()),
+        }
+    }
+
+    fn show_window(
+        &mut self,
+        entry: &mut Entry,
+        window: &Window,
+        source: &'static str,
+        judged: &Judged,
+    ) -> Result<(), Failure> {
+        let report = WindowReport::new(window, source);
+        let sentence = report.sentence();
+        self.tell("window", &sentence, |event| event.window = Some(report))?;
+        self.show_verdict(entry, window, judged)
+    }
+
+    /// Tells a verdict, and keeps it as the last of its step.
+    fn show_verdict(&mut self, entry: &mut Entry, window: &Window, judged: &Judged) -> Result<(), Failure> {
+        let word = judged.verdict.word();
+        entry.verdicts.retain(|one| one.step != self.step);
+        entry.verdicts.push(StepVerdict {
+            step: self.step,
+            verdict: word.to_owned(),
+            canary: window.canary,
+            baseline: window.baseline,
+            why: judged.why.clone(),
+        });
+        self.tell("verdict", &format!("{word}: {}", judged.why), |event| event.verdict = Some(word))
+    }
+
+    /// Judges windows until the step is done or the shift ends.
+    pub(super) async fn watch(&mut self, entry: &mut Entry, guard: &mut Guard, is_last: bool) -> Result<Step, Failure> {
+        let arguments = &self.arguments.guard;
+        let (interval, lasts) = (arguments.interval, arguments.watch.unwrap_or_default());
+        let mut course = Course::new(arguments.bad_windows, arguments.max_wait);
+        let start = Instant::now();
+        let mut begun: Option<Begun> = None;
+        let share = entry.rules.first().map_or(0.0, |rule| rule.rising(self.target.key.kind).1);
+        loop {
+            let mut trouble = None;
+            if begun.is_none() {
+                match guard.begin(self).await {
+                    Ok(now) => begun = Some(now),
+                    Err(why) => trouble = Some(why),
+                }
+            }
+            let waited = self.wait(entry, Some(&mut *guard), interval, "counting calls").await;
+            if let Some(outcome) = self.waited(entry, waited).await? {
+                return Ok(Step::Ended(outcome));
+            }
+            let counted = match (&begun, trouble) {
+                (Some(begun), _) => guard.window(self, begun).await,
+                (None, trouble) => Err(trouble.unwrap_or_default()),
+            };
+            let judged = match counted {
+                Ok(window) => {
+                    let mut judged = judge(&window, guard.before, share, &guard.limits);
+                    if let (Verdict::Good, Some(weak)) = (judged.verdict, &guard.weak) {
+                        judged = Judged { verdict: Verdict::Unknown, why: weak.clone() };
+                    }
+                    self.show_window(entry, &window, guard.name(), &judged)?;
+                    judged
+                }
+                Err(why) => {
+                    let judged = Judged { verdict: Verdict::Unknown, why };
+                    self.show_verdict(entry, &Window::default(), &judged)?;
+                    judged
+                }
+            };
+            match course.after(judged.verdict, start.elapsed()) {
+                Next::GoOn if is_last && start.elapsed() < lasts => {
+                    begun = None;
+                    course = Course::new(arguments.bad_windows, start.elapsed() + arguments.max_wait);
+                }
+                Next::GoOn => return Ok(Step::Done),
+                Next::Again { anew: true } => begun = None,
+                Next::Again { anew: false } => {}
+                Next::RollBack => return self.back_out(entry, &judged.why).await.map(Step::Ended),
+                Next::Stall => {
+                    let why =
+                        format!("no verdict in {}: {}", crate::schema::duration::show(arguments.max_wait), judged.why);
+                    let ended = match arguments.on_stall {
+                        Then::Hold => self.hold(entry, &why).await?,
+                        Then::Rollback => self.back_out(entry, &why).await?,
+                    };
+                    return Ok(Step::Ended(ended));
+                }
+            }
+        }
+    }
+}
