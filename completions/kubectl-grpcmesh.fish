@@ -61,6 +61,7 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "e
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "snapshot" -d 'Save what was read to a file; inspect, route and diff read it later with --from'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "tail" -d 'Decode sidecar access logs: what failed, on whose side, and what to do'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "balance" -d 'Show how calls spread over the pods of a Service'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "doctor" -d 'Check whether this can be used here: rights, versions, logs, reach, completion'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "version" -d 'Show the version of this program, and of istiod and the proxies'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "completion" -d 'Print the completion script of a shell'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -465,6 +466,42 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand balanc
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand balance" -s q -l quiet -d 'No progress on stderr'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand balance" -l no-headers -d 'Leave out table headings'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand balance" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -l prometheus -d 'Whether Prometheus answers, and has Istio\'s metrics: an address, or NAMESPACE/SERVICE[:PORT]' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
+json\t'The contract'
+yaml\t'The contract as YAML'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -l parallel -d 'Proxies that are asked at a time' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -l via -d 'How to reach a proxy\'s admin port' -r -f -a "port-forward\t'The API server\'s port-forward: needs create on pods/portforward'
+exec\t'A command in the proxy\'s container: needs create on pods/exec'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -l proxy-timeout -d 'Limit for one proxy\'s answers' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -l kubeconfig -d 'Kubeconfig file' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -l context -d 'Context of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -l cluster -d 'Cluster of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -l user -d 'User of the kubeconfig' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -s s -l server -d 'Address of the API server' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -l token -d 'Bearer token' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -l as -d 'Act as this user' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -l as-group -d 'Act as a member of this group (repeatable)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -l as-uid -d 'Act as this UID' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -l certificate-authority -d 'File with the server\'s certificate authority' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -l client-certificate -d 'File with the client\'s certificate' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -l client-key -d 'File with the client\'s key' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -l tls-server-name -d 'Name that the server\'s certificate must have' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -l request-timeout -d 'Limit for one request, such as 30s (default 10s for the first contact)' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -l cache-dir -d 'Accepted as in kubectl; nothing is cached' -r -F
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -s n -l namespace -d 'Namespace' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -s i -l istio-namespace -d 'Namespace of istiod' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -l revision -d 'Revision of the control plane whose configuration is meant' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -l color -d 'When to use color' -r -f -a "auto\t'On a terminal, unless `NO_COLOR` is set'
+always\t'Always'
+never\t'Never'"
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -s v -l v -d 'From 1: every request to the API server, with its status, size and time, on stderr' -r
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -l insecure-skip-tls-verify -d 'Do not check the server\'s certificate'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -l disable-compression -d 'Ask for answers without compression'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -s A -l all-namespaces -d 'All namespaces'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -s q -l quiet -d 'No progress on stderr'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -l no-headers -d 'Leave out table headings'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -s o -l output -d 'Output format' -r -f -a "text\t'For people'
 json\t'JSON'"
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand version" -l from -d 'Read from here: "demo", a snapshot, manifests, a directory, or - (default: the cluster)' -r
@@ -529,14 +566,15 @@ complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand comple
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -s q -l quiet -d 'No progress on stderr'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -l no-headers -d 'Leave out table headings'
 complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand completion" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance version completion help" -f -a "inspect" -d 'Show how the mesh treats gRPC services, and what is wrong'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance version completion help" -f -a "route" -d 'Show what becomes of a call: listener, virtual host, rules tried, backends, timeout, retries'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance version completion help" -f -a "diff" -d 'Show what files would change, and whether every Envoy runs what the cluster\'s objects say'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance version completion help" -f -a "shift" -d 'Move weights between the backends of a rule, and see that the proxies follow'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance version completion help" -f -a "explain" -d 'Explain a finding, a response flag, response code details or a gRPC status'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance version completion help" -f -a "snapshot" -d 'Save what was read to a file; inspect, route and diff read it later with --from'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance version completion help" -f -a "tail" -d 'Decode sidecar access logs: what failed, on whose side, and what to do'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance version completion help" -f -a "balance" -d 'Show how calls spread over the pods of a Service'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance version completion help" -f -a "version" -d 'Show the version of this program, and of istiod and the proxies'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance version completion help" -f -a "completion" -d 'Print the completion script of a shell'
-complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance version completion help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance doctor version completion help" -f -a "inspect" -d 'Show how the mesh treats gRPC services, and what is wrong'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance doctor version completion help" -f -a "route" -d 'Show what becomes of a call: listener, virtual host, rules tried, backends, timeout, retries'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance doctor version completion help" -f -a "diff" -d 'Show what files would change, and whether every Envoy runs what the cluster\'s objects say'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance doctor version completion help" -f -a "shift" -d 'Move weights between the backends of a rule, and see that the proxies follow'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance doctor version completion help" -f -a "explain" -d 'Explain a finding, a response flag, response code details or a gRPC status'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance doctor version completion help" -f -a "snapshot" -d 'Save what was read to a file; inspect, route and diff read it later with --from'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance doctor version completion help" -f -a "tail" -d 'Decode sidecar access logs: what failed, on whose side, and what to do'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance doctor version completion help" -f -a "balance" -d 'Show how calls spread over the pods of a Service'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance doctor version completion help" -f -a "doctor" -d 'Check whether this can be used here: rights, versions, logs, reach, completion'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance doctor version completion help" -f -a "version" -d 'Show the version of this program, and of istiod and the proxies'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance doctor version completion help" -f -a "completion" -d 'Print the completion script of a shell'
+complete -c kubectl-grpcmesh -n "__fish_kubectl_grpcmesh_using_subcommand help; and not __fish_seen_subcommand_from inspect route diff shift explain snapshot tail balance doctor version completion help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -10,7 +10,7 @@
 //!
 //! | Layer | Modules | Knows |
 //! |---|---|---|
-//! | CORE | [`schema`], [`snapshot`], [`mesh`], [`rules`], [`accesslog`], [`verdict`], [`envoy`], [`compare`], [`shift`], [`guard`] | plain values: no files, cluster, terminal, clock |
+//! | CORE | [`schema`], [`snapshot`], [`mesh`], [`rules`], [`accesslog`], [`verdict`], [`envoy`], [`compare`], [`shift`], [`guard`], [`doctor`] | plain values: no files, cluster, terminal, clock |
 //! | VIEW | [`report`], [`render`] | CORE, and a writer that it is handed |
 //! | EDGE | [`cluster`], [`terminal`] | the outside; not flags or commands |
 //! | TOP | [`cli`], [`commands`] | everything |
@@ -22,6 +22,7 @@ pub mod cli;
 pub mod cluster;
 pub mod commands;
 pub mod compare;
+pub mod doctor;
 pub mod envoy;
 pub mod guard;
 pub mod mesh;

@@ -34,6 +34,7 @@ fn schemas_are_up_to_date() {
         ("diff", schemars::schema_for!(grpcmesh::report::diff::DiffReport)),
         ("route-tests", schemars::schema_for!(grpcmesh::report::route_test::RouteTests)),
         ("shift-event", schemars::schema_for!(grpcmesh::report::shift::ShiftEvent)),
+        ("doctor", schemars::schema_for!(grpcmesh::report::doctor::DoctorReport)),
         ("shift-status", schemars::schema_for!(grpcmesh::report::shift::ShiftStatus)),
         ("shift-history", schemars::schema_for!(grpcmesh::report::shift::ShiftHistory)),
         ("explain", schemars::schema_for!(grpcmesh::report::explain::ExplainReport)),

@@ -52,6 +52,7 @@ fn the_core_cannot_reach_the_world() {
         "src/compare",
         "src/shift",
         "src/guard",
+        "src/doctor",
     ] {
         forbids(folder, &OUTSIDE, "CORE takes values and gives values; move this to cluster/ or cli/");
         forbids(

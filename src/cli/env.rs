@@ -12,6 +12,10 @@ use crate::cluster::proxy::ProxyEnvironment;
 pub struct Env {
     /// Files of `KUBECONFIG`, else the default one.
     pub kubeconfig_files: Vec<PathBuf>,
+    /// Folders of `PATH`.
+    pub path: Vec<PathBuf>,
+    /// The user's folder.
+    pub home: Option<PathBuf>,
     /// Proxies.
     pub proxy: ProxyEnvironment,
     /// `NO_COLOR` is set and not empty.
@@ -48,6 +52,8 @@ impl Env {
         let width = size.map(|(width, _)| usize::from(width.0));
         Self {
             kubeconfig_files,
+            path: std::env::var_os("PATH").map(|list| std::env::split_paths(&list).collect()).unwrap_or_default(),
+            home: std::env::home_dir(),
             proxy: ProxyEnvironment {
                 https: either("HTTPS_PROXY", "https_proxy"),
                 http: either("HTTP_PROXY", "http_proxy"),

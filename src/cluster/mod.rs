@@ -12,6 +12,7 @@ pub mod prometheus;
 pub mod proxies;
 pub mod proxy;
 pub mod request;
+pub mod review;
 pub mod write;
 
 pub use error::{ClusterError, Trouble};

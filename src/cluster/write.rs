@@ -151,18 +151,12 @@ impl Server {
         Ok((status, serde_json::from_slice(&body.to_bytes()).unwrap_or_default()))
     }
 
-    /// The user as the cluster knows it.
+    /// A question that the API takes as an object, of which it stores nothing.
     ///
     /// # Errors
     /// Those of asking.
-    pub async fn who_am_i(&self) -> Result<String, ClusterError> {
-        let body = serde_json::json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
-        let uri = "/apis/authentication.k8s.io/v1/selfsubjectreviews".to_owned();
-        let (status, value) = self.send_change(Method::POST, uri, "application/json", &body).await?;
-        let name = value["status"]["userInfo"]["username"].as_str();
-        name.filter(|_| status.is_success())
-            .map(str::to_owned)
-            .ok_or_else(|| ClusterError::new(Trouble::Server, format!("who you are was answered {status}")))
+    pub(super) async fn ask_by_post(&self, uri: String, body: &Value) -> Result<(StatusCode, Value), ClusterError> {
+        self.send_change(Method::POST, uri, "application/json", body).await
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod balance;
 pub mod completion;
 pub mod diff;
+pub mod doctor;
 pub mod explain;
 pub mod inspect;
 mod proxies;
@@ -57,6 +58,7 @@ enum Command {
     Snapshot(snapshot::SnapshotArgs),
     Tail(tail::TailArgs),
     Balance(balance::BalanceArgs),
+    Doctor(doctor::DoctorArgs),
     Version(version::VersionArgs),
     Completion(completion::CompletionArgs),
 }
@@ -116,6 +118,7 @@ fn dispatch(command: Command, context: &mut Context<'_>) -> Result<Outcome, Fail
         Command::Snapshot(arguments) => block_on(interruptible(snapshot::run(context, arguments))),
         Command::Tail(arguments) => block_on(tail::run(context, arguments)),
         Command::Balance(arguments) => block_on(interruptible(balance::run(context, arguments))),
+        Command::Doctor(arguments) => block_on(interruptible(doctor::run(context, arguments))),
         Command::Version(arguments) => block_on(version::run(context, arguments)),
         Command::Completion(arguments) => completion::run(context, &arguments),
     }

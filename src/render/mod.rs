@@ -2,6 +2,7 @@
 
 pub mod balance;
 pub mod diff;
+pub mod doctor;
 pub mod explain;
 mod finding;
 pub mod inspect;

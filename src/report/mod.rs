@@ -5,6 +5,7 @@
 
 pub mod balance;
 pub mod diff;
+pub mod doctor;
 pub mod explain;
 pub mod finding;
 pub mod inspect;

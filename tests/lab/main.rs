@@ -2,6 +2,7 @@
 
 mod balance;
 mod diff;
+mod doctor;
 mod effects;
 mod faults;
 mod guard;

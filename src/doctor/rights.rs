@@ -1,0 +1,214 @@
+//! What a user may do, against the roles in `docs/rbac/`.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::{Check, State};
+use crate::schema::kind::KINDS;
+use crate::snapshot::yaml;
+
+/// A rule of a role, and of what the API server says that a user may.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Rule {
+    /// API groups; `*` is all.
+    pub api_groups: Vec<String>,
+    /// Resources, with a subresource after a slash; `*` is all.
+    pub resources: Vec<String>,
+    /// Verbs; `*` is all.
+    pub verbs: Vec<String>,
+    /// Only objects of these names; empty is all.
+    pub resource_names: Vec<String>,
+}
+
+/// One thing that one may do.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Right {
+    /// API group; empty for the core group.
+    pub group: String,
+    /// Resource, with a subresource after a slash.
+    pub resource: String,
+    /// Verb.
+    pub verb: String,
+}
+
+/// The documented roles.
+const READER: &str = include_str!("../../docs/rbac/reader.yaml");
+const LIVE_READER: &str = include_str!("../../docs/rbac/live-reader.yaml");
+const SHIFTER: &str = include_str!("../../docs/rbac/shifter.yaml");
+
+/// Roles, each on top of those before, with the commands that need it.
+const ROLES: [(&str, &str, &str); 3] = [
+    ("reader", "inspect, route and snapshot", READER),
+    ("live-reader", "tail, diff, balance and what is --live", LIVE_READER),
+    ("shifter", "shift", SHIFTER),
+];
+
+/// Rights without which nothing works at all: they are asked about one by one, over the whole cluster.
+pub fn decisive() -> Vec<Right> {
+    let right = |group: &str, resource: &str, verb: &str| Right {
+        group: group.to_owned(),
+        resource: resource.to_owned(),
+        verb: verb.to_owned(),
+    };
+    vec![
+        right("", "services", "list"),
+        right("", "pods", "list"),
+        right("networking.istio.io", "virtualservices", "list"),
+        right("", "pods/portforward", "create"),
+        right("", "pods/log", "get"),
+        right("networking.istio.io", "virtualservices", "patch"),
+    ]
+}
+
+/// The rights that a role's text gives; `*` of Istio's groups are the resources that are read here.
+fn needed(role: &str) -> Vec<Right> {
+    #[derive(Deserialize)]
+    struct Role {
+        rules: Vec<Rule>,
+    }
+    let json = yaml::to_json(role).ok().and_then(|converted| converted.json);
+    let rules = json.and_then(|json| serde_json::from_str::<Role>(json.get()).ok()).map(|role| role.rules);
+    let mut rights = Vec::new();
+    for rule in rules.unwrap_or_default() {
+        for group in &rule.api_groups {
+            let known = KINDS.iter().filter(|info| info.group == group).map(|info| info.plural.to_owned());
+            let every = rule.resources.iter().any(|resource| resource == "*");
+            let resources: Vec<String> = if every { known.collect() } else { rule.resources.clone() };
+            for resource in resources {
+                for verb in &rule.verbs {
+                    rights.push(Right { group: group.clone(), resource: resource.clone(), verb: verb.clone() });
+                }
+            }
+        }
+    }
+    rights.sort();
+    rights.dedup();
+    rights
+}
+
+impl Rule {
+    /// Whether it gives a right, for objects of any name.
+    fn gives(&self, right: &Right) -> bool {
+        let has = |list: &[String], word: &str| list.iter().any(|one| one == "*" || one == word);
+        let by_subresource = || {
+            let (_, sub) = right.resource.split_once('/')?;
+            Some(self.resources.iter().any(|one| one.strip_prefix("*/") == Some(sub)))
+        };
+        self.resource_names.is_empty()
+            && has(&self.api_groups, &right.group)
+            && has(&self.verbs, &right.verb)
+            && (has(&self.resources, &right.resource) || by_subresource() == Some(true))
+    }
+}
+
+/// What the commands may do in a namespace, a check for each role. `everywhere` holds the decisive rights, with whether
+/// they are given over the whole cluster.
+pub fn checks(namespace: &str, granted: &[Rule], everywhere: &[(Right, bool)]) -> Vec<Check> {
+    let of_role = |(name, commands, text): (&str, &str, &str)| {
+        let needed = needed(text);
+        let id = format!("rights/{name}");
+        let missing: Vec<Right> =
+            needed.iter().filter(|right| !granted.iter().any(|rule| rule.gives(right))).cloned().collect();
+        if missing.is_empty() {
+            let is_narrow = everywhere.iter().any(|(right, is_given)| !is_given && needed.contains(right));
+            return if is_narrow {
+                let why = format!("all that {commands} need in {namespace}, and not in every namespace");
+                Check::new(id, State::Warning, format!("{why}: callers elsewhere stay unseen"))
+                    .fix(format!("bind ClusterRole grpcmesh-{name} (docs/rbac/{name}.yaml) with a ClusterRoleBinding"))
+            } else {
+                Check::new(id, State::Ok, format!("all that {commands} need, in every namespace"))
+            };
+        }
+        let few: Vec<String> = missing.iter().take(3).map(show).collect();
+        let more = if missing.len() > 3 { format!(" and {} more", missing.len() - 3) } else { String::new() };
+        let is_decisive = decisive().iter().any(|right| missing.contains(right));
+        let state = if is_decisive { State::Failed } else { State::Warning };
+        Check::new(id, state, format!("{namespace} lacks for {commands}: {}{more}", few.join(", ")))
+            .fix(role(namespace, name, &missing))
+    };
+    ROLES.into_iter().map(of_role).collect()
+}
+
+/// `list pods`, `patch virtualservices.networking.istio.io`.
+fn show(right: &Right) -> String {
+    let dot = if right.group.is_empty() { "" } else { "." };
+    format!("{} {}{dot}{}", right.verb, right.resource, right.group)
+}
+
+/// A Role with what is missing, ready to apply.
+fn role(namespace: &str, name: &str, missing: &[Right]) -> String {
+    let mut rules: BTreeMap<(&str, Vec<&str>), Vec<&str>> = BTreeMap::new();
+    let mut verbs: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for right in missing {
+        verbs.entry((&right.group, &right.resource)).or_default().push(&right.verb);
+    }
+    for ((group, resource), verbs) in verbs {
+        rules.entry((group, verbs)).or_default().push(resource);
+    }
+    let mut text = format!(
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {{name: grpcmesh-{name}, namespace: {namespace}}}\nrules:\n"
+    );
+    for ((group, verbs), resources) in rules {
+        text.push_str(&format!(
+            "- {{apiGroups: [\"{group}\"], resources: [{}], verbs: [{}]}}\n",
+            resources.join(", "),
+            verbs.join(", ")
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(role: &str) -> Vec<Rule> {
+        needed(role)
+            .into_iter()
+            .map(|right| Rule {
+                api_groups: vec![right.group],
+                resources: vec![right.resource],
+                verbs: vec![right.verb],
+                resource_names: Vec::new(),
+            })
+            .collect()
+    }
+
+    fn state(checks: &[Check], id: &str) -> State {
+        checks.iter().find(|check| check.id == id).unwrap().state
+    }
+
+    #[test]
+    fn roles_give_their_commands() {
+        assert!(needed(READER).len() > 40 && needed(SHIFTER).len() == 6);
+        let reader = checks("shop", &rules(READER), &[]);
+        assert_eq!(state(&reader, "rights/reader"), State::Ok);
+        assert_eq!(state(&reader, "rights/live-reader"), State::Failed);
+        let fix = reader.iter().find(|check| check.id == "rights/shifter").unwrap().fix.clone().unwrap();
+        assert!(fix.contains("resources: [virtualservices], verbs: [patch]"), "only what is missing: {fix}");
+        // What is missing, applied, is enough.
+        let fixed = [rules(READER), rules(&fix)].concat();
+        assert_eq!(state(&checks("shop", &fixed, &[]), "rights/shifter"), State::Ok);
+        let all = [rules(READER), rules(LIVE_READER), rules(SHIFTER)].concat();
+        assert!(checks("shop", &all, &[]).iter().all(|check| check.state == State::Ok));
+        let narrow = checks("shop", &all, &[(decisive().remove(0), false)]);
+        assert_eq!(state(&narrow, "rights/reader"), State::Warning);
+    }
+
+    #[test]
+    fn stars_give_all_and_names_do_not() {
+        let all = Rule {
+            api_groups: vec!["*".into()],
+            resources: vec!["*".into()],
+            verbs: vec!["*".into()],
+            ..Rule::default()
+        };
+        assert!(checks("shop", std::slice::from_ref(&all), &[]).iter().all(|check| check.state == State::Ok));
+        let named = Rule { resource_names: vec!["one".into()], ..all };
+        assert_eq!(state(&checks("shop", &[named], &[]), "rights/reader"), State::Failed);
+        let none = checks("shop", &[], &[]);
+        assert!(none.iter().all(|check| check.state == State::Failed && check.fix.is_some()));
+    }
+}

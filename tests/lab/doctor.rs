@@ -1,0 +1,94 @@
+//! `doctor` on the mesh, for users with more and fewer rights.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::support::mesh::PROMETHEUS;
+use crate::support::{Lab, Scenario};
+
+/// States and fixes by check, and the exit code.
+fn doctor(lab: &Lab, arguments: &[&str]) -> (i32, BTreeMap<String, (String, String)>) {
+    let output = lab.grpcmesh(&[&["doctor", "-o", "json"], arguments].concat());
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let word = |check: &Value, field: &str| check[field].as_str().unwrap_or_default().to_owned();
+    let checks = report["checks"].as_array().unwrap().iter();
+    let checks = checks.map(|check| (word(check, "id"), (word(check, "state"), word(check, "fix"))));
+    (output.status.code().unwrap(), checks.collect())
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+fn it_tells_what_works_here() {
+    let lab = Lab::connect();
+    let (code, checks) = doctor(&lab, &["-n", "shop", "--prometheus", PROMETHEUS]);
+    let ids = [
+        "cluster",
+        "istio/version",
+        "proxies/version",
+        "gateway-api/version",
+        "rights/reader",
+        "rights/live-reader",
+        "rights/shifter",
+        "logs/shop",
+        "istiod/reach",
+        "proxies/reach",
+        "prometheus",
+    ];
+    for id in ids {
+        assert_eq!(checks.get(id).map(|check| check.0.as_str()), Some("ok"), "{id}: {checks:#?}");
+    }
+    assert_eq!(code, 0, "a plugin that is not on PATH is only a warning: {checks:#?}");
+    let (code, checks) = doctor(&lab, &["--prometheus", "http://127.0.0.1:9"]);
+    assert_eq!((code, checks["prometheus"].0.as_str()), (1, "failed"));
+    let off = "
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: fx, namespace: shop}
+spec:
+  accessLogging:
+  - disabled: true
+";
+    let _objects = Scenario::apply(&lab, off);
+    let (_, checks) = doctor(&lab, &["-n", "shop"]);
+    let (state, fix) = &checks["logs/shop"];
+    assert!(state == "warning" && fix.contains("name: fx"), "{checks:#?}");
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+fn the_roles_that_it_prints_are_enough() {
+    let lab = Lab::connect();
+    let account = "
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: fx-doctor, namespace: legacy}
+";
+    let _objects = Scenario::apply(&lab, account);
+    let user = "system:serviceaccount:legacy:fx-doctor";
+    let (code, checks) = doctor(&lab, &["--as", user, "-n", "shop"]);
+    assert_eq!(code, 1);
+    let mut printed = String::new();
+    for name in ["reader", "live-reader", "shifter"] {
+        let (state, fix) = &checks[&format!("rights/{name}")];
+        assert_eq!(state, "failed", "{name}");
+        printed += &format!(
+            "{fix}---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {{name: fx-{name}, namespace: shop}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: grpcmesh-{name}}}
+subjects: [{{kind: ServiceAccount, name: fx-doctor, namespace: legacy}}]
+---
+"
+        );
+    }
+    let _roles = Scenario::apply(&lab, &printed);
+    let (_, checks) = doctor(&lab, &["--as", user, "-n", "shop"]);
+    for name in ["reader", "live-reader", "shifter"] {
+        let (state, fix) = &checks[&format!("rights/{name}")];
+        assert_eq!(state, "warning", "all that is needed, in this namespace: {checks:#?}");
+        assert!(fix.contains("ClusterRoleBinding"), "{fix}");
+    }
+}
