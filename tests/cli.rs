@@ -205,3 +205,40 @@ fn a_shift_says_what_it_lacks() {
     check(&["shift", "pay", "--to", "v2=1", "--prometheus", "nowhere"], 2, "", "NAMESPACE/SERVICE");
     check(&["shift", "pay", "--to", "v2=1", "--error-status", "17"], 2, "", "is no gRPC status");
 }
+
+/// Examples that work on the built-in demo, with the exit code that they must have.
+const RUN: [(&str, i32); 5] = [
+    ("inspect --from demo", 1),
+    ("version --client", 0),
+    ("version --from demo", 0),
+    ("explain GM203", 0),
+    ("explain UF,URX", 0),
+];
+
+#[test]
+fn examples_of_the_help_are_right() {
+    let definition = grpcmesh::commands::definition();
+    let mut seen = Vec::new();
+    for command in definition.get_subcommands().filter(|command| command.get_name() != "help") {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        assert!(help.starts_with("Examples:"), "the help of {} ends in examples", command.get_name());
+        for line in help.lines().skip(1) {
+            let Some(at) = line.find("grpcmesh ") else { continue };
+            // What follows two spaces says what it does; after a pipe or an arrow it is the shell's.
+            let words = line[at + "grpcmesh ".len()..].split("  ").next().unwrap_or_default();
+            let mut split = shlex::split(words).unwrap_or_else(|| panic!("{line}"));
+            let end = split.iter().position(|word| ["|", ">", "<"].contains(&word.as_str()));
+            split.truncate(end.unwrap_or(split.len()));
+            split.insert(0, "kubectl-grpcmesh".to_owned());
+            if let Err(error) = grpcmesh::commands::definition().try_get_matches_from(&split) {
+                panic!("{line}\n{error}");
+            }
+            seen.push(words.to_owned());
+        }
+    }
+    assert!(seen.len() > 40, "{seen:#?}");
+    for (words, code) in RUN {
+        assert!(seen.iter().any(|one| one == words), "{words} is no example any more");
+        check(&words.split(' ').collect::<Vec<_>>(), code, "", "");
+    }
+}

@@ -21,7 +21,7 @@ fn golden(path: &str, expected: &[u8]) {
 #[test]
 fn completions_are_up_to_date() {
     for kind in [Kind::Bash, Kind::Zsh, Kind::Fish, Kind::Powershell] {
-        golden(&format!("completions/{}", kind.file()), &kind.script());
+        golden(&format!("completions/{}", kind.file().unwrap()), &kind.script().unwrap());
     }
 }
 
@@ -103,4 +103,35 @@ fn the_readme_shows_real_output() {
     assert!(blocks >= 3, "the README shows the program at work");
     out.push_str(rest);
     golden("README.md", out.as_bytes());
+}
+
+#[test]
+fn pages_of_findings_are_up_to_date() {
+    let mut index = "# Findings\n\nMade from the rules themselves; `kubectl grpcmesh explain CODE` shows the same.\n\n\
+                     | Code | Name | Severity | In a sentence |\n|---|---|---|---|\n"
+        .to_owned();
+    for rule in grpcmesh::rules::RULES {
+        let (code, name, severity) = (rule.code, rule.name, rule.severity.word());
+        index += &format!("| [{code}]({code}.md) | {name} | {severity} | {} |\n", rule.summary.replace('|', "\\|"));
+        let istio = rule.istio_code.map(|code| format!("; Istio's {code}")).unwrap_or_default();
+        let page = format!("# {code} {name}\n\n{} ({severity}{istio})\n\n{}", rule.summary, rule.docs);
+        golden(&format!("docs/findings/{code}.md"), page.as_bytes());
+    }
+    golden("docs/findings/README.md", index.as_bytes());
+}
+
+#[test]
+fn manual_pages_are_up_to_date() {
+    let mut definition = grpcmesh::commands::definition().bin_name("kubectl-grpcmesh");
+    definition.build();
+    let page = |command: clap::Command, name: &str| {
+        let mut text = Vec::new();
+        clap_mangen::Man::new(command).title(name).render(&mut text).unwrap();
+        golden(&format!("man/{name}.1"), &text);
+    };
+    for command in definition.get_subcommands().filter(|command| command.get_name() != "help") {
+        let name = format!("kubectl-grpcmesh-{}", command.get_name());
+        page(command.clone(), &name);
+    }
+    page(definition.clone(), "kubectl-grpcmesh");
 }

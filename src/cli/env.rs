@@ -16,6 +16,8 @@ pub struct Env {
     pub path: Vec<PathBuf>,
     /// The user's folder.
     pub home: Option<PathBuf>,
+    /// Whether a shell asks for completions.
+    pub completes: bool,
     /// Proxies.
     pub proxy: ProxyEnvironment,
     /// `NO_COLOR` is set and not empty.
@@ -54,6 +56,7 @@ impl Env {
             kubeconfig_files,
             path: std::env::var_os("PATH").map(|list| std::env::split_paths(&list).collect()).unwrap_or_default(),
             home: std::env::home_dir(),
+            completes: var("COMPLETE").is_some(),
             proxy: ProxyEnvironment {
                 https: either("HTTPS_PROXY", "https_proxy"),
                 http: either("HTTP_PROXY", "http_proxy"),

@@ -60,7 +60,7 @@ pub struct ConnectionArgs {
     /// Ask for answers without compression
     #[arg(long, global = true)]
     pub disable_compression: bool,
-    /// Accepted as in kubectl; nothing is cached
+    /// Folder for what completion keeps for some seconds (default: ~/.kube/cache)
     #[arg(long, global = true, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
 }

@@ -28,7 +28,14 @@ impl std::str::FromStr for Place {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.contains("://") {
-            let uri: Uri = text.parse().map_err(|error| format!("\"{text}\" is no address: {error}"))?;
+            let uri: Uri = text.parse().map_err(|error| format!("it is no address: {error}"))?;
+            if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) || uri.query().is_some() {
+                return Err(
+                    "an address with a password or a query would be shown in messages: --prometheus-header-file \
+                            takes what is secret"
+                        .to_owned(),
+                );
+            }
             return if uri.host().is_some() { Ok(Self::Address(uri)) } else { Err(format!("\"{text}\" has no host")) };
         }
         let wrong = || format!("\"{text}\" is neither an address (http://…) nor NAMESPACE/SERVICE[:PORT]");
@@ -102,8 +109,18 @@ mod tests {
         assert_eq!("istio-system/prometheus".parse(), Ok(service("9090")));
         assert_eq!("istio-system/prometheus:http".parse(), Ok(service("http")));
         assert!(matches!("https://mimir.example/prometheus".parse(), Ok(Place::Address(_))));
-        for wrong in ["prometheus", "a/b/c", "a/b:", "/b", "http://", "a/b?x=1"] {
-            assert!(wrong.parse::<Place>().is_err(), "{wrong}");
+        for wrong in [
+            "prometheus",
+            "a/b/c",
+            "a/b:",
+            "/b",
+            "http://",
+            "a/b?x=1",
+            "https://ci:secret@prom",
+            "http://prom/?token=secret",
+        ] {
+            let why = wrong.parse::<Place>().unwrap_err();
+            assert!(!why.contains("secret@") && !why.contains("token"), "{why}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One file a command: its arguments on top, what it does below. A command that is not finished is not here.
 
 pub mod balance;
+mod complete;
 pub mod completion;
 pub mod diff;
 pub mod doctor;
@@ -70,6 +71,10 @@ pub fn definition() -> clap::Command {
 
 /// Runs the program on `arguments`, the first of which is its name; gives the exit code.
 pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>, env: Env, out: &mut dyn Write) -> u8 {
+    let arguments: Vec<std::ffi::OsString> = arguments.into_iter().collect();
+    if let Some(code) = complete::answer(&arguments, &env, out) {
+        return code;
+    }
     let parsed = definition().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,

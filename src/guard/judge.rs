@@ -18,8 +18,8 @@ pub struct Limits {
     pub max_error_rate: f64,
     /// 99th percentile that is allowed, in milliseconds.
     pub max_p99: Option<f64>,
-    /// By how much the observed share may differ from the weights, 0 to 1.
-    pub tolerance: f64,
+    /// By how much the observed share may differ from the weights, 0 to 1; absent where that says nothing.
+    pub tolerance: Option<f64>,
 }
 
 /// What a window says.
@@ -73,12 +73,6 @@ pub fn judge(window: &Window, before: Tally, share: f64, limits: &Limits) -> Jud
         let why = format!("{} of the {} calls to the canary that a verdict needs", canary.calls, limits.min_requests);
         return judged(Verdict::NotEnoughCalls, why);
     }
-    if window.untold as f64 > limits.max_error_rate * canary.calls as f64 {
-        return judged(
-            Verdict::Unknown,
-            format!("of {} calls to the canary the source tells no gRPC status", window.untold),
-        );
-    }
     let beside = if window.baseline.calls >= limits.min_requests { window.baseline } else { before };
     if canary.rate() > limits.max_error_rate {
         let (found, other) = (show(canary), show(beside));
@@ -88,6 +82,12 @@ pub fn judge(window: &Window, before: Tally, share: f64, limits: &Limits) -> Jud
             let allowed = show_share(limits.max_error_rate * 100.0);
             judged(Verdict::Bad, format!("{found} to the canary fail, {other} to the baseline; {allowed} are allowed"))
         };
+    }
+    if window.untold as f64 > limits.max_error_rate * canary.calls as f64 {
+        return judged(
+            Verdict::Unknown,
+            format!("of {} calls to the canary the source tells no gRPC status", window.untold),
+        );
     }
     if let Some(most) = limits.max_p99 {
         match window.p99 {
@@ -114,15 +114,21 @@ pub fn judge_baseline(window: &Window, limits: &Limits) -> Judged {
             format!("{} of the {} calls that a verdict needs", all.calls, limits.min_requests),
         );
     }
-    let verdict = if all.rate() > limits.max_error_rate { Verdict::Bad } else { Verdict::Good };
     let allowed = show_share(limits.max_error_rate * 100.0);
+    // A canary that has a share already, as after a hold, must not hide among the others.
+    let canary = window.canary;
+    if canary.calls >= limits.min_requests && canary.rate() > limits.max_error_rate {
+        let why = format!("{} to the canary fail before anything is shifted; {allowed} are allowed", show(canary));
+        return judged(Verdict::Bad, why);
+    }
+    let verdict = if all.rate() > limits.max_error_rate { Verdict::Bad } else { Verdict::Good };
     judged(verdict, format!("{} fail before anything is shifted; {allowed} are allowed", show(all)))
 }
 
 fn split_is_off(window: &Window, share: f64, limits: &Limits) -> Option<String> {
-    let observed = window.observed_share()?;
+    let (observed, tolerance) = (window.observed_share()?, limits.tolerance?);
     let by_chance = CHANCE * (share * (1.0 - share) / window.obeying as f64).sqrt();
-    let is_off = (observed - share).abs() > limits.tolerance.max(by_chance);
+    let is_off = (observed - share).abs() > tolerance.max(by_chance);
     is_off.then(|| {
         format!(
             "the canary gets {} of the calls of those that obey, and the weights say {}",
@@ -153,7 +159,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { min_requests: 100, max_error_rate: 0.01, max_p99: None, tolerance: 0.1 };
+    const LIMITS: Limits = Limits { min_requests: 100, max_error_rate: 0.01, max_p99: None, tolerance: Some(0.1) };
 
     fn window(canary: (u64, u64), baseline: (u64, u64)) -> Window {
         Window {
@@ -204,6 +210,16 @@ mod tests {
         let limits = Limits { max_p99: Some(50.0), ..LIMITS };
         let of = |p99| judge(&Window { p99, ..window((200, 0), (1800, 0)) }, Tally::default(), 0.1, &limits).verdict;
         assert_eq!((of(None), of(Some(20.0)), of(Some(80.0))), (Verdict::Unknown, Verdict::Good, Verdict::Bad));
+    }
+
+    #[test]
+    fn what_is_known_to_fail_counts_beside_what_is_not_told() {
+        let of = |errors, untold| verdict(&Window { untold, ..window((100, errors), (900, 0)) }, 0.1);
+        assert_eq!((of(40, 60), of(0, 60), of(0, 0)), (Verdict::Bad, Verdict::Unknown, Verdict::Good));
+        let shared = Limits { tolerance: None, ..LIMITS };
+        let off = judge(&window((200, 0), (1800, 0)), Tally::default(), 0.5, &shared);
+        assert_eq!(off.verdict, Verdict::Good, "where other rules send to the same backends the split says nothing");
+        assert_eq!(judge_baseline(&window((100, 3), (900, 0)), &LIMITS).verdict, Verdict::Bad);
     }
 
     #[test]

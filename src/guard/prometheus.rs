@@ -81,10 +81,35 @@ pub fn number(series: &Series) -> Option<f64> {
     series.values().next().copied().filter(|value| value.is_finite())
 }
 
-/// What was counted between two moments.
+/// Labels that tell scraped processes apart, where there are such.
+const PROCESS: [&str; 5] = ["instance", "pod", "namespace", "job", "cluster"];
+
+fn process(labels: &BTreeMap<String, String>) -> Vec<&str> {
+    PROCESS.iter().map(|name| labels.get(*name).map_or("", String::as_str)).collect()
+}
+
+/// Takes what was first seen of processes that were not there at a first reading into it: what they counted before is not
+/// known.
+pub fn adopt(before: &mut Series, after: &Series) {
+    let known: BTreeSet<Vec<String>> =
+        before.keys().map(|labels| process(labels).into_iter().map(str::to_owned).collect()).collect();
+    let is_new = |labels: &BTreeMap<String, String>| {
+        !known.contains(&process(labels).into_iter().map(str::to_owned).collect::<Vec<_>>())
+    };
+    let new: Vec<_> =
+        after.iter().filter(|(labels, _)| is_new(labels)).map(|(key, value)| (key.clone(), *value)).collect();
+    before.extend(new);
+}
+
+/// What was counted between two moments. Of a process that was there before, a new series began with 0; of one that was
+/// not, nothing is known ([`adopt`]).
 pub fn window(sides: &Sides, faults: &Faults, before: &Series, after: &Series) -> Window {
     let mut window = Window::default();
+    let known: BTreeSet<Vec<&str>> = before.keys().map(process).collect();
     for (labels, now) in after {
+        if !known.contains(&process(labels)) {
+            continue;
+        }
         let then = before.get(labels).copied().unwrap_or(0.0);
         // Counters that fell began anew.
         let grown = if *now >= then { now - then } else { *now };
@@ -192,6 +217,20 @@ mod tests {
         assert_eq!((window.baseline.calls, window.baseline.errors, window.nowhere), (80, 0, 7));
         // The job's calls go another way: they say nothing of the split.
         assert_eq!((window.obeying_canary, window.obeying), (20, 80));
+    }
+
+    #[test]
+    fn what_a_process_counted_before_it_was_seen_is_not_of_the_window() {
+        let of = |instance: &str, value: u32| {
+            sample("pay-v2", "14", "-", "web", value)
+                .replace("\"metric\":{", &format!("\"metric\":{{\"instance\":\"{instance}\","))
+        };
+        let mut before = series(&[of("a", 10)]);
+        let after = series(&[of("a", 12), of("b", 500)]);
+        assert_eq!(window(&sides(), &Faults::default(), &before, &after).canary, Tally { calls: 2, errors: 2 });
+        adopt(&mut before, &after);
+        let later = series(&[of("a", 12), of("b", 503)]);
+        assert_eq!(window(&sides(), &Faults::default(), &before, &later).canary, Tally { calls: 5, errors: 5 });
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub struct Sides {
     pub hosts: BTreeSet<String>,
     /// Workloads whose calls the rules decide.
     pub obeying: BTreeSet<WorkloadName>,
+    /// Whether other rules send calls of theirs to the same backends: then the split of calls says nothing of weights.
+    pub shared: bool,
     /// Their pods, as namespace and name.
     pub callers: BTreeSet<WorkloadName>,
 }
@@ -51,6 +53,7 @@ impl Sides {
     pub fn learn(&mut self, mesh: &Mesh<'_>, classes: &[Class], rises: &dyn Fn(&str) -> bool) {
         self.obeying.clear();
         self.callers.clear();
+        self.shared = classes.iter().any(|class| class.obeys && class.shares_backends);
         for class in classes.iter().filter(|class| class.obeys) {
             self.hosts.extend(class.hosts.iter().cloned());
             for id in &class.pods {

@@ -1,6 +1,6 @@
 //! Whose calls a rule decides, and whose it does not, and why.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::mesh::Mesh;
 use crate::mesh::ids::{ObjectRef, WorkloadId};
@@ -23,6 +23,8 @@ pub struct Class {
     pub hosts: Vec<String>,
     /// Where each rule sends their calls.
     pub backends: BTreeMap<usize, Vec<Backend>>,
+    /// Whether other rules of theirs send to the same clusters.
+    pub shares_backends: bool,
     /// Who serves them, by cluster.
     pub servers: BTreeMap<String, Vec<WorkloadId>>,
 }
@@ -55,10 +57,13 @@ pub fn classes(mesh: &Mesh<'_>, object: &ObjectRef, rules: &[usize], host: &str)
         let best = |rule: usize| ours.iter().rev().filter(|one| one.rule == rule).max_by_key(|one| arrives(one));
         let backends: BTreeMap<usize, Vec<Backend>> =
             rules.iter().filter_map(|rule| Some((*rule, best(*rule)?.backends.clone()))).collect();
+        let clusters: BTreeSet<&str> = ours.iter().flat_map(|one| &one.backends).map(|one| &*one.cluster).collect();
+        let mut others = all.iter().filter(|one| !is_ours(one)).flat_map(|one| &one.backends);
+        let shares_backends = others.any(|one| clusters.contains(&*one.cluster));
         let servers =
             backends.values().flatten().map(|one| (one.cluster.clone(), outbound.workloads_behind(one))).collect();
         let why_not = if ours.is_empty() { why_not(&all, object, host) } else { String::new() };
-        Some(Class { name, pods, obeys: !ours.is_empty(), why_not, hosts, backends, servers })
+        Some(Class { name, pods, obeys: !ours.is_empty(), why_not, hosts, backends, shares_backends, servers })
     });
     made.collect()
 }

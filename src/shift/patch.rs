@@ -161,6 +161,7 @@ mod tests {
             hosts: Vec::new(),
             plan: Vec::new(),
             step: 1,
+            guard: None,
             verdicts: Vec::new(),
             abort: None,
             state: State::Open,

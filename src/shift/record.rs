@@ -54,6 +54,9 @@ pub struct Entry {
     /// The step whose weights are written, from 1.
     #[serde(default = "first", skip_serializing_if = "is_first")]
     pub step: u32,
+    /// Who judges it, if somebody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<String>,
     /// What was found at the steps, the last of each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verdicts: Vec<StepVerdict>,

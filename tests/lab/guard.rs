@@ -95,7 +95,10 @@ fn good_calls_lead_through_the_steps() {
         let good = verdicts(&events);
         assert!(good.len() >= 4 && *good.last().unwrap() == "good" && !good.contains(&"bad"), "{good:?}");
         let window = &events.iter().rfind(|one| one["event"] == "window").unwrap()["window"];
-        assert!(window["canary"]["calls"].as_u64() >= Some(30) && window["observed_share"] == 1.0, "{window}");
+        assert!(
+            window["canary"]["calls"].as_u64() >= Some(30) && window["observed_share"].as_f64() > Some(0.85),
+            "{window}"
+        );
         assert_eq!(window["p99_ms"].is_number(), !more.is_empty(), "{window}");
         assert_eq!(weight(&lab), 100);
         let past = &history(&lab)["shifts"][0];
@@ -112,9 +115,15 @@ fn a_canary_that_fails_in_trailers_is_taken_back() {
     let lab = Lab::connect();
     let _objects = scenario(&lab);
     let _calls = lab.client("web").keep_calling(&[&FAILING[..], &[HOST]].concat());
+    // What fails already is no baseline: nothing is written.
+    let (code, events, errors) = shift(&lab, &with(&[]));
+    assert_eq!((code, verdicts(&events)), (3, vec!["bad"]), "{errors}");
+    assert!(errors.contains("there is no baseline to compare with"), "{errors}");
+    assert_eq!(history(&lab)["shifts"], Value::from(Vec::<Value>::new()));
+    assert_eq!(shift(&lab, &["--to", "v2=0", "--yes"]).0, 0);
     for more in [&["--prometheus", PROMETHEUS][..], &[]] {
-        let (code, events, errors) = shift(&lab, &with(&[more, &["--max-error-rate", "6"]].concat()));
-        assert_eq!((code, weight(&lab)), (1, 10.into()), "{events:?} {errors}");
+        let (code, events, errors) = shift(&lab, &with(more));
+        assert_eq!((code, weight(&lab)), (1, 0.into()), "{events:?} {errors}");
         assert_eq!(verdicts(&events).last(), Some(&"bad"));
         let window = &events.iter().rfind(|one| one["event"] == "window").unwrap()["window"];
         let of = |side: &str, what: &str| window[side][what].as_f64().unwrap();
@@ -127,12 +136,6 @@ fn a_canary_that_fails_in_trailers_is_taken_back() {
             "{past:#}"
         );
     }
-    // What fails already is no baseline: nothing is written.
-    let number = history(&lab)["shifts"][0]["number"].clone();
-    let (code, events, errors) = shift(&lab, &with(&["--max-error-rate", "0.5"]));
-    assert_eq!((code, verdicts(&events)), (3, vec!["bad"]), "{errors}");
-    assert!(errors.contains("there is no baseline to compare with"), "{errors}");
-    assert_eq!(history(&lab)["shifts"][0]["number"], number);
 }
 
 /// The bridge of the lab, on which the API server reaches Services of this machine.
@@ -239,6 +242,10 @@ subjects: [{{kind: ServiceAccount, name: fx-guard, namespace: legacy}}]
 fn too_little_traffic_and_a_source_that_fails_decide_nothing() {
     let lab = Lab::connect();
     let _objects = scenario(&lab);
+    // A source that sees nothing may be the wrong one.
+    let (code, _, errors) = shift(&lab, &with(&["--max-wait", "3s"]));
+    assert!(code == 3 && errors.contains("saw no call"), "{code} {errors}");
+    let calls = lab.client("web").keep_calling(&["--every", "400ms", HOST]);
     let (code, events, errors) = shift(&lab, &with(&["--max-wait", "6s"]));
     assert_eq!((code, weight(&lab)), (4, 25.into()), "{events:?} {errors}");
     let told = verdicts(&events);
@@ -248,6 +255,8 @@ fn too_little_traffic_and_a_source_that_fails_decide_nothing() {
     let (code, events, errors) = shift(&lab, &with(&["--max-wait", "6s", "--on-stall", "rollback"]));
     assert_eq!((code, weight(&lab)), (1, 25.into()), "{events:?} {errors}");
     assert!(events[0]["message"].as_str().unwrap().contains("v2 25% → 50%"), "{:#}", events[0]);
+
+    drop(calls);
 
     // Counters cannot tell latencies; Prometheus that is away at the start writes nothing.
     let (code, _, errors) = shift(&lab, &with(&["--max-p99", "1s"]));
@@ -393,7 +402,10 @@ fn a_shift_in_steps_that_was_killed_is_gone_on_with() {
     let quick = ["--interval", "3s", "--min-requests", "30", "--yes"];
     let (code, _, errors) = shift(&lab, &[&["--resume"][..], &quick].concat());
     assert!(code == 3 && errors.contains("--takeover"), "its time is not over: {code} {errors}");
-    let (code, events, errors) = shift(&lab, &[&["--resume", "--takeover"][..], &quick].concat());
+    let (code, _, errors) = shift(&lab, &[&["--resume", "--takeover"][..], &quick].concat());
+    assert!(code == 2 && errors.contains("was judged by counters"), "{code} {errors}");
+    let going_on = ["--resume", "--takeover", "--guard", "counters"];
+    let (code, events, errors) = shift(&lab, &[&going_on[..], &quick].concat());
     assert_eq!((code, weight(&lab)), (0, 100.into()), "{events:?} {errors}");
     // One step back at a time, if that is asked for.
     assert_eq!(shift(&lab, &["--undo", "--yes", "--rollback-to", "previous"]).0, 0);

@@ -7,6 +7,7 @@ mod effects;
 mod faults;
 mod guard;
 mod inspect;
+mod krew;
 mod live;
 mod route;
 mod shift;

@@ -55,10 +55,10 @@ pub struct ShiftArgs {
     #[arg(long, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_missing_value = "server")]
     pub(super) dry_run: Option<DryRunAt>,
     /// Print what would be written instead of writing it
-    #[arg(long, value_name = "FORM", conflicts_with = "dry_run")]
+    #[arg(long, value_name = "FORM", conflicts_with_all = ["dry_run", "steps", "watch"])]
     pub(super) emit: Option<Emit>,
     /// Write the weights into this manifest and nothing into a cluster; comments and layout stay
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["emit", "steps", "history", "undo", "resume"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["emit", "steps", "watch", "history", "undo", "resume"])]
     pub(super) edit: Option<PathBuf>,
     /// Whose Envoys must run the new weights (default: all where 50 or fewer obey, else a sample of every class)
     #[arg(long, value_name = "WHOSE")]

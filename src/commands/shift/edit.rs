@@ -38,6 +38,11 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: &ShiftArgs, path: 
     if !is_idle && arguments.dry_run.is_none() {
         std::fs::write(path, &edited).map_err(|error| Failure::source(format!("cannot write {shown}")).cause(error))?;
     }
+    let what = match (is_idle, arguments.dry_run) {
+        (true, _) => "the shares are as wished already: nothing is changed".to_owned(),
+        (false, Some(_)) => "a dry run: nothing is changed".to_owned(),
+        (false, None) => format!("{shown} is edited; nothing is written to a cluster"),
+    };
     match arguments.output {
         Format::Json => {
             let event = ShiftEvent {
@@ -48,7 +53,7 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: &ShiftArgs, path: 
                 event: "done",
                 step: 1,
                 weights: crate::report::shift::weights(&plans),
-                message: format!("{shown} is edited; nothing is written to a cluster"),
+                message: what,
                 ..ShiftEvent::default()
             };
             render::json_line(&event, context.out)?;
@@ -56,13 +61,8 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: &ShiftArgs, path: 
         Format::Text => {
             let patch = similar::TextDiff::from_lines(&text, &edited).unified_diff().context_radius(2).to_string();
             render::shift::patch(&patch, &context.style, context.out)?;
+            context.messages.hint(&what);
         }
     }
-    let what = match (is_idle, arguments.dry_run) {
-        (true, _) => "the shares are as wished already: nothing is changed",
-        (false, Some(_)) => "a dry run: nothing is changed",
-        (false, None) => return Ok(Outcome::Clean),
-    };
-    context.messages.hint(what);
     Ok(Outcome::Clean)
 }

@@ -9,6 +9,7 @@ use super::preflight::replace;
 use super::session::Session;
 use super::writing::last_writer;
 use crate::cli::failure::{Failure, Outcome};
+use crate::guard::judge::Verdict;
 use crate::mesh;
 use crate::mesh::outbound::BackendState;
 use crate::shift::obey::{classes, label};
@@ -16,6 +17,8 @@ use crate::shift::patch;
 use crate::shift::record::{Entry, LostControl, Record, RuleRecord, State};
 use crate::shift::split::{Split, acting};
 
+/// How long an interrupted run looks whether the proxies follow its way back.
+const LAST_LOOK: Duration = Duration::from_secs(3);
 /// How long is thought about whether there is something to go back to.
 const THINK: Duration = Duration::from_secs(3);
 
@@ -26,6 +29,8 @@ pub(super) enum Slip {
     Lost(String),
     /// Somebody asked us to go back.
     Aborted(String),
+    /// Callers have no way to the canary.
+    NoCanary(String),
 }
 
 impl Session<'_, '_> {
@@ -51,6 +56,10 @@ impl Session<'_, '_> {
         match slip {
             Slip::Lost(why) => self.gone(&why),
             Slip::Aborted(why) => self.back_out(entry, &why).await,
+            Slip::NoCanary(why) => {
+                self.tell("verdict", &why, |event| event.verdict = Some(Verdict::Bad.word()))?;
+                self.back_out(entry, &why).await
+            }
         }
     }
 
@@ -73,12 +82,13 @@ impl Session<'_, '_> {
         if let Some(dead) = self.dead_end(entry).await {
             return self.hold(entry, &format!("{why}; {dead}")).await;
         }
+        // To be asked to end is no reason not to go back; a second signal leaves at once.
         let restored = tokio::select! {
             biased;
-            () = self.asked_to_end(0) => return self.leave(),
+            () = self.asked_to_end(1) => return self.leave(),
             restored = self.roll_back(entry, why, true) => restored?,
         };
-        self.follow_back(&restored).await?;
+        self.follow_back(&restored, self.arguments.ack_timeout).await?;
         Ok(Outcome::Found)
     }
 
@@ -88,12 +98,17 @@ impl Session<'_, '_> {
             self.hold(entry, "interrupted").await?;
             return Err(Failure::interrupted());
         }
-        // A second signal leaves at once.
-        tokio::select! {
+        if let Some(dead) = self.dead_end(entry).await {
+            self.hold(entry, &format!("interrupted; {dead}")).await?;
+            return Err(Failure::interrupted());
+        }
+        let restored = tokio::select! {
             biased;
             () = self.asked_to_end(1) => return self.leave(),
             restored = self.roll_back(entry, "interrupted", true) => restored?,
         };
+        // Whether the proxies follow is seen if they do so soon.
+        let _ = self.follow_back(&restored, LAST_LOOK).await;
         Err(Failure::interrupted())
     }
 
@@ -129,12 +144,16 @@ impl Session<'_, '_> {
                     let at = rule.backends.iter().position(|one| one == label);
                     at.is_some_and(|at| share(&then, at) > share(&now, at))
                 };
-                let dead = backends.iter().find(|one| one.state == BackendState::NoEndpoints && rises(&label(one)));
-                if let Some(dead) = dead {
-                    return Some(format!(
-                        "the weights from before send more to {}, which has no ready pod now",
-                        dead.cluster
-                    ));
+                let dead = backends.iter().filter(|one| rises(&label(one))).find_map(|one| {
+                    let why = match one.state {
+                        BackendState::Ok => return None,
+                        BackendState::NoCluster => "does not exist for callers now",
+                        BackendState::NoEndpoints => "has no ready pod now",
+                    };
+                    Some(format!("the weights from before send more to {}, which {why}", one.cluster))
+                });
+                if dead.is_some() {
+                    return dead;
                 }
             }
         }

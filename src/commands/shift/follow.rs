@@ -41,7 +41,7 @@ enum Followed {
 impl Session<'_, '_> {
     /// Sees that the proxies follow an entry that is written. If they do not, the shift ends as was asked for.
     pub(super) async fn acknowledge(&mut self, entry: &Entry) -> Result<Result<ProxyCounts, Outcome>, Failure> {
-        let ended = match self.follow(&entry.rules, Some(entry)).await {
+        let ended = match self.follow(&entry.rules, Some(entry), self.arguments.ack_timeout).await {
             Followed::Yes(counts) => return Ok(Ok(counts)),
             Followed::No(counts, why) => {
                 self.tell("acknowledged", &why, |event| event.proxies = Some(counts))?;
@@ -62,11 +62,11 @@ impl Session<'_, '_> {
     }
 
     /// Sees that the proxies follow the way back, too.
-    pub(super) async fn follow_back(&mut self, restored: &[RuleRecord]) -> Result<Outcome, Failure> {
+    pub(super) async fn follow_back(&mut self, restored: &[RuleRecord], limit: Duration) -> Result<Outcome, Failure> {
         if self.arguments.ack == Some(Ack::None) {
             return Ok(Outcome::Clean);
         }
-        match self.follow(restored, None).await {
+        match self.follow(restored, None, limit).await {
             Followed::Yes(counts) => {
                 let message = format!("{} of {} proxies run the weights from before", counts.in_step, counts.total);
                 let partial = counts.in_step < counts.total;
@@ -77,14 +77,14 @@ impl Session<'_, '_> {
                 self.tell("acknowledged", &why, |event| event.proxies = Some(counts))?;
                 Ok(Outcome::Partial)
             }
-            Followed::Slipped(Slip::Lost(why) | Slip::Aborted(why)) => self.gone(&why),
+            Followed::Slipped(Slip::Lost(why) | Slip::Aborted(why) | Slip::NoCanary(why)) => self.gone(&why),
             Followed::Interrupted => Err(Failure::interrupted()),
         }
     }
 
     /// Waits until the proxies run what was written. With an entry, it must still be ours.
-    async fn follow(&mut self, rules: &[RuleRecord], entry: Option<&Entry>) -> Followed {
-        let end = Instant::now() + self.arguments.ack_timeout;
+    async fn follow(&mut self, rules: &[RuleRecord], entry: Option<&Entry>, limit: Duration) -> Followed {
+        let end = Instant::now() + limit;
         let bar = self.context.messages.bar("proxies that follow");
         // One bar at a time: what is read meanwhile shows none.
         let progress = std::mem::replace(&mut self.context.messages.progress, false);
@@ -113,7 +113,7 @@ impl Session<'_, '_> {
                             "{} of {} proxies did not run them within {}, such as {first}",
                             counts.late.len(),
                             counts.total,
-                            crate::schema::duration::show(self.arguments.ack_timeout)
+                            crate::schema::duration::show(limit)
                         ),
                         None => "no proxy that obeys could be asked: it is not known whether they follow".to_owned(),
                     };
@@ -160,6 +160,10 @@ impl Session<'_, '_> {
             let mesh = mesh::resolve(&read.snapshot, &options);
             let all = classes(&mesh, &self.target.object(), &places, "");
             let obey: Vec<_> = all.into_iter().filter(|class| class.obeys).collect();
+            if let Some(why) = entry.filter(|_| !self.arguments.force).and_then(|entry| self.dead_canary(entry, &obey))
+            {
+                return Ok(Err(Slip::NoCanary(why)));
+            }
             let ready = obey.iter().flat_map(|class| &class.pods);
             let ready = ready.filter(|id| mesh.workload(**id).readiness != Readiness::NotReady);
             let obeying: HashSet<String> = ready.map(|id| mesh.workload(*id).object.path()).collect();

@@ -8,7 +8,7 @@ use super::session::Session;
 use crate::cli::failure::Failure;
 use crate::mesh;
 use crate::mesh::outbound::BackendState;
-use crate::shift::obey::{classes, label};
+use crate::shift::obey::{Class, classes, label};
 use crate::shift::record::Entry;
 
 /// Pause between two looks at the object.
@@ -24,8 +24,6 @@ pub(super) enum Waited {
     Interrupted,
     /// The object is not ours any more.
     Slipped(Slip),
-    /// Callers have no way to the canary.
-    NoCanary(String),
 }
 
 impl Session<'_, '_> {
@@ -56,7 +54,7 @@ impl Session<'_, '_> {
                     Ok(_) => {}
                 }
                 let no_canary = self.survey(entry, guard.as_deref_mut()).await.map_err(|failure| failure.message)?;
-                Ok::<_, String>(no_canary.map(Waited::NoCanary))
+                Ok::<_, String>(no_canary.map(|why| Waited::Slipped(Slip::NoCanary(why))))
             };
             let seen = tokio::select! {
                 biased;
@@ -91,43 +89,53 @@ impl Session<'_, '_> {
 
     /// Looks at the mesh: who obeys, and whether the backends are there for them. Says why callers cannot reach the
     /// canary, if they cannot.
-    async fn survey(&mut self, entry: &Entry, guard: Option<&mut Guard>) -> Result<Option<String>, Failure> {
-        let kind = self.target.key.kind;
+    pub(super) async fn survey(&mut self, entry: &Entry, guard: Option<&mut Guard>) -> Result<Option<String>, Failure> {
         let read = self.source.read(self.context).await?;
         let mesh = mesh::resolve(&read.snapshot, &self.source.options(&self.context.scope));
         let places: Vec<usize> = entry.rules.iter().map(|rule| rule.rule).collect();
         let classes = classes(&mesh, &self.target.object(), &places, "");
-        let rising: Vec<&str> = entry.rules.iter().flat_map(|rule| rule.rising(kind).0).collect();
-        let rises = |label: &str| rising.contains(&label);
-        let dead = |is_canary: bool| {
-            let backends = classes
-                .iter()
-                .filter(|class| class.obeys)
-                .flat_map(|class| class.backends.values().flatten().map(move |backend| (class, backend)));
-            let mut dead = backends.filter_map(|(class, backend)| {
-                let why = match backend.state {
-                    BackendState::Ok => return None,
-                    BackendState::NoCluster => "does not exist for it any more",
-                    BackendState::NoEndpoints => "has no ready pod any more",
-                };
-                (rises(&label(backend)) == is_canary).then(|| format!("{}: {} {why}", class.name, backend.cluster))
-            });
-            dead.next()
-        };
-        let canary = dead(true);
         if let Some(guard) = guard {
-            guard.weak = dead(false);
-            guard.sides.learn(&mesh, &classes, &rises);
+            guard.weak = self.dead(entry, &classes, false);
+            self.learn_classes(guard, &mesh, &classes, entry);
         }
-        Ok(canary)
+        Ok(self.dead_canary(entry, &classes))
+    }
+
+    /// Why callers cannot reach the canary.
+    pub(super) fn dead_canary(&self, entry: &Entry, classes: &[Class]) -> Option<String> {
+        self.dead(entry, classes, true)
+    }
+
+    fn dead(&self, entry: &Entry, classes: &[Class], canary: bool) -> Option<String> {
+        let rising = self.rising(entry);
+        let obeying = classes.iter().filter(|class| class.obeys);
+        let mut backends =
+            obeying.flat_map(|class| class.backends.values().flatten().map(move |backend| (class, backend)));
+        backends.find_map(|(class, backend)| {
+            let why = match backend.state {
+                BackendState::Ok => return None,
+                BackendState::NoCluster => "does not exist for it any more",
+                BackendState::NoEndpoints => "has no ready pod any more",
+            };
+            (rising.contains(&label(backend).as_str()) == canary)
+                .then(|| format!("{}: {} {why}", class.name, backend.cluster))
+        })
+    }
+
+    /// Names of the backends whose share rises.
+    fn rising<'e>(&self, entry: &'e Entry) -> Vec<&'e str> {
+        entry.rules.iter().flat_map(|rule| rule.rising(self.target.key.kind).0).collect()
     }
 
     /// Learns who is who before the first window: of the mesh as it is, and as it will be.
     pub(super) fn learn(&self, guard: &mut Guard, mesh: &mesh::Mesh<'_>, entry: &Entry) {
-        let kind = self.target.key.kind;
-        let rising: Vec<&str> = entry.rules.iter().flat_map(|rule| rule.rising(kind).0).collect();
         let places: Vec<usize> = entry.rules.iter().map(|rule| rule.rule).collect();
         let classes = classes(mesh, &self.target.object(), &places, "");
-        guard.sides.learn(mesh, &classes, &|label| rising.contains(&label));
+        self.learn_classes(guard, mesh, &classes, entry);
+    }
+
+    fn learn_classes(&self, guard: &mut Guard, mesh: &mesh::Mesh<'_>, classes: &[Class], entry: &Entry) {
+        let rising = self.rising(entry);
+        guard.sides.learn(mesh, classes, &|label| rising.contains(&label));
     }
 }

@@ -27,6 +27,8 @@ use crate::guard::window::{FAULTS, Faults, Tally, Window};
 use crate::guard::{counters, prometheus};
 use crate::schema;
 
+/// How long the callers' logs of a window may be read.
+const LOGS: Duration = Duration::from_mins(1);
 /// Lines of access logs that may wait.
 const WAITING: usize = 1024;
 
@@ -92,6 +94,29 @@ pub(super) enum GuardSource {
     None,
 }
 
+impl GuardArgs {
+    /// Refuses what would have no effect.
+    fn check(&self, has_steps: bool) -> Result<(), Failure> {
+        let is_asked = self.guard.is_some_and(|source| source != GuardSource::None)
+            || self.prometheus.is_some()
+            || self.max_p99.is_some()
+            || self.error_status.is_some()
+            || !self.error_flags.is_empty();
+        if is_asked && !has_steps && self.watch.is_none() {
+            return Err(Failure::usage("a guard is asked for, and nothing that it would judge")
+                .hint("add --watch for one step, or --steps 5,25,50"));
+        }
+        if self.watch.is_some() && self.guard == Some(GuardSource::None) {
+            return Err(Failure::usage("--watch judges, and --guard none judges nothing"));
+        }
+        if self.prometheus_header_file.is_some() && matches!(self.prometheus, Some(Place::Service(..))) {
+            return Err(Failure::usage("headers go to an address; through the API server none are sent")
+                .hint("give Prometheus's address: --prometheus https://…"));
+        }
+        Ok(())
+    }
+}
+
 /// A percentage as a share of one.
 fn percent(text: &str) -> Result<f64, String> {
     let number: f64 = text.trim_end_matches('%').parse().map_err(|_| format!("\"{text}\" is no number of percent"))?;
@@ -113,10 +138,13 @@ enum Source {
 /// What a source told at one moment.
 pub(super) enum Reading {
     Series(prometheus::Series),
-    Counters(HashMap<(String, String), Vec<Counted>>),
+    Counters(ByCaller),
     /// Lines after this time are read at the end.
     Since(String),
 }
+
+/// What callers' Envoys counted, by namespace and name of their pods.
+type ByCaller = HashMap<(String, String), Vec<Counted>>;
 
 /// The first reading of a window, and when it was.
 pub(super) type Begun = (Reading, Instant);
@@ -133,12 +161,15 @@ pub(super) struct Guard {
     pub(super) before: Tally,
     /// Why the ground is not firm enough for a verdict.
     pub(super) weak: Option<String>,
+    /// Callers that the last window lacks, with the reason.
+    pub(super) unread: Vec<String>,
 }
 
 impl Guard {
     /// The guard that is asked for, if one is. `has_steps` wants one, too.
     pub(super) async fn new(session: &mut Session<'_, '_>, has_steps: bool) -> Result<Option<Self>, Failure> {
         let arguments = &session.arguments.guard;
+        arguments.check(has_steps)?;
         if (!has_steps && arguments.watch.is_none()) || arguments.guard == Some(GuardSource::None) {
             return Ok(None);
         }
@@ -174,7 +205,7 @@ impl Guard {
                 min_requests: arguments.min_requests,
                 max_error_rate: arguments.max_error_rate,
                 max_p99: arguments.max_p99.map(|limit| limit.as_secs_f64() * 1000.0),
-                tolerance: arguments.split_tolerance,
+                tolerance: Some(arguments.split_tolerance),
             },
             faults: Faults {
                 statuses: statuses.into_iter().collect(),
@@ -183,7 +214,13 @@ impl Guard {
             sides: Sides::default(),
             before: Tally::default(),
             weak: None,
+            unread: Vec::new(),
         }))
+    }
+
+    /// What is allowed, for backends as they are used.
+    pub(super) fn allowed(&self) -> Limits {
+        Limits { tolerance: self.limits.tolerance.filter(|_| !self.sides.shared), ..self.limits }
     }
 
     /// Its name.
@@ -206,7 +243,7 @@ impl Guard {
     }
 
     /// Reads the source; why it cannot be read, in a sentence.
-    pub(super) async fn begin(&self, session: &Session<'_, '_>) -> Result<Begun, String> {
+    pub(super) async fn begin(&mut self, session: &Session<'_, '_>) -> Result<Begun, String> {
         let began = Instant::now();
         if let (Source::Prometheus(_), Some((namespace, name))) = (&self.source, self.sides.shared_workload()) {
             return Err(format!(
@@ -216,26 +253,44 @@ impl Guard {
         Ok((self.read(session).await?, began))
     }
 
-    async fn read(&self, session: &Session<'_, '_>) -> Result<Reading, String> {
+    async fn read(&mut self, session: &Session<'_, '_>) -> Result<Reading, String> {
         match &self.source {
             Source::Prometheus(prometheus) => {
                 let query = prometheus::calls_query(&self.sides.hosts);
                 let text = prometheus.query(&query).await.map_err(|error| format!("Prometheus: {error}"))?;
                 prometheus::read(&text).map(Reading::Series)
             }
-            Source::Counters => self.count(session).await.map(Reading::Counters),
+            Source::Counters => {
+                let (read, unread) = self.count(session).await?;
+                self.unread = unread;
+                Ok(Reading::Counters(read))
+            }
             Source::Logs(_) => Ok(Reading::Since(Env::clock())),
         }
     }
 
-    /// What was counted since a first reading.
-    pub(super) async fn window(&self, session: &Session<'_, '_>, (first, began): &Begun) -> Result<Window, String> {
-        if let (Source::Logs(formats), Reading::Since(time)) = (&self.source, first) {
-            return self.window_of_logs(session, formats, time).await;
+    /// What was counted since a first reading. Callers that were not in it are taken into it as they are now.
+    pub(super) async fn window(&mut self, session: &Session<'_, '_>, begun: &mut Begun) -> Result<Window, String> {
+        let window = self.count_since(session, begun).await?;
+        let (missing, all) = (self.unread.len(), self.sides.callers.len());
+        if missing * 2 > all {
+            return Err(format!("{missing} of {all} callers could not be read, such as {}", self.unread[0]));
+        }
+        Ok(window)
+    }
+
+    async fn count_since(&mut self, session: &Session<'_, '_>, (first, began): &mut Begun) -> Result<Window, String> {
+        if let (Source::Logs(formats), Reading::Since(time)) = (&self.source, &*first) {
+            let (formats, time) = (Arc::clone(formats), time.clone());
+            let read = tokio::time::timeout(LOGS, self.window_of_logs(session, &formats, &time)).await;
+            let (window, unread) = read.map_err(|_| "the callers' logs do not end".to_owned())??;
+            self.unread = unread;
+            return Ok(window);
         }
         match (self.read(session).await?, first) {
             (Reading::Series(after), Reading::Series(before)) => {
                 let mut window = prometheus::window(&self.sides, &self.faults, before, &after);
+                prometheus::adopt(before, &after);
                 if let (Source::Prometheus(prometheus), Some(_)) = (&self.source, self.limits.max_p99) {
                     let query = prometheus::p99_query(&self.sides, began.elapsed().as_secs().max(1));
                     let text = prometheus.query(&query).await.map_err(|error| format!("Prometheus: {error}"))?;
@@ -243,18 +298,20 @@ impl Guard {
                 }
                 Ok(window)
             }
-            (Reading::Counters(mut after), Reading::Counters(before)) => {
-                // What a caller that came later counted, it counted in this window.
+            (Reading::Counters(after), Reading::Counters(before)) => {
                 let pairs: Vec<_> =
-                    after.drain().map(|(pod, after)| (before.get(&pod).cloned().unwrap_or_default(), after)).collect();
+                    after.iter().filter_map(|(pod, after)| Some((before.get(pod)?.clone(), after.clone()))).collect();
+                for (pod, after) in after {
+                    before.entry(pod).or_insert(after);
+                }
                 Ok(counters::window(&self.sides, &pairs))
             }
             _ => Err("the source changed in between".to_owned()),
         }
     }
 
-    /// What the callers' Envoys counted so far; those that do not answer are left out, unless that are all.
-    async fn count(&self, session: &Session<'_, '_>) -> Result<HashMap<(String, String), Vec<Counted>>, String> {
+    /// What the callers' Envoys counted so far, and who does not answer, unless that are all.
+    async fn count(&self, session: &Session<'_, '_>) -> Result<(ByCaller, Vec<String>), String> {
         let names: Vec<(String, String)> = self.sides.callers.iter().cloned().collect();
         let pods = names.iter().map(|(namespace, pod)| PodName { namespace: namespace.clone(), pod: pod.clone() });
         let pods: Vec<PodName> = pods.collect();
@@ -264,14 +321,18 @@ impl Guard {
             .server
             .all_counters(&pods, reach.via.into(), reach.parallel, reach.proxy_timeout, &wanted, &|all| all)
             .await;
-        let (mut read, mut why) = (HashMap::new(), "nobody obeys".to_owned());
+        let (mut read, mut unread) = (HashMap::new(), Vec::new());
         for (name, answer) in names.into_iter().zip(answers) {
             match answer {
                 Ok(counted) => drop(read.insert(name, counted)),
-                Err(error) => why = error.message,
+                Err(error) => unread.push(format!("{}/{}: {}", name.0, name.1, error.message)),
             }
         }
-        if read.is_empty() { Err(format!("no caller's Envoy could be asked: {why}")) } else { Ok(read) }
+        if read.is_empty() {
+            let why = unread.first().map_or("nobody obeys", String::as_str);
+            return Err(format!("no caller's Envoy could be asked: {why}"));
+        }
+        Ok((read, unread))
     }
 
     /// Reads what the callers logged since a time.
@@ -280,7 +341,7 @@ impl Guard {
         session: &Session<'_, '_>,
         formats: &Arc<[LogFormat]>,
         since: &str,
-    ) -> Result<Window, String> {
+    ) -> Result<(Window, Vec<String>), String> {
         let everything = Selection { namespace: None, labels: String::new(), name: None };
         let pods = session.server.proxies(&everything).await.map_err(|error| error.message)?;
         let pods: Vec<_> = pods
@@ -300,7 +361,7 @@ impl Guard {
         let count = async {
             let mut calls = Calls::default();
             let mut readers: BTreeMap<usize, Reader> = BTreeMap::new();
-            let (mut lines, mut trouble) = (0_u64, None);
+            let (mut lines, mut unread) = (0_u64, BTreeMap::new());
             while let Some(event) = events.recv().await {
                 match event {
                     Event::Line(pod, line) => {
@@ -310,13 +371,18 @@ impl Guard {
                             calls.count(&access, &self.sides, &self.faults);
                         }
                     }
-                    Event::Trouble(_, why) => trouble = Some(why),
+                    Event::Trouble(pod, why) => drop(unread.insert(pod, why)),
                     Event::End(_) => {}
                 }
             }
-            match (lines, trouble) {
+            let named = unread.into_iter().filter_map(|(pod, why)| {
+                let pod = pods.get(pod)?;
+                Some(format!("{}/{}: {why}", pod.namespace, pod.name))
+            });
+            let unread: Vec<String> = named.collect();
+            match (lines, unread.first()) {
                 (0, Some(why)) => Err(format!("no caller's log could be read: {why}")),
-                _ => Ok(calls.window(self.limits.max_p99.is_some())),
+                _ => Ok((calls.window(self.limits.max_p99.is_some()), unread)),
             }
         };
         let ((), window) = tokio::join!(follow, count);

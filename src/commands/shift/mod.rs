@@ -15,6 +15,8 @@ mod walk;
 mod watch;
 mod writing;
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 use tokio::sync::watch::Receiver;
 
@@ -60,9 +62,11 @@ enum Ready<'a, 'w> {
 pub(super) async fn run(context: &mut Context<'_>, mut arguments: ShiftArgs) -> Result<Outcome, Failure> {
     let signals = super::signals();
     let (mut ended, messages) = (signals.clone(), context.messages);
+    let is_abort = arguments.abort;
     let interrupted = || {
         messages.give_cursor_back();
-        Failure::interrupted().hint("nothing is written")
+        let what = if is_abort { "what was asked for stands in the record" } else { "nothing is written" };
+        Failure::interrupted().hint(what)
     };
     if let Some(path) = arguments.edit.clone() {
         return edit::run(context, &arguments, &path).await;
@@ -115,7 +119,7 @@ async fn prepare<'a, 'w>(
     let word = arguments.target.as_deref().unwrap_or_default();
     let target = target::find(&mesh::resolve(&read.snapshot, &options), word, &read.namespaces)?;
     let server = context.connection.connection(&context.env).connect().await?;
-    let Some(object) = server.object(&target.key, &target.api_version).await? else {
+    let Some(mut object) = server.object(&target.key, &target.api_version).await? else {
         return Err(Failure::source(format!("{} is gone", target.title())));
     };
     let record = Record::of(&object).map_err(|error| {
@@ -154,6 +158,10 @@ async fn prepare<'a, 'w>(
     let mut entry = Box::new(session.entry(&plans).await);
     entry.plan = wishes.iter().map(ToString::to_string).collect();
     let mut guard = Guard::new(&mut session, !wishes.is_empty()).await?.map(Box::new);
+    if guard.is_some() {
+        can_be_judged(&plans)?;
+    }
+    entry.guard = guard.as_ref().map(|guard| guard.name().to_owned());
     let mut written = record.clone();
     // What another program writes, no run of this one will end.
     let emitted = "emitted; nobody saw whether the proxies follow".to_owned();
@@ -162,9 +170,10 @@ async fn prepare<'a, 'w>(
         Some(_) => Entry { number, state: State::Held, until: None, message: emitted, ..(*entry).clone() },
         None => Entry { number, ..(*entry).clone() },
     });
-    let operations = patch::shift(&object, &plans, &written);
+    let mut operations = patch::shift(&object, &plans, &written);
     if arguments.dry_run == Some(DryRunAt::Client) {
         session.show_plan(&plans, &object, None, &Preflight::default())?;
+        tell_way(&mut session, &entry, guard.as_deref())?;
         session.tell("done", "a dry run: nothing is written", |_| {})?;
         return Ok(Ready::Ended(Outcome::Clean));
     }
@@ -181,17 +190,10 @@ async fn prepare<'a, 'w>(
         }
         return Ok(Ready::Ended(Outcome::Clean));
     }
+    let hosts: BTreeSet<&String> = found.classes.iter().flat_map(|class| &class.hosts).collect();
+    entry.hosts = hosts.into_iter().cloned().collect();
     session.show_plan(&plans, &object, Some(&after), &found)?;
-    if let [_, _, ..] = &entry.plan[..] {
-        let interval = schema::duration::show(arguments.guard.interval);
-        let steps = entry.plan.join(", ");
-        let by = guard.as_ref().map_or("not judged: steps go by time", |guard| guard.name());
-        session.tell(
-            "plan",
-            &format!("{} steps: {steps}; each at least {interval} ({by})", entry.plan.len()),
-            |_| {},
-        )?;
-    }
+    tell_way(&mut session, &entry, guard.as_deref())?;
     stopped(arguments, &found)?;
     if arguments.dry_run.is_some() {
         session.tell("done", "a dry run: nothing is written", |_| {})?;
@@ -211,6 +213,12 @@ async fn prepare<'a, 'w>(
     if !arguments.yes || guard.is_some() {
         // Time has passed: the mesh may be another one by now.
         read = source.read(session.context).await?;
+        let now = session.look().await?;
+        if Session::is_changed(&object, &now) {
+            return Err(session.changed(&now));
+        }
+        object = now;
+        operations = patch::shift(&object, &plans, &written);
         let after = session.try_it(&operations).await?;
         let found = preflight::look(&mut read.snapshot, &options, &session.target, &object, &after, &plans);
         if stopped(arguments, &found).is_err() {
@@ -221,15 +229,52 @@ async fn prepare<'a, 'w>(
     Ok(Ready::Write { session, plans, object, entry, guard })
 }
 
+/// Tells the steps, if there are several.
+fn tell_way(session: &mut Session<'_, '_>, entry: &Entry, guard: Option<&Guard>) -> Result<(), Failure> {
+    if entry.plan.len() < 2 {
+        return Ok(());
+    }
+    let interval = schema::duration::show(session.arguments.guard.interval);
+    let by = guard.map_or("not judged: steps go by time", Guard::name);
+    let message = format!("{} steps: {}; each at least {interval} ({by})", entry.plan.len(), entry.plan.join(", "));
+    session.tell("plan", &message, |_| {})
+}
+
+/// Refuses what no guard could tell apart: backends of one name, and rules whose shares move in different ways.
+fn can_be_judged(plans: &[RulePlan]) -> Result<(), Failure> {
+    let rising = |plan: &RulePlan| -> BTreeSet<String> {
+        let rises = (0..plan.backends.len()).filter(|at| plan.share_after(*at) > plan.share_before(*at));
+        rises.map(|at| plan.backends[at].backend.label()).collect()
+    };
+    for plan in plans {
+        let mut labels: Vec<String> = plan.backends.iter().map(|one| one.backend.label()).collect();
+        labels.sort();
+        if let Some([label, _]) = labels.array_windows().find(|[one, other]| one == other) {
+            let why = format!("{} has two backends called {}: they cannot be judged apart", plan.split.title(), label);
+            return Err(Failure::usage(why).hint("shift it without --steps and --watch, or with --guard none"));
+        }
+        if rising(plan) != rising(&plans[0]) {
+            let why = "in one of these rules other backends rise than in another: no guard can judge both";
+            return Err(Failure::usage(why).hint("shift them one after the other: --rule N"));
+        }
+    }
+    Ok(())
+}
+
 /// The steps of a wish, if steps are asked for: those that lie ahead.
 fn way(wish: &Wish, plans: &[RulePlan], arguments: &ShiftArgs) -> Result<Vec<Wish>, Failure> {
     if arguments.steps.is_empty() {
         return Ok(Vec::new());
     }
-    let now = plans.first().and_then(|plan| {
+    let share = |plan: &RulePlan| {
         let at = plan.named(&wish.0.first()?.0)?;
         Some(Share::of(plan.backends[at].before.unwrap_or(0), plan.total_before))
-    });
+    };
+    let now = plans.first().and_then(share);
+    if plans.iter().any(|plan| share(plan) != now) {
+        return Err(Failure::usage("the rules do not begin with the same share: their steps would not be the same")
+            .hint("shift them one after the other: --rule N"));
+    }
     steps::wishes(wish, &arguments.steps, now.unwrap_or(Share::of(0, 1)))
         .map_err(|error| Failure::usage(error.to_string()))
 }

@@ -138,14 +138,20 @@ pub(super) async fn go_on(session: &mut Session<'_, '_>, object: &Value, record:
             return Err(Failure::source(dead).hint("nothing is written; to go back all the same: --force"));
         }
         let restored = session.roll_back(&entry, "undone", false).await?;
-        return session.follow_back(&restored).await;
+        return session.follow_back(&restored, session.arguments.ack_timeout).await;
     }
     if entry.state != State::Open {
         session.tell("done", "the last shift is ended: there is nothing to go on with", |_| {})?;
         return Ok(Outcome::Clean);
     }
     let mut entry = entry;
-    let mut guard = Guard::new(session, !entry.plan.is_empty()).await?;
+    session.is_long = !entry.plan.is_empty() || entry.guard.is_some();
+    let given = &session.arguments.guard;
+    if let Some(source) = entry.guard.as_ref().filter(|_| given.guard.is_none() && given.prometheus.is_none()) {
+        return Err(Failure::usage(format!("this shift was judged by {source}; how it goes on must be said"))
+            .hint("give the guard and its limits again: --prometheus PLACE, --guard counters, or --guard logs; or --guard none"));
+    }
+    let mut guard = Guard::new(session, session.is_long).await?;
     session.take(&mut entry).await?;
     session.is_written = true;
     if let Some(guard) = &mut guard {

@@ -32,6 +32,8 @@ pub(super) struct Session<'a, 'w> {
     seq: u32,
     /// The step that is told of, from 1; 0 is before the first.
     pub(super) step: u32,
+    /// Whether it has steps, or is watched: then each of its steps may take long.
+    pub(super) is_long: bool,
     /// Whether weights are written: from then on nobody who does not read any more keeps us from ending it well.
     pub(super) is_written: bool,
     /// How often the program was asked to end.
@@ -48,6 +50,7 @@ impl<'a, 'w> Session<'a, 'w> {
         signals: watch::Receiver<u32>,
     ) -> Self {
         Self {
+            is_long: !arguments.steps.is_empty() || arguments.guard.watch.is_some(),
             context,
             arguments,
             server,
@@ -109,13 +112,8 @@ impl<'a, 'w> Session<'a, 'w> {
     /// How long a step may take, at most.
     pub(super) fn step_time(&self) -> Duration {
         let guard = &self.arguments.guard;
-        let watched = self.arguments.steps.is_empty() && guard.watch.is_none();
-        let watching = if watched {
-            Duration::ZERO
-        } else {
-            guard.interval * 2 + guard.max_wait + guard.watch.unwrap_or_default()
-        };
-        self.arguments.ack_timeout + watching
+        let watching = guard.interval * (guard.bad_windows + 2) + guard.max_wait + guard.watch.unwrap_or_default();
+        self.arguments.ack_timeout + if self.is_long { watching } else { Duration::ZERO }
     }
 
     /// Until it is asked to end once more than so many times.
@@ -152,6 +150,7 @@ impl<'a, 'w> Session<'a, 'w> {
             hosts: Vec::new(),
             plan: Vec::new(),
             step: 1,
+            guard: None,
             verdicts: Vec::new(),
             abort: None,
             state: State::Open,

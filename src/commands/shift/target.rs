@@ -65,13 +65,21 @@ pub(super) fn find(mesh: &Mesh<'_>, word: &str, namespaces: &BTreeSet<String>) -
         "grpcroute" | "grpcroutes" => Kind::GrpcRoute,
         _ => return of_service(mesh, word, namespaces),
     };
-    let (name, namespace) = name.split_once('.').map_or((name, None), |(name, namespace)| (name, Some(namespace)));
-    let in_scope = |object: &&Object| {
-        let place = &*object.key.namespace;
-        *object.key.name == *name
-            && namespace.map_or_else(|| namespaces.is_empty() || namespaces.contains(place), |wanted| wanted == place)
-    };
-    let found: Vec<&Object> = mesh.snapshot.of_kind(kind).filter(in_scope).collect();
+    // Names may have dots: the whole word first, then with the namespace at its end.
+    let halves = name.rsplit_once('.').map(|(name, namespace)| (name, Some(namespace)));
+    let mut found: Vec<&Object> = Vec::new();
+    for (name, namespace) in [Some((name, None)), halves].into_iter().flatten() {
+        let in_scope = |object: &&Object| {
+            let place = &*object.key.namespace;
+            *object.key.name == *name
+                && namespace
+                    .map_or_else(|| namespaces.is_empty() || namespaces.contains(place), |wanted| wanted == place)
+        };
+        found = mesh.snapshot.of_kind(kind).filter(in_scope).collect();
+        if !found.is_empty() {
+            break;
+        }
+    }
     one(&found, word, &format!("there is no {} {name} here", kind.name()))
 }
 

@@ -1,5 +1,9 @@
 //! Going through the steps of a shift: each is written, followed by the proxies, and judged, before the next.
 
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
 use super::ending::Slip;
 use super::ground::{LOOK, Waited};
 use super::guard::Guard;
@@ -9,13 +13,14 @@ use super::writing::forbidden;
 use super::{Ack, Format, Patched, preflight, stopped};
 use crate::cli::env::Env;
 use crate::cli::failure::{Failure, Outcome};
-use crate::guard::judge::Verdict;
 use crate::report::shift::weights;
 use crate::shift::patch;
 use crate::shift::plan::{RulePlan, Wish};
 use crate::shift::record::{Entry, Record, RuleRecord, State};
 use crate::shift::steps;
 
+/// Looks at the object for one at the mesh, while somebody thinks.
+const LOOKS_TO_SURVEY: u32 = 5;
 /// Times that a step is tried again after somebody else's write.
 const TRIES: u32 = 5;
 
@@ -40,6 +45,7 @@ impl Session<'_, '_> {
     /// Goes on from a step that is written, to the end.
     pub(super) async fn walk(&mut self, mut entry: Entry, mut guard: Option<Guard>) -> Result<Outcome, Failure> {
         let mut is_partial = false;
+        let mut ended_by = None;
         loop {
             self.step = entry.step;
             let is_last = entry.step as usize >= entry.plan.len();
@@ -54,7 +60,7 @@ impl Session<'_, '_> {
                         let message = format!("{} of {} proxies run the new weights", counts.in_step, counts.total);
                         self.tell("acknowledged", &message, |event| event.proxies = Some(counts.clone()))?;
                         if is_last && guard.is_none() {
-                            self.end(&entry, State::Done, &message).await;
+                            ended_by = Some(message);
                         }
                     }
                     Err(outcome) => return Ok(outcome),
@@ -69,9 +75,12 @@ impl Session<'_, '_> {
                 return Ok(outcome);
             }
             if is_last {
-                if guard.is_some() {
-                    let why = entry.verdicts.last().map(|one| one.why.clone()).unwrap_or_default();
-                    self.end(&entry, State::Done, &why).await;
+                if let Some(guard) = &guard {
+                    is_partial |= !guard.unread.is_empty();
+                    ended_by = entry.verdicts.last().map(|one| one.why.clone());
+                }
+                if let Some(slip) = self.end(&entry, State::Done, &ended_by.unwrap_or_default()).await {
+                    return self.slipped(&entry, slip).await;
                 }
                 self.tell("done", &self.way_back(), |_| {})?;
                 return Ok(if is_partial { Outcome::Partial } else { Outcome::Clean });
@@ -108,10 +117,6 @@ impl Session<'_, '_> {
             Waited::Over => Ok(None),
             Waited::Interrupted => self.interrupted(entry).await.map(Some),
             Waited::Slipped(slip) => self.slipped(entry, slip).await.map(Some),
-            Waited::NoCanary(why) => {
-                self.tell("verdict", &why, |event| event.verdict = Some(Verdict::Bad.word()))?;
-                self.back_out(entry, &why).await.map(Some)
-            }
         }
     }
 
@@ -126,11 +131,15 @@ impl Session<'_, '_> {
         let question = format!("Step {} of {} is done. What now?", entry.step, entry.plan.len());
         let messages = self.context.messages;
         let mut answer = aside(move || messages.choose(&question, &items));
-        // The ground is watched while somebody thinks.
+        // The ground is watched while somebody thinks; calls are not counted then.
+        let ended = self.asked_to_end(0);
+        tokio::pin!(ended);
+        let mut looks = 0_u32;
         loop {
-            let object = tokio::select! {
+            looks += 1;
+            let slip = tokio::select! {
                 biased;
-                () = self.asked_to_end(0) => {
+                () = &mut ended => {
                     messages.give_cursor_back();
                     return Ok(Choice::Interrupted);
                 }
@@ -143,18 +152,28 @@ impl Session<'_, '_> {
                         Ok(Err(_)) | Err(_) => Ok(Choice::Hold),
                     };
                 }
-                object = async {
+                slip = async {
                     tokio::time::sleep(LOOK).await;
-                    self.look().await
-                } => object,
+                    self.slip(entry, looks.is_multiple_of(LOOKS_TO_SURVEY)).await
+                } => slip,
             };
-            if let Ok(object) = object
-                && let Err(slip) = self.grip(&object, entry)
-            {
+            if let Some(slip) = slip {
                 messages.give_cursor_back();
                 return Ok(Choice::Slipped(slip));
             }
         }
+    }
+
+    /// Why the shift cannot stand as it is, as far as that is known just now.
+    async fn slip(&mut self, entry: &Entry, surveys: bool) -> Option<Slip> {
+        let object = self.look().await.ok()?;
+        if let Err(slip) = self.grip(&object, entry) {
+            return Some(slip);
+        }
+        let progress = std::mem::replace(&mut self.context.messages.progress, false);
+        let dead = if surveys { self.survey(entry, None).await.ok().flatten() } else { None };
+        self.context.messages.progress = progress;
+        dead.map(Slip::NoCanary)
     }
 
     /// Writes the next step, after everything was looked at again.
@@ -165,15 +184,15 @@ impl Session<'_, '_> {
         };
         self.step = entry.step + 1;
         for _ in 0..TRIES {
-            let object = self.look().await?;
-            if self.is_interrupted() {
+            let Some(object) = self.look_long(0).await? else {
                 return self.interrupted(entry).await.map(Step::Ended);
-            }
+            };
             let mut record = Record::of(&object).unwrap_or_default();
             if record.of_run(&entry.session).is_some_and(|ours| ours.step == self.step) {
                 // The answer to our patch was lost.
                 let ours = record.of_run(&entry.session).cloned();
                 *entry = ours.unwrap_or_else(|| entry.clone());
+                self.tell_step(entry, &wish, goal(entry))?;
                 return Ok(Step::Done);
             }
             let rules = match self.grip(&object, entry) {
@@ -196,14 +215,22 @@ impl Session<'_, '_> {
                 *ours = written.clone();
             }
             let operations = patch::shift(&object, &plans, &record);
-            if let Err(why) = self.look_again(&object, &operations, &plans).await {
-                return self.hold(entry, &why).await.map(Step::Ended);
+            match self.look_again(&object, &operations, &plans).await {
+                Ok(None) => {}
+                Ok(Some(why)) => return self.hold(entry, &why).await.map(Step::Ended),
+                Err(failure) => {
+                    self.context.messages.warning(&failure.message);
+                    tokio::time::sleep(LOOK).await;
+                    continue;
+                }
+            }
+            if self.is_interrupted() {
+                return self.interrupted(entry).await.map(Step::Ended);
             }
             match self.server.patch(&self.target.key, &self.target.api_version, &operations, true).await {
                 Ok(Patched::Stored(_)) => {
                     *entry = written;
-                    let message = format!("step {} of {}: {wish}", entry.step, entry.plan.len());
-                    self.tell("written", &message, |event| event.weights = weights(&plans))?;
+                    self.tell_step(entry, &wish, weights(&plans))?;
                     return Ok(Step::Done);
                 }
                 Ok(Patched::Conflict) => {}
@@ -226,27 +253,39 @@ impl Session<'_, '_> {
         self.hold(entry, &format!("the next step could not be written: {TRIES} tries failed")).await.map(Step::Ended)
     }
 
-    /// The preflight of a further step: why it must not be written.
+    fn tell_step(&mut self, entry: &Entry, wish: &Wish, weights: BTreeMap<String, u64>) -> Result<(), Failure> {
+        let message = format!("step {} of {}: {wish}", entry.step, entry.plan.len());
+        self.tell("written", &message, |event| event.weights = weights)
+    }
+
+    /// The preflight of a further step: why it must not be written, if something stands against it.
     async fn look_again(
         &mut self,
-        object: &serde_json::Value,
-        operations: &[serde_json::Value],
+        object: &Value,
+        operations: &[Value],
         plans: &[RulePlan],
-    ) -> Result<(), String> {
-        let why = |failure: Failure| failure.message;
-        let after = match self.try_it(operations).await {
-            Ok(after) => after,
+    ) -> Result<Option<String>, Failure> {
+        let after = match self.server.patch(&self.target.key, &self.target.api_version, operations, false).await? {
+            Patched::Stored(after) => after,
             // Somebody writes just now: the patch itself will see.
-            Err(failure) if failure.message.contains("right now") => return Ok(()),
-            Err(failure) => return Err(why(failure)),
+            Patched::Conflict => return Ok(None),
+            Patched::Refused(why) => return Ok(Some(format!("the server refuses the next step: {why}"))),
+            Patched::Forbidden(why) => return Ok(Some(forbidden(&why).message)),
         };
-        let mut read = self.source.read(self.context).await.map_err(why)?;
+        let mut read = self.source.read(self.context).await?;
         let options = self.source.options(&self.context.scope);
         let found = preflight::look(&mut read.snapshot, &options, &self.target, object, &after, plans);
-        stopped(self.arguments, &found).map_err(|_| {
-            self.show_checks(&found);
-            let first = found.checks.first().map(|check| check.text.clone()).unwrap_or_default();
-            format!("the next step is not safe: {first}")
-        })
+        if stopped(self.arguments, &found).is_ok() {
+            return Ok(None);
+        }
+        self.show_checks(&found);
+        let first = found.checks.first().map(|check| check.text.clone()).unwrap_or_default();
+        Ok(Some(format!("the next step is not safe: {first}")))
     }
+}
+
+/// Weights of an entry as it wrote them last.
+fn goal(entry: &Entry) -> BTreeMap<String, u64> {
+    let named = entry.rules.iter().flat_map(|rule| rule.backends.iter().cloned().zip(rule.wrote.iter().copied()));
+    named.filter_map(|(name, weight)| Some((name, weight?))).collect()
 }

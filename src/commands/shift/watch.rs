@@ -1,6 +1,6 @@
 //! Windows of a step, one after the other, until they decide.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Then;
 use super::ground::LOOK;
@@ -25,23 +25,36 @@ impl Session<'_, '_> {
             Err(why) if guard.fall_back(self).await => guard.begin(self).await.map_err(|_| unknown(why))?,
             Err(why) => return Err(unknown(why)),
         };
-        let bar = self.context.messages.bar("counting calls before the shift");
-        let time = self.arguments.guard.interval;
-        bar.set_length(time.as_secs().max(1));
+        if guard.sides.shared {
+            self.context.messages.warning(
+                "other rules send calls to the same backends: whether calls split as the weights say is not checked",
+            );
+        }
+        let mut begun = begun;
         let start = Instant::now();
-        while start.elapsed() < time {
-            tokio::select! {
+        // A source that sees no call at all may be the wrong one: that is waited for.
+        let (window, judged) = loop {
+            self.count_down(self.arguments.guard.interval, "counting calls before the shift").await?;
+            let window = tokio::select! {
                 biased;
                 () = self.asked_to_end(0) => return Err(Failure::interrupted().hint(stays)),
-                () = tokio::time::sleep(LOOK.min(time.saturating_sub(start.elapsed()))) => {}
+                window = guard.window(self, &mut begun) => window.map_err(unknown)?,
+            };
+            let judged = judge_baseline(&window, &guard.limits);
+            if window.all().calls > 0 {
+                break (window, judged);
             }
-            bar.set_position(start.elapsed().as_secs());
-        }
-        bar.finish_and_clear();
-        let window = guard.window(self, &begun).await.map_err(unknown)?;
-        let judged = judge_baseline(&window, &guard.limits);
+            self.show_window(entry, &window, guard, &judged)?;
+            if start.elapsed() >= self.arguments.guard.max_wait {
+                let waited = crate::schema::duration::show(self.arguments.guard.max_wait);
+                return Err(Failure::source(format!("{} saw no call to these backends in {waited}", guard.name()))
+                    .hint(format!(
+                        "{stays}; is it the right source? kubectl grpcmesh balance SERVICE counts by Envoy"
+                    )));
+            }
+        };
         guard.before = window.all();
-        self.show_window(entry, &window, guard.name(), &judged)?;
+        self.show_window(entry, &window, guard, &judged)?;
         self.step = 1;
         match judged.verdict {
             Verdict::Bad => Err(Failure::source(format!("there is no baseline to compare with: {}", judged.why))
@@ -50,15 +63,35 @@ impl Session<'_, '_> {
         }
     }
 
+    /// Waits before anything is written.
+    async fn count_down(&self, time: Duration, what: &'static str) -> Result<(), Failure> {
+        let bar = self.context.messages.bar(what);
+        bar.set_length(time.as_secs().max(1));
+        let start = Instant::now();
+        while start.elapsed() < time {
+            tokio::select! {
+                biased;
+                () = self.asked_to_end(0) => return Err(Failure::interrupted().hint("nothing is written")),
+                () = tokio::time::sleep(LOOK.min(time.saturating_sub(start.elapsed()))) => {}
+            }
+            bar.set_position(start.elapsed().as_secs());
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
     fn show_window(
         &mut self,
         entry: &mut Entry,
         window: &Window,
-        source: &'static str,
+        guard: &Guard,
         judged: &Judged,
     ) -> Result<(), Failure> {
-        let report = WindowReport::new(window, source);
-        let sentence = report.sentence();
+        let report = WindowReport::new(window, guard.name());
+        let mut sentence = report.sentence();
+        if let Some(first) = guard.unread.first() {
+            sentence += &format!("; {} callers could not be read, such as {first}", guard.unread.len());
+        }
         self.tell("window", &sentence, |event| event.window = Some(report))?;
         self.show_verdict(entry, window, judged)
     }
@@ -88,8 +121,17 @@ impl Session<'_, '_> {
         loop {
             let mut trouble = None;
             if begun.is_none() {
-                match guard.begin(self).await {
+                let now = tokio::select! {
+                    biased;
+                    () = self.asked_to_end(0) => return self.interrupted(entry).await.map(Step::Ended),
+                    now = guard.begin(self) => now,
+                };
+                match now {
                     Ok(now) => begun = Some(now),
+                    Err(why) if guard.fall_back(self).await => {
+                        begun = guard.begin(self).await.ok();
+                        trouble = Some(why);
+                    }
                     Err(why) => trouble = Some(why),
                 }
             }
@@ -97,17 +139,21 @@ impl Session<'_, '_> {
             if let Some(outcome) = self.waited(entry, waited).await? {
                 return Ok(Step::Ended(outcome));
             }
-            let counted = match (&begun, trouble) {
-                (Some(begun), _) => guard.window(self, begun).await,
+            let counted = match (&mut begun, trouble) {
+                (Some(begun), _) => tokio::select! {
+                    biased;
+                    () = self.asked_to_end(0) => return self.interrupted(entry).await.map(Step::Ended),
+                    window = guard.window(self, begun) => window,
+                },
                 (None, trouble) => Err(trouble.unwrap_or_default()),
             };
             let judged = match counted {
                 Ok(window) => {
-                    let mut judged = judge(&window, guard.before, share, &guard.limits);
+                    let mut judged = judge(&window, guard.before, share, &guard.allowed());
                     if let (Verdict::Good, Some(weak)) = (judged.verdict, &guard.weak) {
                         judged = Judged { verdict: Verdict::Unknown, why: weak.clone() };
                     }
-                    self.show_window(entry, &window, guard.name(), &judged)?;
+                    self.show_window(entry, &window, guard, &judged)?;
                     judged
                 }
                 Err(why) => {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Patched;
+use super::ending::Slip;
 use super::guard::Guard;
 use super::session::Session;
 use crate::cli::env::Env;
@@ -18,6 +19,8 @@ use crate::shift::record::{Back, Entry, LostControl, Record, RuleRecord, State};
 
 /// Times that a write is tried again after somebody else's.
 const TRIES: u32 = 5;
+/// How long a write that must not be given up waits for an API server that is away.
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Pause before something is tried again.
 const AGAIN: Duration = Duration::from_millis(300);
 
@@ -73,12 +76,8 @@ impl Session<'_, '_> {
             if self.record(&object)?.of_run(&entry.session).is_some() {
                 return Ok(());
             }
-            let same = |part: &str| first.pointer(part) == object.pointer(part);
-            let record = "/metadata/annotations/grpcmesh.io~1shift";
-            if !(same("/spec") && same("/metadata/labels") && same("/metadata/uid") && same(record)) {
-                let who = last_writer(&object);
-                return Err(Failure::source(format!("{who} changed {} in the meantime", self.target.title()))
-                    .hint("nothing is written; look at it and shift again"));
+            if Self::is_changed(&first, &object) {
+                return Err(self.changed(&object));
             }
         }
         Err(Failure::source(format!("{} could not be written: {TRIES} tries failed", self.target.title()))
@@ -99,6 +98,45 @@ impl Session<'_, '_> {
         }
     }
 
+    /// As [`Self::look`], for when there is something to write that must not be given up for an API server that is away:
+    /// for a minute; `None` when the program was asked to end more than so many times.
+    pub(super) async fn look_long(&self, times: u32) -> Result<Option<Value>, Failure> {
+        let end = tokio::time::Instant::now() + PATIENCE;
+        let mut is_told = false;
+        loop {
+            let looked = tokio::select! {
+                biased;
+                () = self.asked_to_end(times) => return Ok(None),
+                looked = self.look() => looked,
+            };
+            match looked {
+                Ok(object) => return Ok(Some(object)),
+                Err(failure) if tokio::time::Instant::now() >= end => {
+                    return Err(failure.hint(format!("the weights are as they were written last; {}", self.way_back())));
+                }
+                Err(failure) if !is_told => {
+                    is_told = true;
+                    self.context.messages.warning(&failure.message);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Whether somebody changed more of an object than its status.
+    pub(super) fn is_changed(first: &Value, now: &Value) -> bool {
+        let same = |part: &str| first.pointer(part) == now.pointer(part);
+        let record = "/metadata/annotations/grpcmesh.io~1shift";
+        !(same("/spec") && same("/metadata/labels") && same("/metadata/uid") && same(record))
+    }
+
+    /// The failure that tells of it.
+    pub(super) fn changed(&self, object: &Value) -> Failure {
+        let who = last_writer(object);
+        Failure::source(format!("{who} changed {} in the meantime", self.target.title()))
+            .hint("nothing is written; look at it and shift again")
+    }
+
     /// The record of an object; one that cannot be read is nothing to write over.
     fn record(&self, object: &Value) -> Result<Record, Failure> {
         Record::of(object).map_err(|error| {
@@ -108,17 +146,21 @@ impl Session<'_, '_> {
 
     /// Notes how our shift stands. Where it is not ours any more, or cannot be noted, that is said and is no failure: the
     /// weights are what they are.
-    pub(super) async fn end(&mut self, entry: &Entry, state: State, message: &str) {
+    /// What was asked for until then, to go back, comes first, and is given.
+    pub(super) async fn end(&mut self, entry: &Entry, state: State, message: &str) -> Option<Slip> {
         for _ in 0..TRIES {
-            let Ok(object) = self.look().await else { break };
+            let Ok(Some(object)) = self.look_long(1).await else { break };
             let Ok(mut record) = Record::of(&object) else { break };
             let Some(ours) = record.of_run(&entry.session) else { break };
+            if let (State::Done, Some(who)) = (state, &ours.abort) {
+                return Some(Slip::Aborted(format!("aborted by {who}")));
+            }
             (ours.state, ours.until) = (state, None);
             message.clone_into(&mut ours.message);
             ours.verdicts.clone_from(&entry.verdicts);
             let Ok(operations) = patch::note(self.target.key.kind, &object, &record) else { break };
             match self.server.patch(&self.target.key, &self.target.api_version, &operations, true).await {
-                Ok(Patched::Stored(_)) => return,
+                Ok(Patched::Stored(_)) => return None,
                 Ok(Patched::Conflict) | Err(_) => tokio::time::sleep(AGAIN).await,
                 Ok(Patched::Refused(_) | Patched::Forbidden(_)) => break,
             }
@@ -127,6 +169,7 @@ impl Session<'_, '_> {
         self.context
             .messages
             .warning(&format!("the record could not be ended: kubectl grpcmesh shift {word} --history"));
+        None
     }
 
     /// Makes a shift that was cut off our own.
@@ -178,51 +221,57 @@ impl Session<'_, '_> {
         why: &str,
         only_ours: bool,
     ) -> Result<Vec<RuleRecord>, Failure> {
-        let mut was_away = false;
-        for _ in 0..TRIES {
-            let object = self.look().await?;
+        let back: Back = self.arguments.rollback_to.into();
+        let mut before: Option<Vec<RuleRecord>> = None;
+        let by_hand = |word: &str| format!("by hand: kubectl grpcmesh shift {word} --undo");
+        let end = tokio::time::Instant::now() + PATIENCE;
+        let mut conflicts = 0;
+        while conflicts < TRIES && tokio::time::Instant::now() < end {
+            let Some(object) = self.look_long(1).await? else { return Err(Failure::interrupted()) };
             let mut record = self.record(&object)?;
             let one = record.entries.first_mut().filter(|one| one.session == entry.session);
-            let back: Back = self.arguments.rollback_to.into();
-            let restored = restored(self.target.key.kind, &object, entry, back);
-            let Some(one) = one.filter(|one| !only_ours || one.state == State::Open || was_away) else {
+            let stands = |one: &Entry| one.state == State::Open || before.is_some();
+            let Some(one) = one.filter(|one| !only_ours || stands(one)) else {
                 return Err(Failure::source("lost control: another run has come in between").hint(format!(
                     "nothing is written over it: kubectl grpcmesh shift {} --history",
                     self.target.word()
                 )));
             };
             // The answer to our patch was lost.
-            if was_away && one.state != State::Open {
-                return Ok(restored);
+            if let (Some(restored), true) = (&before, is_back(one, entry, back)) {
+                self.tell_back(entry, back, why)?;
+                return Ok(restored.clone());
             }
             note_way_back(one, entry, back, why);
             let operations =
                 patch::back(self.target.key.kind, &object, entry, back, &record).map_err(|lost| self.lost(&lost))?;
+            let restored = restored(self.target.key.kind, &object, entry, back);
             match self.server.patch(&self.target.key, &self.target.api_version, &operations, true).await {
                 Ok(Patched::Stored(_)) => {
-                    let now = match back {
-                        Back::Previous if entry.step > 1 => "the weights are those of the step before",
-                        Back::Start | Back::Previous => "the weights are as before",
-                    };
-                    self.tell("rolled-back", &format!("{why}; {now}"), |event| {
-                        event.weights = goal(entry, back);
-                    })?;
+                    self.tell_back(entry, back, why)?;
                     return Ok(restored);
                 }
-                Ok(Patched::Conflict) => {}
+                Ok(Patched::Conflict) => conflicts += 1,
                 Ok(Patched::Refused(why) | Patched::Forbidden(why)) => {
                     return Err(Failure::source(format!("the weights from before could not be written: {why}"))
-                        .hint(format!("by hand: kubectl grpcmesh shift {} --undo", self.target.word())));
+                        .hint(by_hand(&self.target.word())));
                 }
                 Err(error) => {
-                    was_away = true;
+                    before = Some(restored);
                     self.context.messages.warning(&error.message);
                     tokio::time::sleep(AGAIN).await;
                 }
             }
         }
-        Err(Failure::source("the weights from before could not be written")
-            .hint(format!("by hand: kubectl grpcmesh shift {} --undo", self.target.word())))
+        Err(Failure::source("the weights from before could not be written").hint(by_hand(&self.target.word())))
+    }
+
+    fn tell_back(&mut self, entry: &Entry, back: Back, why: &str) -> Result<(), Failure> {
+        let now = match back {
+            Back::Previous if entry.step > 1 => "the weights are those of the step before",
+            Back::Start | Back::Previous => "the weights are as before",
+        };
+        self.tell("rolled-back", &format!("{why}; {now}"), |event| event.weights = goal(entry, back))
     }
 
     pub(super) fn lost(&self, lost: &LostControl) -> Failure {
@@ -241,6 +290,14 @@ impl Session<'_, '_> {
 pub(super) fn forbidden(why: &str) -> Failure {
     Failure::source(format!("the right to shift is missing: {why}"))
         .hint("it is patch on the object: docs/rbac/shifter.yaml")
+}
+
+/// Whether the record says that an entry is taken back.
+fn is_back(one: &Entry, entry: &Entry, back: Back) -> bool {
+    match back {
+        Back::Previous if entry.step > 1 => one.state == State::Held && one.step + 1 == entry.step,
+        Back::Start | Back::Previous => one.state == State::RolledBack,
+    }
 }
 
 /// Puts down that an entry is taken back. What goes back to the step before stands with that step's weights.

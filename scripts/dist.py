@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""Release archives, and the krew manifest that names them.
+
+    scripts/dist.py                     builds what can be built here, into dist/
+    scripts/dist.py linux_amd64 …       only these
+    scripts/dist.py --manifest          only writes plugin.yaml, with the checksums of dist/
+    scripts/dist.py --pack NAME FILE DIR   only packs a program that is built
+
+Linux and Windows are cross-built by cargo-zigbuild (`pip install ziglang cargo-zigbuild`, `rustup target add …`); on a Mac
+its own two are built by cargo. Archives are the same for the same sources: names sorted, no times, no users. Beside each
+lie its checksum, and once for all a list of what is in the program (CycloneDX, by cargo-cyclonedx where it is installed).
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+import tarfile
+import zipfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+DIST = os.path.join(ROOT, "dist")
+RELEASES = "https://github.com/grpcmesh/kubectl-grpcmesh/releases/download"
+# Name, Rust target.
+PLATFORMS = [
+    ("linux_amd64", "x86_64-unknown-linux-musl"),
+    ("linux_arm64", "aarch64-unknown-linux-musl"),
+    ("darwin_amd64", "x86_64-apple-darwin"),
+    ("darwin_arm64", "aarch64-apple-darwin"),
+    ("windows_amd64", "x86_64-pc-windows-gnu"),
+]
+LARGEST = 10 << 20
+# Until a release has made an archive, nobody can know its checksum.
+UNKNOWN = "0" * 64
+
+
+def version():
+    out = subprocess.run(
+        ["cargo", "metadata", "--no-deps", "--format-version", "1"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    return json.loads(out)["packages"][0]["version"]
+
+
+def archive(name):
+    end = "zip" if name.startswith("windows") else "tar.gz"
+    return f"grpcmesh_v{version()}_{name}.{end}"
+
+
+def program(name):
+    return "kubectl-grpcmesh.exe" if name.startswith("windows") else "kubectl-grpcmesh"
+
+
+def build(name, target):
+    on_mac = name.startswith("darwin")
+    if on_mac and platform.system() != "Darwin":
+        print(f"{name}: only a Mac has what this links to; the release builds it there")
+        return None
+    subprocess.run(["rustup", "target", "add", target], cwd=ROOT, check=True)
+    command = ["cargo", "build" if on_mac else "zigbuild", "--profile", "dist", "--locked", "--target", target]
+    subprocess.run(command, cwd=ROOT, check=True)
+    folder = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
+    path = os.path.join(folder, target, "dist", program(name))
+    size = os.path.getsize(path)
+    assert size <= LARGEST, f"{name}: {size} bytes are more than {LARGEST}"
+    return path
+
+
+def pack(name, path, folder=DIST):
+    """The archive: program and licence, flat."""
+    with open(path, "rb") as file:
+        binary = file.read()
+    with open(os.path.join(ROOT, "LICENSE"), "rb") as file:
+        members = [("LICENSE", file.read(), 0o644), (program(name), binary, 0o755)]
+    out = io.BytesIO()
+    if name.startswith("windows"):
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as zipped:
+            for member, content, mode in members:
+                info = zipfile.ZipInfo(member, (1980, 1, 1, 0, 0, 0))
+                info.external_attr = (0o100000 | mode) << 16
+                info.compress_type = zipfile.ZIP_DEFLATED
+                zipped.writestr(info, content)
+    else:
+        with gzip.GzipFile(fileobj=out, mode="wb", mtime=0, filename="") as zipped:
+            with tarfile.open(fileobj=zipped, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+                for member, content, mode in members:
+                    info = tarfile.TarInfo(member)
+                    info.size, info.mode = len(content), mode
+                    tar.addfile(info, io.BytesIO(content))
+    os.makedirs(folder, exist_ok=True)
+    content = out.getvalue()
+    file = os.path.join(folder, archive(name))
+    with open(file, "wb") as out:
+        out.write(content)
+    digest = hashlib.sha256(content).hexdigest()
+    with open(file + ".sha256", "w") as out:
+        out.write(f"{digest}  {archive(name)}\n")
+    print(f"{archive(name)}: {len(content)} bytes, program {len(binary)} bytes, sha256 {digest}")
+
+
+def manifest():
+    """plugin.yaml: the template, the version, and the checksums of archives that are there."""
+    with open(os.path.join(ROOT, "scripts", "plugin.yaml.in")) as template:
+        text = template.read().replace("@VERSION@", version())
+    for name, _ in PLATFORMS:
+        system, machine = name.split("_")
+        file = os.path.join(DIST, archive(name))
+        digest = UNKNOWN
+        if os.path.exists(file):
+            with open(file, "rb") as content:
+                digest = hashlib.sha256(content.read()).hexdigest()
+        text += f"""\
+  - selector: {{matchLabels: {{os: {system}, arch: {machine}}}}}
+    uri: {RELEASES}/v{version()}/{archive(name)}
+    sha256: "{digest}"
+    bin: {program(name)}
+    files:
+    - {{from: {program(name)}, to: .}}
+    - {{from: LICENSE, to: .}}
+"""
+    with open(os.path.join(ROOT, "plugin.yaml"), "w") as out:
+        out.write(text)
+
+
+def parts():
+    """What is in the program."""
+    done = subprocess.run(
+        ["cargo", "cyclonedx", "--format", "json", "--override-filename", "bom"], cwd=ROOT, capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        print("no list of parts: cargo install cargo-cyclonedx")
+        return
+    os.replace(os.path.join(ROOT, "bom.json"), os.path.join(DIST, f"grpcmesh_v{version()}.cdx.json"))
+
+
+def main(words):
+    if words[:1] == ["--pack"]:
+        pack(*words[1:])
+        return
+    if words != ["--manifest"]:
+        for name, target in PLATFORMS:
+            if not words or name in words:
+                if path := build(name, target):
+                    pack(name, path)
+        parts()
+    manifest()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,166 @@
+//! Completion: what could stand where the cursor is.
+//!
+//! The shells ask by a variable (`COMPLETE=bash`), kubectl by the name under which the program runs
+//! (`kubectl_complete-grpcmesh`) or by the hidden word `__complete`. Words of clap's definition come from clap; names come
+//! from [`names`]: kubeconfig, cluster, or the source that was typed. Nothing is ever said on stderr: it would land in the
+//! user's prompt.
+//!
+//! Source of kubectl's protocol: `pkg/cmd/plugin/plugin_completion.go` of kubernetes/kubectl.
+
+mod names;
+
+use std::ffi::{OsStr, OsString};
+use std::io::Write;
+use std::sync::Arc;
+
+use clap::{ArgMatches, Command, FromArgMatches as _};
+use clap_complete::CompleteEnv;
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, complete};
+
+use crate::cli::env::Env;
+use crate::cli::global::{ConnectionArgs, ScopeArgs};
+use crate::doctor::path::{COMPLETER, PROGRAM};
+use names::{Names, What};
+
+/// The word by which a shim asks.
+const HIDDEN: &str = "__complete";
+/// kubectl's directive: candidates are all there is, and no files.
+const NO_FILES: u32 = 4;
+
+/// Answers, if the program was asked for completions; else nothing.
+pub(super) fn answer(arguments: &[OsString], env: &Env, out: &mut dyn Write) -> Option<u8> {
+    let name = arguments.first().map(std::path::Path::new).and_then(|path| path.file_stem()?.to_str());
+    let words = arguments.get(1..).unwrap_or_default();
+    if name == Some(COMPLETER) {
+        return Some(for_kubectl(words, env, out));
+    }
+    if let [first, rest @ ..] = words
+        && first == HIDDEN
+    {
+        return Some(for_kubectl(rest, env, out));
+    }
+    // The shell's words come after `--`; without a shell that asks, nothing happens.
+    let typed =
+        words.iter().position(|word| word == "--").map_or(&[][..], |at| words.get(at + 2..).unwrap_or_default());
+    let factory = || definition(Names::new(env, &before(typed)));
+    match CompleteEnv::with_factory(factory).bin(PROGRAM).try_complete(arguments.to_vec(), None) {
+        Ok(true) | Err(_) if env.completes => Some(0),
+        _ => None,
+    }
+}
+
+/// The script that makes a shell ask.
+pub(super) fn script(shell: &str) -> Vec<u8> {
+    let shells = clap_complete::env::Shells::builtins();
+    let mut script = Vec::new();
+    if let Some(shell) = shells.completer(shell) {
+        // Into memory nothing fails.
+        let _ = shell.write_registration("COMPLETE", PROGRAM, PROGRAM, PROGRAM, &mut script);
+    }
+    script
+}
+
+/// The words before the one that is completed.
+fn before(words: &[OsString]) -> Vec<OsString> {
+    words.split_last().map(|(_, before)| before.to_vec()).unwrap_or_default()
+}
+
+fn for_kubectl(words: &[OsString], env: &Env, out: &mut dyn Write) -> u8 {
+    let mut all = vec![OsString::from(PROGRAM)];
+    all.extend(words.iter().cloned());
+    if words.is_empty() {
+        all.push(OsString::new());
+    }
+    let at = all.len() - 1;
+    let mut definition = definition(Names::new(env, &before(words)));
+    let candidates = complete(&mut definition, all, at, None).unwrap_or_default();
+    let lists_files = candidates.is_empty();
+    for candidate in candidates.iter().filter(|candidate| !candidate.is_hide_set()) {
+        let value = candidate.get_value().to_string_lossy();
+        let help = candidate.get_help().map(ToString::to_string).unwrap_or_default();
+        let help = help.lines().next().unwrap_or_default();
+        let tab = if help.is_empty() { "" } else { "\t" };
+        let _ = writeln!(out, "{value}{tab}{help}");
+    }
+    let _ = writeln!(out, ":{}", if lists_files { 0 } else { NO_FILES });
+    let _ = out.flush();
+    0
+}
+
+/// The definition, with those who know names at the arguments that take some.
+fn definition(names: Names) -> Command {
+    let names = Arc::new(names);
+    with_names(super::definition().bin_name(PROGRAM), &names)
+}
+
+fn with_names(command: Command, names: &Arc<Names>) -> Command {
+    let name = command.get_name().to_owned();
+    let command = command.mut_args(|argument| {
+        let value = argument.get_value_names().and_then(|all| all.first()).map(ToString::to_string).unwrap_or_default();
+        let long = argument.get_long().unwrap_or_default();
+        let what = match (long, &*value) {
+            ("namespace" | "istio-namespace", _) => What::Namespaces,
+            ("context", _) => What::Contexts,
+            ("cluster", _) => What::Clusters,
+            ("user", _) => What::Users,
+            ("to", _) if name == "shift" => What::Shares,
+            ("rule", _) if name == "shift" => What::Rules,
+            ("caller", _) => What::Pods,
+            ("only" | "skip", "CODES") => What::Codes,
+            ("flag" | "error-flags", _) => What::Flags,
+            ("grpc-status" | "error-status", _) => What::Statuses,
+            (_, "TARGET" | "SERVICE" | "HOST[:PORT]") => What::Targets,
+            (_, "WORD") if name == "explain" => What::Explained,
+            _ => return argument,
+        };
+        let names = Arc::clone(names);
+        argument.add(ArgValueCompleter::new(move |current: &OsStr| candidates(&names, what, current)))
+    });
+    let subcommands: Vec<String> = command.get_subcommands().map(|one| one.get_name().to_owned()).collect();
+    subcommands.into_iter().fold(command, |command, name| command.mut_subcommand(name, |one| with_names(one, names)))
+}
+
+/// Names that begin as what is typed; of a list with commas the last counts.
+fn candidates(names: &Names, what: What, current: &OsStr) -> Vec<CompletionCandidate> {
+    let current = current.to_string_lossy();
+    let (done, last) = match current.rfind(',') {
+        Some(at) if what.is_list() => current.split_at(at + 1),
+        _ => ("", &*current),
+    };
+    let found = names.find(what, last).into_iter().filter(|(name, _)| name.starts_with(last));
+    let candidate = |(name, help): (String, String)| {
+        let help = (!help.is_empty()).then(|| help.into());
+        CompletionCandidate::new(format!("{done}{name}")).help(help)
+    };
+    found.map(candidate).collect()
+}
+
+/// What was typed so far of flags that decide where names come from.
+#[derive(Debug, Clone, Default)]
+struct Typed {
+    connection: ConnectionArgs,
+    scope: ScopeArgs,
+    from: Vec<String>,
+    target: Option<String>,
+}
+
+impl Typed {
+    fn new(words: &[OsString]) -> Self {
+        let mut all = vec![OsString::from(PROGRAM)];
+        all.extend(words.iter().cloned());
+        let Ok(matches) = super::definition().ignore_errors(true).try_get_matches_from(all) else {
+            return Self::default();
+        };
+        let of_command: &ArgMatches = matches.subcommand().map_or(&matches, |(_, matches)| matches);
+        let many = |id: &str| -> Vec<String> {
+            let found = of_command.try_get_many::<String>(id).ok().flatten();
+            found.map(|values| values.cloned().collect()).unwrap_or_default()
+        };
+        Self {
+            connection: ConnectionArgs::from_arg_matches(of_command).unwrap_or_default(),
+            scope: ScopeArgs::from_arg_matches(of_command).unwrap_or_default(),
+            from: many("from"),
+            target: many("target").into_iter().next(),
+        }
+    }
+}

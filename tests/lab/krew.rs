@@ -1,0 +1,128 @@
+//! Installed as krew installs it, and run by kubectl.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::support::Lab;
+
+/// A folder that goes when the test ends.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn run(command: &mut Command) -> String {
+    let output: Output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Packs the program and installs the archive below `root`: checksum, archive, `store`, link in `bin`.
+fn install(root: &Path) {
+    let project = env!("CARGO_MANIFEST_DIR");
+    let (dist, program) = (root.join("dist"), root.join("program"));
+    std::fs::create_dir_all(root).unwrap();
+    // What a release strips, too: packing it would take long.
+    run(Command::new("strip").arg("-o").arg(&program).arg(env!("CARGO_BIN_EXE_kubectl-grpcmesh")));
+    run(Command::new("python3").arg(format!("{project}/scripts/dist.py")).args([
+        "--pack",
+        "linux_amd64",
+        program.to_str().unwrap(),
+        dist.to_str().unwrap(),
+    ]));
+    let name = format!("grpcmesh_v{}_linux_amd64.tar.gz", env!("CARGO_PKG_VERSION"));
+    run(Command::new("sha256sum").args(["-c", &format!("{name}.sha256")]).current_dir(&dist));
+    let listed = run(Command::new("tar").args(["-tvzf", &name]).current_dir(&dist));
+    let members: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
+    let shown: Vec<(&str, &str)> = members.iter().map(|one| (one[0], *one.last().unwrap())).collect();
+    assert_eq!(shown, [("-rw-r--r--", "LICENSE"), ("-rwxr-xr-x", "kubectl-grpcmesh")]);
+    let store = root.join("store/grpcmesh").join(concat!("v", env!("CARGO_PKG_VERSION")));
+    let bin = root.join("bin");
+    std::fs::create_dir_all(&store).unwrap();
+    std::fs::create_dir_all(&bin).unwrap();
+    run(Command::new("tar").arg("-xzf").arg(dist.join(&name)).arg("-C").arg(&store));
+    std::os::unix::fs::symlink(store.join("kubectl-grpcmesh"), bin.join("kubectl-grpcmesh")).unwrap();
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+#[expect(clippy::disallowed_methods, reason = "kubectl is found on PATH")]
+fn kubectl_runs_and_completes_it() {
+    let lab = Lab::connect();
+    let scratch = Scratch(std::env::temp_dir().join(format!("grpcmesh-krew-{}", std::process::id())));
+    install(&scratch.0);
+    let bin = scratch.0.join("bin");
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let kubectl = |words: &[&str]| {
+        let mut command = Command::new("kubectl");
+        command.args(words).env("PATH", &path).env("KUBECONFIG", lab.kubeconfig()).env("HOME", &scratch.0);
+        run(&mut command)
+    };
+    assert!(kubectl(&["grpcmesh", "version", "--client"]).contains(env!("CARGO_PKG_VERSION")));
+    assert!(kubectl(&["plugin", "list"]).contains("kubectl-grpcmesh"));
+
+    // Before it is installed kubectl completes nothing.
+    assert!(!kubectl(&["__complete", "grpcmesh", "in"]).contains("inspect"));
+    let said = kubectl(&["grpcmesh", "completion", "install"]);
+    assert!(said.contains("kubectl_complete-grpcmesh -> kubectl-grpcmesh"), "{said}");
+    for (words, wanted) in [
+        (&["in"][..], "inspect\t"),
+        (&["inspect", "--only", "GM20"], "GM203\tsubset-undefined"),
+        (&["inspect", "-n", "s"], "shop"),
+        (&["balance", "-n", "shop", "ec"], "echo\tService"),
+        (&["balance", "-A", "ech"], "echo.shop"),
+        (&["inspect", "--from", "demo", "-n", "shop", "check"], "checkout\tService"),
+        (&["shift", "--from-nowhere", ""], ":"),
+        (&["explain", "UNAV"], "UNAVAILABLE\t14"),
+        (&["shift", "x", "--on-f"], "--on-failure"),
+    ] {
+        let answer = kubectl(&[&["__complete", "grpcmesh"], words].concat());
+        assert!(answer.contains(wanted), "{words:?}: {answer}");
+    }
+    // A cluster that is away: no candidates, no words, no waiting.
+    let start = std::time::Instant::now();
+    let silent = kubectl(&["__complete", "grpcmesh", "balance", "--server", "https://10.255.255.1:1", "e"]);
+    assert!(!silent.contains("echo") && start.elapsed().as_secs() < 3, "{silent} {:?}", start.elapsed());
+    let said = kubectl(&["grpcmesh", "completion", "uninstall"]);
+    assert!(said.contains("removed"), "{said}");
+    assert!(!bin.join("kubectl_complete-grpcmesh").exists());
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+fn bash_completes_it() {
+    let lab = Lab::connect();
+    let scratch = Scratch(std::env::temp_dir().join(format!("grpcmesh-bash-{}", std::process::id())));
+    let bin = scratch.0.join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_kubectl-grpcmesh"), bin.join("kubectl-grpcmesh")).unwrap();
+    let mut bash = rexpect::spawn("bash --norc --noprofile", Some(20_000)).unwrap();
+    let setup = format!(
+        "stty echo; export PATH={}:$PATH KUBECONFIG={} HOME={} PS1=ready; eval \"$(kubectl-grpcmesh completion bash)\"; echo is-$((40+2))",
+        bin.display(),
+        lab.kubeconfig().display(),
+        scratch.0.display()
+    );
+    bash.send_line(&setup).unwrap();
+    bash.exp_string("is-42").unwrap();
+    bash.exp_string("ready").unwrap();
+    for (typed, wanted) in [
+        ("kubectl-grpcmesh insp\t", "kubectl-grpcmesh inspect "),
+        ("kubectl-grpcmesh balance -n shop led\t", "kubectl-grpcmesh balance -n shop ledger "),
+        ("kubectl-grpcmesh explain GM203 UNAVAIL\t", "UNAVAILABLE "),
+    ] {
+        bash.send(typed).unwrap();
+        bash.flush().unwrap();
+        bash.exp_string(wanted).unwrap_or_else(|error| panic!("{typed:?}: {error}"));
+        // The line goes, and the next one is only typed when the shell listens again.
+        bash.send_control('u').unwrap();
+        bash.send_line("echo is-$((40+2))").unwrap();
+        bash.exp_string("is-42").unwrap();
+        bash.exp_string("ready").unwrap();
+    }
+    bash.send_line("exit").unwrap();
+    bash.exp_eof().unwrap();
+}
