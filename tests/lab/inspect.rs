@@ -145,3 +145,57 @@ fn the_mesh_is_as_independent_witnesses_say() {
     });
     assert!(client.admin("/server_info").contains("LIVE"));
 }
+
+/// One rule of the reader's role that is taken away, and what is named as missing then.
+const WITHOUT: [(&str, &str); 8] = [
+    ("resources: [namespaces, services, pods]", "services"),
+    ("resources: [configmaps]", "mesh"),
+    ("resources: [deployments", "deployments"),
+    ("resources: [jobs", "jobs"),
+    ("resources: [endpointslices]", "endpointslices"),
+    ("apiGroups: [networking.istio.io", "virtualservices"),
+    ("apiGroups: [gateway.networking.k8s.io]", "grpcroutes"),
+    ("verbs: [get, list]", "services"),
+];
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+fn no_rule_of_the_documented_role_is_too_much() {
+    let lab = Lab::connect();
+    let role = include_str!("../../docs/rbac/reader.yaml");
+    let account = "
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: fx-less, namespace: legacy}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: fx-less}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: grpcmesh-reader}
+subjects: [{kind: ServiceAccount, name: fx-less, namespace: legacy}]
+";
+    let _objects = Scenario::apply(&lab, &format!("{role}---{account}"));
+    let (head, rules) = role.split_once("rules:\n").unwrap();
+    let rules: Vec<String> = rules.split("- apiGroups").skip(1).map(|rule| format!("- apiGroups{rule}")).collect();
+    let mut taken = 0;
+    for (mark, word) in WITHOUT {
+        let is_verb = mark.starts_with("verbs");
+        let less: String = if is_verb {
+            rules.concat().replace(mark, "verbs: [get]")
+        } else {
+            rules.iter().filter(|rule| !rule.contains(mark)).cloned().collect()
+        };
+        taken += usize::from(!is_verb);
+        let applied = lab.kubectl_raw(&["apply", "-f", "-"], &format!("{head}rules:\n{less}"));
+        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+        lab.wait(&format!("without {mark} {word} is missing"), std::time::Duration::from_secs(10), || {
+            let output = lab.grpcmesh(&["inspect", "-A", "-o", "json", "--as", "system:serviceaccount:legacy:fx-less"]);
+            let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            let gaps = report["gaps"].to_string().to_lowercase();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            (gaps.contains("forbidden") && gaps.contains(word)) || said.contains("nothing may be listed")
+        });
+    }
+    // Argo's rollouts are not installed here: nothing of them can be missing.
+    assert_eq!(taken + 1, rules.len(), "every rule but that for rollouts");
+}

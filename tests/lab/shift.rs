@@ -304,6 +304,20 @@ fn what_speaks_against_a_shift_stops_it() {
     let _other = Scenario::apply_without_waiting(&lab, &other);
     let command = "kubectl grpcmesh shift vs/fx-edge -n shop --rule 0 --to v1=85,v2=15";
     assert_eq!(refused(&["--to", "v2=15", "--dry-run"], command), 0);
+    // A pool that takes few calls, and an autoscaler, are told before.
+    let scaler = "
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: fx, namespace: shop}
+spec:
+  scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: echo-v2}
+  maxReplicas: 3
+";
+    let _scaler = Scenario::apply_without_waiting(&lab, scaler);
+    let pool = r#"[{"op": "add", "path": "/spec/trafficPolicy", "value": {"connectionPool": {"http": {"http2MaxRequests": 7}}}}]"#;
+    lab.kubectl(&["patch", "destinationrule", "-n", "shop", "fx", "--type", "json", "-p", pool]);
+    assert_eq!(refused(&["--to", "v2=15", "--dry-run"], "v2 takes 7 calls at a time of each proxy"), 0);
+    assert_eq!(refused(&["--to", "v2=15", "--dry-run"], "HorizontalPodAutoscaler shop/fx scales echo-v2"), 0);
     // The canary loses its pods' label.
     let rule = r#"[{"op": "replace", "path": "/spec/subsets/1/labels/version", "value": "v9"}]"#;
     lab.kubectl(&["patch", "destinationrule", "-n", "shop", "fx", "--type", "json", "-p", rule]);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Then;
+use super::ground::is_patchy;
 use super::preflight::replace;
 use super::session::Session;
 use super::writing::last_writer;
@@ -128,7 +129,7 @@ impl Session<'_, '_> {
         let object = self.look().await.ok()?;
         let operations = patch::back(kind, &object, entry, back, &Record::default()).ok()?;
         let after = self.try_it(&operations).await.ok()?;
-        let mut read = self.source.read(self.context).await.ok()?;
+        let mut read = self.source.read(self.context).await.ok().filter(|read| !is_patchy(&read.snapshot))?;
         replace(&mut read.snapshot, &self.target, &after)?;
         let mesh = mesh::resolve(&read.snapshot, &self.source.options(&self.context.scope));
         let splits: Vec<Split> = entry.rules.iter().filter_map(|rule| rule.find(kind, &object).ok()).collect();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::super::proxies::{Question, ask};
 use super::ending::Slip;
+use super::ground::is_patchy;
 use super::session::Session;
 use super::{Ack, Then};
 use crate::cli::failure::{Failure, Outcome};
@@ -160,8 +161,8 @@ impl Session<'_, '_> {
             let mesh = mesh::resolve(&read.snapshot, &options);
             let all = classes(&mesh, &self.target.object(), &places, "");
             let obey: Vec<_> = all.into_iter().filter(|class| class.obeys).collect();
-            if let Some(why) = entry.filter(|_| !self.arguments.force).and_then(|entry| self.dead_canary(entry, &obey))
-            {
+            let is_known = !self.arguments.force && !is_patchy(&read.snapshot);
+            if let Some(why) = entry.filter(|_| is_known).and_then(|entry| self.dead_canary(entry, &obey)) {
                 return Ok(Err(Slip::NoCanary(why)));
             }
             let ready = obey.iter().flat_map(|class| &class.pods);

@@ -10,6 +10,7 @@ use crate::mesh;
 use crate::mesh::outbound::BackendState;
 use crate::shift::obey::{Class, classes, label};
 use crate::shift::record::Entry;
+use crate::snapshot::{GapKind, Snapshot};
 
 /// Pause between two looks at the object.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
@@ -94,6 +95,9 @@ impl Session<'_, '_> {
         let mesh = mesh::resolve(&read.snapshot, &self.source.options(&self.context.scope));
         let places: Vec<usize> = entry.rules.iter().map(|rule| rule.rule).collect();
         let classes = classes(&mesh, &self.target.object(), &places, "");
+        if is_patchy(&read.snapshot) {
+            return Ok(None);
+        }
         if let Some(guard) = guard {
             guard.weak = self.dead(entry, &classes, false);
             self.learn_classes(guard, &mesh, &classes, entry);
@@ -138,4 +142,9 @@ impl Session<'_, '_> {
         let rising = self.rising(entry);
         guard.sides.learn(mesh, classes, &|label| rising.contains(&label));
     }
+}
+
+/// Whether a list failed just now: what is missing then may well be there.
+pub(super) fn is_patchy(snapshot: &Snapshot) -> bool {
+    snapshot.gaps.iter().any(|gap| gap.reason == GapKind::Failed)
 }

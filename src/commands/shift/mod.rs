@@ -178,7 +178,11 @@ async fn prepare<'a, 'w>(
         return Ok(Ready::Ended(Outcome::Clean));
     }
     let after = session.try_it(&operations).await?;
-    let found = preflight::look(&mut read.snapshot, &options, &session.target, &object, &after, &plans);
+    let mut found = preflight::look(&mut read.snapshot, &options, &session.target, &object, &after, &plans);
+    let mesh = mesh::resolve(&read.snapshot, &options);
+    let scaled = preflight::autoscalers(&session.server, &mesh, &found, &plans).await;
+    drop(mesh);
+    found.checks.extend(scaled);
     if let Some(form) = arguments.emit {
         session.show_checks(&found);
         stopped(arguments, &found)?;

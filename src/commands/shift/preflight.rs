@@ -1,9 +1,12 @@
 //! What is looked at before anything is written: whose calls the rule decides, whether they will arrive, who else
 //! writes the object, and what the server says to the very patch.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::target::{Target, repeated};
+use crate::cluster::client::Server;
 use crate::compare::objects::controllers;
 use crate::mesh::outbound::BackendState;
 use crate::mesh::workload::Proxy;
@@ -144,6 +147,14 @@ fn callers(mesh: &Mesh<'_>, found: &mut Preflight, plans: &[RulePlan]) {
                 let check = if rises(&label(backend)) { Check::error(text, "--force") } else { Check::warning(text) };
                 checks.push(check);
             }
+            for backend in backends.iter().filter(|one| rises(&label(one))) {
+                let Some(most) = backend.max_requests else { continue };
+                let rule = backend.destination_rule.as_ref().map(ToString::to_string).unwrap_or_default();
+                checks.push(Check::warning(format!(
+                    "{} takes {most} calls at a time of each proxy (http2MaxRequests, {rule}): more fail with UO",
+                    label(backend)
+                )));
+            }
             if let Some(hash) = backends.iter().find_map(|one| one.hash.as_ref()) {
                 checks.push(Check::warning(format!("calls are pinned by {hash}: shares hold for keys, not for calls")));
             }
@@ -165,6 +176,42 @@ fn callers(mesh: &Mesh<'_>, found: &mut Preflight, plans: &[RulePlan]) {
         }
     }
     found.checks.extend(checks);
+}
+
+/// Autoscalers of the workloads that are to get more calls. Who may not list them is told nothing.
+pub(super) async fn autoscalers(server: &Server, mesh: &Mesh<'_>, found: &Preflight, plans: &[RulePlan]) -> Vec<Check> {
+    let rises = |name: &str| {
+        plans.iter().any(|plan| {
+            let at = plan.backends.iter().position(|one| one.backend.label() == name);
+            at.is_some_and(|at| plan.share_after(at) > plan.share_before(at))
+        })
+    };
+    let mut workloads = BTreeSet::new();
+    for class in found.classes.iter().filter(|class| class.obeys) {
+        for backend in class.backends.values().flatten().filter(|one| rises(&label(one))) {
+            let servers = class.servers.get(&backend.cluster).into_iter().flatten();
+            workloads.extend(servers.map(|id| mesh.workload(*id).telemetry_name()));
+        }
+    }
+    let namespaces: BTreeSet<&String> = workloads.iter().map(|(namespace, _)| namespace).collect();
+    let mut checks = Vec::new();
+    for namespace in namespaces {
+        let path = format!("/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers?limit=500");
+        let Ok(text) = server.get(&path, server.timeout).await else { continue };
+        let list: Value = serde_json::from_str(&text).unwrap_or_default();
+        for one in list["items"].as_array().into_iter().flatten() {
+            let (name, spec) = (one["metadata"]["name"].as_str().unwrap_or_default(), &one["spec"]);
+            let target = spec["scaleTargetRef"]["name"].as_str().unwrap_or_default();
+            if workloads.contains(&(namespace.clone(), target.to_owned())) {
+                checks.push(Check::warning(format!(
+                    "HorizontalPodAutoscaler {namespace}/{name} scales {target} up to {} pods: more calls wait until more \
+                     pods are there",
+                    spec["maxReplicas"]
+                )));
+            }
+        }
+    }
+    checks
 }
 
 fn helm(object: &Value) -> Option<Check> {

@@ -122,6 +122,7 @@ impl Clusters<'_, '_> {
         backend.upstream_protocol = Some(self.upstream_protocol(service_port, &policy));
         backend.destination_rule = rules.0.first().map(|id| self.mesh.destination_rules.get(*id).object.clone());
         backend.tls = policy.tls.as_ref().and_then(|tls| tls.value.mode.clone());
+        backend.max_requests = policy.http().and_then(|http| http.http2_max_requests);
         backend.hash = policy.load_balancer.as_ref().and_then(|balancer| balancer.value.consistent_hash.as_ref()).map(
             |hash| match (&hash.http_header_name, &hash.http_query_parameter_name, hash.use_source_ip) {
                 (Some(header), ..) => format!("header {header}"),

@@ -226,6 +226,8 @@ pub struct Backend {
     pub tls: Option<String>,
     /// What calls are pinned by.
     pub hash: Option<String>,
+    /// Calls at a time that a proxy lets through to it, where a pool limits them.
+    pub max_requests: Option<i64>,
 }
 
 /// A copy of the traffic.
