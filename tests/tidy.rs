@@ -140,3 +140,24 @@ fn the_manifest_has_the_programs_version() {
     let manifest = include_str!("../plugin.yaml");
     assert!(manifest.contains(&format!("version: v{}\n", env!("CARGO_PKG_VERSION"))));
 }
+
+#[test]
+fn every_dependency_says_what_it_is_for() {
+    let manifest = std::fs::read_to_string("Cargo.toml").unwrap();
+    let list = std::fs::read_to_string("docs/dependencies.md").unwrap();
+    let is_part = |line: &&str| line.starts_with('[');
+    let mut part = "";
+    let mut seen = 0;
+    for line in manifest.lines() {
+        if is_part(&line) {
+            part = line;
+        } else if part.ends_with("dependencies]")
+            && let Some((name, _)) = line.split_once(" = ")
+        {
+            seen += 1;
+            let words = list.split(|c: char| !c.is_alphanumeric() && c != '-' && c != '_');
+            assert!(words.into_iter().any(|word| word == name), "docs/dependencies.md does not say what {name} is for");
+        }
+    }
+    assert!(seen > 30, "{seen}");
+}

@@ -24,6 +24,8 @@ pub struct Difference {
     pub live: String,
     /// The host that it is about, if it is about one.
     pub host: Option<String>,
+    /// Whether it decides which backends get calls, and with which weights.
+    pub routes_calls: bool,
 }
 
 impl Difference {
@@ -34,7 +36,12 @@ impl Difference {
 
     /// One that is about no host, as far as is known yet.
     fn new(what: String, intent: String, live: String) -> Self {
-        Self { what, intent, live, host: None }
+        Self { what, intent, live, host: None, routes_calls: false }
+    }
+
+    /// One that decides which backends get calls.
+    fn of_routing(what: String, intent: String, live: String) -> Self {
+        Self { routes_calls: true, ..Self::new(what, intent, live) }
     }
 
     /// Says of those from a place on which host they are about.

@@ -15,14 +15,16 @@ pub fn compare(intent: &[RouteTable], live: &[RouteTable]) -> Vec<Difference> {
     for (name, table) in &of_intent {
         match of_live.get(name) {
             Some(other) => hosts(&table.hosts, &other.hosts, &mut found),
-            None => found.push(Difference::new(format!("route table {name}"), names(&table.hosts), String::new())),
+            None => {
+                found.push(Difference::of_routing(format!("route table {name}"), names(&table.hosts), String::new()));
+            }
         }
     }
     // A table that a listener used once stays, with nothing in it but what unknown hosts get.
     let is_left_over = |table: &RouteTable| table.hosts.iter().all(|host| host.domains == ["*"]);
     let others = of_live.iter().filter(|(name, table)| !of_intent.contains_key(*name) && !is_left_over(table));
     for (name, table) in others {
-        found.push(Difference::new(format!("route table {name}"), String::new(), names(&table.hosts)));
+        found.push(Difference::of_routing(format!("route table {name}"), String::new(), names(&table.hosts)));
     }
     found
 }
@@ -51,14 +53,18 @@ fn hosts(intent: &[VirtualHost], live: &[VirtualHost], found: &mut Vec<Differenc
         match of_live.get(name) {
             Some(other) => same_host(host, other, found),
             None => {
-                found.push(Difference::new(format!("virtual host {name}"), host.domains.join(", "), String::new()));
+                found.push(Difference::of_routing(
+                    format!("virtual host {name}"),
+                    host.domains.join(", "),
+                    String::new(),
+                ));
             }
         }
         about(found, from, name);
     }
     for (name, host) in of_live.iter().filter(|(name, _)| !of_intent.contains_key(*name)) {
         let from = found.len();
-        found.push(Difference::new(format!("virtual host {name}"), String::new(), host.domains.join(", ")));
+        found.push(Difference::of_routing(format!("virtual host {name}"), String::new(), host.domains.join(", ")));
         about(found, from, name);
     }
 }
@@ -108,9 +114,9 @@ fn order(name: &str, intent: &[Route], live: &[Route], found: &mut Vec<Differenc
     let (gone, more) = (missing(intent, live), missing(live, intent));
     let list = |routes: &[Route]| routes.iter().map(shown).collect::<Vec<_>>().join(" | ");
     let difference = if gone.is_empty() && more.is_empty() {
-        Difference::new(format!("order of the routes of {name}"), list(intent), list(live))
+        Difference::of_routing(format!("order of the routes of {name}"), list(intent), list(live))
     } else {
-        Difference::new(format!("routes of {name}"), gone.join(" | "), more.join(" | "))
+        Difference::of_routing(format!("routes of {name}"), gone.join(" | "), more.join(" | "))
     };
     found.push(difference);
 }
@@ -119,7 +125,10 @@ fn same_route(place: &str, intent: &Route, live: &Route, found: &mut Vec<Differe
     Difference::note(found, &format!("name of the route of {place}"), &intent.name, &live.name, Clone::clone);
     match (&intent.action, &live.action) {
         (Action::Forward(intent), Action::Forward(live)) => same_forward(place, intent, live, found),
-        (intent, live) => Difference::note(found, &format!("action of {place}"), intent, live, action),
+        (intent, live) if intent == live => {}
+        (intent, live) => {
+            found.push(Difference::of_routing(format!("action of {place}"), action(intent), action(live)));
+        }
     }
 }
 
@@ -133,7 +142,10 @@ fn action(action: &Action) -> String {
 }
 
 fn same_forward(place: &str, intent: &Forward, live: &Forward, found: &mut Vec<Difference>) {
-    Difference::note(found, &format!("backends of {place}"), &intent.clusters, &live.clusters, |one| clusters(one));
+    if intent.clusters != live.clusters {
+        let (intent, live) = (clusters(&intent.clusters), clusters(&live.clusters));
+        found.push(Difference::of_routing(format!("backends of {place}"), intent, live));
+    }
     Difference::note(found, &format!("timeout of {place}"), &intent.timeout, &live.timeout, limit);
     // PassthroughCluster's route has no cap.
     let capped = intent.max_grpc_timeout;
