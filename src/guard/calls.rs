@@ -28,7 +28,8 @@ impl Calls {
         });
         if is_canary {
             self.window.canary.count(1, is_fault);
-            self.window.untold += u64::from(!is_fault && status.is_some_and(|status| status.known == Known::Unknown));
+            // What is only inferred may be a stream whose trailers say otherwise.
+            self.window.untold += u64::from(!is_fault && status.is_some_and(|status| status.known != Known::Logged));
             self.window.obeying_canary += 1;
             self.durations.extend(access.duration);
         } else if is_baseline {

@@ -88,7 +88,7 @@ fn good_calls_lead_through_the_steps() {
     let lab = Lab::connect();
     let _objects = scenario(&lab);
     let _calls = lab.client("web").keep_calling(&[HOST]);
-    for more in [&["--prometheus", PROMETHEUS, "--max-p99", "2s"][..], &[], &["--guard", "logs", "--max-p99", "2s"]] {
+    for more in [&["--prometheus", PROMETHEUS, "--max-p99", "2s"][..], &[]] {
         let (code, events, errors) = shift(&lab, &with(more));
         let steps: Vec<_> = events.iter().filter(|one| one["event"] == "written").map(|one| &one["step"]).collect();
         assert_eq!((code, steps), (0, vec![&1.into(), &2.into(), &3.into()]), "{more:?} {events:?} {errors}");
@@ -136,6 +136,54 @@ fn a_canary_that_fails_in_trailers_is_taken_back() {
             "{past:#}"
         );
     }
+}
+
+/// The mesh configuration with another line; dropping it puts back what was there.
+struct MeshConfig<'a> {
+    lab: &'a Lab,
+    before: String,
+}
+
+impl<'a> MeshConfig<'a> {
+    fn with(lab: &'a Lab, line: &str) -> Self {
+        let before = lab.kubectl(&["get", "configmap", "-n", "istio-system", "istio", "-o", "jsonpath={.data.mesh}"]);
+        let config = Self { lab, before };
+        config.write(&format!("{}\n{line}\n", config.before.trim_end()));
+        config
+    }
+
+    fn write(&self, mesh: &str) {
+        let patch = serde_json::json!({"data": {"mesh": mesh}}).to_string();
+        self.lab.kubectl(&["patch", "configmap", "-n", "istio-system", "istio", "--type", "merge", "-p", &patch]);
+        // istiod reads it from a file that follows.
+        std::thread::sleep(Duration::from_secs(1));
+        self.lab.wait_for_envoys();
+    }
+}
+
+impl Drop for MeshConfig<'_> {
+    fn drop(&mut self) {
+        self.write(&self.before.clone());
+    }
+}
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+fn logs_judge_where_they_tell_the_status() {
+    let lab = Lab::connect();
+    let _objects = scenario(&lab);
+    let (code, _, errors) = shift(&lab, &with(&["--guard", "logs"]));
+    assert!(code == 3 && errors.contains("do not tell the gRPC status"), "{code} {errors}");
+    let format = r#"[%START_TIME%] "%REQ(:METHOD)% %REQ(:PATH)% %PROTOCOL%" %RESPONSE_CODE% %GRPC_STATUS(NUMBER)% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %DURATION% "%REQ(:AUTHORITY)%" %UPSTREAM_CLUSTER_RAW%"#;
+    let format = format!("accessLogFormat: {}", Value::from(format!("{format}\n")));
+    let _config = MeshConfig::with(&lab, &format);
+    assert_eq!(shift(&lab, &["--to", "v2=0", "--yes"]).0, 0);
+    let _calls = lab.client("web").keep_calling(&[&FAILING[..], &[HOST]].concat());
+    let (code, events, errors) = shift(&lab, &with(&["--guard", "logs", "--max-p99", "2s"]));
+    assert_eq!((code, weight(&lab)), (1, 0.into()), "{events:?} {errors}");
+    let window = &events.iter().rfind(|one| one["event"] == "window").unwrap()["window"];
+    assert!(window["p99_ms"].is_number() && window["source"] == "logs", "{window}");
+    assert_eq!(verdicts(&events).last(), Some(&"bad"), "{events:?}");
 }
 
 /// The bridge of the lab, on which the API server reaches Services of this machine.

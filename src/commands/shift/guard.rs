@@ -181,7 +181,7 @@ impl Guard {
         let source = match wanted {
             GuardSource::Prometheus => Source::Prometheus(Box::new(prometheus_of(session)?)),
             GuardSource::Counters | GuardSource::None => Source::Counters,
-            GuardSource::Logs => Source::Logs(formats(session).await),
+            GuardSource::Logs => Source::Logs(formats(session).await.ok_or_else(untold)?),
         };
         let beyond: Vec<&str> = [
             (arguments.max_p99.is_some(), "--max-p99"),
@@ -235,11 +235,10 @@ impl Guard {
     /// Where nobody may ask the callers' Envoys, their logs are read instead, unless counters were asked for.
     pub(super) async fn fall_back(&mut self, session: &mut Session<'_, '_>) -> bool {
         let may = matches!(self.source, Source::Counters) && session.arguments.guard.guard.is_none();
-        if may {
-            session.context.messages.warning("the callers' Envoys cannot be asked: their access logs are read instead");
-            self.source = Source::Logs(formats(session).await);
-        }
-        may
+        let Some(formats) = (if may { formats(session).await } else { None }) else { return false };
+        session.context.messages.warning("the callers' Envoys cannot be asked: their access logs are read instead");
+        self.source = Source::Logs(formats);
+        true
     }
 
     /// Reads the source; why it cannot be read, in a sentence.
@@ -416,10 +415,16 @@ fn prometheus_of(session: &Session<'_, '_>) -> Result<Prometheus, Failure> {
     Ok(Prometheus::new(place, &session.server, headers, &session.context.env.proxy)?)
 }
 
-/// The formats of access logs that the mesh defines.
-async fn formats(session: &Session<'_, '_>) -> Arc<[LogFormat]> {
+/// Why logs cannot judge.
+fn untold() -> Failure {
+    Failure::source("the mesh's access logs do not tell the gRPC status: a canary that fails would look well")
+        .hint("add %GRPC_STATUS(NUMBER)% to meshConfig.accessLogFormat; or --prometheus PLACE, or --guard counters")
+}
+
+/// The formats of access logs that the mesh defines, if one tells the gRPC status.
+async fn formats(session: &Session<'_, '_>) -> Option<Arc<[LogFormat]>> {
     let scope = &session.context.scope;
     let places: std::collections::BTreeSet<&str> = [&*session.target.key.namespace].into();
     let read = session.server.log_settings(&scope.istio_namespace, scope.revision.as_deref(), &places).await;
-    read.settings.formats().0.into()
+    read.settings.tells_status().then(|| read.settings.formats().0.into())
 }

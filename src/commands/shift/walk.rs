@@ -217,7 +217,9 @@ impl Session<'_, '_> {
             let operations = patch::shift(&object, &plans, &record);
             match self.look_again(&object, &operations, &plans).await {
                 Ok(None) => {}
-                Ok(Some(why)) => return self.hold(entry, &why).await.map(Step::Ended),
+                Ok(Some(why)) => {
+                    return self.hold(entry, &format!("the next step is not written: {why}")).await.map(Step::Ended);
+                }
                 Err(failure) => {
                     self.context.messages.warning(&failure.message);
                     tokio::time::sleep(LOOK).await;
@@ -258,8 +260,8 @@ impl Session<'_, '_> {
         self.tell("written", &message, |event| event.weights = weights)
     }
 
-    /// The preflight of a further step: why it must not be written, if something stands against it.
-    async fn look_again(
+    /// The preflight again, before a further write: why it must not be, if something stands against it.
+    pub(super) async fn look_again(
         &mut self,
         object: &Value,
         operations: &[Value],
@@ -269,7 +271,7 @@ impl Session<'_, '_> {
             Patched::Stored(after) => after,
             // Somebody writes just now: the patch itself will see.
             Patched::Conflict => return Ok(None),
-            Patched::Refused(why) => return Ok(Some(format!("the server refuses the next step: {why}"))),
+            Patched::Refused(why) => return Ok(Some(format!("the server refuses it: {why}"))),
             Patched::Forbidden(why) => return Ok(Some(forbidden(&why).message)),
         };
         let mut read = self.source.read(self.context).await?;
@@ -280,7 +282,7 @@ impl Session<'_, '_> {
         }
         self.show_checks(&found);
         let first = found.checks.first().map(|check| check.text.clone()).unwrap_or_default();
-        Ok(Some(format!("the next step is not safe: {first}")))
+        Ok(Some(format!("it is not safe any more: {first}")))
     }
 }
 

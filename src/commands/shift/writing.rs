@@ -44,7 +44,7 @@ impl Session<'_, '_> {
     /// Writes plans; what somebody else wrote in between that is not about the weights is no reason to stop.
     async fn write(&mut self, plans: &[RulePlan], first: Value, entry: &mut Entry) -> Result<(), Failure> {
         let mut object = first.clone();
-        for _ in 0..TRIES {
+        for attempt in 0..TRIES {
             if self.is_interrupted() {
                 return Err(Failure::interrupted().hint("nothing is written"));
             }
@@ -57,6 +57,11 @@ impl Session<'_, '_> {
             entry.until = Some(Env::clock_in(self.step_time()));
             record.push(entry.clone());
             let operations = patch::shift(&object, plans, &record);
+            if attempt > 0
+                && let Some(why) = self.look_again(&object, &operations, plans).await?
+            {
+                return Err(Failure::source(why).hint("nothing is written"));
+            }
             match self.server.patch(&self.target.key, &self.target.api_version, &operations, true).await {
                 Ok(Patched::Stored(_)) => return Ok(()),
                 Ok(Patched::Refused(why)) => {
