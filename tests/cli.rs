@@ -203,6 +203,9 @@ fn a_shift_says_what_it_lacks() {
     check(&["shift", "pay"], 2, "", "the shares are not said");
     check(&["shift", "pay", "--to", "v2=100", "--steps", "5,x"], 2, "", "is no share");
     check(&["shift", "pay", "--to", "v2=1", "--prometheus", "nowhere"], 2, "", "NAMESPACE/SERVICE");
+    let output = run(&["shift", "pay", "--to", "v2=1", "--prometheus", "https://ci:hunter2@prom"]);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && err.contains("password") && !err.contains("hunter2"), "{err}");
     check(&["shift", "pay", "--to", "v2=1", "--error-status", "17"], 2, "", "is no gRPC status");
 }
 

@@ -6,13 +6,14 @@ use std::path::Path;
 use clap::{Args, ValueEnum};
 
 use super::proxies::{ReachArgs, choose, pods};
+use super::shift::prometheus_at;
 use crate::accesslog::Direction;
 use crate::accesslog::settings::{Logging, Proxy};
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::global::SourceArgs;
 use crate::cluster::client::Server;
-use crate::cluster::prometheus::{Place, Prometheus};
+use crate::cluster::prometheus::Prometheus;
 use crate::cluster::proxies::SyncState;
 use crate::doctor::rights::{self, Rule};
 use crate::doctor::{Check, State, path, versions};
@@ -40,7 +41,7 @@ Examples:
 pub struct DoctorArgs {
     /// Whether Prometheus answers, and has Istio's metrics: an address, or NAMESPACE/SERVICE[:PORT]
     #[arg(long, value_name = "PLACE")]
-    prometheus: Option<Place>,
+    prometheus: Option<String>,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: Format,
@@ -296,7 +297,11 @@ async fn metrics(context: &Context<'_>, server: &Server, mesh: &Mesh<'_>, argume
             None => Check::new(id, State::Ok, "not asked: shift counts calls by the callers' proxies without one"),
         };
     };
-    let asked = match Prometheus::new(place, server, Vec::new(), &context.env.proxy) {
+    let place = match prometheus_at(place) {
+        Ok(place) => place,
+        Err(failure) => return Check::new(id, State::Failed, failure.message),
+    };
+    let asked = match Prometheus::new(&place, server, Vec::new(), &context.env.proxy) {
         Ok(prometheus) => prometheus.query("count(istio_requests_total{reporter=\"source\"})").await,
         Err(error) => Err(error),
     };

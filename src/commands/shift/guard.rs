@@ -48,7 +48,7 @@ pub(super) struct GuardArgs {
     pub(super) guard: Option<GuardSource>,
     /// Prometheus: an address, or NAMESPACE/SERVICE[:PORT] to go through the API server
     #[arg(long, value_name = "PLACE")]
-    pub(super) prometheus: Option<Place>,
+    pub(super) prometheus: Option<String>,
     /// A file with headers for its address, one a line: Authorization: Bearer …
     #[arg(long, value_name = "FILE", requires = "prometheus")]
     pub(super) prometheus_header_file: Option<PathBuf>,
@@ -95,6 +95,11 @@ pub(super) enum GuardSource {
 }
 
 impl GuardArgs {
+    /// Where Prometheus is. It is not read by the command line's own parser, which would show a password in it.
+    pub(super) fn place(&self) -> Result<Option<Place>, Failure> {
+        self.prometheus.as_deref().map(prometheus_at).transpose()
+    }
+
     /// Refuses what would have no effect.
     fn check(&self, has_steps: bool) -> Result<(), Failure> {
         let is_asked = self.guard.is_some_and(|source| source != GuardSource::None)
@@ -109,7 +114,7 @@ impl GuardArgs {
         if self.watch.is_some() && self.guard == Some(GuardSource::None) {
             return Err(Failure::usage("--watch judges, and --guard none judges nothing"));
         }
-        if self.prometheus_header_file.is_some() && matches!(self.prometheus, Some(Place::Service(..))) {
+        if self.prometheus_header_file.is_some() && matches!(self.place()?, Some(Place::Service(..))) {
             return Err(Failure::usage("headers go to an address; through the API server none are sent")
                 .hint("give Prometheus's address: --prometheus https://…"));
         }
@@ -391,7 +396,7 @@ impl Guard {
 
 fn prometheus_of(session: &Session<'_, '_>) -> Result<Prometheus, Failure> {
     let arguments = &session.arguments.guard;
-    let Some(place) = &arguments.prometheus else {
+    let Some(place) = arguments.place()? else {
         return Err(Failure::usage("where Prometheus is, is not said")
             .hint("say it: --prometheus URL, or --prometheus NAMESPACE/SERVICE"));
     };
@@ -412,7 +417,12 @@ fn prometheus_of(session: &Session<'_, '_>) -> Result<Prometheus, Failure> {
             })?);
         }
     }
-    Ok(Prometheus::new(place, &session.server, headers, &session.context.env.proxy)?)
+    Ok(Prometheus::new(&place, &session.server, headers, &session.context.env.proxy)?)
+}
+
+/// The place that a word means.
+pub(in crate::commands) fn prometheus_at(word: &str) -> Result<Place, Failure> {
+    word.parse().map_err(|why: String| Failure::usage(format!("--prometheus: {why}")))
 }
 
 /// Why logs cannot judge.

@@ -38,6 +38,7 @@ use crate::shift::steps;
 pub use args::ShiftArgs;
 use args::{Ack, DryRunAt, Emit, Format, Then};
 use guard::Guard;
+pub(super) use guard::prometheus_at;
 use preflight::Preflight;
 use session::Session;
 use target::Target;
@@ -68,6 +69,7 @@ pub(super) async fn run(context: &mut Context<'_>, mut arguments: ShiftArgs) -> 
         let what = if is_abort { "what was asked for stands in the record" } else { "nothing is written" };
         Failure::interrupted().hint(what)
     };
+    arguments.guard.place()?;
     if let Some(path) = arguments.edit.clone() {
         return edit::run(context, &arguments, &path).await;
     }
