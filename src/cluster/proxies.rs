@@ -207,10 +207,9 @@ impl Server {
         let PodName { namespace, pod } = pod;
         let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}");
         let Ok(text) = self.get(&path, ANSWER).await else { return Vec::new() };
-        let Ok(object) = serde_json::from_str::<Pod>(&text) else { return Vec::new() };
-        let containers = object.spec.map(|spec| spec.containers).unwrap_or_default();
+        let Ok(object) = serde_json::from_str::<crate::schema::core::Pod>(&text) else { return Vec::new() };
         let mut logs = Vec::new();
-        for container in containers.iter().filter(|one| one.name != "istio-proxy") {
+        for container in object.spec.containers.iter().filter(|one| one.name != "istio-proxy") {
             let path = format!("{path}/log?container={}&sinceSeconds={:.0}", container.name, seconds.ceil().max(1.0));
             logs.extend(self.get(&path, ANSWER).await.ok());
         }
