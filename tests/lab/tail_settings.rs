@@ -156,16 +156,20 @@ fn limits_of_time_show_themselves_in_the_summary() {
     let lab = Lab::connect();
     let _objects = Scenario::apply(&lab, LIMITS);
     let client = lab.client("web");
-    // The first call opens the one connection that carries all others, so they end when it does.
-    client.call(&[AGED]);
-    client.call(&["--count", "12", "--parallel", "12", "--header", "x-hang=12s", "--timeout", "15s", AGED]);
-    std::thread::sleep(FLUSH);
-    let output = lab.grpcmesh(&["tail", "deploy/aged", "-n", "shop", "--since", "30s", "--summary", "-o", "json"]);
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let groups = report["groups"].as_array().unwrap();
-    let found = groups.iter().any(|group| {
-        ["UC", "UR", "UPE"].contains(&group["flags"].as_str().unwrap())
-            && group["consistent_with"].as_str().is_some_and(|text| text.contains("closes connections by age"))
+    // The first call opens the one connection that carries all others, so they end when it does. The server's age varies
+    // by a tenth, and calls that come when it is told to go get another connection: then it is done again.
+    let mut report = Value::Null;
+    let found = (0..4).any(|_| {
+        client.call(&[AGED]);
+        client.call(&["--count", "12", "--parallel", "12", "--header", "x-hang=12s", "--timeout", "15s", AGED]);
+        std::thread::sleep(FLUSH);
+        let output = lab.grpcmesh(&["tail", "deploy/aged", "-n", "shop", "--since", "6s", "--summary", "-o", "json"]);
+        report = serde_json::from_slice(&output.stdout).unwrap();
+        let groups = report["groups"].as_array().unwrap();
+        groups.iter().any(|group| {
+            ["UC", "UR", "UPE"].contains(&group["flags"].as_str().unwrap())
+                && group["consistent_with"].as_str().is_some_and(|text| text.contains("closes connections by age"))
+        })
     });
     assert!(found, "{report:#}");
 }
