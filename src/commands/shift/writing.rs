@@ -179,39 +179,34 @@ impl Session<'_, '_> {
 
     /// Makes a shift that was cut off our own.
     pub(super) async fn take(&mut self, entry: &mut Entry) -> Result<(), Failure> {
-        for _ in 0..TRIES {
-            let object = self.look().await?;
-            let mut record = self.record(&object)?;
-            let Some(open) = record.of_run(&entry.session) else { break };
-            open.session.clone_from(&self.id);
-            open.until = Some(Env::clock_in(self.step_time()));
-            let taken = open.clone();
-            let operations = patch::note(self.target.key.kind, &object, &record).map_err(|lost| self.lost(&lost))?;
-            match self.server.patch(&self.target.key, &self.target.api_version, &operations, true).await? {
-                Patched::Stored(_) => {
-                    *entry = taken;
-                    return Ok(());
-                }
-                Patched::Conflict => {}
-                Patched::Refused(why) | Patched::Forbidden(why) => return Err(forbidden(&why)),
-            }
-        }
-        Err(Failure::source("another run is at it").hint("see how it stands: --history"))
+        let (id, until) = (self.id.clone(), Env::clock_in(self.step_time()));
+        let taken =
+            self.amend(&entry.session, |open| (open.session, open.until) = (id.clone(), Some(until.clone()))).await?;
+        *entry = taken.ok_or_else(|| Failure::source("another run is at it").hint("see how it stands: --history"))?;
+        Ok(())
     }
 
-    /// Puts down that somebody wants a run to go back; it sees that at its next look.
+    /// Puts down that somebody wants a run to go back; it sees that at its next look. One that has ended wants nothing.
     pub(super) async fn ask_to_abort(&mut self, entry: &Entry) -> Result<(), Failure> {
         let who = self.server.who_am_i().await.unwrap_or_else(|_| "somebody".to_owned());
+        let wish = format!("{who} at {}", Env::clock());
+        self.amend(&entry.session, |open| open.abort = Some(wish.clone())).await.map(drop)
+    }
+
+    /// Changes what the record says of an open run, and gives it; `None` when that run is not at it any more.
+    async fn amend(&self, session: &str, change: impl Fn(&mut Entry)) -> Result<Option<Entry>, Failure> {
         for _ in 0..TRIES {
             let object = self.look().await?;
             let mut record = self.record(&object)?;
-            let Some(open) = record.of_run(&entry.session) else { return Ok(()) };
-            open.abort = Some(format!("{who} at {}", Env::clock()));
+            let Some(open) = record.of_run(session) else { return Ok(None) };
+            change(open);
+            let amended = open.clone();
             let operations = patch::note(self.target.key.kind, &object, &record).map_err(|lost| self.lost(&lost))?;
             match self.server.patch(&self.target.key, &self.target.api_version, &operations, true).await? {
-                Patched::Stored(_) => return Ok(()),
+                Patched::Stored(_) => return Ok(Some(amended)),
                 Patched::Conflict => tokio::time::sleep(AGAIN).await,
-                Patched::Refused(why) | Patched::Forbidden(why) => return Err(forbidden(&why)),
+                Patched::Forbidden(why) => return Err(forbidden(&why)),
+                Patched::Refused(why) => return Err(Failure::source(format!("the server refuses it: {why}"))),
             }
         }
         Err(Failure::source("the record could not be written: somebody writes the object all the time")
