@@ -37,12 +37,11 @@ pub use resolve::{Options, resolve};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
-use serde::de::DeserializeOwned;
-
 use crate::schema::fields::{self, Problem};
 use crate::schema::limits;
 use crate::schema::mesh_config::MeshConfig;
 use crate::schema::sidecar::{SelectingSpec, SidecarSpec};
+use crate::snapshot::misfit::Misfit;
 use crate::snapshot::{Object, Snapshot};
 use coverage::Coverage;
 use destination_rule::DestinationRules;
@@ -130,16 +129,9 @@ pub struct Undecoded {
 }
 
 impl Undecoded {
-    /// Finds out which field of `body` does not fit `T`.
-    fn new<T: DeserializeOwned>(object: ObjectRef, body: &str) -> Self {
-        let result: Result<T, _> = serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(body));
-        let (field, why) = match result {
-            Ok(_) => (String::new(), String::new()),
-            Err(error) => (error.path().to_string(), error.inner().to_string()),
-        };
-        let why = why.split(" at line ").next().unwrap_or_default();
-        let why = why.strip_prefix("invalid type: ").unwrap_or(why).to_owned();
-        Self { object, field: if field == "." { String::new() } else { field }, why }
+    fn new(object: ObjectRef, Misfit { field, why }: Misfit) -> Self {
+        let why = why.strip_prefix("invalid type: ").unwrap_or(&why).to_owned();
+        Self { object, field, why }
     }
 }
 

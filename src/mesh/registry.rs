@@ -16,7 +16,7 @@ use crate::schema::kind::{KINDS, Kind};
 use crate::schema::mesh_config::MeshConfig;
 use crate::schema::meta::Resource;
 use crate::schema::service_entry::{ServiceEntrySpec, WorkloadEntrySpec};
-use crate::snapshot::{Object, SourceKind};
+use crate::snapshot::{Object, SourceKind, misfit};
 
 impl<'s> Reader<'s> {
     /// Pods, and the templates of workloads for which the source has no Pod.
@@ -28,10 +28,10 @@ impl<'s> Reader<'s> {
         for object in pods {
             let reference = ObjectRef::new(&object.key, &mut self.names);
             // Pods come in tens of thousands: they are decoded one at a time and only their summary stays.
-            let pod: shapes::Pod = match serde_json::from_str(object.body.get()) {
+            let pod: shapes::Pod = match misfit::decode(object.body.get()) {
                 Ok(pod) => pod,
-                Err(_) => {
-                    self.undecoded.push(Undecoded::new::<shapes::Pod>(reference, object.body.get()));
+                Err(misfit) => {
+                    self.undecoded.push(Undecoded::new(reference, misfit));
                     continue;
                 }
             };

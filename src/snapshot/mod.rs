@@ -9,6 +9,7 @@
 pub mod codec;
 pub mod live;
 pub mod manifest;
+pub(crate) mod misfit;
 pub mod position;
 mod raw;
 pub mod redact;

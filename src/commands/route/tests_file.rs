@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::callers::Proxies;
 use super::calls;
@@ -12,6 +13,7 @@ use crate::mesh::Mesh;
 use crate::mesh::outbound::{Call, CallProtocol};
 use crate::report::route::RouteReport;
 use crate::report::route_test::{Expectation, RouteTest, RouteTests};
+use crate::snapshot::misfit::{self, Misfit};
 use crate::snapshot::yaml;
 
 /// A test as it is written.
@@ -47,7 +49,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Test>, Failure> {
     let converted = yaml::to_json(&text)
         .map_err(|error| Failure::usage(format!("{name}:{}:{}: {}", error.at.line, error.at.column, error.what)))?;
     let json = converted.json.as_ref().map_or("[]", |json| json.get());
-    let written: Vec<serde_json::Value> = serde_json::from_str(json).map_err(|_| {
+    let written: Vec<&RawValue> = serde_json::from_str(json).map_err(|_| {
         Failure::usage(format!("{name}: not a list of tests"))
             .hint("- {name: …, caller: NS/deploy/NAME, host: HOST:PORT, method: /S/M, expect: {subset: v1}}")
     })?;
@@ -61,9 +63,11 @@ pub(super) fn read(path: &Path) -> Result<Vec<Test>, Failure> {
         .collect()
 }
 
-fn test(at: usize, value: serde_json::Value) -> Result<Test, String> {
-    let written: Written = serde_path_to_error::deserialize(value)
-        .map_err(|error| format!("{}: {}", error.path(), error.inner()).trim_start_matches(".: ").to_owned())?;
+fn test(at: usize, value: &RawValue) -> Result<Test, String> {
+    let written: Written = misfit::decode(value.get()).map_err(|Misfit { field, why }| match &*field {
+        "" => why,
+        field => format!("{field}: {why}"),
+    })?;
     if written.expect.is_empty() {
         return Err("expect names nothing".to_owned());
     }
