@@ -91,38 +91,46 @@ fn kubectl_runs_and_completes_it() {
     assert!(!bin.join("kubectl_complete-grpcmesh").exists());
 }
 
+/// In real shells: what was completed shows itself by what the line does when it is sent, since each shell draws its
+/// line in its own way.
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
-fn bash_completes_it() {
+#[expect(clippy::disallowed_methods, reason = "shells are found on PATH")]
+fn shells_complete_it() {
     let lab = Lab::connect();
-    let scratch = Scratch(std::env::temp_dir().join(format!("grpcmesh-bash-{}", std::process::id())));
+    let scratch = Scratch(std::env::temp_dir().join(format!("grpcmesh-shells-{}", std::process::id())));
     let bin = scratch.0.join("bin");
     std::fs::create_dir_all(&bin).unwrap();
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_kubectl-grpcmesh"), bin.join("kubectl-grpcmesh")).unwrap();
-    let mut bash = rexpect::spawn("bash --norc --noprofile", Some(20_000)).unwrap();
-    let setup = format!(
-        "stty echo; export PATH={}:$PATH KUBECONFIG={} HOME={} PS1=ready; eval \"$(kubectl-grpcmesh completion bash)\"; echo is-$((40+2))",
-        bin.display(),
-        lab.kubeconfig().display(),
-        scratch.0.display()
-    );
-    bash.send_line(&setup).unwrap();
-    bash.exp_string("is-42").unwrap();
-    bash.exp_string("ready").unwrap();
-    for (typed, wanted) in [
-        ("kubectl-grpcmesh insp\t", "kubectl-grpcmesh inspect "),
-        ("kubectl-grpcmesh balance -n shop led\t", "kubectl-grpcmesh balance -n shop ledger "),
-        ("kubectl-grpcmesh explain GM203 UNAVAIL\t", "UNAVAILABLE "),
+    for (shell, load) in [
+        ("bash --norc --noprofile", "eval \"$(kubectl-grpcmesh completion bash)\""),
+        ("zsh -f -i", "autoload -Uz compinit; compinit -u; source <(kubectl-grpcmesh completion zsh)"),
+        ("fish --no-config", "kubectl-grpcmesh completion fish | source"),
     ] {
-        bash.send(typed).unwrap();
-        bash.flush().unwrap();
-        bash.exp_string(wanted).unwrap_or_else(|error| panic!("{typed:?}: {error}"));
-        // The line goes, and the next one is only typed when the shell listens again.
-        bash.send_control('u').unwrap();
-        bash.send_line("echo is-$((40+2))").unwrap();
-        bash.exp_string("is-42").unwrap();
-        bash.exp_string("ready").unwrap();
+        let mut words = shell.split(' ');
+        let mut command = Command::new(words.next().unwrap());
+        command
+            .args(words)
+            .env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()))
+            .env("KUBECONFIG", lab.kubeconfig())
+            .env("HOME", &scratch.0)
+            .env("TERM", "xterm");
+        let mut terminal = rexpect::session::spawn_command(command, Some(20_000)).unwrap();
+        let mut send = |typed: &str, wanted: &str| {
+            terminal.send(typed).unwrap();
+            terminal.flush().unwrap();
+            terminal.exp_string(wanted).unwrap_or_else(|error| panic!("{shell}: {typed:?}: {error}"));
+            // The next line is only typed when the shell listens again.
+            terminal.send_line("").unwrap();
+            terminal.send_line("echo is-$(expr 40 + 2)").unwrap();
+            terminal.exp_string("is-42").unwrap_or_else(|error| panic!("{shell}: {error}"));
+        };
+        send(&format!("{load}; echo loaded-$(expr 1 + 1)\r"), "loaded-2");
+        send("kubectl-grpcmesh vers\t--client\r", concat!("client      ", env!("CARGO_PKG_VERSION")));
+        send("kubectl-grpcmesh explain UNAVAIL\t\r", "nobody served the call");
+        send("kubectl-grpcmesh inspect --from demo -n shop check\t\r", "Service shop/checkout");
+        send("kubectl-grpcmesh inspect -n shop led\t\r", "ledger.shop.svc.cluster.local");
+        terminal.send_line("exit").unwrap();
+        terminal.exp_eof().unwrap_or_else(|error| panic!("{shell}: {error}"));
     }
-    bash.send_line("exit").unwrap();
-    bash.exp_eof().unwrap();
 }

@@ -45,6 +45,8 @@ PACKAGES = [
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),
     ("prometheus", "prometheus"),
+    ("zsh", "zsh"),
+    ("fish", "fish"),
 ]
 
 
