@@ -1,12 +1,12 @@
 //! The fields of an access line.
 
-use std::borrow::Cow;
+use bumpalo::Bump;
 
 /// A value as it was written; absent is `None`.
-pub type Value<'a> = Option<Cow<'a, [u8]>>;
+pub type Value<'a> = Option<&'a [u8]>;
 
 /// One access line.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Access<'a> {
     /// Start in milliseconds since 1970.
     pub start: Option<i64>,
@@ -74,8 +74,8 @@ pub enum Direction {
 }
 
 /// Response flags: a set, printed in the order in which they were raised.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Flags<'a>(pub Cow<'a, str>);
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Flags<'a>(pub &'a str);
 
 impl<'a> Flags<'a> {
     /// Reads `-` or `UH,URX`; `None` for anything else.
@@ -84,7 +84,7 @@ impl<'a> Flags<'a> {
         match text {
             b"-" | b"" => Some(Self::default()),
             text if text[0].is_ascii_uppercase() && text.iter().all(allowed) => {
-                std::str::from_utf8(text).ok().map(|text| Self(Cow::Borrowed(text)))
+                std::str::from_utf8(text).ok().map(Self)
             }
             _ => None,
         }
@@ -168,14 +168,15 @@ pub enum Operator {
 }
 
 impl<'a> Access<'a> {
-    /// Sets what an operator printed; `false` when no such operator prints that. `-` and nothing are both "absent".
-    pub(super) fn set(&mut self, operator: Operator, value: Cow<'a, [u8]>) -> bool {
+    /// Sets what an operator printed; `false` when no such operator prints that. `-` and nothing are both "absent". What
+    /// is made of several pieces is kept in `arena`.
+    pub(super) fn set(&mut self, operator: Operator, value: &'a [u8], arena: &'a Bump) -> bool {
         use Operator as O;
-        let present = (!matches!(&*value, b"-" | b"")).then_some(value);
-        let number = |value: &Value<'a>| value.as_deref().and_then(number);
+        let present = (!matches!(value, b"-" | b"")).then_some(value);
+        let number = |value: &Value<'a>| value.and_then(number);
         match operator {
             O::StartTime => {
-                self.start = present.as_deref().and_then(millis);
+                self.start = present.and_then(millis);
                 return self.start.is_some() || present.is_none();
             }
             O::Method => self.method = present,
@@ -186,19 +187,14 @@ impl<'a> Access<'a> {
                 return self.code.is_some() || present.is_none();
             }
             O::ResponseFlags => {
-                let flags = match &present {
-                    Some(Cow::Borrowed(text)) => Flags::parse(text),
-                    Some(Cow::Owned(text)) => Flags::parse(text).map(|flags| Flags(Cow::Owned(flags.0.into_owned()))),
-                    None => Some(Flags::default()),
-                };
-                let Some(flags) = flags else { return false };
+                let Some(flags) = Flags::parse(value) else { return false };
                 self.flags = flags;
             }
             O::ResponseFlagsLong => {
-                let text = present.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+                let text = present.map(String::from_utf8_lossy).unwrap_or_default();
                 let codes =
                     text.split(',').map(|name| crate::verdict::flags::find(name).map_or(name, |flag| flag.code));
-                self.flags = Flags(Cow::Owned(codes.collect::<Vec<_>>().join(",")));
+                self.flags = Flags(arena.alloc_str(&codes.collect::<Vec<_>>().join(",")));
             }
             O::ResponseCodeDetails => self.details = present,
             O::TerminationDetails => self.termination = present,
@@ -213,18 +209,13 @@ impl<'a> Access<'a> {
             O::Authority => self.authority = present,
             O::UpstreamHost => self.upstream_host = present,
             // Istio 1.23 and 1.24 printed the name for statistics, which ends in a semicolon.
-            O::Cluster => {
-                self.cluster = present.map(|name| match name {
-                    Cow::Borrowed(name) => Cow::Borrowed(name.strip_suffix(b";").unwrap_or(name)),
-                    Cow::Owned(name) => Cow::Owned(name.strip_suffix(b";").unwrap_or(&name).to_vec()),
-                });
-            }
+            O::Cluster => self.cluster = present.map(|name| name.strip_suffix(b";").unwrap_or(name)),
             O::UpstreamLocal => self.upstream_local = present,
             O::DownstreamLocal => self.downstream_local = present,
             O::DownstreamRemote => self.downstream_remote = present,
             O::ServerName => self.sni = present,
             O::RouteName => self.route = present,
-            O::GrpcStatus => self.grpc_status = present.as_deref().and_then(crate::verdict::grpc::parse),
+            O::GrpcStatus => self.grpc_status = present.and_then(crate::verdict::grpc::parse),
             O::Attempts => self.attempts = number(&present).and_then(|count| u32::try_from(count).ok()),
             O::Unknown => {}
         }
@@ -250,24 +241,24 @@ impl<'a> Access<'a> {
 
     /// Whose proxy wrote the line, by the cluster, else by the address toward the upstream.
     pub fn direction(&self) -> Option<Direction> {
-        let cluster = self.cluster.as_deref().unwrap_or_default();
+        let cluster = self.cluster.unwrap_or_default();
         if cluster.starts_with(b"inbound|") || cluster == b"InboundPassthroughCluster" {
             return Some(Direction::Inbound);
         }
         if cluster.starts_with(b"outbound|") || matches!(cluster, b"PassthroughCluster" | b"BlackHoleCluster") {
             return Some(Direction::Outbound);
         }
-        let local = self.upstream_local.as_deref().unwrap_or_default();
+        let local = self.upstream_local.unwrap_or_default();
         if local.starts_with(b"127.0.0.6:") || local.starts_with(b"[::6]:") {
             return Some(Direction::Inbound);
         }
-        let dialled = self.downstream_local.as_deref().unwrap_or_default();
+        let dialled = self.downstream_local.unwrap_or_default();
         dialled.ends_with(b":15006").then_some(Direction::Inbound)
     }
 
     /// Port, subset and host of the cluster's name.
     pub fn destination(&self) -> Option<(u16, &str, &str)> {
-        let cluster = std::str::from_utf8(self.cluster.as_deref()?).ok()?;
+        let cluster = std::str::from_utf8(self.cluster?).ok()?;
         let mut parts = cluster.splitn(4, '|').skip(1);
         let port = parts.next()?.parse().ok()?;
         Some((port, parts.next()?, parts.next()?))
@@ -279,7 +270,7 @@ impl<'a> Access<'a> {
         if let Some((_, _, other)) = self.destination() {
             return other == host;
         }
-        let authority = self.authority.as_deref().and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default();
+        let authority = self.authority.and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default();
         let name = authority.rsplit_once(':').map_or(authority, |(name, _)| name);
         !name.is_empty() && host.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     }
@@ -289,8 +280,8 @@ impl<'a> Access<'a> {
         if self.grpc_status.is_some() {
             return true;
         }
-        let is = |value: &Value<'_>, wanted: &[u8]| value.as_deref() == Some(wanted);
-        let agent = self.user_agent.as_deref().unwrap_or_default();
+        let is = |value: &Value<'_>, wanted: &[u8]| *value == Some(wanted);
+        let agent = self.user_agent.unwrap_or_default();
         is(&self.method, b"POST")
             && !is(&self.protocol, b"HTTP/1.1")
             && (agent.starts_with(b"grpc-") || self.grpc_method().is_some_and(is_named_like_grpc))
@@ -298,7 +289,7 @@ impl<'a> Access<'a> {
 
     /// Service and method of a gRPC path.
     pub fn grpc_method(&self) -> Option<(&str, &str)> {
-        let path = std::str::from_utf8(self.path.as_deref()?).ok()?.strip_prefix('/')?;
+        let path = std::str::from_utf8(self.path?).ok()?.strip_prefix('/')?;
         let (service, method) = path.split_once('/')?;
         let word =
             |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._".contains(&b));

@@ -1,7 +1,8 @@
 //! Custom formats, compiled from the format string that Envoy was given.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
+
+use bumpalo::Bump;
 
 use super::entry::{Access, Operator};
 use super::json;
@@ -56,17 +57,17 @@ impl Format {
     }
 
     /// Reads a line; `None` when it is of another form.
-    pub(super) fn parse<'a>(&self, line: &'a [u8]) -> Option<Access<'a>> {
+    pub(super) fn parse<'a>(&self, line: &'a [u8], arena: &'a Bump) -> Option<Access<'a>> {
         match &self.0 {
-            Form::Json(labels) if line.first() == Some(&b'{') => json::read_labels(line, labels),
+            Form::Json(labels) if line.first() == Some(&b'{') => json::read_labels(line, labels, arena),
             Form::Json(_) => None,
-            Form::Text(pieces) => read(pieces, line),
+            Form::Text(pieces) => read(pieces, line, arena),
         }
     }
 }
 
 /// Reads from both ends toward the place where the text of clients is: values are as short as the literals allow.
-fn read<'a>(pieces: &[Piece], line: &'a [u8]) -> Option<Access<'a>> {
+fn read<'a>(pieces: &[Piece], line: &'a [u8], arena: &'a Bump) -> Option<Access<'a>> {
     let mut access = Access::default();
     let (mut pieces, mut rest) = (pieces, line);
     // From the right, as long as a literal ends the line: what the proxy writes itself stands there.
@@ -81,7 +82,7 @@ fn read<'a>(pieces: &[Piece], line: &'a [u8]) -> Option<Access<'a>> {
             break;
         }
         let at = memchr::memmem::rfind(rest, left)?;
-        access.set(*operator, Cow::Borrowed(&rest[at + left.len()..])).then_some(())?;
+        access.set(*operator, &rest[at + left.len()..], arena).then_some(())?;
         rest = &rest[..at + left.len()];
         pieces = before;
     }
@@ -95,7 +96,7 @@ fn read<'a>(pieces: &[Piece], line: &'a [u8]) -> Option<Access<'a>> {
                     Some(Piece::Value(_)) => return None,
                     None => rest.len(),
                 };
-                access.set(*operator, Cow::Borrowed(&rest[..end])).then_some(())?;
+                access.set(*operator, &rest[..end], arena).then_some(())?;
                 rest = &rest[end..];
             }
         }
@@ -252,18 +253,9 @@ impl Labels {
     }
 
     /// What a key's value tells.
-    pub(super) fn read<'a>(&self, path: &str, text: Cow<'a, [u8]>) -> Option<(Operator, Cow<'a, [u8]>)> {
+    pub(super) fn read<'a>(&self, path: &str, text: &'a [u8]) -> Option<(Operator, &'a [u8])> {
         let Label { before, operator, after } = self.0.get(path)?;
-        let cut = |text: &[u8]| {
-            let inner = text.strip_prefix(before.as_slice()).unwrap_or(text);
-            let inner = inner.strip_suffix(after.as_slice()).unwrap_or(inner);
-            (inner.as_ptr() as usize - text.as_ptr() as usize, inner.len())
-        };
-        let (at, length) = cut(&text);
-        let inner = match text {
-            Cow::Borrowed(text) => Cow::Borrowed(&text[at..at + length]),
-            Cow::Owned(text) => Cow::Owned(text[at..at + length].to_vec()),
-        };
-        Some((*operator, inner))
+        let inner = text.strip_prefix(before.as_slice()).unwrap_or(text);
+        Some((*operator, inner.strip_suffix(after.as_slice()).unwrap_or(inner)))
     }
 }

@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use bumpalo::Bump;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
+use super::Kind;
 use super::entry::{Access, Operator};
 use super::format::Labels;
-use super::{Kind, Line};
 
 /// Istio's default keys with the operators behind them, and the names that people give to gRPC's status.
 /// Source: `pilot/pkg/model/telemetry_logging.go` (`EnvoyJSONLogFormatIstio`).
@@ -45,25 +46,27 @@ pub(super) fn operator(key: &str) -> Operator {
 }
 
 /// Reads a line that begins with a brace.
-pub(super) fn read(line: &[u8]) -> Line<'_> {
-    let mut record = Record { access: Access::default(), labels: None, seen: Seen::default(), matched: 0 };
+pub(super) fn read<'a>(line: &'a [u8], arena: &'a Bump, access: &mut Access<'a>) -> Result<(), Kind> {
+    let mut record = Record { access, arena, labels: None, seen: Seen::default(), matched: 0 };
     if !record.fill(line) {
-        return Line::Other(Kind::UnknownJson);
+        return Err(Kind::UnknownJson);
     }
     let Seen { start, flags, log, envoy, outlier } = record.seen;
     match (start && flags, outlier == 2, log == 2) {
-        (true, ..) => Line::Access(record.access),
-        (false, true, _) => Line::Other(Kind::OutlierEvent),
-        (false, false, true) => Line::Other(if envoy { Kind::Envoy } else { Kind::Agent }),
-        (false, false, false) => Line::Other(Kind::UnknownJson),
+        (true, ..) => Ok(()),
+        (false, true, _) => Err(Kind::OutlierEvent),
+        (false, false, true) => Err(if envoy { Kind::Envoy } else { Kind::Agent }),
+        (false, false, false) => Err(Kind::UnknownJson),
     }
 }
 
 /// Reads a line whose keys are told by a custom format.
-pub(super) fn read_labels<'a>(line: &'a [u8], labels: &Labels) -> Option<Access<'a>> {
-    let mut record = Record { access: Access::default(), labels: Some(labels), seen: Seen::default(), matched: 0 };
+pub(super) fn read_labels<'a>(line: &'a [u8], labels: &Labels, arena: &'a Bump) -> Option<Access<'a>> {
+    let mut access = Access::default();
+    let mut record = Record { access: &mut access, arena, labels: Some(labels), seen: Seen::default(), matched: 0 };
     // A record of another log has few of the keys, if any.
-    (record.fill(line) && record.matched * 2 >= labels.len()).then_some(record.access)
+    let fits = record.fill(line) && record.matched * 2 >= labels.len();
+    fits.then_some(access)
 }
 
 #[derive(Default)]
@@ -76,7 +79,8 @@ struct Seen {
 }
 
 struct Record<'a, 'l> {
-    access: Access<'a>,
+    access: &'l mut Access<'a>,
+    arena: &'a Bump,
     labels: Option<&'l Labels>,
     seen: Seen,
     /// Keys of the format that were there.
@@ -95,20 +99,24 @@ impl<'a> Record<'a, '_> {
     /// As [`Self::take`]. A number for one of Istio's own keys needs no text in between.
     fn take_number(&mut self, path: &str, number: u64) {
         if self.labels.is_some() || !self.access.set_number(operator(path), number) {
-            self.take(path, Scalar::Text(Cow::Owned(number.to_string().into_bytes())));
+            self.show(path, number);
         }
     }
 
-    fn take(&mut self, path: &str, scalar: Scalar<'a>) {
+    /// As [`Self::take`], for what is no text.
+    fn show(&mut self, path: &str, value: impl fmt::Display) {
+        let text = self.arena.alloc_str(&value.to_string());
+        self.take(path, Some(text.as_bytes()));
+    }
+
+    /// Takes the value of a key; `None` for null.
+    fn take(&mut self, path: &str, text: Option<&'a [u8]>) {
         self.matched += usize::from(self.labels.is_some_and(|labels| labels.knows(path)));
-        let text = match scalar {
-            Scalar::Nothing => return,
-            Scalar::Text(text) => text,
-        };
+        let Some(text) = text else { return };
         match self.labels {
             Some(labels) => {
                 if let Some((operator, text)) = labels.read(path, text) {
-                    self.access.set(operator, text);
+                    self.access.set(operator, text, self.arena);
                 }
             }
             None => {
@@ -120,15 +128,10 @@ impl<'a> Record<'a, '_> {
                     "upstream_url" | "action" => self.seen.outlier += 1,
                     _ => {}
                 }
-                self.access.set(operator(path), text);
+                self.access.set(operator(path), text, self.arena);
             }
         }
     }
-}
-
-enum Scalar<'a> {
-    Nothing,
-    Text(Cow<'a, [u8]>),
 }
 
 /// An object whose scalar values are taken, nested ones under `outer.inner`.
@@ -206,12 +209,12 @@ impl<'a> Visitor<'a> for Field<'_, 'a, '_> {
     }
 
     fn visit_borrowed_str<E>(self, text: &'a str) -> Result<(), E> {
-        self.record.take(&self.path, Scalar::Text(Cow::Borrowed(text.as_bytes())));
+        self.record.take(&self.path, Some(text.as_bytes()));
         Ok(())
     }
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        self.record.take(&self.path, Scalar::Text(Cow::Owned(text.as_bytes().to_vec())));
+        self.record.show(&self.path, text);
         Ok(())
     }
 
@@ -221,12 +224,12 @@ impl<'a> Visitor<'a> for Field<'_, 'a, '_> {
     }
 
     fn visit_i64<E>(self, number: i64) -> Result<(), E> {
-        self.record.take(&self.path, Scalar::Text(Cow::Owned(number.to_string().into_bytes())));
+        self.record.show(&self.path, number);
         Ok(())
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<(), E> {
-        self.record.take(&self.path, Scalar::Text(Cow::Owned(number.to_string().into_bytes())));
+        self.record.show(&self.path, number);
         Ok(())
     }
 
@@ -235,7 +238,7 @@ impl<'a> Visitor<'a> for Field<'_, 'a, '_> {
     }
 
     fn visit_unit<E>(self) -> Result<(), E> {
-        self.record.take(&self.path, Scalar::Nothing);
+        self.record.take(&self.path, None);
         Ok(())
     }
 

@@ -4,9 +4,10 @@
 //! ends; the text of clients stands between. The line is therefore read from the left up to the sizes and times, from
 //! the right down to the authority, and what remains in the middle is split at `" "`.
 
-use std::borrow::Cow;
+use wide::u8x32;
 
 use super::entry::{Access, Flags, millis, number};
+use crate::verdict::details;
 
 /// How the layouts differ: what stands between flags and sizes, and what after the upstream's host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +21,9 @@ enum Layout {
     /// Envoy's own default: nothing, and the line ends with the host.
     Envoy,
 }
+
+/// What stands between the request and the sizes of most lines: code, flags, details, and two that are absent.
+const WENT_WELL: &[u8] = b"200 - via_upstream - \"-\" ";
 
 /// Start times that differ in their milliseconds only, as those of neighbours in a log do, are worked out once.
 #[derive(Debug, Clone, Default)]
@@ -66,6 +70,12 @@ fn head<'a>(request: &'a [u8], after: &'a [u8], access: &mut Access<'a>) -> Opti
     if space == last || !is_protocol {
         return None;
     }
+    let request = (&request[..space], &request[space + 1..last], protocol);
+    if let Some(next) = after.strip_prefix(WENT_WELL) {
+        access.code = Some(200);
+        access.details = value(details::VIA_UPSTREAM.as_bytes());
+        return requested(request, next, Layout::Current, access);
+    }
     let (code, after) = short(after)?;
     let code = u16::try_from(number(code)?).ok()?;
     let (flags, after) = short(after)?;
@@ -92,21 +102,84 @@ fn head<'a>(request: &'a [u8], after: &'a [u8], access: &mut Access<'a>) -> Opti
         },
     };
     let (layout, details, termination, failure, next) = fields;
-    let ([received, sent, duration, upstream], next) = sizes(next)?;
-    access.method = value(&request[..space]);
-    access.path = value(&request[space + 1..last]);
-    access.protocol = value(protocol);
+    let read = requested(request, next, layout, access)?;
     (access.code, access.flags) = (Some(code), flags);
     access.details = value(details);
     access.termination = value(termination);
     access.transport_failure = value(failure);
+    Some(read)
+}
+
+/// Takes method, path and protocol once sizes and times fit too.
+fn requested<'a>(
+    (method, path, protocol): (&'a [u8], &'a [u8], &'a [u8]),
+    after: &'a [u8],
+    layout: Layout,
+    access: &mut Access<'a>,
+) -> Option<(&'a [u8], Layout)> {
+    let ([received, sent, duration, upstream], next) = sizes(after)?;
+    access.method = value(method);
+    access.path = value(path);
+    access.protocol = value(protocol);
     (access.bytes_received, access.bytes_sent) = (received, sent);
     (access.duration, access.upstream_time) = (duration, upstream);
     Some((next, layout))
 }
 
+/// Quotes of what follows the sizes, when no text has one of its own.
+const QUOTES: usize = 9;
+
+/// Reads what follows the sizes where every quote is one of Istio's own: in nearly every line. [`tail`] would read the
+/// same from it.
+fn usual<'a>(rest: &'a [u8], access: &mut Access<'a>) -> Option<()> {
+    let at = quotes(rest)?;
+    // A text that begins with a space makes a separator of the quote before it.
+    let text = |open: usize, close: usize| {
+        let text = &rest[at[open] + 1..at[close]];
+        (text.first() != Some(&b' ')).then_some(text)
+    };
+    let is_apart = |close: usize| at[close + 1] == at[close] + 2 && rest[at[close] + 1] == b' ';
+    if !(is_apart(0) && is_apart(2) && is_apart(4) && is_apart(6)) || rest.first() == Some(&b' ') {
+        return None;
+    }
+    let (user_agent, request_id) = (text(1, 2)?, text(3, 4)?);
+    let (authority, host) = (text(5, 6)?, text(7, 8)?);
+    if near(b' ', host).is_some() {
+        return None;
+    }
+    proxy(&rest[at[8] + 1..], access)?;
+    access.forwarded_for = value(&rest[..at[0]]);
+    access.user_agent = value(user_agent);
+    access.request_id = value(request_id);
+    access.authority = value(authority);
+    access.upstream_host = value(host);
+    Some(())
+}
+
+/// Where the quotes stand, if they are exactly as many as that. Thirty-two bytes are looked at in one step: a search for each
+/// place would cost more than the rest of the reading.
+fn quotes(text: &[u8]) -> Option<[usize; QUOTES]> {
+    let quote = u8x32::splat(b'"');
+    let (mut found, mut count) = ([0; QUOTES], 0);
+    let (chunks, tail) = text.as_chunks::<32>();
+    let mut last = [0; 32];
+    last[..tail.len()].copy_from_slice(tail);
+    for (number, chunk) in chunks.iter().chain([&last]).enumerate() {
+        let mut mask = u8x32::new(*chunk).simd_eq(quote).to_bitmask();
+        while mask != 0 {
+            *found.get_mut(count)? = number * 32 + mask.trailing_zeros() as usize;
+            count += 1;
+            mask &= mask - 1;
+        }
+    }
+    (count == QUOTES).then_some(found)
+}
+
 /// Reads authority, host and what follows from the right, then splits what clients sent.
 fn tail<'a>(rest: &'a [u8], layout: Layout, access: &mut Access<'a>) -> Option<()> {
+    if layout != Layout::Envoy && usual(rest, access).is_some() {
+        return Some(());
+    }
     let last = memchr::memrchr(b'"', rest)?;
     let (quoted_part, after) = (&rest[..last], &rest[last + 1..]);
     if layout == Layout::Envoy {
@@ -114,18 +187,7 @@ fn tail<'a>(rest: &'a [u8], layout: Layout, access: &mut Access<'a>) -> Option<(
             return None;
         }
     } else {
-        let (cluster, after) = word(after.strip_prefix(b" ")?)?;
-        let (upstream_local, after) = word(after)?;
-        let (downstream_local, after) = word(after)?;
-        let (downstream_remote, after) = word(after)?;
-        // Istio 1.2 had no route name.
-        let (sni, route) = word(after).map_or((after, None), |(sni, route)| (sni, value(route)));
-        // The default before Istio 1.23, in a format that copies it, has a semicolon there.
-        access.cluster = value(cluster.strip_suffix(b";").unwrap_or(cluster));
-        access.upstream_local = value(upstream_local);
-        access.downstream_local = value(downstream_local);
-        access.downstream_remote = value(downstream_remote);
-        (access.sni, access.route) = (value(sni), route);
+        proxy(after, access)?;
     }
     let (before, host) = last_quoted(quoted_part)?;
     let (before, authority) = last_quoted(before)?;
@@ -135,6 +197,23 @@ fn tail<'a>(rest: &'a [u8], layout: Layout, access: &mut Access<'a>) -> Option<(
     access.upstream_host = value(host);
     access.authority = value(authority);
     clients(before, access);
+    Some(())
+}
+
+/// Reads what follows the host: cluster, addresses, SNI and route.
+fn proxy<'a>(after: &'a [u8], access: &mut Access<'a>) -> Option<()> {
+    let (cluster, after) = word(after.strip_prefix(b" ")?)?;
+    let (upstream_local, after) = word(after)?;
+    let (downstream_local, after) = word(after)?;
+    let (downstream_remote, after) = word(after)?;
+    // Istio 1.2 had no route name.
+    let (sni, route) = word(after).unwrap_or((after, b""));
+    // The default before Istio 1.23, in a format that copies it, has a semicolon there.
+    access.cluster = value(cluster.strip_suffix(b";").unwrap_or(cluster));
+    access.upstream_local = value(upstream_local);
+    access.downstream_local = value(downstream_local);
+    access.downstream_remote = value(downstream_remote);
+    (access.sni, access.route) = (value(sni), value(route));
     Some(())
 }
 
@@ -170,7 +249,7 @@ fn clients<'a>(text: &'a [u8], access: &mut Access<'a>) {
 }
 
 fn value(text: &[u8]) -> super::entry::Value<'_> {
-    (!matches!(text, b"-" | b"")).then_some(Cow::Borrowed(text))
+    (!matches!(text, b"-" | b"")).then_some(text)
 }
 
 /// The text up to a space, and what follows it.
@@ -207,16 +286,26 @@ fn quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Four numbers, of which the last two may be absent, and the opening quote.
 fn sizes(text: &[u8]) -> Option<([Option<u64>; 4], &[u8])> {
-    let (received, rest) = short(text)?;
-    let received = number(received)?;
-    let (sent, rest) = short(rest)?;
-    let sent = number(sent)?;
-    let (duration, rest) = short(rest)?;
-    let is_absent = matches!(duration, b"-" | b"");
-    let duration = number(duration);
-    (is_absent || duration.is_some()).then_some(())?;
-    let (upstream, rest) = short(rest)?;
-    Some(([Some(received), Some(sent), duration, number(upstream)], rest.strip_prefix(b"\"")?))
+    let (Some(received), rest) = size(text)? else { return None };
+    let (Some(sent), rest) = size(rest)? else { return None };
+    let (duration, rest) = size(rest)?;
+    // A server may write anything into its header.
+    let (upstream, rest) = size(rest).or_else(|| Some((None, short(rest)?.1)))?;
+    Some(([Some(received), Some(sent), duration, upstream], rest.strip_prefix(b"\"")?))
+}
+
+/// A whole number, or its absence, and what follows the space after it.
+fn size(text: &[u8]) -> Option<(Option<u64>, &[u8])> {
+    let mut total = 0_u64;
+    for (at, byte) in text.iter().enumerate().take(20) {
+        match byte {
+            b'0'..=b'9' if at < 19 => total = total * 10 + u64::from(byte - b'0'),
+            b' ' if at > 0 => return Some((Some(total), &text[at + 1..])),
+            _ => break,
+        }
+    }
+    let rest = text.strip_prefix(b"-").unwrap_or(text);
+    Some((None, rest.strip_prefix(b" ")?))
 }
 
 /// Cuts off what follows the last `" "`, if it has no quote in it.

@@ -6,7 +6,7 @@ use std::ops::Range;
 /// A longer line is cut: headers may be 60 KiB, and nothing that Envoy writes comes near this.
 pub(super) const LINE_MAX: usize = 4 << 20;
 /// Bytes that are asked for at once, and the buffer as long as no line is longer.
-pub(super) const BUFFER: usize = 256 << 10;
+pub(super) const BUFFER: usize = 64 << 10;
 
 /// Lines of a stream.
 pub(super) struct Lines {

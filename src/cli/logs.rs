@@ -216,10 +216,11 @@ fn cannot(word: &str, error: &io::Error) -> Failure {
 
 /// Unpacks gzip, recognised by its first bytes.
 fn unpacked(source: Box<dyn Read + Send>) -> io::Result<(Box<dyn Read + Send>, bool)> {
-    let mut reader = BufReader::with_capacity(BUFFER, source);
+    // Larger reads go past so small a buffer: nothing is copied twice.
+    let mut reader = BufReader::with_capacity(64, source);
     let is_packed = reader.fill_buf()?.starts_with(&[0x1f, 0x8b]);
     Ok(if is_packed {
-        (Box::new(flate2::bufread::MultiGzDecoder::new(reader)), true)
+        (Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(BUFFER, reader))), true)
     } else {
         (Box::new(reader), false)
     })

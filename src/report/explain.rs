@@ -174,18 +174,18 @@ impl ExplainItem {
     /// Flags and details read together, as they stand in one line of a caller's proxy.
     pub fn of_line(flags: &str, text: &str) -> Self {
         let mut access = Access {
-            method: Some(Cow::Borrowed(b"POST")),
-            path: Some(Cow::Borrowed(b"/package.Service/Method")),
-            protocol: Some(Cow::Borrowed(b"HTTP/2")),
+            method: Some(b"POST"),
+            path: Some(b"/package.Service/Method"),
+            protocol: Some(b"HTTP/2"),
             code: Some(200),
             bytes_sent: Some(0),
-            flags: Flags(Cow::Borrowed(flags)),
-            cluster: Some(Cow::Borrowed(b"outbound|0||host")),
+            flags: Flags(flags),
+            cluster: Some(b"outbound|0||host"),
             ..Access::default()
         };
-        access.details = (!text.is_empty()).then_some(Cow::Borrowed(text.as_bytes()));
+        access.details = (!text.is_empty()).then_some(text.as_bytes());
         if let Some((_, reason)) = text.split_once('|') {
-            access.transport_failure = Some(Cow::Borrowed(reason.trim_end_matches('}').as_bytes()));
+            access.transport_failure = Some(reason.trim_end_matches('}').as_bytes());
         }
         let verdict = judge(&access);
         let status = verdict.status.and_then(|status| status.code);

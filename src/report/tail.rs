@@ -101,7 +101,7 @@ fn ip_of(address: &str) -> &str {
 }
 
 pub(super) fn text(value: &Value<'_>) -> Option<String> {
-    value.as_deref().map(|value| String::from_utf8_lossy(value).into_owned())
+    value.map(|value| String::from_utf8_lossy(value).into_owned())
 }
 
 /// `echo.shop` for `echo.shop.svc.cluster.local`.

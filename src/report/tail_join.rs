@@ -109,7 +109,8 @@ mod tests {
             "[2026-11-21T09:00:00.000Z] \"POST /a.B/C HTTP/2\" 200 - via_upstream - \"-\" 1 2 10 9 \"-\" \"grpc-go/1\" \"{id}\" \
              \"echo:50051\" \"10.0.0.1:50051\" {cluster} 10.0.0.2:1 10.0.0.3:2 10.0.0.4:3 - default"
         );
-        let Line::Access(access) = Reader::default().read(text.as_bytes()) else { panic!("{text}") };
+        let mut reader = Reader::default();
+        let Line::Access(access) = reader.read(text.as_bytes()) else { panic!("{text}") };
         TailLine::new(&access, &judge(&access), &Origin::default(), &Names::default())
     }
 

@@ -103,21 +103,22 @@ pub struct Verdict {
 /// Judges a line.
 pub fn judge(access: &Access<'_>) -> Verdict {
     fn text<'v>(value: &'v crate::accesslog::Value<'_>) -> Cow<'v, str> {
-        value.as_deref().map(String::from_utf8_lossy).unwrap_or_default()
+        value.map(String::from_utf8_lossy).unwrap_or_default()
     }
     // Most calls: nothing but the other side's answer is told.
     let is_plain = access.flags.is_empty()
-        && access.details.as_deref() == Some(details::VIA_UPSTREAM.as_bytes())
+        && access.details == Some(details::VIA_UPSTREAM.as_bytes())
         && access.termination.is_none();
+    let is_grpc = access.is_grpc();
     let (mut verdict, inferred) = if is_plain {
-        plain(access, details::VIA_UPSTREAM)
+        plain(access, is_grpc, details::VIA_UPSTREAM)
     } else {
         let details = text(&access.details);
         by_details(access, &details)
             .or_else(|| by_flags(access, &details, &text(&access.transport_failure)))
-            .unwrap_or_else(|| plain(access, &details))
+            .unwrap_or_else(|| plain(access, is_grpc, &details))
     };
-    verdict.status = match (access.grpc_status, access.is_grpc()) {
+    verdict.status = match (access.grpc_status, is_grpc) {
         (Some(code), _) => Some(Status { code: Some(code), known: Known::Logged }),
         (None, true) => Some(match inferred {
             Some(code) => Status { code: Some(code), known: Known::Inferred },
@@ -147,7 +148,7 @@ fn said(
 fn by_details(access: &Access<'_>, details: &str) -> Option<Judged> {
     use Grade::{Fault, Notice};
     // For TCP it stands where the end of the connection is explained.
-    let termination = access.termination.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+    let termination = access.termination.map(String::from_utf8_lossy).unwrap_or_default();
     let denied =
         [details, &*termination].into_iter().find_map(|text| text.strip_prefix("rbac_access_denied_matched_policy"));
     if let Some(rest) = denied {
@@ -174,7 +175,7 @@ fn by_details(access: &Access<'_>, details: &str) -> Option<Judged> {
         );
     }
     if details == "direct_response" {
-        let blocked = access.route.as_deref() == Some(b"block_all");
+        let blocked = access.route == Some(b"block_all");
         return if blocked {
             said(
                 "the host is unknown to the mesh and unknown hosts are blocked",
@@ -220,8 +221,7 @@ fn by_flags(access: &Access<'_>, details: &str, transport: &str) -> Option<Judge
     let retried = if flags.contains(&"URX") && main != "URX" { ", on every try" } else { "" };
     let started = details.starts_with("upstream_reset_after_response_started");
     let inbound = access.direction() == Some(Direction::Inbound);
-    let host =
-        access.upstream_host.as_deref().map(|host| format!(" {}", String::from_utf8_lossy(host))).unwrap_or_default();
+    let host = access.upstream_host.map(|host| format!(" {}", String::from_utf8_lossy(host))).unwrap_or_default();
     let Some(flag) = flags::find(main) else {
         return said(
             format!("flag {main}, which this program does not know"),
@@ -325,7 +325,7 @@ fn by_flags(access: &Access<'_>, details: &str, transport: &str) -> Option<Judge
             "DestinationRule connectionPool.http.maxRetries",
             None,
         ),
-        "UH" if access.cluster.as_deref() == Some(b"BlackHoleCluster") => said(
+        "UH" if access.cluster == Some(b"BlackHoleCluster") => said(
             "the destination is unknown to the mesh and unknown destinations are blocked",
             Side::Configuration,
             Fault,
@@ -350,7 +350,7 @@ fn during(started: bool) -> &'static str {
 }
 
 /// No flag and nothing in the details: the answer came from the other side.
-fn plain(access: &Access<'_>, details: &str) -> Judged {
+fn plain(access: &Access<'_>, is_grpc: bool, details: &str) -> Judged {
     let judged = |what: &'static str, side, grade, next: &'static str, status| {
         (Verdict { what: what.into(), side, grade, next: next.into(), status: None }, status)
     };
@@ -369,7 +369,7 @@ fn plain(access: &Access<'_>, details: &str) -> Judged {
     if access.protocol.is_none() && access.method.is_none() {
         return judged("a connection that was passed on as bytes", Side::Nobody, Grade::Normal, "", None);
     }
-    if access.is_grpc() {
+    if is_grpc {
         return match (code, access.bytes_sent) {
             (200, Some(sent)) if sent >= 5 => judged(
                 "answered; a stream may have ended with an error in its trailers",

@@ -10,7 +10,7 @@ use super::super::end_signal;
 use super::sink::Sink;
 use super::{TailArgs, diagnosis, targets};
 use crate::accesslog::format::Format as LogFormat;
-use crate::accesslog::{Kind, Line, Reader};
+use crate::accesslog::{Access, Kind, Reader};
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cluster::client::Server;
@@ -190,7 +190,8 @@ impl Tail<'_> {
         if self.formats.fixed || self.formats.asked == ASKED_MAX {
             return;
         }
-        if !matches!(pod.reader.clone().read_prefixed(line).0, Line::Other(Kind::Unknown | Kind::UnknownJson)) {
+        let read = pod.reader.clone().fill(line, &mut Access::default()).map(drop);
+        if !matches!(read, Err(Kind::Unknown | Kind::UnknownJson)) {
             return;
         }
         pod.asked = true;

@@ -6,7 +6,7 @@ use super::TailArgs;
 use super::sink::Sink;
 use crate::accesslog::format::Format as LogFormat;
 use crate::accesslog::settings::Settings;
-use crate::accesslog::{Line, Reader};
+use crate::accesslog::{Access, Reader};
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::global::SourceArgs;
@@ -141,15 +141,16 @@ fn merge(logs: &mut [Log], reader: &dyn Fn() -> Reader, sink: &mut Sink<'_, '_>)
                 Ok(None) => return Ok(()),
                 Err(error) => return Err(unreadable(&log.origin, &error)),
             };
-            match now.reader.read_prefixed(line).0 {
-                Line::Access(access) => {
+            let mut access = Access::default();
+            match now.reader.fill(line, &mut access) {
+                Ok(_) => {
                     now.start = access.start.unwrap_or(now.start);
                     now.line.clear();
                     now.line.extend_from_slice(line);
                     *head = Some(now);
                     return Ok(());
                 }
-                Line::Other(kind) => sink.other(kind, line),
+                Err(kind) => sink.other(kind, line),
             }
         }
     };

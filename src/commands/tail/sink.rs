@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::filter::Filter;
 use super::{Output, TailArgs};
-use crate::accesslog::{Kind, Line, Reader};
+use crate::accesslog::{Access, Kind, Reader};
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::render;
@@ -42,10 +42,10 @@ impl<'a, 'w> Sink<'a, 'w> {
 
     /// Takes a line of a log.
     pub(super) fn take(&mut self, reader: &mut Reader, line: &[u8], origin: &Origin) -> Result<(), Failure> {
-        let (read, pod) = reader.read_prefixed(line);
-        let access = match read {
-            Line::Access(access) => access,
-            Line::Other(kind) => {
+        let mut access = Access::default();
+        let pod = match reader.fill(line, &mut access) {
+            Ok(pod) => pod,
+            Err(kind) => {
                 self.other(kind, line);
                 return Ok(());
             }
@@ -201,17 +201,17 @@ pub(super) struct Counting<'s, 'a> {
 impl Counting<'_, '_> {
     /// Counts one.
     pub(super) fn count(&self, counter: &mut Counter, reader: &mut Reader, line: &[u8], origin: &Origin) {
-        let (read, pod) = reader.read_prefixed(line);
-        match &read {
-            Line::Access(access) => {
-                let verdict = judge(access);
+        let mut access = Access::default();
+        match reader.fill(line, &mut access) {
+            Ok(pod) => {
+                let verdict = judge(&access);
                 counter.see();
-                let line = || TailLine::new(access, &verdict, &named(origin, pod), self.names);
-                if self.filter.passes(access, &verdict, line) {
-                    counter.add(access, &verdict);
+                let line = || TailLine::new(&access, &verdict, &named(origin, pod), self.names);
+                if self.filter.passes(&access, &verdict, line) {
+                    counter.add(&access, &verdict);
                 }
             }
-            Line::Other(kind) => counter.other(*kind),
+            Err(kind) => counter.other(kind),
         }
     }
 }
