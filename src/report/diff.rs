@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::GapReport;
+use super::unified::unified;
 use crate::compare::live::Proxies;
 use crate::compare::objects::{Compared, ObjectState};
 use crate::compare::proxy::{Judged, State};
@@ -127,7 +128,7 @@ impl DiffReport {
 impl From<Compared> for ObjectReport {
     fn from(compared: Compared) -> Self {
         let Compared { object, state, changes, before, after, notes } = compared;
-        let patch = if state == ObjectState::Same { String::new() } else { unified(&before, &after) };
+        let patch = if state == ObjectState::Same { String::new() } else { unified(&before, &after, 3) };
         Self { object, state: state.word(), changes, patch, notes }
     }
 }
@@ -136,11 +137,6 @@ impl From<Compared> for ObjectReport {
 pub fn proxies(mesh: &Mesh<'_>, only: &[String]) -> Vec<ProxyReport> {
     let judged = Proxies::new(mesh).map(|proxies| proxies.judge_all(only)).unwrap_or_default();
     judged.into_iter().map(|(id, judged)| ProxyReport::new(mesh, id, judged)).collect()
-}
-
-/// The difference of two texts with three lines around each change.
-fn unified(before: &str, after: &str) -> String {
-    similar::TextDiff::from_lines(before, after).unified_diff().context_radius(3).to_string()
 }
 
 impl ProxyReport {

@@ -20,6 +20,7 @@ pub mod shift;
 pub mod tail;
 pub mod tail_join;
 pub mod tail_summary;
+pub(crate) mod unified;
 
 use schemars::JsonSchema;
 use serde::Serialize;

@@ -4,8 +4,8 @@ use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
 use crate::mesh::ids::{Names, ObjectRef};
 use crate::schema::fields::Wrong;
+use crate::schema::path::push_field;
 use crate::snapshot::Object;
-use crate::snapshot::position::push_field;
 
 pub(super) static RULE: Rule = Rule {
     code: "GM002",

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use serde_json::Value;
 
 use super::kind::Kind;
-use crate::snapshot::position::push_field;
+use crate::schema::path::push_field;
 
 /// Something in an object that its kind's schema does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]

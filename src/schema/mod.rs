@@ -18,6 +18,7 @@ pub mod limits;
 pub mod list;
 pub mod mesh_config;
 pub mod meta;
+pub mod path;
 pub mod re2;
 pub mod security;
 pub mod service_entry;

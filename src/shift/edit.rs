@@ -9,7 +9,8 @@ use super::patch::written;
 use super::plan::RulePlan;
 use super::split::Split;
 use crate::schema::Kind;
-use crate::snapshot::position::{self, Segment};
+use crate::schema::path::{Segment, parse_path};
+use crate::snapshot::position;
 use crate::snapshot::{manifest, yaml};
 
 /// Why a text is not edited.
@@ -78,7 +79,7 @@ fn change(document: &str, split: &Split, at: usize, weight: u64) -> Option<(Rang
         Kind::VirtualService => ("http", "route"),
         _ => ("rules", "backendRefs"),
     };
-    let mut path = position::parse_path(&format!("spec.{rules}[{}].{backends}[{at}]", split.rule));
+    let mut path = parse_path(&format!("spec.{rules}[{}].{backends}[{at}]", split.rule));
     let backend = position::find(document, &path)?;
     path.push(Segment::Field("weight".to_owned()));
     let found = position::find(document, &path)?;

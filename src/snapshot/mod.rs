@@ -27,6 +27,7 @@ use serde_json::value::RawValue;
 
 use crate::schema::Kind;
 use crate::schema::kind::Keep;
+use crate::schema::path::{Segment, parse_path};
 use yaml::LineColumn;
 
 /// Where a snapshot came from.
@@ -80,10 +81,10 @@ impl Place {
         let document = self.text.text.get(self.document.clone())?;
         let mut segments = Vec::new();
         if let Some(item) = self.item {
-            segments.push(position::Segment::Field("items".to_owned()));
-            segments.push(position::Segment::Index(item));
+            segments.push(Segment::Field("items".to_owned()));
+            segments.push(Segment::Index(item));
         }
-        segments.extend(position::parse_path(path));
+        segments.extend(parse_path(path));
         let found = position::find(document, &segments)?;
         Some(Spot {
             at: LineColumn { line: found.at.line + self.line - 1, column: found.at.column },

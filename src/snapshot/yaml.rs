@@ -268,7 +268,7 @@ impl Writer {
                 Shape::Sequence { count } => {
                     let _ = write!(path, "[{}]", count.saturating_sub(1));
                 }
-                Shape::Mapping { key: Some(Key::Name(name)), .. } => super::position::push_field(&mut path, name),
+                Shape::Mapping { key: Some(Key::Name(name)), .. } => crate::schema::path::push_field(&mut path, name),
                 Shape::Mapping { .. } => {}
             }
         }

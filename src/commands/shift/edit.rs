@@ -10,6 +10,7 @@ use crate::cli::global::SourceArgs;
 use crate::mesh;
 use crate::render;
 use crate::report::shift::ShiftEvent;
+use crate::report::unified::unified;
 use crate::shift::edit;
 use crate::shift::plan::RulePlan;
 
@@ -59,7 +60,7 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: &ShiftArgs, path: 
             render::json_line(&event, context.out)?;
         }
         Format::Text => {
-            let patch = similar::TextDiff::from_lines(&text, &edited).unified_diff().context_radius(2).to_string();
+            let patch = unified(&text, &edited, 2);
             render::shift::patch(&patch, &context.style, context.out)?;
             context.messages.hint(&what);
         }

@@ -245,7 +245,7 @@ fn matches(virtual_service: &VirtualService, one: &HttpMatch, path: &str, out: &
     for (field, map) in [("headers", &one.headers), ("withoutHeaders", &one.without_headers)] {
         for (name, text) in map.iter().flatten() {
             let mut path = format!("{path}.{field}");
-            crate::snapshot::position::push_field(&mut path, name);
+            crate::schema::path::push_field(&mut path, name);
             let allowed = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~:@".contains(c);
             let is_claim = name.starts_with("@request.auth.claims");
             if name.is_empty() || (!is_claim && !name.chars().all(allowed)) {
@@ -265,7 +265,7 @@ fn matches(virtual_service: &VirtualService, one: &HttpMatch, path: &str, out: &
     }
     for (name, text) in one.query_params.iter().flatten() {
         let mut path = format!("{path}.queryParams");
-        crate::snapshot::position::push_field(&mut path, name);
+        crate::schema::path::push_field(&mut path, name);
         regex(object, text, &path, out);
     }
 }

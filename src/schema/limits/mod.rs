@@ -10,7 +10,7 @@ mod limit;
 
 use super::fields::{Problem, Wrong};
 use super::kind::Kind;
-use crate::snapshot::position::push_field;
+use crate::schema::path::push_field;
 use limit::Limit::{
     self, Address, AnyOf, Apart, AtMost, ClientTls, Destination, Differ, Duration, ExportTo, Filled, GatewayName, Host,
     Labels, Method, Needs, OneOf, Percent, Port, PortSelector, Range, Regex, ServerHost, ServerTls, Shares, Without,
