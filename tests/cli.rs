@@ -218,6 +218,46 @@ const RUN: [(&str, i32); 5] = [
     ("explain UF,URX", 0),
 ];
 
+/// The words of a command that a page shows, which the program must take; `None` for a line without one.
+fn parsed(line: &str) -> Option<Result<String, String>> {
+    let at = line.find("grpcmesh ")?;
+    // What follows two spaces says what it does; after a pipe or an arrow it is the shell's.
+    let words = line[at + "grpcmesh ".len()..].split("  ").next().unwrap_or_default();
+    let words = words.split(" # ").next().unwrap_or_default().trim_end();
+    let Some(mut split) = shlex::split(words) else { return Some(Err(line.to_owned())) };
+    let end = split.iter().position(|word| ["|", ">", "<", ";", "&&", "||"].contains(&word.as_str()));
+    split.truncate(end.unwrap_or(split.len()));
+    split.insert(0, "kubectl-grpcmesh".to_owned());
+    let taken = grpcmesh::commands::definition().try_get_matches_from(&split);
+    Some(taken.map(|_| words.to_owned()).map_err(|error| format!("{line}\n{error}")))
+}
+
+/// Commands in blocks and in code of the pages, those that need a cluster too.
+#[test]
+fn commands_of_the_pages_are_taken() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = vec![root.join("README.md"), root.join("CONTRIBUTING.md"), root.join("SECURITY.md")];
+    for folder in ["docs", "docs/commands", "docs/findings"] {
+        let files = std::fs::read_dir(root.join(folder)).unwrap().map(|file| file.unwrap().path());
+        pages.extend(files.filter(|file| file.extension().is_some_and(|end| end == "md")));
+    }
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap().replace("\\\n", " ");
+        for line in text.lines() {
+            let line = line.trim_start().trim_start_matches("$ ");
+            // What stands within a sentence may be a pattern.
+            let within = line.split('`').skip(1).step_by(2);
+            let commands = within.filter(|code| !code.contains(['…', '[']) && !code.contains("COMMAND"));
+            for command in commands.chain([line]).filter(|command| command.starts_with("kubectl grpcmesh ")) {
+                seen += 1;
+                wrong.extend(parsed(command).and_then(Result::err).map(|why| format!("{}: {why}", page.display())));
+            }
+        }
+    }
+    assert!(seen > 60 && wrong.is_empty(), "{seen}\n{}", wrong.join("\n"));
+}
+
 #[test]
 fn examples_of_the_help_are_right() {
     let definition = grpcmesh::commands::definition();
@@ -226,17 +266,7 @@ fn examples_of_the_help_are_right() {
         let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
         assert!(help.starts_with("Examples:"), "the help of {} ends in examples", command.get_name());
         for line in help.lines().skip(1) {
-            let Some(at) = line.find("grpcmesh ") else { continue };
-            // What follows two spaces says what it does; after a pipe or an arrow it is the shell's.
-            let words = line[at + "grpcmesh ".len()..].split("  ").next().unwrap_or_default();
-            let mut split = shlex::split(words).unwrap_or_else(|| panic!("{line}"));
-            let end = split.iter().position(|word| ["|", ">", "<"].contains(&word.as_str()));
-            split.truncate(end.unwrap_or(split.len()));
-            split.insert(0, "kubectl-grpcmesh".to_owned());
-            if let Err(error) = grpcmesh::commands::definition().try_get_matches_from(&split) {
-                panic!("{line}\n{error}");
-            }
-            seen.push(words.to_owned());
+            seen.extend(parsed(line).map(Result::unwrap));
         }
     }
     assert!(seen.len() > 40, "{seen:#?}");

@@ -264,15 +264,17 @@ impl<'a> Access<'a> {
         Some((port, parts.next()?, parts.next()?))
     }
 
-    /// Whether the call was meant for a host. Where no cluster was chosen, as with `NC` and `NR`, the authority tells; it
-    /// may be shorter than the host.
+    /// Whether the call was meant for a host, which may be without the cluster's domain: `checkout.shop.svc`. Where no
+    /// cluster was chosen, as with `NC` and `NR`, the authority tells; it may be shorter than the host.
     pub fn goes_to(&self, host: &str) -> bool {
+        let begins =
+            |long: &str, short| long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         if let Some((_, _, other)) = self.destination() {
-            return other == host;
+            return begins(other, host);
         }
         let authority = self.authority.and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default();
         let name = authority.rsplit_once(':').map_or(authority, |(name, _)| name);
-        !name.is_empty() && host.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        !name.is_empty() && (begins(host, name) || begins(name, host))
     }
 
     /// Whether it looks like a gRPC call. The default format does not say so.

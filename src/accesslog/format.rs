@@ -56,6 +56,14 @@ impl Format {
         Ok(Self(Form::Text(pieces)))
     }
 
+    /// Whether its lines tell the gRPC status.
+    pub fn tells_status(&self) -> bool {
+        match &self.0 {
+            Form::Text(pieces) => pieces.contains(&Piece::Value(Operator::GrpcStatus)),
+            Form::Json(labels) => labels.0.values().any(|label| label.operator == Operator::GrpcStatus),
+        }
+    }
+
     /// Reads a line; `None` when it is of another form.
     pub(super) fn parse<'a>(&self, line: &'a [u8], arena: &'a Bump) -> Option<Access<'a>> {
         match &self.0 {

@@ -153,17 +153,7 @@ impl Settings {
 
     /// Whether some format that lines may have tells the gRPC status; Istio's default one does not.
     pub fn tells_status(&self) -> bool {
-        let of_providers = self
-            .mesh
-            .extension_providers
-            .iter()
-            .filter_map(|provider| provider.envoy_file_access_log.as_ref()?.log_format.as_ref());
-        let texts = of_providers.flat_map(|format| {
-            let labels = format.labels.as_ref().map(|labels| serde_json::Value::Object(labels.clone()).to_string());
-            format.text.clone().into_iter().chain(labels)
-        });
-        let own = self.mesh.access_log_format.clone();
-        own.into_iter().chain(texts).any(|text| text.contains("GRPC_STATUS"))
+        self.formats().0.iter().any(Format::tells_status)
     }
 
     /// The Telemetry that would make a namespace's proxies write lines: a new one, or the one that is in the way, changed.

@@ -1,9 +1,13 @@
 //! What every command is handed: the environment, how to write, where to say things.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use super::env::Env;
 use super::global::{ColorWhen, ConnectionArgs, OutputArgs, ScopeArgs};
+use crate::cluster::ClusterError;
+use crate::cluster::client::Server;
+use crate::cluster::request::Asked;
 use crate::render::style::Style;
 use crate::terminal::Messages;
 
@@ -51,5 +55,22 @@ impl<'w> Context<'w> {
             color: wants_color(env.stderr_is_terminal),
         };
         Self { style, messages, env, connection, scope, verbosity: output.verbosity, out }
+    }
+
+    /// Connects to the cluster; with `-v` every request is told.
+    ///
+    /// # Errors
+    /// Trouble with the kubeconfig, certificates or credentials.
+    pub async fn connect(&self) -> Result<Server, ClusterError> {
+        let mut server = self.connection.connection(&self.env).connect().await?;
+        if self.verbosity > 0 {
+            let messages = self.messages;
+            server.watch = Some(Arc::new(move |asked: &Asked<'_>| {
+                let status = asked.status.map_or("no answer".to_owned(), |status| status.to_string());
+                let (bytes, millis) = (asked.bytes, asked.took.as_millis());
+                messages.detail(&format!("{} {} {status}, {bytes} bytes, {millis} ms", asked.method, asked.path));
+            }));
+        }
+        Ok(server)
     }
 }

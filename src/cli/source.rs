@@ -11,7 +11,6 @@ use super::context::Context;
 use super::failure::Failure;
 use super::global::{ScopeArgs, SourceArgs};
 use crate::cluster::collect::{Scope, collect};
-use crate::cluster::request::Asked;
 use crate::mesh::Options;
 use crate::render::text::safe;
 use crate::snapshot::manifest::{self, OnMalformed};
@@ -112,16 +111,7 @@ impl SourceArgs {
 }
 
 async fn live(context: &mut Context<'_>) -> Result<Read, Failure> {
-    let connection = context.connection.connection(&context.env);
-    let mut server = connection.connect().await?;
-    if context.verbosity > 0 {
-        let messages = context.messages;
-        server.watch = Some(Arc::new(move |asked: &Asked<'_>| {
-            let status = asked.status.map_or("no answer".to_owned(), |status| status.to_string());
-            let (bytes, millis) = (asked.bytes, asked.took.as_millis());
-            messages.detail(&format!("GET {} {status}, {bytes} bytes, {millis} ms", asked.path));
-        }));
-    }
+    let server = context.connect().await?;
     let namespace = context.scope.namespace.clone().unwrap_or_else(|| server.namespace.clone());
     let namespaces: BTreeSet<String> =
         if context.scope.all_namespaces { BTreeSet::new() } else { BTreeSet::from([namespace.clone()]) };

@@ -95,7 +95,7 @@ impl Server {
 
     async fn telemetries(&self, namespace: &str) -> Result<Vec<Item>, String> {
         for version in VERSIONS {
-            let path = format!("/apis/telemetry.istio.io/{version}/namespaces/{namespace}/telemetries?limit=500");
+            let path = format!("/apis/telemetry.istio.io/{version}/namespaces/{namespace}/telemetries");
             match self.get(&path, ANSWER).await {
                 Ok(text) => {
                     return serde_json::from_str::<Page>(&text)

@@ -18,6 +18,8 @@ const LARGEST: usize = 1 << 30;
 /// One request that was answered, or not, for those who watch (`-v`).
 #[derive(Debug, Clone)]
 pub struct Asked<'a> {
+    /// `GET`, `PATCH`.
+    pub method: &'a str,
     /// Path with its query.
     pub path: &'a str,
     /// The answer's status; absent when there was none.
@@ -37,6 +39,14 @@ struct Status {
 }
 
 impl Server {
+    /// Tells those who watch of a request; `answer` is the status and how long the answer was.
+    pub(super) fn tell(&self, method: &str, path: &str, answer: Option<(StatusCode, usize)>, start: Instant) {
+        if let Some(watch) = &self.watch {
+            let (status, bytes) = (answer.map(|(status, _)| status.as_u16()), answer.map_or(0, |(_, bytes)| bytes));
+            watch(&Asked { method, path, status, bytes, took: start.elapsed() });
+        }
+    }
+
     /// Asks for a path. A busy server (429, 503, 504) is asked again a few times, within seconds.
     ///
     /// # Errors
@@ -48,13 +58,8 @@ impl Server {
             let start = Instant::now();
             let answer = tokio::time::timeout(timeout, self.ask(path)).await;
             let answer = answer.unwrap_or_else(|_| Err(ClusterError::timeout(timeout, &self.server)));
-            if let Some(watch) = &self.watch {
-                let (status, bytes) = match &answer {
-                    Ok((status, text)) => (Some(status.as_u16()), text.len()),
-                    Err(_) => (None, 0),
-                };
-                watch(&Asked { path, status, bytes, took: start.elapsed() });
-            }
+            let told = answer.as_ref().ok().map(|(status, text)| (*status, text.len()));
+            self.tell("GET", path, told, start);
             let (status, text) = answer?;
             let busy = matches!(
                 status,

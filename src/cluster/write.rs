@@ -1,7 +1,7 @@
 //! The one place that writes to a cluster: a dry run, which stores nothing, and a JSON Patch of one object, which stores
 //! it when everything that it tests still holds.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
@@ -132,23 +132,30 @@ impl Server {
         form: &str,
         body: &Value,
     ) -> Result<(StatusCode, Value), ClusterError> {
+        let start = Instant::now();
         let request = Request::builder()
-            .method(method)
-            .uri(uri)
+            .method(&method)
+            .uri(&uri)
             .header(header::CONTENT_TYPE, form)
             .header(header::ACCEPT, "application/json")
             .body(Body::from(body.to_string().into_bytes()))
             .map_err(|error| ClusterError::new(Trouble::Config, error.to_string()))?;
-        let answer = tokio::time::timeout(ANSWER, self.client.send(request))
-            .await
-            .map_err(|_| ClusterError::timeout(ANSWER, &self.server))?
-            .map_err(|error| ClusterError::of(&error, &self.server))?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), LARGEST)
-            .collect()
-            .await
-            .map_err(|error| ClusterError::new(Trouble::Unreachable, error.to_string()))?;
-        Ok((status, serde_json::from_slice(&body.to_bytes()).unwrap_or_default()))
+        let answer = async {
+            let answer = tokio::time::timeout(ANSWER, self.client.send(request))
+                .await
+                .map_err(|_| ClusterError::timeout(ANSWER, &self.server))?
+                .map_err(|error| ClusterError::of(&error, &self.server))?;
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), LARGEST)
+                .collect()
+                .await
+                .map_err(|error| ClusterError::new(Trouble::Unreachable, error.to_string()))?;
+            Ok((status, body.to_bytes()))
+        };
+        let answer = answer.await;
+        let told = answer.as_ref().ok().map(|(status, body)| (*status, body.len()));
+        self.tell(method.as_str(), &uri, told, start);
+        answer.map(|(status, body)| (status, serde_json::from_slice(&body).unwrap_or_default()))
     }
 
     /// A question that the API takes as an object, of which it stores nothing.

@@ -84,7 +84,7 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: BalanceArgs) -> Re
         return Err(Failure::source("no pod here has a sidecar: nobody counts calls")
             .hint("why, is told by: kubectl grpcmesh inspect -A"));
     }
-    let server = context.connection.connection(&context.env).connect().await?;
+    let server = context.connect().await?;
     let ReachArgs { via, parallel, proxy_timeout } = arguments.asking.reach;
     let ask = || server.all_counters(&pods, via.into(), parallel, proxy_timeout, &wanted, &|all| all);
     let start = Instant::now();

@@ -64,7 +64,7 @@ enum Format {
 pub(super) async fn run(context: &mut Context<'_>, arguments: DoctorArgs) -> Result<Outcome, Failure> {
     let mut checks = vec![Check::new("client/version", State::Ok, env!("CARGO_PKG_VERSION"))];
     checks.extend(on_this_machine(&context.env.path));
-    match context.connection.connection(&context.env).connect().await {
+    match context.connect().await {
         Ok(server) => of_cluster(context, &server, &arguments, &mut checks).await?,
         Err(error) => checks.push(unreachable(&error.message, error.hint)),
     }

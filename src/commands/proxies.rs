@@ -192,7 +192,7 @@ pub(super) async fn settled(
     mut read: Read,
     question: Question<'_>,
 ) -> Result<Read, Failure> {
-    let server = context.connection.connection(&context.env).connect().await?;
+    let server = context.connect().await?;
     let mut before: Option<HashMap<String, HashSet<String>>> = None;
     for look in 1.. {
         ask(context, &server, source, &mut read, question).await;
@@ -262,7 +262,7 @@ async fn counters(
     let mesh = mesh::resolve(&read.snapshot, &source.options(&context.scope));
     let (chosen, _) = question.choose(&mesh, read);
     let pods = pods(&mesh, &chosen);
-    let server = context.connection.connection(&context.env).connect().await?;
+    let server = context.connect().await?;
     let ReachArgs { via, parallel, proxy_timeout } = question.reach;
     let wanted = |cluster: &str| cluster.starts_with("outbound|");
     let answers = server.all_counters(&pods, via.into(), parallel, proxy_timeout, &wanted, &used).await;

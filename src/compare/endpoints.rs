@@ -73,11 +73,11 @@ impl Slices {
         if service.is_node_local || subset.is_some_and(|labels| labels.keys().any(|key| key.starts_with("topology."))) {
             return None;
         }
-        let has_ipv4 = slices.iter().any(|slice| slice.address_type.as_deref() != Some("IPv6"));
+        let has_ipv4 = slices.iter().any(|slice| !slice.is_ipv6());
         let (mut ready, mut all) = (BTreeSet::new(), BTreeSet::new());
         for slice in slices {
             // The second address family of a dual-stack Service repeats the same pods.
-            let repeats = has_ipv4 && slice.address_type.as_deref() == Some("IPv6");
+            let repeats = has_ipv4 && slice.is_ipv6();
             if repeats || slice.address_type.as_deref() == Some("FQDN") {
                 continue;
             }
@@ -87,7 +87,7 @@ impl Slices {
                 continue;
             };
             for endpoint in &slice.endpoints {
-                let takes = endpoint.conditions.ready.unwrap_or(true) && endpoint.conditions.terminating != Some(true);
+                let takes = endpoint.conditions.takes_calls();
                 // Several pods may share a node's address.
                 let pod = endpoint.target_ref.as_ref().map(|pod| (service.namespace().to_string(), pod.name.clone()));
                 for address in endpoint.addresses.iter().take(1) {

@@ -13,6 +13,7 @@ use super::service::Visibility;
 use crate::schema::destination_rule::{
     ClientTls, ConnectionPool, DestinationRuleSpec, LoadBalancer, OutlierDetection, Subset, TrafficPolicy,
 };
+use crate::schema::mesh_config::MeshConfig;
 
 /// A DestinationRule with its host completed.
 #[derive(Debug)]
@@ -63,17 +64,21 @@ pub struct DestinationRules {
     root: Pool,
     /// All rules by host, to find the namespaces whose callers may differ.
     by_host: HostMap<DestinationRuleId>,
+    /// Limits that the mesh configuration has for everybody.
+    default_pool: Option<ConnectionPool>,
 }
 
 impl DestinationRules {
     /// Sorts rules and merges them as istiod does: those with a workload selector first, then by age.
-    pub fn new(mut rules: Vec<DestinationRule>, root: &Namespace, default_export_to: &[String]) -> Self {
+    pub fn new(mut rules: Vec<DestinationRule>, root: &Namespace, config: &MeshConfig) -> Self {
         rules.sort_by(|a, b| {
             let key = |rule: &DestinationRule| (rule.selector.is_none(), rule.created.clone());
             let names = |rule: &DestinationRule| (rule.object.name.clone(), rule.object.namespace.clone());
             key(a).cmp(&key(b)).then_with(|| names(a).cmp(&names(b)))
         });
-        let mut index = Self::default();
+        let default_export_to = &config.default_destination_rule_export_to;
+        let default_pool = config.default_traffic_policy.as_ref().and_then(|policy| policy.connection_pool.clone());
+        let mut index = Self { default_pool, ..Self::default() };
         for (position, rule) in rules.iter().enumerate() {
             let id = DestinationRuleId::new(position);
             index.by_host.insert(&rule.host, id);
@@ -198,24 +203,18 @@ impl DestinationRules {
 
     /// The policy in force for a port and perhaps a subset.
     pub fn policy<'a>(&'a self, applied: &AppliedRules, port: u16, subset: Option<&SubsetName>) -> Policy<'a> {
-        let mut policy = Policy::default();
+        let mut policy = Policy { default_pool: self.default_pool.as_ref(), ..Policy::default() };
         let with_policy = applied.0.iter().map(|id| self.get(*id)).find(|rule| rule.spec.traffic_policy.is_some());
         if let Some(rule) = with_policy
             && let Some(written) = &rule.spec.traffic_policy
         {
-            policy.take(written, port, &rule.object, "spec.trafficPolicy", Level::Rule);
+            policy.take(written, port, &rule.object, "spec.trafficPolicy");
         }
         if let Some((rule, written)) = subset.and_then(|name| self.subset(applied, name))
             && let Some(written_policy) = &written.traffic_policy
         {
             let index = rule.spec.subsets.iter().position(|subset| std::ptr::eq(subset, written)).unwrap_or_default();
-            policy.take(
-                written_policy,
-                port,
-                &rule.object,
-                &format!("spec.subsets[{index}].trafficPolicy"),
-                Level::Subset,
-            );
+            policy.take(written_policy, port, &rule.object, &format!("spec.subsets[{index}].trafficPolicy"));
         }
         policy
     }
@@ -280,17 +279,13 @@ pub struct Policy<'a> {
     pub outlier_detection: Option<Sourced<'a, OutlierDetection>>,
     /// TLS.
     pub tls: Option<Sourced<'a, ClientTls>>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Level {
-    Rule,
-    Subset,
+    /// Limits of the mesh configuration, in force where none are written at all.
+    default_pool: Option<&'a ConnectionPool>,
 }
 
 impl<'a> Policy<'a> {
     /// Takes a written policy: port-level settings replace all four blocks; a subset overrides block by block.
-    fn take(&mut self, written: &'a TrafficPolicy, port: u16, object: &'a ObjectRef, path: &str, level: Level) {
+    fn take(&mut self, written: &'a TrafficPolicy, port: u16, object: &'a ObjectRef, path: &str) {
         fn block<'a, T>(value: Option<&'a T>, object: &'a ObjectRef, path: &str, name: &str) -> Option<Sourced<'a, T>> {
             value.map(|value| Sourced { value, object, field: format!("{path}.{name}") })
         }
@@ -306,26 +301,19 @@ impl<'a> Policy<'a> {
                 load_balancer: block(entry.load_balancer.as_ref(), object, &path, "loadBalancer"),
                 outlier_detection: block(entry.outlier_detection.as_ref(), object, &path, "outlierDetection"),
                 tls: block(entry.tls.as_ref(), object, &path, "tls"),
+                default_pool: self.default_pool,
             };
             return;
         }
-        let own = Self {
-            connection_pool: block(written.connection_pool.as_ref(), object, path, "connectionPool"),
-            load_balancer: block(written.load_balancer.as_ref(), object, path, "loadBalancer"),
-            outlier_detection: block(written.outlier_detection.as_ref(), object, path, "outlierDetection"),
-            tls: block(written.tls.as_ref(), object, path, "tls"),
-        };
-        if level == Level::Rule {
-            *self = own;
-            return;
-        }
-        let Self { connection_pool, load_balancer, outlier_detection, tls } = own;
         let before = std::mem::take(self);
         *self = Self {
-            connection_pool: connection_pool.or(before.connection_pool),
-            load_balancer: load_balancer.or(before.load_balancer),
-            outlier_detection: outlier_detection.or(before.outlier_detection),
-            tls: tls.or(before.tls),
+            connection_pool: block(written.connection_pool.as_ref(), object, path, "connectionPool")
+                .or(before.connection_pool),
+            load_balancer: block(written.load_balancer.as_ref(), object, path, "loadBalancer").or(before.load_balancer),
+            outlier_detection: block(written.outlier_detection.as_ref(), object, path, "outlierDetection")
+                .or(before.outlier_detection),
+            tls: block(written.tls.as_ref(), object, path, "tls").or(before.tls),
+            default_pool: before.default_pool,
         };
     }
 
@@ -334,9 +322,14 @@ impl<'a> Policy<'a> {
         self.http().is_some_and(|http| http.use_client_protocol == Some(true))
     }
 
+    /// The limits in force: those written, else those that the mesh configuration has for everybody.
+    pub fn pool(&self) -> Option<&'a ConnectionPool> {
+        self.connection_pool.as_ref().map(|pool| pool.value).or(self.default_pool)
+    }
+
     /// The HTTP part of the connection pool.
     pub fn http(&self) -> Option<&'a crate::schema::destination_rule::HttpPool> {
-        self.connection_pool.as_ref().and_then(|pool| pool.value.http.as_ref())
+        self.pool().and_then(|pool| pool.http.as_ref())
     }
 
     /// The upgrade policy word, if written.

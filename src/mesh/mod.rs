@@ -115,6 +115,7 @@ pub struct Mesh<'s> {
     services_by_workload: HashMap<WorkloadId, Vec<ServiceId>>,
     outbound_index: OnceLock<outbound::Index>,
     field_problems: OnceLock<Vec<(ObjectRef, Problem)>>,
+    labels_of_callers: OnceLock<BTreeSet<String>>,
 }
 
 /// An object whose shape could not be read.
@@ -218,7 +219,11 @@ impl Mesh<'_> {
 
     /// Keys of labels by which some object tells callers apart: Sidecars, DestinationRules with a workload selector,
     /// and matches on the caller's labels.
-    pub fn labels_read_of_callers(&self) -> BTreeSet<String> {
+    pub fn labels_read_of_callers(&self) -> &BTreeSet<String> {
+        self.labels_of_callers.get_or_init(|| self.find_labels_of_callers())
+    }
+
+    fn find_labels_of_callers(&self) -> BTreeSet<String> {
         let sidecars = self.sidecars.iter().filter_map(|sidecar| sidecar.selector.as_ref());
         let rules = self.destination_rules.iter().filter_map(|rule| rule.selector.as_ref());
         let selectors = sidecars.chain(rules).flat_map(|labels| labels.iter().map(|(key, _)| key.to_string()));

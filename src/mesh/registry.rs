@@ -235,26 +235,21 @@ impl<'s> Reader<'s> {
 
     /// EndpointSlices say what a Service's endpoints are, where the source has them.
     pub(super) fn endpoint_slices(&mut self, services: &mut [Service]) {
-        let mut counts: HashMap<(Box<str>, String), PodCount> = HashMap::new();
+        // Of a dual-stack Service each address family has its slices, with the same pods.
+        let mut counts: HashMap<(Box<str>, String), BTreeMap<bool, PodCount>> = HashMap::new();
         for object in self.snapshot.of_kind(Kind::EndpointSlice) {
             let Ok(slice) = serde_json::from_str::<shapes::EndpointSlice>(object.body.get()) else { continue };
             let Some(service) = slice.metadata.labels.get("kubernetes.io/service-name") else { continue };
-            // The second address family of a dual-stack Service repeats the same pods.
-            if slice.address_type.as_deref() == Some("IPv6")
-                && counts.get(&(object.key.namespace.clone(), service.clone())).is_some_and(|count| count.total > 0)
-            {
-                continue;
-            }
-            let count = counts.entry((object.key.namespace.clone(), service.clone())).or_default();
+            let families = counts.entry((object.key.namespace.clone(), service.clone())).or_default();
+            let count = families.entry(slice.is_ipv6()).or_default();
             for endpoint in &slice.endpoints {
                 count.total += 1;
-                let ready = endpoint.conditions.ready.unwrap_or(true) && endpoint.conditions.terminating != Some(true);
-                count.ready += u32::from(ready);
+                count.ready += u32::from(endpoint.conditions.takes_calls());
             }
         }
         for service in services {
             let key = (service.namespace().as_str().into(), service.object.name.to_string());
-            if let Some(count) = counts.get(&key) {
+            if let Some((_, count)) = counts.get(&key).and_then(BTreeMap::first_key_value) {
                 service.endpoints = *count;
             }
         }

@@ -77,11 +77,7 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, options: &Options) -> Mesh<'s> {
         .filter(|workload| workload.proxy.is_meshed() != Some(false))
         .map(|workload| workload.namespace().clone())
         .collect();
-    let destination_rules = DestinationRules::new(
-        reader.destination_rules(&config, &cluster_domain),
-        &root,
-        &config.default_destination_rule_export_to,
-    );
+    let destination_rules = DestinationRules::new(reader.destination_rules(&config, &cluster_domain), &root, &config);
     let virtual_services = reader.virtual_services(&config, &cluster_domain);
     let route_objects = reader.route_objects();
     let attached = attach_routes(&route_objects, &directory);
@@ -114,6 +110,7 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, options: &Options) -> Mesh<'s> {
         services_by_workload,
         outbound_index: OnceLock::new(),
         field_problems: OnceLock::new(),
+        labels_of_callers: OnceLock::new(),
         attached,
         users: HashMap::new(),
     };

@@ -73,7 +73,7 @@ impl Mesh<'_> {
             .filter(|(_, percent)| *percent > 0.0)
             .map(|(destination, percent)| Mirror {
                 host: resolve(&destination.host),
-                subset: destination.subset.as_deref().map(SubsetName::from),
+                subset: destination.subset.as_deref().filter(|name| !name.is_empty()).map(SubsetName::from),
                 percent,
             })
             .collect();

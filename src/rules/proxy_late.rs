@@ -27,7 +27,7 @@ The proxy routes by what it has: by old weights, to old endpoints. Calls to pods
 
 ## Example
 ```text
-kubectl grpcmesh diff: web-7d9f: late, istiod sent configuration (route) at 14:02:11, not accepted yet
+web-7d9f  late: istiod sent configuration (route) at 14:02:11, not accepted yet
 ```
 
 ## Repair

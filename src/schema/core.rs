@@ -283,6 +283,13 @@ pub struct EndpointSlice {
     pub ports: List<EndpointPort>,
 }
 
+impl EndpointSlice {
+    /// Whether its addresses are of IPv6. Of a dual-stack Service the same pods stand in slices of both families.
+    pub fn is_ipv6(&self) -> bool {
+        self.address_type.as_deref() == Some("IPv6")
+    }
+}
+
 /// One endpoint of an EndpointSlice.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -307,6 +314,13 @@ pub struct EndpointConditions {
     /// Is being deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub terminating: Option<bool>,
+}
+
+impl EndpointConditions {
+    /// Whether new calls go to it. Source: the API's documentation of `EndpointConditions`: absent means ready.
+    pub fn takes_calls(&self) -> bool {
+        self.ready.unwrap_or(true) && self.terminating != Some(true)
+    }
 }
 
 /// The object behind an endpoint.

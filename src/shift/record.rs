@@ -3,6 +3,8 @@
 //! An annotation of the object, written in the same patch as the weights, so that the two never disagree. It is bounded:
 //! the last entries are kept, and each is numbered, so that it shows when older ones are gone.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -138,6 +140,21 @@ pub struct RuleRecord {
     /// Weights of the step before; at the first step there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub previous: Vec<Option<u64>>,
+}
+
+/// Weights of rules by backend, as `of` picks them; of several rules the place of the rule goes before.
+pub fn weights_by_name<'r>(
+    kind: Kind,
+    rules: &'r [RuleRecord],
+    of: impl Fn(&'r RuleRecord) -> &'r [Option<u64>],
+) -> BTreeMap<String, u64> {
+    let field = if kind == Kind::VirtualService { "http" } else { "rules" };
+    let named = rules.iter().flat_map(|rule| {
+        let place = if rules.len() > 1 { format!("{field}[{}] ", rule.rule) } else { String::new() };
+        let weights = rule.backends.iter().zip(of(rule));
+        weights.filter_map(move |(name, weight)| Some((format!("{place}{name}"), (*weight)?)))
+    });
+    named.collect()
 }
 
 /// Where a way back leads.

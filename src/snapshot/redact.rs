@@ -63,7 +63,8 @@ const FREE_MAPS: &[&str] = &[
     "metadataMatch",
 ];
 
-/// Fields of [`crate::schema::mesh_config::MeshConfig`]; others of a mesh configuration are dropped.
+/// Fields of [`crate::schema::mesh_config::MeshConfig`] that routing and findings rest on; others of a mesh configuration
+/// are dropped, formats and providers of logs too, which may hold any text.
 const MESH_CONFIG: &[&str] = &[
     "rootNamespace",
     "trustDomain",
@@ -77,6 +78,7 @@ const MESH_CONFIG: &[&str] = &[
     "defaultServiceExportTo",
     "outboundTrafficPolicy",
     "accessLogFile",
+    "defaultTrafficPolicy",
 ];
 
 /// Replaces the names in a snapshot by pseudonyms. What Envoys ran is full of names inside of other texts: it goes.
@@ -188,7 +190,7 @@ impl Redactor {
     /// Redacts a regular expression; it stays valid or invalid.
     fn regex(&mut self, text: &str) -> String {
         let redacted = self.text(text);
-        let is_valid = |text: &str| regex::Regex::new(text).is_ok();
+        let is_valid = |text: &str| crate::schema::re2::compile(text).is_ok();
         match (is_valid(text), is_valid(&redacted)) {
             (true, false) => ".*".to_owned(),
             (false, true) => "(".to_owned(),

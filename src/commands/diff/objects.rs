@@ -36,7 +36,7 @@ pub(super) async fn compare(context: &mut Context<'_>, arguments: &DiffArgs, rea
     let mut gaps = Vec::new();
     let mut compared = Vec::new();
     if arguments.source.from.is_empty() {
-        let server = context.connection.connection(&context.env).connect().await?;
+        let server = context.connect().await?;
         for object in files.objects.values() {
             if let Some(found) = against_cluster(&server, object, &mut gaps).await {
                 compared.push(found);

@@ -39,7 +39,7 @@ pub(super) async fn compare(
         let read = settled(context, source, read, question).await?;
         return Ok(proxies(&mesh::resolve(&read.snapshot, &source.options(&context.scope)), hosts));
     };
-    let server = context.connection.connection(&context.env).connect().await?;
+    let server = context.connect().await?;
     let start = Instant::now();
     let mut look = 1;
     loop {

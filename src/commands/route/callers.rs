@@ -26,16 +26,13 @@ pub(super) type Class = (CallerKind, Namespace, Vec<(String, String)>, Option<Wo
 /// Callers that were asked for already, and one proxy for each class of them.
 pub(super) struct Proxies<'m> {
     mesh: &'m Mesh<'m>,
-    /// Labels that some object reads.
-    read: BTreeSet<String>,
     named: HashMap<String, Named>,
     of_class: HashMap<Class, Outbound<'m>>,
 }
 
 impl<'m> Proxies<'m> {
     pub(super) fn new(mesh: &'m Mesh<'m>) -> Self {
-        let read = mesh.labels_read_of_callers();
-        Self { mesh, read, named: HashMap::new(), of_class: HashMap::new() }
+        Self { mesh, named: HashMap::new(), of_class: HashMap::new() }
     }
 
     /// The caller of a word.
@@ -60,7 +57,7 @@ impl<'m> Proxies<'m> {
     fn class(&self, caller: &Caller) -> Class {
         let own_pods = |service: &Service| matches!(&service.resolution, Resolution::Headless | Resolution::Entry(_));
         let alone = |id: &WorkloadId| caller.kind == CallerKind::Gateway || self.mesh.services_of(*id).any(own_pods);
-        let labels = projected(&caller.labels, &self.read);
+        let labels = projected(&caller.labels, self.mesh.labels_read_of_callers());
         (caller.kind, caller.namespace.clone(), labels, caller.workload.filter(alone))
     }
 }
@@ -202,7 +199,7 @@ fn representatives(mesh: &Mesh<'_>) -> Vec<(CallerTitle, Caller)> {
             }
             _ if workload.proxy.is_meshed() == Some(false) || workload.object.kind == Kind::WorkloadEntry => {}
             _ => {
-                sidecars.entry((namespace, projected(&workload.labels, &read))).or_insert(id);
+                sidecars.entry((namespace, projected(&workload.labels, read))).or_insert(id);
             }
         }
     }

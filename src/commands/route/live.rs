@@ -32,7 +32,7 @@ pub(super) async fn ask(
     let live = match &saved {
         Some(_) => None,
         None => {
-            let server = context.connection.connection(&context.env).connect().await?;
+            let server = context.connect().await?;
             let sync = server.sync_state(&context.scope.istio_namespace).await;
             Some((server, sync))
         }

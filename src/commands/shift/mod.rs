@@ -120,7 +120,7 @@ async fn prepare<'a, 'w>(
     let options = source.options(&context.scope);
     let word = arguments.target.as_deref().unwrap_or_default();
     let target = target::find(&mesh::resolve(&read.snapshot, &options), word, &read.namespaces)?;
-    let server = context.connection.connection(&context.env).connect().await?;
+    let server = context.connect().await?;
     let Some(mut object) = server.object(&target.key, &target.api_version).await? else {
         return Err(Failure::source(format!("{} is gone", target.title())));
     };

@@ -196,7 +196,7 @@ pub(super) async fn autoscalers(server: &Server, mesh: &Mesh<'_>, found: &Prefli
     let namespaces: BTreeSet<&String> = workloads.iter().map(|(namespace, _)| namespace).collect();
     let mut checks = Vec::new();
     for namespace in namespaces {
-        let path = format!("/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers?limit=500");
+        let path = format!("/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers");
         let Ok(text) = server.get(&path, server.timeout).await else { continue };
         let list: Value = serde_json::from_str(&text).unwrap_or_default();
         for one in list["items"].as_array().into_iter().flatten() {

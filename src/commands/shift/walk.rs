@@ -16,7 +16,7 @@ use crate::cli::failure::{Failure, Outcome};
 use crate::report::shift::weights;
 use crate::shift::patch;
 use crate::shift::plan::{RulePlan, Wish};
-use crate::shift::record::{Entry, Record, RuleRecord, State};
+use crate::shift::record::{Entry, Record, RuleRecord, State, weights_by_name};
 use crate::shift::steps;
 
 /// Looks at the object for one at the mesh, while somebody thinks.
@@ -192,7 +192,8 @@ impl Session<'_, '_> {
                 // The answer to our patch was lost.
                 let ours = record.of_run(&entry.session).cloned();
                 *entry = ours.unwrap_or_else(|| entry.clone());
-                self.tell_step(entry, &wish, goal(entry))?;
+                let weights = weights_by_name(self.target.key.kind, &entry.rules, |rule| &rule.wrote);
+                self.tell_step(entry, &wish, weights)?;
                 return Ok(Step::Done);
             }
             let rules = match self.grip(&object, entry) {
@@ -284,10 +285,4 @@ impl Session<'_, '_> {
         let first = found.checks.first().map(|check| check.text.clone()).unwrap_or_default();
         Ok(Some(format!("it is not safe any more: {first}")))
     }
-}
-
-/// Weights of an entry as it wrote them last.
-fn goal(entry: &Entry) -> BTreeMap<String, u64> {
-    let named = entry.rules.iter().flat_map(|rule| rule.backends.iter().cloned().zip(rule.wrote.iter().copied()));
-    named.filter_map(|(name, weight)| Some((name, weight?))).collect()
 }

@@ -1,6 +1,5 @@
 //! Writing: weights with what they rest on, how a shift ended, and the weights from before.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -15,7 +14,7 @@ use crate::report::shift::weights;
 use crate::schema::Kind;
 use crate::shift::patch;
 use crate::shift::plan::RulePlan;
-use crate::shift::record::{Back, Entry, LostControl, Record, RuleRecord, State};
+use crate::shift::record::{Back, Entry, LostControl, Record, RuleRecord, State, weights_by_name};
 
 /// Times that a write is tried again after somebody else's.
 const TRIES: u32 = 5;
@@ -271,7 +270,8 @@ impl Session<'_, '_> {
             Back::Previous if entry.step > 1 => "the weights are those of the step before",
             Back::Start | Back::Previous => "the weights are as before",
         };
-        self.tell("rolled-back", &format!("{why}; {now}"), |event| event.weights = goal(entry, back))
+        let weights = weights_by_name(self.target.key.kind, &entry.rules, |rule| rule.weights(back));
+        self.tell("rolled-back", &format!("{why}; {now}"), |event| event.weights = weights)
     }
 
     pub(super) fn lost(&self, lost: &LostControl) -> Failure {
@@ -331,15 +331,6 @@ fn restored(kind: Kind, object: &Value, entry: &Entry, to: Back) -> Vec<RuleReco
         })
     };
     entry.rules.iter().filter_map(back).collect()
-}
-
-/// Weights at the end of a way back.
-fn goal(entry: &Entry, to: Back) -> BTreeMap<String, u64> {
-    let of = |rule: &RuleRecord| {
-        let named = rule.backends.iter().cloned().zip(rule.weights(to).iter().copied());
-        named.filter_map(|(name, weight)| Some((name, weight?))).collect::<Vec<_>>()
-    };
-    entry.rules.iter().flat_map(of).collect()
 }
 
 /// Who wrote last, as far as the object tells.

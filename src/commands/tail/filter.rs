@@ -18,8 +18,8 @@ pub(super) struct Filter<'a> {
     expression: Option<Expression>,
     /// Only calls that began at or after this, in milliseconds since 1970: for logs that were saved.
     pub(super) from: Option<i64>,
-    /// Only calls to this host.
-    pub(super) only: Option<String>,
+    /// Only calls to these hosts, if any is named.
+    pub(super) only: Vec<String>,
 }
 
 /// `--where`: an expression in CEL over the fields of `-o json`.
@@ -57,7 +57,7 @@ impl<'a> Filter<'a> {
     /// Compiles them.
     pub(super) fn new(arguments: &'a TailArgs) -> Result<Self, Failure> {
         let expression = arguments.expression.as_deref().map(Expression::compile).transpose()?;
-        Ok(Self { arguments, expression, from: None, only: None })
+        Ok(Self { arguments, expression, from: None, only: Vec::new() })
     }
 
     /// Whether a call passes; `line` is made only when an expression asks for it.
@@ -82,7 +82,7 @@ impl<'a> Filter<'a> {
             && arguments.min_duration.as_ref().is_none_or(long)
             && arguments.side.as_ref().is_none_or(side)
             && self.from.is_none_or(|from| access.start.is_some_and(|start| start >= from))
-            && self.only.as_ref().is_none_or(|host| access.goes_to(host))
+            && (self.only.is_empty() || self.only.iter().any(|host| access.goes_to(host)))
             && self.expression.as_ref().is_none_or(|expression| expression.holds(&line()))
     }
 }

@@ -39,7 +39,7 @@ pub(super) async fn run(
         return Err(Failure::usage("tail needs a Service, a workload, a pod, labels (-l) or saved logs (--logs)")
             .hint("kubectl grpcmesh tail SERVICE -n NAMESPACE -f"));
     }
-    let server = context.connection.connection(&context.env).connect().await?;
+    let server = context.connect().await?;
     let places: Option<Vec<String>> = (!context.scope.all_namespaces).then(|| {
         let named = context.scope.namespace.clone().unwrap_or_else(|| server.namespace.clone());
         named.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
@@ -54,7 +54,7 @@ pub(super) async fn run(
     };
     let names = names(&server).await;
     let mut sink = Sink::new(context, arguments, names)?;
-    sink.filter.only = targets.host;
+    sink.filter.only = targets.hosts;
     let (sender, events) = mpsc::channel(WAITING);
     let mut tail = Tail {
         server: Arc::new(server),

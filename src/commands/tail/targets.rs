@@ -11,7 +11,7 @@ pub(super) struct Targets {
     /// Pods.
     pub(super) selections: Vec<Selection>,
     /// The host to which calls are wanted, with `--callers`.
-    pub(super) host: Option<String>,
+    pub(super) hosts: Vec<String>,
 }
 
 /// What a kind's pods are found by.
@@ -44,7 +44,7 @@ fn pods_of(kind: &str) -> Option<PodsOf> {
 
 /// Finds them. `places` are the namespaces meant, `None` is all.
 pub(super) async fn find(server: &Server, arguments: &TailArgs, places: Option<&[String]>) -> Result<Targets, Failure> {
-    let mut found = Targets { selections: Vec::new(), host: None };
+    let mut found = Targets { selections: Vec::new(), hosts: Vec::new() };
     let everywhere = || match places {
         Some(places) => places.iter().map(|place| Some(place.clone())).collect(),
         None => vec![None],
@@ -66,7 +66,7 @@ pub(super) async fn find(server: &Server, arguments: &TailArgs, places: Option<&
             Some((name, rest)) if is_service => (name, rest.split('.').next()),
             _ => (name, None),
         };
-        if arguments.callers && (!is_service || found.host.is_some()) {
+        if arguments.callers && (!is_service || !found.hosts.is_empty()) {
             return Err(Failure::usage("--callers needs one Service"));
         }
         let namespaces: Vec<String> = match (own, places) {
@@ -83,7 +83,7 @@ pub(super) async fn find(server: &Server, arguments: &TailArgs, places: Option<&
             match selection(server, namespace, &pods_of, name).await {
                 Ok(selection) if arguments.callers => {
                     drop(selection);
-                    found.host = Some(format!("{name}.{namespace}.svc.cluster.local"));
+                    found.hosts.push(format!("{name}.{namespace}.svc"));
                     found.selections.push(Selection { namespace: None, labels: String::new(), name: None });
                 }
                 Ok(selection) => found.selections.push(selection),

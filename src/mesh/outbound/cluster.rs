@@ -190,10 +190,7 @@ impl Clusters<'_, '_> {
     }
 
     fn upstream_protocol(&self, port: &ServicePort, policy: &Policy<'_>) -> UpstreamProtocol {
-        let default =
-            self.mesh.config.default_traffic_policy.as_ref().and_then(|policy| policy.connection_pool.as_ref());
-        let pool = policy.connection_pool.as_ref().map(|pool| pool.value).or(default);
-        let http = pool.and_then(|pool| pool.http.as_ref());
+        let http = policy.http();
         if http.is_some_and(|http| http.use_client_protocol == Some(true)) {
             return UpstreamProtocol::Downstream;
         }

@@ -3,7 +3,7 @@
 //! Sources: `mergeGateways` in `pilot/pkg/model/gateway.go` and `push_context.go`, `buildGatewayListeners` in
 //! `pilot/pkg/networking/core/gateway.go` of istio/istio 1.31.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::listener::ListenerClass;
@@ -75,7 +75,7 @@ pub struct LeftOut {
 pub(super) struct Servers {
     pub(super) left_out: Vec<LeftOut>,
     groups: Vec<Group>,
-    pub(super) tables: HashMap<String, Vec<Placed>>,
+    pub(super) tables: BTreeMap<String, Vec<Placed>>,
 }
 
 fn is_passthrough(server: &Server) -> bool {
@@ -208,7 +208,7 @@ impl<'m> Outbound<'m> {
 
     /// Merges all Gateways that act on the proxy. What does not fit beside an earlier server is left out.
     pub(super) fn servers(&self) -> Servers {
-        let mut servers = Servers { left_out: Vec::new(), groups: Vec::new(), tables: HashMap::new() };
+        let mut servers = Servers { left_out: Vec::new(), groups: Vec::new(), tables: BTreeMap::new() };
         let mut known_hosts: HashMap<u16, HashMap<String, (String, GatewayName)>> = HashMap::new();
         let mut used: Vec<u16> = Vec::new();
         let mut plain: HashMap<u16, usize> = HashMap::new();

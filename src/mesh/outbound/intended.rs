@@ -26,9 +26,7 @@ impl<'m> Outbound<'m> {
     pub fn route_tables(&self) -> Vec<IntendedTable> {
         if self.is_gateway() {
             let servers = self.servers();
-            let mut names: Vec<&String> = servers.tables.keys().collect();
-            names.sort();
-            let made = names.into_iter().map(|name| (name.clone(), self.gateway_hosts(&servers, name)));
+            let made = servers.tables.keys().map(|name| (name.clone(), self.gateway_hosts(&servers, name)));
             return made.map(|(name, hosts)| self.in_words(name, &hosts)).collect();
         }
         let mut found: Vec<RouteTable> = Vec::new();

@@ -98,9 +98,7 @@ impl Outbound<'_> {
         policy: &Policy<'_>,
         service: ServiceId,
     ) -> BTreeMap<Setting, String> {
-        let default = self.mesh.config.default_traffic_policy.as_ref();
-        let default_pool = default.and_then(|policy| policy.connection_pool.as_ref());
-        let pool = policy.connection_pool.as_ref().map(|pool| pool.value).or(default_pool);
+        let pool = policy.pool();
         let (tcp, http) = (pool.and_then(|pool| pool.tcp.as_ref()), pool.and_then(|pool| pool.http.as_ref()));
         let number = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0);
         let connect =
@@ -108,6 +106,7 @@ impl Outbound<'_> {
         let connect = connect.and_then(|text| duration::parse(text).ok()).filter(|limit| !limit.is_zero());
         let connect = connect.unwrap_or(std::time::Duration::from_secs(10));
         let is_http2 = backend.upstream_protocol == Some(UpstreamProtocol::Http2);
+        let default = self.mesh.config.default_traffic_policy.as_ref();
         let outlier = policy.outlier_detection.as_ref().map(|one| one.value);
         let outlier = outlier.or(default.and_then(|policy| policy.outlier_detection.as_ref()));
         BTreeMap::from([
