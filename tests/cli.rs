@@ -275,3 +275,72 @@ fn examples_of_the_help_are_right() {
         check(&words.split(' ').collect::<Vec<_>>(), code, "", "");
     }
 }
+
+#[test]
+fn what_would_be_passed_over_in_silence_is_said() {
+    let root = std::env::temp_dir().join(format!("grpcmesh-said-{}", std::process::id()));
+    std::fs::create_dir_all(&root).unwrap();
+    let at = |name: &str| root.join(name).to_str().unwrap().to_owned();
+    let healthy = concat!(env!("CARGO_MANIFEST_DIR"), "/src/demo/healthy.yaml");
+
+    // Tests beside the manifests that they are about are no manifests.
+    std::fs::copy(healthy, root.join("mesh.yaml")).unwrap();
+    std::fs::write(root.join("tests.yaml"), "- {caller: web, host: 'checkout.shop:50051', expect: {status: OK}}\n")
+        .unwrap();
+    check(&["route", "--from", root.to_str().unwrap(), "--test", &at("tests.yaml")], 0, "1 ", "");
+    // A host that the mesh does not know is no success.
+    std::fs::write(root.join("typo.yaml"), "- {caller: web, host: 'chekout.shop:50051', expect: {status: OK}}\n")
+        .unwrap();
+    check(&["route", "--from", "demo", "--test", &at("typo.yaml")], 1, "does not know the host", "");
+
+    check(
+        &["route", "--from", "demo", "checkout.shop:50051", "/a.B/C", "--caller", "nosuch"],
+        3,
+        "",
+        "no namespace nosuch",
+    );
+    let pod = ["route", "--from", "demo", "checkout.shop:50051", "/a.B/C", "--caller", "frontend-v1-5d8c7f9b64-4kq9d"];
+    check(&pod, 3, "", "--caller web/frontend-v1-5d8c7f9b64-4kq9d");
+    check(&["tail", "--logs", "README.md", "--fail-on", "1%"], 3, "", "nothing to judge");
+    check(&["diff", "--from", "demo", "--against", healthy, "checkout.shop"], 2, "", "compared whole");
+    check(&["snapshot", "--from", "demo", "-n", "shop", "-o", &at("x.json")], 2, "", "kept whole");
+    // Long names of flags are as good as codes.
+    let log = "tests/fixtures/accesslog/istio-text.log";
+    let count = |flag: &str| run(&["tail", "--logs", log, "--flag", flag, "--summary", "-o", "json"]).stdout;
+    assert_eq!(count("UF"), count("UpstreamConnectionFailure"));
+    assert_ne!(count("UF"), count("UH"));
+    std::fs::remove_dir_all(root).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_snapshot_follows_links_and_leaves_pipes() {
+    use std::os::unix::fs::FileTypeExt as _;
+    let root = std::env::temp_dir().join(format!("grpcmesh-kept-{}", std::process::id()));
+    std::fs::create_dir_all(&root).unwrap();
+    let (target, link, pipe) = (root.join("target.json"), root.join("link.json"), root.join("pipe"));
+    std::fs::write(&target, "").unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    check(&["snapshot", "--from", "demo", "-o", link.to_str().unwrap()], 0, "", "objects");
+    assert!(link.is_symlink() && std::fs::metadata(&target).unwrap().len() > 1_000);
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let read = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || std::fs::read(pipe).unwrap().len()
+    });
+    check(&["snapshot", "--from", "demo", "-o", pipe.to_str().unwrap()], 0, "", "objects");
+    assert!(read.join().unwrap() > 1_000);
+    assert!(std::fs::metadata(&pipe).unwrap().file_type().is_fifo());
+    std::fs::remove_dir_all(root).unwrap();
+}
+
+/// Each fence of a report for a pull request stands on a line of its own.
+#[test]
+fn markdown_blocks_end() {
+    let healthy = concat!(env!("CARGO_MANIFEST_DIR"), "/src/demo/healthy.yaml");
+    let out = run(&["diff", "--from", "demo", "--against", healthy, "-o", "markdown"]).stdout;
+    let text = String::from_utf8(out).unwrap();
+    let fences = text.lines().filter(|line| line.contains("```")).collect::<Vec<_>>();
+    assert!(fences.len() >= 4 && fences.iter().all(|line| line.starts_with("```")), "{fences:?}");
+    assert!(fences.iter().skip(1).step_by(2).all(|line| *line == "```"), "{fences:?}");
+}

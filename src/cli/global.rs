@@ -128,6 +128,9 @@ pub struct SourceArgs {
     /// Lay these manifests over the source, as if applied (repeatable; directories; -)
     #[arg(short, long, value_name = "PATH")]
     pub filename: Vec<String>,
+    /// Files in the folders of a source that are something else, such as tests.
+    #[arg(skip)]
+    pub except: Vec<std::path::PathBuf>,
     /// Make malformed documents a gap instead of an error
     #[arg(long)]
     pub keep_going: bool,

@@ -15,6 +15,7 @@ use crate::mesh::Options;
 use crate::render::text::safe;
 use crate::snapshot::manifest::{self, OnMalformed};
 use crate::snapshot::{Snapshot, SourceKind, SourceText, codec};
+use crate::terminal::Messages;
 
 /// The built-in example.
 static DEMO: &str = include_str!("../demo/shop.yaml");
@@ -50,12 +51,11 @@ impl SourceArgs {
         if context.scope.all_namespaces && context.scope.namespace.is_some() {
             return Err(Failure::usage("-A and -n exclude each other"));
         }
-        let on_malformed = if self.keep_going { OnMalformed::KeepGoing } else { OnMalformed::Stop };
         let default_namespace = context.scope.namespace.clone().unwrap_or_else(|| "default".to_owned());
         let mut read = if self.from.is_empty() {
             live(context).await?
         } else {
-            let snapshot = offline(&self.from, &default_namespace, on_malformed, &context.messages)?;
+            let snapshot = offline(&self.from, &self.reading(&default_namespace, &context.messages))?;
             Read { snapshot, namespaces: context.scope.namespace.iter().cloned().collect() }
         };
         if !self.filename.is_empty() {
@@ -96,7 +96,6 @@ impl SourceArgs {
     /// # Errors
     /// A file that is not there, or is malformed.
     pub fn overlay(&self, context: &Context<'_>, read: &Read) -> Result<Snapshot, Failure> {
-        let on_malformed = if self.keep_going { OnMalformed::KeepGoing } else { OnMalformed::Stop };
         let default_namespace = context.scope.namespace.clone().unwrap_or_else(|| "default".to_owned());
         let namespace = match (&context.scope.namespace, self.from.is_empty()) {
             (None, true) => read.namespaces.first().cloned().unwrap_or(default_namespace),
@@ -104,9 +103,14 @@ impl SourceArgs {
         };
         let mut overlay = Snapshot::new(SourceKind::Manifests);
         for word in &self.filename {
-            manifests(&mut overlay, word, &namespace, on_malformed, &context.messages)?;
+            manifests(&mut overlay, word, &self.reading(&namespace, &context.messages))?;
         }
         Ok(overlay)
+    }
+
+    fn reading<'a>(&'a self, namespace: &'a str, messages: &'a Messages) -> Reading<'a> {
+        let on_malformed = if self.keep_going { OnMalformed::KeepGoing } else { OnMalformed::Stop };
+        Reading { namespace, on_malformed, except: &self.except, messages }
     }
 }
 
@@ -135,12 +139,17 @@ async fn live(context: &mut Context<'_>) -> Result<Read, Failure> {
     Ok(Read { snapshot, namespaces })
 }
 
-fn offline(
-    words: &[String],
-    namespace: &str,
+/// How files are read.
+struct Reading<'a> {
+    /// Of objects that name none.
+    namespace: &'a str,
     on_malformed: OnMalformed,
-    messages: &crate::terminal::Messages,
-) -> Result<Snapshot, Failure> {
+    /// Files in folders that are passed over.
+    except: &'a [PathBuf],
+    messages: &'a Messages,
+}
+
+fn offline(words: &[String], how: &Reading<'_>) -> Result<Snapshot, Failure> {
     if let [word] = words
         && word == "demo"
     {
@@ -166,12 +175,12 @@ fn offline(
             });
         }
         let mut snapshot = Snapshot::new(SourceKind::Manifests);
-        take_text(&mut snapshot, word, text, namespace, on_malformed)?;
+        take_text(&mut snapshot, word, text, how)?;
         return not_empty(snapshot, words);
     }
     let mut snapshot = Snapshot::new(SourceKind::Manifests);
     for word in words {
-        manifests(&mut snapshot, word, namespace, on_malformed, messages)?;
+        manifests(&mut snapshot, word, how)?;
     }
     not_empty(snapshot, words)
 }
@@ -186,13 +195,7 @@ fn not_empty(snapshot: Snapshot, words: &[String]) -> Result<Snapshot, Failure> 
 }
 
 /// Reads manifests from a file, a directory or standard input.
-fn manifests(
-    snapshot: &mut Snapshot,
-    word: &str,
-    namespace: &str,
-    on_malformed: OnMalformed,
-    messages: &crate::terminal::Messages,
-) -> Result<(), Failure> {
+fn manifests(snapshot: &mut Snapshot, word: &str, how: &Reading<'_>) -> Result<(), Failure> {
     if word == "demo" {
         return Err(
             Failure::usage("demo cannot be combined with other sources").hint("to read a file of that name: ./demo")
@@ -204,11 +207,12 @@ fn manifests(
         if codec::is_snapshot(&text) {
             return Err(Failure::usage(format!("{word} is a snapshot; a snapshot is the only source of a run")));
         }
-        return take_text(snapshot, word, text, namespace, on_malformed);
+        return take_text(snapshot, word, text, how);
     }
     let mut files = Vec::new();
     list(path, &mut files, &mut BTreeSet::new())
         .map_err(|error| Failure::source(format!("cannot read the directory {}", safe(word))).cause(error))?;
+    files.retain(|file| !how.except.iter().any(|other| is_same(file, other)));
     files.sort();
     if files.is_empty() {
         return Err(Failure::source(format!("there is no .yaml, .yml or .json file in {}", safe(word)))
@@ -218,12 +222,16 @@ fn manifests(
         let name = file.display().to_string();
         let text = read_text(&name)?;
         if codec::is_snapshot(&text) {
-            messages.warning(&format!("{name} is a snapshot; it is passed over"));
+            how.messages.warning(&format!("{name} is a snapshot; it is passed over"));
             continue;
         }
-        take_text(snapshot, &name, text, namespace, on_malformed)?;
+        take_text(snapshot, &name, text, how)?;
     }
     Ok(())
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
 /// Files with manifests' suffixes, in all folders below; hidden ones and loops are left out.
@@ -288,16 +296,10 @@ fn read_text(word: &str) -> Result<String, Failure> {
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
-fn take_text(
-    snapshot: &mut Snapshot,
-    word: &str,
-    text: String,
-    namespace: &str,
-    on_malformed: OnMalformed,
-) -> Result<(), Failure> {
+fn take_text(snapshot: &mut Snapshot, word: &str, text: String, how: &Reading<'_>) -> Result<(), Failure> {
     let is_template = text.contains("{{");
     let text = Arc::new(SourceText { path: word.to_owned(), text });
-    manifest::read(snapshot, text, namespace, on_malformed).map(|_| ()).map_err(|error| {
+    manifest::read(snapshot, text, how.namespace, how.on_malformed).map(|_| ()).map_err(|error| {
         let failure = Failure::source(safe(&error.to_string()).into_owned());
         if is_template {
             failure.hint("it looks like a Helm template: helm template CHART | kubectl grpcmesh inspect --from -")

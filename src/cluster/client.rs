@@ -121,7 +121,7 @@ impl Connection {
     fn no_kubeconfig(&self) -> ClusterError {
         let looked: Vec<_> = self.kubeconfig_files.iter().map(|path| path.display().to_string()).collect();
         ClusterError::new(Trouble::Config, format!("there is no kubeconfig (looked for {})", looked.join(", ")))
-            .hint("give one with --kubeconfig, or work without a cluster: --from demo, --from FILE")
+            .hint("give one with --kubeconfig")
     }
 
     fn of_kubeconfig(&self, kubeconfig: Kubeconfig) -> Result<Config, ClusterError> {
@@ -217,7 +217,7 @@ impl Connection {
 fn read(path: &Path) -> Result<Kubeconfig, ClusterError> {
     if !path.exists() {
         return Err(ClusterError::new(Trouble::Config, format!("there is no kubeconfig {}", path.display()))
-            .hint("check --kubeconfig, or work without a cluster: --from demo, --from FILE"));
+            .hint("check --kubeconfig"));
     }
     Kubeconfig::read_from(path).map_err(|error| {
         // The library shows the lines around a fault, and those may hold a token.

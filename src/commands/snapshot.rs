@@ -56,6 +56,11 @@ impl std::str::FromStr for Proxies {
 
 /// Runs the command.
 pub(super) async fn run(context: &mut Context<'_>, arguments: SnapshotArgs) -> Result<Outcome, Failure> {
+    if context.scope.namespace.is_some() && !arguments.source.from.is_empty() {
+        return Err(Failure::usage(
+            "-n says what is read of a cluster, and --from names another source, which is kept whole",
+        ));
+    }
     let mut read = arguments.source.read(context).await?;
     if let Some(Proxies(most)) = arguments.proxies {
         // Without -n a snapshot holds all objects, whatever namespace the kubeconfig prefers.
@@ -97,29 +102,36 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: SnapshotArgs) -> R
     Ok(if partial { Outcome::Partial } else { Outcome::Clean })
 }
 
-/// Writes beside the file and renames, so that a file that is there is whole.
+/// Writes beside the file and renames, so that a file that is there is whole. A link is followed; what is no regular
+/// file, such as a pipe or a device, stays what it is and is written into.
 fn save(snapshot: &Snapshot, path: &Path, compressed: bool) -> std::io::Result<()> {
+    if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        return write(snapshot, std::fs::OpenOptions::new().write(true).open(path)?, compressed);
+    }
+    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".part");
     let part = path.with_file_name(name);
-    let written = create_private(&part).and_then(|file| {
-        let mut file = BufWriter::new(file);
-        if compressed {
-            let mut encoder = flate2::write::GzEncoder::new(file, flate2::Compression::default());
-            codec::encode(snapshot, &mut encoder)?;
-            file = encoder.finish()?;
-        } else {
-            codec::encode(snapshot, &mut file)?;
-        }
-        file.flush()
-    });
-    match written.and_then(|()| std::fs::rename(&part, path)) {
+    let written = create_private(&part).and_then(|file| write(snapshot, file, compressed));
+    match written.and_then(|()| std::fs::rename(&part, &path)) {
         Ok(()) => Ok(()),
         Err(error) => {
             let _ = std::fs::remove_file(&part);
             Err(error)
         }
     }
+}
+
+fn write(snapshot: &Snapshot, file: std::fs::File, compressed: bool) -> std::io::Result<()> {
+    let mut file = BufWriter::new(file);
+    if compressed {
+        let mut encoder = flate2::write::GzEncoder::new(file, flate2::Compression::default());
+        codec::encode(snapshot, &mut encoder)?;
+        file = encoder.finish()?;
+    } else {
+        codec::encode(snapshot, &mut file)?;
+    }
+    file.flush()
 }
 
 /// Creates a file that only its owner can read.

@@ -137,19 +137,43 @@ fn show(right: &Right) -> String {
     format!("{} {}{dot}{}", right.verb, right.resource, right.group)
 }
 
-/// A Role with what is missing, ready to apply.
+/// What stands in no namespace: a Role cannot give it.
+const OF_CLUSTER: [&str; 2] = ["namespaces", "gatewayclasses"];
+
+/// Roles with what is missing, ready to apply, and how to bind them.
 fn role(namespace: &str, name: &str, missing: &[Right]) -> String {
-    let mut rules: BTreeMap<(&str, Vec<&str>), Vec<&str>> = BTreeMap::new();
+    let (of_cluster, inside): (Vec<&Right>, Vec<&Right>) =
+        missing.iter().partition(|right| OF_CLUSTER.contains(&right.resource.as_str()));
+    let name = format!("grpcmesh-{name}");
+    let mut texts = Vec::new();
+    if !inside.is_empty() {
+        texts.push(format!(
+            "# kubectl create rolebinding {name} -n {namespace} --role={name} --user=USER\n\
+             apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {{name: {name}, namespace: {namespace}}}\n{}",
+            rules(&inside)
+        ));
+    }
+    if !of_cluster.is_empty() {
+        texts.push(format!(
+            "# kubectl create clusterrolebinding {name} --clusterrole={name} --user=USER\n\
+             apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {{name: {name}}}\n{}",
+            rules(&of_cluster)
+        ));
+    }
+    texts.join("---\n")
+}
+
+/// The rules of a role, rights with the same verbs together.
+fn rules(rights: &[&Right]) -> String {
     let mut verbs: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
-    for right in missing {
+    for right in rights {
         verbs.entry((&right.group, &right.resource)).or_default().push(&right.verb);
     }
+    let mut rules: BTreeMap<(&str, Vec<&str>), Vec<&str>> = BTreeMap::new();
     for ((group, resource), verbs) in verbs {
         rules.entry((group, verbs)).or_default().push(resource);
     }
-    let mut text = format!(
-        "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {{name: grpcmesh-{name}, namespace: {namespace}}}\nrules:\n"
-    );
+    let mut text = "rules:\n".to_owned();
     for ((group, verbs), resources) in rules {
         text.push_str(&format!(
             "- {{apiGroups: [\"{group}\"], resources: [{}], verbs: [{}]}}\n",
@@ -164,7 +188,7 @@ fn role(namespace: &str, name: &str, missing: &[Right]) -> String {
 mod tests {
     use super::*;
 
-    fn rules(role: &str) -> Vec<Rule> {
+    fn given(role: &str) -> Vec<Rule> {
         needed(role)
             .into_iter()
             .map(|right| Rule {
@@ -183,15 +207,15 @@ mod tests {
     #[test]
     fn roles_give_their_commands() {
         assert!(needed(READER).len() > 40 && needed(SHIFTER).len() == 6);
-        let reader = checks("shop", &rules(READER), &[]);
+        let reader = checks("shop", &given(READER), &[]);
         assert_eq!(state(&reader, "rights/reader"), State::Ok);
         assert_eq!(state(&reader, "rights/live-reader"), State::Failed);
         let fix = reader.iter().find(|check| check.id == "rights/shifter").unwrap().fix.clone().unwrap();
         assert!(fix.contains("resources: [virtualservices], verbs: [patch]"), "only what is missing: {fix}");
         // What is missing, applied, is enough.
-        let fixed = [rules(READER), rules(&fix)].concat();
+        let fixed = [given(READER), given(&fix)].concat();
         assert_eq!(state(&checks("shop", &fixed, &[]), "rights/shifter"), State::Ok);
-        let all = [rules(READER), rules(LIVE_READER), rules(SHIFTER)].concat();
+        let all = [given(READER), given(LIVE_READER), given(SHIFTER)].concat();
         assert!(checks("shop", &all, &[]).iter().all(|check| check.state == State::Ok));
         let narrow = checks("shop", &all, &[(decisive().remove(0), false)]);
         assert_eq!(state(&narrow, "rights/reader"), State::Warning);
@@ -210,5 +234,8 @@ mod tests {
         assert_eq!(state(&checks("shop", &[named], &[]), "rights/reader"), State::Failed);
         let none = checks("shop", &[], &[]);
         assert!(none.iter().all(|check| check.state == State::Failed && check.fix.is_some()));
+        let fix = none[0].fix.clone().unwrap();
+        let (inside, of_cluster) = fix.split_once("---\n").unwrap();
+        assert!(!inside.contains("namespaces]") && of_cluster.contains("resources: [namespaces]"), "{fix}");
     }
 }

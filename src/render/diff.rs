@@ -155,7 +155,7 @@ pub fn markdown(report: &DiffReport, out: &mut dyn Write) -> io::Result<()> {
     let plain = Style { color: false, width: None, headers: true, wide: false };
     let mut text = Vec::new();
     verdict(report, &plain, &mut text)?;
-    writeln!(out, "### Routing\n\n```text\n{}```", String::from_utf8_lossy(&text))?;
+    writeln!(out, "### Routing\n\n```text\n{}\n```", String::from_utf8_lossy(&text).trim_end_matches('\n'))?;
     for ObjectReport { object, state, changes, patch, notes } in report.objects.iter().filter(|one| one.state != "same")
     {
         writeln!(out, "\n**{}**: {state}\n", safe(object))?;
@@ -163,7 +163,7 @@ pub fn markdown(report: &DiffReport, out: &mut dyn Write) -> io::Result<()> {
             writeln!(out, "- {}", safe(change))?;
         }
         if !patch.is_empty() {
-            writeln!(out, "\n```diff\n{}```", safe_lines(patch))?;
+            writeln!(out, "\n```diff\n{}\n```", safe_lines(patch).trim_end_matches('\n'))?;
         }
     }
     let outside: Vec<&ProxyReport> = report.proxies.iter().filter(|one| one.state != "in-step").collect();

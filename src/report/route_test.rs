@@ -135,6 +135,7 @@ impl Expectation {
             let seen = match &report.client_sees {
                 Some(seen) if seen.percent >= 100.0 => seen.grpc_status.clone(),
                 Some(seen) => format!("{} for {}% of the calls", seen.grpc_status, seen.percent),
+                None if report.outcome == "passthrough" => "passthrough: the mesh does not know the host".to_owned(),
                 None if report.arrives() => "OK".to_owned(),
                 None => report.outcome.to_owned(),
             };

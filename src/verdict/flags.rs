@@ -311,6 +311,11 @@ pub static FLAGS: [Flag; 30] = [
     ),
 ];
 
+/// The code of a flag that is written by its code or its long name, in any case; of others, what was written.
+pub fn code(word: &str) -> String {
+    find(word).map_or_else(|| word.to_ascii_uppercase(), |flag| flag.code.to_owned())
+}
+
 /// Finds a flag by its code or long name, in any case.
 pub fn find(text: &str) -> Option<&'static Flag> {
     FLAGS.iter().find(|flag| flag.code.eq_ignore_ascii_case(text) || flag.name.eq_ignore_ascii_case(text))

@@ -24,6 +24,12 @@ use names::{Names, What};
 
 /// The word by which a shim asks.
 const HIDDEN: &str = "__complete";
+/// Ends zsh's script.
+const AUTOLOADED: &str = r#"
+if [[ "$funcstack[1]" == _kubectl-grpcmesh ]]; then
+    _clap_dynamic_completer_kubectl_grpcmesh "$@"
+fi
+"#;
 /// kubectl's directive: candidates are all there is, and no files.
 const NO_FILES: u32 = 4;
 
@@ -56,6 +62,10 @@ pub(super) fn script(shell: &str) -> Vec<u8> {
     if let Some(shell) = shells.completer(shell) {
         // Into memory nothing fails.
         let _ = shell.write_registration("COMPLETE", PROGRAM, PROGRAM, PROGRAM, &mut script);
+    }
+    if shell == "zsh" {
+        // Loaded by its name, from `fpath`, the file is the function: it answers the first time, too.
+        script.extend_from_slice(AUTOLOADED.as_bytes());
     }
     script
 }

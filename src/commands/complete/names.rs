@@ -88,7 +88,7 @@ impl Names {
             What::Clusters => self.of_kubeconfig(|config| config.clusters.into_iter().map(|one| one.name).collect()),
             What::Users => self.of_kubeconfig(|config| config.auth_infos.into_iter().map(|one| one.name).collect()),
             What::Codes => RULES.iter().map(|rule| (rule.code.to_owned(), rule.name.to_owned())).collect(),
-            What::Flags => flags::FLAGS.iter().map(|flag| plain(flag.name)).collect(),
+            What::Flags => flags::FLAGS.iter().map(|flag| (flag.code.to_owned(), flag.name.to_owned())).collect(),
             What::Statuses => grpc::STATUSES.iter().map(|one| (one.name.to_owned(), one.code.to_string())).collect(),
             What::Explained => [What::Codes, What::Flags, What::Statuses]
                 .into_iter()

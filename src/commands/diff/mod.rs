@@ -34,7 +34,7 @@ Examples:
   kubectl grpcmesh diff --from old.json --against new.json
   kubectl grpcmesh diff -A -o json                     for pipelines; exits 1 when something differs")]
 pub struct DiffArgs {
-    /// Only what concerns these Services: checkout, checkout.shop, vs/x, grpcroute/x, httproute/x
+    /// Only what proxies have for these Services: checkout, checkout.shop, vs/x, grpcroute/x, httproute/x
     #[arg(value_name = "TARGET")]
     targets: Vec<String>,
     /// Another source, to compare the objects of two
@@ -95,6 +95,12 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: DiffArgs) -> Resul
     if !has_proxies && arguments.against.is_none() && arguments.source.filename.is_empty() {
         return Err(Failure::usage("the source does not hold what Envoys run")
             .hint("compare its objects: --against SOURCE, or -f FILE; or save it with: snapshot --proxies"));
+    }
+    if !arguments.targets.is_empty() && (arguments.against.is_some() || !has_proxies) {
+        return Err(Failure::usage(
+            "a TARGET says of which Services the proxies are compared; objects are compared whole",
+        )
+        .hint("leave it out"));
     }
     let mesh = mesh::resolve(&read.snapshot, &bare.options(&context.scope));
     let (sides, compared, mut gaps) = objects::compare(context, &arguments, &read).await?;

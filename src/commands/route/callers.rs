@@ -10,6 +10,7 @@ use crate::mesh::service::{Resolution, Service};
 use crate::mesh::workload::{Proxy, Workload};
 use crate::report::route::{CallerTitle, RouteReport, title};
 use crate::schema::Kind;
+use crate::snapshot::SourceKind;
 
 /// A caller as it was named.
 #[derive(Debug, Clone)]
@@ -75,6 +76,16 @@ pub(super) fn parse(mesh: &Mesh<'_>, word: &str) -> Result<(CallerTitle, Caller)
             Ok((title(CallerKind::Gateway, &path), caller))
         }
         [namespace] if !namespace.is_empty() => {
+            let namespaces = || mesh.snapshot.of_kind(Kind::Namespace).map(|one| &*one.key.name);
+            // Manifests may leave namespaces out; a cluster does not.
+            let is_whole = mesh.snapshot.source != SourceKind::Manifests && namespaces().next().is_some();
+            if is_whole && namespaces().all(|name| name != *namespace) {
+                let hint = match workloads(mesh).find(|(_, one)| *one.object.name == **namespace) {
+                    Some((_, pod)) => format!("a pod has this name: --caller {}", pod.object.path()),
+                    None => "NS, NS/POD, NS/deploy/NAME, gateway/NS/POD or gateway/NS/NAME".to_owned(),
+                };
+                return Err(Failure::source(format!("there is no namespace {namespace}")).hint(hint));
+            }
             let caller = Caller::in_namespace(Namespace::from(*namespace));
             Ok((CallerTitle((*namespace).to_owned()), caller))
         }

@@ -97,7 +97,7 @@ enum Format {
 }
 
 /// Runs the command.
-pub(super) async fn run(context: &mut Context<'_>, arguments: RouteArgs) -> Result<Outcome, Failure> {
+pub(super) async fn run(context: &mut Context<'_>, mut arguments: RouteArgs) -> Result<Outcome, Failure> {
     if arguments.output == Format::Junit && arguments.test.is_none() {
         return Err(Failure::usage("-o junit is a report of tests").hint("give the tests with --test FILE"));
     }
@@ -106,6 +106,8 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: RouteArgs) -> Resu
         Some(path) => Some(calls::read(path)?),
         None => None,
     };
+    // Tests may stand beside the manifests that they are about.
+    arguments.source.except = arguments.test.iter().chain(&arguments.calls).cloned().collect();
     let Read { snapshot, namespaces } = arguments.source.read(context).await?;
     let mesh = mesh::resolve(&snapshot, &arguments.source.options(&context.scope));
     for undecoded in &mesh.undecoded {

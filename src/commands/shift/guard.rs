@@ -26,6 +26,7 @@ use crate::guard::sides::Sides;
 use crate::guard::window::{FAULTS, Faults, Tally, Window};
 use crate::guard::{counters, prometheus};
 use crate::schema;
+use crate::verdict::flags;
 
 /// How long the callers' logs of a window may be read.
 const LOGS: Duration = Duration::from_mins(1);
@@ -214,7 +215,7 @@ impl Guard {
             },
             faults: Faults {
                 statuses: statuses.into_iter().collect(),
-                flags: arguments.error_flags.iter().map(|flag| flag.trim().to_ascii_uppercase()).collect(),
+                flags: arguments.error_flags.iter().map(|flag| flags::code(flag.trim())).collect(),
             },
             sides: Sides::default(),
             before: Tally::default(),

@@ -10,12 +10,14 @@ use super::{Side, TailArgs};
 use crate::accesslog::{Access, Direction};
 use crate::cli::failure::Failure;
 use crate::report::tail::TailLine;
-use crate::verdict::Verdict;
+use crate::verdict::{Verdict, flags};
 
 /// The filters of the flags.
 pub(super) struct Filter<'a> {
     arguments: &'a TailArgs,
     expression: Option<Expression>,
+    /// Flags by their codes.
+    flags: Vec<String>,
     /// Only calls that began at or after this, in milliseconds since 1970: for logs that were saved.
     pub(super) from: Option<i64>,
     /// Only calls to these hosts, if any is named.
@@ -57,7 +59,8 @@ impl<'a> Filter<'a> {
     /// Compiles them.
     pub(super) fn new(arguments: &'a TailArgs) -> Result<Self, Failure> {
         let expression = arguments.expression.as_deref().map(Expression::compile).transpose()?;
-        Ok(Self { arguments, expression, from: None, only: Vec::new() })
+        let flags = arguments.flag.iter().map(|word| flags::code(word)).collect();
+        Ok(Self { arguments, expression, flags, from: None, only: Vec::new() })
     }
 
     /// Whether a call passes; `line` is made only when an expression asks for it.
@@ -72,7 +75,7 @@ impl<'a> Filter<'a> {
             Side::Client => access.direction() == Some(Direction::Outbound),
             Side::Server => access.direction() == Some(Direction::Inbound),
         };
-        (arguments.flag.is_empty() || arguments.flag.iter().any(|flag| access.flags.has(&flag.to_ascii_uppercase())))
+        (self.flags.is_empty() || self.flags.iter().any(|flag| access.flags.has(flag)))
             && (arguments.grpc_status.is_empty() || status.is_some_and(|code| arguments.grpc_status.contains(&code)))
             && arguments.method.as_deref().is_none_or(|wanted| contains(&access.path, wanted))
             && arguments

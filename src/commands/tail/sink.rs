@@ -187,6 +187,9 @@ impl<'a, 'w> Sink<'a, 'w> {
                 self.context.messages.hint(why);
             }
         }
+        if self.arguments.fail_on.is_some() && self.counter.seen() == 0 {
+            return Err(Failure::source("--fail-on has nothing to judge: there was no access line"));
+        }
         let too_many = self.arguments.fail_on.is_some_and(|limit| self.counter.fault_rate() > limit);
         Ok(if too_many { Outcome::Found } else { Outcome::Clean })
     }
