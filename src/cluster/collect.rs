@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use super::client::Server;
 use super::error::{ClusterError, Trouble};
 use crate::schema::kind::{KINDS, Kind, KindInfo};
+use crate::schema::mesh_config::MeshConfig;
 use crate::snapshot::{Gap, GapKind, Object, Snapshot, SourceKind};
 
 /// What to read.
@@ -412,13 +413,13 @@ impl Reader<'_> {
 
     /// The mesh configuration of the default revision and of those that namespaces name.
     async fn mesh_config(&self, snapshot: &mut Snapshot) -> Result<(), ClusterError> {
-        let mut names: BTreeSet<String> = BTreeSet::from(["istio".to_owned()]);
+        let mut names: BTreeSet<String> = BTreeSet::from([MeshConfig::config_map_name(None)]);
         let labels = snapshot.of_kind(Kind::Namespace).filter_map(|object| {
             let namespace: crate::schema::core::Namespace = serde_json::from_str(object.body.get()).ok()?;
             namespace.metadata.labels.get("istio.io/rev").cloned()
         });
-        let revisions = labels.chain(self.scope.revision.clone()).filter(|revision| revision != "default");
-        names.extend(revisions.map(|revision| format!("istio-{revision}")));
+        let revisions = labels.chain(self.scope.revision.clone());
+        names.extend(revisions.map(|revision| MeshConfig::config_map_name(Some(&revision))));
         let namespace = &self.scope.istio_namespace;
         let mut found = false;
         for name in names {

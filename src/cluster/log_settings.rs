@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::client::Server;
 use super::error::Trouble;
 use crate::accesslog::settings::{Settings, Telemetry};
+use crate::schema::mesh_config::MeshConfig;
 use crate::schema::meta::Meta;
 use crate::schema::telemetry::TelemetrySpec;
 use crate::snapshot::yaml;
@@ -49,10 +50,7 @@ impl Server {
         namespaces: &BTreeSet<&str>,
     ) -> LogSettings {
         let mut read = LogSettings::default();
-        let map = match revision {
-            Some(revision) if revision != "default" => format!("istio-{revision}"),
-            _ => "istio".to_owned(),
-        };
+        let map = MeshConfig::config_map_name(revision);
         match self.config_value(istio_namespace, &map, "mesh").await {
             Ok(text) => {
                 let json = yaml::to_json(&text).ok().and_then(|converted| converted.json);
@@ -65,8 +63,7 @@ impl Server {
             }
             Err(why) => read.gaps.push(format!("ConfigMap {istio_namespace}/{map}: {why}")),
         }
-        let root = read.settings.mesh.root_namespace.clone();
-        read.settings.root = root.filter(|root| !root.is_empty()).unwrap_or_else(|| istio_namespace.to_owned());
+        read.settings.root = read.settings.mesh.root(istio_namespace).to_owned();
         let mut places: BTreeSet<&str> = namespaces.clone();
         let root = read.settings.root.clone();
         places.insert(&root);

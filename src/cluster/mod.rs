@@ -1,6 +1,6 @@
 //! The cluster: how to reach it, and what is read from it.
 //!
-//! EDGE. CORE types come out; flags and terminals are not known here. Nothing in this folder writes to a cluster.
+//! EDGE. CORE types come out; flags and terminals are not known here. Of this folder only `write` changes something in a cluster.
 
 pub mod admin;
 pub mod client;

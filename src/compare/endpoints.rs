@@ -10,6 +10,7 @@ use crate::mesh::outbound::IntendedCluster;
 use crate::mesh::workload::Workload;
 use crate::schema::Kind;
 use crate::schema::core::EndpointSlice;
+use crate::schema::words::few;
 
 /// Addresses that are shown of each kind.
 const SHOWN: usize = 5;
@@ -55,7 +56,7 @@ impl Slices {
             let more: Vec<&String> = more.collect();
             if !missing.is_empty() || !more.is_empty() {
                 let what = format!("endpoints of {name}");
-                found.push(Difference::new(what, list(&missing), list(&more)));
+                found.push(Difference::new(what, few(missing, SHOWN), few(more, SHOWN)));
                 Difference::about(&mut found, from, name.splitn(4, '|').nth(3).unwrap_or_default());
             }
         }
@@ -108,10 +109,4 @@ impl Slices {
         }
         Some((ready, all))
     }
-}
-
-fn list(addresses: &[&String]) -> String {
-    let shown: Vec<&str> = addresses.iter().take(SHOWN).map(|one| one.as_str()).collect();
-    let more = addresses.len().saturating_sub(shown.len());
-    if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
 }

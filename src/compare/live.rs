@@ -6,6 +6,7 @@ use crate::mesh::Mesh;
 use crate::mesh::ids::WorkloadId;
 use crate::mesh::outbound::Caller;
 use crate::schema::Kind;
+use crate::schema::words::few;
 use crate::snapshot::live::{Answer, Live, Proxy};
 
 /// Judges the proxies of one mesh.
@@ -25,9 +26,7 @@ pub fn names(mesh: &Mesh<'_>, ids: &[WorkloadId]) -> String {
         let one = mesh.workload(*id);
         format!("{}/{}", one.namespace(), one.object.name)
     };
-    let named: Vec<String> = ids.iter().take(NAMED).map(path).collect();
-    let more = ids.len().saturating_sub(NAMED);
-    if more == 0 { named.join(", ") } else { format!("{} and {more} more", named.join(", ")) }
+    few(ids.iter().map(path), NAMED)
 }
 
 impl<'m> Proxies<'m> {

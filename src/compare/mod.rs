@@ -1,7 +1,8 @@
 //! What the objects say against what an Envoy runs, and one source against another.
 //!
-//! CORE. `routes` compares route tables; more rooms follow the parts of Envoy's configuration. What is compared is
-//! Envoy's own words, so that a difference is one that a call can meet.
+//! CORE. A room for each part of Envoy's configuration (`routes`, `clusters`, `endpoints`), one for a whole proxy
+//! (`proxy`), one for objects, one for how calls spread (`balance`). What is compared is Envoy's own words, so that a
+//! difference is one that a call can meet.
 
 pub mod balance;
 pub mod clusters;

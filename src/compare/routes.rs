@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Difference;
 use crate::envoy::route::{Action, Forward, Retries, Route, RouteTable, VirtualHost};
 use crate::schema::duration;
+use crate::schema::words::few;
 
 /// The differences between route tables.
 pub fn compare(intent: &[RouteTable], live: &[RouteTable]) -> Vec<Difference> {
@@ -36,9 +37,7 @@ fn todays_name(name: &str) -> String {
 }
 
 fn names(hosts: &[VirtualHost]) -> String {
-    let names: Vec<&str> = hosts.iter().map(|host| host.name.as_str()).take(3).collect();
-    let more = hosts.len().saturating_sub(names.len());
-    if more == 0 { names.join(", ") } else { format!("{} and {more} more", names.join(", ")) }
+    few(hosts.iter().map(|host| &host.name), 3)
 }
 
 fn hosts(intent: &[VirtualHost], live: &[VirtualHost], found: &mut Vec<Difference>) {
@@ -147,9 +146,8 @@ fn same_forward(place: &str, intent: &Forward, live: &Forward, found: &mut Vec<D
         found.push(Difference::of_routing(format!("backends of {place}"), intent, live));
     }
     Difference::note(found, &format!("timeout of {place}"), &intent.timeout, &live.timeout, limit);
-    // PassthroughCluster's route has no cap.
-    let capped = intent.max_grpc_timeout;
-    Difference::note(found, &format!("cap of gRPC deadlines of {place}"), &capped, &live.max_grpc_timeout, limit);
+    let what = format!("cap of gRPC deadlines of {place}");
+    Difference::note(found, &what, &intent.max_grpc_timeout, &live.max_grpc_timeout, limit);
     Difference::note(found, &format!("retries of {place}"), &intent.retries, &live.retries, |one| {
         retries(one.as_ref())
     });
@@ -160,7 +158,7 @@ fn limit(limit: &Duration) -> String {
     if limit.is_zero() { "none".to_owned() } else { duration::show(*limit) }
 }
 
-/// `subset v1 90, subset v2 10` where only subsets tell them apart, else names of clusters.
+/// Names of clusters, with their weights where there are several.
 fn clusters(clusters: &[(String, u64)]) -> String {
     let one = |(name, weight): &(String, u64)| {
         if clusters.len() > 1 { format!("{name} {weight}") } else { name.clone() }

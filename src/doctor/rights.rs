@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::{Check, State};
 use crate::schema::kind::KINDS;
+use crate::schema::words::few;
 use crate::snapshot::yaml;
 
 /// A rule of a role, and of what the API server says that a user may.
@@ -121,11 +122,9 @@ pub fn checks(namespace: &str, granted: &[Rule], everywhere: &[(Right, bool)]) -
                 Check::new(id, State::Ok, format!("all that {commands} need, in every namespace"))
             };
         }
-        let few: Vec<String> = missing.iter().take(3).map(show).collect();
-        let more = if missing.len() > 3 { format!(" and {} more", missing.len() - 3) } else { String::new() };
         let is_decisive = decisive().iter().any(|right| missing.contains(right));
         let state = if is_decisive { State::Failed } else { State::Warning };
-        Check::new(id, state, format!("{namespace} lacks for {commands}: {}{more}", few.join(", ")))
+        Check::new(id, state, format!("{namespace} lacks for {commands}: {}", few(missing.iter().map(show), 3)))
             .fix(role(namespace, name, &missing))
     };
     ROLES.into_iter().map(of_role).collect()

@@ -64,10 +64,7 @@ impl<'s> Reader<'s> {
     }
 
     pub(super) fn mesh_config(&mut self, istio_namespace: &str, revision: Option<&str>) -> (MeshConfig, bool) {
-        let wanted = match revision {
-            Some(revision) if revision != "default" => format!("istio-{revision}"),
-            _ => "istio".to_owned(),
-        };
+        let wanted = MeshConfig::config_map_name(revision);
         let maps: Vec<(ObjectRef, shapes::MeshConfigMap)> = self.decode(Kind::ConfigMap);
         let mut candidates: Vec<_> =
             maps.iter().filter(|(object, _)| object.namespace.as_str() == istio_namespace).collect();

@@ -34,8 +34,7 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, options: &Options) -> Mesh<'s> {
     let mut reader = Reader { snapshot, names: Names::default(), undecoded: Vec::new() };
     let istio_namespace = options.istio_namespace.as_deref().unwrap_or("istio-system");
     let (config, has_mesh_config) = reader.mesh_config(istio_namespace, options.revision.as_deref());
-    let root: Namespace =
-        config.root_namespace.as_deref().filter(|ns| !ns.is_empty()).unwrap_or(istio_namespace).into();
+    let root: Namespace = config.root(istio_namespace).into();
     let namespaces = reader.namespaces();
     let workloads = reader.workloads(&namespaces);
     let istiod = reader.istiod(istio_namespace);

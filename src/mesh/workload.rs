@@ -287,7 +287,7 @@ impl Workload {
         &self.object.namespace
     }
 
-    /// `deploy/checkout`-like name of what made it, or the Pod's own.
+    /// What made it, `deployment checkout`, or the Pod itself.
     pub fn title(&self) -> String {
         match &self.owner {
             Some((kind, name)) => format!("{} {name}", kind.to_lowercase()),

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use super::style::{Role, Style};
 use super::text::{paragraph, safe, safe_lines};
 use crate::report::diff::{DiffReport, DifferenceReport, ObjectReport, ProxyReport};
+use crate::schema::words::few;
 
 /// How much is shown of objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,10 +119,7 @@ pub(super) fn proxies(all: &[ProxyReport], detail: Detail, style: &Style, out: &
     for (at, (state, differences, not_compared, _)) in order.iter().enumerate() {
         let members = &alike[&at];
         let Some(first) = members.first() else { continue };
-        let names: Vec<String> =
-            members.iter().take(NAMED).map(|one| format!("{}/{}", one.namespace, one.pod)).collect();
-        let more = members.len().saturating_sub(names.len());
-        let names = if more == 0 { names.join(", ") } else { format!("{} and {more} more", names.join(", ")) };
+        let names = few(members.iter().map(|one| format!("{}/{}", one.namespace, one.pod)), NAMED);
         let role = if *state == "in-step" { Role::Good } else { Role::Warning };
         let head = format!("{}  ", style.paint(role, state));
         write!(out, "\n{}", paragraph(style, &head, "  ", &safe(&names)))?;

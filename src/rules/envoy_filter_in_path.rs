@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
 use crate::schema::Kind;
+use crate::schema::words::few;
 
 pub(super) static RULE: Rule = Rule {
     code: "GM709",
@@ -48,12 +49,9 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         if names.is_empty() {
             continue;
         }
-        let shown: Vec<&str> = names.iter().copied().take(4).collect();
-        let more =
-            names.len().checked_sub(shown.len()).filter(|more| *more > 0).map(|more| format!(" and {more} more"));
         let patches: Vec<&str> = extension.patches().into_iter().collect();
         let finding = Finding::new(&RULE, &extension.object, "spec.configPatches")
-            .message(format!("it acts on the proxies of {}{}", shown.join(", "), more.unwrap_or_default()))
+            .message(format!("it acts on the proxies of {}", few(&names, 4)))
             .effect("what these proxies do may differ from what objects say and from what is shown here")
             .evidence((!patches.is_empty()).then(|| format!("it patches {}", patches.join(", "))))
             .fix("compare with what the proxies run: kubectl grpcmesh diff");

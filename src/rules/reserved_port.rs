@@ -2,6 +2,7 @@
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
+use crate::mesh::outbound::RESERVED;
 use crate::mesh::protocol::Family;
 use crate::mesh::workload::Proxy;
 use crate::schema::Kind;
@@ -43,9 +44,6 @@ ports:
     check,
 };
 
-/// Ports for which istiod makes no outbound HTTP listener.
-const NO_LISTENER: [u16; 4] = [15001, 15006, 15021, 15090];
-
 /// Ports that the proxy container binds.
 const BOUND: [u16; 8] = [15000, 15001, 15004, 15006, 15020, 15021, 15053, 15090];
 
@@ -54,7 +52,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         let of_gateway =
             mesh.workloads_of(service).any(|workload| matches!(workload.proxy, Proxy::Gateway(_) | Proxy::Waypoint(_)));
         for port in &service.ports {
-            if of_gateway || port.protocol.family() != Family::Http || !NO_LISTENER.contains(&port.number) {
+            if of_gateway || port.protocol.family() != Family::Http || !RESERVED.contains(&port.number) {
                 continue;
             }
             let finding = Finding::new(&RULE, &service.object, port.field("port"))

@@ -9,6 +9,7 @@ use crate::mesh::ids::{Namespace, WorkloadId};
 use crate::mesh::service::Service;
 use crate::mesh::workload::{Proxy, Workload};
 use crate::schema::Kind;
+use crate::schema::words::few;
 
 pub(super) static RULE: Rule = Rule {
     code: "GM718",
@@ -79,15 +80,13 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             } else {
                 "calls are not balanced, routed or retried and carry no mTLS; a strict server refuses them"
             };
-            let shown = touched.iter().take(4).cloned().collect::<Vec<_>>().join(", ");
-            let more = touched.len().saturating_sub(4);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let shown = few(&touched, 4);
             let finding =
                 Finding::new(&RULE, &workload.object, format!("metadata.annotations[\"{}\"]", exclusion.annotation))
                     .message(format!(
                         "{} {} round the proxy of {}",
                         if is_inbound { "calls to" } else { "its calls to" },
-                        format_args!("{shown}{more} go"),
+                        format_args!("{shown} go"),
                         workload.title()
                     ))
                     .effect(effect)

@@ -45,6 +45,21 @@ pub struct MeshConfig {
     pub extension_providers: List<ExtensionProvider>,
 }
 
+impl MeshConfig {
+    /// Name of the ConfigMap that holds the configuration of a revision.
+    pub fn config_map_name(revision: Option<&str>) -> String {
+        match revision {
+            Some(revision) if revision != "default" => format!("istio-{revision}"),
+            _ => "istio".to_owned(),
+        }
+    }
+
+    /// Namespace of objects for the whole mesh; istiod's own when none is written.
+    pub fn root<'a>(&'a self, istio_namespace: &'a str) -> &'a str {
+        self.root_namespace.as_deref().filter(|root| !root.is_empty()).unwrap_or(istio_namespace)
+    }
+}
+
 /// Names of providers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

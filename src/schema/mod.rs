@@ -25,6 +25,7 @@ pub mod service_entry;
 pub mod sidecar;
 pub mod telemetry;
 pub mod virtual_service;
+pub mod words;
 
 pub use kind::Kind;
 pub use list::List;

@@ -13,9 +13,9 @@ use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::sync::Arc;
 
-use clap::{ArgMatches, Command, FromArgMatches as _};
+use clap::{Arg, ArgMatches, Command, FromArgMatches as _, ValueHint};
 use clap_complete::CompleteEnv;
-use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, complete};
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter as _, complete};
 
 use crate::cli::env::Env;
 use crate::cli::global::{ConnectionArgs, ScopeArgs};
@@ -48,7 +48,7 @@ pub(super) fn answer(arguments: &[OsString], env: &Env, out: &mut dyn Write) -> 
     // The shell's words come after `--`; without a shell that asks, nothing happens.
     let typed =
         words.iter().position(|word| word == "--").map_or(&[][..], |at| words.get(at + 2..).unwrap_or_default());
-    let factory = || definition(Names::new(env, &before(typed)));
+    let factory = || definition(Names::new(env, &before(typed)), Paths::Ours);
     match CompleteEnv::with_factory(factory).bin(PROGRAM).try_complete(arguments.to_vec(), None) {
         Ok(true) | Err(_) if env.completes => Some(0),
         _ => None,
@@ -82,7 +82,7 @@ fn for_kubectl(words: &[OsString], env: &Env, out: &mut dyn Write) -> u8 {
         all.push(OsString::new());
     }
     let at = all.len() - 1;
-    let mut definition = definition(Names::new(env, &before(words)));
+    let mut definition = definition(Names::new(env, &before(words)), Paths::OfShell);
     let candidates = complete(&mut definition, all, at, None).unwrap_or_default();
     let lists_files = candidates.is_empty();
     for candidate in candidates.iter().filter(|candidate| !candidate.is_hide_set()) {
@@ -97,17 +97,44 @@ fn for_kubectl(words: &[OsString], env: &Env, out: &mut dyn Write) -> u8 {
     0
 }
 
-/// The definition, with those who know names at the arguments that take some.
-fn definition(names: Names) -> Command {
-    let names = Arc::new(names);
-    with_names(super::definition().bin_name(PROGRAM), &names)
+/// Who completes paths.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Paths {
+    Ours,
+    /// kubectl lets the shell do it where there is no candidate.
+    OfShell,
 }
 
-fn with_names(command: Command, names: &Arc<Names>) -> Command {
+/// The definition, with those who know names at the arguments that take some.
+fn definition(names: Names, paths: Paths) -> Command {
+    let names = Arc::new(names);
+    with_names(super::definition().bin_name(PROGRAM), &names, paths)
+}
+
+/// Files and folders, and `demo` where a source is named.
+fn with_paths(argument: Arg, is_source: bool, paths: Paths) -> Arg {
+    argument.add(ArgValueCompleter::new(move |current: &OsStr| {
+        let files = if paths == Paths::Ours { PathCompleter::any().complete(current) } else { Vec::new() };
+        // Before anything is typed kubectl's shell is to offer its files.
+        let wants_demo = is_source && (paths == Paths::Ours || !current.is_empty());
+        let is_demo = wants_demo && current.to_str().is_some_and(|current| "demo".starts_with(current));
+        let demo =
+            is_demo.then(|| CompletionCandidate::new("demo").help(Some("a small shop with faults in it".into())));
+        demo.into_iter().chain(files).collect()
+    }))
+}
+
+fn with_names(command: Command, names: &Arc<Names>, paths: Paths) -> Command {
     let name = command.get_name().to_owned();
     let command = command.mut_args(|argument| {
         let value = argument.get_value_names().and_then(|all| all.first()).map(ToString::to_string).unwrap_or_default();
         let long = argument.get_long().unwrap_or_default();
+        let is_source = matches!(long, "from" | "against");
+        let is_path =
+            matches!(argument.get_value_hint(), ValueHint::AnyPath | ValueHint::FilePath | ValueHint::DirPath);
+        if is_source || is_path || matches!(long, "filename" | "logs") {
+            return with_paths(argument, is_source, paths);
+        }
         let what = match (long, &*value) {
             ("namespace" | "istio-namespace", _) => What::Namespaces,
             ("context", _) => What::Contexts,
@@ -127,7 +154,9 @@ fn with_names(command: Command, names: &Arc<Names>) -> Command {
         argument.add(ArgValueCompleter::new(move |current: &OsStr| candidates(&names, what, current)))
     });
     let subcommands: Vec<String> = command.get_subcommands().map(|one| one.get_name().to_owned()).collect();
-    subcommands.into_iter().fold(command, |command, name| command.mut_subcommand(name, |one| with_names(one, names)))
+    subcommands
+        .into_iter()
+        .fold(command, |command, name| command.mut_subcommand(name, |one| with_names(one, names, paths)))
 }
 
 /// Names that begin as what is typed; of a list with commas the last counts.

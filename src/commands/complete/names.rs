@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::config::Kubeconfig;
 use serde_json::Value;
@@ -62,6 +62,8 @@ type Name = (String, String);
 pub(super) struct Names {
     env: Env,
     typed: Typed,
+    /// When the shell asked: all questions together have [`PATIENCE`].
+    asked: Instant,
 }
 
 /// Kinds by the words that stand before a slash.
@@ -77,7 +79,7 @@ const KINDS: [(&str, Kind); 7] = [
 
 impl Names {
     pub(super) fn new(env: &Env, words: &[OsString]) -> Self {
-        Self { env: env.clone(), typed: Typed::new(words) }
+        Self { env: env.clone(), typed: Typed::new(words), asked: Instant::now() }
     }
 
     /// Names of a kind; none when they cannot be had in time.
@@ -177,7 +179,7 @@ impl Names {
             let work = async {
                 if self.typed.from.is_empty() { self.of_cluster(kind).await } else { self.of_source(kind).await }
             };
-            tokio::time::timeout(PATIENCE, work).await.ok().flatten()
+            tokio::time::timeout(PATIENCE.saturating_sub(self.asked.elapsed()), work).await.ok().flatten()
         });
         runtime.shutdown_background();
         let mut found = found.unwrap_or_default();

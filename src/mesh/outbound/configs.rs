@@ -104,7 +104,7 @@ impl Rule {
         })
     }
 
-    /// Changes the order in which rules are tried. Only for rules that were made.
+    /// The rule that was made of a Gateway API rule; `None` for one that somebody wrote.
     pub(super) fn made_rule(&self) -> Option<&HttpRule> {
         match &self.text {
             Text::Made(rule, _) => Some(rule),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::schema::virtual_service::{HttpMatch, HttpRule, StringMatch};
 
-/// One alternative with its position in the root's rule and in the delegate's.
+/// One alternative with its position in the root's rule.
 #[derive(Debug, Clone)]
 pub(super) struct Alternative {
     pub(super) conditions: HttpMatch,

@@ -19,8 +19,8 @@ use crate::mesh::virtual_service::GatewayName;
 use crate::mesh::workload::Readiness;
 use crate::schema::virtual_service::{Destination, L4Match, RouteDestination};
 
-/// Ports that the proxy itself listens on.
-const RESERVED: [u16; 4] = [15001, 15006, 15021, 15090];
+/// Ports that the proxy itself listens on: istiod makes no outbound listener for them.
+pub(crate) const RESERVED: [u16; 4] = [15001, 15006, 15021, 15090];
 
 /// What becomes of a connection.
 #[derive(Debug, Clone)]

@@ -20,6 +20,7 @@ mod in_use;
 mod intended;
 mod intended_clusters;
 mod listener;
+pub(crate) use listener::RESERVED;
 mod matching;
 mod names;
 mod owner;

@@ -1,10 +1,11 @@
 //! What validation refuses in a DestinationRule.
 
 use super::super::Findings;
-use super::{check_duration, is_dns_label, refuse};
+use super::{check_duration, refuse};
 use crate::mesh::destination_rule::DestinationRule;
 use crate::mesh::ids::ObjectRef;
 use crate::schema::destination_rule::{ConnectionPool, LoadBalancer, OutlierDetection, TrafficPolicy};
+use crate::schema::limits::is_label;
 
 pub(super) fn check(rule: &DestinationRule, out: &mut Findings<'_>) {
     let object = &rule.object;
@@ -16,7 +17,7 @@ pub(super) fn check(rule: &DestinationRule, out: &mut Findings<'_>) {
     }
     for (index, subset) in rule.spec.subsets.iter().enumerate() {
         let path = format!("spec.subsets[{index}]");
-        if !is_dns_label(&subset.name) {
+        if !is_label(&subset.name) {
             refuse(
                 object,
                 format!("{path}.name"),

@@ -127,13 +127,6 @@ fn check_duration(object: &ObjectRef, field: String, text: Option<&str>, out: &m
     }
 }
 
-/// Whether a text is a DNS label in any case, as names of subsets must be.
-/// Source: `pkg/config/labels/instance.go` (`IsDNS1123Label`).
-fn is_dns_label(text: &str) -> bool {
-    let inner = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    !text.is_empty() && text.len() <= 63 && text.chars().all(inner) && !text.starts_with('-') && !text.ends_with('-')
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::{check, istio};

@@ -1,32 +1,12 @@
 //! What validation refuses in a VirtualService.
 
 use super::super::Findings;
-use super::{check_duration, is_dns_label, refuse};
+use super::{check_duration, refuse};
 use crate::mesh::ids::ObjectRef;
 use crate::mesh::virtual_service::VirtualService;
+use crate::schema::limits::is_label;
 use crate::schema::virtual_service::{Destination, Fault, HttpMatch, HttpRule, RouteDestination, StringMatch};
-
-/// Names of gRPC statuses that a fault may give.
-/// Source: `validateHTTPFaultInjectionAbort` in istio/istio; the codes of `google.golang.org/grpc/codes`.
-const GRPC_STATUS: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
+use crate::verdict::grpc::STATUSES;
 
 /// Envoy compiles no regular expression longer than this for Istio.
 const REGEX_LENGTH_MAX: usize = 1024;
@@ -173,7 +153,7 @@ fn destinations(object: &ObjectRef, route: &[RouteDestination], path: &str, out:
                 } else if host.is_empty() {
                     refuse(object, format!("{path}.destination"), "the destination has no host", "host: …", out);
                 }
-                if let Some(subset) = subset.as_deref().filter(|subset| !subset.is_empty() && !is_dns_label(subset)) {
+                if let Some(subset) = subset.as_deref().filter(|subset| !subset.is_empty() && !is_label(subset)) {
                     refuse(
                         object,
                         format!("{path}.destination.subset"),
@@ -206,8 +186,10 @@ fn faults(object: &ObjectRef, fault: &Fault, path: &str, out: &mut Findings<'_>)
         check_duration(object, format!("{path}.fault.delay.fixedDelay"), delay.fixed_delay.as_deref(), out);
     }
     let Some(abort) = &fault.abort else { return };
-    if let Some(status) =
-        abort.grpc_status.as_deref().filter(|status| !status.is_empty() && !GRPC_STATUS.contains(status))
+    if let Some(status) = abort
+        .grpc_status
+        .as_deref()
+        .filter(|status| !status.is_empty() && STATUSES.iter().all(|one| one.name != *status))
     {
         refuse(
             object,

@@ -278,8 +278,9 @@ fn filled(fields: &Map<String, Value>, name: &str) -> bool {
     fields.get(name).is_some_and(is_set)
 }
 
-/// A DNS label in any case.
-fn is_label(text: &str) -> bool {
+/// Whether a text is a DNS label in any case, as names of subsets must be.
+/// Source: `pkg/config/labels/instance.go` (`IsDNS1123Label`).
+pub(crate) fn is_label(text: &str) -> bool {
     let inner = |c: char| c.is_ascii_alphanumeric() || c == '-';
     !text.is_empty() && text.len() <= 63 && text.chars().all(inner) && !text.starts_with('-') && !text.ends_with('-')
 }

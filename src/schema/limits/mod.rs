@@ -8,6 +8,8 @@ use serde_json::Value;
 
 mod limit;
 
+pub(crate) use limit::is_label;
+
 use super::fields::{Problem, Wrong};
 use super::kind::Kind;
 use crate::schema::path::push_field;
