@@ -330,7 +330,7 @@ pub fn is_tcp(service: &Service, port: Option<u16>) -> bool {
 /// Addresses of ready pods, with the ports that were seen.
 fn ready_addresses(mesh: &Mesh<'_>, service: &Service, port: Option<u16>, spread: &Spread) -> Vec<String> {
     let seen: Vec<u16> =
-        spread.endpoints.keys().filter_map(|address| address.rsplit(':').next()?.parse().ok()).collect();
+        spread.endpoints.keys().filter_map(|address| address.rsplit(':').next()?.parse::<u16>().ok()).collect();
     let port = seen.first().copied().or(port).unwrap_or_else(|| service.main_port());
     let ready = mesh.workloads_of(service).filter(|workload| workload.readiness != Readiness::NotReady);
     ready.filter_map(|workload| workload.ip.as_deref().map(|ip| show(ip, port))).collect()

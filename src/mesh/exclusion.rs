@@ -89,7 +89,7 @@ pub(super) fn exclusions(annotations: &StringMap, names: &mut Names) -> Vec<Excl
     let mut found = Vec::new();
     for (key, value) in annotations.range(PREFIX.to_owned()..) {
         let Some(name) = key.strip_prefix(PREFIX) else { break };
-        let ports = || -> Vec<u16> { value.split(',').filter_map(|port| port.trim().parse().ok()).collect() };
+        let ports = || -> Vec<u16> { value.split(',').filter_map(|port| port.trim().parse::<u16>().ok()).collect() };
         let ranges = || -> Vec<Range> { value.split(',').filter_map(Range::parse).collect() };
         let effect = match name {
             "excludeInboundPorts" => ExclusionEffect::Inbound(Ports::These(ports())),
