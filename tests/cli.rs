@@ -89,7 +89,7 @@ fn calls_are_followed() {
     };
     let checkout = "checkout.shop:50051";
     demo(&[checkout, "/shop.checkout.v1.Checkout/Place", "--caller", "shop"], 0, "90% outbound|50051|v1|", "");
-    demo(&[checkout, "--caller", "web/deploy/frontend-v1"], 1, "UNAVAILABLE, HTTP 503, flag NC", "");
+    demo(&[checkout, "--caller", "web/deploy/frontend-v1"], 1, "UNAVAILABLE (HTTP/1.1 clients: 503), flag NC", "");
     demo(&[checkout, "-o", "json", "--caller", "shop"], 0, "\"kind\":\"Route\"", "");
     demo(&["chekout"], 0, "did you mean checkout.shop:50051?", "");
     demo(&["checkout.shop"], 1, "checkout.shop:50051 /", "");

@@ -143,7 +143,8 @@ pub struct SourceArgs {
 }
 
 fn istio_version(text: &str) -> Result<crate::mesh::version::IstioVersion, String> {
-    crate::mesh::version::IstioVersion::parse(text).ok_or_else(|| "write it like 1.27".to_owned())
+    crate::mesh::version::IstioVersion::parse(text)
+        .ok_or_else(|| "it is no version of Istio; write it like 1.27".to_owned())
 }
 
 /// The namespaces that are meant, as in kubectl.

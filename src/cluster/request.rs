@@ -105,6 +105,7 @@ impl Server {
     fn refused(&self, status: StatusCode, text: &str) -> ClusterError {
         let server = &self.server;
         let Status { message, reason } = serde_json::from_str(text).unwrap_or_default();
+        let is_of_kubernetes = !message.is_empty() || !reason.is_empty();
         let message = match (message.is_empty(), reason.is_empty()) {
             (false, _) => message,
             (true, false) => reason,
@@ -116,6 +117,10 @@ impl Server {
                     .hint("the token may have expired; log in again, and check with: kubectl auth whoami")
             }
             403 => ClusterError::new(Trouble::Forbidden, message),
+            404 if !is_of_kubernetes => {
+                ClusterError::new(Trouble::NotFound, format!("{server} answered 404: {message}"))
+                    .hint("is it the API server's address?")
+            }
             404 => ClusterError::new(Trouble::NotFound, message),
             410 => ClusterError::new(Trouble::Expired, message),
             code @ 300..=399 => {

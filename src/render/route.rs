@@ -84,7 +84,8 @@ pub fn route(report: &RouteReport, style: &Style, out: &mut dyn Write) -> io::Re
     if let Some(seen) = &report.client_sees {
         let share =
             if seen.percent >= 100.0 { String::new() } else { format!(" for {}% of the calls", number(seen.percent)) };
-        let http = seen.http_status.map(|status| format!(", HTTP {status}")).unwrap_or_default();
+        // To a gRPC call Envoy answers with the gRPC status, and 200.
+        let http = seen.http_status.map(|status| format!(" (HTTP/1.1 clients: {status})")).unwrap_or_default();
         let flag = seen.flag.map(|flag| format!(", flag {flag}")).unwrap_or_default();
         page.row("client sees", &format!("{}{http}{flag}{share}", seen.grpc_status))?;
     }

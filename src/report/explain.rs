@@ -197,7 +197,11 @@ impl ExplainItem {
         let side = format!("{} side", verdict.side.word());
         let meaning = match details::find(DETAILS, text) {
             Some(detail) => format!("{}. {}: {}", verdict.what, detail.text, detail.meaning),
-            None => verdict.what.into_owned(),
+            None if text.is_empty() => verdict.what.into_owned(),
+            None if flags.is_empty() => {
+                format!("\"{text}\" is no text that this program knows; without it: {}", verdict.what)
+            }
+            None => format!("{}. \"{text}\" is no text that this program knows", verdict.what),
         };
         Self::of_log(&key, Topic::Line, "read together", &meaning, grpc, &[&side], &verdict.next)
     }

@@ -126,12 +126,20 @@ fn judge(
         Some(nearest) => format!("{message}; did you mean {nearest}?"),
         None => message,
     };
-    let fix = match rules.first() {
-        Some(rule) => format!(
+    let has_pods = |version: &str| {
+        let service = mesh.find_host(host.as_str()).map(|id| mesh.service(id));
+        let mut pods = service.into_iter().flat_map(|service| mesh.workloads_of(service)).peekable();
+        pods.peek().is_none() || pods.any(|pod| pod.labels.get("version") == Some(version))
+    };
+    let fix = match (rules.first(), names.first()) {
+        (Some(_), Some(known)) if !has_pods(subset) => {
+            format!("send to a subset that is defined, such as {known}: no pod has the label version={subset}")
+        }
+        (Some(rule), _) => format!(
             "# DestinationRule {}\nspec:\n  subsets:\n  - name: {subset}\n    labels: {{version: {subset}}}",
             rule.object.path()
         ),
-        None => format!(
+        (None, _) => format!(
             "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata:\n  name: {}\n  namespace: {}\nspec:\n  host: {}\n  subsets:\n  - name: {subset}\n    labels: {{version: {subset}}}",
             short.split('.').next().unwrap_or(short),
             mesh.namespace_of_host(host).unwrap_or_else(|| object.object.namespace.clone()),
