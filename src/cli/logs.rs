@@ -10,9 +10,8 @@ use super::lines::{BUFFER, LINE_MAX, Lines};
 use crate::accesslog::prefix;
 use crate::render::text::safe;
 use crate::report::tail::Origin;
+use crate::schema::core::PROXY_CONTAINER;
 
-/// The container whose logs are meant where a folder has those of several.
-const PROXY: &str = "istio-proxy";
 /// A runtime's piece of a line with what stands before it.
 const PIECE: u64 = 17 << 10;
 /// Lines that may stand between two pieces of a line.
@@ -177,7 +176,7 @@ pub fn open(words: &[String], name: Option<&str>) -> Result<Vec<Log>, Failure> {
         let mut files = Vec::new();
         if path.is_dir() {
             list(path, &mut files, &mut BTreeSet::new()).map_err(|error| cannot(word, &error))?;
-            files.retain(|file| container_of(file).is_none_or(|container| container == PROXY));
+            files.retain(|file| container_of(file).is_none_or(|container| container == PROXY_CONTAINER));
             files.sort();
             if files.is_empty() {
                 return Err(Failure::source(format!(
@@ -302,7 +301,7 @@ mod tests {
             ("echo-1".into(), "shop".into())
         );
         assert_eq!(container_of(Path::new(&format!("/var/log/pods/shop_echo-1_{uid}/app/0.log"))), Some("app"));
-        assert_eq!(container_of(Path::new(&format!("x/echo-1_shop_istio-proxy-{id}.log"))), Some(PROXY));
+        assert_eq!(container_of(Path::new(&format!("x/echo-1_shop_istio-proxy-{id}.log"))), Some(PROXY_CONTAINER));
         assert_eq!(container_of(Path::new("logs/echo-1.log.gz")), None);
         assert_eq!(of("logs/echo-1.log.gz"), ("echo-1".into(), String::new()));
     }

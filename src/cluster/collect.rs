@@ -12,7 +12,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::client::Server;
+use super::discovery::Served;
 use super::error::{ClusterError, Trouble};
+use super::request::encode;
 use crate::schema::kind::{KINDS, Kind, KindInfo};
 use crate::schema::mesh_config::MeshConfig;
 use crate::snapshot::{Gap, GapKind, Object, Snapshot, SourceKind};
@@ -29,7 +31,7 @@ pub struct Scope {
 }
 
 /// Kinds that are listed at the same time. Each is one connection and at most one page in memory.
-const LISTS_IN_FLIGHT: usize = 6;
+pub(super) const LISTS_IN_FLIGHT: usize = 6;
 /// Objects a page.
 const PAGE: usize = 500;
 /// Namespaces that are tried one by one, for users without rights over the whole cluster.
@@ -37,7 +39,7 @@ const NAMESPACES_TRIED: usize = 200;
 /// Lists that may go unanswered before the server is given up.
 const SILENT_LISTS: u32 = 2;
 /// Limit for a page after the first contact, unless a longer one was asked for.
-const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Reads a cluster. `progress` is told how many of how many kinds are done.
 ///
@@ -50,8 +52,8 @@ pub async fn collect(
 ) -> Result<Snapshot, ClusterError> {
     let mut reader = Reader { server, scope, fallback: BTreeSet::new(), silent: AtomicU32::new(0) };
     let mut snapshot = Snapshot::new(SourceKind::Cluster);
-    snapshot.kubernetes_version = reader.version().await?;
-    let served = reader.served().await?;
+    snapshot.kubernetes_version = reader.server.version().await?;
+    let served = reader.server.served().await?;
     reader.fallback.extend(scope.namespaces.iter().cloned());
     reader.fallback.insert(scope.istio_namespace.clone());
     let (first, others): (Vec<&KindInfo>, Vec<&KindInfo>) =
@@ -105,9 +107,6 @@ struct Reader<'a> {
     silent: AtomicU32,
 }
 
-/// Versions served, by group.
-type Served = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
-
 #[derive(Default)]
 struct Listed {
     objects: Vec<Object>,
@@ -146,91 +145,6 @@ struct HeaderMeta<'a> {
 }
 
 impl Reader<'_> {
-    /// The first contact: the server's version. Being forbidden to know it is no trouble.
-    async fn version(&self) -> Result<Option<String>, ClusterError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Version {
-            git_version: String,
-        }
-        match self.server.get("/version", self.server.timeout).await {
-            Ok(text) => match serde_json::from_str::<Version>(&text) {
-                Ok(version) => Ok(Some(version.git_version)),
-                Err(_) => Err(ClusterError::new(
-                    Trouble::Server,
-                    format!("{} does not answer like a Kubernetes API server", self.server.server),
-                )
-                .hint("is the address right? kubectl config view --minify")),
-            },
-            Err(error) if matches!(error.trouble, Trouble::Forbidden | Trouble::NotFound) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Which resources our groups serve. A group that may not be asked for is left out: its kinds are then tried.
-    async fn served(&self) -> Result<Served, ClusterError> {
-        #[derive(Deserialize)]
-        struct Groups {
-            groups: Vec<Group>,
-        }
-        #[derive(Deserialize)]
-        struct Group {
-            name: String,
-            versions: Vec<Version>,
-        }
-        #[derive(Deserialize)]
-        struct Version {
-            version: String,
-        }
-        #[derive(Deserialize)]
-        struct Resources {
-            resources: Vec<Resource>,
-        }
-        #[derive(Deserialize)]
-        struct Resource {
-            name: String,
-        }
-        let mut served = Served::new();
-        let text = match self.server.get("/apis", self.server.timeout).await {
-            Ok(text) => text,
-            Err(error) if error.trouble == Trouble::Forbidden => return Ok(served),
-            Err(error) => return Err(error),
-        };
-        let Ok(groups) = serde_json::from_str::<Groups>(&text) else { return Ok(served) };
-        let ours: BTreeSet<&str> = KINDS.iter().map(|info| info.group).filter(|group| !group.is_empty()).collect();
-        let present: BTreeMap<&str, &Group> = groups.groups.iter().map(|group| (group.name.as_str(), group)).collect();
-        let mut questions = Vec::new();
-        for name in ours {
-            served.insert(name.to_owned(), BTreeMap::new());
-            for version in present.get(name).into_iter().flat_map(|group| &group.versions) {
-                let known =
-                    KINDS.iter().any(|info| info.group == name && info.versions.contains(&version.version.as_str()));
-                if known {
-                    questions.push((name, version.version.clone()));
-                }
-            }
-        }
-        let answers = futures::stream::iter(questions.into_iter().map(|(group, version)| async move {
-            let answer = self.server.get(&format!("/apis/{group}/{version}"), PAGE_TIMEOUT).await;
-            (group, version, answer)
-        }));
-        let mut answers = answers.buffer_unordered(LISTS_IN_FLIGHT);
-        while let Some((group, version, answer)) = answers.next().await {
-            match answer {
-                Ok(text) => {
-                    let resources = serde_json::from_str::<Resources>(&text).map(|r| r.resources).unwrap_or_default();
-                    let names = resources.into_iter().map(|resource| resource.name).collect();
-                    served.entry(group.to_owned()).or_default().insert(version, names);
-                }
-                // Discovery that fails says nothing about the group: its kinds are tried.
-                Err(_) => {
-                    served.remove(group);
-                }
-            }
-        }
-        Ok(served)
-    }
-
     /// Lists one kind, over the whole cluster if allowed, else in the namespaces of the scope.
     async fn kind(&self, info: &'static KindInfo, served: &Served) -> (Kind, Result<Listed, ClusterError>) {
         (info.kind, self.list_kind(info, served).await)
@@ -469,17 +383,4 @@ fn not_installed(info: &KindInfo, resource: &str) -> Listed {
     let why = format!("the cluster does not serve {resource}");
     let gap = Gap::of_kind(info.kind, resource, why, GapKind::NotInstalled);
     Listed { objects: Vec::new(), gaps: vec![gap], answered: false }
-}
-
-/// Percent-encodes a continue token for a query.
-pub(super) fn encode(token: &str) -> String {
-    let mut out = String::with_capacity(token.len());
-    for byte in token.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }

@@ -15,10 +15,9 @@ use tokio::sync::mpsc;
 
 use super::client::Server;
 use super::error::{ClusterError, Trouble};
-use crate::schema::meta::{StringMap, string_map};
+use crate::schema::core::{PROXY_CONTAINER, Pod};
+use crate::schema::meta::{Meta, StringMap};
 
-/// Name of the proxy's container, injected or of a gateway.
-const PROXY: &str = "istio-proxy";
 /// Limit for lists and objects.
 const ANSWER: Duration = Duration::from_secs(30);
 /// Pause before a stream is opened again, doubled each time it fails.
@@ -131,16 +130,16 @@ impl Server {
             query.push_str(&format!("%2Cmetadata.name%3D{name}"));
         }
         if !selection.labels.is_empty() {
-            query.push_str(&format!("&labelSelector={}", super::collect::encode(&selection.labels)));
+            query.push_str(&format!("&labelSelector={}", super::request::encode(&selection.labels)));
         }
         let mut found = Vec::new();
         let mut next = String::new();
         loop {
             let text = self.get(&format!("{root}?limit=500&{query}{next}"), ANSWER).await?;
             let page: PodPage = serde_json::from_str(&text).map_err(|error| self.odd(&error))?;
-            found.extend(page.items.into_iter().filter_map(Pod::proxy));
+            found.extend(page.items.into_iter().filter_map(with_proxy));
             match page.metadata.next.filter(|token| !token.is_empty()) {
-                Some(token) => next = format!("&continue={}", super::collect::encode(&token)),
+                Some(token) => next = format!("&continue={}", super::request::encode(&token)),
                 None => return Ok(found),
             }
         }
@@ -192,7 +191,8 @@ impl Server {
         events: &mpsc::Sender<Event>,
     ) -> Result<bool, ClusterError> {
         let ProxyPod { namespace, name, .. } = pod;
-        let mut url = format!("/api/v1/namespaces/{namespace}/pods/{name}/log?container={PROXY}&timestamps=true");
+        let mut url =
+            format!("/api/v1/namespaces/{namespace}/pods/{name}/log?container={PROXY_CONTAINER}&timestamps=true");
         if span.follow {
             url.push_str("&follow=true");
         }
@@ -200,8 +200,8 @@ impl Server {
             url.push_str("&previous=true");
         }
         match (told.second(), &span.since_time, span.since_seconds) {
-            (Some(second), ..) => url.push_str(&format!("&sinceTime={}", super::collect::encode(&second))),
-            (None, Some(time), _) => url.push_str(&format!("&sinceTime={}", super::collect::encode(time))),
+            (Some(second), ..) => url.push_str(&format!("&sinceTime={}", super::request::encode(&second))),
+            (None, Some(time), _) => url.push_str(&format!("&sinceTime={}", super::request::encode(time))),
             (None, None, Some(seconds)) => url.push_str(&format!("&sinceSeconds={seconds}")),
             (None, None, None) => {}
         }
@@ -325,65 +325,15 @@ struct PageMeta {
     next: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Pod {
-    metadata: Meta,
-    #[serde(default)]
-    spec: PodSpec,
-    #[serde(default)]
-    status: PodStatus,
-}
-
-#[derive(Deserialize)]
-struct Meta {
-    name: String,
-    #[serde(default)]
-    namespace: String,
-    #[serde(default)]
-    uid: String,
-    #[serde(default, deserialize_with = "string_map")]
-    labels: StringMap,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct PodSpec {
-    containers: Vec<Named>,
-    init_containers: Vec<Named>,
-}
-
-#[derive(Deserialize)]
-struct Named {
-    name: String,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct PodStatus {
-    #[serde(rename = "podIP")]
-    pod_ip: Option<String>,
-    container_statuses: Vec<ContainerStatus>,
-    init_container_statuses: Vec<ContainerStatus>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ContainerStatus {
-    name: String,
-    #[serde(default)]
-    restart_count: i64,
-}
-
-impl Pod {
-    /// The pod, if it runs a proxy: a container, or a restarting init container.
-    fn proxy(self) -> Option<ProxyPod> {
-        let Self { metadata, spec, status } = self;
-        spec.containers.iter().chain(&spec.init_containers).find(|one| one.name == PROXY)?;
-        let statuses = status.container_statuses.iter().chain(&status.init_container_statuses);
-        let restarts = statuses.filter(|one| one.name == PROXY).map(|one| one.restart_count).sum();
-        let Meta { name, namespace, uid, labels } = metadata;
-        Some(ProxyPod { namespace, name, uid, ip: status.pod_ip, restarts, labels })
-    }
+/// The pod, if it runs a proxy: a container, or a restarting init container.
+fn with_proxy(pod: Pod) -> Option<ProxyPod> {
+    let Pod { metadata, spec, status } = pod;
+    spec.containers.iter().chain(&spec.init_containers).find(|one| one.name == PROXY_CONTAINER)?;
+    let statuses = status.container_statuses.iter().chain(&status.init_container_statuses);
+    let restarts = statuses.filter(|one| one.name == PROXY_CONTAINER).map(|one| one.restart_count).sum();
+    let Meta { name, namespace, uid, labels, .. } = metadata;
+    let (namespace, uid) = (namespace.unwrap_or_default(), uid.unwrap_or_default());
+    Some(ProxyPod { namespace, name, uid, ip: status.pod_ip, restarts, labels })
 }
 
 #[cfg(test)]

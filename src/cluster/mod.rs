@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod client;
 pub mod collect;
+mod discovery;
 mod error;
 pub mod log_settings;
 pub mod logs;

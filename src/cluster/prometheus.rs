@@ -7,9 +7,9 @@ use kube::Client;
 use kube::config::Config;
 
 use super::client::Server;
-use super::collect::encode;
 use super::error::{ClusterError, Trouble};
 use super::proxy::ProxyEnvironment;
+use super::request::encode;
 
 /// Limit for one answer.
 const ANSWER: Duration = Duration::from_secs(10);

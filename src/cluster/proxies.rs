@@ -17,6 +17,7 @@ use crate::envoy::ADMIN_PORT;
 use crate::envoy::counters::{self, Counted};
 use crate::envoy::running::{QUESTIONS, Running};
 use crate::envoy::sync::{self, Sync, SyncView};
+use crate::schema::core::PROXY_CONTAINER;
 
 /// istiod's port for its own state; asked from its own loopback it wants no token.
 const ISTIOD_PORT: u16 = 15014;
@@ -173,7 +174,7 @@ impl Server {
     async fn ask_by_exec(&self, namespace: &str, pod: &str, path: &str) -> Result<Option<Vec<u8>>, ClusterError> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let words = ["pilot-agent", "request", "GET", path.trim_start_matches('/')];
-        let parameters = AttachParams::default().container("istio-proxy").stdout(true).stderr(false);
+        let parameters = AttachParams::default().container(PROXY_CONTAINER).stdout(true).stderr(false);
         let mut attached = api.exec(pod, words, &parameters).await.map_err(|error| {
             let text = error.to_string();
             if text.contains("403 Forbidden") || matches!(&error, kube::Error::Api(status) if status.code == 403) {
@@ -209,7 +210,7 @@ impl Server {
         let Ok(text) = self.get(&path, ANSWER).await else { return Vec::new() };
         let Ok(object) = serde_json::from_str::<crate::schema::core::Pod>(&text) else { return Vec::new() };
         let mut logs = Vec::new();
-        for container in object.spec.containers.iter().filter(|one| one.name != "istio-proxy") {
+        for container in object.spec.containers.iter().filter(|one| one.name != PROXY_CONTAINER) {
             let path = format!("{path}/log?container={}&sinceSeconds={:.0}", container.name, seconds.ceil().max(1.0));
             logs.extend(self.get(&path, ANSWER).await.ok());
         }

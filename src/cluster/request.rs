@@ -132,3 +132,16 @@ impl Server {
         }
     }
 }
+
+/// Percent-encodes a value of a query.
+pub(super) fn encode(token: &str) -> String {
+    let mut out = String::with_capacity(token.len());
+    for byte in token.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
