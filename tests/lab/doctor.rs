@@ -22,7 +22,12 @@ fn doctor(lab: &Lab, arguments: &[&str]) -> (i32, BTreeMap<String, (String, Stri
 #[ignore = "needs the lab: tests/lab/up"]
 fn it_tells_what_works_here() {
     let lab = Lab::connect();
-    let (code, checks) = doctor(&lab, &["-n", "shop", "--prometheus", PROMETHEUS]);
+    lab.client("web").call(&["--count", "20", "echo.shop.svc.cluster.local:7070"]);
+    let arguments = ["-n", "shop", "--prometheus", PROMETHEUS];
+    lab.wait("Prometheus has seen calls", std::time::Duration::from_secs(30), || {
+        doctor(&lab, &arguments).1["prometheus"].0 == "ok"
+    });
+    let (code, checks) = doctor(&lab, &arguments);
     let ids = [
         "cluster",
         "istio/version",
@@ -84,6 +89,13 @@ subjects: [{{kind: ServiceAccount, name: fx-doctor, namespace: legacy}}]
 "
         );
     }
+    // What stands in no namespace comes as a ClusterRole.
+    printed += "apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: fx-of-cluster}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: grpcmesh-reader}
+subjects: [{kind: ServiceAccount, name: fx-doctor, namespace: legacy}]
+";
     let _roles = Scenario::apply(&lab, &printed);
     let (_, checks) = doctor(&lab, &["--as", user, "-n", "shop"]);
     for name in ["reader", "live-reader", "shifter"] {

@@ -484,3 +484,60 @@ metadata: {name: fx-shifter, namespace: legacy}
     let (code, _, errors) = shift(&lab, &["--to", "v2=45", "--yes", "--as", user]);
     assert!(code == 3 && errors.contains("docs/rbac/shifter.yaml"), "{code} {errors}");
 }
+
+/// One rule of a role that is taken away, what is tried then, and what is said to be missing.
+const WITHOUT: [(&str, &[&str], &str); 5] = [
+    ("resources: [virtualservices]", &["shift", "vs/fx.shop", "--to", "v2=20", "--yes"], "patch"),
+    ("resources: [httproutes, grpcroutes]", &["shift", "httproute/fx.shop", "--to", "fx-v2=20", "--yes"], "patch"),
+    ("resources: [httproutes, grpcroutes]", &["shift", "grpcroute/fx.shop", "--to", "fx-v2=20", "--yes"], "patch"),
+    ("resources: [pods/log]", &["tail", "echo", "-n", "shop"], "pods/log"),
+    ("resources: [pods/portforward]", &["balance", "echo", "-n", "shop", "--for", "1s"], "pods/portforward"),
+];
+
+#[test]
+#[ignore = "needs the lab: tests/lab/up"]
+fn no_rule_of_the_roles_beyond_reading_is_too_much() {
+    let lab = Lab::connect();
+    let (shifter, live) =
+        (include_str!("../../docs/rbac/shifter.yaml"), include_str!("../../docs/rbac/live-reader.yaml"));
+    let bound = ["reader", "live-reader", "shifter"].map(|role| {
+        format!(
+            "---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {{name: fx-{role}}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: grpcmesh-{role}}}
+subjects: [{{kind: ServiceAccount, name: fx-least, namespace: legacy}}]
+"
+        )
+    });
+    let account = "---\napiVersion: v1\nkind: ServiceAccount\nmetadata: {name: fx-least, namespace: legacy}\n";
+    let reader = include_str!("../../docs/rbac/reader.yaml");
+    let roles = [reader, "---", shifter, "---", live, account, &bound.concat()].join("\n");
+    let user = "system:serviceaccount:legacy:fx-least";
+    let mut taken = std::collections::BTreeSet::new();
+    for (mark, command, missing) in WITHOUT {
+        let routes = match command[1].split('/').next() {
+            Some("httproute") => gateway_api("HTTPRoute"),
+            Some("grpcroute") => gateway_api("GRPCRoute"),
+            _ => VIRTUAL_SERVICE.to_owned(),
+        };
+        let role = if shifter.contains(mark) { shifter } else { live };
+        let _objects = Scenario::apply(&lab, &format!("{ROUTES}{routes}---\n{roles}"));
+        let (head, rules) = role.split_once("rules:\n").unwrap();
+        let all = rules.split_inclusive('\n').collect::<Vec<_>>();
+        let kept = all.chunks(3).filter(|rule| !rule.concat().contains(mark));
+        let less = kept.flatten().copied().collect::<String>();
+        assert!(less.len() < rules.len() && !less.is_empty(), "{mark}");
+        taken.insert(mark);
+        let applied = lab.kubectl_raw(&["apply", "-f", "-"], &format!("{head}rules:\n{less}"));
+        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+        lab.wait(&format!("without {mark} {command:?} says so"), std::time::Duration::from_secs(20), || {
+            let output = lab.grpcmesh(&[command, &["--as", user]].concat());
+            let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+            output.status.code() != Some(0) && said.contains(missing)
+        });
+    }
+    let all = [shifter, live].map(|role| role.matches("- apiGroups").count()).iter().sum::<usize>();
+    assert_eq!(taken.len(), all, "every rule");
+}
