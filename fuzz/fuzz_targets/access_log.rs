@@ -1,7 +1,7 @@
 //! A container's output: each line is read, judged, counted and shown, and nothing dangerous reaches the terminal.
 #![no_main]
 
-use grpcmesh::accesslog::{Line, Reader};
+use grpcmesh::accesslog::{Access, Reader};
 use grpcmesh::render::style::Style;
 use grpcmesh::render;
 use grpcmesh::report::tail::{Names, Origin, TailLine};
@@ -12,8 +12,9 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let (mut reader, mut counter) = (Reader::default(), Counter::default());
     let mut shown = Vec::new();
     for line in bytes.split(|byte| *byte == b'\n') {
-        match reader.read_prefixed(line).0 {
-            Line::Access(access) => {
+        let mut access = Access::default();
+        match reader.fill(line, &mut access) {
+            Ok(_) => {
                 let verdict = judge(&access);
                 counter.see();
                 counter.add(&access, &verdict);
@@ -21,7 +22,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
                 let style = Style { color: false, width: Some(80), headers: true, wide: false };
                 render::tail::line(&line, &style, &mut shown).expect("memory takes everything");
             }
-            Line::Other(kind) => counter.other(kind),
+            Err(kind) => counter.other(kind),
         }
     }
     assert!(!shown.iter().any(|byte| byte.is_ascii_control() && *byte != b'\n'), "a control character was printed");
