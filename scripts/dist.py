@@ -68,7 +68,11 @@ def build(name, target):
     command = ["cargo", "rustc"] if on_mac else ["cargo-zigbuild", "rustc"]
     command += ["--bin", "kubectl-grpcmesh", "--profile", "dist", "--locked", "--target", target]
     command += ["--", *SMALL] if name.startswith("linux") else []
-    subprocess.run(command, cwd=ROOT, check=True)
+    # Wherever it is built the program is the same: places of sources are told without the builder's folders.
+    homes = {os.environ.get("CARGO_HOME", os.path.expanduser("~/.cargo")): "cargo", ROOT: "grpcmesh"}
+    remapped = [f"--remap-path-prefix={folder}={word}" for folder, word in homes.items()]
+    flags = {"CARGO_ENCODED_RUSTFLAGS": "\x1f".join(remapped)}
+    subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, **flags})
     folder = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
     path = os.path.join(folder, target, "dist", program(name))
     size = os.path.getsize(path)
