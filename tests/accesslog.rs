@@ -263,3 +263,24 @@ proptest::proptest! {
         }
     }
 }
+
+/// A host without the cluster's domain stands for it in every domain, and for nothing that only begins alike.
+#[test]
+fn a_call_goes_to_its_host_in_any_domain() {
+    let line = "[2026-11-21T09:00:00.123Z] \"POST /a.B/C HTTP/2\" 200 - via_upstream - \"-\" 1 9 3 1 \"-\" \"agent\" \"id\" \"AUTHORITY\" \"10.0.0.1:80\" CLUSTER - 10.0.0.3:80 10.0.0.4:5 - default";
+    for (authority, cluster, goes) in [
+        ("x", "outbound|80|v1|checkout.shop.svc.cluster.local", true),
+        ("x", "outbound|80|v1|checkout.shop.svc.corp.example", true),
+        ("checkout.shop.svc", "outbound|80||checkout.shop.svcs.example", false),
+        ("x", "outbound|80||checkout.shopping.svc.cluster.local", false),
+        ("checkout.shop:80", "-", true),
+        ("checkout:80", "-", true),
+        ("checkout.shop.svc.corp.example", "-", true),
+        ("checkout.web", "-", false),
+    ] {
+        let line = line.replace("AUTHORITY", authority).replace("CLUSTER", cluster);
+        let mut reader = Reader::default();
+        let Line::Access(access) = reader.read(line.as_bytes()) else { panic!("{line}") };
+        assert_eq!(access.goes_to("checkout.shop.svc"), goes, "{authority} {cluster}");
+    }
+}

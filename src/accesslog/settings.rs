@@ -254,6 +254,19 @@ mod tests {
     }
 
     #[test]
+    fn the_status_is_told_however_it_is_written() {
+        for (mesh, tells) in [
+            (json!({}), false),
+            (json!({"accessLogFormat": "%RESPONSE_CODE% %RESPONSE_FLAGS%"}), false),
+            (json!({"accessLogFormat": "%RESPONSE_CODE% %GRPC_STATUS(NUMBER)%"}), true),
+            (json!({"accessLogFormat": "%RESPONSE_CODE% %RESP(GRPC-STATUS)%"}), true),
+            (json!({"accessLogFormat": "{\"status\": \"%TRAILER(GRPC-STATUS)%\"}"}), true),
+        ] {
+            assert_eq!(settings(mesh.clone(), &[]).tells_status(), tells, "{mesh}");
+        }
+    }
+
+    #[test]
     fn the_nearest_setting_decides() {
         let on = Logging::On { filter: None };
         let file = json!({"accessLogFile": "/dev/stdout"});

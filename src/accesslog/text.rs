@@ -156,7 +156,7 @@ fn usual<'a>(rest: &'a [u8], access: &mut Access<'a>) -> Option<()> {
     Some(())
 }
 
-/// Where the quotes stand, if they are exactly as many as that. Thirty-two bytes are looked at in one step: a search for each
+/// Where the quotes stand, if there are exactly so many. Thirty-two bytes are looked at in one step: a search for each
 /// place would cost more than the rest of the reading.
 fn quotes(text: &[u8]) -> Option<[usize; QUOTES]> {
     let quote = u8x32::splat(b'"');

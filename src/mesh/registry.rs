@@ -306,3 +306,44 @@ pub(super) fn attach_workloads(services: &mut [Service], workloads: &[Workload])
         service.endpoints = count;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::mesh::{Options, resolve};
+    use crate::snapshot::manifest::{self, OnMalformed};
+    use crate::snapshot::{Snapshot, SourceKind, SourceText};
+
+    /// The pods of a dual-stack Service are counted once, whichever family's slice comes first.
+    #[test]
+    fn one_address_family_is_counted() {
+        let slice = |name: &str, family: &str, addresses: &[&str]| {
+            let endpoints: Vec<String> = addresses.iter().map(|one| format!("{{addresses: ['{one}']}}")).collect();
+            format!(
+                "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: {family}\n\
+                 metadata: {{name: {name}, namespace: shop, labels: {{kubernetes.io/service-name: a}}}}\n\
+                 endpoints: [{}]\nports: [{{name: grpc, port: 1}}]\n",
+                endpoints.join(", ")
+            )
+        };
+        let service = "apiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: shop}\n\
+                       spec: {clusterIP: 10.96.0.1, ports: [{name: grpc, port: 1}]}\n";
+        let (four, six) = (&["10.0.0.1", "10.0.0.2"][..], &["fd00::1", "fd00::2"][..]);
+        for (slices, wanted) in [
+            ([("b", "IPv4", four), ("c", "IPv6", six)], 2),
+            ([("c", "IPv4", four), ("b", "IPv6", six)], 2),
+            ([("b", "IPv6", &six[..1]), ("c", "IPv6", &six[1..])], 2),
+        ] {
+            let text = slices
+                .iter()
+                .fold(service.to_owned(), |text, (name, family, addresses)| text + &slice(name, family, addresses));
+            let mut snapshot = Snapshot::new(SourceKind::Manifests);
+            let text = Arc::new(SourceText { path: "x".to_owned(), text });
+            manifest::read(&mut snapshot, text, "shop", OnMalformed::Stop).unwrap();
+            let mesh = resolve(&snapshot, &Options::default());
+            let count = mesh.services[0].endpoints;
+            assert_eq!((count.ready, count.total), (wanted, wanted), "{slices:?}");
+        }
+    }
+}

@@ -132,6 +132,22 @@ mod tests {
         assert_eq!(found.len(), 1, "callers elsewhere are not upgraded");
     }
 
+    /// The mesh configuration's own pool counts where no DestinationRule has one, and only there.
+    #[test]
+    fn an_upgrade_by_the_mesh_is_silent() {
+        let mesh = "---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: 'defaultTrafficPolicy: {connectionPool: {http: {h2UpgradePolicy: UPGRADE}}}'
+";
+        check(&RULE, &(with_route() + mesh), &[]);
+        let rule =
+            istio("DestinationRule", "a", "{host: a, trafficPolicy: {connectionPool: {http: {http2MaxRequests: 5}}}}");
+        check(&RULE, &(with_route() + mesh + &rule), &["error Service shop/a spec.ports[0].name"]);
+    }
+
     #[test]
     fn plain_http_is_silent() {
         check(&RULE, &service("a", "{name: http, port: 80}"), &[]);

@@ -131,7 +131,7 @@ fn judge(
         let mut pods = service.into_iter().flat_map(|service| mesh.workloads_of(service)).peekable();
         pods.peek().is_none() || pods.any(|pod| pod.labels.get("version") == Some(version))
     };
-    let fix = match (rules.first(), names.first()) {
+    let fix = match (rules.first(), nearest.or(names.first().copied())) {
         (Some(_), Some(known)) if !has_pods(subset) => {
             format!("send to a subset that is defined, such as {known}: no pod has the label version={subset}")
         }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::patch::written;
 use super::plan::RulePlan;
-use super::split::Split;
+use super::split::{Split, backends_field, rules_field};
 use crate::schema::Kind;
 use crate::schema::path::{Segment, parse_path};
 use crate::snapshot::position;
@@ -75,10 +75,7 @@ pub fn edit(text: &str, (bytes, object): &(Range<usize>, Value), plans: &[RulePl
 
 /// What is put in place of which bytes of a document, so that a backend has a weight.
 fn change(document: &str, split: &Split, at: usize, weight: u64) -> Option<(Range<usize>, String)> {
-    let (rules, backends) = match split.kind {
-        Kind::VirtualService => ("http", "route"),
-        _ => ("rules", "backendRefs"),
-    };
+    let (rules, backends) = (rules_field(split.kind), backends_field(split.kind));
     let mut path = parse_path(&format!("spec.{rules}[{}].{backends}[{at}]", split.rule));
     let backend = position::find(document, &path)?;
     path.push(Segment::Field("weight".to_owned()));

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::plan::RulePlan;
-use super::split::{Split, acting, splits};
+use super::split::{Split, acting, rules_field, splits};
 use crate::guard::window::Tally;
 use crate::schema::Kind;
 
@@ -148,7 +148,7 @@ pub fn weights_by_name<'r>(
     rules: &'r [RuleRecord],
     of: impl Fn(&'r RuleRecord) -> &'r [Option<u64>],
 ) -> BTreeMap<String, u64> {
-    let field = if kind == Kind::VirtualService { "http" } else { "rules" };
+    let field = rules_field(kind);
     let named = rules.iter().flat_map(|rule| {
         let place = if rules.len() > 1 { format!("{field}[{}] ", rule.rule) } else { String::new() };
         let weights = rule.backends.iter().zip(of(rule));
@@ -314,4 +314,30 @@ pub fn show(names: &[String], weights: &[Option<u64>]) -> String {
         None => name.clone(),
     };
     names.iter().zip(weights).map(one).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_of_several_rules_stay_apart() {
+        let rule = |rule, stable, canary| RuleRecord {
+            rule,
+            identity: String::new(),
+            backends: vec!["v1".into(), "v2".into()],
+            start: vec![Some(100), None],
+            wrote: vec![Some(stable), Some(canary)],
+            previous: Vec::new(),
+        };
+        let wrote = |kind, rules: &[RuleRecord]| {
+            let named = weights_by_name(kind, rules, |rule| &rule.wrote);
+            named.into_iter().map(|(name, weight)| format!("{name}={weight}")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(wrote(Kind::VirtualService, &[rule(3, 75, 25)]), "v1=75 v2=25");
+        let two = [rule(0, 75, 25), rule(2, 50, 50)];
+        assert_eq!(wrote(Kind::VirtualService, &two), "http[0] v1=75 http[0] v2=25 http[2] v1=50 http[2] v2=50");
+        let before = weights_by_name(Kind::HttpRoute, &two[..1], |rule| rule.weights(Back::Start));
+        assert_eq!(before, BTreeMap::from([("v1".to_owned(), 100)]), "what had no weight has none again");
+    }
 }

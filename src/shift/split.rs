@@ -63,7 +63,7 @@ impl Split {
 
     /// `http[1] "canary"`, `rules[0]`.
     pub fn title(&self) -> String {
-        let field = if self.kind == Kind::VirtualService { "http" } else { "rules" };
+        let field = rules_field(self.kind);
         let name = self.name.as_ref().map(|name| format!(" \"{name}\"")).unwrap_or_default();
         format!("{field}[{}]{name}", self.rule)
     }
@@ -89,8 +89,13 @@ pub fn acting(kind: Kind, weights: &[Option<u64>]) -> Vec<u64> {
 
 /// JSON Pointer to a rule.
 pub(super) fn rule_pointer(kind: Kind, rule: usize) -> String {
-    let field = if kind == Kind::VirtualService { "http" } else { "rules" };
+    let field = rules_field(kind);
     format!("/spec/{field}/{rule}")
+}
+
+/// The field of a route object's spec that holds its rules.
+pub(super) fn rules_field(kind: Kind) -> &'static str {
+    if kind == Kind::VirtualService { "http" } else { "rules" }
 }
 
 /// The field of a rule that holds its backends.
@@ -100,8 +105,8 @@ pub(super) fn backends_field(kind: Kind) -> &'static str {
 
 /// The rules of a VirtualService, HTTPRoute or GRPCRoute that have backends.
 pub fn splits(kind: Kind, object: &Value) -> Vec<Split> {
-    let (rules, condition) = if kind == Kind::VirtualService { ("http", "match") } else { ("rules", "matches") };
-    let rules = object["spec"][rules].as_array().map(Vec::as_slice).unwrap_or_default();
+    let condition = if kind == Kind::VirtualService { "match" } else { "matches" };
+    let rules = object["spec"][rules_field(kind)].as_array().map(Vec::as_slice).unwrap_or_default();
     let made = rules.iter().enumerate().map(|(rule, body)| {
         let backends = body[backends_field(kind)].as_array().map(Vec::as_slice).unwrap_or_default();
         Split {
