@@ -107,13 +107,14 @@ pub struct Counter {
     last: Option<i64>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// In the order in which the fields put them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Group {
     grade: &'static str,
     flags: String,
-    status: String,
     method: String,
     destination: String,
+    status: String,
     what: String,
 }
 
@@ -224,9 +225,10 @@ impl Counter {
 
     /// The summary.
     pub fn report(&self) -> TailSummary {
-        let mut groups: Vec<GroupReport> = self
-            .groups
-            .iter()
+        let mut groups: Vec<(&Group, &Cases)> = self.groups.iter().collect();
+        groups.sort_by_key(|(group, cases)| (group.grade, std::cmp::Reverse(cases.durations.count), *group));
+        let groups: Vec<GroupReport> = groups
+            .into_iter()
             .map(|(group, Cases { details, durations })| GroupReport {
                 grade: group.grade,
                 flags: group.flags.clone(),
@@ -241,15 +243,6 @@ impl Counter {
                 consistent_with: consistent_with(group, durations),
             })
             .collect();
-        groups.sort_by(|a, b| {
-            (a.grade, std::cmp::Reverse(a.calls), &a.flags, &a.method, &a.destination).cmp(&(
-                b.grade,
-                std::cmp::Reverse(b.calls),
-                &b.flags,
-                &b.method,
-                &b.destination,
-            ))
-        });
         let mut other: Vec<(&'static str, u64)> =
             self.other.iter().map(|(kind, count)| (kind.word(), *count)).collect();
         other.sort_unstable();
