@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use cel::{Context as CelContext, Env, Program, Value};
 
@@ -12,16 +11,31 @@ use crate::cli::failure::Failure;
 use crate::report::tail::TailLine;
 use crate::verdict::{Verdict, flags};
 
-/// The filters of the flags.
-pub(super) struct Filter<'a> {
-    arguments: &'a TailArgs,
+/// What must hold of a call; everything, when nothing was asked.
+pub(super) struct Filter {
+    conditions: Vec<Condition>,
     expression: Option<Expression>,
-    /// Flags by their codes.
-    flags: Vec<String>,
-    /// Only calls that began at or after this, in milliseconds since 1970: for logs that were saved.
-    pub(super) from: Option<i64>,
-    /// Only calls to these hosts, if any is named.
-    pub(super) only: Vec<String>,
+}
+
+/// One condition on a call.
+#[derive(Debug)]
+pub(super) enum Condition {
+    /// It has one of these flags, given by their codes.
+    Flag(Vec<String>),
+    /// It ended with one of these gRPC statuses.
+    GrpcStatus(Vec<u8>),
+    /// Its path contains this.
+    Method(String),
+    /// Its cluster or its endpoint contains this.
+    Upstream(String),
+    /// It took so long or longer, in milliseconds.
+    MinDuration(u128),
+    /// The proxy of this side tells of it.
+    Side(Direction),
+    /// It began at this time or later, in milliseconds since 1970: for logs that were saved.
+    From(i64),
+    /// It went to one of these hosts.
+    Host(Vec<String>),
 }
 
 /// `--where`: an expression in CEL over the fields of `-o json`.
@@ -55,38 +69,55 @@ const FIELDS: [&str; 21] = [
     "verdict",
 ];
 
-impl<'a> Filter<'a> {
-    /// Compiles them.
-    pub(super) fn new(arguments: &'a TailArgs) -> Result<Self, Failure> {
+impl Filter {
+    /// Compiles what the flags ask.
+    pub(super) fn new(arguments: &TailArgs) -> Result<Self, Failure> {
         let expression = arguments.expression.as_deref().map(Expression::compile).transpose()?;
-        let flags = arguments.flag.iter().map(|word| flags::code(word)).collect();
-        Ok(Self { arguments, expression, flags, from: None, only: Vec::new() })
+        let direction = |side: &Side| match side {
+            Side::Client => Direction::Outbound,
+            Side::Server => Direction::Inbound,
+        };
+        let flags: Vec<String> = arguments.flag.iter().map(|word| flags::code(word)).collect();
+        let conditions = [
+            (!flags.is_empty()).then_some(Condition::Flag(flags)),
+            (!arguments.grpc_status.is_empty()).then(|| Condition::GrpcStatus(arguments.grpc_status.clone())),
+            arguments.method.clone().map(Condition::Method),
+            arguments.upstream.clone().map(Condition::Upstream),
+            arguments.min_duration.map(|limit| Condition::MinDuration(limit.as_millis())),
+            arguments.side.as_ref().map(|side| Condition::Side(direction(side))),
+        ];
+        Ok(Self { conditions: conditions.into_iter().flatten().collect(), expression })
+    }
+
+    /// Asks for more.
+    pub(super) fn add(&mut self, condition: Condition) {
+        self.conditions.push(condition);
     }
 
     /// Whether a call passes; `line` is made only when an expression asks for it.
     pub(super) fn passes(&self, access: &Access<'_>, verdict: &Verdict, line: impl FnOnce() -> TailLine) -> bool {
-        let arguments = self.arguments;
+        self.conditions.iter().all(|condition| condition.holds(access, verdict))
+            && self.expression.as_ref().is_none_or(|expression| expression.holds(&line()))
+    }
+}
+
+impl Condition {
+    fn holds(&self, access: &Access<'_>, verdict: &Verdict) -> bool {
         let contains = |value: &crate::accesslog::Value<'_>, wanted: &str| {
             value.is_some_and(|value| memchr::memmem::find(value, wanted.as_bytes()).is_some())
         };
-        let status = verdict.status.and_then(|status| status.code);
-        let long = |limit: &Duration| u128::from(access.duration.unwrap_or(0)) >= limit.as_millis();
-        let side = |side: &Side| match side {
-            Side::Client => access.direction() == Some(Direction::Outbound),
-            Side::Server => access.direction() == Some(Direction::Inbound),
-        };
-        (self.flags.is_empty() || self.flags.iter().any(|flag| access.flags.has(flag)))
-            && (arguments.grpc_status.is_empty() || status.is_some_and(|code| arguments.grpc_status.contains(&code)))
-            && arguments.method.as_deref().is_none_or(|wanted| contains(&access.path, wanted))
-            && arguments
-                .upstream
-                .as_deref()
-                .is_none_or(|wanted| contains(&access.cluster, wanted) || contains(&access.upstream_host, wanted))
-            && arguments.min_duration.as_ref().is_none_or(long)
-            && arguments.side.as_ref().is_none_or(side)
-            && self.from.is_none_or(|from| access.start.is_some_and(|start| start >= from))
-            && (self.only.is_empty() || self.only.iter().any(|host| access.goes_to(host)))
-            && self.expression.as_ref().is_none_or(|expression| expression.holds(&line()))
+        match self {
+            Self::Flag(flags) => flags.iter().any(|flag| access.flags.has(flag)),
+            Self::GrpcStatus(codes) => {
+                verdict.status.and_then(|status| status.code).is_some_and(|code| codes.contains(&code))
+            }
+            Self::Method(wanted) => contains(&access.path, wanted),
+            Self::Upstream(wanted) => contains(&access.cluster, wanted) || contains(&access.upstream_host, wanted),
+            Self::MinDuration(limit) => u128::from(access.duration.unwrap_or(0)) >= *limit,
+            Self::Side(direction) => access.direction() == Some(*direction),
+            Self::From(from) => access.start.is_some_and(|start| start >= *from),
+            Self::Host(hosts) => hosts.iter().any(|host| access.goes_to(host)),
+        }
     }
 }
 

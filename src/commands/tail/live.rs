@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::super::end_signal;
+use super::filter::Condition;
 use super::sink::Sink;
 use super::{TailArgs, diagnosis, targets};
 use crate::accesslog::format::Format as LogFormat;
@@ -54,7 +55,9 @@ pub(super) async fn run(
     };
     let names = names(&server).await;
     let mut sink = Sink::new(context, arguments, names)?;
-    sink.filter.only = targets.hosts;
+    if !targets.hosts.is_empty() {
+        sink.filter.add(Condition::Host(targets.hosts));
+    }
     let (sender, events) = mpsc::channel(WAITING);
     let mut tail = Tail {
         server: Arc::new(server),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::TailArgs;
+use super::filter::Condition;
 use super::sink::Sink;
 use crate::accesslog::format::Format as LogFormat;
 use crate::accesslog::settings::Settings;
@@ -31,7 +32,9 @@ pub(super) async fn run(
     let reader = || Reader::with_formats(Arc::clone(&formats));
     let from = since(context, arguments)?;
     let mut sink = Sink::new(context, arguments, names)?;
-    sink.filter.from = from;
+    if let Some(from) = from {
+        sink.filter.add(Condition::From(from));
+    }
     if arguments.summary && !arguments.raw {
         for log in &mut logs {
             count_all(log, &reader, &mut sink).map_err(|error| unreadable(&log.origin, &error))?;

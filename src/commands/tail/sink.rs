@@ -22,7 +22,7 @@ pub(super) struct Sink<'a, 'w> {
     pub(super) names: Names,
     csv: Option<csv::Writer<Vec<u8>>>,
     /// Which calls are wanted.
-    pub(super) filter: Filter<'a>,
+    pub(super) filter: Filter,
     join: Option<Join>,
     /// Whether `--top` has taken the screen.
     has_screen: bool,
@@ -122,7 +122,7 @@ impl<'a, 'w> Sink<'a, 'w> {
     }
 
     /// What is needed to count lines on other threads.
-    pub(super) fn counting(&self) -> Counting<'_, 'a> {
+    pub(super) fn counting(&self) -> Counting<'_> {
         Counting { filter: &self.filter, names: &self.names }
     }
 
@@ -196,12 +196,12 @@ impl<'a, 'w> Sink<'a, 'w> {
 }
 
 /// Counts lines and does nothing else with them, for those who only want the summary.
-pub(super) struct Counting<'s, 'a> {
-    filter: &'s Filter<'a>,
+pub(super) struct Counting<'s> {
+    filter: &'s Filter,
     names: &'s Names,
 }
 
-impl Counting<'_, '_> {
+impl Counting<'_> {
     /// Counts one.
     pub(super) fn count(&self, counter: &mut Counter, reader: &mut Reader, line: &[u8], origin: &Origin) {
         let mut access = Access::default();
