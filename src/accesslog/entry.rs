@@ -2,6 +2,8 @@
 
 use bumpalo::Bump;
 
+use super::clock::millis;
+
 /// A value as it was written; absent is `None`.
 pub type Value<'a> = Option<&'a [u8]>;
 
@@ -168,11 +170,11 @@ pub enum Operator {
 }
 
 impl<'a> Access<'a> {
-    /// Sets what an operator printed; `false` when no such operator prints that. `-` and nothing are both "absent". What
-    /// is made of several pieces is kept in `arena`.
-    pub(super) fn set(&mut self, operator: Operator, value: &'a [u8], arena: &'a Bump) -> bool {
+    /// Sets what an operator printed; `false` when no such operator prints that. What is made of several pieces is kept in
+    /// `arena`.
+    pub(super) fn set(&mut self, operator: Operator, text: &'a [u8], arena: &'a Bump) -> bool {
         use Operator as O;
-        let present = (!matches!(value, b"-" | b"")).then_some(value);
+        let present = value(text);
         let number = |value: &Value<'a>| value.and_then(number);
         match operator {
             O::StartTime => {
@@ -187,7 +189,7 @@ impl<'a> Access<'a> {
                 return self.code.is_some() || present.is_none();
             }
             O::ResponseFlags => {
-                let Some(flags) = Flags::parse(value) else { return false };
+                let Some(flags) = Flags::parse(text) else { return false };
                 self.flags = flags;
             }
             O::ResponseFlagsLong => {
@@ -305,34 +307,15 @@ fn is_named_like_grpc((service, method): (&str, &str)) -> bool {
     capital(method) && (service.contains('.') || capital(service))
 }
 
+/// A value in a text format, where `-` and nothing are both "absent".
+pub(super) fn value(text: &[u8]) -> Value<'_> {
+    (!matches!(text, b"-" | b"")).then_some(text)
+}
+
 /// A whole number.
 pub(super) fn number(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > 19 {
         return None;
     }
     text.iter().try_fold(0_u64, |total, byte| byte.is_ascii_digit().then(|| total * 10 + u64::from(byte - b'0')))
-}
-
-/// `2026-11-21T09:00:00.123Z` in milliseconds since 1970.
-///
-/// Civil days by Howard Hinnant's `days_from_civil`: a log has millions of lines, and a general parser would be most of
-/// the time spent on one.
-pub(super) fn millis(text: &[u8]) -> Option<i64> {
-    if text.len() < 20 || !super::is_date(text, b'T') {
-        return None;
-    }
-    let part =
-        |range: std::ops::Range<usize>| text.get(range).and_then(number).and_then(|value| i64::try_from(value).ok());
-    let (year, month, day) = (part(0..4)?, part(5..7)?, part(8..10)?);
-    let (hour, minute, second) = (part(11..13)?, part(14..16)?, part(17..19)?);
-    let fraction = if text[19] == b'.' { part(20..23)? } else { 0 };
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    let shifted = if month <= 2 { year - 1 } else { year };
-    let era = shifted.div_euclid(400);
-    let of_era = shifted - era * 400;
-    let of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
-    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
-    Some(((days * 24 + hour) * 60 + minute) * 60_000 + second * 1000 + fraction)
 }

@@ -7,10 +7,13 @@
 //! Sources: `pilot/pkg/model/telemetry_logging.go` of istio/istio and its predecessors for the formats, Envoy's
 //! `substitution_formatter` for what an operator prints. Values are bytes: a client may send anything in a header.
 
+mod clock;
 mod entry;
+mod flat;
 pub mod format;
 mod json;
 pub mod prefix;
+mod scan;
 pub mod settings;
 mod text;
 
@@ -18,6 +21,7 @@ use std::sync::Arc;
 
 use bumpalo::Bump;
 
+use clock::Clock;
 pub use entry::{Access, Direction, Flags, Operator, Value};
 use format::Format;
 use prefix::Stripped;
@@ -73,7 +77,9 @@ pub struct Reader {
     formats: Arc<[Format]>,
     /// Whether the last line was of a log record that may go on.
     in_record: bool,
-    clock: text::Clock,
+    clock: Clock,
+    /// Keys of JSON lines.
+    keys: flat::Keys,
     /// Values of the last line that are not written there as they are meant, such as JSON's with escapes.
     arena: Bump,
 }
@@ -109,23 +115,21 @@ impl Reader {
         stripped: Stripped<'a>,
         access: &mut Access<'a>,
     ) -> Result<Option<&'a str>, Kind> {
-        let Self { formats, in_record, clock, arena } = self;
+        let Self { formats, in_record, clock, keys, arena } = self;
         arena.reset();
         let arena: &'a Bump = arena;
-        let custom = |line: &'a [u8]| formats.iter().find_map(|format| format.parse(line, arena));
-        let (whole, line) = (without_return(whole), without_return(stripped.line));
-        if let Some(read) = custom(whole) {
-            (*access, *in_record) = (read, false);
-            return Ok(None);
-        }
-        let of_rest = if line.len() < whole.len() { custom(line) } else { None };
-        let read = match of_rest {
-            Some(read) => {
-                *access = read;
-                Ok(())
+        let line = without_return(stripped.line);
+        if !formats.is_empty() {
+            let custom = |line: &'a [u8]| formats.iter().find_map(|format| format.parse(line, arena));
+            let whole = without_return(whole);
+            let of_whole = custom(whole).map(|read| (read, None));
+            let of_rest = || custom(line).filter(|_| line.len() < whole.len()).map(|read| (read, stripped.pod));
+            if let Some((read, pod)) = of_whole.or_else(of_rest) {
+                (*access, *in_record) = (read, false);
+                return Ok(pod);
             }
-            None => classify(line, *in_record, clock, arena, access),
-        };
+        }
+        let read = classify(line, *in_record, (clock, keys, arena), access);
         *in_record = matches!(read, Err(Kind::Envoy | Kind::Agent | Kind::Continuation));
         read.map(|()| stripped.pod)
     }
@@ -134,8 +138,9 @@ impl Reader {
 impl Clone for Reader {
     /// A reader that goes on in the same place.
     fn clone(&self) -> Self {
-        let Self { formats, in_record, clock, arena: _ } = self;
-        Self { formats: Arc::clone(formats), in_record: *in_record, clock: clock.clone(), arena: Bump::new() }
+        let Self { formats, in_record, clock, keys, arena: _ } = self;
+        let (formats, clock, keys) = (Arc::clone(formats), clock.clone(), keys.clone());
+        Self { formats, in_record: *in_record, clock, keys, arena: Bump::new() }
     }
 }
 
@@ -147,14 +152,19 @@ fn without_return(line: &[u8]) -> &[u8] {
 fn classify<'a>(
     line: &'a [u8],
     in_record: bool,
-    clock: &mut text::Clock,
-    arena: &'a Bump,
+    (clock, keys, arena): (&mut Clock, &mut flat::Keys, &'a Bump),
     access: &mut Access<'a>,
 ) -> Result<(), Kind> {
     match line.first() {
         None if in_record => Err(Kind::Continuation),
         None => Err(Kind::Empty),
-        Some(b'{') => json::read(line, arena, access),
+        Some(b'{') => match flat::read(line, keys, clock, arena, access) {
+            Some(()) => Ok(()),
+            None => {
+                *access = Access::default();
+                json::read(line, arena, access)
+            }
+        },
         Some(b'[') => match text::parse(line, clock, access) {
             Some(()) => Ok(()),
             // Before its configuration is read, Envoy logs in a form of its own.

@@ -10,6 +10,7 @@ pub struct Stripped<'a> {
 }
 
 /// Takes off `[pod/NAME/CONTAINER] `, a timestamp of `kubectl logs --timestamps`, and a runtime's `TIME stdout F `.
+#[inline]
 pub fn strip(line: &[u8]) -> Stripped<'_> {
     let (pod, line) = match kubectl_prefix(line) {
         Some((pod, rest)) => (Some(pod), rest),
@@ -28,11 +29,13 @@ pub enum Stream {
 }
 
 /// Whether a runtime cut the line here, at 16 KiB, and goes on in its next line of the same stream.
+#[inline]
 pub fn is_partial(line: &[u8]) -> bool {
     stream(line).is_some_and(|(_, is_partial)| is_partial)
 }
 
 /// The stream of a line that a runtime wrote, and whether it cut the line.
+#[inline]
 pub fn stream(line: &[u8]) -> Option<(Stream, bool)> {
     if !begins_with_time(line) {
         return None;
@@ -46,11 +49,13 @@ pub fn stream(line: &[u8]) -> Option<(Stream, bool)> {
     Some((stream, rest.starts_with(b"P ")))
 }
 
+#[inline]
 fn begins_with_time(line: &[u8]) -> bool {
     line.first().is_some_and(u8::is_ascii_digit)
         && line.get(..11).is_some_and(|head| head[..4].iter().all(u8::is_ascii_digit) && head[10] == b'T')
 }
 
+#[inline]
 fn kubectl_prefix(line: &[u8]) -> Option<(&str, &[u8])> {
     let rest = line.strip_prefix(b"[pod/")?;
     let end = rest.iter().position(|byte| *byte == b']')?;
@@ -59,6 +64,7 @@ fn kubectl_prefix(line: &[u8]) -> Option<(&str, &[u8])> {
 }
 
 /// Logs of the agent begin with a time too, followed by a tab: that one belongs to the line.
+#[inline]
 fn without_time(line: &[u8]) -> &[u8] {
     if !begins_with_time(line) {
         return line;

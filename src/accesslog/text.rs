@@ -4,9 +4,9 @@
 //! ends; the text of clients stands between. The line is therefore read from the left up to the sizes and times, from
 //! the right down to the authority, and what remains in the middle is split at `" "`.
 
-use wide::u8x32;
-
-use super::entry::{Access, Flags, millis, number};
+use super::clock::Clock;
+use super::entry::{Access, Flags, number, value};
+use super::scan;
 use crate::verdict::details;
 
 /// How the layouts differ: what stands between flags and sizes, and what after the upstream's host.
@@ -25,30 +25,12 @@ enum Layout {
 /// What stands between the request and the sizes of most lines: code, flags, details, and two that are absent.
 const WENT_WELL: &[u8] = b"200 - via_upstream - \"-\" ";
 
-/// Start times that differ in their milliseconds only, as those of neighbours in a log do, are worked out once.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Clock {
-    second: [u8; 19],
-    millis: i64,
-}
-
-impl Clock {
-    /// Reads `[2026-11-21T09:00:00.123Z] "`, with which a line begins; `None` when it begins otherwise.
-    fn start(&mut self, line: &[u8]) -> Option<i64> {
-        let (head, end) = (line.get(1..20)?, line.get(20..28)?);
-        let [b'.', a, b, c, b'Z', b']', b' ', b'"'] = end else { return None };
-        if head != self.second {
-            self.millis = millis(line.get(1..25)?)?.div_euclid(1000) * 1000;
-            self.second.copy_from_slice(head);
-        }
-        Some(self.millis + i64::try_from(number(&[*a, *b, *c])?).ok()?)
-    }
-}
-
 /// Reads a line that begins with `[start time] "`.
 pub(super) fn parse<'a>(line: &'a [u8], clock: &mut Clock, access: &mut Access<'a>) -> Option<()> {
-    access.start = Some(clock.start(line)?);
-    let rest = line.get(28..)?;
+    let (b'[', time) = line.split_first()? else { return None };
+    let (time, rest) = time.split_first_chunk::<24>()?;
+    access.start = Some(clock.millis(time)?);
+    let rest = rest.strip_prefix(b"] \"")?;
     // The request ends at the first `" ` after which everything else fits.
     let mut from = 0;
     while let Some(at) = find(&rest[from..]) {
@@ -63,14 +45,17 @@ pub(super) fn parse<'a>(line: &'a [u8], clock: &mut Clock, access: &mut Access<'
 
 /// Reads request, code, flags and sizes; gives the rest, which begins after the quote of `x-forwarded-for`.
 fn head<'a>(request: &'a [u8], after: &'a [u8], access: &mut Access<'a>) -> Option<(&'a [u8], Layout)> {
-    let space = request.iter().position(|byte| *byte == b' ')?;
-    let last = request.iter().rposition(|byte| *byte == b' ')?;
-    let protocol = &request[last + 1..];
-    let is_protocol = matches!(protocol, b"-" | b"") || protocol.starts_with(b"HTTP/");
-    if space == last || !is_protocol {
+    let (method, rest) = word(request)?;
+    // Nearly always it is this protocol; a search from the right takes longer than to see that.
+    let last = match rest.strip_suffix(b" HTTP/2") {
+        Some(path) => path.len(),
+        None => rest.iter().rposition(|byte| *byte == b' ')?,
+    };
+    let (path, protocol) = (&rest[..last], &rest[last + 1..]);
+    if !matches!(protocol, b"-" | b"") && !protocol.starts_with(b"HTTP/") {
         return None;
     }
-    let request = (&request[..space], &request[space + 1..last], protocol);
+    let request = (method, path, protocol);
     if let Some(next) = after.strip_prefix(WENT_WELL) {
         access.code = Some(200);
         access.details = value(details::VIA_UPSTREAM.as_bytes());
@@ -126,29 +111,17 @@ fn requested<'a>(
     Some((next, layout))
 }
 
-/// Quotes of what follows the sizes, when no text has one of its own.
-const QUOTES: usize = 9;
-
 /// Reads what follows the sizes where every quote is one of Istio's own: in nearly every line. [`tail`] would read the
 /// same from it.
 fn usual<'a>(rest: &'a [u8], access: &mut Access<'a>) -> Option<()> {
-    let at = quotes(rest)?;
-    // A text that begins with a space makes a separator of the quote before it.
-    let text = |open: usize, close: usize| {
-        let text = &rest[at[open] + 1..at[close]];
-        (text.first() != Some(&b' ')).then_some(text)
-    };
-    let is_apart = |close: usize| at[close + 1] == at[close] + 2 && rest[at[close] + 1] == b' ';
-    if !(is_apart(0) && is_apart(2) && is_apart(4) && is_apart(6)) || rest.first() == Some(&b' ') {
-        return None;
-    }
-    let (user_agent, request_id) = (text(1, 2)?, text(3, 4)?);
-    let (authority, host) = (text(5, 6)?, text(7, 8)?);
-    if near(b' ', host).is_some() {
-        return None;
-    }
-    proxy(&rest[at[8] + 1..], access)?;
-    access.forwarded_for = value(&rest[..at[0]]);
+    let (forwarded_for, rest) = apart(rest)?;
+    let (user_agent, rest) = apart(rest)?;
+    let (request_id, rest) = apart(rest)?;
+    let (authority, rest) = apart(rest)?;
+    let at = scan::find_either(rest, b'"', b' ')?;
+    let (host, rest) = (&rest[..at], rest[at..].strip_prefix(b"\"")?);
+    proxy(rest, access)?;
+    access.forwarded_for = value(forwarded_for);
     access.user_agent = value(user_agent);
     access.request_id = value(request_id);
     access.authority = value(authority);
@@ -156,23 +129,12 @@ fn usual<'a>(rest: &'a [u8], access: &mut Access<'a>) -> Option<()> {
     Some(())
 }
 
-/// Where the quotes stand, if there are exactly so many. Thirty-two bytes are looked at in one step: a search for each
-/// place would cost more than the rest of the reading.
-fn quotes(text: &[u8]) -> Option<[usize; QUOTES]> {
-    let quote = u8x32::splat(b'"');
-    let (mut found, mut count) = ([0; QUOTES], 0);
-    let (chunks, tail) = text.as_chunks::<32>();
-    let mut last = [0; 32];
-    last[..tail.len()].copy_from_slice(tail);
-    for (number, chunk) in chunks.iter().chain([&last]).enumerate() {
-        let mut mask = u8x32::new(*chunk).simd_eq(quote).to_bitmask();
-        while mask != 0 {
-            *found.get_mut(count)? = number * 32 + mask.trailing_zeros() as usize;
-            count += 1;
-            mask &= mask - 1;
-        }
-    }
-    (count == QUOTES).then_some(found)
+/// A text without quotes inside, and what follows the `" "` after it. A text that begins with a space makes a separator
+/// of the quote before it.
+#[inline]
+fn apart(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = scan::find(text, b'"').filter(|_| text[0] != b' ')?;
+    Some((&text[..at], text[at..].strip_prefix(b"\" \"")?))
 }
 
 /// Reads authority, host and what follows from the right, then splits what clients sent.
@@ -200,12 +162,19 @@ fn tail<'a>(rest: &'a [u8], layout: Layout, access: &mut Access<'a>) -> Option<(
     Some(())
 }
 
-/// Reads what follows the host: cluster, addresses, SNI and route.
+/// Reads what follows the host: cluster, addresses, SNI and route; no quote can be in them.
 fn proxy<'a>(after: &'a [u8], access: &mut Access<'a>) -> Option<()> {
-    let (cluster, after) = word(after.strip_prefix(b" ")?)?;
-    let (upstream_local, after) = word(after)?;
-    let (downstream_local, after) = word(after)?;
-    let (downstream_remote, after) = word(after)?;
+    let bare = |text: &'a [u8]| {
+        let at = scan::find_either(text, b'"', b' ').filter(|at| text[*at] == b' ')?;
+        Some((&text[..at], &text[at + 1..]))
+    };
+    let (cluster, after) = bare(after.strip_prefix(b" ")?)?;
+    let (upstream_local, after) = bare(after)?;
+    let (downstream_local, after) = bare(after)?;
+    let (downstream_remote, after) = bare(after)?;
+    if scan::find(after, b'"').is_some() {
+        return None;
+    }
     // Istio 1.2 had no route name.
     let (sni, route) = word(after).unwrap_or((after, b""));
     // The default before Istio 1.23, in a format that copies it, has a semicolon there.
@@ -248,27 +217,10 @@ fn clients<'a>(text: &'a [u8], access: &mut Access<'a>) {
     access.ambiguous |= count > 2;
 }
 
-fn value(text: &[u8]) -> super::entry::Value<'_> {
-    (!matches!(text, b"-" | b"")).then_some(text)
-}
-
 /// The text up to a space, and what follows it.
 fn word(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let at = near(b' ', text)?;
+    let at = scan::find(text, b' ')?;
     Some((&text[..at], &text[at + 1..]))
-}
-
-/// The place of a byte that is expected within a few dozen bytes: a search that is part of this very code is over
-/// before the one for the widest registers, which must be called, has begun.
-fn near(byte: u8, text: &[u8]) -> Option<usize> {
-    #[cfg(target_arch = "x86_64")]
-    {
-        memchr::arch::x86_64::sse2::memchr::One::new(byte)?.find(text)
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        memchr::memchr(byte, text)
-    }
 }
 
 /// As [`word`], for a text of a few bytes, which are sooner looked at one by one.
@@ -280,7 +232,7 @@ fn short(text: &[u8]) -> Option<(&[u8], &[u8])> {
 /// `"…" ` without quotes inside, and what follows.
 fn quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let inner = text.strip_prefix(b"\"")?;
-    let end = near(b'"', inner)?;
+    let end = scan::find(inner, b'"')?;
     Some((&inner[..end], inner[end + 1..].strip_prefix(b" ")?))
 }
 
@@ -315,7 +267,14 @@ fn last_quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((before, &text[quote + 1..]))
 }
 
-/// The next quote that a space follows. A searcher for two bytes would cost more to build than the line to read.
+/// The next quote that a space follows.
 fn find(text: &[u8]) -> Option<usize> {
-    memchr::memchr_iter(b'"', text).find(|at| text.get(at + 1) == Some(&b' '))
+    let mut from = 0;
+    loop {
+        let at = from + scan::find(&text[from..], b'"')?;
+        if text.get(at + 1) == Some(&b' ') {
+            return Some(at);
+        }
+        from = at + 1;
+    }
 }

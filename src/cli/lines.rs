@@ -30,6 +30,7 @@ impl Lines {
     }
 
     /// The line that was reached last, without its line break.
+    #[inline]
     pub(super) fn line(&self) -> &[u8] {
         &self.buffer[self.line.clone()]
     }
