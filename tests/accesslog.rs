@@ -169,6 +169,78 @@ fn a_custom_json_format_is_read_by_its_format_string() {
         assert!(access.iter().any(|one| one.grpc_status == Some(status)), "{status}");
     }
     assert!(access.iter().any(|one| one.attempts == Some(3) && one.flags.has("URX")));
+    // Where Envoy leaves out what is absent, few keys are left, and they are the format's.
+    let few = br#"{"flags":"UF","nested":{"code":503},"ua":"grpc-go/1"}"#;
+    let format = Format::compile(format).unwrap();
+    let mut reader = Reader::with_formats([format].into());
+    assert!(matches!(reader.read(few), Line::Access(access) if access.flags.has("UF") && access.code == Some(503)));
+    let agent = br#"{"level":"info","time":"2026-11-21T09:00:00.000Z","scope":"ads","msg":"x","flags":"1"}"#;
+    assert!(matches!(reader.read(agent), Line::Other(Kind::Agent)));
+}
+
+/// Istio's own format as somebody gives it to Envoy word for word.
+const ISTIO: &str = r#"[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% "%UPSTREAM_TRANSPORT_FAILURE_REASON%" %BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% "%REQ(X-FORWARDED-FOR)%" "%REQ(USER-AGENT)%" "%REQ(X-REQUEST-ID)%" "%REQ(:AUTHORITY)%" "%UPSTREAM_HOST%" %UPSTREAM_CLUSTER_RAW% %UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%"#;
+
+fn read_by(format: &str, line: &[u8]) -> Option<String> {
+    let mut reader = Reader::with_formats([Format::compile(format).unwrap()].into());
+    match reader.read(line) {
+        Line::Access(access) => Some(format!("{access:?}")),
+        Line::Other(_) => None,
+    }
+}
+
+/// With its own format given as a custom one, each real line is read as without, clients' quotes and all.
+#[test]
+fn a_custom_text_format_is_read_from_both_ends() {
+    let log = fixture("istio-text.log");
+    let (mut count, mut odd) = (0, 0);
+    for line in lines(&log) {
+        let shown = String::from_utf8_lossy(line);
+        let mut reader = Reader::default();
+        let Line::Access(wanted) = reader.read(line) else { continue };
+        let mut reader = Reader::with_formats([Format::compile(ISTIO).unwrap()].into());
+        let Line::Access(read) = reader.read(line) else { panic!("{shown}") };
+        // The usual reading only asks whether there may be another way; this one looks for it.
+        assert!(wanted.ambiguous || !read.ambiguous, "{shown}");
+        assert_eq!(Access { ambiguous: wanted.ambiguous, ..read }, wanted, "{shown}");
+        count += 1;
+        odd += usize::from(read.ambiguous);
+        // What is logged at the end is read, whatever the route is called.
+        let told = [line, b" a b 14"].concat();
+        let read = read_by(&format!("{ISTIO} %GRPC_STATUS_NUMBER%"), &told);
+        assert!(read.is_some_and(|read| read.contains("grpc_status: Some(14)")), "{shown}");
+    }
+    assert!(count > 200 && odd > 0, "{count} {odd}");
+}
+
+/// A client's text can make a line fit in several ways. Which one is shown then, the proxy's own words are right.
+#[test]
+fn a_client_forges_nothing_through_a_custom_format() {
+    let agent = "evil\" \"rid-forged\" \"auth-forged\" \"1.2.3.4:1\" x";
+    let line = "[2026-11-21T09:00:00.123Z] \"POST /a.B/C HTTP/2\" 200 UH no_healthy_upstream - \"-\" 1 9 3 1 \"-\" \"AGENT\" \"real\" \"echo:50051\" \"10.0.0.1:80\" outbound|80||x - 10.0.0.3:80 10.0.0.4:5 - my canary route";
+    let format = Format::compile(ISTIO).unwrap();
+    let mut reader = Reader::with_formats([format].into());
+    for (agent, is_ambiguous) in [(agent, true), ("a \"quoted\" agent", false)] {
+        let line = line.replace("AGENT", agent);
+        let Line::Access(access) = reader.read(line.as_bytes()) else { panic!("{line}") };
+        let told = [access.user_agent, access.request_id, access.authority, access.upstream_host, access.route];
+        let wanted = [agent, "real", "echo:50051", "10.0.0.1:80", "my canary route"];
+        assert_eq!(told, wanted.map(|text| Some(text.as_bytes())), "{line}");
+        assert_eq!(access.ambiguous, is_ambiguous, "{line}");
+    }
+    // However much a client sends, the search ends.
+    let long = line.replace("AGENT", &"\" \"".repeat(100_000)).replace("/a.B/C", &"/ HTTP/2\" 200 - ".repeat(1_000));
+    let started = std::time::Instant::now();
+    let _ = reader.read(long.as_bytes());
+    assert!(started.elapsed() < std::time::Duration::from_secs(20));
+}
+
+/// Times in a form of their own are not read, and nothing else is lost for it.
+#[test]
+fn a_time_in_another_form_shifts_nothing() {
+    let format = "[%START_TIME(%Y-%m-%d %H:%M:%S.%3f)%] %RESPONSE_CODE% %RESPONSE_FLAGS% \"%REQ(USER-AGENT)%\"";
+    let read = read_by(format, b"[2026-11-21 09:00:00.123] 503 UH \"agent\"").unwrap();
+    assert!(read.contains("start: None") && read.contains("Some(503)") && read.contains("\"UH\""), "{read}");
 }
 
 /// Statuses that we infer against those that Envoy had in its other log.

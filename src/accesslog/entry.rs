@@ -201,9 +201,18 @@ impl<'a> Access<'a> {
             O::ResponseCodeDetails => self.details = present,
             O::TerminationDetails => self.termination = present,
             O::TransportFailure => self.transport_failure = present,
-            O::BytesReceived => self.bytes_received = number(&present),
-            O::BytesSent => self.bytes_sent = number(&present),
-            O::Duration => self.duration = number(&present),
+            O::BytesReceived => {
+                self.bytes_received = number(&present);
+                return self.bytes_received.is_some() || present.is_none();
+            }
+            O::BytesSent => {
+                self.bytes_sent = number(&present);
+                return self.bytes_sent.is_some() || present.is_none();
+            }
+            O::Duration => {
+                self.duration = number(&present);
+                return self.duration.is_some() || present.is_none();
+            }
             O::UpstreamTime => self.upstream_time = number(&present),
             O::ForwardedFor => self.forwarded_for = present,
             O::UserAgent => self.user_agent = present,
@@ -217,8 +226,15 @@ impl<'a> Access<'a> {
             O::DownstreamRemote => self.downstream_remote = present,
             O::ServerName => self.sni = present,
             O::RouteName => self.route = present,
-            O::GrpcStatus => self.grpc_status = present.and_then(crate::verdict::grpc::parse),
-            O::Attempts => self.attempts = number(&present).and_then(|count| u32::try_from(count).ok()),
+            O::GrpcStatus => {
+                self.grpc_status = present.and_then(crate::verdict::grpc::parse);
+                // A server may send a number that is no status.
+                return self.grpc_status.is_some() || present.is_none_or(|text| text.iter().all(u8::is_ascii_digit));
+            }
+            O::Attempts => {
+                self.attempts = number(&present).and_then(|count| u32::try_from(count).ok());
+                return self.attempts.is_some() || present.is_none();
+            }
             O::Unknown => {}
         }
         true

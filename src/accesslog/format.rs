@@ -74,42 +74,115 @@ impl Format {
     }
 }
 
-/// Reads from both ends toward the place where the text of clients is: values are as short as the literals allow.
+/// Places that are tried for the values of one line. A usual line needs a few dozen; what takes more was made to.
+const TRIES_MAX: usize = 20_000;
+
 fn read<'a>(pieces: &[Piece], line: &'a [u8], arena: &'a Bump) -> Option<Access<'a>> {
-    let mut access = Access::default();
-    let (mut pieces, mut rest) = (pieces, line);
-    // From the right, as long as a literal ends the line: what the proxy writes itself stands there.
-    while let [before @ .., Piece::Value(operator), Piece::Literal(literal)] = pieces {
-        rest = rest.strip_suffix(literal.as_slice())?;
-        let Some(Piece::Literal(left)) = before.last() else {
-            pieces = &pieces[..pieces.len() - 1];
-            break;
-        };
-        if *operator == Operator::UserAgent || *operator == Operator::Path || before.len() < 2 {
-            pieces = &pieces[..pieces.len() - 1];
-            break;
-        }
-        let at = memchr::memmem::rfind(rest, left)?;
-        access.set(*operator, &rest[at + left.len()..], arena).then_some(())?;
-        rest = &rest[..at + left.len()];
-        pieces = before;
-    }
-    let mut pieces = pieces.iter().peekable();
-    while let Some(piece) = pieces.next() {
-        match piece {
-            Piece::Literal(literal) => rest = rest.strip_prefix(literal.as_slice())?,
-            Piece::Value(operator) => {
-                let end = match pieces.peek() {
-                    Some(Piece::Literal(literal)) => memchr::memmem::find(rest, literal)?,
-                    Some(Piece::Value(_)) => return None,
-                    None => rest.len(),
-                };
-                access.set(*operator, &rest[..end], arena).then_some(())?;
-                rest = &rest[end..];
+    let mut fit = Fit { arena, tries: 0, access: Access::default(), found: None };
+    fit.all(pieces, line);
+    fit.found
+}
+
+/// The search for the way in which a line fits a format. Nothing in a line is escaped: what a client sent may look like
+/// the literals around it, and then there are several ways.
+struct Fit<'a> {
+    arena: &'a Bump,
+    tries: usize,
+    /// Values of the way that is being tried.
+    access: Access<'a>,
+    /// The first way, marked when there is another one.
+    found: Option<Access<'a>>,
+}
+
+impl<'a> Fit<'a> {
+    /// Tries all ways to fit the pieces; `true` when nothing more need be tried.
+    fn all(&mut self, pieces: &[Piece], rest: &'a [u8]) -> bool {
+        match pieces {
+            [] if !rest.is_empty() => false,
+            [] => self.note(),
+            [Piece::Literal(literal), more @ ..] => {
+                rest.strip_prefix(literal.as_slice()).is_some_and(|rest| self.all(more, rest))
+            }
+            [Piece::Value(operator)] => self.take(*operator, rest) == Taken::Fits && self.note(),
+            [Piece::Value(operator), more @ ..] => {
+                let Some(Piece::Literal(literal)) = more.first() else { return false };
+                self.value(*operator, literal, more, rest)
             }
         }
     }
-    rest.is_empty().then_some(access)
+
+    /// Tries all ends of a value before `literal`, the shortest first. A user agent is the longest that fits: it is the
+    /// place where most of what was not written by a proxy stands.
+    fn value(&mut self, operator: Operator, literal: &[u8], more: &[Piece], rest: &'a [u8]) -> bool {
+        let is_long = operator == Operator::UserAgent;
+        let mut next = if is_long { memchr::memmem::rfind(rest, literal) } else { memchr::memmem::find(rest, literal) };
+        while let Some(end) = next {
+            self.tries += 1;
+            if self.tries > TRIES_MAX {
+                // Whether there is another way is not known.
+                self.found = self.found.map(|found| Access { ambiguous: true, ..found });
+                return true;
+            }
+            match self.take(operator, &rest[..end]) {
+                Taken::Fits if self.all(more, &rest[end..]) => return true,
+                Taken::Never if !is_long => return false,
+                _ => {}
+            }
+            next = if is_long {
+                memchr::memmem::rfind(&rest[..(end + literal.len()).saturating_sub(1)], literal)
+            } else {
+                memchr::memmem::find(&rest[end + 1..], literal).map(|further| end + 1 + further)
+            };
+        }
+        false
+    }
+
+    fn take(&mut self, operator: Operator, text: &'a [u8]) -> Taken {
+        if is_word(operator) && text.iter().any(|byte| matches!(byte, b' ' | b'"')) {
+            return Taken::Never;
+        }
+        if self.access.set(operator, text, self.arena) { Taken::Fits } else { Taken::No }
+    }
+
+    /// Keeps a way in which the whole line fits; `true` at the second one.
+    fn note(&mut self) -> bool {
+        match &mut self.found {
+            None => {
+                self.found = Some(self.access);
+                false
+            }
+            Some(found) => {
+                found.ambiguous |= *found != self.access;
+                found.ambiguous
+            }
+        }
+    }
+}
+
+/// Whether a text can be a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    Fits,
+    /// Not this one; a longer one may.
+    No,
+    /// Neither this one nor a longer one.
+    Never,
+}
+
+/// Whether a value is a word that proxies write, without spaces and quotes in it.
+fn is_word(operator: Operator) -> bool {
+    use Operator as O;
+    match operator {
+        O::Path | O::TerminationDetails | O::TransportFailure | O::UpstreamTime | O::ForwardedFor | O::UserAgent => {
+            false
+        }
+        O::RequestId | O::Authority | O::RouteName | O::Unknown => false,
+        O::StartTime | O::Method | O::Protocol | O::ResponseCode | O::ResponseFlags | O::ResponseFlagsLong => true,
+        O::ResponseCodeDetails | O::BytesReceived | O::BytesSent | O::Duration | O::UpstreamHost | O::Cluster => true,
+        O::UpstreamLocal | O::DownstreamLocal | O::DownstreamRemote | O::ServerName | O::GrpcStatus | O::Attempts => {
+            true
+        }
+    }
 }
 
 fn pieces(text: &str) -> Result<Vec<Piece>, FormatError> {

@@ -47,7 +47,7 @@ pub(super) fn operator(key: &str) -> Operator {
 
 /// Reads a line that begins with a brace.
 pub(super) fn read<'a>(line: &'a [u8], arena: &'a Bump, access: &mut Access<'a>) -> Result<(), Kind> {
-    let mut record = Record { access, arena, labels: None, seen: Seen::default(), matched: 0 };
+    let mut record = Record { access, arena, labels: None, seen: Seen::default(), keys: 0, matched: 0 };
     if !record.fill(line) {
         return Err(Kind::UnknownJson);
     }
@@ -63,9 +63,12 @@ pub(super) fn read<'a>(line: &'a [u8], arena: &'a Bump, access: &mut Access<'a>)
 /// Reads a line whose keys are told by a custom format.
 pub(super) fn read_labels<'a>(line: &'a [u8], labels: &Labels, arena: &'a Bump) -> Option<Access<'a>> {
     let mut access = Access::default();
-    let mut record = Record { access: &mut access, arena, labels: Some(labels), seen: Seen::default(), matched: 0 };
-    // A record of another log has few of the keys, if any.
-    let fits = record.fill(line) && record.matched * 2 >= labels.len();
+    let mut record =
+        Record { access: &mut access, arena, labels: Some(labels), seen: Seen::default(), keys: 0, matched: 0 };
+    // A record of another log has few of the keys, if any, and more of its own. Where a format leaves out what is absent,
+    // a record has few of the keys, too, and none of its own.
+    let is_ours = |matched: usize, keys: usize| matched * 2 >= labels.len() || (matched >= 3 && matched * 2 > keys);
+    let fits = record.fill(line) && is_ours(record.matched, record.keys);
     fits.then_some(access)
 }
 
@@ -83,7 +86,9 @@ struct Record<'a, 'l> {
     arena: &'a Bump,
     labels: Option<&'l Labels>,
     seen: Seen,
-    /// Keys of the format that were there.
+    /// Keys that were there.
+    keys: usize,
+    /// Of them keys of the format.
     matched: usize,
 }
 
@@ -111,6 +116,7 @@ impl<'a> Record<'a, '_> {
 
     /// Takes the value of a key; `None` for null.
     fn take(&mut self, path: &str, text: Option<&'a [u8]>) {
+        self.keys += 1;
         self.matched += usize::from(self.labels.is_some_and(|labels| labels.knows(path)));
         let Some(text) = text else { return };
         match self.labels {
