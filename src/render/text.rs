@@ -4,13 +4,13 @@ use std::borrow::Cow;
 
 use super::style::Style;
 
+/// Whether a character steers the terminal, or reorders text: that could make a line read as something else.
+pub(super) fn is_harmful(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+}
+
 /// Shows control characters as `\u{1b}`, so that no name or message can steer the terminal.
-///
-/// Characters that reorder text are among them: they could make a line read as something else.
 pub fn safe(text: &str) -> Cow<'_, str> {
-    let is_harmful = |c: char| {
-        c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
-    };
     if !text.contains(is_harmful) {
         return Cow::Borrowed(text);
     }
