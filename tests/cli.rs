@@ -344,3 +344,62 @@ fn markdown_blocks_end() {
     assert!(fences.len() >= 4 && fences.iter().all(|line| line.starts_with("```")), "{fences:?}");
     assert!(fences.iter().skip(1).step_by(2).all(|line| *line == "```"), "{fences:?}");
 }
+
+/// What can be read of a damaged log counts, and the others are read too.
+#[test]
+fn a_damaged_log_does_not_end_the_run() {
+    let folder = std::env::temp_dir().join(format!("grpcmesh-damaged-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let log = std::fs::read("tests/fixtures/accesslog/istio-text.log").unwrap();
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut packed, &log).unwrap();
+    let packed = packed.finish().unwrap();
+    std::fs::write(folder.join("a.log.gz"), &packed[..packed.len() / 2]).unwrap();
+    let only = folder.join("a.log.gz").display().to_string();
+    let note = "cannot read the log of a to its end";
+    check(&["tail", "--logs", &only, "--summary"], 4, "calls", note);
+    std::fs::write(folder.join("b.log"), &log).unwrap();
+    let both = folder.display().to_string();
+    for more in [&["--summary"][..], &["--all"], &["--summary", "-o", "json"]] {
+        let arguments = [&["tail", "--logs", &both], more].concat();
+        check(&arguments, 4, "", note);
+        let output = run(&arguments);
+        let out = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        let calls =
+            |text: &str| text.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse::<u64>().ok()).max();
+        // More than the whole one has alone.
+        assert!(calls(&out) > Some(224), "{out}");
+    }
+    std::fs::write(folder.join("a.log.gz"), [0x1f, 0x8b, 8, 0]).unwrap();
+    check(&["tail", "--logs", &only, "--summary"], 3, "", note);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// A share is of the calls in the time that was asked for, and nothing is judged by none.
+#[test]
+fn a_share_of_faults_is_of_the_time_that_was_asked_for() {
+    let path = std::env::temp_dir().join(format!("grpcmesh-share-{}.log", std::process::id()));
+    let line = |time: &str, flags: &str| {
+        format!(
+            "[2026-11-21T{time}.000Z] \"POST /a.B/C HTTP/2\" 200 {flags} via_upstream - \"-\" 1 9 3 1 \"-\" \"grpc-go/1\" \"id\" \
+             \"echo:80\" \"10.0.0.1:80\" outbound|80||echo - 10.0.0.3:80 10.0.0.4:5 - default\n"
+        )
+    };
+    std::fs::write(&path, line("09:00:00", "-").repeat(99) + &line("10:00:00", "UH")).unwrap();
+    let log = path.display().to_string();
+    check(&["tail", "--logs", &log, "--fail-on", "50%"], 0, "", "100 calls, 1 faults");
+    let since = ["tail", "--logs", &log, "--since-time", "2026-11-21T09:30:00Z", "--fail-on", "50%"];
+    check(&since, 1, "", "1 calls, 1 faults");
+    check(&[&since[..4], &["2026-11-21T11:00:00Z", "--fail-on", "50%"]].concat(), 3, "", "in that time");
+    check(
+        &["tail", "--logs", &log, "--where", "duration_ms == 3", "-o", "csv", "--no-headers"],
+        0,
+        "2026-11-21T09:00:00.000Z,",
+        "",
+    );
+    check(&["tail", "--logs", &log, "--grpc-status", "5"], 0, "", "does not have the gRPC status of 100 of 100 calls");
+    check(&["tail", "--logs", &log, "--exclude", "x"], 2, "", "--exclude");
+    check(&["tail", "--logs", &log, "--name", "shop/echo", "-n", "web"], 3, "", "namespace web");
+    check(&["tail", "--logs", &log, "--name", "shop/echo", "-n", "shop"], 0, "", "100 calls");
+    std::fs::remove_file(path).unwrap();
+}

@@ -44,15 +44,17 @@ impl Durations {
         let mut seen = 0;
         self.buckets.iter().enumerate().find_map(|(bucket, count)| {
             seen += count;
-            (seen >= wanted).then(|| rounded(middle(bucket)))
+            (seen >= wanted).then(|| roundest(bucket))
         })
     }
 
-    /// Where most cases stand together, with how many: a time limit shows itself so.
+    /// Where most cases stand together, with how many: a time limit shows itself so. What is counted lies within 5 %.
     pub fn cluster(&self) -> Option<(u64, u64)> {
         let at = self.quantile(0.5)?;
         let buckets = self.buckets.iter().enumerate();
-        Some((at, buckets.filter(|(bucket, _)| middle(*bucket).abs_diff(at) * 20 <= at).map(|(_, count)| count).sum()))
+        // A duration differs from the middle of its bucket by less than 2 %.
+        let is_near = |bucket: usize| middle(bucket).abs_diff(at) <= at / 100 * 3 + at % 100 * 3 / 100;
+        Some((at, buckets.filter(|(bucket, _)| is_near(*bucket)).map(|(_, count)| count).sum()))
     }
 }
 
@@ -66,23 +68,29 @@ fn bucket(millis: u64) -> usize {
     usize::try_from((u64::from(exponent) - 4) * 32 + mantissa).unwrap_or(usize::MAX)
 }
 
-/// To two digits: a bucket says no more, and limits are round.
-fn rounded(millis: u64) -> u64 {
-    if millis < 100 {
-        return millis;
-    }
-    let unit = 10_u64.pow(millis.ilog10() - 1);
-    (millis + unit / 2) / unit * unit
-}
-
-fn middle(bucket: usize) -> u64 {
+/// First and last duration of a bucket.
+fn range(bucket: usize) -> (u64, u64) {
     let bucket = bucket as u64;
     if bucket < 32 {
-        return bucket;
+        return (bucket, bucket);
     }
     let exponent = bucket / 32 + 4;
     let step = 1_u64 << (exponent - 5);
-    (1_u64 << exponent) + bucket % 32 * step + step / 2
+    let first = (1_u64 << exponent) + bucket % 32 * step;
+    (first, first + (step - 1))
+}
+
+fn middle(bucket: usize) -> u64 {
+    let (first, last) = range(bucket);
+    first + (last - first) / 2
+}
+
+/// The roundest number in a bucket: it says no more, and limits are round.
+fn roundest(bucket: usize) -> u64 {
+    let (first, last) = range(bucket);
+    let multiple = |unit: u64| Some(last / unit * unit).filter(|number| *number >= first && *number > 0);
+    let units = (0..20).rev().map(|zeros| 10_u64.pow(zeros)).flat_map(|unit| [unit.saturating_mul(5), unit]);
+    units.filter(|unit| *unit <= last).find_map(multiple).unwrap_or(first)
 }
 
 /// Kinds of outcomes beyond this number are counted together.
@@ -93,8 +101,12 @@ const CLUSTER_MIN: u64 = 10;
 /// Counts calls as they come.
 #[derive(Debug, Default)]
 pub struct Counter {
-    /// Calls before any filter.
+    /// Calls before any filter, but for those before the time that was asked for.
     seen: u64,
+    /// Calls before that time.
+    early: u64,
+    /// Of those that were seen, gRPC calls whose status the log does not have.
+    without_status: u64,
     calls: u64,
     faults: u64,
     notices: u64,
@@ -118,6 +130,15 @@ struct Group {
     what: String,
 }
 
+/// Grade, flags and destination.
+type Cause<'a> = (&'static str, &'a str, &'a str);
+
+impl Group {
+    fn cause(&self) -> Cause<'_> {
+        (self.grade, &self.flags, &self.destination)
+    }
+}
+
 /// What is kept of calls that ended alike.
 #[derive(Debug)]
 struct Cases {
@@ -128,13 +149,29 @@ struct Cases {
 
 impl Counter {
     /// Notes that there was a call, whether or not the filters let it through.
-    pub fn see(&mut self) {
+    pub fn see(&mut self, verdict: &Verdict) {
         self.seen += 1;
+        self.without_status += u64::from(verdict.status.is_some_and(|status| status.known != Known::Logged));
     }
 
-    /// Calls before any filter.
+    /// Notes that there was a call before the time that was asked for.
+    pub fn see_early(&mut self) {
+        self.early += 1;
+    }
+
+    /// Calls before any filter, but for those before the time that was asked for.
     pub fn seen(&self) -> u64 {
         self.seen
+    }
+
+    /// Calls before the time that was asked for.
+    pub fn early(&self) -> u64 {
+        self.early
+    }
+
+    /// Of those that were seen, gRPC calls whose status the log does not have.
+    pub fn without_status(&self) -> u64 {
+        self.without_status
     }
 
     /// Counts a call.
@@ -187,6 +224,8 @@ impl Counter {
     /// Takes in what was counted elsewhere.
     pub fn merge(&mut self, other: Self) {
         self.seen += other.seen;
+        self.early += other.early;
+        self.without_status += other.without_status;
         self.calls += other.calls;
         self.faults += other.faults;
         self.notices += other.notices;
@@ -218,15 +257,30 @@ impl Counter {
         if self.seen == 0 { 0.0 } else { self.faults as f64 / self.seen as f64 }
     }
 
+    /// Whether there was a line at all.
+    pub fn has_read(&self) -> bool {
+        self.seen + self.early > 0 || !self.other.is_empty()
+    }
+
     /// Number of calls.
     pub fn calls(&self) -> u64 {
         self.calls
+    }
+
+    /// Durations of the groups that flags and destination have in common.
+    fn durations_by_cause(&self) -> HashMap<Cause<'_>, Durations> {
+        let mut causes: HashMap<Cause<'_>, Durations> = HashMap::new();
+        for (group, cases) in &self.groups {
+            causes.entry(group.cause()).or_default().merge(&cases.durations);
+        }
+        causes
     }
 
     /// The summary.
     pub fn report(&self) -> TailSummary {
         let mut groups: Vec<(&Group, &Cases)> = self.groups.iter().collect();
         groups.sort_by_key(|(group, cases)| (group.grade, std::cmp::Reverse(cases.durations.count), *group));
+        let mut whole = self.durations_by_cause();
         let groups: Vec<GroupReport> = groups
             .into_iter()
             .map(|(group, Cases { details, durations })| GroupReport {
@@ -240,7 +294,13 @@ impl Counter {
                 calls: durations.count,
                 p50_ms: durations.quantile(0.5).unwrap_or_default(),
                 p99_ms: durations.quantile(0.99).unwrap_or_default(),
-                consistent_with: consistent_with(group, durations),
+                // What a server does to its connections, it does whatever is called: told once, with the first group.
+                consistent_with: match (consistent_with(group, durations), whole.remove(&group.cause())) {
+                    (None, Some(all)) if all.count > durations.count => {
+                        consistent_with(group, &all).map(|said| format!("over all methods {said}"))
+                    }
+                    (said, _) => said,
+                },
             })
             .collect();
         let mut other: Vec<(&'static str, u64)> =
@@ -354,4 +414,60 @@ pub struct GroupReport {
     /// A time limit that the durations point at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consistent_with: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accesslog::Reader;
+    use crate::verdict::judge;
+
+    #[test]
+    fn quantiles_are_within_3_percent_and_round_where_that_allows() {
+        for millis in (1..5_000).chain([30_000, 59_999, 60_000, 300_000, 300_999, 3_600_000, u64::MAX / 2, u64::MAX]) {
+            let mut durations = Durations::default();
+            durations.add(millis);
+            let said = durations.quantile(0.5).unwrap();
+            assert!(said.abs_diff(millis) <= millis / 100 * 3 + millis % 100 * 3 / 100 + 1, "{millis}: {said}");
+        }
+        for (millis, wanted) in [(104, 105), (1_055, 1_050), (15_003, 15_000), (300_140, 300_000), (999, 1_000)] {
+            let mut durations = Durations::default();
+            durations.add(millis);
+            assert_eq!(durations.quantile(0.5), Some(wanted), "{millis}");
+        }
+    }
+
+    #[test]
+    fn a_limit_shows_itself_whatever_is_called() {
+        let mut counter = Counter::default();
+        for number in 0..42 {
+            let (method, duration) = (number % 6, if number < 38 { 299_500 + number * 30 } else { 10 });
+            let line = format!(
+                "[2026-11-21T09:00:00.000Z] \"POST /a.B/C{method} HTTP/2\" 200 UR upstream_reset_after_response_started - \"-\" 0 0 {duration} - \
+                 \"-\" \"grpc-go/1\" \"id\" \"echo:50051\" \"10.0.0.1:1\" outbound|50051||echo - 10.0.0.3:2 10.0.0.4:3 - default"
+            );
+            let (mut reader, mut access) = (Reader::default(), Access::default());
+            reader.fill(line.as_bytes(), &mut access).unwrap();
+            counter.add(&access, &judge(&access));
+        }
+        let said: Vec<String> = counter.report().groups.into_iter().filter_map(|group| group.consistent_with).collect();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].starts_with("over all methods 38 of 42 within 5% of about 5m:"), "{said:?}");
+    }
+
+    #[test]
+    fn groups_that_tie_stand_in_one_order() {
+        let mut counter = Counter::default();
+        for policy in ["g", "c", "a", "f", "b", "h", "e", "d"] {
+            let line = format!(
+                "[2026-11-21T09:00:00.000Z] \"POST /a.B/C HTTP/2\" 403 - rbac_access_denied_matched_policy[{policy}] - \"-\" 0 0 1 - \
+                 \"-\" \"grpc-go/1\" \"id\" \"echo:50051\" \"-\" inbound|50051|| - 10.0.0.3:2 10.0.0.4:3 - default"
+            );
+            let (mut reader, mut access) = (Reader::default(), Access::default());
+            reader.fill(line.as_bytes(), &mut access).unwrap();
+            counter.add(&access, &judge(&access));
+        }
+        let what: Vec<String> = counter.report().groups.into_iter().map(|group| group.what).collect();
+        assert!(what.len() == 8 && what.is_sorted(), "{what:?}");
+    }
 }

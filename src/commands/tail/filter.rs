@@ -15,6 +15,8 @@ use crate::verdict::{Verdict, flags};
 pub(super) struct Filter {
     conditions: Vec<Condition>,
     expression: Option<Expression>,
+    /// Only calls that began at this time or later, in milliseconds since 1970: for logs that were saved.
+    pub(super) from: Option<i64>,
 }
 
 /// One condition on a call.
@@ -32,8 +34,6 @@ pub(super) enum Condition {
     MinDuration(u128),
     /// The proxy of this side tells of it.
     Side(Direction),
-    /// It began at this time or later, in milliseconds since 1970: for logs that were saved.
-    From(i64),
     /// It went to one of these hosts.
     Host(Vec<String>),
 }
@@ -86,12 +86,17 @@ impl Filter {
             arguments.min_duration.map(|limit| Condition::MinDuration(limit.as_millis())),
             arguments.side.as_ref().map(|side| Condition::Side(direction(side))),
         ];
-        Ok(Self { conditions: conditions.into_iter().flatten().collect(), expression })
+        Ok(Self { conditions: conditions.into_iter().flatten().collect(), expression, from: None })
     }
 
     /// Asks for more.
     pub(super) fn add(&mut self, condition: Condition) {
         self.conditions.push(condition);
+    }
+
+    /// Whether a call began when it should.
+    pub(super) fn is_in_time(&self, access: &Access<'_>) -> bool {
+        self.from.is_none_or(|from| access.start.is_some_and(|start| start >= from))
     }
 
     /// Whether a call passes; `line` is made only when an expression asks for it.
@@ -115,7 +120,6 @@ impl Condition {
             Self::Upstream(wanted) => contains(&access.cluster, wanted) || contains(&access.upstream_host, wanted),
             Self::MinDuration(limit) => u128::from(access.duration.unwrap_or(0)) >= *limit,
             Self::Side(direction) => access.direction() == Some(*direction),
-            Self::From(from) => access.start.is_some_and(|start| start >= *from),
             Self::Host(hosts) => hosts.iter().any(|host| access.goes_to(host)),
         }
     }

@@ -61,7 +61,7 @@ pub struct TailArgs {
     #[arg(long, value_name = "NUMBER", default_value_t = 50)]
     max_log_requests: usize,
     /// Saved logs instead of a cluster's: files, folders, or - (repeatable; .gz too)
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["targets", "selector", "callers", "follow", "lines", "previous"])]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["targets", "selector", "callers", "follow", "lines", "previous", "exclude"])]
     logs: Vec<String>,
     /// Pod that wrote them, as POD or NAMESPACE/POD (default: from the path)
     #[arg(long, value_name = "POD")]

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::TailArgs;
-use super::filter::Condition;
 use super::sink::Sink;
 use crate::accesslog::format::Format as LogFormat;
 use crate::accesslog::settings::Settings;
@@ -14,7 +13,7 @@ use crate::cli::global::SourceArgs;
 use crate::cli::logs::{self, Log};
 use crate::mesh::{Mesh, resolve};
 use crate::render;
-use crate::report::tail::{Names, Origin};
+use crate::report::tail::Names;
 use crate::report::tail_summary::Counter;
 
 /// Reads them.
@@ -28,16 +27,24 @@ pub(super) async fn run(
     }
     let (names, learned) = from_source(context, &arguments.from).await?;
     let mut logs = logs::open(&arguments.logs, arguments.name.as_deref())?;
+    if let Some(namespace) = context.scope.namespace.as_deref().filter(|_| !context.scope.all_namespaces) {
+        // Of which namespace a log is, not every path tells.
+        logs.retain(|log| log.origin.namespace.as_deref().is_none_or(|other| other == namespace));
+        if logs.is_empty() {
+            let what = format!("none of the logs is of the namespace {}", render::text::safe(namespace));
+            return Err(Failure::source(what).hint("leave out -n, or name other logs"));
+        }
+    }
     let formats: Arc<[LogFormat]> = format.map_or(learned, |format| vec![format]).into();
     let reader = || Reader::with_formats(Arc::clone(&formats));
     let from = since(context, arguments)?;
     let mut sink = Sink::new(context, arguments, names)?;
-    if let Some(from) = from {
-        sink.filter.add(Condition::From(from));
-    }
+    sink.filter.from = from;
+    let mut damaged = Damaged::default();
     if arguments.summary && !arguments.raw {
         for log in &mut logs {
-            count_all(log, &reader, &mut sink).map_err(|error| unreadable(&log.origin, &error))?;
+            let read = count_all(log, &reader, &mut sink);
+            damaged.note(read, log, &sink);
         }
     } else if logs.len() == 1 {
         for log in &mut logs {
@@ -47,15 +54,42 @@ pub(super) async fn run(
                 match log.next_line() {
                     Ok(Some(line)) => sink.take(&mut reader, line, &origin)?,
                     Ok(None) => break,
-                    Err(error) => return Err(unreadable(&origin, &error)),
+                    Err(error) => {
+                        damaged.note(Err(error), log, &sink);
+                        break;
+                    }
                 }
             }
         }
     } else {
-        merge(&mut logs, &reader, &mut sink)?;
+        merge(&mut logs, &reader, &mut sink, &mut damaged)?;
+    }
+    if let Some(error) = damaged.first.filter(|_| damaged.count == logs.len() && !sink.has_read()) {
+        return Err(error);
     }
     let cut: u64 = logs.iter().map(|log| log.cut).sum();
-    sink.finish(cut, Some("are these the logs of the istio-proxy containers, and is access logging on?"))
+    match sink.finish(cut, Some("are these the logs of the istio-proxy containers, and is access logging on?"))? {
+        Outcome::Clean if damaged.count > 0 => Ok(Outcome::Partial),
+        outcome => Ok(outcome),
+    }
+}
+
+/// Logs that could not be read to their end. What was read of them counts.
+#[derive(Default)]
+struct Damaged {
+    count: usize,
+    first: Option<Failure>,
+}
+
+impl Damaged {
+    fn note(&mut self, read: std::io::Result<()>, log: &Log, sink: &Sink<'_, '_>) {
+        let Err(error) = read else { return };
+        let name = log.origin.pod.as_deref().unwrap_or("-");
+        let what = format!("cannot read the log of {} to its end", render::text::safe(name));
+        sink.context.messages.warning(&format!("{what}: {error}"));
+        self.count += 1;
+        self.first.get_or_insert(Failure::source(what).cause(&error).hint("is the file whole?"));
+    }
 }
 
 /// `--since` and `--since-time` in milliseconds since 1970.
@@ -71,35 +105,40 @@ fn since(context: &Context<'_>, arguments: &TailArgs) -> Result<Option<i64>, Fai
     Ok(Some(now.saturating_sub(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))))
 }
 
-/// Counts a log, a large file on all cores. At the seams a record of several lines may be counted as unknown.
+/// Counts a log, a large file on all cores; what was counted before an error counts. At the seams a record of several
+/// lines may be counted as unknown.
 fn count_all(log: &mut Log, reader: &(dyn Fn() -> Reader + Sync), sink: &mut Sink<'_, '_>) -> std::io::Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let counting = sink.counting();
-    let count = |log: &mut Log| -> std::io::Result<Counter> {
+    let count = |log: &mut Log| {
         let (mut counter, mut reader) = (Counter::default(), reader());
         let origin = log.origin.clone();
-        while let Some(line) = log.next_line()? {
-            counting.count(&mut counter, &mut reader, line, &origin);
-        }
-        Ok(counter)
+        let read = loop {
+            match log.next_line() {
+                Ok(Some(line)) => counting.count(&mut counter, &mut reader, line, &origin),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        (counter, read)
     };
     let Some(mut parts) = log.parts(cores)? else {
-        let counter = count(log)?;
+        let (counter, read) = count(log);
         sink.counted(counter);
-        return Ok(());
+        return read;
     };
-    let counters: Vec<_> = std::thread::scope(|scope| {
+    let counted: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = parts.iter_mut().map(|part| scope.spawn(|| count(part))).collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|_| Err(std::io::Error::other("a reader failed"))))
-            .collect()
+        let failed = || (Counter::default(), Err(std::io::Error::other("a reader failed")));
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| failed())).collect()
     });
-    for counter in counters {
-        sink.counted(counter?);
-    }
     log.cut = parts.iter().map(|part| part.cut).sum();
-    Ok(())
+    let mut all = Ok(());
+    for (counter, read) in counted {
+        sink.counted(counter);
+        all = all.and(read);
+    }
+    all
 }
 
 /// Who has which address, and in which formats proxies log, from a source.
@@ -127,7 +166,12 @@ async fn from_source(context: &mut Context<'_>, from: &[String]) -> Result<(Name
 }
 
 /// Several logs in the order of time. Lines of one log keep their order, which is nearly that of time.
-fn merge(logs: &mut [Log], reader: &dyn Fn() -> Reader, sink: &mut Sink<'_, '_>) -> Result<(), Failure> {
+fn merge(
+    logs: &mut [Log],
+    reader: &dyn Fn() -> Reader,
+    sink: &mut Sink<'_, '_>,
+    damaged: &mut Damaged,
+) -> Result<(), Failure> {
     struct Head {
         reader: Reader,
         line: Vec<u8>,
@@ -136,13 +180,13 @@ fn merge(logs: &mut [Log], reader: &dyn Fn() -> Reader, sink: &mut Sink<'_, '_>)
     let mut heads: Vec<Option<Head>> =
         logs.iter().map(|_| Some(Head { reader: reader(), line: Vec::new(), start: i64::MIN })).collect();
     // Moves on to the next access line; everything before it is counted at once.
-    let advance = |log: &mut Log, head: &mut Option<Head>, sink: &mut Sink<'_, '_>| -> Result<(), Failure> {
-        let Some(mut now) = head.take() else { return Ok(()) };
+    let mut advance = |log: &mut Log, head: &mut Option<Head>, sink: &mut Sink<'_, '_>| {
+        let Some(mut now) = head.take() else { return };
         loop {
             let line = match log.next_line() {
                 Ok(Some(line)) => line,
-                Ok(None) => return Ok(()),
-                Err(error) => return Err(unreadable(&log.origin, &error)),
+                Ok(None) => return,
+                Err(error) => return damaged.note(Err(error), log, sink),
             };
             let mut access = Access::default();
             match now.reader.fill(line, &mut access) {
@@ -151,14 +195,14 @@ fn merge(logs: &mut [Log], reader: &dyn Fn() -> Reader, sink: &mut Sink<'_, '_>)
                     now.line.clear();
                     now.line.extend_from_slice(line);
                     *head = Some(now);
-                    return Ok(());
+                    return;
                 }
                 Err(kind) => sink.other(kind, line),
             }
         }
     };
     for (log, head) in logs.iter_mut().zip(&mut heads) {
-        advance(log, head, sink)?;
+        advance(log, head, sink);
     }
     while let Some(at) =
         (0..heads.len()).filter(|at| heads[*at].is_some()).min_by_key(|at| heads[*at].as_ref().map(|head| head.start))
@@ -168,14 +212,7 @@ fn merge(logs: &mut [Log], reader: &dyn Fn() -> Reader, sink: &mut Sink<'_, '_>)
             sink.take(&mut head.reader, &line, &logs[at].origin)?;
             head.line = line;
         }
-        advance(&mut logs[at], &mut heads[at], sink)?;
+        advance(&mut logs[at], &mut heads[at], sink);
     }
     Ok(())
-}
-
-fn unreadable(origin: &Origin, error: &std::io::Error) -> Failure {
-    let name = origin.pod.as_deref().unwrap_or("-");
-    Failure::source(format!("cannot read the log of {}", render::text::safe(name)))
-        .cause(error)
-        .hint("is the file whole?")
 }

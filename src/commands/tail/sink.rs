@@ -11,7 +11,7 @@ use crate::render;
 use crate::report::tail::{Names, Origin, TailLine};
 use crate::report::tail_join::{Join, TailCall};
 use crate::report::tail_summary::Counter;
-use crate::verdict::{Grade, judge};
+use crate::verdict::{Grade, Verdict, judge};
 
 /// What is done with each line.
 pub(super) struct Sink<'a, 'w> {
@@ -32,7 +32,7 @@ impl<'a, 'w> Sink<'a, 'w> {
     /// Ready to take lines.
     pub(super) fn new(context: &'a mut Context<'w>, arguments: &'a TailArgs, names: Names) -> Result<Self, Failure> {
         let mut csv = (arguments.output == Output::Csv).then(|| csv::Writer::from_writer(Vec::new()));
-        if let Some(csv) = &mut csv {
+        if let Some(csv) = csv.as_mut().filter(|_| context.style.headers) {
             csv.write_record(render::tail::CSV_COLUMNS).map_err(|error| Failure::source(error.to_string()))?;
         }
         let filter = Filter::new(arguments)?;
@@ -51,9 +51,10 @@ impl<'a, 'w> Sink<'a, 'w> {
             }
         };
         let verdict = judge(&access);
-        self.counter.see();
         let origin = &*named(origin, pod);
-        let passes = self.filter.passes(&access, &verdict, || TailLine::new(&access, &verdict, origin, &self.names));
+        let is_in_time = note(&mut self.counter, &self.filter, &access, &verdict);
+        let passes = is_in_time
+            && self.filter.passes(&access, &verdict, || TailLine::new(&access, &verdict, origin, &self.names));
         if passes {
             self.counter.add(&access, &verdict);
         }
@@ -95,9 +96,7 @@ impl<'a, 'w> Sink<'a, 'w> {
     }
 
     fn show_json(&mut self, report: &impl serde::Serialize) -> Result<(), Failure> {
-        serde_json::to_writer(&mut *self.context.out, report).map_err(std::io::Error::from)?;
-        writeln!(self.context.out)?;
-        Ok(())
+        Ok(render::json_line(report, self.context.out)?)
     }
 
     /// Draws the table of `--top` again.
@@ -126,9 +125,10 @@ impl<'a, 'w> Sink<'a, 'w> {
         Counting { filter: &self.filter, names: &self.names }
     }
 
-    /// What went well is shown when it was asked for, by `--all` or by a filter that names it.
+    /// What went well is shown when it was asked for, by `--all` or by a filter that tells of the outcome.
     fn shows_normal(&self) -> bool {
-        self.arguments.all || !self.arguments.grpc_status.is_empty() || self.arguments.min_duration.is_some()
+        let TailArgs { all, grpc_status, flag, min_duration, expression, .. } = self.arguments;
+        *all || !grpc_status.is_empty() || !flag.is_empty() || min_duration.is_some() || expression.is_some()
     }
 
     /// Takes in what was counted elsewhere.
@@ -151,6 +151,11 @@ impl<'a, 'w> Sink<'a, 'w> {
         bytes.clear();
         self.csv = Some(csv::Writer::from_writer(bytes));
         Ok(())
+    }
+
+    /// Whether there was a line.
+    pub(super) fn has_read(&self) -> bool {
+        self.counter.has_read()
     }
 
     /// Writes what stands at the end; `why_none` is said when there was no access line.
@@ -176,8 +181,13 @@ impl<'a, 'w> Sink<'a, 'w> {
         if cut > 0 {
             self.context.messages.warning(&format!("{cut} lines were longer than 4 MiB and were cut"));
         }
-        if self.counter.calls() == 0 && self.counter.seen() > 0 {
-            self.context.messages.warning(&format!("none of the {} calls passes the filters", self.counter.seen()));
+        let (seen, early) = (self.counter.seen(), self.counter.early());
+        if seen == 0 && early > 0 {
+            self.context
+                .messages
+                .warning(&format!("none of the {early} calls began when --since or --since-time asks"));
+        } else if self.counter.calls() == 0 && seen > 0 {
+            self.context.messages.warning(&format!("none of the {seen} calls passes the filters"));
         } else if self.counter.calls() == 0 {
             self.context.messages.warning("no access line was found");
             let unknown = ["unknown", "unknown-json"].iter().any(|kind| report.other_lines.contains_key(*kind));
@@ -187,8 +197,16 @@ impl<'a, 'w> Sink<'a, 'w> {
                 self.context.messages.hint(why);
             }
         }
-        if self.arguments.fail_on.is_some() && self.counter.seen() == 0 {
-            return Err(Failure::source("--fail-on has nothing to judge: there was no access line"));
+        if !self.arguments.grpc_status.is_empty() && self.counter.without_status() > 0 {
+            let without = self.counter.without_status();
+            self.context.messages.hint(&format!(
+                "the log does not have the gRPC status of {without} of {seen} calls, and it was inferred where that is possible; \
+                 %GRPC_STATUS_NUMBER% in its format would tell"
+            ));
+        }
+        if self.arguments.fail_on.is_some() && seen == 0 {
+            let when = if early > 0 { " in that time" } else { "" };
+            return Err(Failure::source(format!("--fail-on has nothing to judge: there was no access line{when}")));
         }
         let too_many = self.arguments.fail_on.is_some_and(|limit| self.counter.fault_rate() > limit);
         Ok(if too_many { Outcome::Found } else { Outcome::Clean })
@@ -208,15 +226,26 @@ impl Counting<'_> {
         match reader.fill(line, &mut access) {
             Ok(pod) => {
                 let verdict = judge(&access);
-                counter.see();
                 let line = || TailLine::new(&access, &verdict, &named(origin, pod), self.names);
-                if self.filter.passes(&access, &verdict, line) {
+                let is_in_time = note(counter, self.filter, &access, &verdict);
+                if is_in_time && self.filter.passes(&access, &verdict, line) {
                     counter.add(&access, &verdict);
                 }
             }
             Err(kind) => counter.other(kind),
         }
     }
+}
+
+/// Notes that there was a call; says whether it began when it should.
+fn note(counter: &mut Counter, filter: &Filter, access: &Access<'_>, verdict: &Verdict) -> bool {
+    let is_in_time = filter.is_in_time(access);
+    if is_in_time {
+        counter.see(verdict);
+    } else {
+        counter.see_early();
+    }
+    is_in_time
 }
 
 /// Where a line comes from: a prefix of the line itself says it better than the file's name.
