@@ -61,7 +61,12 @@ fn items(arguments: &ExplainArgs) -> Result<Vec<ExplainItem>, Failure> {
     let mut items = Vec::new();
     let mut flags: Vec<&str> = Vec::new();
     for word in arguments.words.iter().map(|word| word.trim()).filter(|word| !word.is_empty()) {
-        if let Some(rule) = rules::find(word) {
+        if word == "-" {
+            if arguments.details.is_none() {
+                return Err(Failure::usage("- in a log means that no flag was raised")
+                    .hint("what then happened, the details tell: kubectl grpcmesh explain --details via_upstream"));
+            }
+        } else if let Some(rule) = rules::find(word) {
             items.push(ExplainItem::of_rule(rule));
         } else if let Some(flag) = flags::find(word) {
             flags.push(flag.code);
