@@ -93,11 +93,14 @@ def logs(megabytes):
                 for _ in range(megabytes * 1_000_000 // len(lines)):
                     out.write(lines)
             peers = {"text": ["awk"], "json": ["jq"]}[name] if is_usual else []
+            # What the summary counts, as nearly as a pattern can say it.
+            flagged = {"text": '" [0-9]* [A-Z]', "json": '"response_flags":"[A-Z]'}[name]
             label = name if is_usual else name + ", failing"
             rows = [
                 ("wc -l", ["wc", "-l", path]),
                 # Its output must go somewhere: into nothing it would stop at the first hit.
                 ("grep -c URX", ["sh", "-c", f"grep -c URX {path} | cat"]),
+                ("grep -c, lines with a flag", ["sh", "-c", f"LC_ALL=C grep -c '{flagged}' {path} | cat"]),
                 ("tail --summary", [ours, "tail", "--logs", path, "--summary"]),
                 ("tail --summary on one core", ["taskset", "-c", "0", ours, "tail", "--logs", path, "--summary"]),
             ]
