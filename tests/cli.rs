@@ -403,3 +403,22 @@ fn a_share_of_faults_is_of_the_time_that_was_asked_for() {
     check(&["tail", "--logs", &log, "--name", "shop/echo", "-n", "shop"], 0, "", "100 calls");
     std::fs::remove_file(path).unwrap();
 }
+
+/// Logs as other systems save them.
+#[test]
+fn marks_of_encodings_cost_no_line() {
+    let path = std::env::temp_dir().join(format!("grpcmesh-mark-{}.log", std::process::id()));
+    let log = path.display().to_string();
+    let whole = std::fs::read("tests/fixtures/accesslog/istio-text.log").unwrap();
+    std::fs::write(&path, [b"\xef\xbb\xbf", &whole[..]].concat()).unwrap();
+    check(&["tail", "--logs", &log], 0, "", "224 calls");
+    let wide: Vec<u8> = whole.iter().flat_map(|byte| [*byte, 0]).collect();
+    std::fs::write(&path, [b"\xff\xfe", &wide[..]].concat()).unwrap();
+    check(&["tail", "--logs", &log], 3, "", "UTF-16");
+    std::fs::write(&path, "[21/Nov/2026] 503 UH\n").unwrap();
+    let format = "[%START_TIME(%d/%b/%Y)%] %RESPONSE_CODE% %RESPONSE_FLAGS%";
+    let since = ["tail", "--logs", &log, "--log-format", format, "--since-time", "2026-11-21T00:00:00Z"];
+    check(&since, 0, "", "1 of them have no start time");
+    check(&["tail", "--logs", &log, "--log-format", "%RESPONSE_CODE% %DURATION%"], 0, "", "--log-format does not fit");
+    std::fs::remove_file(path).unwrap();
+}

@@ -118,10 +118,10 @@ impl Reader {
         let Self { formats, in_record, clock, keys, arena } = self;
         arena.reset();
         let arena: &'a Bump = arena;
-        let line = without_return(stripped.line);
+        let line = bare(stripped.line);
         if !formats.is_empty() {
             let custom = |line: &'a [u8]| formats.iter().find_map(|format| format.parse(line, arena));
-            let whole = without_return(whole);
+            let whole = bare(whole);
             let of_whole = custom(whole).map(|read| (read, None));
             let of_rest = || custom(line).filter(|_| line.len() < whole.len()).map(|read| (read, stripped.pod));
             if let Some((read, pod)) = of_whole.or_else(of_rest) {
@@ -144,8 +144,10 @@ impl Clone for Reader {
     }
 }
 
-fn without_return(line: &[u8]) -> &[u8] {
-    line.strip_suffix(b"\r").unwrap_or(line)
+/// A line without what an editor or another system put around it: the mark before the first line, a carriage return.
+fn bare(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line)
 }
 
 /// Reads a line in Istio's own formats; `in_record` when the one before it may go on.

@@ -217,7 +217,12 @@ fn cannot(word: &str, error: &io::Error) -> Failure {
 fn unpacked(source: Box<dyn Read + Send>) -> io::Result<(Box<dyn Read + Send>, bool)> {
     // Larger reads go past so small a buffer: nothing is copied twice.
     let mut reader = BufReader::with_capacity(64, source);
-    let is_packed = reader.fill_buf()?.starts_with(&[0x1f, 0x8b]);
+    let head = reader.fill_buf()?;
+    if head.starts_with(&[0xff, 0xfe]) || head.starts_with(&[0xfe, 0xff]) {
+        let why = "it is UTF-16, as PowerShell writes it; save it with: … | Out-File -Encoding utf8";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    let is_packed = head.starts_with(&[0x1f, 0x8b]);
     Ok(if is_packed {
         (Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(BUFFER, reader))), true)
     } else {

@@ -6,6 +6,7 @@
 pub mod balance;
 pub mod diff;
 pub mod doctor;
+mod durations;
 pub mod explain;
 pub mod finding;
 pub mod inspect;

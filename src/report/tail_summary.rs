@@ -5,93 +5,10 @@ use std::collections::HashMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::durations::Durations;
 use super::tail::{short, show_time, text};
 use crate::accesslog::{Access, Kind};
 use crate::verdict::{Grade, Known, Verdict, grpc};
-
-/// Durations in buckets of about 3 %, so that memory does not grow with the number of calls.
-#[derive(Debug, Clone, Default)]
-pub struct Durations {
-    /// Counts by bucket; as long as the longest duration asks.
-    buckets: Vec<u64>,
-    count: u64,
-}
-
-impl Durations {
-    /// Counts one, in milliseconds.
-    pub fn add(&mut self, millis: u64) {
-        let at = bucket(millis);
-        if at >= self.buckets.len() {
-            self.buckets.resize(at + 1, 0);
-        }
-        self.buckets[at] += 1;
-        self.count += 1;
-    }
-
-    /// Takes in what was counted elsewhere.
-    pub fn merge(&mut self, other: &Self) {
-        self.buckets.resize(self.buckets.len().max(other.buckets.len()), 0);
-        for (count, more) in self.buckets.iter_mut().zip(&other.buckets) {
-            *count += more;
-        }
-        self.count += other.count;
-    }
-
-    /// The duration below which a share of the calls stays, in milliseconds.
-    pub fn quantile(&self, share: f64) -> Option<u64> {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a count is a count")]
-        let wanted = ((self.count as f64 * share).ceil() as u64).max(1);
-        let mut seen = 0;
-        self.buckets.iter().enumerate().find_map(|(bucket, count)| {
-            seen += count;
-            (seen >= wanted).then(|| roundest(bucket))
-        })
-    }
-
-    /// Where most cases stand together, with how many: a time limit shows itself so. What is counted lies within 5 %.
-    pub fn cluster(&self) -> Option<(u64, u64)> {
-        let at = self.quantile(0.5)?;
-        let buckets = self.buckets.iter().enumerate();
-        // A duration differs from the middle of its bucket by less than 2 %.
-        let is_near = |bucket: usize| middle(bucket).abs_diff(at) <= at / 100 * 3 + at % 100 * 3 / 100;
-        Some((at, buckets.filter(|(bucket, _)| is_near(*bucket)).map(|(_, count)| count).sum()))
-    }
-}
-
-/// 32 buckets for each doubling; exact below 32 ms.
-fn bucket(millis: u64) -> usize {
-    if millis < 32 {
-        return usize::try_from(millis).unwrap_or(0);
-    }
-    let exponent = millis.ilog2();
-    let mantissa = (millis >> (exponent - 5)) & 31;
-    usize::try_from((u64::from(exponent) - 4) * 32 + mantissa).unwrap_or(usize::MAX)
-}
-
-/// First and last duration of a bucket.
-fn range(bucket: usize) -> (u64, u64) {
-    let bucket = bucket as u64;
-    if bucket < 32 {
-        return (bucket, bucket);
-    }
-    let exponent = bucket / 32 + 4;
-    let step = 1_u64 << (exponent - 5);
-    let first = (1_u64 << exponent) + bucket % 32 * step;
-    (first, first + (step - 1))
-}
-
-fn middle(bucket: usize) -> u64 {
-    let (first, last) = range(bucket);
-    first + (last - first) / 2
-}
-
-/// The roundest number in a bucket: it says no more, and limits are round.
-fn roundest(bucket: usize) -> u64 {
-    let (first, last) = range(bucket);
-    let multiple = |unit: u64| Some(last / unit * unit).filter(|number| *number >= first && *number > 0);
-    let units = (0..20).rev().map(|zeros| 10_u64.pow(zeros)).flat_map(|unit| [unit.saturating_mul(5), unit]);
-    units.filter(|unit| *unit <= last).find_map(multiple).unwrap_or(first)
-}
 
 /// Kinds of outcomes beyond this number are counted together.
 const GROUPS_MAX: usize = 2_000;
@@ -103,8 +20,10 @@ const CLUSTER_MIN: u64 = 10;
 pub struct Counter {
     /// Calls before any filter, but for those before the time that was asked for.
     seen: u64,
-    /// Calls before that time.
+    /// Calls before that time, or without one.
     early: u64,
+    /// Of them those without one.
+    timeless: u64,
     /// Of those that were seen, gRPC calls whose status the log does not have.
     without_status: u64,
     calls: u64,
@@ -154,9 +73,10 @@ impl Counter {
         self.without_status += u64::from(verdict.status.is_some_and(|status| status.known != Known::Logged));
     }
 
-    /// Notes that there was a call before the time that was asked for.
-    pub fn see_early(&mut self) {
+    /// Notes that there was a call before the time that was asked for, or without a time.
+    pub fn see_early(&mut self, access: &Access<'_>) {
         self.early += 1;
+        self.timeless += u64::from(access.start.is_none());
     }
 
     /// Calls before any filter, but for those before the time that was asked for.
@@ -164,9 +84,14 @@ impl Counter {
         self.seen
     }
 
-    /// Calls before the time that was asked for.
+    /// Calls before the time that was asked for, or without a time.
     pub fn early(&self) -> u64 {
         self.early
+    }
+
+    /// Of [`Self::early`] those without a time.
+    pub fn timeless(&self) -> u64 {
+        self.timeless
     }
 
     /// Of those that were seen, gRPC calls whose status the log does not have.
@@ -225,6 +150,7 @@ impl Counter {
     pub fn merge(&mut self, other: Self) {
         self.seen += other.seen;
         self.early += other.early;
+        self.timeless += other.timeless;
         self.without_status += other.without_status;
         self.calls += other.calls;
         self.faults += other.faults;
@@ -239,7 +165,7 @@ impl Counter {
         (self.first, self.last) = (least(self.first, other.first), self.last.max(other.last));
         for (group, Cases { details, durations }) in other.groups {
             if self.groups.len() >= GROUPS_MAX && !self.groups.contains_key(&group) {
-                self.beyond += durations.count;
+                self.beyond += durations.count();
                 continue;
             }
             let cases = self.groups.entry(group).or_insert_with(|| Cases { details, durations: Durations::default() });
@@ -279,7 +205,7 @@ impl Counter {
     /// The summary.
     pub fn report(&self) -> TailSummary {
         let mut groups: Vec<(&Group, &Cases)> = self.groups.iter().collect();
-        groups.sort_by_key(|(group, cases)| (group.grade, std::cmp::Reverse(cases.durations.count), *group));
+        groups.sort_by_key(|(group, cases)| (group.grade, std::cmp::Reverse(cases.durations.count()), *group));
         let mut whole = self.durations_by_cause();
         let groups: Vec<GroupReport> = groups
             .into_iter()
@@ -291,12 +217,12 @@ impl Counter {
                 method: group.method.clone(),
                 details: details.clone(),
                 what: group.what.clone(),
-                calls: durations.count,
+                calls: durations.count(),
                 p50_ms: durations.quantile(0.5).unwrap_or_default(),
                 p99_ms: durations.quantile(0.99).unwrap_or_default(),
                 // What a server does to its connections, it does whatever is called: told once, with the first group.
                 consistent_with: match (consistent_with(group, durations), whole.remove(&group.cause())) {
-                    (None, Some(all)) if all.count > durations.count => {
+                    (None, Some(all)) if all.count() > durations.count() => {
                         consistent_with(group, &all).map(|said| format!("over all methods {said}"))
                     }
                     (said, _) => said,
@@ -339,7 +265,7 @@ pub fn show_status(verdict: &Verdict) -> String {
 /// A time limit that the durations of a kind of failure point at.
 fn consistent_with(group: &Group, durations: &Durations) -> Option<String> {
     let (at, near) = durations.cluster()?;
-    if durations.count < CLUSTER_MIN || near * 10 < durations.count * 8 || at < 100 {
+    if durations.count() < CLUSTER_MIN || near * 10 < durations.count() * 8 || at < 100 {
         return None;
     }
     let main = group.flags.split(',').find(|flag| !matches!(*flag, "URX" | "DI")).unwrap_or_default();
@@ -353,7 +279,7 @@ fn consistent_with(group: &Group, durations: &Durations) -> Option<String> {
         _ => return None,
     };
     let show = crate::schema::duration::show(std::time::Duration::from_millis(at));
-    Some(format!("{near} of {} within 5% of about {show}: consistent with {what}", durations.count))
+    Some(format!("{near} of {} within 5% of about {show}: consistent with {what}", durations.count()))
 }
 
 /// Many calls in numbers.
@@ -421,21 +347,6 @@ mod tests {
     use super::*;
     use crate::accesslog::Reader;
     use crate::verdict::judge;
-
-    #[test]
-    fn quantiles_are_within_3_percent_and_round_where_that_allows() {
-        for millis in (1..5_000).chain([30_000, 59_999, 60_000, 300_000, 300_999, 3_600_000, u64::MAX / 2, u64::MAX]) {
-            let mut durations = Durations::default();
-            durations.add(millis);
-            let said = durations.quantile(0.5).unwrap();
-            assert!(said.abs_diff(millis) <= millis / 100 * 3 + millis % 100 * 3 / 100 + 1, "{millis}: {said}");
-        }
-        for (millis, wanted) in [(104, 105), (1_055, 1_050), (15_003, 15_000), (300_140, 300_000), (999, 1_000)] {
-            let mut durations = Durations::default();
-            durations.add(millis);
-            assert_eq!(durations.quantile(0.5), Some(wanted), "{millis}");
-        }
-    }
 
     #[test]
     fn a_limit_shows_itself_whatever_is_called() {

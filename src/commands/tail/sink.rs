@@ -183,15 +183,22 @@ impl<'a, 'w> Sink<'a, 'w> {
         }
         let (seen, early) = (self.counter.seen(), self.counter.early());
         if seen == 0 && early > 0 {
-            self.context
-                .messages
-                .warning(&format!("none of the {early} calls began when --since or --since-time asks"));
+            let messages = &self.context.messages;
+            messages.warning(&format!("none of the {early} calls began when --since or --since-time asks"));
+            let timeless = self.counter.timeless();
+            if timeless > 0 {
+                messages.hint(&format!(
+                    "{timeless} of them have no start time, or one in another form than 2026-11-21T09:00:00.123Z"
+                ));
+            }
         } else if self.counter.calls() == 0 && seen > 0 {
             self.context.messages.warning(&format!("none of the {seen} calls passes the filters"));
         } else if self.counter.calls() == 0 {
             self.context.messages.warning("no access line was found");
             let unknown = ["unknown", "unknown-json"].iter().any(|kind| report.other_lines.contains_key(*kind));
-            if unknown {
+            if unknown && self.arguments.log_format.is_some() {
+                self.context.messages.hint("--log-format does not fit them: is it word for word what Envoy was given?");
+            } else if unknown {
                 self.context.messages.hint("is it a custom format? give it with --log-format");
             } else if let Some(why) = why_none {
                 self.context.messages.hint(why);
@@ -243,7 +250,7 @@ fn note(counter: &mut Counter, filter: &Filter, access: &Access<'_>, verdict: &V
     if is_in_time {
         counter.see(verdict);
     } else {
-        counter.see_early();
+        counter.see_early(access);
     }
     is_in_time
 }
