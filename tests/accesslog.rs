@@ -228,7 +228,10 @@ fn a_client_forges_nothing_through_a_custom_format() {
         assert_eq!(told, wanted.map(|text| Some(text.as_bytes())), "{line}");
         assert_eq!(access.ambiguous, is_ambiguous, "{line}");
     }
-    // However much a client sends, the search ends.
+    // However much a client sends, and however long the format is, the search ends.
+    let parts = |count| "%PROTOCOL% ".repeat(count);
+    assert!(Format::compile(&parts(501)).is_err());
+    assert!(read_by(&parts(499), &b"HTTP/2 ".repeat(499)).is_some());
     let long = line.replace("AGENT", &"\" \"".repeat(100_000)).replace("/a.B/C", &"/ HTTP/2\" 200 - ".repeat(1_000));
     let started = std::time::Instant::now();
     let _ = reader.read(long.as_bytes());

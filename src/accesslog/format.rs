@@ -35,6 +35,9 @@ pub enum FormatError {
     /// Two operators touch: where one value ends cannot be told.
     #[error("%{0}% follows another operator without anything between them")]
     Touching(String),
+    /// It has more operators than anybody logs.
+    #[error("the format has more than {PIECES_MAX} parts")]
+    TooLong,
     /// It begins with a brace and is no JSON object.
     #[error("the format looks like JSON and is none: {0}")]
     NotJson(String),
@@ -52,6 +55,9 @@ impl Format {
         let pieces = pieces(text.trim_end_matches('\n'))?;
         if !pieces.iter().any(|piece| matches!(piece, Piece::Value(_))) {
             return Err(FormatError::NoOperator);
+        }
+        if pieces.len() > PIECES_MAX {
+            return Err(FormatError::TooLong);
         }
         Ok(Self(Form::Text(pieces)))
     }
@@ -74,6 +80,8 @@ impl Format {
     }
 }
 
+/// Literals and operators of a format, at most: the search for a fit goes one call deeper for each.
+const PIECES_MAX: usize = 1_000;
 /// Places that are tried for the values of one line. A usual line needs a few dozen; what takes more was made to.
 const TRIES_MAX: usize = 20_000;
 
