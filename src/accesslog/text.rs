@@ -111,16 +111,16 @@ fn requested<'a>(
     Some((next, layout))
 }
 
-/// Reads what follows the sizes where every quote is one of Istio's own: in nearly every line. [`tail`] would read the
-/// same from it.
+/// Reads what follows the sizes where there are as many separators as there should be: in nearly every line. [`tail`] would
+/// read the same from it.
 fn usual<'a>(rest: &'a [u8], access: &mut Access<'a>) -> Option<()> {
     let (forwarded_for, rest) = apart(rest)?;
     let (user_agent, rest) = apart(rest)?;
     let (request_id, rest) = apart(rest)?;
-    let (authority, rest) = apart(rest)?;
-    let at = scan::find_either(rest, b'"', b' ')?;
-    let (host, rest) = (&rest[..at], rest[at..].strip_prefix(b"\"")?);
-    proxy(rest, access)?;
+    let (authority, rest) = rest.split_at(scan::find(rest, b'"').filter(|_| rest[0] != b' ')?);
+    let rest = rest.strip_prefix(b"\" \"")?;
+    let (host, rest) = rest.split_at(scan::find_either(rest, b'"', b' ')?);
+    proxy(rest.strip_prefix(b"\"")?, access)?;
     access.forwarded_for = value(forwarded_for);
     access.user_agent = value(user_agent);
     access.request_id = value(request_id);
@@ -129,12 +129,20 @@ fn usual<'a>(rest: &'a [u8], access: &mut Access<'a>) -> Option<()> {
     Some(())
 }
 
-/// A text without quotes inside, and what follows the `" "` after it. A text that begins with a space makes a separator
-/// of the quote before it.
+/// A text that a client sent, and what follows the `" "` after it. A quote inside may be anything but the end of a request,
+/// and what begins with a space makes a separator of the quote before it.
 #[inline]
 fn apart(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let at = scan::find(text, b'"').filter(|_| text[0] != b' ')?;
-    Some((&text[..at], text[at..].strip_prefix(b"\" \"")?))
+    let mut end = 0;
+    loop {
+        end += scan::find(&text[end..], b'"')?;
+        match text.get(end + 1..end + 3)? {
+            b" \"" => break,
+            [b' ', b'0'..=b'9'] => return None,
+            _ => end += 1,
+        }
+    }
+    (text[0] != b' ').then(|| (&text[..end], &text[end + 3..]))
 }
 
 /// Reads authority, host and what follows from the right, then splits what clients sent.
@@ -171,12 +179,16 @@ fn proxy<'a>(after: &'a [u8], access: &mut Access<'a>) -> Option<()> {
     let (cluster, after) = bare(after.strip_prefix(b" ")?)?;
     let (upstream_local, after) = bare(after)?;
     let (downstream_local, after) = bare(after)?;
-    let (downstream_remote, after) = bare(after)?;
+    // The rest is short: it is looked at together with what stands before it, in one step.
     if scan::find(after, b'"').is_some() {
         return None;
     }
-    // Istio 1.2 had no route name.
-    let (sni, route) = word(after).unwrap_or((after, b""));
+    let (downstream_remote, after) = word(after)?;
+    let (sni, route) = match after.strip_prefix(b"- ") {
+        Some(route) => (&b"-"[..], route),
+        // Istio 1.2 had no route name.
+        None => word(after).unwrap_or((after, b"")),
+    };
     // The default before Istio 1.23, in a format that copies it, has a semicolon there.
     access.cluster = value(cluster.strip_suffix(b";").unwrap_or(cluster));
     access.upstream_local = value(upstream_local);
@@ -237,6 +249,7 @@ fn quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Four numbers, of which the last two may be absent, and the opening quote.
+#[inline]
 fn sizes(text: &[u8]) -> Option<([Option<u64>; 4], &[u8])> {
     let (Some(received), rest) = size(text)? else { return None };
     let (Some(sent), rest) = size(rest)? else { return None };
@@ -247,17 +260,21 @@ fn sizes(text: &[u8]) -> Option<([Option<u64>; 4], &[u8])> {
 }
 
 /// A whole number, or its absence, and what follows the space after it.
+#[inline]
 fn size(text: &[u8]) -> Option<(Option<u64>, &[u8])> {
-    let mut total = 0_u64;
-    for (at, byte) in text.iter().enumerate().take(20) {
-        match byte {
-            b'0'..=b'9' if at < 19 => total = total * 10 + u64::from(byte - b'0'),
-            b' ' if at > 0 => return Some((Some(total), &text[at + 1..])),
-            _ => break,
-        }
+    match scan::number(text) {
+        Some((number, [b' ', rest @ ..])) => Some((Some(number), rest)),
+        _ => unusual_size(text),
     }
-    let rest = text.strip_prefix(b"-").unwrap_or(text);
-    Some((None, rest.strip_prefix(b" ")?))
+}
+
+/// As [`size`], for a number of many digits, for none, and at the end of a line.
+fn unusual_size(text: &[u8]) -> Option<(Option<u64>, &[u8])> {
+    let (field, rest) = short(text)?;
+    match number(field) {
+        Some(number) => Some((Some(number), rest)),
+        None => matches!(field, b"-" | b"").then_some((None, rest)),
+    }
 }
 
 /// Cuts off what follows the last `" "`, if it has no quote in it.

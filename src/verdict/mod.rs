@@ -110,14 +110,13 @@ pub fn judge(access: &Access<'_>) -> Verdict {
         && access.details == Some(details::VIA_UPSTREAM.as_bytes())
         && access.termination.is_none();
     let is_grpc = access.is_grpc();
-    let (mut verdict, inferred) = if is_plain {
-        plain(access, is_grpc, details::VIA_UPSTREAM)
+    let details = if is_plain { Cow::Borrowed(details::VIA_UPSTREAM) } else { text(&access.details) };
+    let judged = if is_plain {
+        None
     } else {
-        let details = text(&access.details);
-        by_details(access, &details)
-            .or_else(|| by_flags(access, &details, &text(&access.transport_failure)))
-            .unwrap_or_else(|| plain(access, is_grpc, &details))
+        by_details(access, &details).or_else(|| by_flags(access, &details, &text(&access.transport_failure)))
     };
+    let (mut verdict, inferred) = judged.unwrap_or_else(|| plain(access, is_grpc, &details));
     verdict.status = match (access.grpc_status, is_grpc) {
         (Some(code), _) => Some(Status { code: Some(code), known: Known::Logged }),
         (None, true) => Some(match inferred {
