@@ -11,6 +11,7 @@ pub(super) struct Clock {
 
 impl Clock {
     /// As [`millis`].
+    #[inline]
     pub(super) fn millis(&mut self, text: &[u8]) -> Option<i64> {
         let Some((second, [b'.', a, b, c, b'Z'])) = text.split_first_chunk::<19>() else { return millis(text) };
         let start = match self.last {

@@ -296,6 +296,7 @@ impl<'a> Access<'a> {
     }
 
     /// Whether it looks like a gRPC call. The default format does not say so.
+    #[inline]
     pub fn is_grpc(&self) -> bool {
         if self.grpc_status.is_some() {
             return true;

@@ -105,10 +105,12 @@ impl Reader {
     ///
     /// # Errors
     /// The kind of what is no access line.
+    #[inline]
     pub fn fill<'a>(&'a mut self, line: &'a [u8], access: &mut Access<'a>) -> Result<Option<&'a str>, Kind> {
         self.fill_stripped(line, prefix::strip(line), access)
     }
 
+    #[inline]
     fn fill_stripped<'a>(
         &'a mut self,
         whole: &'a [u8],
@@ -145,12 +147,14 @@ impl Clone for Reader {
 }
 
 /// A line without what an editor or another system put around it: the mark before the first line, a carriage return.
+#[inline]
 fn bare(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line)
 }
 
 /// Reads a line in Istio's own formats; `in_record` when the one before it may go on.
+#[inline]
 fn classify<'a>(
     line: &'a [u8],
     in_record: bool,

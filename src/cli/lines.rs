@@ -39,6 +39,7 @@ impl Lines {
     ///
     /// # Errors
     /// Those of reading.
+    #[inline]
     pub(super) fn advance(&mut self) -> io::Result<bool> {
         let mut searched = self.start;
         self.line = loop {

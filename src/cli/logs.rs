@@ -71,6 +71,7 @@ impl Log {
     ///
     /// # Errors
     /// Those of reading, and of broken compression.
+    #[inline]
     pub fn next_line(&mut self) -> io::Result<Option<&[u8]>> {
         if let Some(path) = self.path.take() {
             self.lines = Some(Lines::new(unpacked(Box::new(File::open(path)?))?.0));

@@ -10,6 +10,7 @@ pub(super) struct Durations {
 
 impl Durations {
     /// Counts one, in milliseconds.
+    #[inline]
     pub(super) fn add(&mut self, millis: u64) {
         let at = bucket(millis);
         if at >= self.buckets.len() {
@@ -55,6 +56,7 @@ impl Durations {
 }
 
 /// 32 buckets for each doubling; exact below 32 ms.
+#[inline]
 fn bucket(millis: u64) -> usize {
     if millis < 32 {
         return usize::try_from(millis).unwrap_or(0);

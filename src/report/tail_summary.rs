@@ -68,6 +68,7 @@ struct Cases {
 
 impl Counter {
     /// Notes that there was a call, whether or not the filters let it through.
+    #[inline]
     pub fn see(&mut self, verdict: &Verdict) {
         self.seen += 1;
         self.without_status += u64::from(verdict.status.is_some_and(|status| status.known != Known::Logged));
@@ -100,6 +101,7 @@ impl Counter {
     }
 
     /// Counts a call.
+    #[inline]
     pub fn add(&mut self, access: &Access<'_>, verdict: &Verdict) {
         self.calls += 1;
         self.ambiguous += u64::from(access.ambiguous);
@@ -114,6 +116,11 @@ impl Counter {
             Grade::Fault => self.faults += 1,
             Grade::Notice => self.notices += 1,
         }
+        self.add_to_group(access, verdict, duration);
+    }
+
+    /// Counts a call that did not go well among those that ended alike.
+    fn add_to_group(&mut self, access: &Access<'_>, verdict: &Verdict, duration: u64) {
         // Sets print their members in any order; reasons inside braces stay apart, addresses do not.
         let mut flags: Vec<&str> = access.flags.iter().collect();
         flags.sort_unstable();

@@ -95,11 +95,13 @@ impl Filter {
     }
 
     /// Whether a call began when it should.
+    #[inline]
     pub(super) fn is_in_time(&self, access: &Access<'_>) -> bool {
         self.from.is_none_or(|from| access.start.is_some_and(|start| start >= from))
     }
 
     /// Whether a call passes; `line` is made only when an expression asks for it.
+    #[inline]
     pub(super) fn passes(&self, access: &Access<'_>, verdict: &Verdict, line: impl FnOnce() -> TailLine) -> bool {
         self.conditions.iter().all(|condition| condition.holds(access, verdict))
             && self.expression.as_ref().is_none_or(|expression| expression.holds(&line()))
