@@ -11,8 +11,9 @@ use super::entry::{Access, Operator, number};
 use super::json::operator;
 use super::scan;
 
-/// Keys are remembered up to this place in a line.
+/// Keys are remembered up to this place in a line, and up to this length.
 const KEYS_MAX: usize = 64;
+const KEY_LENGTH_MAX: usize = 128;
 
 /// The keys of the last line, each as `"key":`, and what they tell. The next line most likely has the same.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +32,7 @@ impl Keys {
         let operator = operator(std::str::from_utf8(key).ok()?);
         let whole = &rest[..rest.len() - after.len()];
         match self.0.get_mut(at) {
+            _ if whole.len() > KEY_LENGTH_MAX => {}
             Some((known, tells)) => {
                 known.clear();
                 known.extend_from_slice(whole);
