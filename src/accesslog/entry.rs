@@ -175,19 +175,12 @@ impl<'a> Access<'a> {
     pub(super) fn set(&mut self, operator: Operator, text: &'a [u8], arena: &'a Bump) -> bool {
         use Operator as O;
         let present = value(text);
-        let number = |value: &Value<'a>| value.and_then(number);
         match operator {
-            O::StartTime => {
-                self.start = present.and_then(millis);
-                return self.start.is_some() || present.is_none();
-            }
+            O::StartTime => return store(&mut self.start, present, millis),
             O::Method => self.method = present,
             O::Path => self.path = present,
             O::Protocol => self.protocol = present,
-            O::ResponseCode => {
-                self.code = number(&present).and_then(|code| u16::try_from(code).ok());
-                return self.code.is_some() || present.is_none();
-            }
+            O::ResponseCode => return store(&mut self.code, present, |text| u16::try_from(number(text)?).ok()),
             O::ResponseFlags => {
                 let Some(flags) = Flags::parse(text) else { return false };
                 self.flags = flags;
@@ -201,19 +194,10 @@ impl<'a> Access<'a> {
             O::ResponseCodeDetails => self.details = present,
             O::TerminationDetails => self.termination = present,
             O::TransportFailure => self.transport_failure = present,
-            O::BytesReceived => {
-                self.bytes_received = number(&present);
-                return self.bytes_received.is_some() || present.is_none();
-            }
-            O::BytesSent => {
-                self.bytes_sent = number(&present);
-                return self.bytes_sent.is_some() || present.is_none();
-            }
-            O::Duration => {
-                self.duration = number(&present);
-                return self.duration.is_some() || present.is_none();
-            }
-            O::UpstreamTime => self.upstream_time = number(&present),
+            O::BytesReceived => return store(&mut self.bytes_received, present, number),
+            O::BytesSent => return store(&mut self.bytes_sent, present, number),
+            O::Duration => return store(&mut self.duration, present, number),
+            O::UpstreamTime => self.upstream_time = present.and_then(number),
             O::ForwardedFor => self.forwarded_for = present,
             O::UserAgent => self.user_agent = present,
             O::RequestId => self.request_id = present,
@@ -231,10 +215,7 @@ impl<'a> Access<'a> {
                 // A server may send a number that is no status.
                 return self.grpc_status.is_some() || present.is_none_or(|text| text.iter().all(u8::is_ascii_digit));
             }
-            O::Attempts => {
-                self.attempts = number(&present).and_then(|count| u32::try_from(count).ok());
-                return self.attempts.is_some() || present.is_none();
-            }
+            O::Attempts => return store(&mut self.attempts, present, |text| u32::try_from(number(text)?).ok()),
             O::Unknown => {}
         }
         true
@@ -327,6 +308,12 @@ fn is_named_like_grpc((service, method): (&str, &str)) -> bool {
 /// A value in a text format, where `-` and nothing are both "absent".
 pub(super) fn value(text: &[u8]) -> Value<'_> {
     (!matches!(text, b"-" | b"")).then_some(text)
+}
+
+/// Stores what a text says; `false` when it is there and says nothing.
+fn store<T>(place: &mut Option<T>, text: Value<'_>, read: impl Fn(&[u8]) -> Option<T>) -> bool {
+    *place = text.and_then(read);
+    place.is_some() || text.is_none()
 }
 
 /// A whole number.

@@ -44,7 +44,7 @@ pub(super) async fn run(
     if arguments.summary && !arguments.raw {
         for log in &mut logs {
             let read = count_all(log, &reader, &mut sink);
-            damaged.note(read, log, &sink);
+            damaged.note(read, log);
         }
     } else if logs.len() == 1 {
         for log in &mut logs {
@@ -55,7 +55,7 @@ pub(super) async fn run(
                     Ok(Some(line)) => sink.take(&mut reader, line, &origin)?,
                     Ok(None) => break,
                     Err(error) => {
-                        damaged.note(Err(error), log, &sink);
+                        damaged.note(Err(error), log);
                         break;
                     }
                 }
@@ -64,31 +64,32 @@ pub(super) async fn run(
     } else {
         merge(&mut logs, &reader, &mut sink, &mut damaged)?;
     }
-    if let Some(error) = damaged.first.filter(|_| damaged.count == logs.len() && !sink.has_read()) {
-        return Err(error);
+    let Damaged(damaged) = damaged;
+    if let [(what, error), ..] = &damaged[..]
+        && damaged.len() == logs.len()
+        && !sink.has_read()
+    {
+        return Err(Failure::source(what).cause(error).hint("is the file whole?"));
+    }
+    for (what, error) in &damaged {
+        sink.context.messages.warning(&format!("{what}: {error}"));
     }
     let cut: u64 = logs.iter().map(|log| log.cut).sum();
     match sink.finish(cut, Some("are these the logs of the istio-proxy containers, and is access logging on?"))? {
-        Outcome::Clean if damaged.count > 0 => Ok(Outcome::Partial),
+        Outcome::Clean if !damaged.is_empty() => Ok(Outcome::Partial),
         outcome => Ok(outcome),
     }
 }
 
-/// Logs that could not be read to their end. What was read of them counts.
+/// Logs that could not be read to their end, and why. What was read of them counts.
 #[derive(Default)]
-struct Damaged {
-    count: usize,
-    first: Option<Failure>,
-}
+struct Damaged(Vec<(String, std::io::Error)>);
 
 impl Damaged {
-    fn note(&mut self, read: std::io::Result<()>, log: &Log, sink: &Sink<'_, '_>) {
-        let Err(error) = read else { return };
+    fn note(&mut self, read: std::io::Result<()>, log: &Log) {
         let name = log.origin.pod.as_deref().unwrap_or("-");
-        let what = format!("cannot read the log of {} to its end", render::text::safe(name));
-        sink.context.messages.warning(&format!("{what}: {error}"));
-        self.count += 1;
-        self.first.get_or_insert(Failure::source(what).cause(&error).hint("is the file whole?"));
+        let what = || format!("cannot read the log of {} to its end", render::text::safe(name));
+        self.0.extend(read.err().map(|error| (what(), error)));
     }
 }
 
@@ -186,7 +187,7 @@ fn merge(
             let line = match log.next_line() {
                 Ok(Some(line)) => line,
                 Ok(None) => return,
-                Err(error) => return damaged.note(Err(error), log, sink),
+                Err(error) => return damaged.note(Err(error), log),
             };
             let mut access = Access::default();
             match now.reader.fill(line, &mut access) {
