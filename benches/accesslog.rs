@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use grpcmesh::accesslog::{Line, Reader};
-use grpcmesh::verdict::judge;
+use grpcmesh::diagnosis::judge;
 
 fn lines(name: &str) -> Vec<u8> {
     std::fs::read(format!("{}/tests/fixtures/accesslog/{name}", env!("CARGO_MANIFEST_DIR"))).expect("a fixture")

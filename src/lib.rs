@@ -18,13 +18,14 @@
 //! `tests/tidy.rs` holds these walls; `ARCHITECTURE.md` says why they stand where they stand.
 
 pub mod accesslog;
+pub mod analysis;
 pub mod cli;
 pub mod cluster;
 pub mod commands;
 pub mod compare;
+pub mod diagnosis;
 pub mod doctor;
 pub mod envoy;
-pub mod guard;
 pub mod mesh;
 pub mod render;
 pub mod report;
@@ -33,4 +34,3 @@ pub mod schema;
 pub mod shift;
 pub mod snapshot;
 pub mod terminal;
-pub mod verdict;

@@ -257,7 +257,7 @@ fn a_time_in_another_form_shifts_nothing() {
 /// Statuses that we infer against those that Envoy had in its other log.
 #[test]
 fn inferred_statuses_are_true() {
-    use grpcmesh::verdict::{Known, grpc, judge};
+    use grpcmesh::diagnosis::{Known, grpc, judge};
     let log = fixture("istio-text.log");
     let truth: Vec<Value> = serde_json::from_slice(&fixture("istio-text.expected.json")).unwrap();
     let mut reader = Reader::default();
@@ -336,7 +336,7 @@ proptest::proptest! {
         let at = cut.min(line.len());
         for hostile in [line[..at].to_vec(), [&line[..at], &bytes, &line[at..]].concat()] {
             if let Line::Access(access) = reader.read(&hostile) {
-                let _ = grpcmesh::verdict::judge(&access);
+                let _ = grpcmesh::diagnosis::judge(&access);
             }
         }
         let _ = grpcmesh::accesslog::prefix::strip(&bytes);

@@ -7,9 +7,9 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use grpcmesh::compare::proxy::{State, judge};
-use grpcmesh::envoy::running::Running;
+use grpcmesh::envoy::config_dump::Running;
 use grpcmesh::envoy::sync::{Sync, SyncView};
-use grpcmesh::mesh::outbound::{Caller, CallerKind};
+use grpcmesh::mesh::xds::{Caller, CallerKind};
 use grpcmesh::mesh::{Mesh, Options, resolve};
 use grpcmesh::snapshot::codec;
 use grpcmesh::snapshot::live::{Answer, Live, Proxy};

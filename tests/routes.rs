@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use grpcmesh::mesh::outbound::{Call, Outbound, Outcome, RouteOwner};
 use grpcmesh::mesh::protocol::Family;
 use grpcmesh::mesh::service::Resolution;
+use grpcmesh::mesh::xds::{Call, Outbound, Outcome, RouteOwner};
 use grpcmesh::mesh::{Options, resolve};
 use grpcmesh::snapshot::manifest::{self, OnMalformed};
 use grpcmesh::snapshot::{Snapshot, SourceKind, SourceText};

@@ -6,7 +6,7 @@ use grpcmesh::render::style::Style;
 use grpcmesh::render;
 use grpcmesh::report::tail::{Names, Origin, TailLine};
 use grpcmesh::report::tail_summary::Counter;
-use grpcmesh::verdict::judge;
+use grpcmesh::diagnosis::judge;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let (mut reader, mut counter) = (Reader::default(), Counter::default());

@@ -2,7 +2,7 @@
 #![no_main]
 
 use grpcmesh::envoy;
-use grpcmesh::envoy::running::{QUESTIONS, Running};
+use grpcmesh::envoy::config_dump::{QUESTIONS, Running};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     for at in 0..QUESTIONS.len() {

@@ -2,7 +2,7 @@
 
 use bumpalo::Bump;
 
-use super::clock::millis;
+use super::timestamp::millis;
 
 /// A value as it was written; absent is `None`.
 pub type Value<'a> = Option<&'a [u8]>;
@@ -188,7 +188,7 @@ impl<'a> Access<'a> {
             O::ResponseFlagsLong => {
                 let text = present.map(String::from_utf8_lossy).unwrap_or_default();
                 let codes =
-                    text.split(',').map(|name| crate::verdict::flags::find(name).map_or(name, |flag| flag.code));
+                    text.split(',').map(|name| crate::diagnosis::flags::find(name).map_or(name, |flag| flag.code));
                 self.flags = Flags(arena.alloc_str(&codes.collect::<Vec<_>>().join(",")));
             }
             O::ResponseCodeDetails => self.details = present,
@@ -211,7 +211,7 @@ impl<'a> Access<'a> {
             O::ServerName => self.sni = present,
             O::RouteName => self.route = present,
             O::GrpcStatus => {
-                self.grpc_status = present.and_then(crate::verdict::grpc::parse);
+                self.grpc_status = present.and_then(crate::diagnosis::grpc::parse);
                 // A server may send a number that is no status.
                 return self.grpc_status.is_some() || present.is_none_or(|text| text.iter().all(u8::is_ascii_digit));
             }

@@ -7,24 +7,24 @@
 //! Sources: `pilot/pkg/model/telemetry_logging.go` of istio/istio and its predecessors for the formats, Envoy's
 //! `substitution_formatter` for what an operator prints. Values are bytes: a client may send anything in a header.
 
-mod clock;
+mod byte_search;
 mod entry;
-mod flat;
+mod flat_json;
 pub mod format;
 mod json;
 pub mod prefix;
-mod scan;
 pub mod settings;
 mod text;
+mod timestamp;
 
 use std::sync::Arc;
 
 use bumpalo::Bump;
 
-use clock::Clock;
 pub use entry::{Access, Direction, Flags, Operator, Value};
 use format::Format;
 use prefix::Stripped;
+use timestamp::Clock;
 
 /// What a line is.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,7 +79,7 @@ pub struct Reader {
     in_record: bool,
     clock: Clock,
     /// Keys of JSON lines.
-    keys: flat::Keys,
+    keys: flat_json::Keys,
     /// Values of the last line that are not written there as they are meant, such as JSON's with escapes.
     arena: Bump,
 }
@@ -158,13 +158,13 @@ fn bare(line: &[u8]) -> &[u8] {
 fn classify<'a>(
     line: &'a [u8],
     in_record: bool,
-    (clock, keys, arena): (&mut Clock, &mut flat::Keys, &'a Bump),
+    (clock, keys, arena): (&mut Clock, &mut flat_json::Keys, &'a Bump),
     access: &mut Access<'a>,
 ) -> Result<(), Kind> {
     match line.first() {
         None if in_record => Err(Kind::Continuation),
         None => Err(Kind::Empty),
-        Some(b'{') => match flat::read(line, keys, clock, arena, access) {
+        Some(b'{') => match flat_json::read(line, keys, clock, arena, access) {
             Some(()) => Ok(()),
             None => {
                 *access = Access::default();

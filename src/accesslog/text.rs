@@ -4,10 +4,10 @@
 //! ends; the text of clients stands between. The line is therefore read from the left up to the sizes and times, from
 //! the right down to the authority, and what remains in the middle is split at `" "`.
 
-use super::clock::Clock;
+use super::byte_search;
 use super::entry::{Access, Flags, number, value};
-use super::scan;
-use crate::verdict::details;
+use super::timestamp::Clock;
+use crate::diagnosis::details;
 
 /// How the layouts differ: what stands between flags and sizes, and what after the upstream's host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,9 +117,9 @@ fn usual<'a>(rest: &'a [u8], access: &mut Access<'a>) -> Option<()> {
     let (forwarded_for, rest) = apart(rest)?;
     let (user_agent, rest) = apart(rest)?;
     let (request_id, rest) = apart(rest)?;
-    let (authority, rest) = rest.split_at(scan::find(rest, b'"').filter(|_| rest[0] != b' ')?);
+    let (authority, rest) = rest.split_at(byte_search::find(rest, b'"').filter(|_| rest[0] != b' ')?);
     let rest = rest.strip_prefix(b"\" \"")?;
-    let (host, rest) = rest.split_at(scan::find_either(rest, b'"', b' ')?);
+    let (host, rest) = rest.split_at(byte_search::find_either(rest, b'"', b' ')?);
     proxy(rest.strip_prefix(b"\"")?, access)?;
     access.forwarded_for = value(forwarded_for);
     access.user_agent = value(user_agent);
@@ -135,7 +135,7 @@ fn usual<'a>(rest: &'a [u8], access: &mut Access<'a>) -> Option<()> {
 fn apart(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut end = 0;
     loop {
-        end += scan::find(&text[end..], b'"')?;
+        end += byte_search::find(&text[end..], b'"')?;
         match text.get(end + 1..end + 3)? {
             b" \"" => break,
             [b' ', b'0'..=b'9'] => return None,
@@ -173,14 +173,14 @@ fn tail<'a>(rest: &'a [u8], layout: Layout, access: &mut Access<'a>) -> Option<(
 /// Reads what follows the host: cluster, addresses, SNI and route; no quote can be in them.
 fn proxy<'a>(after: &'a [u8], access: &mut Access<'a>) -> Option<()> {
     let bare = |text: &'a [u8]| {
-        let at = scan::find_either(text, b'"', b' ').filter(|at| text[*at] == b' ')?;
+        let at = byte_search::find_either(text, b'"', b' ').filter(|at| text[*at] == b' ')?;
         Some((&text[..at], &text[at + 1..]))
     };
     let (cluster, after) = bare(after.strip_prefix(b" ")?)?;
     let (upstream_local, after) = bare(after)?;
     let (downstream_local, after) = bare(after)?;
     // The rest is short: it is looked at together with what stands before it, in one step.
-    if scan::find(after, b'"').is_some() {
+    if byte_search::find(after, b'"').is_some() {
         return None;
     }
     let (downstream_remote, after) = word(after)?;
@@ -231,7 +231,7 @@ fn clients<'a>(text: &'a [u8], access: &mut Access<'a>) {
 
 /// The text up to a space, and what follows it.
 fn word(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let at = scan::find(text, b' ')?;
+    let at = byte_search::find(text, b' ')?;
     Some((&text[..at], &text[at + 1..]))
 }
 
@@ -244,7 +244,7 @@ fn short(text: &[u8]) -> Option<(&[u8], &[u8])> {
 /// `"…" ` without quotes inside, and what follows.
 fn quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let inner = text.strip_prefix(b"\"")?;
-    let end = scan::find(inner, b'"')?;
+    let end = byte_search::find(inner, b'"')?;
     Some((&inner[..end], inner[end + 1..].strip_prefix(b" ")?))
 }
 
@@ -262,7 +262,7 @@ fn sizes(text: &[u8]) -> Option<([Option<u64>; 4], &[u8])> {
 /// A whole number, or its absence, and what follows the space after it.
 #[inline]
 fn size(text: &[u8]) -> Option<(Option<u64>, &[u8])> {
-    match scan::number(text) {
+    match byte_search::number(text) {
         Some((number, [b' ', rest @ ..])) => Some((Some(number), rest)),
         _ => unusual_size(text),
     }
@@ -288,7 +288,7 @@ fn last_quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
 fn find(text: &[u8]) -> Option<usize> {
     let mut from = 0;
     loop {
-        let at = from + scan::find(&text[from..], b'"')?;
+        let at = from + byte_search::find(&text[from..], b'"')?;
         if text.get(at + 1) == Some(&b' ') {
             return Some(at);
         }

@@ -14,8 +14,8 @@ use tokio::io::AsyncReadExt as _;
 use super::client::Server;
 use super::error::{ClusterError, Trouble};
 use crate::envoy::ADMIN_PORT;
+use crate::envoy::config_dump::{QUESTIONS, Running};
 use crate::envoy::counters::{self, Counted};
-use crate::envoy::running::{QUESTIONS, Running};
 use crate::envoy::sync::{self, Sync, SyncView};
 use crate::schema::core::PROXY_CONTAINER;
 

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use http::Uri;
 
-use crate::mesh::exclusion::Range;
+use crate::mesh::traffic_exclusion::Range;
 
 /// What the environment says about proxies. Empty texts count as absent.
 #[derive(Debug, Clone, Default)]

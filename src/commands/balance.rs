@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use regex::Regex;
 
-use super::proxies::{ProxyArgs, ReachArgs, choose, pods};
+use super::proxy_states::{ProxyArgs, ReachArgs, choose, pods};
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::global::SourceArgs;

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
-use crate::doctor::path::{COMPLETER, PROGRAM};
+use crate::doctor::plugin_path::{COMPLETER, PROGRAM};
 
 /// Print the completion script of a shell, or make `kubectl grpcmesh` complete
 ///

@@ -5,10 +5,11 @@ use std::path::Path;
 
 use clap::{Args, ValueEnum};
 
-use super::proxies::{ReachArgs, choose, pods};
+use super::proxy_states::{ReachArgs, choose, pods};
 use super::shift::prometheus_at;
 use crate::accesslog::Direction;
 use crate::accesslog::settings::{Logging, Proxy};
+use crate::analysis::prometheus;
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::global::SourceArgs;
@@ -16,8 +17,7 @@ use crate::cluster::client::Server;
 use crate::cluster::prometheus::Prometheus;
 use crate::cluster::proxies::SyncState;
 use crate::doctor::rights::{self, Rule};
-use crate::doctor::{Check, State, path, versions};
-use crate::guard::prometheus;
+use crate::doctor::{Check, State, plugin_path, versions};
 use crate::mesh::version::VersionSource;
 use crate::mesh::{self, Mesh};
 use crate::render;
@@ -93,14 +93,15 @@ fn on_this_machine(folders: &[impl AsRef<Path>]) -> Vec<Check> {
     for folder in folders.iter().map(AsRef::as_ref).filter(|folder| seen.insert(folder.to_path_buf())) {
         let Ok(entries) = std::fs::read_dir(folder) else { continue };
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        let mut ours: Vec<String> =
-            names.filter(|name| name.starts_with(path::PROGRAM) || name.starts_with(path::COMPLETER)).collect();
+        let mut ours: Vec<String> = names
+            .filter(|name| name.starts_with(plugin_path::PROGRAM) || name.starts_with(plugin_path::COMPLETER))
+            .collect();
         ours.sort();
         files.extend(ours.into_iter().map(|name| (folder.display().to_string(), name)));
     }
     let definition = super::definition();
     let commands: Vec<&str> = definition.get_subcommands().map(clap::Command::get_name).collect();
-    path::checks(&files, &commands)
+    plugin_path::checks(&files, &commands)
 }
 
 async fn of_cluster(

@@ -4,10 +4,10 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
+use crate::diagnosis::{details, flags, grpc};
 use crate::render;
 use crate::report::explain::{ExplainItem, ExplainReport};
 use crate::rules::{self, RULES};
-use crate::verdict::{details, flags, grpc};
 
 /// Explain a finding, a response flag, response code details or a gRPC status
 #[derive(Debug, Args)]

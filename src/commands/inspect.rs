@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::proxies::{ProxyArgs, Question, settled_with_counters};
+use super::proxy_states::{ProxyArgs, Question, settled_with_counters};
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::global::SourceArgs;

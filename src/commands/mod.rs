@@ -7,7 +7,7 @@ pub mod diff;
 pub mod doctor;
 pub mod explain;
 pub mod inspect;
-mod proxies;
+mod proxy_states;
 pub mod route;
 pub mod shift;
 pub mod snapshot;

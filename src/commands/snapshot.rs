@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::proxies::{Question, ReachArgs, settled_with_counters};
+use super::proxy_states::{Question, ReachArgs, settled_with_counters};
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::global::SourceArgs;

@@ -6,11 +6,11 @@ use super::Difference;
 use crate::envoy::endpoint::{Assignment, show};
 use crate::mesh::Mesh;
 use crate::mesh::ids::Labels;
-use crate::mesh::outbound::IntendedCluster;
 use crate::mesh::workload::Workload;
+use crate::mesh::xds::IntendedCluster;
 use crate::schema::Kind;
 use crate::schema::core::EndpointSlice;
-use crate::schema::words::few;
+use crate::schema::string_list::few;
 
 /// Addresses that are shown of each kind.
 const SHOWN: usize = 5;

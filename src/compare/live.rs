@@ -4,9 +4,9 @@ use super::endpoints::Slices;
 use super::proxy::{Judged, State, judge};
 use crate::mesh::Mesh;
 use crate::mesh::ids::WorkloadId;
-use crate::mesh::outbound::Caller;
+use crate::mesh::xds::Caller;
 use crate::schema::Kind;
-use crate::schema::words::few;
+use crate::schema::string_list::few;
 use crate::snapshot::live::{Answer, Live, Proxy};
 
 /// Judges the proxies of one mesh.

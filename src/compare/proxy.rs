@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoints::Slices;
 use super::{Difference, clusters, routes};
+use crate::envoy::config_dump::Running;
 use crate::envoy::route::{Action, Route, RouteTable};
-use crate::envoy::running::Running;
 use crate::envoy::sync::{Sync, SyncView};
 use crate::mesh::Mesh;
-use crate::mesh::outbound::{Caller, CallerKind, IntendedTable, Outbound};
+use crate::mesh::xds::{Caller, CallerKind, IntendedTable, Outbound};
 
 /// How a proxy stands to the objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Difference;
 use crate::envoy::route::{Action, Forward, Retries, Route, RouteTable, VirtualHost};
 use crate::schema::duration;
-use crate::schema::words::few;
+use crate::schema::string_list::few;
 
 /// The differences between route tables.
 pub fn compare(intent: &[RouteTable], live: &[RouteTable]) -> Vec<Difference> {

@@ -3,7 +3,7 @@
 //! CORE. Facts in, checks out: [`rights`] compares what a user may do with the documented roles, [`versions`] knows how
 //! far Istio's parts may lie apart, [`path`] sees what kubectl would run instead of us.
 
-pub mod path;
+pub mod plugin_path;
 pub mod rights;
 pub mod versions;
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{Check, State};
 use crate::schema::kind::KINDS;
-use crate::schema::words::few;
+use crate::schema::string_list::few;
 use crate::snapshot::yaml;
 
 /// A rule of a role, and of what the API server says that a user may.

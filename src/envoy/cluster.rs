@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::lenient;
+use super::tolerant;
 use crate::schema::duration;
 
 /// A cluster: its settings in words, so that two can be compared one by one.
@@ -231,7 +231,7 @@ impl RawCluster {
             Some(word) => word,
             None => "ROUND_ROBIN",
         };
-        let connect_timeout = lenient::duration(Some(self.connect_timeout.as_deref().unwrap_or("5s")));
+        let connect_timeout = tolerant::duration(Some(self.connect_timeout.as_deref().unwrap_or("5s")));
         let streams = http2.and_then(|one| one.max_concurrent_streams);
         let per_connection = options.common_http_protocol_options.and_then(|one| one.max_requests_per_connection);
         let settings = BTreeMap::from([
@@ -256,7 +256,7 @@ impl RawOutlier {
     fn ejection(self) -> Ejection {
         let default = Ejection::default();
         let time = |text: &Option<String>, default: Duration| {
-            text.as_deref().map_or(default, |text| lenient::duration(Some(text)))
+            text.as_deref().map_or(default, |text| tolerant::duration(Some(text)))
         };
         let enforced = |share: Option<u64>, default: u64| share.unwrap_or(default) > 0;
         let errors = self.consecutive_5xx.or(default.errors);

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::lenient;
+use super::tolerant;
 
 /// The question.
 pub const QUESTION: &str = "/clusters?format=json";
@@ -53,12 +53,12 @@ struct RawCluster {
 
 #[derive(Deserialize)]
 struct RawHost {
-    address: Option<lenient::Address>,
+    address: Option<tolerant::Address>,
     #[serde(default)]
     stats: Vec<RawStat>,
-    #[serde(default, deserialize_with = "lenient::number")]
+    #[serde(default, deserialize_with = "tolerant::number")]
     weight: u64,
-    #[serde(default, deserialize_with = "lenient::number")]
+    #[serde(default, deserialize_with = "tolerant::number")]
     priority: u64,
     health_status: Option<RawHealth>,
 }
@@ -67,7 +67,7 @@ struct RawHost {
 struct RawStat {
     #[serde(default)]
     name: String,
-    #[serde(default, deserialize_with = "lenient::number")]
+    #[serde(default, deserialize_with = "tolerant::number")]
     value: u64,
 }
 
@@ -89,7 +89,7 @@ pub fn read(answer: &[u8], wanted: impl Fn(&str) -> bool) -> Result<Vec<Counted>
     let mut found = Vec::new();
     for cluster in all.cluster_statuses.into_iter().filter(|cluster| wanted(&cluster.name)) {
         for host in cluster.host_statuses {
-            let Some(address) = host.address.as_ref().and_then(lenient::Address::show) else { continue };
+            let Some(address) = host.address.as_ref().and_then(tolerant::Address::show) else { continue };
             let stat = |name: &str| host.stats.iter().find(|one| one.name == name).map_or(0, |one| one.value);
             let health = host.health_status.unwrap_or_default();
             let by_eds = health.eds_health_status.as_deref().is_none_or(|word| matches!(word, "HEALTHY" | "DEGRADED"));

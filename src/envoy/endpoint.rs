@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::lenient;
+use super::tolerant;
 
 /// The endpoints of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -63,7 +63,7 @@ impl RawMetadata {
 
 #[derive(Deserialize)]
 struct RawInner {
-    address: Option<lenient::Address>,
+    address: Option<tolerant::Address>,
 }
 
 impl RawElement {

@@ -4,12 +4,12 @@
 //! Source: `envoy/admin/v3` of envoyproxy/envoy 1.39.
 
 pub mod cluster;
+pub mod config_dump;
 pub mod counters;
 pub mod endpoint;
-mod lenient;
 pub mod route;
-pub mod running;
 pub mod sync;
+mod tolerant;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;

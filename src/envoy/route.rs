@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::lenient;
+use super::tolerant;
 
 /// A route table.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -191,7 +191,7 @@ struct RawWeighted {
 struct RawShare {
     #[serde(default)]
     name: String,
-    #[serde(default, deserialize_with = "lenient::number")]
+    #[serde(default, deserialize_with = "tolerant::number")]
     weight: u64,
 }
 
@@ -219,7 +219,7 @@ struct RawRuntime {
 
 #[derive(Deserialize)]
 struct RawFraction {
-    #[serde(default, deserialize_with = "lenient::number")]
+    #[serde(default, deserialize_with = "tolerant::number")]
     numerator: u64,
     denominator: Option<String>,
 }
@@ -231,7 +231,7 @@ struct RawRedirect {
 
 #[derive(Deserialize)]
 struct RawResponse {
-    #[serde(default, deserialize_with = "lenient::number")]
+    #[serde(default, deserialize_with = "tolerant::number")]
     status: u64,
 }
 
@@ -328,14 +328,14 @@ impl RawForward {
             (None, None) => Vec::new(),
         };
         let of_stream = self.max_stream_duration.and_then(|one| one.grpc_timeout_header_max);
-        let max_grpc_timeout = lenient::duration(self.max_grpc_timeout.or(of_stream).as_deref());
+        let max_grpc_timeout = tolerant::duration(self.max_grpc_timeout.or(of_stream).as_deref());
         let mirrors = self.request_mirror_policies.into_iter().map(|mirror| {
             let fraction = mirror.runtime_fraction.and_then(|one| one.default_value);
             (mirror.cluster, fraction.map_or(1_000_000, RawFraction::millionths))
         });
         Forward {
             clusters,
-            timeout: lenient::duration(self.timeout.as_deref()),
+            timeout: tolerant::duration(self.timeout.as_deref()),
             max_grpc_timeout,
             retries: self.retry_policy.map(RawRetries::retries),
             mirrors: mirrors.collect(),
@@ -362,6 +362,6 @@ impl RawRetries {
         status_codes.sort_unstable();
         // Envoy's default is one.
         let attempts = self.num_retries.unwrap_or(1);
-        Retries { on, attempts, status_codes, per_try_timeout: lenient::duration(self.per_try_timeout.as_deref()) }
+        Retries { on, attempts, status_codes, per_try_timeout: tolerant::duration(self.per_try_timeout.as_deref()) }
     }
 }

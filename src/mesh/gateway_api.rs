@@ -1,4 +1,4 @@
-//! Gateway API routes: what they attach to and whom they send to. [`super::outbound`] makes their rules.
+//! Gateway API routes: what they attach to and whom they send to. [`super::xds`] makes their rules.
 //!
 //! Sources: `pilot/pkg/config/kube/gateway/conversion.go` and `route_collections.go` of istio/istio 1.31.
 

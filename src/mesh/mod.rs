@@ -1,36 +1,36 @@
 //! The resolved model: what the objects mean for each caller.
 //!
 //! [`resolve`] makes a [`Mesh`] from a [`Snapshot`] and never fails: a reference that leads nowhere is a value
-//! ([`route::BackendState`]), not an error. What applies to a call depends on who calls, so questions about routes
+//! ([`written_route::BackendState`]), not an error. What applies to a call depends on who calls, so questions about routes
 //! and policies take a caller; [`views`] groups callers that nothing tells apart.
 //!
 //! CORE. Never serialised: [`crate::report`] holds what is shown.
 
+pub mod caller_classes;
 pub mod coverage;
 pub mod destination_rule;
-pub mod directory;
 pub mod evidence;
-pub mod exclusion;
-mod exposure;
 pub mod gateway;
 pub mod gateway_api;
+mod gateway_exposure;
 pub mod host;
 pub mod ids;
-mod links;
-pub mod outbound;
+pub mod name_index;
 pub mod protocol;
 mod reader;
+mod references;
 mod registry;
 mod resolve;
 pub mod retry;
-pub mod route;
 pub mod security;
 pub mod service;
+pub mod traffic_exclusion;
 pub mod version;
-pub mod views;
 pub mod virtual_service;
-mod virtual_service_rules;
 pub mod workload;
+pub mod written_route;
+mod written_rules;
+pub mod xds;
 
 pub use resolve::{Options, resolve};
 
@@ -41,15 +41,15 @@ use crate::schema::fields::{self, Problem};
 use crate::schema::limits;
 use crate::schema::mesh_config::MeshConfig;
 use crate::schema::sidecar::{SelectingSpec, SidecarSpec};
-use crate::snapshot::misfit::Misfit;
+use crate::snapshot::decode_error::Misfit;
 use crate::snapshot::{Object, Snapshot};
 use coverage::Coverage;
 use destination_rule::DestinationRules;
-use directory::Directory;
 use gateway::{ApiGateway, Grant, IstioGateway};
 use gateway_api::RouteObject;
 use host::HostMap;
 use ids::{Host, Labels, Names, Namespace, ObjectRef, RouteObjectId, ServiceId, VirtualServiceId, WorkloadId};
+use name_index::Directory;
 use security::Security;
 use service::Service;
 use version::{IstioVersion, VersionSource};
@@ -113,7 +113,7 @@ pub struct Mesh<'s> {
     /// Who sends to a Service, from any rule.
     users: HashMap<ServiceId, Vec<RouteUse>>,
     services_by_workload: HashMap<WorkloadId, Vec<ServiceId>>,
-    outbound_index: OnceLock<outbound::Index>,
+    outbound_index: OnceLock<xds::Index>,
     field_problems: OnceLock<Vec<(ObjectRef, Problem)>>,
     labels_of_callers: OnceLock<BTreeSet<String>>,
 }

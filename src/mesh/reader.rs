@@ -26,7 +26,7 @@ use crate::schema::security::{AuthorizationPolicySpec, PeerAuthenticationSpec};
 use crate::schema::sidecar::{SelectingSpec, SidecarSpec};
 use crate::schema::virtual_service::VirtualServiceSpec;
 use crate::schema::{gateway_api, meta::StringMap};
-use crate::snapshot::{Object, Snapshot, misfit, yaml};
+use crate::snapshot::{Object, Snapshot, decode_error, yaml};
 
 /// Decodes objects kind by kind.
 pub(super) struct Reader<'s> {
@@ -51,7 +51,7 @@ impl<'s> Reader<'s> {
         let mut decoded = Vec::with_capacity(objects.len());
         for object in objects {
             let reference = ObjectRef::new(&object.key, &mut self.names);
-            match misfit::decode(object.body.get()) {
+            match decode_error::decode(object.body.get()) {
                 Ok(view) => decoded.push((reference, view)),
                 Err(misfit) => self.undecoded.push(Undecoded::new(reference, misfit)),
             }

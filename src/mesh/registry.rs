@@ -4,19 +4,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::Undecoded;
-use super::exclusion::Range;
 use super::host::{self};
 use super::ids::{Labels, Namespace, ObjectRef, WorkloadId};
 use super::protocol::{self, DecidedBy, Protocol};
 use super::reader::Reader;
 use super::service::{PodCount, Resolution, Service, ServicePort, TargetPort, Visibility};
+use super::traffic_exclusion::Range;
 use super::workload::{NamespaceLabels, Workload};
 use crate::schema::core as shapes;
 use crate::schema::kind::{KINDS, Kind};
 use crate::schema::mesh_config::MeshConfig;
 use crate::schema::meta::Resource;
 use crate::schema::service_entry::{ServiceEntrySpec, WorkloadEntrySpec};
-use crate::snapshot::{Object, SourceKind, misfit};
+use crate::snapshot::{Object, SourceKind, decode_error};
 
 impl<'s> Reader<'s> {
     /// Pods, and the templates of workloads for which the source has no Pod.
@@ -28,7 +28,7 @@ impl<'s> Reader<'s> {
         for object in pods {
             let reference = ObjectRef::new(&object.key, &mut self.names);
             // Pods come in tens of thousands: they are decoded one at a time and only their summary stays.
-            let pod: shapes::Pod = match misfit::decode(object.body.get()) {
+            let pod: shapes::Pod = match decode_error::decode(object.body.get()) {
                 Ok(pod) => pod,
                 Err(misfit) => {
                     self.undecoded.push(Undecoded::new(reference, misfit));

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::evidence::Evidence;
-use super::exclusion::Range;
 use super::ids::{Host, Labels, Namespace, ObjectRef, WorkloadId};
 use super::protocol::{DecidedBy, Protocol};
+use super::traffic_exclusion::Range;
 use super::workload::{Readiness, Workload};
 
 /// A host of the registry with its ports.

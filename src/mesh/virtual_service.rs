@@ -1,4 +1,4 @@
-//! VirtualServices by host and name. Which one a caller gets is for [`super::outbound`] to say.
+//! VirtualServices by host and name. Which one a caller gets is for [`super::xds`] to say.
 
 use std::collections::HashMap;
 use std::fmt;

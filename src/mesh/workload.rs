@@ -6,8 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::exclusion::{Exclusion, exclusions};
 use super::ids::{Labels, Names, Namespace, ObjectRef};
+use super::traffic_exclusion::{Exclusion, exclusions};
 use super::version::IstioVersion;
 use crate::schema::core::{Container, PROXY_CONTAINER, Pod, PodSpec, PodTemplate};
 use crate::schema::meta::{Meta, StringMap};

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use super::style::{Role, Style};
 use super::text::{paragraph, safe, safe_lines};
 use crate::report::diff::{DiffReport, DifferenceReport, ObjectReport, ProxyReport};
-use crate::schema::words::few;
+use crate::schema::string_list::few;
 
 /// How much is shown of objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

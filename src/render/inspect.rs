@@ -9,7 +9,7 @@ use super::page::page;
 use super::style::{Role, Style};
 use super::table::{self, Column, STICKY};
 use super::text::{count, paragraph, safe};
-use crate::mesh::route::show_share;
+use crate::mesh::written_route::show_share;
 use crate::report::inspect::{BackendReport, InspectReport, PodsReport, PortReport, ServiceReport};
 use crate::rules::Severity;
 use crate::snapshot::GapKind;

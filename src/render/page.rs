@@ -7,7 +7,7 @@ use super::inspect::{port_title, protocol, show_pods};
 use super::style::{Role, Style};
 use super::table::{self, Column};
 use super::text::{count, paragraph, safe, safe_lines};
-use crate::mesh::route::show_share;
+use crate::mesh::written_route::show_share;
 use crate::report::inspect::{RouteReport, ServiceLive, ServiceReport};
 use crate::report::page::show_millis;
 

@@ -6,7 +6,7 @@ use super::style::{Role, Style};
 use super::table::{self, Column};
 use super::text::{paragraph, safe, safe_lines};
 use crate::report::shift::{ShiftEvent, ShiftHistory, ShiftStatus};
-use crate::shift::obey::Class;
+use crate::shift::affected::Class;
 
 /// Classes of callers that are named of those that do not obey.
 const NAMED: usize = 5;

@@ -5,11 +5,11 @@ use std::io::{self, Write};
 use super::style::{Role, Style};
 use super::table::{self, Column};
 use super::text::{count, paragraph, safe};
+use crate::diagnosis::grpc;
 use crate::report::page::show_millis;
 use crate::report::tail::TailLine;
 use crate::report::tail_join::TailCall;
 use crate::report::tail_summary::TailSummary;
-use crate::verdict::grpc;
 
 /// Writes one call: a line that says what, and under it why and what next.
 ///

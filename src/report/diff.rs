@@ -12,7 +12,7 @@ use crate::compare::objects::{Compared, ObjectState};
 use crate::compare::proxy::{Judged, State};
 use crate::mesh::Mesh;
 use crate::mesh::ids::WorkloadId;
-use crate::mesh::outbound::Caller;
+use crate::mesh::xds::Caller;
 
 /// Differences.
 #[derive(Debug, Clone, Serialize, JsonSchema)]

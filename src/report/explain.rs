@@ -6,11 +6,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::accesslog::{Access, Flags};
+use crate::diagnosis::details::{DETAILS, Detail};
+use crate::diagnosis::flags::{FLAGS, Flag};
+use crate::diagnosis::grpc::{self, STATUSES, Status};
+use crate::diagnosis::{details, judge};
 use crate::rules::{RULES, Rule, Severity};
-use crate::verdict::details::{DETAILS, Detail};
-use crate::verdict::flags::{FLAGS, Flag};
-use crate::verdict::grpc::{self, STATUSES, Status};
-use crate::verdict::{details, judge};
 
 /// Answer of `explain`.
 #[derive(Debug, Clone, Serialize, JsonSchema)]

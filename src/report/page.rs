@@ -11,13 +11,13 @@ use super::policy::policies;
 use super::server_side::{authorization, tls, workloads};
 use crate::mesh::Mesh;
 use crate::mesh::RouteUse;
+use crate::mesh::caller_classes::{CallerClass, SIDECARS_MAX};
 use crate::mesh::destination_rule::{AppliedRules, Policy};
 use crate::mesh::ids::{ObjectRef, ServiceId};
-use crate::mesh::outbound::RouteOwner;
 use crate::mesh::protocol::{Family, Protocol};
-use crate::mesh::route::{Action, Backend, BackendState, RouteRule};
 use crate::mesh::service::{PodCount, Resolution, Service, ServicePort, TargetPort};
-use crate::mesh::views::{CallerClass, SIDECARS_MAX};
+use crate::mesh::written_route::{Action, Backend, BackendState, RouteRule};
+use crate::mesh::xds::RouteOwner;
 use crate::schema::Kind;
 use crate::schema::duration;
 
@@ -217,7 +217,7 @@ fn route(mesh: &Mesh<'_>, service: &Service, view: &CallerClass, rule: &RouteRul
             .iter()
             .map(|mirror| {
                 let subset = mirror.subset.as_ref().map(|subset| format!(" {subset}")).unwrap_or_default();
-                let share = crate::mesh::route::show_share(mirror.percent);
+                let share = crate::mesh::written_route::show_share(mirror.percent);
                 format!("{share} to {}{subset}", mesh.short_host(&mirror.host))
             })
             .collect(),

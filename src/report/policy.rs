@@ -3,11 +3,11 @@
 use super::inspect::PolicyReport;
 use super::page::upgraded;
 use crate::mesh::Mesh;
+use crate::mesh::caller_classes::CallerClass;
 use crate::mesh::destination_rule::Policy;
 use crate::mesh::protocol::Protocol;
 use crate::mesh::service::{Resolution, Service, ServicePort};
 use crate::mesh::version::IstioVersion;
-use crate::mesh::views::CallerClass;
 
 /// Policies of the gRPC ports, for the host and for each subset that changes something.
 pub(super) fn policies(mesh: &Mesh<'_>, service: &Service, view: &CallerClass) -> Vec<PolicyReport> {

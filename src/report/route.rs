@@ -9,7 +9,7 @@ use super::route_client::client_view;
 use super::route_notes::{did_you_mean, not_modelled, notes};
 use crate::mesh::Mesh;
 use crate::mesh::ids::ObjectRef;
-use crate::mesh::outbound::{
+use crate::mesh::xds::{
     Answer, Backend, BackendState, Call, Caller, CallerKind, ListenerClass, Outcome, RuleHit, Tried, UpstreamProtocol,
 };
 use crate::schema::virtual_service::{Fault, Headers};

@@ -1,11 +1,11 @@
 //! What the client of a call sees when the call does not arrive.
 
 use super::route::{ClientView, share};
+use crate::diagnosis::grpc;
 use crate::mesh::Mesh;
-use crate::mesh::outbound::{Answer, Backend, BackendState, Call, CallProtocol, Outcome, UpstreamProtocol};
 use crate::mesh::security::MtlsMode;
 use crate::mesh::workload::Workload;
-use crate::verdict::grpc;
+use crate::mesh::xds::{Answer, Backend, BackendState, Call, CallProtocol, Outcome, UpstreamProtocol};
 
 /// What a client sees of a call that does not arrive; `None` when it may arrive.
 pub(super) fn client_view(mesh: &Mesh<'_>, call: &Call, answer: &Answer) -> Option<ClientView> {

@@ -1,9 +1,9 @@
 //! What stands beside the answer of `route`: what is not modelled, what is uncertain, what was perhaps meant.
 
 use crate::mesh::ids::ObjectRef;
-use crate::mesh::outbound::{Answer, Call, Caller, CallerKind, Outcome};
 use crate::mesh::service::Resolution;
 use crate::mesh::workload::Proxy;
+use crate::mesh::xds::{Answer, Call, Caller, CallerKind, Outcome};
 use crate::mesh::{Extension, Mesh};
 
 /// Names that may have been meant by a host that the proxy does not know.

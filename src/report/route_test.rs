@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::route::{self, BackendView, RouteReport};
+use crate::diagnosis::grpc;
 use crate::schema::duration;
-use crate::verdict::grpc;
 
 /// How far a share may be from what is expected, in percent: for 33.3 written for a third.
 const TOLERANCE: f64 = 0.1;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::guard::window::{Tally, Window};
-use crate::mesh::route::show_share;
+use crate::analysis::window::{Tally, Window};
+use crate::mesh::written_route::show_share;
 use crate::shift::plan::RulePlan;
 use crate::shift::record::{Entry, StepVerdict};
 

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::accesslog::{Access, Direction, Value};
-use crate::verdict::{Grade, Known, Verdict};
+use crate::diagnosis::{Grade, Known, Verdict};
 
 /// One call, or one connection.
 #[derive(Debug, Clone, Serialize, JsonSchema)]

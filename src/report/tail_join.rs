@@ -101,8 +101,8 @@ fn call(request_id: Option<String>, mut lines: Vec<(i64, TailLine)>) -> TailCall
 mod tests {
     use super::*;
     use crate::accesslog::{Line, Reader};
+    use crate::diagnosis::judge;
     use crate::report::tail::{Names, Origin};
-    use crate::verdict::judge;
 
     fn line(id: &str, cluster: &str) -> TailLine {
         let text = format!(

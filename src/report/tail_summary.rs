@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::durations::Durations;
 use super::tail::{short, show_time, text};
 use crate::accesslog::{Access, Kind};
-use crate::verdict::{Grade, Known, Verdict, grpc};
+use crate::diagnosis::{Grade, Known, Verdict, grpc};
 
 /// Kinds of outcomes beyond this number are counted together.
 const GROUPS_MAX: usize = 2_000;
@@ -353,7 +353,7 @@ pub struct GroupReport {
 mod tests {
     use super::*;
     use crate::accesslog::Reader;
-    use crate::verdict::judge;
+    use crate::diagnosis::judge;
 
     #[test]
     fn a_limit_shows_itself_whatever_is_called() {

@@ -2,8 +2,8 @@
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::route::{Action, Target};
 use crate::mesh::service::Resolution;
+use crate::mesh::written_route::{Action, Target};
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {

@@ -3,8 +3,8 @@
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
 use crate::mesh::ids::{Namespace, VirtualServiceId};
-use crate::mesh::outbound::find_delegate;
 use crate::mesh::virtual_service::VirtualService;
+use crate::mesh::xds::find_delegate;
 use crate::schema::Kind;
 use crate::schema::virtual_service::Delegate;
 use crate::snapshot::SourceKind;

@@ -2,9 +2,9 @@
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::route::{Action, Condition, RouteRule, Target};
 use crate::mesh::service::Service;
 use crate::mesh::virtual_service::VirtualService;
+use crate::mesh::written_route::{Action, Condition, RouteRule, Target};
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
 use crate::mesh::ids::{Host, Namespace, VirtualServiceId};
-use crate::mesh::outbound::Caller;
 use crate::mesh::service::Visibility;
 use crate::mesh::virtual_service::VirtualService;
+use crate::mesh::xds::Caller;
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
 use crate::schema::Kind;
-use crate::schema::words::few;
+use crate::schema::string_list::few;
 
 pub(super) static RULE: Rule = Rule {
     code: "GM709",

@@ -2,8 +2,8 @@
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::outbound::LeftOut;
 use crate::mesh::virtual_service::GatewayName;
+use crate::mesh::xds::LeftOut;
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {

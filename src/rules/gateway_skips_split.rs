@@ -3,8 +3,8 @@
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::gateway_api::Parent;
 use crate::mesh::ids::{Host, ObjectRef, ServiceId};
-use crate::mesh::outbound::RouteOwner;
-use crate::mesh::route::{Action, Target, shares, show_share};
+use crate::mesh::written_route::{Action, Target, shares, show_share};
+use crate::mesh::xds::RouteOwner;
 use crate::mesh::{Mesh, RouteUse};
 use crate::schema::Kind;
 

@@ -3,8 +3,8 @@
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
 use crate::mesh::gateway::TlsUse;
-use crate::mesh::outbound::{Caller, CallerKind};
 use crate::mesh::protocol::Family;
+use crate::mesh::xds::{Caller, CallerKind};
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {

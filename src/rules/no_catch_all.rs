@@ -2,8 +2,8 @@
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::outbound::RouteOwner;
-use crate::mesh::route::{Action, Condition, RouteRule, RuleMatch};
+use crate::mesh::written_route::{Action, Condition, RouteRule, RuleMatch};
+use crate::mesh::xds::RouteOwner;
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {

@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_once_for_all_that_refuse_the_same() {
-        let refuse = |proxy: &mut crate::envoy::running::Running| {
+        let refuse = |proxy: &mut crate::envoy::config_dump::Running| {
             proxy.refused.push(("outbound|50051||a.shop.svc.cluster.local".to_owned(), "bad threshold".to_owned()));
         };
         check_live(&RULE, &live_mesh(), |_, proxy| refuse(&mut proxy.running), &["error Pod shop/a-v1 status"]);

@@ -2,9 +2,9 @@
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::outbound::RESERVED;
 use crate::mesh::protocol::Family;
 use crate::mesh::workload::Proxy;
+use crate::mesh::xds::RESERVED;
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {

@@ -2,7 +2,7 @@
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::route::Action;
+use crate::mesh::written_route::Action;
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {

@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashSet};
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
 use crate::mesh::ids::{Labels, Namespace, VirtualServiceId};
-use crate::mesh::outbound::{Caller, CallerKind};
 use crate::mesh::virtual_service::VirtualService;
+use crate::mesh::xds::{Caller, CallerKind};
 use crate::schema::Kind;
 use crate::snapshot::SourceKind;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
 use crate::mesh::ids::{Namespace, ServiceId};
-use crate::mesh::outbound::{Caller, RouteOwner};
+use crate::mesh::xds::{Caller, RouteOwner};
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {

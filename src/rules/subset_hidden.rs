@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
+use crate::mesh::caller_classes::CallerClass;
 use crate::mesh::ids::{Host, Namespace, ObjectRef, SubsetName, VirtualServiceId};
-use crate::mesh::route::Action;
-use crate::mesh::views::CallerClass;
 use crate::mesh::virtual_service::VirtualService;
+use crate::mesh::written_route::Action;
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {

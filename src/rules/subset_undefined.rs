@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
 use crate::mesh::ids::Host;
-use crate::mesh::route::{Action, Mirror, RouteRule, Target};
 use crate::mesh::virtual_service::VirtualService;
+use crate::mesh::written_route::{Action, Mirror, RouteRule, Target};
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {

@@ -2,8 +2,8 @@
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::route::{Action, RouteRule, shares, show_share};
 use crate::mesh::virtual_service::VirtualService;
+use crate::mesh::written_route::{Action, RouteRule, shares, show_share};
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {

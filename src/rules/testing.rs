@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::select::Selection;
 use super::{Finding, Outcome, Rule};
+use crate::envoy::config_dump::Running;
 use crate::envoy::counters::Counted;
 use crate::envoy::endpoint::Assignment;
-use crate::envoy::running::Running;
 use crate::envoy::sync::{Sync, SyncView};
-use crate::mesh::outbound::{Caller, Outbound};
+use crate::mesh::xds::{Caller, Outbound};
 use crate::mesh::{Options, resolve};
 use crate::snapshot::live::{Live, Proxy};
 use crate::snapshot::manifest::{OnMalformed, read};

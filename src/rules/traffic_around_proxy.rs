@@ -4,12 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::exclusion::{ExclusionEffect, Ports, Range};
 use crate::mesh::ids::{Namespace, WorkloadId};
 use crate::mesh::service::Service;
+use crate::mesh::traffic_exclusion::{ExclusionEffect, Ports, Range};
 use crate::mesh::workload::{Proxy, Workload};
 use crate::schema::Kind;
-use crate::schema::words::few;
+use crate::schema::string_list::few;
 
 pub(super) static RULE: Rule = Rule {
     code: "GM718",

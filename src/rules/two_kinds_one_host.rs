@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
 use crate::mesh::ids::Namespace;
-use crate::mesh::outbound::{Caller, RouteConfig, RouteOwner};
+use crate::mesh::xds::{Caller, RouteConfig, RouteOwner};
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {

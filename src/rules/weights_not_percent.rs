@@ -2,7 +2,7 @@
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::route::{Action, shares, show_share};
+use crate::mesh::written_route::{Action, shares, show_share};
 
 pub(super) static RULE: Rule = Rule {
     code: "GM212",

@@ -23,9 +23,9 @@ pub mod re2;
 pub mod security;
 pub mod service_entry;
 pub mod sidecar;
+pub mod string_list;
 pub mod telemetry;
 pub mod virtual_service;
-pub mod words;
 
 pub use kind::Kind;
 pub use list::List;

@@ -4,8 +4,8 @@
 //! were wished. A plan becomes one JSON Patch ([`patch`]) that tests what it rests on, writes nothing but weights, and puts
 //! down in the same stroke what was there before ([`record`]), so that there is always a way back.
 
+pub mod affected;
 pub mod edit;
-pub mod obey;
 pub mod patch;
 pub mod plan;
 pub mod record;

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::plan::RulePlan;
 use super::split::{Split, acting, rules_field, splits};
-use crate::guard::window::Tally;
+use crate::analysis::window::Tally;
 use crate::schema::Kind;
 
 /// Name of the annotation.

@@ -7,10 +7,10 @@ use std::hash::{DefaultHasher, Hash, Hasher as _};
 use serde::{Deserialize, Serialize};
 
 use crate::envoy::cluster::Cluster;
+use crate::envoy::config_dump::Running;
 use crate::envoy::counters::Counted;
 use crate::envoy::endpoint::Assignment;
 use crate::envoy::route::RouteTable;
-use crate::envoy::running::Running;
 use crate::envoy::sync::SyncView;
 
 /// What the Envoys of a mesh ran.

@@ -7,9 +7,9 @@
 //! CORE: bytes come in and go out; nothing here opens a file or asks a cluster.
 
 pub mod codec;
+pub(crate) mod decode_error;
 pub mod live;
 pub mod manifest;
-pub(crate) mod misfit;
 pub mod position;
 mod raw;
 pub mod redact;

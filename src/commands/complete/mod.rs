@@ -19,7 +19,7 @@ use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, PathComplete
 
 use crate::cli::env::Env;
 use crate::cli::global::{ConnectionArgs, ScopeArgs};
-use crate::doctor::path::{COMPLETER, PROGRAM};
+use crate::doctor::plugin_path::{COMPLETER, PROGRAM};
 use names::{Names, What};
 
 /// The word by which a shim asks.

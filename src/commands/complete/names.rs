@@ -13,11 +13,11 @@ use crate::cli::context::Context;
 use crate::cli::env::Env;
 use crate::cli::global::{OutputArgs, SourceArgs};
 use crate::cluster::client::Server;
+use crate::diagnosis::{flags, grpc};
 use crate::rules::RULES;
 use crate::schema::Kind;
 use crate::shift::split::splits;
 use crate::snapshot::Snapshot;
-use crate::verdict::{flags, grpc};
 
 /// A shell waits for so long, and no longer.
 const PATIENCE: Duration = Duration::from_millis(280);

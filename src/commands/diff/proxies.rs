@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::super::proxies::{LOOKS, Question, SETTLE, ask, settled};
+use super::super::proxy_states::{LOOKS, Question, SETTLE, ask, settled};
 use super::DiffArgs;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;

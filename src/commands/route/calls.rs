@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::{RouteArgs, Spoken};
 use crate::cli::failure::Failure;
 use crate::mesh::Mesh;
-use crate::mesh::outbound::{Call, CallProtocol};
+use crate::mesh::xds::{Call, CallProtocol};
 
 /// The port of plain HTTP, for hosts that nothing else is known of.
 const HTTP_PORT: u16 = 80;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::proxies::pods;
+use super::super::proxy_states::pods;
 use super::RouteArgs;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
@@ -10,7 +10,7 @@ use crate::compare::endpoints::Slices;
 use crate::compare::live::Proxies;
 use crate::compare::proxy::{Judged, State, judge};
 use crate::mesh::Mesh;
-use crate::mesh::outbound::Caller;
+use crate::mesh::xds::Caller;
 use crate::report::diff::ProxyReport;
 use crate::report::route::{LiveView, RouteReport};
 

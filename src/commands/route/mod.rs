@@ -11,12 +11,12 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use self::calls::CallLine;
-use super::proxies::Way;
+use super::proxy_states::Way;
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::global::SourceArgs;
 use crate::cli::source::Read;
-use crate::mesh::outbound::{Call, Caller, Outbound};
+use crate::mesh::xds::{Call, Caller, Outbound};
 use crate::mesh::{self, Mesh};
 use crate::render;
 use crate::report::route::RouteReport;

@@ -10,10 +10,10 @@ use super::callers::Proxies;
 use super::calls;
 use crate::cli::failure::Failure;
 use crate::mesh::Mesh;
-use crate::mesh::outbound::{Call, CallProtocol};
+use crate::mesh::xds::{Call, CallProtocol};
 use crate::report::route::RouteReport;
 use crate::report::route_test::{Expectation, RouteTest, RouteTests};
-use crate::snapshot::misfit::{self, Misfit};
+use crate::snapshot::decode_error::{self, Misfit};
 use crate::snapshot::yaml;
 
 /// A test as it is written.
@@ -64,7 +64,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Test>, Failure> {
 }
 
 fn test(at: usize, value: &RawValue) -> Result<Test, String> {
-    let written: Written = misfit::decode(value.get()).map_err(|Misfit { field, why }| match &*field {
+    let written: Written = decode_error::decode(value.get()).map_err(|Misfit { field, why }| match &*field {
         "" => why,
         field => format!("{field}: {why}"),
     })?;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::super::proxies::ReachArgs;
-use super::guard::GuardArgs;
+use super::super::proxy_states::ReachArgs;
+use super::analysis::GuardArgs;
 use crate::schema;
 use crate::shift::plan::Wish;
 use crate::shift::record::Back;

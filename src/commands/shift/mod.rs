@@ -1,19 +1,19 @@
 //! `shift`: move weights between the backends of a rule, and see that the proxies follow.
 
+mod acknowledge;
+mod analysis;
+mod apply;
 mod args;
 mod edit;
-mod ending;
-mod follow;
-mod ground;
-mod guard;
-mod past;
+mod history;
+mod monitor;
 mod preflight;
-mod questions;
+mod prompts;
+mod rollback;
+mod run_steps;
 mod session;
 mod target;
-mod walk;
 mod watch;
-mod writing;
 
 use std::collections::BTreeSet;
 
@@ -35,10 +35,10 @@ use crate::shift::plan::{RulePlan, Wish};
 use crate::shift::record::{Entry, Record, State};
 use crate::shift::shares::Share;
 use crate::shift::steps;
+use analysis::Guard;
+pub(super) use analysis::prometheus_at;
 pub use args::ShiftArgs;
 use args::{Ack, DryRunAt, Emit, Format, Then};
-use guard::Guard;
-pub(super) use guard::prometheus_at;
 use preflight::Preflight;
 use session::Session;
 use target::Target;
@@ -88,7 +88,7 @@ pub(super) async fn run(context: &mut Context<'_>, mut arguments: ShiftArgs) -> 
         Ready::Write { mut session, plans, object, entry, guard } => {
             session.write_and_follow(&plans, object, *entry, guard.map(|guard| *guard)).await
         }
-        Ready::GoOn { mut session, object, record } => past::go_on(&mut session, &object, record).await,
+        Ready::GoOn { mut session, object, record } => history::go_on(&mut session, &object, record).await,
     }
 }
 
@@ -100,7 +100,7 @@ async fn complete(context: &mut Context<'_>, arguments: &mut ShiftArgs) -> Resul
     }
     let can_ask = context.env.stderr_is_terminal && arguments.output == Format::Text && !arguments.yes;
     match (&arguments.target, can_ask && !looks_back && arguments.to.is_none()) {
-        (_, true) => questions::complete(context, arguments).await,
+        (_, true) => prompts::complete(context, arguments).await,
         (None, false) => Err(Failure::usage("what is to be shifted is not said").hint(
             "name it: kubectl grpcmesh shift checkout.shop --to v2=25; or on a terminal without a name, to be asked",
         )),
@@ -130,14 +130,14 @@ async fn prepare<'a, 'w>(
             .hint("a newer version of this program may have written it; without the annotation grpcmesh.io/shift it begins anew")
     })?;
     if arguments.history {
-        return past::history(context, arguments, &target, &record).map(Ready::Ended);
+        return history::history(context, arguments, &target, &record).map(Ready::Ended);
     }
     let mut session = Box::new(Session::new(context, arguments, server, target, source.clone(), signals));
     if arguments.status {
-        return past::status(&mut session, &object, &record).map(Ready::Ended);
+        return history::status(&mut session, &object, &record).map(Ready::Ended);
     }
     if arguments.abort {
-        return past::abort(&mut session, &record).await.map(Ready::Ended);
+        return history::abort(&mut session, &record).await.map(Ready::Ended);
     }
     if arguments.undo || arguments.resume {
         return Ok(Ready::GoOn { session, object, record });

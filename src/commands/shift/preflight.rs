@@ -8,12 +8,12 @@ use serde_json::Value;
 use super::target::{Target, repeated};
 use crate::cluster::client::Server;
 use crate::compare::objects::controllers;
-use crate::mesh::outbound::BackendState;
 use crate::mesh::workload::Proxy;
+use crate::mesh::xds::BackendState;
 use crate::mesh::{self, Mesh, Options};
 use crate::rules::{self, Finding, Severity};
 use crate::schema::Kind;
-use crate::shift::obey::{Class, classes, label};
+use crate::shift::affected::{Class, classes, label};
 use crate::shift::plan::RulePlan;
 use crate::snapshot::{Object, Snapshot};
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::apply::forbidden;
 use super::preflight::Preflight;
-use super::questions::{answered, aside};
+use super::prompts::{answered, aside};
 use super::target::Target;
-use super::writing::forbidden;
 use super::{Format, Patched, ShiftArgs, compared};
 use crate::cli::context::Context;
 use crate::cli::env::Env;
@@ -237,7 +237,7 @@ impl<'a, 'w> Session<'a, 'w> {
 
 /// `v1 90% → 75%, v2 10% → 25%`, and how the weights are written where that is new.
 fn sentence(plan: &RulePlan) -> String {
-    let show = |share: f64| crate::mesh::route::show_share(share * 100.0);
+    let show = |share: f64| crate::mesh::written_route::show_share(share * 100.0);
     let one = |at: usize| {
         let label = plan.backends[at].backend.label();
         let before = match plan.backends[at].before {

@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::Then;
-use super::ground::LOOK;
-use super::guard::{Begun, Guard};
+use super::analysis::{Begun, Guard};
+use super::monitor::LOOK;
+use super::run_steps::Step;
 use super::session::Session;
-use super::walk::Step;
+use crate::analysis::step_policy::{Course, Next};
+use crate::analysis::verdict::{Judged, Verdict, judge, judge_baseline};
+use crate::analysis::window::Window;
 use crate::cli::failure::Failure;
-use crate::guard::course::{Course, Next};
-use crate::guard::judge::{Judged, Verdict, judge, judge_baseline};
-use crate::guard::window::Window;
 use crate::report::shift::WindowReport;
 use crate::shift::record::{Entry, StepVerdict};
 

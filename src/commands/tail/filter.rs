@@ -8,8 +8,8 @@ use cel::{Context as CelContext, Env, Program, Value};
 use super::{Side, TailArgs};
 use crate::accesslog::{Access, Direction};
 use crate::cli::failure::Failure;
+use crate::diagnosis::{Verdict, flags};
 use crate::report::tail::TailLine;
-use crate::verdict::{Verdict, flags};
 
 /// What must hold of a call; everything, when nothing was asked.
 pub(super) struct Filter {
@@ -183,8 +183,8 @@ fn of_json(value: serde_json::Value) -> Value {
 mod tests {
     use super::*;
     use crate::accesslog::{Line, Reader};
+    use crate::diagnosis::judge;
     use crate::report::tail::{Names, Origin};
-    use crate::verdict::judge;
 
     #[test]
     fn expressions_over_the_fields() {

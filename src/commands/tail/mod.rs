@@ -14,7 +14,7 @@ use clap::{Args, ValueEnum};
 use crate::accesslog::format::Format as LogFormat;
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
-use crate::verdict::grpc;
+use crate::diagnosis::grpc;
 
 /// Decode sidecar access logs: what failed, on whose side, and what to do
 #[derive(Debug, Args)]

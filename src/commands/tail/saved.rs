@@ -10,7 +10,7 @@ use crate::accesslog::{Access, Reader};
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::global::SourceArgs;
-use crate::cli::logs::{self, Log};
+use crate::cli::log_files::{self, Log};
 use crate::mesh::{Mesh, resolve};
 use crate::render;
 use crate::report::tail::Names;
@@ -26,7 +26,7 @@ pub(super) async fn run(
         return Err(Failure::usage("standard input (-) can be read only once"));
     }
     let (names, learned) = from_source(context, &arguments.from).await?;
-    let mut logs = logs::open(&arguments.logs, arguments.name.as_deref())?;
+    let mut logs = log_files::open(&arguments.logs, arguments.name.as_deref())?;
     if let Some(namespace) = context.scope.namespace.as_deref().filter(|_| !context.scope.all_namespaces) {
         // Of which namespace a log is, not every path tells.
         logs.retain(|log| log.origin.namespace.as_deref().is_none_or(|other| other == namespace));

@@ -7,11 +7,11 @@ use super::{Output, TailArgs};
 use crate::accesslog::{Access, Kind, Reader};
 use crate::cli::context::Context;
 use crate::cli::failure::{Failure, Outcome};
+use crate::diagnosis::{Grade, Verdict, judge};
 use crate::render;
 use crate::report::tail::{Names, Origin, TailLine};
 use crate::report::tail_join::{Join, TailCall};
 use crate::report::tail_summary::Counter;
-use crate::verdict::{Grade, Verdict, judge};
 
 /// What is done with each line.
 pub(super) struct Sink<'a, 'w> {

@@ -2,11 +2,11 @@
 
 use super::super::Findings;
 use super::{check_duration, refuse};
+use crate::diagnosis::grpc::STATUSES;
 use crate::mesh::ids::ObjectRef;
 use crate::mesh::virtual_service::VirtualService;
 use crate::schema::limits::is_label;
 use crate::schema::virtual_service::{Destination, Fault, HttpMatch, HttpRule, RouteDestination, StringMatch};
-use crate::verdict::grpc::STATUSES;
 
 /// Envoy compiles no regular expression longer than this for Istio.
 const REGEX_LENGTH_MAX: usize = 1024;

@@ -1,0 +1,80 @@
+//! To whom calls belong: the canary, the backends beside it, or neither.
+
+use std::collections::BTreeSet;
+
+use crate::mesh::Mesh;
+use crate::shift::affected::{Class, label};
+
+/// Name of a workload, after its namespace.
+pub type WorkloadName = (String, String);
+
+/// Backends that are judged together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Side {
+    /// Subset, or nothing, and host of the clusters; whatever the port.
+    pub destinations: BTreeSet<(String, String)>,
+    /// Workloads whose pods serve them, as telemetry calls them.
+    pub workloads: BTreeSet<WorkloadName>,
+}
+
+impl Side {
+    /// Whether a cluster is one of it.
+    pub fn has_cluster(&self, cluster: &str) -> bool {
+        let mut parts = cluster.splitn(4, '|').skip(2);
+        let (Some(subset), Some(host)) = (parts.next(), parts.next()) else { return false };
+        self.has(subset, host)
+    }
+
+    /// Whether a destination is one of it.
+    pub fn has(&self, subset: &str, host: &str) -> bool {
+        self.destinations.iter().any(|(own, name)| own == subset && name == host)
+    }
+}
+
+/// Who is who in a shift. What is known of it grows: a backend without any weight is in no Envoy's routes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sides {
+    /// Backends whose share rises.
+    pub canary: Side,
+    /// The others of the same rules.
+    pub baseline: Side,
+    /// Services that calls name: hosts of the rules and of their backends.
+    pub hosts: BTreeSet<String>,
+    /// Workloads whose calls the rules decide.
+    pub obeying: BTreeSet<WorkloadName>,
+    /// Whether other rules send calls of theirs to the same backends: then the split of calls says nothing of weights.
+    pub shared: bool,
+    /// Their pods, as namespace and name.
+    pub callers: BTreeSet<WorkloadName>,
+}
+
+impl Sides {
+    /// Takes in what callers have now. `rises` says whether a backend, by its label, is the canary's.
+    pub fn learn(&mut self, mesh: &Mesh<'_>, classes: &[Class], rises: &dyn Fn(&str) -> bool) {
+        self.obeying.clear();
+        self.callers.clear();
+        self.shared = classes.iter().any(|class| class.obeys && class.shares_backends);
+        for class in classes.iter().filter(|class| class.obeys) {
+            self.hosts.extend(class.hosts.iter().cloned());
+            for id in &class.pods {
+                let workload = mesh.workload(*id);
+                self.obeying.insert(workload.telemetry_name());
+                self.callers.insert((workload.namespace().to_string(), workload.object.name.to_string()));
+            }
+            for backend in class.backends.values().flatten() {
+                let Some(host) = &backend.host else { continue };
+                let side = if rises(&label(backend)) { &mut self.canary } else { &mut self.baseline };
+                let subset = backend.subset.as_ref().map(ToString::to_string).unwrap_or_default();
+                side.destinations.insert((subset, host.to_string()));
+                let servers = class.servers.get(&backend.cluster).into_iter().flatten();
+                side.workloads.extend(servers.map(|id| mesh.workload(*id).telemetry_name()));
+                self.hosts.insert(host.to_string());
+            }
+        }
+    }
+
+    /// A workload that serves both: telemetry by workload cannot tell them apart.
+    pub fn shared_workload(&self) -> Option<&WorkloadName> {
+        self.canary.workloads.intersection(&self.baseline.workloads).next()
+    }
+}
