@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use grpcmesh::accesslog::{Line, Reader};
+use grpcmesh::accesslog::{LogLine, LogReader};
 use grpcmesh::diagnosis::judge;
 
 fn lines(name: &str) -> Vec<u8> {
@@ -17,7 +17,7 @@ fn read(criterion: &mut Criterion) {
         group.throughput(Throughput::Bytes(log.len() as u64));
         group.bench_function("read", |bencher| {
             bencher.iter(|| {
-                let mut reader = Reader::default();
+                let mut reader = LogReader::default();
                 for line in log.split(|byte| *byte == b'\n') {
                     black_box(reader.read(line));
                 }
@@ -25,9 +25,9 @@ fn read(criterion: &mut Criterion) {
         });
         group.bench_function("read and judge", |bencher| {
             bencher.iter(|| {
-                let mut reader = Reader::default();
+                let mut reader = LogReader::default();
                 for line in log.split(|byte| *byte == b'\n') {
-                    if let Line::Access(access) = reader.read(line) {
+                    if let LogLine::Access(access) = reader.read(line) {
                         black_box(judge(&access));
                     }
                 }

@@ -4,10 +4,10 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use grpcmesh::mesh::{Options, resolve};
-use grpcmesh::report::inspect::{Request, inspect};
+use grpcmesh::mesh::{ResolveOptions, resolve};
+use grpcmesh::report::inspect::{InspectRequest, inspect};
 use grpcmesh::rules;
-use grpcmesh::rules::select::Selection;
+use grpcmesh::rules::select::FindingSelection;
 use grpcmesh::snapshot::manifest::{OnMalformed, read};
 use grpcmesh::snapshot::{Snapshot, SourceKind, SourceText};
 
@@ -45,19 +45,19 @@ fn mesh(criterion: &mut Criterion) {
         group.sample_size(10);
         group.throughput(Throughput::Elements(services as u64));
         group.bench_function("resolve", |bencher| {
-            bencher.iter(|| black_box(resolve(&snapshot, &Options::default())));
+            bencher.iter(|| black_box(resolve(&snapshot, &ResolveOptions::default())));
         });
         group.bench_function("resolve and judge", |bencher| {
             bencher.iter(|| {
-                let mesh = resolve(&snapshot, &Options::default());
-                black_box(rules::run(&mesh, &Selection::default()))
+                let mesh = resolve(&snapshot, &ResolveOptions::default());
+                black_box(rules::run(&mesh, &FindingSelection::default()))
             });
         });
         group.bench_function("resolve, judge and report", |bencher| {
             bencher.iter(|| {
-                let mesh = resolve(&snapshot, &Options::default());
-                let outcome = rules::run(&mesh, &Selection::default());
-                black_box(inspect(&mesh, &outcome, &Request::default()))
+                let mesh = resolve(&snapshot, &ResolveOptions::default());
+                let outcome = rules::run(&mesh, &FindingSelection::default());
+                black_box(inspect(&mesh, &outcome, &InspectRequest::default()))
             });
         });
         group.finish();

@@ -3,8 +3,8 @@
 //! `fixtures/accesslog` holds the output of Envoy 1.39.3 with Istio's configuration: every line as it was written, and
 //! for each what the same Envoy said of the request in a second, unambiguous log.
 
-use grpcmesh::accesslog::format::Format;
-use grpcmesh::accesslog::{Access, Direction, Kind, Line, Reader};
+use grpcmesh::accesslog::format::LogFormat;
+use grpcmesh::accesslog::{AccessEntry, Direction, LogLine, LogReader, OtherLine};
 use serde_json::Value;
 
 fn fixture(name: &str) -> Vec<u8> {
@@ -16,8 +16,8 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The fields in the form of the expected file. Text that is not UTF-8 cannot be written in it: it is left out.
-fn fields(access: &Access<'_>) -> Vec<(&'static str, Option<String>)> {
-    let text = |value: &grpcmesh::accesslog::Value<'_>| {
+fn fields(access: &AccessEntry<'_>) -> Vec<(&'static str, Option<String>)> {
+    let text = |value: &grpcmesh::accesslog::FieldBytes<'_>| {
         value.as_deref().map(|value| String::from_utf8_lossy(value).into_owned())
     };
     let number = |value: Option<u64>| value.map(|value| value.to_string());
@@ -51,14 +51,14 @@ fn fields(access: &Access<'_>) -> Vec<(&'static str, Option<String>)> {
 fn differences(name: &str) -> Vec<String> {
     let log = fixture(&format!("{name}.log"));
     let truth: Vec<Value> = serde_json::from_slice(&fixture(&format!("{name}.expected.json"))).unwrap();
-    let mut reader = Reader::default();
+    let mut reader = LogReader::default();
     let mut found = Vec::new();
     assert_eq!(lines(&log).count(), truth.len());
     for (line, truth) in lines(&log).zip(&truth) {
         let place = format!("{name}:{} {}", truth["line"], truth["scenario"].as_str().unwrap_or_default());
         let expected = truth["kind"].as_str().unwrap();
         match reader.read(line) {
-            Line::Access(access) if expected == "access" => {
+            LogLine::Access(access) if expected == "access" => {
                 let flags: Vec<_> = access.flags.iter().collect();
                 let wanted: Vec<_> =
                     truth["flags"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
@@ -84,13 +84,13 @@ fn differences(name: &str) -> Vec<String> {
                     }
                 }
             }
-            Line::Other(kind) => {
-                let ours = if kind == Kind::Continuation { "envoy-log-continuation" } else { kind.word() };
+            LogLine::Other(kind) => {
+                let ours = if kind == OtherLine::Continuation { "envoy-log-continuation" } else { kind.word() };
                 if ours != expected {
                     found.push(format!("{place}: {ours}, not {expected}"));
                 }
             }
-            Line::Access(_) => found.push(format!("{place}: access, not {expected}")),
+            LogLine::Access(_) => found.push(format!("{place}: access, not {expected}")),
         }
     }
     found
@@ -110,8 +110,8 @@ fn a_path_that_looks_like_the_rest_of_a_line_is_told() {
     let whole = "[2026-11-21T09:00:00.123Z] \"POST /a.B/C HTTP/2\" 503 UF x - \"-\" 1 0 3 - \"-\" \"agent\" \"id\" \"a.b\" \"10.0.0.1:80\" outbound|80||a.b - 10.0.0.3:80 10.0.0.4:5 - default";
     let forged = "/x HTTP/2\" 200 - via_upstream - \"-\" 1 9 3 1 \"-\" \"agent";
     for (line, wanted) in [(whole.to_owned(), false), (whole.replace("/a.B/C", forged), true)] {
-        let mut reader = Reader::default();
-        let Line::Access(access) = reader.read(line.as_bytes()) else { panic!("{line}") };
+        let mut reader = LogReader::default();
+        let LogLine::Access(access) = reader.read(line.as_bytes()) else { panic!("{line}") };
         assert_eq!(access.ambiguous, wanted, "{line}");
         // What the proxy writes at the end is not reached by it.
         assert_eq!(access.cluster, Some(&b"outbound|80||a.b"[..]));
@@ -121,8 +121,8 @@ fn a_path_that_looks_like_the_rest_of_a_line_is_told() {
 #[test]
 fn a_semicolon_after_the_cluster_is_none_of_its_name() {
     let line = "[2026-11-21T09:00:00.123Z] \"POST /a.B/C HTTP/2\" 200 - via_upstream - \"-\" 1 5 3 1 \"-\" \"agent\" \"id\" \"a.b\" \"10.0.0.1:80\" outbound|80||a.b; - 10.0.0.3:80 10.0.0.4:5 - default";
-    let mut reader = Reader::default();
-    let Line::Access(access) = reader.read(line.as_bytes()) else { panic!("{line}") };
+    let mut reader = LogReader::default();
+    let LogLine::Access(access) = reader.read(line.as_bytes()) else { panic!("{line}") };
     assert_eq!(access.destination(), Some((80, "", "a.b")));
 }
 
@@ -130,8 +130,8 @@ fn a_semicolon_after_the_cluster_is_none_of_its_name() {
 #[test]
 fn separators_may_share_a_quote() {
     let line = "[2026-11-21T09:00:00.123Z] \"- - HTTP/1.1\" 426 DPE x - \"-\" 0 16 0 - \"-\"\" \" \"-\" \"a\" \"b\" - - 10.0.0.3:80 10.0.0.4:5 - -";
-    let mut reader = Reader::default();
-    let Line::Access(access) = reader.read(line.as_bytes()) else { panic!("{line}") };
+    let mut reader = LogReader::default();
+    let LogLine::Access(access) = reader.read(line.as_bytes()) else { panic!("{line}") };
     assert!(access.ambiguous);
     assert_eq!(access.downstream_local, Some(&b"10.0.0.3:80"[..]));
 }
@@ -145,9 +145,9 @@ fn json_lines_are_read_as_they_were_meant() {
 fn every_line_of_every_log_is_classified() {
     for name in ["envoy-startup-text", "envoy-startup-json", "two-hop-text", "custom-text-omit-empty"] {
         let log = fixture(&format!("{name}.log"));
-        let mut reader = Reader::default();
-        let unknown =
-            lines(&log).filter(|line| matches!(reader.read(line), Line::Other(Kind::Unknown | Kind::UnknownJson)));
+        let mut reader = LogReader::default();
+        let unknown = lines(&log)
+            .filter(|line| matches!(reader.read(line), LogLine::Other(OtherLine::Unknown | OtherLine::UnknownJson)));
         assert_eq!(unknown.map(String::from_utf8_lossy).collect::<Vec<_>>(), Vec::<String>::new(), "{name}");
     }
 }
@@ -157,10 +157,10 @@ fn a_custom_json_format_is_read_by_its_format_string() {
     let format = r#"{"grpc_status": "%GRPC_STATUS%", "grpc_status_number": "%GRPC_STATUS_NUMBER%", "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%", "flags": "%RESPONSE_FLAGS%", "mixed": "%DURATION%ms", "nested": {"code": "%RESPONSE_CODE%", "proto": "%UPSTREAM_PROTOCOL%"}, "ua": "%REQ(USER-AGENT)%", "lit": "literal"}"#;
     let log = fixture("custom-labels-json.log");
     let lines: Vec<_> = lines(&log).filter(|line| line.starts_with(b"{\"attempts\"")).collect();
-    let mut readers = vec![Reader::with_formats([Format::compile(format).unwrap()].into()); lines.len()];
+    let mut readers = vec![LogReader::with_formats([LogFormat::compile(format).unwrap()].into()); lines.len()];
     let read = readers.iter_mut().zip(lines).map(|(reader, line)| match reader.read(line) {
-        Line::Access(access) => access,
-        Line::Other(kind) => panic!("{kind:?}"),
+        LogLine::Access(access) => access,
+        LogLine::Other(kind) => panic!("{kind:?}"),
     });
     let access: Vec<_> = read.collect();
     assert!(access.len() > 100, "{}", access.len());
@@ -171,21 +171,21 @@ fn a_custom_json_format_is_read_by_its_format_string() {
     assert!(access.iter().any(|one| one.attempts == Some(3) && one.flags.has("URX")));
     // Where Envoy leaves out what is absent, few keys are left, and they are the format's.
     let few = br#"{"flags":"UF","nested":{"code":503},"ua":"grpc-go/1"}"#;
-    let format = Format::compile(format).unwrap();
-    let mut reader = Reader::with_formats([format].into());
-    assert!(matches!(reader.read(few), Line::Access(access) if access.flags.has("UF") && access.code == Some(503)));
+    let format = LogFormat::compile(format).unwrap();
+    let mut reader = LogReader::with_formats([format].into());
+    assert!(matches!(reader.read(few), LogLine::Access(access) if access.flags.has("UF") && access.code == Some(503)));
     let agent = br#"{"level":"info","time":"2026-11-21T09:00:00.000Z","scope":"ads","msg":"x","flags":"1"}"#;
-    assert!(matches!(reader.read(agent), Line::Other(Kind::Agent)));
+    assert!(matches!(reader.read(agent), LogLine::Other(OtherLine::Agent)));
 }
 
 /// Istio's own format as somebody gives it to Envoy word for word.
 const ISTIO: &str = r#"[%START_TIME%] "%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%" %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% "%UPSTREAM_TRANSPORT_FAILURE_REASON%" %BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% "%REQ(X-FORWARDED-FOR)%" "%REQ(USER-AGENT)%" "%REQ(X-REQUEST-ID)%" "%REQ(:AUTHORITY)%" "%UPSTREAM_HOST%" %UPSTREAM_CLUSTER_RAW% %UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%"#;
 
 fn read_by(format: &str, line: &[u8]) -> Option<String> {
-    let mut reader = Reader::with_formats([Format::compile(format).unwrap()].into());
+    let mut reader = LogReader::with_formats([LogFormat::compile(format).unwrap()].into());
     match reader.read(line) {
-        Line::Access(access) => Some(format!("{access:?}")),
-        Line::Other(_) => None,
+        LogLine::Access(access) => Some(format!("{access:?}")),
+        LogLine::Other(_) => None,
     }
 }
 
@@ -196,13 +196,13 @@ fn a_custom_text_format_is_read_from_both_ends() {
     let (mut count, mut odd) = (0, 0);
     for line in lines(&log) {
         let shown = String::from_utf8_lossy(line);
-        let mut reader = Reader::default();
-        let Line::Access(wanted) = reader.read(line) else { continue };
-        let mut reader = Reader::with_formats([Format::compile(ISTIO).unwrap()].into());
-        let Line::Access(read) = reader.read(line) else { panic!("{shown}") };
+        let mut reader = LogReader::default();
+        let LogLine::Access(wanted) = reader.read(line) else { continue };
+        let mut reader = LogReader::with_formats([LogFormat::compile(ISTIO).unwrap()].into());
+        let LogLine::Access(read) = reader.read(line) else { panic!("{shown}") };
         // The usual reading only asks whether there may be another way; this one looks for it.
         assert!(wanted.ambiguous || !read.ambiguous, "{shown}");
-        assert_eq!(Access { ambiguous: wanted.ambiguous, ..read }, wanted, "{shown}");
+        assert_eq!(AccessEntry { ambiguous: wanted.ambiguous, ..read }, wanted, "{shown}");
         count += 1;
         odd += usize::from(read.ambiguous);
         // What is logged at the end is read, whatever the route is called.
@@ -218,11 +218,11 @@ fn a_custom_text_format_is_read_from_both_ends() {
 fn a_client_forges_nothing_through_a_custom_format() {
     let agent = "evil\" \"rid-forged\" \"auth-forged\" \"1.2.3.4:1\" x";
     let line = "[2026-11-21T09:00:00.123Z] \"POST /a.B/C HTTP/2\" 200 UH no_healthy_upstream - \"-\" 1 9 3 1 \"-\" \"AGENT\" \"real\" \"echo:50051\" \"10.0.0.1:80\" outbound|80||x - 10.0.0.3:80 10.0.0.4:5 - my canary route";
-    let format = Format::compile(ISTIO).unwrap();
-    let mut reader = Reader::with_formats([format].into());
+    let format = LogFormat::compile(ISTIO).unwrap();
+    let mut reader = LogReader::with_formats([format].into());
     for (agent, is_ambiguous) in [(agent, true), ("a \"quoted\" agent", false)] {
         let line = line.replace("AGENT", agent);
-        let Line::Access(access) = reader.read(line.as_bytes()) else { panic!("{line}") };
+        let LogLine::Access(access) = reader.read(line.as_bytes()) else { panic!("{line}") };
         let told = [access.user_agent, access.request_id, access.authority, access.upstream_host, access.route];
         let wanted = [agent, "real", "echo:50051", "10.0.0.1:80", "my canary route"];
         assert_eq!(told, wanted.map(|text| Some(text.as_bytes())), "{line}");
@@ -230,18 +230,18 @@ fn a_client_forges_nothing_through_a_custom_format() {
     }
     // However much a client sends, and however long the format is, the search ends.
     let parts = |count| "%PROTOCOL% ".repeat(count);
-    assert!(Format::compile(&parts(501)).is_err());
+    assert!(LogFormat::compile(&parts(501)).is_err());
     assert!(read_by(&parts(499), &b"HTTP/2 ".repeat(499)).is_some());
     let long = line.replace("AGENT", &"\" \"".repeat(100_000)).replace("/a.B/C", &"/ HTTP/2\" 200 - ".repeat(1_000));
-    if let Line::Access(access) = reader.read(long.as_bytes()) {
+    if let LogLine::Access(access) = reader.read(long.as_bytes()) {
         assert!(access.ambiguous);
     }
     // A million ways, of which none tells anything else: what was not tried might have.
-    let headers = Format::compile("%REQ(A)% %REQ(B)% %REQ(C)% %RESPONSE_CODE%").unwrap();
-    let mut reader = Reader::with_formats([headers].into());
+    let headers = LogFormat::compile("%REQ(A)% %REQ(B)% %REQ(C)% %RESPONSE_CODE%").unwrap();
+    let mut reader = LogReader::with_formats([headers].into());
     for (count, is_ambiguous) in [(3, false), (10, false), (200, true)] {
         let line = format!("{}200", "x ".repeat(count));
-        let Line::Access(access) = reader.read(line.as_bytes()) else { panic!("{line}") };
+        let LogLine::Access(access) = reader.read(line.as_bytes()) else { panic!("{line}") };
         assert_eq!((access.code, access.ambiguous), (Some(200), is_ambiguous), "{line}");
     }
 }
@@ -257,13 +257,13 @@ fn a_time_in_another_form_shifts_nothing() {
 /// Statuses that we infer against those that Envoy had in its other log.
 #[test]
 fn inferred_statuses_are_true() {
-    use grpcmesh::diagnosis::{Known, grpc, judge};
+    use grpcmesh::diagnosis::{StatusSource, grpc, judge};
     let log = fixture("istio-text.log");
     let truth: Vec<Value> = serde_json::from_slice(&fixture("istio-text.expected.json")).unwrap();
-    let mut reader = Reader::default();
+    let mut reader = LogReader::default();
     let (mut exact, mut unknown, mut wrong, mut total) = (0, 0, Vec::new(), 0);
     for (line, truth) in lines(&log).zip(&truth) {
-        let Line::Access(access) = reader.read(line) else { continue };
+        let LogLine::Access(access) = reader.read(line) else { continue };
         let verdict = judge(&access);
         let Some(wanted) = truth["grpc_status"].as_str() else { continue };
         total += 1;
@@ -273,7 +273,7 @@ fn inferred_statuses_are_true() {
             Some(code) => wrong.push(format!("{}: {} is {wanted}", truth["scenario"], grpc::name(code))),
             None => unknown += 1,
         }
-        assert_eq!(status.known == Known::Unknown, status.code.is_none());
+        assert_eq!(status.known == StatusSource::Unknown, status.code.is_none());
     }
     // Errors in the trailers of a stream that had begun, and a guard that changes what a timeout means, leave no trace.
     assert!(wrong.len() <= 6 && exact >= 78, "{exact} exact, {unknown} unknown of {total}; wrong: {wrong:#?}");
@@ -310,8 +310,8 @@ proptest::proptest! {
             "[2026-11-21T09:00:00.123Z] \"{method} {path} HTTP/2\" {code} {flags} {details} - \"-\" {received} {sent} {duration} {upstream} \"-\" \"{agent}\" \"{id}\" \"{authority}\" \"10.0.0.1:80\" outbound|80||a.b 10.0.0.2:1 10.0.0.3:80 10.0.0.4:5 - {route}"
         );
         let words = obvious(&line).unwrap();
-        let mut reader = Reader::default();
-        let Line::Access(access) = reader.read(line.as_bytes()) else { panic!("{line}") };
+        let mut reader = LogReader::default();
+        let LogLine::Access(access) = reader.read(line.as_bytes()) else { panic!("{line}") };
         let shown: Vec<String> = fields(&access).into_iter().map(|(_, value)| value.unwrap_or_else(|| "-".to_owned())).collect();
         // The start and the flags are no plain fields; everything else stands in the same order.
         let mut wanted: Vec<String> = words[1..].to_vec();
@@ -327,7 +327,7 @@ proptest::proptest! {
         cut in 0_usize..900,
         pick in 0_usize..100_000,
     ) {
-        let mut reader = Reader::default();
+        let mut reader = LogReader::default();
         let _ = reader.read(&bytes);
         // A real line, cut off or with bytes in the middle of it.
         let log = [fixture("two-hop-text.log"), fixture("istio-text.log"), fixture("istio-json.log")].concat();
@@ -335,14 +335,14 @@ proptest::proptest! {
         let line = all[pick % all.len()];
         let at = cut.min(line.len());
         for hostile in [line[..at].to_vec(), [&line[..at], &bytes, &line[at..]].concat()] {
-            if let Line::Access(access) = reader.read(&hostile) {
+            if let LogLine::Access(access) = reader.read(&hostile) {
                 let _ = grpcmesh::diagnosis::judge(&access);
             }
         }
         let _ = grpcmesh::accesslog::prefix::strip(&bytes);
         let text = String::from_utf8_lossy(&bytes);
-        if let Ok(format) = Format::compile(&text) {
-            let _ = Reader::with_formats([format].into()).read(line);
+        if let Ok(format) = LogFormat::compile(&text) {
+            let _ = LogReader::with_formats([format].into()).read(line);
         }
     }
 }
@@ -362,8 +362,8 @@ fn a_call_goes_to_its_host_in_any_domain() {
         ("checkout.web", "-", false),
     ] {
         let line = line.replace("AUTHORITY", authority).replace("CLUSTER", cluster);
-        let mut reader = Reader::default();
-        let Line::Access(access) = reader.read(line.as_bytes()) else { panic!("{line}") };
+        let mut reader = LogReader::default();
+        let LogLine::Access(access) = reader.read(line.as_bytes()) else { panic!("{line}") };
         assert_eq!(access.goes_to("checkout.shop.svc"), goes, "{authority} {cluster}");
     }
 }

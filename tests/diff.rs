@@ -6,13 +6,13 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use grpcmesh::compare::proxy::{State, judge};
-use grpcmesh::envoy::config_dump::Running;
-use grpcmesh::envoy::sync::{Sync, SyncView};
+use grpcmesh::compare::proxy::{ProxyState, judge};
+use grpcmesh::envoy::config_dump::RunningConfig;
+use grpcmesh::envoy::sync::{XdsConnection, XdsSyncState};
 use grpcmesh::mesh::xds::{Caller, CallerKind};
-use grpcmesh::mesh::{Mesh, Options, resolve};
+use grpcmesh::mesh::{Mesh, ResolveOptions, resolve};
 use grpcmesh::snapshot::codec;
-use grpcmesh::snapshot::live::{Answer, Live, Proxy};
+use grpcmesh::snapshot::live::{LiveProxy, LiveState, ProxyResponse};
 use grpcmesh::snapshot::manifest::{self, OnMalformed};
 use grpcmesh::snapshot::{Snapshot, SourceKind, SourceText};
 use serde_json::{Value, json};
@@ -31,9 +31,9 @@ fn snapshot(yaml: &str) -> Snapshot {
     snapshot
 }
 
-fn running(line: &Value) -> Running {
+fn running(line: &Value) -> RunningConfig {
     let answers = ["routes", "clusters"].map(|part| Some(json!({"configs": line[part]}).to_string().into_bytes()));
-    Running::read(&answers).unwrap()
+    RunningConfig::read(&answers).unwrap()
 }
 
 /// The caller that `sidecar/namespace/pod` names.
@@ -48,8 +48,8 @@ fn caller(mesh: &Mesh<'_>, proxy: &str) -> Caller {
     Caller { kind, ..caller }
 }
 
-fn connected() -> SyncView {
-    SyncView::Connected(Sync::default())
+fn connected() -> XdsSyncState {
+    XdsSyncState::Connected(XdsConnection::default())
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn what_istiods_own_code_generates_is_in_step() {
     let mut count = 0;
     for (id, proxies) in by_mesh {
         let snapshot = snapshot(&meshes[&id]);
-        let mesh = resolve(&snapshot, &Options::default());
+        let mesh = resolve(&snapshot, &ResolveOptions::default());
         for line in proxies {
             let proxy = line["proxy"].as_str().unwrap();
             let judged = judge(&mesh, &caller(&mesh, proxy), &running(&line), &connected(), None, &[]);
@@ -152,14 +152,14 @@ fn healthy() -> Value {
     })
 }
 
-fn differences(live: &Value, sync: &SyncView) -> (State, Vec<(String, String, String)>) {
+fn differences(live: &Value, sync: &XdsSyncState) -> (ProxyState, Vec<(String, String, String)>) {
     let snapshot = snapshot(MESH);
-    let mesh = resolve(&snapshot, &Options::default());
+    let mesh = resolve(&snapshot, &ResolveOptions::default());
     let parts = ["routes", "clusters", "endpoints"];
     let answers = parts.map(|part| Some(json!({"configs": live[part]}).to_string().into_bytes()));
-    let slices = grpcmesh::compare::endpoints::Slices::new(&mesh);
+    let slices = grpcmesh::compare::endpoints::SliceEndpoints::new(&mesh);
     let caller = caller(&mesh, "sidecar/shop/c");
-    let judged = judge(&mesh, &caller, &Running::read(&answers).unwrap(), sync, slices.as_ref(), &[]);
+    let judged = judge(&mesh, &caller, &RunningConfig::read(&answers).unwrap(), sync, slices.as_ref(), &[]);
     let short = |one: &str| one.replace(".shop.svc.cluster.local", "").replace("outbound|50051|", "");
     let found = judged
         .differences
@@ -171,25 +171,25 @@ fn differences(live: &Value, sync: &SyncView) -> (State, Vec<(String, String, St
 
 #[test]
 fn a_healthy_proxy_is_in_step() {
-    assert_eq!(differences(&healthy(), &connected()), (State::InStep, Vec::new()));
+    assert_eq!(differences(&healthy(), &connected()), (ProxyState::InStep, Vec::new()));
 }
 
 /// What a snapshot file says of a proxy that answered so.
-fn saved(answer: impl FnOnce(&mut Live) -> Answer) -> (&'static str, usize) {
+fn saved(answer: impl FnOnce(&mut LiveState) -> ProxyResponse) -> (&'static str, usize) {
     let mut snapshot = snapshot(MESH);
-    let mut live = Live::new("2026-11-21T09:00:00Z".to_owned());
+    let mut live = LiveState::new("2026-11-21T09:00:00Z".to_owned());
     let answer = answer(&mut live);
     live.insert(
         "shop".to_owned(),
         "c".to_owned(),
-        Proxy { sync: connected(), answer, counted: <_>::default(), passing: Vec::new() },
+        LiveProxy { sync: connected(), answer, counted: <_>::default(), passing: Vec::new() },
     );
     snapshot.live = Some(live);
     let mut bytes = Vec::new();
     codec::encode(&snapshot, &mut bytes).unwrap();
     let again = codec::decode(std::str::from_utf8(&bytes).unwrap()).unwrap();
     assert_eq!(again.live, snapshot.live);
-    let reports = grpcmesh::report::diff::proxies(&resolve(&again, &Options::default()), &[]);
+    let reports = grpcmesh::report::diff::proxies(&resolve(&again, &ResolveOptions::default()), &[]);
     assert_eq!(reports.len(), 1, "{reports:#?}");
     (reports[0].state, reports[0].differences.len())
 }
@@ -198,14 +198,14 @@ fn saved(answer: impl FnOnce(&mut Live) -> Answer) -> (&'static str, usize) {
 fn a_snapshot_with_proxies_gives_the_same_answer() {
     let answers = |live: &Value| {
         let part = |part: &str| Some(json!({"configs": live[part]}).to_string().into_bytes());
-        Running::read(&["routes", "clusters", "endpoints"].map(part)).unwrap()
+        RunningConfig::read(&["routes", "clusters", "endpoints"].map(part)).unwrap()
     };
     assert_eq!(saved(|live| live.keep(answers(&healthy()))), ("in-step", 0));
     let mut other = healthy();
     other["clusters"].as_array_mut().unwrap().pop();
     assert_eq!(saved(|live| live.keep(answers(&other))), ("different", 1));
-    assert_eq!(saved(|_| Answer::Silent("no answer in 10 s".to_owned())), ("unreachable", 0));
-    assert_eq!(saved(|_| Answer::NotAsked("--proxies 3".to_owned())), ("not-compared", 0));
+    assert_eq!(saved(|_| ProxyResponse::Silent("no answer in 10 s".to_owned())), ("unreachable", 0));
+    assert_eq!(saved(|_| ProxyResponse::NotAsked("--proxies 3".to_owned())), ("not-compared", 0));
 }
 
 #[test]
@@ -300,7 +300,7 @@ fn every_altered_field_is_named_with_both_values() {
             altered.pointer_mut(parent).unwrap()[key] = value;
         }
         let (state, found) = differences(&altered, &connected());
-        assert_eq!(state, State::Different, "{path}");
+        assert_eq!(state, ProxyState::Different, "{path}");
         assert_eq!(found.first(), Some(&(what.to_owned(), intent.to_owned(), live.to_owned())), "{path}");
     }
 }
@@ -309,29 +309,29 @@ fn every_altered_field_is_named_with_both_values() {
 fn why_a_proxy_is_not_in_step() {
     let mut altered = healthy();
     altered["routes"][0]["route_config"]["virtual_hosts"][0]["routes"][0]["route"]["timeout"] = json!("5s");
-    let waiting = Sync { waiting: vec![("route".to_owned(), None)], refused: None };
-    let refused = Sync { waiting: Vec::new(), refused: Some("no such filter".to_owned()) };
+    let waiting = XdsConnection { waiting: vec![("route".to_owned(), None)], refused: None };
+    let refused = XdsConnection { waiting: Vec::new(), refused: Some("no such filter".to_owned()) };
     for (sync, state) in [
-        (SyncView::Connected(waiting), State::Late),
-        (SyncView::Connected(refused), State::Refused),
-        (SyncView::NotConnected, State::NotSent),
-        (SyncView::NoAnswer("down".to_owned()), State::NotSent),
-        (SyncView::Unknown("forbidden".to_owned()), State::Different),
+        (XdsSyncState::Connected(waiting), ProxyState::Late),
+        (XdsSyncState::Connected(refused), ProxyState::Refused),
+        (XdsSyncState::NotConnected, ProxyState::NotSent),
+        (XdsSyncState::NoAnswer("down".to_owned()), ProxyState::NotSent),
+        (XdsSyncState::Unknown("forbidden".to_owned()), ProxyState::Different),
     ] {
         assert_eq!(differences(&altered, &sync).0, state, "{sync:?}");
     }
     // What does not answer does no harm to what is in step.
-    assert_eq!(differences(&healthy(), &SyncView::NoAnswer("down".to_owned())).0, State::InStep);
+    assert_eq!(differences(&healthy(), &XdsSyncState::NoAnswer("down".to_owned())).0, ProxyState::InStep);
     altered["routes"][0]["error_state"] = json!({"details": "bad regex"});
-    assert_eq!(differences(&altered, &connected()).0, State::Refused);
+    assert_eq!(differences(&altered, &connected()).0, ProxyState::Refused);
 }
 
 #[test]
 fn broken_answers_are_told() {
-    assert!(Running::read(&[Some(b"upstream gone".to_vec())]).is_err());
-    assert_eq!(Running::read(&[None, None, None]).unwrap(), Running::default());
+    assert!(RunningConfig::read(&[Some(b"upstream gone".to_vec())]).is_err());
+    assert_eq!(RunningConfig::read(&[None, None, None]).unwrap(), RunningConfig::default());
     let odd = br#"{"configs": [{"route_config": {"virtual_hosts": [{"routes": [{"match": {}}]}]}}, {"x": 1}]}"#;
-    assert_eq!(Running::read(&[Some(odd.to_vec())]).unwrap().routes.len(), 1);
+    assert_eq!(RunningConfig::read(&[Some(odd.to_vec())]).unwrap().routes.len(), 1);
 }
 
 fn diff(arguments: &[&str]) -> (i32, String, String) {
@@ -400,7 +400,7 @@ fn a_table_that_envoy_should_refuse_is_not_called_in_step() {
     let wrong = "weight: 90}, {destination: {host: a, subset: v2}, weight: 10}";
     assert!(MESH.contains(wrong));
     let snapshot = snapshot(&MESH.replace(wrong, "weight: 0}, {destination: {host: a, subset: v2}, weight: 0}"));
-    let mesh = resolve(&snapshot, &Options::default());
+    let mesh = resolve(&snapshot, &ResolveOptions::default());
     let caller = caller(&mesh, "sidecar/shop/c");
     let judged = judge(&mesh, &caller, &running(&healthy()), &connected(), None, &[]);
     assert!(judged.not_compared[0].contains("50051") && judged.not_compared[0].contains("weight"), "{judged:?}");
@@ -418,13 +418,13 @@ fn wrong_use_is_told() {
 #[test]
 fn a_host_of_ones_choice_and_what_leads_to_it() {
     let snapshot = snapshot(MESH);
-    let mesh = resolve(&snapshot, &Options::default());
+    let mesh = resolve(&snapshot, &ResolveOptions::default());
     let mut altered = healthy();
     altered["routes"][0]["route_config"]["virtual_hosts"][0]["routes"][0]["route"]["timeout"] = json!("5s");
     altered["clusters"][0]["cluster"]["connect_timeout"] = json!("3s");
     let parts = ["routes", "clusters"];
     let answers = parts.map(|part| Some(json!({"configs": altered[part]}).to_string().into_bytes()));
-    let running = Running::read(&answers).unwrap();
+    let running = RunningConfig::read(&answers).unwrap();
     let caller = caller(&mesh, "sidecar/shop/c");
     let found = |host: &str| judge(&mesh, &caller, &running, &connected(), None, &[host.to_owned()]).differences.len();
     assert_eq!(found("a.shop.svc.cluster.local"), 2);

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use grpcmesh::commands::completion::Kind;
+use grpcmesh::commands::completion::CompletionTarget;
 
 #[track_caller]
 fn golden(path: &str, expected: &[u8]) {
@@ -20,7 +20,7 @@ fn golden(path: &str, expected: &[u8]) {
 
 #[test]
 fn completions_are_up_to_date() {
-    for kind in [Kind::Bash, Kind::Zsh, Kind::Fish, Kind::Powershell] {
+    for kind in [CompletionTarget::Bash, CompletionTarget::Zsh, CompletionTarget::Fish, CompletionTarget::Powershell] {
         golden(&format!("completions/{}", kind.file().unwrap()), &kind.script().unwrap());
     }
 }
@@ -32,11 +32,11 @@ fn schemas_are_up_to_date() {
         ("route", schemars::schema_for!(grpcmesh::report::route::RouteReport)),
         ("balance", schemars::schema_for!(grpcmesh::report::balance::BalanceReport)),
         ("diff", schemars::schema_for!(grpcmesh::report::diff::DiffReport)),
-        ("route-tests", schemars::schema_for!(grpcmesh::report::route_test::RouteTests)),
+        ("route-tests", schemars::schema_for!(grpcmesh::report::route_test::RouteTestsReport)),
         ("shift-event", schemars::schema_for!(grpcmesh::report::shift::ShiftEvent)),
         ("doctor", schemars::schema_for!(grpcmesh::report::doctor::DoctorReport)),
-        ("shift-status", schemars::schema_for!(grpcmesh::report::shift::ShiftStatus)),
-        ("shift-history", schemars::schema_for!(grpcmesh::report::shift::ShiftHistory)),
+        ("shift-status", schemars::schema_for!(grpcmesh::report::shift::ShiftStatusReport)),
+        ("shift-history", schemars::schema_for!(grpcmesh::report::shift::ShiftHistoryReport)),
         ("explain", schemars::schema_for!(grpcmesh::report::explain::ExplainReport)),
         ("tail", schemars::schema_for!(grpcmesh::report::tail::TailLine)),
         ("tail-call", schemars::schema_for!(grpcmesh::report::tail_join::TailCall)),

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use grpcmesh::mesh::{Options, resolve};
-use grpcmesh::rules::select::Selection;
+use grpcmesh::mesh::{ResolveOptions, resolve};
+use grpcmesh::rules::select::FindingSelection;
 use grpcmesh::rules::{self, Finding, Severity};
 use grpcmesh::snapshot::manifest::{OnMalformed, read};
 use grpcmesh::snapshot::{Snapshot, SourceKind, SourceText};
@@ -25,8 +25,8 @@ fn findings(source: SourceKind, texts: &[(String, String)]) -> Vec<Finding> {
     if source == SourceKind::Manifests {
         snapshot.note_absent_kinds();
     }
-    let mesh = resolve(&snapshot, &Options::default());
-    rules::run(&mesh, &Selection::default()).findings
+    let mesh = resolve(&snapshot, &ResolveOptions::default());
+    rules::run(&mesh, &FindingSelection::default()).findings
 }
 
 /// Findings as lines of text.

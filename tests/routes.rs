@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use grpcmesh::mesh::protocol::Family;
+use grpcmesh::mesh::protocol::ProtocolFamily;
 use grpcmesh::mesh::service::Resolution;
-use grpcmesh::mesh::xds::{Call, Outbound, Outcome, RouteOwner};
-use grpcmesh::mesh::{Options, resolve};
+use grpcmesh::mesh::xds::{Call, CallOutcome, ProxyConfig, RouteOwner};
+use grpcmesh::mesh::{ResolveOptions, resolve};
 use grpcmesh::snapshot::manifest::{self, OnMalformed};
 use grpcmesh::snapshot::{Snapshot, SourceKind, SourceText};
 use serde_json::{Value, json};
@@ -188,11 +188,11 @@ fn pages_say_what_calls_get() {
         let snapshot_id = text(&case["id"]);
         let text = Arc::new(SourceText { path: text(&case["id"]), text: text(&case["mesh"]) });
         manifest::read(&mut snapshot, text, "default", OnMalformed::Stop).unwrap();
-        let mesh = resolve(&snapshot, &Options::default());
+        let mesh = resolve(&snapshot, &ResolveOptions::default());
         for id in mesh.service_ids() {
             let service = mesh.service(id);
             let port = service.main_port();
-            let http = service.port(port).is_some_and(|port| port.protocol.family() == Family::Http);
+            let http = service.port(port).is_some_and(|port| port.protocol.family() == ProtocolFamily::Http);
             // An alias has its target's routes; of several entries for one host, the address decides which one is met.
             let is_alias = matches!(service.resolution, Resolution::ExternalName(_));
             let alone = mesh.services_named(service.host.as_str()).len() == 1;
@@ -206,13 +206,15 @@ fn pages_say_what_calls_get() {
                     path: "/".to_owned(),
                     ..Call::default()
                 };
-                let answer = Outbound::new(&mesh, view.sample.clone()).answer(&call);
+                let answer = ProxyConfig::new(&mesh, view.sample.clone()).answer(&call);
                 let taken_by = answer.rule.as_ref().map(|rule| &rule.object);
                 let agrees = match (view.owner, answer.outcome) {
-                    (_, Outcome::Rejected | Outcome::Unresolved | Outcome::Closed | Outcome::Tcp) => continue,
-                    (RouteOwner::Hidden, outcome) => matches!(outcome, Outcome::Passthrough | Outcome::Blocked),
-                    (RouteOwner::Default, outcome) => outcome == Outcome::Forward && taken_by.is_none(),
-                    (RouteOwner::Config(_), Outcome::NoRoute) => true,
+                    (_, CallOutcome::Rejected | CallOutcome::Unresolved | CallOutcome::Closed | CallOutcome::Tcp) => {
+                        continue;
+                    }
+                    (RouteOwner::Hidden, outcome) => matches!(outcome, CallOutcome::Passthrough | CallOutcome::Blocked),
+                    (RouteOwner::Default, outcome) => outcome == CallOutcome::Forward && taken_by.is_none(),
+                    (RouteOwner::Config(_), CallOutcome::NoRoute) => true,
                     (RouteOwner::Config(owner), _) => {
                         taken_by.is_some_and(|object| mesh.route_configs().get(owner).objects.contains(object))
                     }

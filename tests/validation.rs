@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use grpcmesh::mesh::{Options, resolve};
+use grpcmesh::mesh::{ResolveOptions, resolve};
 use grpcmesh::rules;
 use grpcmesh::rules::Severity;
-use grpcmesh::rules::select::{Selection, Selector};
+use grpcmesh::rules::select::{FindingSelection, FindingSelector};
 use grpcmesh::snapshot::manifest::{OnMalformed, read};
 use grpcmesh::snapshot::{Snapshot, SourceKind, SourceText};
 
@@ -38,9 +38,9 @@ fn complaints(case: &Case) -> Vec<String> {
     let text = Arc::new(SourceText { path: "case".to_owned(), text: object.to_string() });
     read(&mut snapshot, text, "shop", OnMalformed::Stop).unwrap();
     let only = ["GM002", "GM003", "GM301", "GM302", "GM501", "GM502"];
-    let only = only.iter().map(|code| Selector::parse(code).unwrap()).collect();
-    let mesh = resolve(&snapshot, &Options::default());
-    let outcome = rules::run(&mesh, &Selection { only, skip: Vec::new() });
+    let only = only.iter().map(|code| FindingSelector::parse(code).unwrap()).collect();
+    let mesh = resolve(&snapshot, &ResolveOptions::default());
+    let outcome = rules::run(&mesh, &FindingSelection { only, skip: Vec::new() });
     outcome
         .findings
         .iter()

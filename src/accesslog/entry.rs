@@ -5,29 +5,29 @@ use bumpalo::Bump;
 use super::timestamp::millis;
 
 /// A value as it was written; absent is `None`.
-pub type Value<'a> = Option<&'a [u8]>;
+pub type FieldBytes<'a> = Option<&'a [u8]>;
 
 /// One access line.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Access<'a> {
+pub struct AccessEntry<'a> {
     /// Start in milliseconds since 1970.
     pub start: Option<i64>,
     /// Method.
-    pub method: Value<'a>,
+    pub method: FieldBytes<'a>,
     /// Path before a rewrite, with its query; for gRPC `/package.Service/Method`.
-    pub path: Value<'a>,
+    pub path: FieldBytes<'a>,
     /// Protocol of the caller, such as `HTTP/2`; absent for TCP.
-    pub protocol: Value<'a>,
+    pub protocol: FieldBytes<'a>,
     /// HTTP status; 0 when no response began, and for TCP. A failed gRPC call has 200.
     pub code: Option<u16>,
     /// Response flags.
-    pub flags: Flags<'a>,
+    pub flags: ResponseFlags<'a>,
     /// Response code details.
-    pub details: Value<'a>,
+    pub details: FieldBytes<'a>,
     /// Why the connection ended.
-    pub termination: Value<'a>,
+    pub termination: FieldBytes<'a>,
     /// Why the connection to the upstream failed.
-    pub transport_failure: Value<'a>,
+    pub transport_failure: FieldBytes<'a>,
     /// Bytes of the request's body.
     pub bytes_received: Option<u64>,
     /// Bytes of the response's body.
@@ -37,27 +37,27 @@ pub struct Access<'a> {
     /// Milliseconds that the upstream took, retries included.
     pub upstream_time: Option<u64>,
     /// `x-forwarded-for`.
-    pub forwarded_for: Value<'a>,
+    pub forwarded_for: FieldBytes<'a>,
     /// User agent.
-    pub user_agent: Value<'a>,
+    pub user_agent: FieldBytes<'a>,
     /// Request id: the same on both sides of a call and for every retry.
-    pub request_id: Value<'a>,
+    pub request_id: FieldBytes<'a>,
     /// Authority.
-    pub authority: Value<'a>,
+    pub authority: FieldBytes<'a>,
     /// Address of the endpoint that was tried last.
-    pub upstream_host: Value<'a>,
+    pub upstream_host: FieldBytes<'a>,
     /// Cluster, such as `outbound|50051|v1|echo.shop.svc.cluster.local`.
-    pub cluster: Value<'a>,
+    pub cluster: FieldBytes<'a>,
     /// This proxy's address toward the upstream.
-    pub upstream_local: Value<'a>,
+    pub upstream_local: FieldBytes<'a>,
     /// The address that the caller dialled.
-    pub downstream_local: Value<'a>,
+    pub downstream_local: FieldBytes<'a>,
     /// The caller's address.
-    pub downstream_remote: Value<'a>,
+    pub downstream_remote: FieldBytes<'a>,
     /// SNI of the caller.
-    pub sni: Value<'a>,
+    pub sni: FieldBytes<'a>,
     /// Name of the route.
-    pub route: Value<'a>,
+    pub route: FieldBytes<'a>,
     /// gRPC status, where the format has it.
     pub grpc_status: Option<u8>,
     /// Tries, where the format has them.
@@ -77,9 +77,9 @@ pub enum Direction {
 
 /// Response flags: a set, printed in the order in which they were raised.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Flags<'a>(pub &'a str);
+pub struct ResponseFlags<'a>(pub &'a str);
 
-impl<'a> Flags<'a> {
+impl<'a> ResponseFlags<'a> {
     /// Reads `-` or `UH,URX`; `None` for anything else.
     pub fn parse(text: &'a [u8]) -> Option<Self> {
         let allowed = |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b',');
@@ -110,7 +110,7 @@ impl<'a> Flags<'a> {
 
 /// Envoy's operators that are understood, by what they tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Operator {
+pub enum LogOperator {
     /// `START_TIME`.
     StartTime,
     /// `REQ(:METHOD)`.
@@ -169,11 +169,11 @@ pub enum Operator {
     Unknown,
 }
 
-impl<'a> Access<'a> {
+impl<'a> AccessEntry<'a> {
     /// Sets what an operator printed; `false` when no such operator prints that. What is made of several pieces is kept in
     /// `arena`.
-    pub(super) fn set(&mut self, operator: Operator, text: &'a [u8], arena: &'a Bump) -> bool {
-        use Operator as O;
+    pub(super) fn set(&mut self, operator: LogOperator, text: &'a [u8], arena: &'a Bump) -> bool {
+        use LogOperator as O;
         let present = value(text);
         match operator {
             O::StartTime => return store(&mut self.start, present, millis),
@@ -182,14 +182,14 @@ impl<'a> Access<'a> {
             O::Protocol => self.protocol = present,
             O::ResponseCode => return store(&mut self.code, present, |text| u16::try_from(number(text)?).ok()),
             O::ResponseFlags => {
-                let Some(flags) = Flags::parse(text) else { return false };
+                let Some(flags) = ResponseFlags::parse(text) else { return false };
                 self.flags = flags;
             }
             O::ResponseFlagsLong => {
                 let text = present.map(String::from_utf8_lossy).unwrap_or_default();
                 let codes =
                     text.split(',').map(|name| crate::diagnosis::flags::find(name).map_or(name, |flag| flag.code));
-                self.flags = Flags(arena.alloc_str(&codes.collect::<Vec<_>>().join(",")));
+                self.flags = ResponseFlags(arena.alloc_str(&codes.collect::<Vec<_>>().join(",")));
             }
             O::ResponseCodeDetails => self.details = present,
             O::TerminationDetails => self.termination = present,
@@ -222,8 +222,8 @@ impl<'a> Access<'a> {
     }
 
     /// Sets what an operator printed as a number; `false` when it is not one that does.
-    pub(super) fn set_number(&mut self, operator: Operator, number: u64) -> bool {
-        use Operator as O;
+    pub(super) fn set_number(&mut self, operator: LogOperator, number: u64) -> bool {
+        use LogOperator as O;
         match operator {
             O::ResponseCode => match u16::try_from(number) {
                 Ok(code) => self.code = Some(code),
@@ -282,7 +282,7 @@ impl<'a> Access<'a> {
         if self.grpc_status.is_some() {
             return true;
         }
-        let is = |value: &Value<'_>, wanted: &[u8]| *value == Some(wanted);
+        let is = |value: &FieldBytes<'_>, wanted: &[u8]| *value == Some(wanted);
         let agent = self.user_agent.unwrap_or_default();
         is(&self.method, b"POST")
             && !is(&self.protocol, b"HTTP/1.1")
@@ -306,12 +306,12 @@ fn is_named_like_grpc((service, method): (&str, &str)) -> bool {
 }
 
 /// A value in a text format, where `-` and nothing are both "absent".
-pub(super) fn value(text: &[u8]) -> Value<'_> {
+pub(super) fn value(text: &[u8]) -> FieldBytes<'_> {
     (!matches!(text, b"-" | b"")).then_some(text)
 }
 
 /// Stores what a text says; `false` when it is there and says nothing.
-fn store<T>(place: &mut Option<T>, text: Value<'_>, read: impl Fn(&[u8]) -> Option<T>) -> bool {
+fn store<T>(place: &mut Option<T>, text: FieldBytes<'_>, read: impl Fn(&[u8]) -> Option<T>) -> bool {
     *place = text.and_then(read);
     place.is_some() || text.is_none()
 }

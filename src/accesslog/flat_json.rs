@@ -7,9 +7,9 @@
 use bumpalo::Bump;
 
 use super::byte_search;
-use super::entry::{Access, Operator, number};
+use super::entry::{AccessEntry, LogOperator, number};
 use super::json::operator;
-use super::timestamp::Clock;
+use super::timestamp::TimestampCache;
 
 /// Keys are remembered up to this place in a line, and up to this length.
 const KEYS_MAX: usize = 64;
@@ -17,11 +17,11 @@ const KEY_LENGTH_MAX: usize = 128;
 
 /// The keys of the last line, each as `"key":`, and what they tell. The next line most likely has the same.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Keys(Vec<(Vec<u8>, Operator)>);
+pub(super) struct KnownKeys(Vec<(Vec<u8>, LogOperator)>);
 
-impl Keys {
+impl KnownKeys {
     /// What the key tells with which `rest` begins, the key that stands at place `at` of its line, and what follows it.
-    fn next<'a>(&mut self, at: usize, rest: &'a [u8], arena: &'a Bump) -> Option<(Operator, &'a [u8])> {
+    fn next<'a>(&mut self, at: usize, rest: &'a [u8], arena: &'a Bump) -> Option<(LogOperator, &'a [u8])> {
         if let Some((key, operator)) = self.0.get(at)
             && let Some(after) = rest.strip_prefix(key.as_slice())
         {
@@ -48,10 +48,10 @@ impl Keys {
 /// Reads a line; `None` when it is not of this kind, and then some fields of `access` may be set.
 pub(super) fn read<'a>(
     line: &'a [u8],
-    keys: &mut Keys,
-    clock: &mut Clock,
+    keys: &mut KnownKeys,
+    clock: &mut TimestampCache,
     arena: &'a Bump,
-    access: &mut Access<'a>,
+    access: &mut AccessEntry<'a>,
 ) -> Option<()> {
     let (mut has_start, mut has_flags) = (false, false);
     let mut rest = line.strip_prefix(b"{")?;
@@ -61,12 +61,12 @@ pub(super) fn read<'a>(
             b'"' => {
                 let (text, after) = text(value, arena)?;
                 match operator {
-                    Operator::StartTime => {
+                    LogOperator::StartTime => {
                         access.start = clock.millis(text);
                         has_start = true;
                     }
                     operator => {
-                        has_flags |= operator == Operator::ResponseFlags;
+                        has_flags |= operator == LogOperator::ResponseFlags;
                         access.set(operator, text, arena);
                     }
                 }
@@ -75,7 +75,7 @@ pub(super) fn read<'a>(
             b'n' => value.strip_prefix(b"null")?,
             _ => {
                 let (digits, after) = digits(value)?;
-                if operator != Operator::Unknown && !access.set_number(operator, number(digits)?) {
+                if operator != LogOperator::Unknown && !access.set_number(operator, number(digits)?) {
                     access.set(operator, digits, arena);
                 }
                 after
@@ -130,13 +130,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::accesslog::{Kind, json};
+    use crate::accesslog::{OtherLine, json};
 
     /// What both ways make of a line, `before` having been read before it.
-    fn both(line: &[u8], before: &[u8]) -> (Option<String>, Result<String, Kind>) {
-        let (arena, mut keys, mut clock) = (Bump::new(), Keys::default(), Clock::default());
-        let _ = read(before, &mut keys, &mut clock, &arena, &mut Access::default());
-        let (mut fast, mut slow) = (Access::default(), Access::default());
+    fn both(line: &[u8], before: &[u8]) -> (Option<String>, Result<String, OtherLine>) {
+        let (arena, mut keys, mut clock) = (Bump::new(), KnownKeys::default(), TimestampCache::default());
+        let _ = read(before, &mut keys, &mut clock, &arena, &mut AccessEntry::default());
+        let (mut fast, mut slow) = (AccessEntry::default(), AccessEntry::default());
         let is_flat = read(line, &mut keys, &mut clock, &arena, &mut fast).is_some();
         (is_flat.then(|| format!("{fast:?}")), json::read(line, &arena, &mut slow).map(|()| format!("{slow:?}")))
     }

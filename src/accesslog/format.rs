@@ -4,23 +4,23 @@ use std::collections::HashMap;
 
 use bumpalo::Bump;
 
-use super::entry::{Access, Operator};
+use super::entry::{AccessEntry, LogOperator};
 use super::json;
 
 /// A compiled format.
 #[derive(Debug, Clone)]
-pub struct Format(Form);
+pub struct LogFormat(FormatKind);
 
 #[derive(Debug, Clone)]
-enum Form {
-    Text(Vec<Piece>),
-    Json(Labels),
+enum FormatKind {
+    Text(Vec<FormatToken>),
+    Json(JsonTemplate),
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum Piece {
+enum FormatToken {
     Literal(Vec<u8>),
-    Value(Operator),
+    Value(LogOperator),
 }
 
 /// Why a format cannot be used.
@@ -43,39 +43,39 @@ pub enum FormatError {
     NotJson(String),
 }
 
-impl Format {
+impl LogFormat {
     /// Compiles a text format, or a JSON object of labels.
     ///
     /// # Errors
     /// When a line cannot be taken apart by it.
     pub fn compile(text: &str) -> Result<Self, FormatError> {
         if text.trim_start().starts_with('{') {
-            return Labels::compile(text).map(|labels| Self(Form::Json(labels)));
+            return JsonTemplate::compile(text).map(|labels| Self(FormatKind::Json(labels)));
         }
         let pieces = pieces(text.trim_end_matches('\n'))?;
-        if !pieces.iter().any(|piece| matches!(piece, Piece::Value(_))) {
+        if !pieces.iter().any(|piece| matches!(piece, FormatToken::Value(_))) {
             return Err(FormatError::NoOperator);
         }
         if pieces.len() > PIECES_MAX {
             return Err(FormatError::TooLong);
         }
-        Ok(Self(Form::Text(pieces)))
+        Ok(Self(FormatKind::Text(pieces)))
     }
 
     /// Whether its lines tell the gRPC status.
     pub fn tells_status(&self) -> bool {
         match &self.0 {
-            Form::Text(pieces) => pieces.contains(&Piece::Value(Operator::GrpcStatus)),
-            Form::Json(labels) => labels.0.values().any(|label| label.operator == Operator::GrpcStatus),
+            FormatKind::Text(pieces) => pieces.contains(&FormatToken::Value(LogOperator::GrpcStatus)),
+            FormatKind::Json(labels) => labels.0.values().any(|label| label.operator == LogOperator::GrpcStatus),
         }
     }
 
     /// Reads a line; `None` when it is of another form.
-    pub(super) fn parse<'a>(&self, line: &'a [u8], arena: &'a Bump) -> Option<Access<'a>> {
+    pub(super) fn parse<'a>(&self, line: &'a [u8], arena: &'a Bump) -> Option<AccessEntry<'a>> {
         match &self.0 {
-            Form::Json(labels) if line.first() == Some(&b'{') => json::read_labels(line, labels, arena),
-            Form::Json(_) => None,
-            Form::Text(pieces) => read(pieces, line, arena),
+            FormatKind::Json(labels) if line.first() == Some(&b'{') => json::read_labels(line, labels, arena),
+            FormatKind::Json(_) => None,
+            FormatKind::Text(pieces) => read(pieces, line, arena),
         }
     }
 }
@@ -85,35 +85,35 @@ const PIECES_MAX: usize = 1_000;
 /// Places that are tried for the values of one line. A usual line needs a few dozen; what takes more was made to.
 const TRIES_MAX: usize = 20_000;
 
-fn read<'a>(pieces: &[Piece], line: &'a [u8], arena: &'a Bump) -> Option<Access<'a>> {
-    let mut fit = Fit { arena, tries: 0, access: Access::default(), found: None };
+fn read<'a>(pieces: &[FormatToken], line: &'a [u8], arena: &'a Bump) -> Option<AccessEntry<'a>> {
+    let mut fit = FormatMatcher { arena, tries: 0, access: AccessEntry::default(), found: None };
     fit.all(pieces, line);
     fit.found
 }
 
 /// The search for the way in which a line fits a format. Nothing in a line is escaped: what a client sent may look like
 /// the literals around it, and then there are several ways.
-struct Fit<'a> {
+struct FormatMatcher<'a> {
     arena: &'a Bump,
     tries: usize,
     /// Values of the way that is being tried.
-    access: Access<'a>,
+    access: AccessEntry<'a>,
     /// The first way, marked when there is another one.
-    found: Option<Access<'a>>,
+    found: Option<AccessEntry<'a>>,
 }
 
-impl<'a> Fit<'a> {
+impl<'a> FormatMatcher<'a> {
     /// Tries all ways to fit the pieces; `true` when nothing more need be tried.
-    fn all(&mut self, pieces: &[Piece], rest: &'a [u8]) -> bool {
+    fn all(&mut self, pieces: &[FormatToken], rest: &'a [u8]) -> bool {
         match pieces {
             [] if !rest.is_empty() => false,
             [] => self.note(),
-            [Piece::Literal(literal), more @ ..] => {
+            [FormatToken::Literal(literal), more @ ..] => {
                 rest.strip_prefix(literal.as_slice()).is_some_and(|rest| self.all(more, rest))
             }
-            [Piece::Value(operator)] => self.take(*operator, rest) == Taken::Fits && self.note(),
-            [Piece::Value(operator), more @ ..] => {
-                let Some(Piece::Literal(literal)) = more.first() else { return false };
+            [FormatToken::Value(operator)] => self.take(*operator, rest) == ValueFit::Fits && self.note(),
+            [FormatToken::Value(operator), more @ ..] => {
+                let Some(FormatToken::Literal(literal)) = more.first() else { return false };
                 self.value(*operator, literal, more, rest)
             }
         }
@@ -121,19 +121,19 @@ impl<'a> Fit<'a> {
 
     /// Tries all ends of a value before `literal`, the shortest first. A user agent is the longest that fits: it is the
     /// place where most of what was not written by a proxy stands.
-    fn value(&mut self, operator: Operator, literal: &[u8], more: &[Piece], rest: &'a [u8]) -> bool {
-        let is_long = operator == Operator::UserAgent;
+    fn value(&mut self, operator: LogOperator, literal: &[u8], more: &[FormatToken], rest: &'a [u8]) -> bool {
+        let is_long = operator == LogOperator::UserAgent;
         let mut next = if is_long { memchr::memmem::rfind(rest, literal) } else { memchr::memmem::find(rest, literal) };
         while let Some(end) = next {
             self.tries += 1;
             if self.tries > TRIES_MAX {
                 // Whether there is another way is not known.
-                self.found = self.found.map(|found| Access { ambiguous: true, ..found });
+                self.found = self.found.map(|found| AccessEntry { ambiguous: true, ..found });
                 return true;
             }
             match self.take(operator, &rest[..end]) {
-                Taken::Fits if self.all(more, &rest[end..]) => return true,
-                Taken::Never if !is_long => return false,
+                ValueFit::Fits if self.all(more, &rest[end..]) => return true,
+                ValueFit::Never if !is_long => return false,
                 _ => {}
             }
             next = if is_long {
@@ -145,11 +145,11 @@ impl<'a> Fit<'a> {
         false
     }
 
-    fn take(&mut self, operator: Operator, text: &'a [u8]) -> Taken {
+    fn take(&mut self, operator: LogOperator, text: &'a [u8]) -> ValueFit {
         if is_word(operator) && text.iter().any(|byte| matches!(byte, b' ' | b'"')) {
-            return Taken::Never;
+            return ValueFit::Never;
         }
-        if self.access.set(operator, text, self.arena) { Taken::Fits } else { Taken::No }
+        if self.access.set(operator, text, self.arena) { ValueFit::Fits } else { ValueFit::No }
     }
 
     /// Keeps a way in which the whole line fits; `true` at the second one.
@@ -169,7 +169,7 @@ impl<'a> Fit<'a> {
 
 /// Whether a text can be a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Taken {
+enum ValueFit {
     Fits,
     /// Not this one; a longer one may.
     No,
@@ -178,8 +178,8 @@ enum Taken {
 }
 
 /// Whether a value is a word that proxies write, without spaces and quotes in it.
-fn is_word(operator: Operator) -> bool {
-    use Operator as O;
+fn is_word(operator: LogOperator) -> bool {
+    use LogOperator as O;
     match operator {
         O::Path | O::TerminationDetails | O::TransportFailure | O::UpstreamTime | O::ForwardedFor | O::UserAgent => {
             false
@@ -193,7 +193,7 @@ fn is_word(operator: Operator) -> bool {
     }
 }
 
-fn pieces(text: &str) -> Result<Vec<Piece>, FormatError> {
+fn pieces(text: &str) -> Result<Vec<FormatToken>, FormatError> {
     let mut pieces = Vec::new();
     let mut rest = text;
     let mut literal = String::new();
@@ -208,16 +208,16 @@ fn pieces(text: &str) -> Result<Vec<Piece>, FormatError> {
         let end = operator_end(after).ok_or(FormatError::Unclosed(at))?;
         let name = &after[..end];
         if !literal.is_empty() {
-            pieces.push(Piece::Literal(std::mem::take(&mut literal).into_bytes()));
-        } else if matches!(pieces.last(), Some(Piece::Value(_))) {
+            pieces.push(FormatToken::Literal(std::mem::take(&mut literal).into_bytes()));
+        } else if matches!(pieces.last(), Some(FormatToken::Value(_))) {
             return Err(FormatError::Touching(name.to_owned()));
         }
-        pieces.push(Piece::Value(operator(name)));
+        pieces.push(FormatToken::Value(operator(name)));
         rest = &after[end + 1..];
     }
     literal.push_str(rest);
     if !literal.is_empty() {
-        pieces.push(Piece::Literal(literal.into_bytes()));
+        pieces.push(FormatToken::Literal(literal.into_bytes()));
     }
     Ok(pieces)
 }
@@ -237,8 +237,8 @@ fn operator_end(text: &str) -> Option<usize> {
 }
 
 /// What an operator tells, by its name and arguments; `:20` at its end only cuts the value.
-fn operator(text: &str) -> Operator {
-    use Operator as O;
+fn operator(text: &str) -> LogOperator {
+    use LogOperator as O;
     let (name, arguments) = match text.split_once('(') {
         Some((name, rest)) => (name, rest.rsplit_once(')').map_or(rest, |(inner, _)| inner)),
         None => (text.split_once(':').map_or(text, |(name, _)| name), ""),
@@ -283,16 +283,16 @@ fn operator(text: &str) -> Operator {
 
 /// A JSON format: keys, nested ones as `outer.inner`, with what stands around each operator.
 #[derive(Debug, Clone, Default)]
-pub struct Labels(HashMap<String, Label>);
+pub struct JsonTemplate(HashMap<String, JsonTemplateField>);
 
 #[derive(Debug, Clone)]
-struct Label {
+struct JsonTemplateField {
     before: Vec<u8>,
-    operator: Operator,
+    operator: LogOperator,
     after: Vec<u8>,
 }
 
-impl Labels {
+impl JsonTemplate {
     fn compile(text: &str) -> Result<Self, FormatError> {
         let value: serde_json::Value =
             serde_json::from_str(text).map_err(|error| FormatError::NotJson(error.to_string()))?;
@@ -315,15 +315,15 @@ impl Labels {
                 let mut found = None;
                 for piece in pieces(text)? {
                     match (piece, found) {
-                        (Piece::Literal(literal), None) => before = literal,
-                        (Piece::Literal(literal), Some(_)) => after = literal,
-                        (Piece::Value(operator), None) => found = Some(operator),
+                        (FormatToken::Literal(literal), None) => before = literal,
+                        (FormatToken::Literal(literal), Some(_)) => after = literal,
+                        (FormatToken::Value(operator), None) => found = Some(operator),
                         // Several in one text: what each printed cannot be told.
-                        (Piece::Value(_), Some(_)) => found = Some(Operator::Unknown),
+                        (FormatToken::Value(_), Some(_)) => found = Some(LogOperator::Unknown),
                     }
                 }
-                if let Some(operator) = found.filter(|operator| *operator != Operator::Unknown) {
-                    self.0.insert(path.to_owned(), Label { before, operator, after });
+                if let Some(operator) = found.filter(|operator| *operator != LogOperator::Unknown) {
+                    self.0.insert(path.to_owned(), JsonTemplateField { before, operator, after });
                 }
             }
             _ => {}
@@ -342,8 +342,8 @@ impl Labels {
     }
 
     /// What a key's value tells.
-    pub(super) fn read<'a>(&self, path: &str, text: &'a [u8]) -> Option<(Operator, &'a [u8])> {
-        let Label { before, operator, after } = self.0.get(path)?;
+    pub(super) fn read<'a>(&self, path: &str, text: &'a [u8]) -> Option<(LogOperator, &'a [u8])> {
+        let JsonTemplateField { before, operator, after } = self.0.get(path)?;
         let inner = text.strip_prefix(before.as_slice()).unwrap_or(text);
         Some((*operator, inner.strip_suffix(after.as_slice()).unwrap_or(inner)))
     }

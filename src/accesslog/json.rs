@@ -6,14 +6,14 @@ use std::fmt;
 use bumpalo::Bump;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::Kind;
-use super::entry::{Access, Operator};
-use super::format::Labels;
+use super::OtherLine;
+use super::entry::{AccessEntry, LogOperator};
+use super::format::JsonTemplate;
 
 /// Istio's default keys with the operators behind them, and the names that people give to gRPC's status.
 /// Source: `pilot/pkg/model/telemetry_logging.go` (`EnvoyJSONLogFormatIstio`).
-pub(super) fn operator(key: &str) -> Operator {
-    use Operator as O;
+pub(super) fn operator(key: &str) -> LogOperator {
+    use LogOperator as O;
     match key {
         "start_time" => O::StartTime,
         "method" => O::Method,
@@ -46,25 +46,25 @@ pub(super) fn operator(key: &str) -> Operator {
 }
 
 /// Reads a line that begins with a brace.
-pub(super) fn read<'a>(line: &'a [u8], arena: &'a Bump, access: &mut Access<'a>) -> Result<(), Kind> {
-    let mut record = Record { access, arena, labels: None, seen: Seen::default(), keys: 0, matched: 0 };
+pub(super) fn read<'a>(line: &'a [u8], arena: &'a Bump, access: &mut AccessEntry<'a>) -> Result<(), OtherLine> {
+    let mut record = Record { access, arena, labels: None, seen: FieldCounts::default(), keys: 0, matched: 0 };
     if !record.fill(line) {
-        return Err(Kind::UnknownJson);
+        return Err(OtherLine::UnknownJson);
     }
-    let Seen { start, flags, log, envoy, outlier } = record.seen;
+    let FieldCounts { start, flags, log, envoy, outlier } = record.seen;
     match (start && flags, outlier == 2, log == 2) {
         (true, ..) => Ok(()),
-        (false, true, _) => Err(Kind::OutlierEvent),
-        (false, false, true) => Err(if envoy { Kind::Envoy } else { Kind::Agent }),
-        (false, false, false) => Err(Kind::UnknownJson),
+        (false, true, _) => Err(OtherLine::OutlierEvent),
+        (false, false, true) => Err(if envoy { OtherLine::Envoy } else { OtherLine::Agent }),
+        (false, false, false) => Err(OtherLine::UnknownJson),
     }
 }
 
 /// Reads a line whose keys are told by a custom format.
-pub(super) fn read_labels<'a>(line: &'a [u8], labels: &Labels, arena: &'a Bump) -> Option<Access<'a>> {
-    let mut access = Access::default();
+pub(super) fn read_labels<'a>(line: &'a [u8], labels: &JsonTemplate, arena: &'a Bump) -> Option<AccessEntry<'a>> {
+    let mut access = AccessEntry::default();
     let mut record =
-        Record { access: &mut access, arena, labels: Some(labels), seen: Seen::default(), keys: 0, matched: 0 };
+        Record { access: &mut access, arena, labels: Some(labels), seen: FieldCounts::default(), keys: 0, matched: 0 };
     // A record of another log has few of the keys, if any, and more of its own. Where a format leaves out what is absent,
     // a record has few of the keys, too, and none of its own.
     let is_ours = |matched: usize, keys: usize| matched * 2 >= labels.len() || (matched >= 3 && matched * 2 > keys);
@@ -73,7 +73,7 @@ pub(super) fn read_labels<'a>(line: &'a [u8], labels: &Labels, arena: &'a Bump) 
 }
 
 #[derive(Default)]
-struct Seen {
+struct FieldCounts {
     start: bool,
     flags: bool,
     log: u8,
@@ -82,10 +82,10 @@ struct Seen {
 }
 
 struct Record<'a, 'l> {
-    access: &'l mut Access<'a>,
+    access: &'l mut AccessEntry<'a>,
     arena: &'a Bump,
-    labels: Option<&'l Labels>,
-    seen: Seen,
+    labels: Option<&'l JsonTemplate>,
+    seen: FieldCounts,
     /// Keys that were there.
     keys: usize,
     /// Of them keys of the format.

@@ -21,24 +21,24 @@ use std::sync::Arc;
 
 use bumpalo::Bump;
 
-pub use entry::{Access, Direction, Flags, Operator, Value};
-use format::Format;
-use prefix::Stripped;
-use timestamp::Clock;
+pub use entry::{AccessEntry, Direction, FieldBytes, LogOperator, ResponseFlags};
+use format::LogFormat;
+use prefix::UnprefixedLine;
+use timestamp::TimestampCache;
 
 /// What a line is.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "nearly every line is one; a box for each would cost more than the copy")]
-pub enum Line<'a> {
+pub enum LogLine<'a> {
     /// One request, or one connection.
-    Access(Access<'a>),
+    Access(AccessEntry<'a>),
     /// Anything else.
-    Other(Kind),
+    Other(OtherLine),
 }
 
 /// Lines that are no access lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum OtherLine {
     /// Envoy's own log.
     Envoy,
     /// The agent's log.
@@ -55,7 +55,7 @@ pub enum Kind {
     Unknown,
 }
 
-impl Kind {
+impl OtherLine {
     /// The word for counts.
     pub fn word(self) -> &'static str {
         match self {
@@ -72,30 +72,30 @@ impl Kind {
 
 /// Reads the lines of one container in their order.
 #[derive(Debug, Default)]
-pub struct Reader {
+pub struct LogReader {
     /// Custom formats, tried in this order.
-    formats: Arc<[Format]>,
+    formats: Arc<[LogFormat]>,
     /// Whether the last line was of a log record that may go on.
     in_record: bool,
-    clock: Clock,
+    clock: TimestampCache,
     /// Keys of JSON lines.
-    keys: flat_json::Keys,
+    keys: flat_json::KnownKeys,
     /// Values of the last line that are not written there as they are meant, such as JSON's with escapes.
     arena: Bump,
 }
 
-impl Reader {
+impl LogReader {
     /// Tries custom formats first, and reads everything else as usual.
-    pub fn with_formats(formats: Arc<[Format]>) -> Self {
+    pub fn with_formats(formats: Arc<[LogFormat]>) -> Self {
         Self { formats, ..Self::default() }
     }
 
     /// Says what a line is. `line` has no line break at its end.
-    pub fn read<'a>(&'a mut self, line: &'a [u8]) -> Line<'a> {
-        let mut access = Access::default();
-        match self.fill_stripped(line, Stripped { line, pod: None }, &mut access) {
-            Ok(_) => Line::Access(access),
-            Err(kind) => Line::Other(kind),
+    pub fn read<'a>(&'a mut self, line: &'a [u8]) -> LogLine<'a> {
+        let mut access = AccessEntry::default();
+        match self.fill_stripped(line, UnprefixedLine { line, pod: None }, &mut access) {
+            Ok(_) => LogLine::Access(access),
+            Err(kind) => LogLine::Other(kind),
         }
     }
 
@@ -106,7 +106,7 @@ impl Reader {
     /// # Errors
     /// The kind of what is no access line.
     #[inline]
-    pub fn fill<'a>(&'a mut self, line: &'a [u8], access: &mut Access<'a>) -> Result<Option<&'a str>, Kind> {
+    pub fn fill<'a>(&'a mut self, line: &'a [u8], access: &mut AccessEntry<'a>) -> Result<Option<&'a str>, OtherLine> {
         self.fill_stripped(line, prefix::strip(line), access)
     }
 
@@ -114,9 +114,9 @@ impl Reader {
     fn fill_stripped<'a>(
         &'a mut self,
         whole: &'a [u8],
-        stripped: Stripped<'a>,
-        access: &mut Access<'a>,
-    ) -> Result<Option<&'a str>, Kind> {
+        stripped: UnprefixedLine<'a>,
+        access: &mut AccessEntry<'a>,
+    ) -> Result<Option<&'a str>, OtherLine> {
         let Self { formats, in_record, clock, keys, arena } = self;
         arena.reset();
         let arena: &'a Bump = arena;
@@ -132,12 +132,12 @@ impl Reader {
             }
         }
         let read = classify(line, *in_record, (clock, keys, arena), access);
-        *in_record = matches!(read, Err(Kind::Envoy | Kind::Agent | Kind::Continuation));
+        *in_record = matches!(read, Err(OtherLine::Envoy | OtherLine::Agent | OtherLine::Continuation));
         read.map(|()| stripped.pod)
     }
 }
 
-impl Clone for Reader {
+impl Clone for LogReader {
     /// A reader that goes on in the same place.
     fn clone(&self) -> Self {
         let Self { formats, in_record, clock, keys, arena: _ } = self;
@@ -158,32 +158,32 @@ fn bare(line: &[u8]) -> &[u8] {
 fn classify<'a>(
     line: &'a [u8],
     in_record: bool,
-    (clock, keys, arena): (&mut Clock, &mut flat_json::Keys, &'a Bump),
-    access: &mut Access<'a>,
-) -> Result<(), Kind> {
+    (clock, keys, arena): (&mut TimestampCache, &mut flat_json::KnownKeys, &'a Bump),
+    access: &mut AccessEntry<'a>,
+) -> Result<(), OtherLine> {
     match line.first() {
-        None if in_record => Err(Kind::Continuation),
-        None => Err(Kind::Empty),
+        None if in_record => Err(OtherLine::Continuation),
+        None => Err(OtherLine::Empty),
         Some(b'{') => match flat_json::read(line, keys, clock, arena, access) {
             Some(()) => Ok(()),
             None => {
-                *access = Access::default();
+                *access = AccessEntry::default();
                 json::read(line, arena, access)
             }
         },
         Some(b'[') => match text::parse(line, clock, access) {
             Some(()) => Ok(()),
             // Before its configuration is read, Envoy logs in a form of its own.
-            None if is_date(&line[1..], b' ') => Err(Kind::Envoy),
-            None if is_start_time(line) || !in_record => Err(Kind::Unknown),
-            None => Err(Kind::Continuation),
+            None if is_date(&line[1..], b' ') => Err(OtherLine::Envoy),
+            None if is_start_time(line) || !in_record => Err(OtherLine::Unknown),
+            None => Err(OtherLine::Continuation),
         },
         Some(_) if is_date(line, b'T') && line.get(26..28) == Some(b"Z\t") => {
             let scope = line.split(|byte| *byte == b'\t').nth(2).unwrap_or_default();
-            Err(if scope.starts_with(b"envoy ") { Kind::Envoy } else { Kind::Agent })
+            Err(if scope.starts_with(b"envoy ") { OtherLine::Envoy } else { OtherLine::Agent })
         }
-        Some(_) if in_record => Err(Kind::Continuation),
-        Some(_) => Err(Kind::Unknown),
+        Some(_) if in_record => Err(OtherLine::Continuation),
+        Some(_) => Err(OtherLine::Unknown),
     }
 }
 

@@ -2,7 +2,7 @@
 
 /// A line without its prefix, and whom the prefix names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stripped<'a> {
+pub struct UnprefixedLine<'a> {
     /// The line as the container wrote it.
     pub line: &'a [u8],
     /// Pod that `kubectl logs --prefix` names.
@@ -11,17 +11,17 @@ pub struct Stripped<'a> {
 
 /// Takes off `[pod/NAME/CONTAINER] `, a timestamp of `kubectl logs --timestamps`, and a runtime's `TIME stdout F `.
 #[inline]
-pub fn strip(line: &[u8]) -> Stripped<'_> {
+pub fn strip(line: &[u8]) -> UnprefixedLine<'_> {
     let (pod, line) = match kubectl_prefix(line) {
         Some((pod, rest)) => (Some(pod), rest),
         None => (None, line),
     };
-    Stripped { line: without_time(line), pod }
+    UnprefixedLine { line: without_time(line), pod }
 }
 
 /// A stream of a container, as a runtime writes it before each line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
+pub enum RuntimeStream {
     /// `stdout`: where access lines go.
     Out,
     /// `stderr`: where Envoy's own log goes.
@@ -36,14 +36,14 @@ pub fn is_partial(line: &[u8]) -> bool {
 
 /// The stream of a line that a runtime wrote, and whether it cut the line.
 #[inline]
-pub fn stream(line: &[u8]) -> Option<(Stream, bool)> {
+pub fn stream(line: &[u8]) -> Option<(RuntimeStream, bool)> {
     if !begins_with_time(line) {
         return None;
     }
     let space = line.iter().take(40).position(|byte| *byte == b' ')?;
     let (stream, rest) = match line.get(space + 1..space + 8)? {
-        b"stdout " => (Stream::Out, &line[space + 8..]),
-        b"stderr " => (Stream::Err, &line[space + 8..]),
+        b"stdout " => (RuntimeStream::Out, &line[space + 8..]),
+        b"stderr " => (RuntimeStream::Err, &line[space + 8..]),
         _ => return None,
     };
     Some((stream, rest.starts_with(b"P ")))
@@ -93,11 +93,11 @@ mod tests {
         for prefix in ["", "2026-11-21T09:00:00.1234Z stdout F ", "2026-11-21T09:00:00.1234Z "] {
             for line in [&access[..], agent] {
                 let whole = [prefix.as_bytes(), line].concat();
-                assert_eq!(strip(&whole), Stripped { line, pod: None }, "{prefix}");
+                assert_eq!(strip(&whole), UnprefixedLine { line, pod: None }, "{prefix}");
             }
         }
         let whole = [&b"[pod/echo-1/istio-proxy] "[..], access].concat();
-        assert_eq!(strip(&whole), Stripped { line: access, pod: Some("echo-1") });
+        assert_eq!(strip(&whole), UnprefixedLine { line: access, pod: Some("echo-1") });
         assert_eq!(strip(b"").line, b"");
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Direction;
-use super::format::{Format, FormatError};
+use super::format::{FormatError, LogFormat};
 use crate::schema::mesh_config::{FileAccessLog, MeshConfig};
 use crate::schema::meta::StringMap;
 use crate::schema::telemetry::{AccessLogging, TelemetrySpec};
@@ -18,18 +18,18 @@ const STDOUT: &str = "/dev/stdout";
 
 /// The settings of a mesh.
 #[derive(Debug, Clone, Default)]
-pub struct Settings {
+pub struct LogSettings {
     /// Mesh configuration.
     pub mesh: MeshConfig,
     /// Namespace of mesh-wide objects.
     pub root: String,
     /// Telemetry objects, oldest first as istiod takes them.
-    pub telemetries: Vec<Telemetry>,
+    pub telemetries: Vec<TelemetryObject>,
 }
 
 /// A Telemetry.
 #[derive(Debug, Clone, Default)]
-pub struct Telemetry {
+pub struct TelemetryObject {
     /// Namespace.
     pub namespace: String,
     /// Name.
@@ -40,7 +40,7 @@ pub struct Telemetry {
 
 /// Who is asked about.
 #[derive(Debug, Clone, Copy)]
-pub struct Proxy<'a> {
+pub struct LogProxy<'a> {
     /// Namespace.
     pub namespace: &'a str,
     /// Labels of the pod.
@@ -56,12 +56,12 @@ pub enum Logging {
         filter: Option<String>,
     },
     /// It writes none to standard output.
-    Off(Reason),
+    Off(NotLoggedReason),
 }
 
 /// Why there is nothing to read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Reason {
+pub enum NotLoggedReason {
     /// `meshConfig.accessLogFile` is empty, and nothing else is said.
     NoFile,
     /// `meshConfig.accessLogFile` is another file.
@@ -74,17 +74,17 @@ pub enum Reason {
     NotThisSide,
 }
 
-impl Settings {
+impl LogSettings {
     /// What a proxy does for calls that it makes or gets.
-    pub fn of(&self, proxy: Proxy<'_>, direction: Direction) -> Logging {
+    pub fn of(&self, proxy: LogProxy<'_>, direction: Direction) -> Logging {
         let telemetries = self.applicable(proxy);
         let defaults: Vec<&str> =
             self.mesh.default_providers.iter().flat_map(|one| &one.access_logging).map(String::as_str).collect();
         if telemetries.is_empty() && defaults.is_empty() {
             return match self.mesh.access_log_file.as_deref().unwrap_or_default() {
-                "" => Logging::Off(Reason::NoFile),
+                "" => Logging::Off(NotLoggedReason::NoFile),
                 STDOUT => Logging::On { filter: None },
-                other => Logging::Off(Reason::OtherFile(other.to_owned())),
+                other => Logging::Off(NotLoggedReason::OtherFile(other.to_owned())),
             };
         }
         // Providers with their filters, and who turned off what.
@@ -114,15 +114,17 @@ impl Settings {
         match (readable, off) {
             (Some((_, filter)), _) => Logging::On { filter: filter.map(str::to_owned) },
             (None, Some(telemetry)) if on.is_empty() => {
-                Logging::Off(Reason::Disabled(telemetry.namespace.clone(), telemetry.name.clone()))
+                Logging::Off(NotLoggedReason::Disabled(telemetry.namespace.clone(), telemetry.name.clone()))
             }
-            (None, _) if on.is_empty() => Logging::Off(Reason::NotThisSide),
-            (None, _) => Logging::Off(Reason::OtherProviders(on.keys().map(|name| (*name).to_owned()).collect())),
+            (None, _) if on.is_empty() => Logging::Off(NotLoggedReason::NotThisSide),
+            (None, _) => {
+                Logging::Off(NotLoggedReason::OtherProviders(on.keys().map(|name| (*name).to_owned()).collect()))
+            }
         }
     }
 
     /// Every custom format that a proxy of this mesh may use, and those that cannot be compiled, with where they stand.
-    pub fn formats(&self) -> (Vec<Format>, Vec<(String, FormatError)>) {
+    pub fn formats(&self) -> (Vec<LogFormat>, Vec<(String, FormatError)>) {
         let mut texts: Vec<(String, String)> = Vec::new();
         let mut add = |place: String, text: &str| {
             if !text.trim().is_empty() {
@@ -143,7 +145,7 @@ impl Settings {
         let mut formats = Vec::new();
         let mut refused = Vec::new();
         for (place, text) in texts {
-            match Format::compile(&text) {
+            match LogFormat::compile(&text) {
                 Ok(format) => formats.push(format),
                 Err(error) => refused.push((place, error)),
             }
@@ -153,13 +155,13 @@ impl Settings {
 
     /// Whether some format that lines may have tells the gRPC status; Istio's default one does not.
     pub fn tells_status(&self) -> bool {
-        self.formats().0.iter().any(Format::tells_status)
+        self.formats().0.iter().any(LogFormat::tells_status)
     }
 
     /// The Telemetry that would make a namespace's proxies write lines: a new one, or the one that is in the way, changed.
-    pub fn remedy(&self, namespace: &str, reason: &Reason) -> String {
+    pub fn remedy(&self, namespace: &str, reason: &NotLoggedReason) -> String {
         let own = match reason {
-            Reason::Disabled(place, name) if place == namespace => Some(name.as_str()),
+            NotLoggedReason::Disabled(place, name) if place == namespace => Some(name.as_str()),
             // Two for a whole namespace are in conflict: only the older counts (IST0159).
             _ => self.telemetries.iter().find(|one| one.namespace == namespace && is_wide(one)).map(|one| &*one.name),
         };
@@ -178,18 +180,18 @@ impl Settings {
     }
 
     /// Root namespace, namespace, workload: at most one of each, the oldest.
-    fn applicable(&self, proxy: Proxy<'_>) -> Vec<&Telemetry> {
+    fn applicable(&self, proxy: LogProxy<'_>) -> Vec<&TelemetryObject> {
         let wide = |namespace: &str| self.telemetries.iter().find(|one| one.namespace == namespace && is_wide(one));
         let root = wide(&self.root);
         let own = (proxy.namespace != self.root).then(|| wide(proxy.namespace)).flatten();
-        let picks = |one: &&Telemetry| {
+        let picks = |one: &&TelemetryObject| {
             one.namespace == proxy.namespace
                 && one.spec.selector.as_ref().is_some_and(|selector| {
                     selector.match_labels.iter().all(|(key, value)| proxy.labels.get(key) == Some(value))
                 })
         };
         let of_pod = self.telemetries.iter().filter(|one| !is_wide(one)).find(picks);
-        let says = |one: &&Telemetry| !one.spec.access_logging.is_empty();
+        let says = |one: &&TelemetryObject| !one.spec.access_logging.is_empty();
         [root, own, of_pod].into_iter().flatten().filter(says).collect()
     }
 
@@ -203,7 +205,7 @@ impl Settings {
 }
 
 /// Providers of the last Telemetry that names any; what an earlier one names does not count beside them.
-fn in_scope<'a>(telemetries: &[&'a Telemetry], defaults: &[&'a str], direction: Direction) -> BTreeSet<&'a str> {
+fn in_scope<'a>(telemetries: &[&'a TelemetryObject], defaults: &[&'a str], direction: Direction) -> BTreeSet<&'a str> {
     let mut names: BTreeSet<&str> = defaults.iter().copied().collect();
     for telemetry in telemetries {
         let settings = telemetry.spec.access_logging.iter().filter(|setting| is_for(setting, direction));
@@ -217,7 +219,7 @@ fn in_scope<'a>(telemetries: &[&'a Telemetry], defaults: &[&'a str], direction: 
 }
 
 /// Whether it is for all pods of its namespace.
-fn is_wide(telemetry: &Telemetry) -> bool {
+fn is_wide(telemetry: &TelemetryObject) -> bool {
     let labels = telemetry.spec.selector.as_ref().is_some_and(|selector| !selector.match_labels.is_empty());
     !labels && telemetry.spec.target_refs.is_empty()
 }
@@ -232,13 +234,13 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn settings(mesh: serde_json::Value, telemetries: &[(&str, &str, serde_json::Value)]) -> Settings {
-        Settings {
+    fn settings(mesh: serde_json::Value, telemetries: &[(&str, &str, serde_json::Value)]) -> LogSettings {
+        LogSettings {
             mesh: serde_json::from_value(mesh).unwrap(),
             root: "istio-system".into(),
             telemetries: telemetries
                 .iter()
-                .map(|(namespace, name, logging)| Telemetry {
+                .map(|(namespace, name, logging)| TelemetryObject {
                     namespace: (*namespace).into(),
                     name: (*name).into(),
                     spec: serde_json::from_value(logging.clone()).unwrap(),
@@ -247,9 +249,9 @@ mod tests {
         }
     }
 
-    fn both(settings: &Settings) -> [Logging; 2] {
+    fn both(settings: &LogSettings) -> [Logging; 2] {
         let labels = StringMap::from([("app".into(), "echo".into())]);
-        let proxy = Proxy { namespace: "shop", labels: &labels };
+        let proxy = LogProxy { namespace: "shop", labels: &labels };
         [settings.of(proxy, Direction::Outbound), settings.of(proxy, Direction::Inbound)]
     }
 
@@ -276,14 +278,15 @@ mod tests {
         let otel = json!({"accessLogging": [{"providers": [{"name": "otel"}]}]});
         let client = json!({"accessLogging": [{"match": {"mode": "CLIENT"}, "providers": [{"name": "envoy"}]}]});
         let picked = json!({"selector": {"matchLabels": {"app": "echo"}}, "accessLogging": [{"disabled": true}]});
-        let off_by = |namespace: &str, name: &str| Logging::Off(Reason::Disabled(namespace.into(), name.into()));
-        let none = Logging::Off(Reason::NoFile);
-        let elsewhere = Logging::Off(Reason::OtherProviders(vec!["otel".into()]));
+        let off_by =
+            |namespace: &str, name: &str| Logging::Off(NotLoggedReason::Disabled(namespace.into(), name.into()));
+        let none = Logging::Off(NotLoggedReason::NoFile);
+        let elsewhere = Logging::Off(NotLoggedReason::OtherProviders(vec!["otel".into()]));
         let cases = [
             (json!({}), vec![], [none.clone(), none.clone()]),
             (file.clone(), vec![], [on.clone(), on.clone()]),
             (json!({"accessLogFile": "/var/log/x"}), vec![], {
-                let other = Logging::Off(Reason::OtherFile("/var/log/x".into()));
+                let other = Logging::Off(NotLoggedReason::OtherFile("/var/log/x".into()));
                 [other.clone(), other]
             }),
             // A Telemetry for the proxy takes the mesh's file away, even one that only turns something off.
@@ -299,7 +302,7 @@ mod tests {
             (json!({}), vec![("istio-system", "mesh", envoy.clone()), ("shop", "pod", picked)], {
                 [off_by("shop", "pod"), off_by("shop", "pod")]
             }),
-            (json!({}), vec![("shop", "half", client)], [on.clone(), Logging::Off(Reason::NotThisSide)]),
+            (json!({}), vec![("shop", "half", client)], [on.clone(), Logging::Off(NotLoggedReason::NotThisSide)]),
             (json!({"defaultProviders": {"accessLogging": ["envoy"]}}), vec![], [on.clone(), on.clone()]),
             // What a nearer object names takes the place of what a farther one named.
             (json!({}), vec![("istio-system", "mesh", envoy), ("shop", "o", otel)], [elsewhere.clone(), elsewhere]),
@@ -329,11 +332,11 @@ mod tests {
     fn the_remedy_changes_what_is_in_the_way() {
         let quiet = json!({"selector": {"matchLabels": {"app": "echo"}}, "accessLogging": [{"disabled": true}]});
         let settings = settings(json!({}), &[("shop", "quiet", quiet)]);
-        let text = settings.remedy("shop", &Reason::Disabled("shop".into(), "quiet".into()));
+        let text = settings.remedy("shop", &NotLoggedReason::Disabled("shop".into(), "quiet".into()));
         assert!(
             text.contains("name: quiet") && text.contains("selector: {\"matchLabels\":{\"app\":\"echo\"}}"),
             "{text}"
         );
-        assert!(settings.remedy("web", &Reason::NoFile).contains("name: access-log\n  namespace: web"));
+        assert!(settings.remedy("web", &NotLoggedReason::NoFile).contains("name: access-log\n  namespace: web"));
     }
 }

@@ -5,8 +5,8 @@
 //! the right down to the authority, and what remains in the middle is split at `" "`.
 
 use super::byte_search;
-use super::entry::{Access, Flags, number, value};
-use super::timestamp::Clock;
+use super::entry::{AccessEntry, ResponseFlags, number, value};
+use super::timestamp::TimestampCache;
 use crate::diagnosis::details;
 
 /// How the layouts differ: what stands between flags and sizes, and what after the upstream's host.
@@ -26,7 +26,7 @@ enum Layout {
 const WENT_WELL: &[u8] = b"200 - via_upstream - \"-\" ";
 
 /// Reads a line that begins with `[start time] "`.
-pub(super) fn parse<'a>(line: &'a [u8], clock: &mut Clock, access: &mut Access<'a>) -> Option<()> {
+pub(super) fn parse<'a>(line: &'a [u8], clock: &mut TimestampCache, access: &mut AccessEntry<'a>) -> Option<()> {
     let (b'[', time) = line.split_first()? else { return None };
     let (time, rest) = time.split_first_chunk::<24>()?;
     access.start = Some(clock.millis(time)?);
@@ -44,7 +44,7 @@ pub(super) fn parse<'a>(line: &'a [u8], clock: &mut Clock, access: &mut Access<'
 }
 
 /// Reads request, code, flags and sizes; gives the rest, which begins after the quote of `x-forwarded-for`.
-fn head<'a>(request: &'a [u8], after: &'a [u8], access: &mut Access<'a>) -> Option<(&'a [u8], Layout)> {
+fn head<'a>(request: &'a [u8], after: &'a [u8], access: &mut AccessEntry<'a>) -> Option<(&'a [u8], Layout)> {
     let (method, rest) = word(request)?;
     // Nearly always it is this protocol; a search from the right takes longer than to see that.
     let last = match rest.strip_suffix(b" HTTP/2") {
@@ -64,7 +64,7 @@ fn head<'a>(request: &'a [u8], after: &'a [u8], access: &mut Access<'a>) -> Opti
     let (code, after) = short(after)?;
     let code = u16::try_from(number(code)?).ok()?;
     let (flags, after) = short(after)?;
-    let flags = Flags::parse(flags)?;
+    let flags = ResponseFlags::parse(flags)?;
     let fields = match after.first()? {
         b'"' => {
             let (first, next) = quoted(after)?;
@@ -100,7 +100,7 @@ fn requested<'a>(
     (method, path, protocol): (&'a [u8], &'a [u8], &'a [u8]),
     after: &'a [u8],
     layout: Layout,
-    access: &mut Access<'a>,
+    access: &mut AccessEntry<'a>,
 ) -> Option<(&'a [u8], Layout)> {
     let ([received, sent, duration, upstream], next) = sizes(after)?;
     access.method = value(method);
@@ -113,7 +113,7 @@ fn requested<'a>(
 
 /// Reads what follows the sizes where there are as many separators as there should be: in nearly every line. [`tail`] would
 /// read the same from it.
-fn usual<'a>(rest: &'a [u8], access: &mut Access<'a>) -> Option<()> {
+fn usual<'a>(rest: &'a [u8], access: &mut AccessEntry<'a>) -> Option<()> {
     let (forwarded_for, rest) = apart(rest)?;
     let (user_agent, rest) = apart(rest)?;
     let (request_id, rest) = apart(rest)?;
@@ -146,7 +146,7 @@ fn apart(text: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Reads authority, host and what follows from the right, then splits what clients sent.
-fn tail<'a>(rest: &'a [u8], layout: Layout, access: &mut Access<'a>) -> Option<()> {
+fn tail<'a>(rest: &'a [u8], layout: Layout, access: &mut AccessEntry<'a>) -> Option<()> {
     if layout != Layout::Envoy && usual(rest, access).is_some() {
         return Some(());
     }
@@ -171,7 +171,7 @@ fn tail<'a>(rest: &'a [u8], layout: Layout, access: &mut Access<'a>) -> Option<(
 }
 
 /// Reads what follows the host: cluster, addresses, SNI and route; no quote can be in them.
-fn proxy<'a>(after: &'a [u8], access: &mut Access<'a>) -> Option<()> {
+fn proxy<'a>(after: &'a [u8], access: &mut AccessEntry<'a>) -> Option<()> {
     let bare = |text: &'a [u8]| {
         let at = byte_search::find_either(text, b'"', b' ').filter(|at| text[*at] == b' ')?;
         Some((&text[..at], &text[at + 1..]))
@@ -199,7 +199,7 @@ fn proxy<'a>(after: &'a [u8], access: &mut Access<'a>) -> Option<()> {
 }
 
 /// Splits `forwarded-for" "user-agent" "request-id`. More separators than two were sent by a client.
-fn clients<'a>(text: &'a [u8], access: &mut Access<'a>) {
+fn clients<'a>(text: &'a [u8], access: &mut AccessEntry<'a>) {
     let (mut first, mut last, mut count) = (None, None, 0);
     for at in memchr::memchr_iter(b'"', text) {
         match text.get(at + 1..at + 3) {

@@ -4,12 +4,12 @@ use super::entry::number;
 
 /// Times that differ in their milliseconds only, as those of neighbours in a log do, are worked out once.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Clock {
+pub(super) struct TimestampCache {
     /// The last second, and its milliseconds since 1970.
     last: Option<([u8; 19], i64)>,
 }
 
-impl Clock {
+impl TimestampCache {
     /// As [`millis`].
     #[inline]
     pub(super) fn millis(&mut self, text: &[u8]) -> Option<i64> {
@@ -85,16 +85,16 @@ mod tests {
             "\0\0\0\0",
         ] {
             assert_eq!(millis(text.as_bytes()), None, "{text}");
-            assert_eq!(Clock::default().millis(text.as_bytes()), None, "{text}");
+            assert_eq!(TimestampCache::default().millis(text.as_bytes()), None, "{text}");
         }
         // As many zeros as a second has letters, which an empty memory could be taken for.
-        assert_eq!(Clock::default().millis(&[[0; 19].as_slice(), b".123Z"].concat()), None);
+        assert_eq!(TimestampCache::default().millis(&[[0; 19].as_slice(), b".123Z"].concat()), None);
     }
 
     proptest! {
         #[test]
         fn as_a_library_reads_it(at in -62_135_596_800_000_i64..253_402_300_000_000, others in prop::collection::vec(0_i64..3_000, 0..4)) {
-            let mut clock = Clock::default();
+            let mut clock = TimestampCache::default();
             for at in others.iter().map(|more| at + more).chain([at]) {
                 let time = jiff::Timestamp::from_millisecond(at).unwrap();
                 for text in [format!("{time:.3}"), format!("{time:.9}"), format!("{time}")] {

@@ -1,21 +1,21 @@
 //! Windows from the callers' access logs: each line is one call, with the cluster that it went to.
 
-use super::cohorts::Sides;
-use super::window::{Faults, NOWHERE, Window};
-use crate::accesslog::{Access, Direction};
-use crate::diagnosis::{self, Known};
+use super::cohorts::Cohorts;
+use super::window::{FailureCriteria, NOWHERE, Window};
+use crate::accesslog::{AccessEntry, Direction};
+use crate::diagnosis::{self, StatusSource};
 
 /// Counts lines as they come.
 #[derive(Debug, Default)]
-pub struct Calls {
+pub struct LoggedCalls {
     window: Window,
     /// Milliseconds of the canary's calls.
     durations: Vec<u64>,
 }
 
-impl Calls {
+impl LoggedCalls {
     /// Counts a call that a caller's proxy logged.
-    pub fn count(&mut self, access: &Access<'_>, sides: &Sides, faults: &Faults) {
+    pub fn count(&mut self, access: &AccessEntry<'_>, sides: &Cohorts, faults: &FailureCriteria) {
         if access.direction() == Some(Direction::Inbound) {
             return;
         }
@@ -29,7 +29,8 @@ impl Calls {
         if is_canary {
             self.window.canary.count(1, is_fault);
             // What is only inferred may be a stream whose trailers say otherwise.
-            self.window.untold += u64::from(!is_fault && status.is_some_and(|status| status.known != Known::Logged));
+            self.window.untold +=
+                u64::from(!is_fault && status.is_some_and(|status| status.known != StatusSource::Logged));
             self.window.obeying_canary += 1;
             self.durations.extend(access.duration);
         } else if is_baseline {
@@ -55,9 +56,9 @@ impl Calls {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cohorts::Side;
+    use super::super::cohorts::Cohort;
     use super::*;
-    use crate::accesslog::{Line, Reader};
+    use crate::accesslog::{LogLine, LogReader};
 
     fn line(cluster: &str, status: &str, flags: &str, millis: u32) -> String {
         format!(
@@ -67,12 +68,14 @@ mod tests {
 
     #[test]
     fn lines_belong_to_the_cluster_that_they_name() {
-        let side =
-            |subset: &str| Side { destinations: [(subset.to_owned(), "a.b.svc".to_owned())].into(), ..Side::default() };
+        let side = |subset: &str| Cohort {
+            destinations: [(subset.to_owned(), "a.b.svc".to_owned())].into(),
+            ..Cohort::default()
+        };
         let hosts = ["a.b.svc".to_owned()].into();
-        let sides = Sides { canary: side("v2"), baseline: side("v1"), hosts, ..Sides::default() };
-        let mut calls = Calls::default();
-        let mut reader = Reader::default();
+        let sides = Cohorts { canary: side("v2"), baseline: side("v1"), hosts, ..Cohorts::default() };
+        let mut calls = LoggedCalls::default();
+        let mut reader = LogReader::default();
         let v2 = "outbound|1|v2|a.b.svc";
         for (cluster, status, flags, millis) in [
             (v2, "Unavailable", "-", 10),
@@ -85,8 +88,8 @@ mod tests {
             ("-", "-", "NC", 0),
         ] {
             let text = line(cluster, status, flags, millis);
-            let Line::Access(access) = reader.read(text.as_bytes()) else { panic!("{text}") };
-            calls.count(&access, &sides, &Faults::default());
+            let LogLine::Access(access) = reader.read(text.as_bytes()) else { panic!("{text}") };
+            calls.count(&access, &sides, &FailureCriteria::default());
         }
         let window = calls.window(true);
         assert_eq!((window.canary.calls, window.canary.errors, window.untold), (5, 2, 1), "{window:?}");

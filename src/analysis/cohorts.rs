@@ -3,21 +3,21 @@
 use std::collections::BTreeSet;
 
 use crate::mesh::Mesh;
-use crate::shift::affected::{Class, label};
+use crate::shift::affected::{AffectedClass, label};
 
 /// Name of a workload, after its namespace.
 pub type WorkloadName = (String, String);
 
 /// Backends that are judged together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Side {
+pub struct Cohort {
     /// Subset, or nothing, and host of the clusters; whatever the port.
     pub destinations: BTreeSet<(String, String)>,
     /// Workloads whose pods serve them, as telemetry calls them.
     pub workloads: BTreeSet<WorkloadName>,
 }
 
-impl Side {
+impl Cohort {
     /// Whether a cluster is one of it.
     pub fn has_cluster(&self, cluster: &str) -> bool {
         let mut parts = cluster.splitn(4, '|').skip(2);
@@ -33,11 +33,11 @@ impl Side {
 
 /// Who is who in a shift. What is known of it grows: a backend without any weight is in no Envoy's routes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sides {
+pub struct Cohorts {
     /// Backends whose share rises.
-    pub canary: Side,
+    pub canary: Cohort,
     /// The others of the same rules.
-    pub baseline: Side,
+    pub baseline: Cohort,
     /// Services that calls name: hosts of the rules and of their backends.
     pub hosts: BTreeSet<String>,
     /// Workloads whose calls the rules decide.
@@ -48,9 +48,9 @@ pub struct Sides {
     pub callers: BTreeSet<WorkloadName>,
 }
 
-impl Sides {
+impl Cohorts {
     /// Takes in what callers have now. `rises` says whether a backend, by its label, is the canary's.
-    pub fn learn(&mut self, mesh: &Mesh<'_>, classes: &[Class], rises: &dyn Fn(&str) -> bool) {
+    pub fn learn(&mut self, mesh: &Mesh<'_>, classes: &[AffectedClass], rises: &dyn Fn(&str) -> bool) {
         self.obeying.clear();
         self.callers.clear();
         self.shared = classes.iter().any(|class| class.obeys && class.shares_backends);

@@ -9,23 +9,23 @@
 
 use std::collections::BTreeMap;
 
-use super::cohorts::Sides;
-use super::window::{Tally, Window};
-use crate::compare::balance::{Readings, since};
-use crate::envoy::counters::Counted;
+use super::cohorts::Cohorts;
+use super::window::{CallCounts, Window};
+use crate::compare::balance::{CounterReadings, since};
+use crate::envoy::counters::EndpointCounters;
 
 /// What callers counted between their two readings.
-pub fn window(sides: &Sides, callers: &[Readings]) -> Window {
+pub fn window(sides: &Cohorts, callers: &[CounterReadings]) -> Window {
     let mut window = Window::default();
     for (before, after) in callers {
-        let key = |one: &Counted| (one.cluster.clone(), one.address.clone());
+        let key = |one: &EndpointCounters| (one.cluster.clone(), one.address.clone());
         let old: BTreeMap<_, _> = before.iter().map(|one| (key(one), one)).collect();
         for now in after {
-            let none = Counted::default();
+            let none = EndpointCounters::default();
             let then = old.get(&key(now)).copied().unwrap_or(&none);
             // A connection that was refused carried no try.
             let refused = since(now.refused, then.refused);
-            let counted = Tally {
+            let counted = CallCounts {
                 calls: since(now.total, then.total) + refused,
                 errors: since(now.errors, then.errors) + refused,
             };
@@ -43,21 +43,21 @@ pub fn window(sides: &Sides, callers: &[Readings]) -> Window {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cohorts::Side;
+    use super::super::cohorts::Cohort;
     use super::*;
 
     #[test]
     fn tries_belong_to_subsets_whatever_the_port() {
         let side =
-            |subset: &str| Side { destinations: [(subset.to_owned(), "a.b".to_owned())].into(), ..Side::default() };
-        let sides = Sides { canary: side("v2"), baseline: side("v1"), ..Sides::default() };
-        let counted = |cluster: &str, total, errors, refused| Counted {
+            |subset: &str| Cohort { destinations: [(subset.to_owned(), "a.b".to_owned())].into(), ..Cohort::default() };
+        let sides = Cohorts { canary: side("v2"), baseline: side("v1"), ..Cohorts::default() };
+        let counted = |cluster: &str, total, errors, refused| EndpointCounters {
             cluster: cluster.to_owned(),
             address: "1".to_owned(),
             total,
             errors,
             refused,
-            ..Counted::default()
+            ..EndpointCounters::default()
         };
         let before = vec![counted("outbound|1|v1|a.b", 100, 1, 0), counted("outbound|1|v2|a.b", 500, 9, 0)];
         let after = vec![
@@ -69,8 +69,8 @@ mod tests {
             counted("outbound|1|v2|other", 70, 70, 0),
         ];
         let window = window(&sides, &[(before, after)]);
-        assert_eq!(window.baseline, Tally { calls: 90, errors: 1 });
-        assert_eq!(window.canary, Tally { calls: 10, errors: 3 });
+        assert_eq!(window.baseline, CallCounts { calls: 90, errors: 1 });
+        assert_eq!(window.canary, CallCounts { calls: 10, errors: 3 });
         assert!((window.observed_share().unwrap() - 0.1).abs() < 1e-9);
     }
 }

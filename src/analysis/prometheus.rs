@@ -10,14 +10,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use super::cohorts::Sides;
-use super::window::{Faults, NOWHERE, Tally, Window};
+use super::cohorts::Cohorts;
+use super::window::{CallCounts, FailureCriteria, NOWHERE, Window};
 
 /// The labels and values of an instant.
-pub type Series = BTreeMap<BTreeMap<String, String>, f64>;
+pub type SeriesValues = BTreeMap<BTreeMap<String, String>, f64>;
 
 #[derive(Deserialize)]
-struct Answer {
+struct QueryResponse {
     status: String,
     #[serde(default)]
     error: String,
@@ -44,7 +44,7 @@ pub fn calls_query(hosts: &BTreeSet<String>) -> String {
 }
 
 /// The canary's 99th percentile over the last so many seconds, in milliseconds.
-pub fn p99_query(sides: &Sides, seconds: u64) -> String {
+pub fn p99_query(sides: &Cohorts, seconds: u64) -> String {
     let names: BTreeSet<&String> = sides.canary.workloads.iter().map(|(_, name)| name).collect();
     let namespaces: BTreeSet<&String> = sides.canary.workloads.iter().map(|(namespace, _)| namespace).collect();
     format!(
@@ -67,8 +67,9 @@ fn any_of<'a>(words: impl Iterator<Item = &'a String>) -> String {
 ///
 /// # Errors
 /// What Prometheus says, or why the answer is none of it.
-pub fn read(text: &str) -> Result<Series, String> {
-    let answer: Answer = serde_json::from_str(text).map_err(|error| format!("no answer of Prometheus: {error}"))?;
+pub fn read(text: &str) -> Result<SeriesValues, String> {
+    let answer: QueryResponse =
+        serde_json::from_str(text).map_err(|error| format!("no answer of Prometheus: {error}"))?;
     if answer.status != "success" {
         return Err(answer.error);
     }
@@ -77,7 +78,7 @@ pub fn read(text: &str) -> Result<Series, String> {
 }
 
 /// The only number of an answer, if it is one.
-pub fn number(series: &Series) -> Option<f64> {
+pub fn number(series: &SeriesValues) -> Option<f64> {
     series.values().next().copied().filter(|value| value.is_finite())
 }
 
@@ -90,7 +91,7 @@ fn process(labels: &BTreeMap<String, String>) -> Vec<&str> {
 
 /// Takes what was first seen of processes that were not there at a first reading into it: what they counted before is not
 /// known.
-pub fn adopt(before: &mut Series, after: &Series) {
+pub fn adopt(before: &mut SeriesValues, after: &SeriesValues) {
     let known: BTreeSet<Vec<String>> =
         before.keys().map(|labels| process(labels).into_iter().map(str::to_owned).collect()).collect();
     let is_new = |labels: &BTreeMap<String, String>| {
@@ -103,7 +104,7 @@ pub fn adopt(before: &mut Series, after: &Series) {
 
 /// What was counted between two moments. Of a process that was there before, a new series began with 0; of one that was
 /// not, nothing is known ([`adopt`]).
-pub fn window(sides: &Sides, faults: &Faults, before: &Series, after: &Series) -> Window {
+pub fn window(sides: &Cohorts, faults: &FailureCriteria, before: &SeriesValues, after: &SeriesValues) -> Window {
     let mut window = Window::default();
     let known: BTreeSet<Vec<&str>> = before.keys().map(process).collect();
     for (labels, now) in after {
@@ -126,7 +127,7 @@ pub fn window(sides: &Sides, faults: &Faults, before: &Series, after: &Series) -
         };
         let of = |side| names(side, "destination_workload_namespace", "destination_workload");
         let (is_canary, is_baseline) = (of(&sides.canary.workloads), of(&sides.baseline.workloads));
-        let tally = Tally { calls, errors: if is_fault { calls } else { 0 } };
+        let tally = CallCounts { calls, errors: if is_fault { calls } else { 0 } };
         if is_canary {
             window.canary = window.canary.and(tally);
         } else if is_baseline {
@@ -154,21 +155,21 @@ fn whole(counted: f64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cohorts::Side;
+    use super::super::cohorts::Cohort;
     use super::*;
 
     fn name(text: &str) -> (String, String) {
         ("shop".to_owned(), text.to_owned())
     }
 
-    fn sides() -> Sides {
-        let side = |text: &str| Side { workloads: [name(text)].into(), ..Side::default() };
-        Sides {
+    fn sides() -> Cohorts {
+        let side = |text: &str| Cohort { workloads: [name(text)].into(), ..Cohort::default() };
+        Cohorts {
             canary: side("pay-v2"),
             baseline: side("pay-v1"),
             hosts: ["pay.shop.svc.cluster.local".to_owned()].into(),
             obeying: [("web".to_owned(), "web".to_owned())].into(),
-            ..Sides::default()
+            ..Cohorts::default()
         }
     }
 
@@ -189,7 +190,7 @@ mod tests {
         )
     }
 
-    fn series(samples: &[String]) -> Series {
+    fn series(samples: &[String]) -> SeriesValues {
         read(&format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[{}]}}}}"#, samples.join(",")))
             .unwrap()
     }
@@ -212,7 +213,7 @@ mod tests {
             sample("unknown", "14", "UH", "web", 7),
             sample("other", "14", "-", "web", 9),
         ]);
-        let window = window(&sides(), &Faults::default(), &before, &after);
+        let window = window(&sides(), &FailureCriteria::default(), &before, &after);
         assert_eq!((window.canary.calls, window.canary.errors), (20, 5));
         assert_eq!((window.baseline.calls, window.baseline.errors, window.nowhere), (80, 0, 7));
         // The job's calls go another way: they say nothing of the split.
@@ -227,10 +228,16 @@ mod tests {
         };
         let mut before = series(&[of("a", 10)]);
         let after = series(&[of("a", 12), of("b", 500)]);
-        assert_eq!(window(&sides(), &Faults::default(), &before, &after).canary, Tally { calls: 2, errors: 2 });
+        assert_eq!(
+            window(&sides(), &FailureCriteria::default(), &before, &after).canary,
+            CallCounts { calls: 2, errors: 2 }
+        );
         adopt(&mut before, &after);
         let later = series(&[of("a", 12), of("b", 503)]);
-        assert_eq!(window(&sides(), &Faults::default(), &before, &later).canary, Tally { calls: 5, errors: 5 });
+        assert_eq!(
+            window(&sides(), &FailureCriteria::default(), &before, &later).canary,
+            CallCounts { calls: 5, errors: 5 }
+        );
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::verdict::Verdict;
+use super::verdict::AnalysisVerdict;
 
 /// How patient a shift is at one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Course {
+pub struct StepPolicy {
     /// Bad windows in a row that end it.
     pub bad_windows: u32,
     /// How long a step waits for a good or a bad window.
@@ -16,7 +16,7 @@ pub struct Course {
 
 /// What is done next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub enum NextAction {
     /// The step is done.
     GoOn,
     /// Another window. Where too few calls were seen it goes on counting from where it began.
@@ -30,23 +30,23 @@ pub enum Next {
     Stall,
 }
 
-impl Course {
+impl StepPolicy {
     /// The beginning of a step.
     pub fn new(bad_windows: u32, max_wait: Duration) -> Self {
         Self { bad_windows: bad_windows.max(1), max_wait, bad: 0 }
     }
 
     /// After a verdict, when the step has lasted so long.
-    pub fn after(&mut self, verdict: Verdict, lasted: Duration) -> Next {
+    pub fn after(&mut self, verdict: AnalysisVerdict, lasted: Duration) -> NextAction {
         match verdict {
-            Verdict::Good => Next::GoOn,
-            Verdict::Bad => {
+            AnalysisVerdict::Good => NextAction::GoOn,
+            AnalysisVerdict::Bad => {
                 self.bad += 1;
-                if self.bad >= self.bad_windows { Next::RollBack } else { Next::Again { anew: true } }
+                if self.bad >= self.bad_windows { NextAction::RollBack } else { NextAction::Again { anew: true } }
             }
-            Verdict::NotEnoughCalls | Verdict::Unknown if lasted >= self.max_wait => Next::Stall,
-            Verdict::NotEnoughCalls => Next::Again { anew: false },
-            Verdict::Unknown => Next::Again { anew: true },
+            AnalysisVerdict::NotEnoughCalls | AnalysisVerdict::Unknown if lasted >= self.max_wait => NextAction::Stall,
+            AnalysisVerdict::NotEnoughCalls => NextAction::Again { anew: false },
+            AnalysisVerdict::Unknown => NextAction::Again { anew: true },
         }
     }
 }
@@ -59,10 +59,10 @@ mod tests {
 
     #[test]
     fn so_many_bad_windows_in_a_row() {
-        let mut course = Course::new(2, Duration::from_secs(100));
-        assert_eq!(course.after(Verdict::Bad, Duration::ZERO), Next::Again { anew: true });
-        assert_eq!(course.after(Verdict::NotEnoughCalls, Duration::ZERO), Next::Again { anew: false });
-        assert_eq!(course.after(Verdict::Bad, Duration::ZERO), Next::RollBack, "not knowing ends no row");
+        let mut course = StepPolicy::new(2, Duration::from_secs(100));
+        assert_eq!(course.after(AnalysisVerdict::Bad, Duration::ZERO), NextAction::Again { anew: true });
+        assert_eq!(course.after(AnalysisVerdict::NotEnoughCalls, Duration::ZERO), NextAction::Again { anew: false });
+        assert_eq!(course.after(AnalysisVerdict::Bad, Duration::ZERO), NextAction::RollBack, "not knowing ends no row");
     }
 
     proptest! {
@@ -70,12 +70,12 @@ mod tests {
         fn not_knowing_never_goes_on_and_never_goes_back(
             verdicts in prop::collection::vec(prop::bool::ANY, 1..40), bad_windows in 0_u32..4, most in 0_u64..30,
         ) {
-            let mut course = Course::new(bad_windows, Duration::from_secs(most));
+            let mut course = StepPolicy::new(bad_windows, Duration::from_secs(most));
             for (at, unknown) in verdicts.into_iter().enumerate() {
-                let verdict = if unknown { Verdict::Unknown } else { Verdict::NotEnoughCalls };
+                let verdict = if unknown { AnalysisVerdict::Unknown } else { AnalysisVerdict::NotEnoughCalls };
                 let next = course.after(verdict, Duration::from_secs(at as u64));
-                prop_assert!(!matches!(next, Next::GoOn | Next::RollBack));
-                prop_assert_eq!(next == Next::Stall, at as u64 >= most);
+                prop_assert!(!matches!(next, NextAction::GoOn | NextAction::RollBack));
+                prop_assert_eq!(next == NextAction::Stall, at as u64 >= most);
             }
         }
     }

@@ -3,7 +3,7 @@
 //! Four verdicts, since "no data" is neither success nor failure: only *good* lets a shift go on, only *bad* takes it
 //! back.
 
-use super::window::{Tally, Window};
+use super::window::{CallCounts, Window};
 use crate::mesh::written_route::show_share;
 
 /// Standard deviations by which an observed share may be off by chance.
@@ -11,7 +11,7 @@ const CHANCE: f64 = 3.0;
 
 /// What is allowed.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Limits {
+pub struct AnalysisLimits {
     /// Calls to the canary below which nothing is said.
     pub min_requests: u64,
     /// Share of errors that is allowed, 0 to 1.
@@ -24,7 +24,7 @@ pub struct Limits {
 
 /// What a window says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum AnalysisVerdict {
     /// Enough calls, and they go well.
     Good,
     /// They do not, and not because everything fails.
@@ -35,7 +35,7 @@ pub enum Verdict {
     Unknown,
 }
 
-impl Verdict {
+impl AnalysisVerdict {
     /// The word of the contract.
     pub fn word(self) -> &'static str {
         match self {
@@ -49,68 +49,80 @@ impl Verdict {
 
 /// A verdict with its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Judged {
+pub struct AnalysisResult {
     /// The verdict.
-    pub verdict: Verdict,
+    pub verdict: AnalysisVerdict,
     /// Why, with numbers.
     pub why: String,
 }
 
-fn judged(verdict: Verdict, why: impl Into<String>) -> Judged {
-    Judged { verdict, why: why.into() }
+fn judged(verdict: AnalysisVerdict, why: impl Into<String>) -> AnalysisResult {
+    AnalysisResult { verdict, why: why.into() }
 }
 
 /// Judges a window of a shift. `before` is what all backends did before it; it stands in for the baseline where that
 /// gets too few calls. `share` is what the canary should get, 0 to 1.
-pub fn judge(window: &Window, before: Tally, share: f64, limits: &Limits) -> Judged {
+pub fn judge(window: &Window, before: CallCounts, share: f64, limits: &AnalysisLimits) -> AnalysisResult {
     let Window { canary, nowhere, .. } = *window;
     let all = window.all();
-    let lost = Tally { calls: all.calls, errors: nowhere };
+    let lost = CallCounts { calls: all.calls, errors: nowhere };
     if lost.calls >= limits.min_requests && lost.rate() > limits.max_error_rate {
-        return judged(Verdict::Bad, format!("{nowhere} of {} calls to the Service found no server", all.calls));
+        return judged(
+            AnalysisVerdict::Bad,
+            format!("{nowhere} of {} calls to the Service found no server", all.calls),
+        );
     }
     if canary.calls < limits.min_requests {
         let why = format!("{} of the {} calls to the canary that a verdict needs", canary.calls, limits.min_requests);
-        return judged(Verdict::NotEnoughCalls, why);
+        return judged(AnalysisVerdict::NotEnoughCalls, why);
     }
     let beside = if window.baseline.calls >= limits.min_requests { window.baseline } else { before };
     if canary.rate() > limits.max_error_rate {
         let (found, other) = (show(canary), show(beside));
         return if beside.rate() > limits.max_error_rate && !canary.is_worse_than(beside) {
-            judged(Verdict::Unknown, format!("{found} fail, and {other} of the baseline: not the canary's doing"))
+            judged(
+                AnalysisVerdict::Unknown,
+                format!("{found} fail, and {other} of the baseline: not the canary's doing"),
+            )
         } else {
             let allowed = show_share(limits.max_error_rate * 100.0);
-            judged(Verdict::Bad, format!("{found} to the canary fail, {other} to the baseline; {allowed} are allowed"))
+            judged(
+                AnalysisVerdict::Bad,
+                format!("{found} to the canary fail, {other} to the baseline; {allowed} are allowed"),
+            )
         };
     }
     if window.untold as f64 > limits.max_error_rate * canary.calls as f64 {
         return judged(
-            Verdict::Unknown,
+            AnalysisVerdict::Unknown,
             format!("of {} calls to the canary the source tells no gRPC status", window.untold),
         );
     }
     if let Some(most) = limits.max_p99 {
         match window.p99 {
-            None => return judged(Verdict::Unknown, "the source tells no latencies of the canary"),
+            None => return judged(AnalysisVerdict::Unknown, "the source tells no latencies of the canary"),
             Some(p99) if p99 > most => {
-                return judged(Verdict::Bad, format!("the canary's p99 is {p99:.0} ms; {most:.0} ms are allowed"));
+                return judged(
+                    AnalysisVerdict::Bad,
+                    format!("the canary's p99 is {p99:.0} ms; {most:.0} ms are allowed"),
+                );
             }
             Some(_) => {}
         }
     }
     if let Some(why) = split_is_off(window, share, limits) {
-        return judged(Verdict::Unknown, why);
+        return judged(AnalysisVerdict::Unknown, why);
     }
     let p99 = window.p99.map(|p99| format!(", p99 {p99:.0} ms")).unwrap_or_default();
-    judged(Verdict::Good, format!("{} to the canary fail, {} to the baseline{p99}", show(canary), show(beside)))
+    judged(AnalysisVerdict::Good, format!("{} to the canary fail, {} to the baseline{p99}", show(canary), show(beside)))
 }
 
 /// Judges the window before a shift: whether there is anything to compare with.
-pub fn judge_baseline(window: &Window, limits: &Limits) -> Judged {
+pub fn judge_baseline(window: &Window, limits: &AnalysisLimits) -> AnalysisResult {
     let all = window.all();
     if all.calls < limits.min_requests {
         return judged(
-            Verdict::NotEnoughCalls,
+            AnalysisVerdict::NotEnoughCalls,
             format!("{} of the {} calls that a verdict needs", all.calls, limits.min_requests),
         );
     }
@@ -119,13 +131,13 @@ pub fn judge_baseline(window: &Window, limits: &Limits) -> Judged {
     let canary = window.canary;
     if canary.calls >= limits.min_requests && canary.rate() > limits.max_error_rate {
         let why = format!("{} to the canary fail before anything is shifted; {allowed} are allowed", show(canary));
-        return judged(Verdict::Bad, why);
+        return judged(AnalysisVerdict::Bad, why);
     }
-    let verdict = if all.rate() > limits.max_error_rate { Verdict::Bad } else { Verdict::Good };
+    let verdict = if all.rate() > limits.max_error_rate { AnalysisVerdict::Bad } else { AnalysisVerdict::Good };
     judged(verdict, format!("{} fail before anything is shifted; {allowed} are allowed", show(all)))
 }
 
-fn split_is_off(window: &Window, share: f64, limits: &Limits) -> Option<String> {
+fn split_is_off(window: &Window, share: f64, limits: &AnalysisLimits) -> Option<String> {
     let (observed, tolerance) = (window.observed_share()?, limits.tolerance?);
     let by_chance = CHANCE * (share * (1.0 - share) / window.obeying as f64).sqrt();
     let is_off = (observed - share).abs() > tolerance.max(by_chance);
@@ -139,7 +151,7 @@ fn split_is_off(window: &Window, share: f64, limits: &Limits) -> Option<String> 
 }
 
 /// `20 of 412 calls (4.9%, really 3.2% to 7.4%)`.
-fn show(tally: Tally) -> String {
+fn show(tally: CallCounts) -> String {
     if tally.calls == 0 {
         return "no calls".to_owned();
     }
@@ -159,25 +171,26 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { min_requests: 100, max_error_rate: 0.01, max_p99: None, tolerance: Some(0.1) };
+    const LIMITS: AnalysisLimits =
+        AnalysisLimits { min_requests: 100, max_error_rate: 0.01, max_p99: None, tolerance: Some(0.1) };
 
     fn window(canary: (u64, u64), baseline: (u64, u64)) -> Window {
         Window {
-            canary: Tally { calls: canary.0, errors: canary.1 },
-            baseline: Tally { calls: baseline.0, errors: baseline.1 },
+            canary: CallCounts { calls: canary.0, errors: canary.1 },
+            baseline: CallCounts { calls: baseline.0, errors: baseline.1 },
             obeying_canary: canary.0,
             obeying: canary.0 + baseline.0,
             ..Window::default()
         }
     }
 
-    fn verdict(window: &Window, share: f64) -> Verdict {
-        judge(window, Tally { calls: 1000, errors: 1 }, share, &LIMITS).verdict
+    fn verdict(window: &Window, share: f64) -> AnalysisVerdict {
+        judge(window, CallCounts { calls: 1000, errors: 1 }, share, &LIMITS).verdict
     }
 
     #[test]
     fn verdicts() {
-        use Verdict::{Bad, Good, NotEnoughCalls, Unknown};
+        use AnalysisVerdict::{Bad, Good, NotEnoughCalls, Unknown};
         for (canary, baseline, share, expected) in [
             ((200, 0), (1800, 2), 0.1, Good),
             ((200, 40), (1800, 2), 0.1, Bad),
@@ -200,32 +213,46 @@ mod tests {
     #[test]
     fn calls_that_find_no_server_count_for_the_service() {
         let lost = Window { nowhere: 50, ..window((200, 0), (1800, 0)) };
-        assert_eq!(verdict(&lost, 0.1), Verdict::Bad);
+        assert_eq!(verdict(&lost, 0.1), AnalysisVerdict::Bad);
         let few = Window { nowhere: 3, ..window((200, 0), (1800, 0)) };
-        assert_eq!(verdict(&few, 0.1), Verdict::Good);
+        assert_eq!(verdict(&few, 0.1), AnalysisVerdict::Good);
     }
 
     #[test]
     fn latencies_that_are_asked_for_must_be_known() {
-        let limits = Limits { max_p99: Some(50.0), ..LIMITS };
-        let of = |p99| judge(&Window { p99, ..window((200, 0), (1800, 0)) }, Tally::default(), 0.1, &limits).verdict;
-        assert_eq!((of(None), of(Some(20.0)), of(Some(80.0))), (Verdict::Unknown, Verdict::Good, Verdict::Bad));
+        let limits = AnalysisLimits { max_p99: Some(50.0), ..LIMITS };
+        let of =
+            |p99| judge(&Window { p99, ..window((200, 0), (1800, 0)) }, CallCounts::default(), 0.1, &limits).verdict;
+        assert_eq!(
+            (of(None), of(Some(20.0)), of(Some(80.0))),
+            (AnalysisVerdict::Unknown, AnalysisVerdict::Good, AnalysisVerdict::Bad)
+        );
     }
 
     #[test]
     fn what_is_known_to_fail_counts_beside_what_is_not_told() {
         let of = |errors, untold| verdict(&Window { untold, ..window((100, errors), (900, 0)) }, 0.1);
-        assert_eq!((of(40, 60), of(0, 60), of(0, 0)), (Verdict::Bad, Verdict::Unknown, Verdict::Good));
-        let shared = Limits { tolerance: None, ..LIMITS };
-        let off = judge(&window((200, 0), (1800, 0)), Tally::default(), 0.5, &shared);
-        assert_eq!(off.verdict, Verdict::Good, "where other rules send to the same backends the split says nothing");
-        assert_eq!(judge_baseline(&window((100, 3), (900, 0)), &LIMITS).verdict, Verdict::Bad);
+        assert_eq!(
+            (of(40, 60), of(0, 60), of(0, 0)),
+            (AnalysisVerdict::Bad, AnalysisVerdict::Unknown, AnalysisVerdict::Good)
+        );
+        let shared = AnalysisLimits { tolerance: None, ..LIMITS };
+        let off = judge(&window((200, 0), (1800, 0)), CallCounts::default(), 0.5, &shared);
+        assert_eq!(
+            off.verdict,
+            AnalysisVerdict::Good,
+            "where other rules send to the same backends the split says nothing"
+        );
+        assert_eq!(judge_baseline(&window((100, 3), (900, 0)), &LIMITS).verdict, AnalysisVerdict::Bad);
     }
 
     #[test]
     fn a_baseline_that_fails_is_no_baseline() {
         let of = |calls, errors| judge_baseline(&window((0, 0), (calls, errors)), &LIMITS).verdict;
-        assert_eq!((of(500, 1), of(500, 20), of(5, 5)), (Verdict::Good, Verdict::Bad, Verdict::NotEnoughCalls));
+        assert_eq!(
+            (of(500, 1), of(500, 20), of(5, 5)),
+            (AnalysisVerdict::Good, AnalysisVerdict::Bad, AnalysisVerdict::NotEnoughCalls)
+        );
     }
 
     proptest! {
@@ -236,11 +263,11 @@ mod tests {
             let (errors, of_base) = (errors.min(calls), of_base.min(base));
             let worse = (errors + more).min(calls);
             let of = |errors| verdict(&window((calls, errors), (base, of_base)), calls as f64 / (calls + base).max(1) as f64);
-            if of(errors) == Verdict::Bad {
-                prop_assert_eq!(of(worse), Verdict::Bad);
+            if of(errors) == AnalysisVerdict::Bad {
+                prop_assert_eq!(of(worse), AnalysisVerdict::Bad);
             }
-            if of(worse) == Verdict::Good {
-                prop_assert_eq!(of(errors), Verdict::Good);
+            if of(worse) == AnalysisVerdict::Good {
+                prop_assert_eq!(of(errors), AnalysisVerdict::Good);
             }
         }
     }

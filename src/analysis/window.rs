@@ -13,20 +13,20 @@ pub const NOWHERE: [&str; 3] = ["NR", "NC", "UH"];
 
 /// Which calls count as failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Faults {
+pub struct FailureCriteria {
     /// gRPC statuses.
     pub statuses: BTreeSet<u8>,
     /// Envoy's response flags, whatever the status.
     pub flags: BTreeSet<String>,
 }
 
-impl Default for Faults {
+impl Default for FailureCriteria {
     fn default() -> Self {
         Self { statuses: FAULTS.into(), flags: BTreeSet::new() }
     }
 }
 
-impl Faults {
+impl FailureCriteria {
     /// Whether a call failed. One without a gRPC status counts by its HTTP code, of which 0 is no answer.
     pub fn is_fault<'a>(&self, grpc: Option<u8>, http: Option<u16>, mut flags: impl Iterator<Item = &'a str>) -> bool {
         let by_status = match grpc {
@@ -42,14 +42,14 @@ const Z: f64 = 1.96;
 
 /// Calls, and errors among them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Tally {
+pub struct CallCounts {
     /// All of them.
     pub calls: u64,
     /// Those that failed.
     pub errors: u64,
 }
 
-impl Tally {
+impl CallCounts {
     /// Counts one more.
     pub fn count(&mut self, calls: u64, is_error: bool) {
         self.calls += calls;
@@ -95,9 +95,9 @@ impl Tally {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Window {
     /// Calls that went to the canary.
-    pub canary: Tally,
+    pub canary: CallCounts,
     /// Calls that went to the other backends in the same time.
-    pub baseline: Tally,
+    pub baseline: CallCounts,
     /// Calls that found no server: no route, no cluster or no endpoint. To whom they would have gone is not known.
     pub nowhere: u64,
     /// Calls to the canary of which is not known how they ended.
@@ -112,8 +112,8 @@ pub struct Window {
 
 impl Window {
     /// All calls that were counted.
-    pub fn all(&self) -> Tally {
-        let nowhere = Tally { calls: self.nowhere, errors: self.nowhere };
+    pub fn all(&self) -> CallCounts {
+        let nowhere = CallCounts { calls: self.nowhere, errors: self.nowhere };
         self.canary.and(self.baseline).and(nowhere)
     }
 
@@ -127,8 +127,8 @@ impl Window {
 mod tests {
     use super::*;
 
-    fn tally(calls: u64, errors: u64) -> Tally {
-        Tally { calls, errors }
+    fn tally(calls: u64, errors: u64) -> CallCounts {
+        CallCounts { calls, errors }
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::env::Env;
 use super::global::{ColorWhen, ConnectionArgs, OutputArgs, ScopeArgs};
 use crate::cluster::ClusterError;
-use crate::cluster::client::Server;
-use crate::cluster::request::Asked;
+use crate::cluster::client::ApiServer;
+use crate::cluster::request::RequestEvent;
 use crate::render::style::Style;
 use crate::terminal::Messages;
 
@@ -61,11 +61,11 @@ impl<'w> Context<'w> {
     ///
     /// # Errors
     /// Trouble with the kubeconfig, certificates or credentials.
-    pub async fn connect(&self) -> Result<Server, ClusterError> {
+    pub async fn connect(&self) -> Result<ApiServer, ClusterError> {
         let mut server = self.connection.connection(&self.env).connect().await?;
         if self.verbosity > 0 {
             let messages = self.messages;
-            server.watch = Some(Arc::new(move |asked: &Asked<'_>| {
+            server.watch = Some(Arc::new(move |asked: &RequestEvent<'_>| {
                 let status = asked.status.map_or("no answer".to_owned(), |status| status.to_string());
                 let (bytes, millis) = (asked.bytes, asked.took.as_millis());
                 messages.detail(&format!("{} {} {status}, {bytes} bytes, {millis} ms", asked.method, asked.path));

@@ -1,11 +1,11 @@
 //! Why a command failed, and the exit code that says so.
 
-use crate::cluster::{ClusterError, Trouble};
+use crate::cluster::{ClusterError, ClusterErrorKind};
 use crate::terminal::Messages;
 
 /// How a command ended when it did not fail. Exit codes are decided here and nowhere else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum CommandOutcome {
     /// Nothing to complain about: 0.
     Clean,
     /// Something was found: 1.
@@ -14,7 +14,7 @@ pub enum Outcome {
     Partial,
 }
 
-impl Outcome {
+impl CommandOutcome {
     /// The exit code.
     pub fn code(self) -> u8 {
         match self {
@@ -124,15 +124,15 @@ impl From<ClusterError> for Failure {
             None => failure,
         };
         match trouble {
-            Trouble::Unreachable | Trouble::Silent | Trouble::Config => {
+            ClusterErrorKind::Unreachable | ClusterErrorKind::Silent | ClusterErrorKind::Config => {
                 failure.hint("to try this without a cluster: kubectl grpcmesh inspect --from demo")
             }
-            Trouble::Certificate
-            | Trouble::Unauthorized
-            | Trouble::Forbidden
-            | Trouble::NotFound
-            | Trouble::Expired
-            | Trouble::Server => failure,
+            ClusterErrorKind::Certificate
+            | ClusterErrorKind::Unauthorized
+            | ClusterErrorKind::Forbidden
+            | ClusterErrorKind::NotFound
+            | ClusterErrorKind::Expired
+            | ClusterErrorKind::Server => failure,
         }
     }
 }

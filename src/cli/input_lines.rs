@@ -9,7 +9,7 @@ pub(super) const LINE_MAX: usize = 4 << 20;
 pub(super) const BUFFER: usize = 64 << 10;
 
 /// Lines of a stream.
-pub(super) struct Lines {
+pub(super) struct InputLines {
     source: Box<dyn Read + Send>,
     buffer: Vec<u8>,
     /// What was read and not yet lent.
@@ -23,7 +23,7 @@ pub(super) struct Lines {
     pub(super) cut: u64,
 }
 
-impl Lines {
+impl InputLines {
     /// Nothing is read yet.
     pub(super) fn new(source: Box<dyn Read + Send>) -> Self {
         Self { source, buffer: Vec::new(), start: 0, end: 0, line: 0..0, is_rest: false, cut: 0 }
@@ -109,7 +109,7 @@ mod tests {
     }
 
     fn all(bytes: &[u8], most: usize) -> (Vec<Vec<u8>>, u64) {
-        let mut lines = Lines::new(Box::new(Slow(io::Cursor::new(bytes.to_vec()), most)));
+        let mut lines = InputLines::new(Box::new(Slow(io::Cursor::new(bytes.to_vec()), most)));
         let mut found = Vec::new();
         while lines.advance().unwrap() {
             found.push(lines.line().to_vec());

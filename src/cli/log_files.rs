@@ -6,10 +6,10 @@ use std::io::{self, BufRead, BufReader, Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
-use super::input_lines::{BUFFER, LINE_MAX, Lines};
+use super::input_lines::{BUFFER, InputLines, LINE_MAX};
 use crate::accesslog::prefix;
 use crate::render::text::safe;
-use crate::report::tail::Origin;
+use crate::report::tail::LogOrigin;
 use crate::schema::core::PROXY_CONTAINER;
 
 /// A runtime's piece of a line with what stands before it.
@@ -20,11 +20,11 @@ const HELD: usize = 1_000;
 const WORTH_A_READER: u64 = 8 << 20;
 
 /// One log.
-pub struct Log {
+pub struct LogFile {
     /// The pod it is of.
-    pub origin: Origin,
+    pub origin: LogOrigin,
     /// Opened when it is first read, and given back at the end: a folder may hold more logs than files may be open.
-    lines: Option<Lines>,
+    lines: Option<InputLines>,
     path: Option<PathBuf>,
     /// A line whose pieces were put together.
     joined: Vec<u8>,
@@ -36,8 +36,8 @@ pub struct Log {
     file: Option<(PathBuf, u64)>,
 }
 
-impl Log {
-    fn new(origin: Origin, lines: Option<Lines>, path: Option<PathBuf>, file: Option<(PathBuf, u64)>) -> Self {
+impl LogFile {
+    fn new(origin: LogOrigin, lines: Option<InputLines>, path: Option<PathBuf>, file: Option<(PathBuf, u64)>) -> Self {
         Self { origin, lines, path, joined: Vec::new(), held: VecDeque::new(), cut: 0, file }
     }
 
@@ -60,7 +60,7 @@ impl Log {
         let part = |pair: &[u64]| -> io::Result<Self> {
             let mut file = File::open(path)?;
             file.seek(SeekFrom::Start(pair[0]))?;
-            let lines = Lines::new(Box::new(file.take(pair[1].saturating_sub(pair[0]))));
+            let lines = InputLines::new(Box::new(file.take(pair[1].saturating_sub(pair[0]))));
             Ok(Self::new(self.origin.clone(), Some(lines), None, None))
         };
         starts.windows(2).map(part).collect::<io::Result<Vec<_>>>().map(Some)
@@ -74,7 +74,7 @@ impl Log {
     #[inline]
     pub fn next_line(&mut self) -> io::Result<Option<&[u8]>> {
         if let Some(path) = self.path.take() {
-            self.lines = Some(Lines::new(unpacked(Box::new(File::open(path)?))?.0));
+            self.lines = Some(InputLines::new(unpacked(Box::new(File::open(path)?))?.0));
         }
         if let Some(held) = self.held.pop_front() {
             self.joined = held;
@@ -86,7 +86,7 @@ impl Log {
                 return Ok(None);
             }
             if !prefix::is_partial(lines.line()) {
-                return Ok(self.lines.as_ref().map(Lines::line));
+                return Ok(self.lines.as_ref().map(InputLines::line));
             }
             self.joined.clear();
             self.joined.extend_from_slice(lines.line());
@@ -150,7 +150,7 @@ fn seam(path: &Path, at: u64, size: u64) -> io::Result<u64> {
         }
         place += read as u64;
         if let Some((stream, goes_on)) = prefix::stream(&line) {
-            open[usize::from(stream == prefix::Stream::Err)] = goes_on;
+            open[usize::from(stream == prefix::RuntimeStream::Err)] = goes_on;
         }
     }
     Ok(place)
@@ -160,17 +160,19 @@ fn seam(path: &Path, at: u64, size: u64) -> io::Result<u64> {
 ///
 /// # Errors
 /// A path that is not there or cannot be read, and a folder without logs.
-pub fn open(words: &[String], name: Option<&str>) -> Result<Vec<Log>, Failure> {
+pub fn open(words: &[String], name: Option<&str>) -> Result<Vec<LogFile>, Failure> {
     let given = name.map(|name| match name.split_once('/') {
-        Some((namespace, pod)) => Origin { pod: Some(pod.to_owned()), namespace: Some(namespace.to_owned()), ip: None },
-        None => Origin { pod: Some(name.to_owned()), namespace: None, ip: None },
+        Some((namespace, pod)) => {
+            LogOrigin { pod: Some(pod.to_owned()), namespace: Some(namespace.to_owned()), ip: None }
+        }
+        None => LogOrigin { pod: Some(name.to_owned()), namespace: None, ip: None },
     });
     let mut logs = Vec::new();
     for word in words {
         if word == "-" {
             let origin = given.clone().unwrap_or_default();
             let (reader, _) = unpacked(Box::new(io::stdin())).map_err(|e| cannot(word, &e))?;
-            logs.push(Log::new(origin, Some(Lines::new(reader)), None, None));
+            logs.push(LogFile::new(origin, Some(InputLines::new(reader)), None, None));
             continue;
         }
         let path = Path::new(word);
@@ -196,10 +198,10 @@ pub fn open(words: &[String], name: Option<&str>) -> Result<Vec<Log>, Failure> {
             let (reader, is_packed) = unpacked(Box::new(opened)).map_err(|error| cannot(&shown, &error))?;
             // What cannot be read twice, such as a pipe, stays open.
             let (lines, path) =
-                if size.is_some() { (None, Some(file.clone())) } else { (Some(Lines::new(reader)), None) };
+                if size.is_some() { (None, Some(file.clone())) } else { (Some(InputLines::new(reader)), None) };
             let origin = given.clone().unwrap_or_else(|| origin_of(&file));
             let file = size.filter(|_| !is_packed).map(|size| (file, size));
-            logs.push(Log::new(origin, lines, path, file));
+            logs.push(LogFile::new(origin, lines, path, file));
         }
     }
     Ok(logs)
@@ -266,8 +268,8 @@ fn container_of(path: &Path) -> Option<&str> {
 /// The pod that a path names: a node's own layouts, else the file's name.
 ///
 /// Sources: kubelet's `/var/log/pods/NAMESPACE_POD_UID/CONTAINER/N.log` and `/var/log/containers/POD_NAMESPACE_CONTAINER-ID.log`.
-fn origin_of(path: &Path) -> Origin {
-    let named = |pod: &str, namespace: &str| Origin {
+fn origin_of(path: &Path) -> LogOrigin {
+    let named = |pod: &str, namespace: &str| LogOrigin {
         pod: Some(pod.to_owned()),
         namespace: Some(namespace.to_owned()),
         ip: None,
@@ -285,7 +287,7 @@ fn origin_of(path: &Path) -> Origin {
         [pod, namespace, container] if container.rsplit_once('-').is_some_and(|(_, id)| id.len() == 64) => {
             named(pod, namespace)
         }
-        _ => Origin { pod: Some(stem.to_owned()).filter(|stem| !stem.is_empty()), namespace: None, ip: None },
+        _ => LogOrigin { pod: Some(stem.to_owned()).filter(|stem| !stem.is_empty()), namespace: None, ip: None },
     }
 }
 
@@ -296,7 +298,7 @@ mod tests {
     #[test]
     fn paths_name_pods() {
         let of = |path: &str| {
-            let Origin { pod, namespace, ip: _ } = origin_of(Path::new(path));
+            let LogOrigin { pod, namespace, ip: _ } = origin_of(Path::new(path));
             (pod.unwrap_or_default(), namespace.unwrap_or_default())
         };
         let uid = "0f3c1b2a-1111-2222-3333-444455556666";
@@ -316,8 +318,8 @@ mod tests {
     fn lines_of_the_other_stream_between_pieces_are_kept() {
         let text = "2026-11-21T09:00:00.1Z stdout P one \n2026-11-21T09:00:00.1Z stderr F other\n2026-11-21T09:00:00.1Z stderr P cut \n\
                     2026-11-21T09:00:00.1Z stdout F two\n2026-11-21T09:00:00.1Z stderr F off\nlast";
-        let lines = Lines::new(Box::new(io::Cursor::new(text.as_bytes().to_vec())));
-        let mut log = Log::new(Origin::default(), Some(lines), None, None);
+        let lines = InputLines::new(Box::new(io::Cursor::new(text.as_bytes().to_vec())));
+        let mut log = LogFile::new(LogOrigin::default(), Some(lines), None, None);
         let mut found = Vec::new();
         while let Some(line) = log.next_line().unwrap() {
             found.push(String::from_utf8_lossy(prefix::strip(line).line).into_owned());
@@ -368,8 +370,8 @@ mod tests {
     #[test]
     fn pieces_of_a_line_are_put_together() {
         let bytes = b"2026-11-21T09:00:00.1Z stdout P one \n2026-11-21T09:00:00.1Z stdout P two \n2026-11-21T09:00:00.1Z stdout F three\nnext".to_vec();
-        let lines = Lines::new(Box::new(io::Cursor::new(bytes)));
-        let mut log = Log::new(Origin::default(), Some(lines), None, None);
+        let lines = InputLines::new(Box::new(io::Cursor::new(bytes)));
+        let mut log = LogFile::new(LogOrigin::default(), Some(lines), None, None);
         assert_eq!(log.next_line().unwrap().map(|line| prefix::strip(line).line), Some(&b"one two three"[..]));
         assert_eq!(log.next_line().unwrap(), Some(&b"next"[..]));
         assert_eq!(log.next_line().unwrap(), None);

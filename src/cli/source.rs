@@ -10,8 +10,8 @@ use std::sync::Arc;
 use super::context::Context;
 use super::failure::Failure;
 use super::global::{ScopeArgs, SourceArgs};
-use crate::cluster::collect::{Scope, collect};
-use crate::mesh::Options;
+use crate::cluster::collect::{CollectScope, collect};
+use crate::mesh::ResolveOptions;
 use crate::render::text::safe;
 use crate::snapshot::manifest::{self, OnMalformed};
 use crate::snapshot::{Snapshot, SourceKind, SourceText, codec};
@@ -21,7 +21,7 @@ use crate::terminal::Messages;
 static DEMO: &str = include_str!("../demo/shop.yaml");
 
 /// A snapshot with the namespaces that are meant.
-pub struct Read {
+pub struct ScopedSnapshot {
     /// What was read, the overlay laid over it.
     pub snapshot: Snapshot,
     /// Namespaces that are shown; empty is all.
@@ -30,8 +30,8 @@ pub struct Read {
 
 impl SourceArgs {
     /// Options of the resolved model.
-    pub fn options(&self, scope: &ScopeArgs) -> Options {
-        Options {
+    pub fn options(&self, scope: &ScopeArgs) -> ResolveOptions {
+        ResolveOptions {
             istio_version: self.istio_version,
             istio_namespace: Some(scope.istio_namespace.clone()),
             revision: scope.revision.clone(),
@@ -43,7 +43,7 @@ impl SourceArgs {
     ///
     /// # Errors
     /// A source that is not there, is malformed, or cannot be reached.
-    pub async fn read(&self, context: &mut Context<'_>) -> Result<Read, Failure> {
+    pub async fn read(&self, context: &mut Context<'_>) -> Result<ScopedSnapshot, Failure> {
         let stdins = self.from.iter().chain(&self.filename).filter(|word| *word == "-").count();
         if stdins > 1 {
             return Err(Failure::usage("standard input (-) can be read only once"));
@@ -56,7 +56,7 @@ impl SourceArgs {
             live(context).await?
         } else {
             let snapshot = offline(&self.from, &self.reading(&default_namespace, &context.messages))?;
-            Read { snapshot, namespaces: context.scope.namespace.iter().cloned().collect() }
+            ScopedSnapshot { snapshot, namespaces: context.scope.namespace.iter().cloned().collect() }
         };
         if !self.filename.is_empty() {
             let overlay = self.overlay(context, &read)?;
@@ -95,7 +95,7 @@ impl SourceArgs {
     ///
     /// # Errors
     /// A file that is not there, or is malformed.
-    pub fn overlay(&self, context: &Context<'_>, read: &Read) -> Result<Snapshot, Failure> {
+    pub fn overlay(&self, context: &Context<'_>, read: &ScopedSnapshot) -> Result<Snapshot, Failure> {
         let default_namespace = context.scope.namespace.clone().unwrap_or_else(|| "default".to_owned());
         let namespace = match (&context.scope.namespace, self.from.is_empty()) {
             (None, true) => read.namespaces.first().cloned().unwrap_or(default_namespace),
@@ -108,18 +108,18 @@ impl SourceArgs {
         Ok(overlay)
     }
 
-    fn reading<'a>(&'a self, namespace: &'a str, messages: &'a Messages) -> Reading<'a> {
+    fn reading<'a>(&'a self, namespace: &'a str, messages: &'a Messages) -> FileReadOptions<'a> {
         let on_malformed = if self.keep_going { OnMalformed::KeepGoing } else { OnMalformed::Stop };
-        Reading { namespace, on_malformed, except: &self.except, messages }
+        FileReadOptions { namespace, on_malformed, except: &self.except, messages }
     }
 }
 
-async fn live(context: &mut Context<'_>) -> Result<Read, Failure> {
+async fn live(context: &mut Context<'_>) -> Result<ScopedSnapshot, Failure> {
     let server = context.connect().await?;
     let namespace = context.scope.namespace.clone().unwrap_or_else(|| server.namespace.clone());
     let namespaces: BTreeSet<String> =
         if context.scope.all_namespaces { BTreeSet::new() } else { BTreeSet::from([namespace.clone()]) };
-    let scope = Scope {
+    let scope = CollectScope {
         namespaces: namespaces.iter().cloned().collect(),
         istio_namespace: context.scope.istio_namespace.clone(),
         revision: context.scope.revision.clone(),
@@ -136,11 +136,11 @@ async fn live(context: &mut Context<'_>) -> Result<Read, Failure> {
     bar.finish_and_clear();
     let mut snapshot = snapshot?;
     snapshot.taken = Some(context.env.now.clone());
-    Ok(Read { snapshot, namespaces })
+    Ok(ScopedSnapshot { snapshot, namespaces })
 }
 
 /// How files are read.
-struct Reading<'a> {
+struct FileReadOptions<'a> {
     /// Of objects that name none.
     namespace: &'a str,
     on_malformed: OnMalformed,
@@ -149,7 +149,7 @@ struct Reading<'a> {
     messages: &'a Messages,
 }
 
-fn offline(words: &[String], how: &Reading<'_>) -> Result<Snapshot, Failure> {
+fn offline(words: &[String], how: &FileReadOptions<'_>) -> Result<Snapshot, Failure> {
     if let [word] = words
         && word == "demo"
     {
@@ -195,7 +195,7 @@ fn not_empty(snapshot: Snapshot, words: &[String]) -> Result<Snapshot, Failure> 
 }
 
 /// Reads manifests from a file, a directory or standard input.
-fn manifests(snapshot: &mut Snapshot, word: &str, how: &Reading<'_>) -> Result<(), Failure> {
+fn manifests(snapshot: &mut Snapshot, word: &str, how: &FileReadOptions<'_>) -> Result<(), Failure> {
     if word == "demo" {
         return Err(
             Failure::usage("demo cannot be combined with other sources").hint("to read a file of that name: ./demo")
@@ -296,7 +296,7 @@ fn read_text(word: &str) -> Result<String, Failure> {
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
-fn take_text(snapshot: &mut Snapshot, word: &str, text: String, how: &Reading<'_>) -> Result<(), Failure> {
+fn take_text(snapshot: &mut Snapshot, word: &str, text: String, how: &FileReadOptions<'_>) -> Result<(), Failure> {
     let is_template = text.contains("{{");
     let text = Arc::new(SourceText { path: word.to_owned(), text });
     manifest::read(snapshot, text, how.namespace, how.on_malformed).map(|_| ()).map_err(|error| {

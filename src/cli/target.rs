@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::failure::Failure;
 use crate::mesh::ids::ServiceId;
-use crate::mesh::{Mesh, RouteUse};
+use crate::mesh::{Mesh, RouteReference};
 use crate::schema::Kind;
 
 /// The Services that a word means. `namespaces` are those in scope; empty is all.
@@ -80,8 +80,8 @@ fn of_route(mesh: &Mesh<'_>, kind: Kind, name: &str, in_scope: &impl Fn(&str) ->
         .filter(|id| {
             mesh.users_of(*id).iter().any(|user| {
                 let object = match *user {
-                    RouteUse::VirtualService(object, _) => &mesh.virtual_services.get(object).object,
-                    RouteUse::RouteObject(route, _) => &mesh.route_object(route).object,
+                    RouteReference::VirtualService(object, _) => &mesh.virtual_services.get(object).object,
+                    RouteReference::RouteObject(route, _) => &mesh.route_object(route).object,
                 };
                 let fits = match namespace {
                     Some(namespace) => object.namespace.as_str() == namespace,

@@ -10,14 +10,14 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 
-use super::client::Server;
-use super::error::{ClusterError, Trouble};
+use super::client::ApiServer;
+use super::error::{ClusterError, ClusterErrorKind};
 use crate::envoy::ADMIN_PORT;
 
 /// Largest answer that is read.
 const LARGEST: usize = 256 << 20;
 
-impl Server {
+impl ApiServer {
     /// Asks a pod's proxy for a path of its admin port, within `limit` in all.
     ///
     /// # Errors
@@ -26,7 +26,10 @@ impl Server {
     pub async fn admin(&self, namespace: &str, pod: &str, path: &str, limit: Duration) -> Result<Bytes, ClusterError> {
         let answers = self.forwarded(namespace, pod, ADMIN_PORT, &[path], limit).await?;
         answers.into_iter().next().flatten().ok_or_else(|| {
-            ClusterError::new(Trouble::NotFound, format!("the proxy of {namespace}/{pod} has nothing at {path}"))
+            ClusterError::new(
+                ClusterErrorKind::NotFound,
+                format!("the proxy of {namespace}/{pod} has nothing at {path}"),
+            )
         })
     }
 
@@ -46,7 +49,7 @@ impl Server {
         let asked = tokio::time::timeout(limit, self.ask_all(namespace, pod, port, paths)).await;
         asked.map_err(|_| {
             let seconds = limit.as_secs_f32();
-            ClusterError::new(Trouble::Silent, format!("{namespace}/{pod} did not answer in {seconds} s"))
+            ClusterError::new(ClusterErrorKind::Silent, format!("{namespace}/{pod} did not answer in {seconds} s"))
         })?
     }
 
@@ -58,7 +61,10 @@ impl Server {
         paths: &[&str],
     ) -> Result<Vec<Option<Bytes>>, ClusterError> {
         let broken = |what: &dyn std::fmt::Display| {
-            ClusterError::new(Trouble::Unreachable, format!("port {port} of {namespace}/{pod} cannot be asked: {what}"))
+            ClusterError::new(
+                ClusterErrorKind::Unreachable,
+                format!("port {port} of {namespace}/{pod} cannot be asked: {what}"),
+            )
         };
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let mut forwarded = api.portforward(pod, &[port]).await.map_err(|error| self.refused_forward(&error))?;
@@ -75,7 +81,7 @@ impl Server {
                 Ok((status, body)) => {
                     let text = String::from_utf8_lossy(&body[..body.len().min(200)]).trim().to_owned();
                     let message = format!("port {port} of {namespace}/{pod} answered {status}: {text}");
-                    return Err(ClusterError::new(Trouble::Server, message));
+                    return Err(ClusterError::new(ClusterErrorKind::Server, message));
                 }
                 // Why the port was refused comes on a way of its own.
                 Err(error) => {
@@ -96,7 +102,7 @@ impl Server {
             other => other.to_string().contains("403"),
         };
         if forbidden {
-            return ClusterError::new(Trouble::Forbidden, "the right to forward ports is missing")
+            return ClusterError::new(ClusterErrorKind::Forbidden, "the right to forward ports is missing")
                 .hint("it is create on pods/portforward: docs/rbac/live-reader.yaml");
         }
         ClusterError::of_log(error, &self.server)

@@ -12,9 +12,9 @@ use kube::config::{AuthInfo, Cluster, Config, Context, Kubeconfig};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use super::error::{ClusterError, Trouble};
+use super::error::{ClusterError, ClusterErrorKind};
 use super::proxy::ProxyEnvironment;
-use super::request::Asked;
+use super::request::RequestEvent;
 
 /// kubectl's connection flags, and what the environment adds.
 #[derive(Debug, Clone, Default)]
@@ -59,7 +59,7 @@ pub struct Connection {
 
 /// A client with what the kubeconfig says beside it.
 #[derive(Clone)]
-pub struct Server {
+pub struct ApiServer {
     /// The client.
     pub client: Client,
     /// Address of the server, for messages.
@@ -69,11 +69,11 @@ pub struct Server {
     /// Limit for one request.
     pub timeout: Duration,
     /// Is told of every request.
-    pub watch: Option<Watch>,
+    pub watch: Option<RequestObserver>,
 }
 
 /// Who is told of every request.
-pub type Watch = Arc<dyn Fn(&Asked<'_>) + Send + Sync>;
+pub type RequestObserver = Arc<dyn Fn(&RequestEvent<'_>) + Send + Sync>;
 
 /// Limit for the first contact when none is given.
 const FIRST_CONTACT: Duration = Duration::from_secs(10);
@@ -83,7 +83,7 @@ impl Connection {
     ///
     /// # Errors
     /// Trouble with the kubeconfig, certificates or credentials.
-    pub async fn connect(&self) -> Result<Server, ClusterError> {
+    pub async fn connect(&self) -> Result<ApiServer, ClusterError> {
         let mut config = match self.kubeconfig()? {
             Some(kubeconfig) => self.of_kubeconfig(kubeconfig)?,
             None if self.server.is_some() => self.of_cluster(&Cluster::default(), AuthInfo::default(), None)?,
@@ -98,7 +98,7 @@ impl Connection {
             .await
             .map_err(|_| ClusterError::timeout(timeout, &server))?
             .map_err(|error| ClusterError::of(&error, &server))?;
-        Ok(Server { client, server, namespace, timeout, watch: None })
+        Ok(ApiServer { client, server, namespace, timeout, watch: None })
     }
 
     fn kubeconfig(&self) -> Result<Option<Kubeconfig>, ClusterError> {
@@ -111,7 +111,7 @@ impl Connection {
             merged = Some(match merged {
                 None => next,
                 Some(before) => before.merge(next).map_err(|error| {
-                    ClusterError::new(Trouble::Config, format!("cannot merge {}: {error}", path.display()))
+                    ClusterError::new(ClusterErrorKind::Config, format!("cannot merge {}: {error}", path.display()))
                 })?,
             });
         }
@@ -120,8 +120,11 @@ impl Connection {
 
     fn no_kubeconfig(&self) -> ClusterError {
         let looked: Vec<_> = self.kubeconfig_files.iter().map(|path| path.display().to_string()).collect();
-        ClusterError::new(Trouble::Config, format!("there is no kubeconfig (looked for {})", looked.join(", ")))
-            .hint("give one with --kubeconfig")
+        ClusterError::new(
+            ClusterErrorKind::Config,
+            format!("there is no kubeconfig (looked for {})", looked.join(", ")),
+        )
+        .hint("give one with --kubeconfig")
     }
 
     fn of_kubeconfig(&self, kubeconfig: Kubeconfig) -> Result<Config, ClusterError> {
@@ -136,7 +139,7 @@ impl Connection {
             }
             None if self.cluster.is_some() || self.server.is_some() => Context::default(),
             None => {
-                return Err(ClusterError::new(Trouble::Config, "the kubeconfig names no current context")
+                return Err(ClusterError::new(ClusterErrorKind::Config, "the kubeconfig names no current context")
                     .hint("kubectl config use-context NAME, or --context NAME"));
             }
         };
@@ -160,7 +163,7 @@ impl Connection {
     }
 
     fn of_cluster(&self, cluster: &Cluster, auth: AuthInfo, namespace: Option<String>) -> Result<Config, ClusterError> {
-        let config_error = |message: String| ClusterError::new(Trouble::Config, message);
+        let config_error = |message: String| ClusterError::new(ClusterErrorKind::Config, message);
         let server = self.server.clone().or_else(|| cluster.server.clone()).filter(|server| !server.is_empty());
         let server = server.ok_or_else(|| config_error("the kubeconfig's cluster has no server".to_owned()))?;
         let server = if server.contains("://") { server } else { format!("https://{server}") };
@@ -216,27 +219,28 @@ impl Connection {
 
 fn read(path: &Path) -> Result<Kubeconfig, ClusterError> {
     if !path.exists() {
-        return Err(ClusterError::new(Trouble::Config, format!("there is no kubeconfig {}", path.display()))
+        return Err(ClusterError::new(ClusterErrorKind::Config, format!("there is no kubeconfig {}", path.display()))
             .hint("check --kubeconfig"));
     }
     Kubeconfig::read_from(path).map_err(|error| {
         // The library shows the lines around a fault, and those may hold a token.
         let first = error.to_string().lines().next().unwrap_or_default().to_owned();
-        ClusterError::new(Trouble::Config, format!("cannot read the kubeconfig {}: {first}", path.display()))
+        ClusterError::new(ClusterErrorKind::Config, format!("cannot read the kubeconfig {}: {first}", path.display()))
             .hint(format!("kubectl config view --kubeconfig {}", path.display()))
     })
 }
 
 fn read_bytes(path: &Path) -> Result<Vec<u8>, ClusterError> {
-    std::fs::read(path)
-        .map_err(|error| ClusterError::new(Trouble::Config, format!("cannot read {}: {error}", path.display())))
+    std::fs::read(path).map_err(|error| {
+        ClusterError::new(ClusterErrorKind::Config, format!("cannot read {}: {error}", path.display()))
+    })
 }
 
 fn decode(data: &str) -> Result<Vec<u8>, ClusterError> {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD
         .decode(data.trim())
-        .map_err(|_| ClusterError::new(Trouble::Config, "certificate-authority-data is not base64"))
+        .map_err(|_| ClusterError::new(ClusterErrorKind::Config, "certificate-authority-data is not base64"))
 }
 
 fn certificates(pem: &[u8], what: &str) -> Result<Vec<Vec<u8>>, ClusterError> {
@@ -244,7 +248,7 @@ fn certificates(pem: &[u8], what: &str) -> Result<Vec<Vec<u8>>, ClusterError> {
         CertificateDer::pem_slice_iter(pem).map(|certificate| certificate.map(|der| der.to_vec())).collect();
     match certificates {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        Ok(_) | Err(_) => Err(ClusterError::new(Trouble::Config, format!("{what} holds no PEM certificate"))),
+        Ok(_) | Err(_) => Err(ClusterError::new(ClusterErrorKind::Config, format!("{what} holds no PEM certificate"))),
     }
 }
 
@@ -253,7 +257,7 @@ fn missing<'a>(what: &str, name: &str, names: impl Iterator<Item = &'a str>) -> 
     names.sort_by_key(|known| strsim::damerau_levenshtein(known, name));
     names.truncate(5);
     let known = if names.is_empty() { "it has none".to_owned() } else { format!("it has {}", names.join(", ")) };
-    ClusterError::new(Trouble::Config, format!("the kubeconfig has no {what} \"{name}\"; {known}"))
+    ClusterError::new(ClusterErrorKind::Config, format!("the kubeconfig has no {what} \"{name}\"; {known}"))
         .hint(format!("kubectl config get-{what}s"))
 }
 

@@ -11,9 +11,9 @@ use futures::StreamExt as _;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::client::Server;
-use super::discovery::Served;
-use super::error::{ClusterError, Trouble};
+use super::client::ApiServer;
+use super::discovery::ServedResources;
+use super::error::{ClusterError, ClusterErrorKind};
 use super::request::encode;
 use crate::schema::kind::{KINDS, Kind, KindInfo};
 use crate::schema::mesh_config::MeshConfig;
@@ -21,7 +21,7 @@ use crate::snapshot::{Gap, GapKind, Object, Snapshot, SourceKind};
 
 /// What to read.
 #[derive(Debug, Clone, Default)]
-pub struct Scope {
+pub struct CollectScope {
     /// Namespaces to fall back to when lists over the whole cluster are forbidden; empty means all that there are.
     pub namespaces: Vec<String>,
     /// Namespace of istiod.
@@ -46,11 +46,11 @@ pub(super) const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// # Errors
 /// When the server cannot be reached, does not accept the user, or nothing at all may be read.
 pub async fn collect(
-    server: &Server,
-    scope: &Scope,
+    server: &ApiServer,
+    scope: &CollectScope,
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Snapshot, ClusterError> {
-    let mut reader = Reader { server, scope, fallback: BTreeSet::new(), silent: AtomicU32::new(0) };
+    let mut reader = Collector { server, scope, fallback: BTreeSet::new(), silent: AtomicU32::new(0) };
     let mut snapshot = Snapshot::new(SourceKind::Cluster);
     snapshot.kubernetes_version = reader.server.version().await?;
     let served = reader.server.served().await?;
@@ -67,7 +67,7 @@ pub async fn collect(
         let lists = futures::stream::iter(kinds.into_iter().map(|info| reader.kind(info, &served)));
         let mut lists = lists.buffer_unordered(LISTS_IN_FLIGHT);
         while let Some((kind, result)) = lists.next().await {
-            let Listed { objects, gaps: new, answered } = result?;
+            let ListResult { objects, gaps: new, answered } = result?;
             read_anything |= answered && kind != Kind::Namespace;
             for object in objects {
                 snapshot.insert(object);
@@ -85,11 +85,11 @@ pub async fn collect(
     snapshot.gaps.extend(gaps.into_values().flatten());
     if !read_anything {
         if let Some(failed) = snapshot.gaps.iter().find(|gap| gap.reason == GapKind::Failed) {
-            return Err(ClusterError::new(Trouble::Server, failed.why.clone()));
+            return Err(ClusterError::new(ClusterErrorKind::Server, failed.why.clone()));
         }
         let places: Vec<&str> = reader.fallback.iter().map(String::as_str).collect();
         let who = format!("nothing may be listed over the whole cluster or in {}", places.join(", "));
-        return Err(ClusterError::new(Trouble::Forbidden, format!("{who} on {}", server.server)).hint(
+        return Err(ClusterError::new(ClusterErrorKind::Forbidden, format!("{who} on {}", server.server)).hint(
             "name a namespace that you may read: -n NAMESPACE; kubectl auth can-i --list -n NAMESPACE shows what you may",
         ));
     }
@@ -98,9 +98,9 @@ pub async fn collect(
     Ok(snapshot)
 }
 
-struct Reader<'a> {
-    server: &'a Server,
-    scope: &'a Scope,
+struct Collector<'a> {
+    server: &'a ApiServer,
+    scope: &'a CollectScope,
     /// Namespaces that are tried one by one where a list over the whole cluster is forbidden.
     fallback: BTreeSet<String>,
     /// Lists that were not answered in time.
@@ -108,7 +108,7 @@ struct Reader<'a> {
 }
 
 #[derive(Default)]
-struct Listed {
+struct ListResult {
     objects: Vec<Object>,
     gaps: Vec<Gap>,
     /// Whether any list was answered, if only by nothing.
@@ -144,13 +144,17 @@ struct HeaderMeta<'a> {
     namespace: Option<std::borrow::Cow<'a, str>>,
 }
 
-impl Reader<'_> {
+impl Collector<'_> {
     /// Lists one kind, over the whole cluster if allowed, else in the namespaces of the scope.
-    async fn kind(&self, info: &'static KindInfo, served: &Served) -> (Kind, Result<Listed, ClusterError>) {
+    async fn kind(
+        &self,
+        info: &'static KindInfo,
+        served: &ServedResources,
+    ) -> (Kind, Result<ListResult, ClusterError>) {
         (info.kind, self.list_kind(info, served).await)
     }
 
-    async fn list_kind(&self, info: &'static KindInfo, served: &Served) -> Result<Listed, ClusterError> {
+    async fn list_kind(&self, info: &'static KindInfo, served: &ServedResources) -> Result<ListResult, ClusterError> {
         let resource =
             if info.group.is_empty() { info.plural.to_owned() } else { format!("{}.{}", info.plural, info.group) };
         let version = match served.get(info.group) {
@@ -169,7 +173,7 @@ impl Reader<'_> {
         let root =
             if info.group.is_empty() { format!("/api/{version}") } else { format!("/apis/{}/{version}", info.group) };
         let api_version = if info.group.is_empty() { version.to_owned() } else { format!("{}/{version}", info.group) };
-        let mut listed = Listed::default();
+        let mut listed = ListResult::default();
         let error = match self.pages(info, &api_version, &format!("{root}/{}", info.plural), &mut listed).await {
             Ok(()) => {
                 listed.answered = true;
@@ -178,9 +182,11 @@ impl Reader<'_> {
             Err(error) => error,
         };
         match error.trouble {
-            Trouble::NotFound => Ok(not_installed(info, &resource)),
-            Trouble::Forbidden if info.namespaced => self.namespaces(info, &api_version, &root, &resource).await,
-            trouble if self.is_gap(trouble) || (trouble == Trouble::Unreachable && listed.answered) => {
+            ClusterErrorKind::NotFound => Ok(not_installed(info, &resource)),
+            ClusterErrorKind::Forbidden if info.namespaced => {
+                self.namespaces(info, &api_version, &root, &resource).await
+            }
+            trouble if self.is_gap(trouble) || (trouble == ClusterErrorKind::Unreachable && listed.answered) => {
                 listed.gaps.push(self.gap(info, &resource, None, &error));
                 Ok(listed)
             }
@@ -195,8 +201,8 @@ impl Reader<'_> {
         api_version: &str,
         root: &str,
         resource: &str,
-    ) -> Result<Listed, ClusterError> {
-        let mut listed = Listed::default();
+    ) -> Result<ListResult, ClusterError> {
+        let mut listed = ListResult::default();
         let mut read_in = Vec::new();
         for name in &self.fallback {
             let path = format!("{root}/namespaces/{name}/{}", info.plural);
@@ -205,7 +211,7 @@ impl Reader<'_> {
                 Err(error) if self.is_gap(error.trouble) => {
                     listed.gaps.push(self.gap(info, resource, Some(name), &error));
                 }
-                Err(error) if error.trouble == Trouble::NotFound => return Ok(not_installed(info, resource)),
+                Err(error) if error.trouble == ClusterErrorKind::NotFound => return Ok(not_installed(info, resource)),
                 Err(error) => return Err(error),
             }
         }
@@ -230,15 +236,15 @@ impl Reader<'_> {
 
     /// Whether one list may fail so while the others go on. A kind that is slow to list is a gap; a server that has gone
     /// silent is not waited for kind by kind.
-    fn is_gap(&self, trouble: Trouble) -> bool {
+    fn is_gap(&self, trouble: ClusterErrorKind) -> bool {
         match trouble {
-            Trouble::Forbidden | Trouble::Server | Trouble::Expired => true,
-            Trouble::Silent => self.silent.fetch_add(1, Ordering::Relaxed) < SILENT_LISTS,
-            Trouble::Config
-            | Trouble::Unreachable
-            | Trouble::Certificate
-            | Trouble::Unauthorized
-            | Trouble::NotFound => false,
+            ClusterErrorKind::Forbidden | ClusterErrorKind::Server | ClusterErrorKind::Expired => true,
+            ClusterErrorKind::Silent => self.silent.fetch_add(1, Ordering::Relaxed) < SILENT_LISTS,
+            ClusterErrorKind::Config
+            | ClusterErrorKind::Unreachable
+            | ClusterErrorKind::Certificate
+            | ClusterErrorKind::Unauthorized
+            | ClusterErrorKind::NotFound => false,
         }
     }
 
@@ -246,7 +252,9 @@ impl Reader<'_> {
         let place = namespace.map(|name| format!(" in namespace {name}")).unwrap_or_default();
         let flag = namespace.map_or("-A".to_owned(), |name| format!("-n {name}"));
         let (reason, why) = match error.trouble {
-            Trouble::Forbidden => (GapKind::Forbidden, format!("forbidden; kubectl auth can-i list {resource} {flag}")),
+            ClusterErrorKind::Forbidden => {
+                (GapKind::Forbidden, format!("forbidden; kubectl auth can-i list {resource} {flag}"))
+            }
             _ => (GapKind::Failed, error.message.clone()),
         };
         Gap {
@@ -261,7 +269,7 @@ impl Reader<'_> {
         info: &'static KindInfo,
         api_version: &str,
         path: &str,
-        listed: &mut Listed,
+        listed: &mut ListResult,
     ) -> Result<(), ClusterError> {
         let kept = (listed.objects.len(), listed.gaps.len());
         let result = self.try_pages(info, api_version, path, listed).await;
@@ -279,7 +287,7 @@ impl Reader<'_> {
         info: &'static KindInfo,
         api_version: &str,
         path: &str,
-        listed: &mut Listed,
+        listed: &mut ListResult,
     ) -> Result<(), ClusterError> {
         let kept = (listed.objects.len(), listed.gaps.len());
         let mut restarts = 0;
@@ -293,7 +301,7 @@ impl Reader<'_> {
             let timeout = usual.max(self.server.timeout);
             let text = match self.server.get(&url, timeout).await {
                 Ok(text) => text,
-                Err(error) if error.trouble == Trouble::Expired && restarts < 2 => {
+                Err(error) if error.trouble == ClusterErrorKind::Expired && restarts < 2 => {
                     restarts += 1;
                     if restarts == 2 {
                         limit = 0;
@@ -307,7 +315,7 @@ impl Reader<'_> {
             };
             let page: Page<'_> = serde_json::from_str(&text).map_err(|error| {
                 ClusterError::new(
-                    Trouble::Server,
+                    ClusterErrorKind::Server,
                     format!("{} answered something that is not a list: {error}", self.server.server),
                 )
             })?;
@@ -329,7 +337,7 @@ impl Reader<'_> {
     async fn mesh_config(&self, snapshot: &mut Snapshot) -> Result<(), ClusterError> {
         let mut names: BTreeSet<String> = BTreeSet::from([MeshConfig::config_map_name(None)]);
         let labels = snapshot.of_kind(Kind::Namespace).filter_map(|object| {
-            let namespace: crate::schema::core::Namespace = serde_json::from_str(object.body.get()).ok()?;
+            let namespace: crate::schema::core::NamespaceObject = serde_json::from_str(object.body.get()).ok()?;
             namespace.metadata.labels.get("istio.io/rev").cloned()
         });
         let revisions = labels.chain(self.scope.revision.clone());
@@ -347,10 +355,11 @@ impl Reader<'_> {
                         found = true;
                     }
                 }
-                Err(error) if error.trouble == Trouble::NotFound => {}
-                Err(error) if matches!(error.trouble, Trouble::Forbidden | Trouble::Server) => {
+                Err(error) if error.trouble == ClusterErrorKind::NotFound => {}
+                Err(error) if matches!(error.trouble, ClusterErrorKind::Forbidden | ClusterErrorKind::Server) => {
                     let why = format!("{}; kubectl auth can-i get configmaps/{name} -n {namespace}", error.message);
-                    let reason = if error.trouble == Trouble::Forbidden { GapKind::Forbidden } else { GapKind::Failed };
+                    let reason =
+                        if error.trouble == ClusterErrorKind::Forbidden { GapKind::Forbidden } else { GapKind::Failed };
                     let what = format!("mesh configuration {namespace}/{name}");
                     snapshot.gaps.push(Gap::of_kind(Kind::ConfigMap, what, why, reason));
                     found = true;
@@ -379,8 +388,8 @@ fn take(info: &'static KindInfo, api_version: &str, item: &RawValue) -> Result<O
         .map_err(|error| malformed(format!("{} {namespace}/{name}", info.name), &error))
 }
 
-fn not_installed(info: &KindInfo, resource: &str) -> Listed {
+fn not_installed(info: &KindInfo, resource: &str) -> ListResult {
     let why = format!("the cluster does not serve {resource}");
     let gap = Gap::of_kind(info.kind, resource, why, GapKind::NotInstalled);
-    Listed { objects: Vec::new(), gaps: vec![gap], answered: false }
+    ListResult { objects: Vec::new(), gaps: vec![gap], answered: false }
 }

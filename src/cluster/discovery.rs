@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::StreamExt as _;
 use serde::Deserialize;
 
-use super::client::Server;
+use super::client::ApiServer;
 use super::collect::{LISTS_IN_FLIGHT, PAGE_TIMEOUT};
-use super::error::{ClusterError, Trouble};
+use super::error::{ClusterError, ClusterErrorKind};
 use crate::schema::kind::KINDS;
 
 /// Resources served, by group and version.
-pub(super) type Served = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
+pub(super) type ServedResources = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
-impl Server {
+impl ApiServer {
     /// The first contact: the server's version. Being forbidden to know it is no trouble.
     pub(super) async fn version(&self) -> Result<Option<String>, ClusterError> {
         #[derive(Deserialize)]
@@ -25,18 +25,18 @@ impl Server {
             Ok(text) => match serde_json::from_str::<Version>(&text) {
                 Ok(version) => Ok(Some(version.git_version)),
                 Err(_) => Err(ClusterError::new(
-                    Trouble::Server,
+                    ClusterErrorKind::Server,
                     format!("{} does not answer like a Kubernetes API server", self.server),
                 )
                 .hint("is the address right? kubectl config view --minify")),
             },
-            Err(error) if matches!(error.trouble, Trouble::Forbidden | Trouble::NotFound) => Ok(None),
+            Err(error) if matches!(error.trouble, ClusterErrorKind::Forbidden | ClusterErrorKind::NotFound) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     /// Which resources our groups serve. A group that may not be asked for is left out: its kinds are then tried.
-    pub(super) async fn served(&self) -> Result<Served, ClusterError> {
+    pub(super) async fn served(&self) -> Result<ServedResources, ClusterError> {
         #[derive(Deserialize)]
         struct Groups {
             groups: Vec<Group>,
@@ -58,10 +58,10 @@ impl Server {
         struct Resource {
             name: String,
         }
-        let mut served = Served::new();
+        let mut served = ServedResources::new();
         let text = match self.get("/apis", self.timeout).await {
             Ok(text) => text,
-            Err(error) if error.trouble == Trouble::Forbidden => return Ok(served),
+            Err(error) if error.trouble == ClusterErrorKind::Forbidden => return Ok(served),
             Err(error) => return Err(error),
         };
         let Ok(groups) = serde_json::from_str::<Groups>(&text) else { return Ok(served) };

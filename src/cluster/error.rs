@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// The kinds of trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
+pub enum ClusterErrorKind {
     /// The kubeconfig is missing, unreadable, or names something that is not in it.
     Config,
     /// No connection.
@@ -31,7 +31,7 @@ pub enum Trouble {
 #[error("{message}")]
 pub struct ClusterError {
     /// Which kind.
-    pub trouble: Trouble,
+    pub trouble: ClusterErrorKind,
     /// What happened, in a sentence.
     pub message: String,
     /// What to do about it.
@@ -40,7 +40,7 @@ pub struct ClusterError {
 
 impl ClusterError {
     /// Trouble with a message.
-    pub fn new(trouble: Trouble, message: impl Into<String>) -> Self {
+    pub fn new(trouble: ClusterErrorKind, message: impl Into<String>) -> Self {
         Self { trouble, message: message.into(), hint: None }
     }
 
@@ -52,7 +52,7 @@ impl ClusterError {
 
     /// No answer in time.
     pub fn timeout(limit: Duration, server: &str) -> Self {
-        Self::new(Trouble::Silent, format!("{server} did not answer within {} s", limit.as_secs_f32()))
+        Self::new(ClusterErrorKind::Silent, format!("{server} did not answer within {} s", limit.as_secs_f32()))
             .hint("check the connection, or give more time with --request-timeout")
     }
 
@@ -60,10 +60,10 @@ impl ClusterError {
     pub fn of_log(error: &kube::Error, server: &str) -> Self {
         let kube::Error::Api(status) = error else { return Self::of(error, server) };
         let trouble = match status.code {
-            401 => Trouble::Unauthorized,
-            403 => Trouble::Forbidden,
-            404 => Trouble::NotFound,
-            _ => Trouble::Server,
+            401 => ClusterErrorKind::Unauthorized,
+            403 => ClusterErrorKind::Forbidden,
+            404 => ClusterErrorKind::NotFound,
+            _ => ClusterErrorKind::Server,
         };
         Self::new(trouble, status.message.clone())
     }
@@ -74,22 +74,27 @@ impl ClusterError {
         let root = chain.last().cloned().unwrap_or_default();
         let all = chain.join(": ");
         if matches!(error, kube::Error::Auth(_)) {
-            return Self::new(Trouble::Unauthorized, format!("no credentials for {server}: {root}"))
+            return Self::new(ClusterErrorKind::Unauthorized, format!("no credentials for {server}: {root}"))
                 .hint("check the user's entry in the kubeconfig; exec plugins must be on PATH");
         }
         if all.contains("received corrupt message") || all.contains("InvalidContentType") {
-            return Self::new(Trouble::Unreachable, format!("{server} does not speak TLS: {root}"))
+            return Self::new(ClusterErrorKind::Unreachable, format!("{server} does not speak TLS: {root}"))
                 .hint("is the address right, and is it http:// rather than https://?");
         }
         if all.contains("deadline has elapsed") || all.contains("timed out") {
-            return Self::new(Trouble::Silent, format!("{server} did not answer in time"))
+            return Self::new(ClusterErrorKind::Silent, format!("{server} did not answer in time"))
                 .hint("check the connection, or give more time with --request-timeout");
         }
         if all.contains("certificate") {
-            return Self::new(Trouble::Certificate, format!("the certificate of {server} was not accepted: {root}"))
-                .hint("check certificate-authority-data in the kubeconfig, or --certificate-authority and --tls-server-name");
+            return Self::new(
+                ClusterErrorKind::Certificate,
+                format!("the certificate of {server} was not accepted: {root}"),
+            )
+            .hint(
+                "check certificate-authority-data in the kubeconfig, or --certificate-authority and --tls-server-name",
+            );
         }
-        Self::new(Trouble::Unreachable, format!("cannot reach {server}: {root}"))
+        Self::new(ClusterErrorKind::Unreachable, format!("cannot reach {server}: {root}"))
             .hint("is the cluster up, and is this the right context? kubectl config get-contexts")
     }
 }

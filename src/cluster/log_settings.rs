@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::client::Server;
-use super::error::Trouble;
-use crate::accesslog::settings::{Settings, Telemetry};
+use super::client::ApiServer;
+use super::error::ClusterErrorKind;
+use crate::accesslog::settings::{LogSettings, TelemetryObject};
 use crate::schema::mesh_config::MeshConfig;
-use crate::schema::meta::Meta;
+use crate::schema::meta::ObjectMeta;
 use crate::schema::telemetry::TelemetrySpec;
 use crate::snapshot::yaml;
 
@@ -20,9 +20,9 @@ const VERSIONS: [&str; 2] = ["v1", "v1alpha1"];
 
 /// Settings, and what could not be read of them.
 #[derive(Debug, Default)]
-pub struct LogSettings {
+pub struct ClusterLogSettings {
     /// What was read.
-    pub settings: Settings,
+    pub settings: LogSettings,
     /// Whether the mesh configuration was found.
     pub has_mesh: bool,
     /// What is missing, with the reason.
@@ -30,26 +30,26 @@ pub struct LogSettings {
 }
 
 #[derive(Deserialize)]
-struct Page {
-    items: Vec<Item>,
+struct ListPage {
+    items: Vec<ListItem>,
 }
 
 #[derive(Deserialize)]
-struct Item {
-    metadata: Meta,
+struct ListItem {
+    metadata: ObjectMeta,
     #[serde(default)]
     spec: TelemetrySpec,
 }
 
-impl Server {
+impl ApiServer {
     /// Reads the mesh configuration and the Telemetries of the root namespace and of `namespaces`.
     pub async fn log_settings(
         &self,
         istio_namespace: &str,
         revision: Option<&str>,
         namespaces: &BTreeSet<&str>,
-    ) -> LogSettings {
-        let mut read = LogSettings::default();
+    ) -> ClusterLogSettings {
+        let mut read = ClusterLogSettings::default();
         let map = MeshConfig::config_map_name(revision);
         match self.config_value(istio_namespace, &map, "mesh").await {
             Ok(text) => {
@@ -76,12 +76,12 @@ impl Server {
         }
         // istiod takes the oldest first.
         found.sort_by(|a, b| {
-            let key = |item: &Item| (item.metadata.creation_timestamp.clone(), item.metadata.name.clone());
+            let key = |item: &ListItem| (item.metadata.creation_timestamp.clone(), item.metadata.name.clone());
             key(a).cmp(&key(b))
         });
         read.settings.telemetries = found
             .into_iter()
-            .map(|Item { metadata, spec }| Telemetry {
+            .map(|ListItem { metadata, spec }| TelemetryObject {
                 namespace: metadata.namespace.unwrap_or_default(),
                 name: metadata.name,
                 spec,
@@ -90,16 +90,16 @@ impl Server {
         read
     }
 
-    async fn telemetries(&self, namespace: &str) -> Result<Vec<Item>, String> {
+    async fn telemetries(&self, namespace: &str) -> Result<Vec<ListItem>, String> {
         for version in VERSIONS {
             let path = format!("/apis/telemetry.istio.io/{version}/namespaces/{namespace}/telemetries");
             match self.get(&path, ANSWER).await {
                 Ok(text) => {
-                    return serde_json::from_str::<Page>(&text)
+                    return serde_json::from_str::<ListPage>(&text)
                         .map(|page| page.items)
                         .map_err(|error| error.to_string());
                 }
-                Err(error) if error.trouble == Trouble::NotFound => {}
+                Err(error) if error.trouble == ClusterErrorKind::NotFound => {}
                 Err(error) => return Err(error.message),
             }
         }

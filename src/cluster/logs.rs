@@ -13,10 +13,10 @@ use http::Request;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-use super::client::Server;
-use super::error::{ClusterError, Trouble};
+use super::client::ApiServer;
+use super::error::{ClusterError, ClusterErrorKind};
 use crate::schema::core::{PROXY_CONTAINER, Pod};
-use crate::schema::meta::{Meta, StringMap};
+use crate::schema::meta::{ObjectMeta, StringMap};
 
 /// Limit for lists and objects.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -27,7 +27,7 @@ const LINE_MAX: usize = 1 << 20;
 
 /// Pods by namespace and labels, or one by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Selection {
+pub struct PodSelection {
     /// Namespace; `None` is all of them.
     pub namespace: Option<String>,
     /// Label selector as kubectl takes it; empty is all pods.
@@ -55,7 +55,7 @@ pub struct ProxyPod {
 
 /// Which part of a log is wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Span {
+pub struct LogRange {
     /// Go on as the log grows.
     pub follow: bool,
     /// Only lines of the last so many seconds.
@@ -70,7 +70,7 @@ pub struct Span {
 
 /// What a follower tells.
 #[derive(Debug)]
-pub enum Event {
+pub enum LogEvent {
     /// A line of a pod's proxy, without line break and time.
     Line(usize, Vec<u8>),
     /// A stream broke, and was opened again or given up.
@@ -79,7 +79,7 @@ pub enum Event {
     End(usize),
 }
 
-impl Server {
+impl ApiServer {
     /// The label selector of an object: a Service, a workload, an Istio Gateway. `group` is the path of its API, such as
     /// `/apis/apps/v1`.
     ///
@@ -103,7 +103,9 @@ impl Server {
         }
         let text = self.get(&format!("{group}/namespaces/{namespace}/{plural}/{name}"), ANSWER).await;
         let text = text.map_err(|error| match error.trouble {
-            Trouble::NotFound => error.hint(format!("see which there are: kubectl get {plural} -n {namespace}")),
+            ClusterErrorKind::NotFound => {
+                error.hint(format!("see which there are: kubectl get {plural} -n {namespace}"))
+            }
             _ => error,
         })?;
         let object: Object = serde_json::from_str(&text).map_err(|error| self.odd(&error))?;
@@ -111,7 +113,9 @@ impl Server {
         let labels: BTreeMap<String, String> = serde_json::from_value(labels.clone()).unwrap_or_default();
         if labels.is_empty() {
             let message = format!("{plural}/{name} in {namespace} selects no pods by labels");
-            return Err(ClusterError::new(Trouble::NotFound, message).hint("name its pods, or select them with -l"));
+            return Err(
+                ClusterError::new(ClusterErrorKind::NotFound, message).hint("name its pods, or select them with -l")
+            );
         }
         Ok(labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(","))
     }
@@ -120,7 +124,7 @@ impl Server {
     ///
     /// # Errors
     /// Those of listing pods.
-    pub async fn proxies(&self, selection: &Selection) -> Result<Vec<ProxyPod>, ClusterError> {
+    pub async fn proxies(&self, selection: &PodSelection) -> Result<Vec<ProxyPod>, ClusterError> {
         let root = match &selection.namespace {
             Some(namespace) => format!("/api/v1/namespaces/{namespace}/pods"),
             None => "/api/v1/pods".to_owned(),
@@ -146,12 +150,12 @@ impl Server {
     }
 
     fn odd(&self, error: &serde_json::Error) -> ClusterError {
-        ClusterError::new(Trouble::Server, format!("{} answered something odd: {error}", self.server))
+        ClusterError::new(ClusterErrorKind::Server, format!("{} answered something odd: {error}", self.server))
     }
 
     /// Reads one pod's log into `events` until it ends; with `span.follow` until the pod is gone.
-    pub async fn follow(&self, number: usize, pod: &ProxyPod, span: &Span, events: mpsc::Sender<Event>) {
-        let mut told = Told::default();
+    pub async fn follow(&self, number: usize, pod: &ProxyPod, span: &LogRange, events: mpsc::Sender<LogEvent>) {
+        let mut told = SeenLines::default();
         let mut pause = PAUSE.0;
         loop {
             let outcome = self.read(number, pod, span, &mut told, &events).await;
@@ -166,10 +170,13 @@ impl Server {
                     pause = if progress { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
                 }
                 // The pod is gone, or its container has no log yet.
-                Err(error) if error.trouble == Trouble::NotFound => break,
+                Err(error) if error.trouble == ClusterErrorKind::NotFound => break,
                 Err(error) => {
-                    let _ = events.send(Event::Trouble(number, error.message.clone())).await;
-                    let lasting = matches!(error.trouble, Trouble::Forbidden | Trouble::Unauthorized | Trouble::Config);
+                    let _ = events.send(LogEvent::Trouble(number, error.message.clone())).await;
+                    let lasting = matches!(
+                        error.trouble,
+                        ClusterErrorKind::Forbidden | ClusterErrorKind::Unauthorized | ClusterErrorKind::Config
+                    );
                     if lasting || !span.follow {
                         break;
                     }
@@ -178,7 +185,7 @@ impl Server {
             }
             tokio::time::sleep(pause).await;
         }
-        let _ = events.send(Event::End(number)).await;
+        let _ = events.send(LogEvent::End(number)).await;
     }
 
     /// One stream; says whether anything new came.
@@ -186,9 +193,9 @@ impl Server {
         &self,
         number: usize,
         pod: &ProxyPod,
-        span: &Span,
-        told: &mut Told,
-        events: &mpsc::Sender<Event>,
+        span: &LogRange,
+        told: &mut SeenLines,
+        events: &mpsc::Sender<LogEvent>,
     ) -> Result<bool, ClusterError> {
         let ProxyPod { namespace, name, .. } = pod;
         let mut url =
@@ -210,7 +217,7 @@ impl Server {
         }
         let request = Request::get(url)
             .body(Vec::new())
-            .map_err(|error| ClusterError::new(Trouble::Config, format!("cannot ask for a log: {error}")))?;
+            .map_err(|error| ClusterError::new(ClusterErrorKind::Config, format!("cannot ask for a log: {error}")))?;
         let opened = tokio::time::timeout(ANSWER, self.client.request_stream(request)).await;
         let stream = opened.map_err(|_| ClusterError::timeout(ANSWER, &self.server))?;
         let mut stream = std::pin::pin!(stream.map_err(|error| ClusterError::of_log(&error, &self.server))?);
@@ -224,7 +231,7 @@ impl Server {
                 Ok(None) => return Ok(progress),
                 Err(error) => {
                     return Err(ClusterError::new(
-                        Trouble::Unreachable,
+                        ClusterErrorKind::Unreachable,
                         format!("the log of {namespace}/{name} broke off: {error}"),
                     ));
                 }
@@ -235,7 +242,7 @@ impl Server {
             }
             let Some(text) = told.take(&line) else { continue };
             progress = true;
-            if events.send(Event::Line(number, text.to_vec())).await.is_err() {
+            if events.send(LogEvent::Line(number, text.to_vec())).await.is_err() {
                 return Ok(true);
             }
         }
@@ -267,7 +274,7 @@ async fn next_line(
 
 /// Which lines were told, as far as a stream that is opened again could repeat them.
 #[derive(Debug, Default)]
-struct Told {
+struct SeenLines {
     /// Time of the last line, as it was printed.
     last: String,
     /// Lines of the last second.
@@ -276,7 +283,7 @@ struct Told {
     catching_up: bool,
 }
 
-impl Told {
+impl SeenLines {
     /// The second from which to ask again.
     fn second(&self) -> Option<String> {
         self.last.get(..19).map(|second| format!("{second}Z"))
@@ -331,7 +338,7 @@ fn with_proxy(pod: Pod) -> Option<ProxyPod> {
     spec.containers.iter().chain(&spec.init_containers).find(|one| one.name == PROXY_CONTAINER)?;
     let statuses = status.container_statuses.iter().chain(&status.init_container_statuses);
     let restarts = statuses.filter(|one| one.name == PROXY_CONTAINER).map(|one| one.restart_count).sum();
-    let Meta { name, namespace, uid, labels, .. } = metadata;
+    let ObjectMeta { name, namespace, uid, labels, .. } = metadata;
     let (namespace, uid) = (namespace.unwrap_or_default(), uid.unwrap_or_default());
     Some(ProxyPod { namespace, name, uid, ip: status.pod_ip, restarts, labels })
 }
@@ -342,7 +349,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_is_opened_again_repeats_nothing_and_loses_nothing() {
-        let mut told = Told::default();
+        let mut told = SeenLines::default();
         let line = |nanos: u32, text: &str| format!("2026-11-21T09:00:01.{nanos:09}Z {text}").into_bytes();
         let first = [line(1, "a"), line(2, "b"), line(2, "c")];
         assert_eq!(first.iter().filter_map(|one| told.take(one)).count(), 3);

@@ -16,4 +16,4 @@ pub mod request;
 pub mod review;
 pub mod write;
 
-pub use error::{ClusterError, Trouble};
+pub use error::{ClusterError, ClusterErrorKind};

@@ -6,8 +6,8 @@ use http::{HeaderName, HeaderValue, Uri};
 use kube::Client;
 use kube::config::Config;
 
-use super::client::Server;
-use super::error::{ClusterError, Trouble};
+use super::client::ApiServer;
+use super::error::{ClusterError, ClusterErrorKind};
 use super::proxy::ProxyEnvironment;
 use super::request::encode;
 
@@ -16,14 +16,14 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// Where Prometheus is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum PrometheusAddress {
     /// An address, with the path below which its API stands.
     Address(Uri),
     /// A Service: namespace, name, and port by number or name.
     Service(String, String, String),
 }
 
-impl std::str::FromStr for Place {
+impl std::str::FromStr for PrometheusAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -53,37 +53,39 @@ impl std::str::FromStr for Place {
 
 /// A Prometheus.
 #[derive(Clone)]
-pub struct Prometheus {
-    server: Server,
+pub struct PrometheusClient {
+    server: ApiServer,
     /// Path before `/api/v1`.
     root: String,
 }
 
-impl Prometheus {
+impl PrometheusClient {
     /// The one at a place. Headers go with every question to an address.
     ///
     /// # Errors
     /// An address that cannot be used.
     pub fn new(
-        place: &Place,
-        api: &Server,
+        place: &PrometheusAddress,
+        api: &ApiServer,
         headers: Vec<(HeaderName, HeaderValue)>,
         proxy: &ProxyEnvironment,
     ) -> Result<Self, ClusterError> {
         match place {
-            Place::Service(namespace, name, port) => {
+            PrometheusAddress::Service(namespace, name, port) => {
                 let root = format!("/api/v1/namespaces/{namespace}/services/{name}:{port}/proxy");
                 Ok(Self { server: api.clone(), root })
             }
-            Place::Address(uri) => {
+            PrometheusAddress::Address(uri) => {
                 let mut config = Config::new(uri.clone());
                 config.default_retry = false;
                 config.connect_timeout = Some(ANSWER);
-                config.proxy_url = proxy.proxy_for(uri, None).map_err(|why| ClusterError::new(Trouble::Config, why))?;
+                config.proxy_url =
+                    proxy.proxy_for(uri, None).map_err(|why| ClusterError::new(ClusterErrorKind::Config, why))?;
                 config.headers = headers;
                 let shown = uri.to_string().trim_end_matches('/').to_owned();
                 let client = Client::try_from(config).map_err(|error| ClusterError::of(&error, &shown))?;
-                let server = Server { client, server: shown, timeout: ANSWER, watch: api.watch.clone(), ..api.clone() };
+                let server =
+                    ApiServer { client, server: shown, timeout: ANSWER, watch: api.watch.clone(), ..api.clone() };
                 // The client puts the address's own path before each.
                 Ok(Self { server, root: String::new() })
             }
@@ -105,10 +107,12 @@ mod tests {
 
     #[test]
     fn places() {
-        let service = |port: &str| Place::Service("istio-system".to_owned(), "prometheus".to_owned(), port.to_owned());
+        let service = |port: &str| {
+            PrometheusAddress::Service("istio-system".to_owned(), "prometheus".to_owned(), port.to_owned())
+        };
         assert_eq!("istio-system/prometheus".parse(), Ok(service("9090")));
         assert_eq!("istio-system/prometheus:http".parse(), Ok(service("http")));
-        assert!(matches!("https://mimir.example/prometheus".parse(), Ok(Place::Address(_))));
+        assert!(matches!("https://mimir.example/prometheus".parse(), Ok(PrometheusAddress::Address(_))));
         for wrong in [
             "prometheus",
             "a/b/c",
@@ -119,7 +123,7 @@ mod tests {
             "https://ci:secret@prom",
             "http://prom/?token=secret",
         ] {
-            let why = wrong.parse::<Place>().unwrap_err();
+            let why = wrong.parse::<PrometheusAddress>().unwrap_err();
             assert!(!why.contains("secret@") && !why.contains("token"), "{why}");
         }
     }

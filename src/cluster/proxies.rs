@@ -11,12 +11,12 @@ use kube::api::AttachParams;
 use serde::Deserialize;
 use tokio::io::AsyncReadExt as _;
 
-use super::client::Server;
-use super::error::{ClusterError, Trouble};
+use super::client::ApiServer;
+use super::error::{ClusterError, ClusterErrorKind};
 use crate::envoy::ADMIN_PORT;
-use crate::envoy::config_dump::{QUESTIONS, Running};
-use crate::envoy::counters::{self, Counted};
-use crate::envoy::sync::{self, Sync, SyncView};
+use crate::envoy::config_dump::{QUESTIONS, RunningConfig};
+use crate::envoy::counters::{self, EndpointCounters};
+use crate::envoy::sync::{self, XdsConnection, XdsSyncState};
 use crate::schema::core::PROXY_CONTAINER;
 
 /// istiod's port for its own state; asked from its own loopback it wants no token.
@@ -29,7 +29,7 @@ const EXEC_LARGEST: u64 = 256 << 20;
 
 /// A way to a proxy's admin port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Via {
+pub enum AdminAccess {
     /// The API server's port-forward: `create` on `pods/portforward`.
     PortForward,
     /// The agent's own client in the proxy's container: `create` on `pods/exec`.
@@ -49,7 +49,7 @@ pub struct PodName {
 #[derive(Debug)]
 pub enum SyncState {
     /// The proxies that are connected, by `pod.namespace`, and why some istiod is not among those that told.
-    Known(BTreeMap<String, Sync>, Option<String>),
+    Known(BTreeMap<String, XdsConnection>, Option<String>),
     /// None answers.
     NoAnswer(String),
     /// They may not be asked, or are elsewhere.
@@ -58,16 +58,16 @@ pub enum SyncState {
 
 impl SyncState {
     /// What is said of one proxy.
-    pub fn of(&self, pod: &PodName) -> SyncView {
+    pub fn of(&self, pod: &PodName) -> XdsSyncState {
         match self {
             Self::Known(proxies, missing) => match (proxies.get(&format!("{}.{}", pod.pod, pod.namespace)), missing) {
-                (Some(sync), _) => SyncView::Connected(sync.clone()),
+                (Some(sync), _) => XdsSyncState::Connected(sync.clone()),
                 // It may be connected to the one that did not answer.
-                (None, Some(why)) => SyncView::Unknown(why.clone()),
-                (None, None) => SyncView::NotConnected,
+                (None, Some(why)) => XdsSyncState::Unknown(why.clone()),
+                (None, None) => XdsSyncState::NotConnected,
             },
-            Self::NoAnswer(why) => SyncView::NoAnswer(why.clone()),
-            Self::Unknown(why) => SyncView::Unknown(why.clone()),
+            Self::NoAnswer(why) => XdsSyncState::NoAnswer(why.clone()),
+            Self::Unknown(why) => XdsSyncState::Unknown(why.clone()),
         }
     }
 }
@@ -77,14 +77,19 @@ struct Pods {
     items: Vec<crate::schema::core::Pod>,
 }
 
-impl Server {
+impl ApiServer {
     /// What one Envoy runs.
     ///
     /// # Errors
     /// No right, no answer within `limit`, or an answer that is not Envoy's.
-    pub async fn running(&self, pod: &PodName, via: Via, limit: Duration) -> Result<Running, ClusterError> {
+    pub async fn running(
+        &self,
+        pod: &PodName,
+        via: AdminAccess,
+        limit: Duration,
+    ) -> Result<RunningConfig, ClusterError> {
         let answers = self.answers(pod, via, &QUESTIONS, limit).await?;
-        Running::read(&answers).map_err(|why| ClusterError::new(Trouble::Server, why))
+        RunningConfig::read(&answers).map_err(|why| ClusterError::new(ClusterErrorKind::Server, why))
     }
 
     /// What many Envoys run, `parallel` at a time. `made` makes something of each as it comes, with its place in `pods`;
@@ -92,10 +97,10 @@ impl Server {
     pub async fn all_running<T>(
         &self,
         pods: &[PodName],
-        via: Via,
+        via: AdminAccess,
         parallel: usize,
         limit: Duration,
-        made: &dyn Fn(usize, Result<Running, ClusterError>) -> T,
+        made: &dyn Fn(usize, Result<RunningConfig, ClusterError>) -> T,
     ) -> Vec<T> {
         let asked = stream::iter(pods.iter().enumerate())
             .map(|(at, pod)| async move { (at, made(at, self.running(pod, via, limit).await)) })
@@ -110,19 +115,19 @@ impl Server {
     pub async fn all_counters(
         &self,
         pods: &[PodName],
-        via: Via,
+        via: AdminAccess,
         parallel: usize,
         limit: Duration,
         wanted: &dyn Fn(&str) -> bool,
-        kept: &dyn Fn(Vec<Counted>) -> Vec<Counted>,
-    ) -> Vec<Result<Vec<Counted>, ClusterError>> {
+        kept: &dyn Fn(Vec<EndpointCounters>) -> Vec<EndpointCounters>,
+    ) -> Vec<Result<Vec<EndpointCounters>, ClusterError>> {
         let asked = stream::iter(pods.iter().enumerate())
             .map(|(at, pod)| async move {
                 let answers = self.answers(pod, via, &[counters::QUESTION], limit).await;
                 let read = answers.and_then(|mut answers| {
                     let body = answers.pop().flatten().unwrap_or_else(|| b"{}".to_vec());
                     counters::read(&body, wanted)
-                        .map_err(|error| ClusterError::new(Trouble::Server, format!("{}: {error}", pod.pod)))
+                        .map_err(|error| ClusterError::new(ClusterErrorKind::Server, format!("{}: {error}", pod.pod)))
                 });
                 (at, read.map(kept))
             })
@@ -136,17 +141,17 @@ impl Server {
     async fn answers(
         &self,
         pod: &PodName,
-        via: Via,
+        via: AdminAccess,
         questions: &[&str],
         limit: Duration,
     ) -> Result<Vec<Option<Vec<u8>>>, ClusterError> {
         let PodName { namespace, pod } = pod;
         match via {
-            Via::PortForward => {
+            AdminAccess::PortForward => {
                 let answers = self.forwarded(namespace, pod, ADMIN_PORT, questions, limit).await?;
                 Ok(answers.into_iter().map(|answer| answer.map(Vec::from)).collect())
             }
-            Via::Exec => self.answers_by_exec(namespace, pod, questions, limit).await,
+            AdminAccess::Exec => self.answers_by_exec(namespace, pod, questions, limit).await,
         }
     }
 
@@ -158,7 +163,10 @@ impl Server {
         limit: Duration,
     ) -> Result<Vec<Option<Vec<u8>>>, ClusterError> {
         let silent = || {
-            ClusterError::new(Trouble::Silent, format!("{namespace}/{pod} did not answer in {} s", limit.as_secs_f32()))
+            ClusterError::new(
+                ClusterErrorKind::Silent,
+                format!("{namespace}/{pod} did not answer in {} s", limit.as_secs_f32()),
+            )
         };
         tokio::time::timeout(limit, async {
             let mut answers = Vec::with_capacity(questions.len());
@@ -178,10 +186,13 @@ impl Server {
         let mut attached = api.exec(pod, words, &parameters).await.map_err(|error| {
             let text = error.to_string();
             if text.contains("403 Forbidden") || matches!(&error, kube::Error::Api(status) if status.code == 403) {
-                return ClusterError::new(Trouble::Forbidden, "the right to run commands in pods is missing")
+                return ClusterError::new(ClusterErrorKind::Forbidden, "the right to run commands in pods is missing")
                     .hint("it is create on pods/exec; the default way, --via port-forward, needs pods/portforward");
             }
-            ClusterError::new(Trouble::Unreachable, format!("no command can be run in {namespace}/{pod}: {text}"))
+            ClusterError::new(
+                ClusterErrorKind::Unreachable,
+                format!("no command can be run in {namespace}/{pod}: {text}"),
+            )
         })?;
         let mut answer = Vec::new();
         if let Some(output) = attached.stdout() {
@@ -189,7 +200,7 @@ impl Server {
                 .take(EXEC_LARGEST)
                 .read_to_end(&mut answer)
                 .await
-                .map_err(|error| ClusterError::new(Trouble::Unreachable, error.to_string()))?;
+                .map_err(|error| ClusterError::new(ClusterErrorKind::Unreachable, error.to_string()))?;
         }
         if answer.starts_with(b"{") {
             return Ok(Some(answer));
@@ -200,7 +211,10 @@ impl Server {
             return Ok(None);
         }
         let text = if text.is_empty() { "the agent printed nothing".to_owned() } else { text };
-        Err(ClusterError::new(Trouble::Unreachable, format!("the proxy of {namespace}/{pod} cannot be asked: {text}")))
+        Err(ClusterError::new(
+            ClusterErrorKind::Unreachable,
+            format!("the proxy of {namespace}/{pod} cannot be asked: {text}"),
+        ))
     }
 
     /// What the containers of a pod besides its proxy logged in the last seconds; what cannot be read is left out.
@@ -225,7 +239,7 @@ impl Server {
                 Ok(pods) => pods.items,
                 Err(error) => return SyncState::NoAnswer(error.to_string()),
             },
-            Err(error) if error.trouble == Trouble::Forbidden => return SyncState::Unknown(error.message),
+            Err(error) if error.trouble == ClusterErrorKind::Forbidden => return SyncState::Unknown(error.message),
             Err(error) => return SyncState::NoAnswer(error.message),
         };
         let runs = |pod: &&crate::schema::core::Pod| pod.status.phase.as_deref() == Some("Running");
@@ -240,9 +254,9 @@ impl Server {
             let paths = ["/debug/syncz"];
             let answers = self.forwarded(istio_namespace, name, ISTIOD_PORT, &paths, ANSWER).await?;
             let Some(body) = answers.into_iter().next().flatten() else {
-                return Err(ClusterError::new(Trouble::Forbidden, format!("{name} has no /debug/syncz")));
+                return Err(ClusterError::new(ClusterErrorKind::Forbidden, format!("{name} has no /debug/syncz")));
             };
-            sync::read(&body).map_err(|error| ClusterError::new(Trouble::Server, error.to_string()))
+            sync::read(&body).map_err(|error| ClusterError::new(ClusterErrorKind::Server, error.to_string()))
         });
         let (mut known, mut trouble) = (None, None);
         for answer in futures::future::join_all(asked).await {
@@ -253,7 +267,7 @@ impl Server {
         }
         match (known, trouble) {
             (Some(known), trouble) => SyncState::Known(known, trouble.map(|(_, why)| why)),
-            (None, Some((Trouble::Forbidden, why))) => SyncState::Unknown(why),
+            (None, Some((ClusterErrorKind::Forbidden, why))) => SyncState::Unknown(why),
             (None, Some((_, why))) => SyncState::NoAnswer(why),
             (None, None) => SyncState::Unknown("no istiod was asked".to_owned()),
         }

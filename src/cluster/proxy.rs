@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use http::Uri;
 
-use crate::mesh::traffic_exclusion::Range;
+use crate::mesh::traffic_exclusion::IpRange;
 
 /// What the environment says about proxies. Empty texts count as absent.
 #[derive(Debug, Clone, Default)]
@@ -54,7 +54,7 @@ fn bypasses(host: &str, port: u16, no_proxy: &str) -> bool {
             return true;
         }
         if let Some(address) = address
-            && let Some(range) = Range::parse(&entry)
+            && let Some(range) = IpRange::parse(&entry)
         {
             return range.contains(address);
         }

@@ -7,8 +7,8 @@ use http_body_util::{BodyExt as _, Limited};
 use kube::client::Body;
 use serde::Deserialize;
 
-use super::client::Server;
-use super::error::{ClusterError, Trouble};
+use super::client::ApiServer;
+use super::error::{ClusterError, ClusterErrorKind};
 
 /// Tries of one request while the server is busy.
 const TRIES: u32 = 3;
@@ -17,7 +17,7 @@ const LARGEST: usize = 1 << 30;
 
 /// One request that was answered, or not, for those who watch (`-v`).
 #[derive(Debug, Clone)]
-pub struct Asked<'a> {
+pub struct RequestEvent<'a> {
     /// `GET`, `PATCH`.
     pub method: &'a str,
     /// Path with its query.
@@ -33,17 +33,17 @@ pub struct Asked<'a> {
 /// The API's own form of an error.
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Status {
+struct ApiStatus {
     message: String,
     reason: String,
 }
 
-impl Server {
+impl ApiServer {
     /// Tells those who watch of a request; `answer` is the status and how long the answer was.
     pub(super) fn tell(&self, method: &str, path: &str, answer: Option<(StatusCode, usize)>, start: Instant) {
         if let Some(watch) = &self.watch {
             let (status, bytes) = (answer.map(|(status, _)| status.as_u16()), answer.map_or(0, |(_, bytes)| bytes));
-            watch(&Asked { method, path, status, bytes, took: start.elapsed() });
+            watch(&RequestEvent { method, path, status, bytes, took: start.elapsed() });
         }
     }
 
@@ -79,24 +79,24 @@ impl Server {
 
     async fn ask(&self, path: &str) -> Result<(StatusCode, String), ClusterError> {
         let unreachable = |error: &dyn std::fmt::Display| {
-            ClusterError::new(Trouble::Unreachable, format!("{} broke off its answer: {error}", self.server))
+            ClusterError::new(ClusterErrorKind::Unreachable, format!("{} broke off its answer: {error}", self.server))
                 .hint("check the connection, and whether something between you and the server ends long answers")
         };
         let request = Request::get(path)
             .header(header::ACCEPT, "application/json")
             .body(Body::empty())
-            .map_err(|error| ClusterError::new(Trouble::Config, format!("cannot ask for {path}: {error}")))?;
+            .map_err(|error| ClusterError::new(ClusterErrorKind::Config, format!("cannot ask for {path}: {error}")))?;
         let answer = self.client.send(request).await.map_err(|error| ClusterError::of(&error, &self.server))?;
         let (head, body) = answer.into_parts();
         let body = Limited::new(body, LARGEST).collect().await.map_err(|error| unreachable(&error))?;
         let text = String::from_utf8(body.to_bytes().into()).map_err(|_| {
-            ClusterError::new(Trouble::Server, format!("{} answered something that is not text", self.server))
+            ClusterError::new(ClusterErrorKind::Server, format!("{} answered something that is not text", self.server))
         })?;
         Ok((head.status, text))
     }
 
     fn web_page(&self) -> ClusterError {
-        ClusterError::new(Trouble::Server, format!("{} answered with a web page instead of data", self.server))
+        ClusterError::new(ClusterErrorKind::Server, format!("{} answered with a web page instead of data", self.server))
             .hint("is it the API server's address, and does something in front of it ask for a log-in?")
     }
 
@@ -104,7 +104,7 @@ impl Server {
     /// the API's, and only its status counts.
     fn refused(&self, status: StatusCode, text: &str) -> ClusterError {
         let server = &self.server;
-        let Status { message, reason } = serde_json::from_str(text).unwrap_or_default();
+        let ApiStatus { message, reason } = serde_json::from_str(text).unwrap_or_default();
         let is_of_kubernetes = !message.is_empty() || !reason.is_empty();
         let message = match (message.is_empty(), reason.is_empty()) {
             (false, _) => message,
@@ -112,22 +112,24 @@ impl Server {
             (true, true) => status.canonical_reason().unwrap_or("no reason given").to_owned(),
         };
         match status.as_u16() {
-            401 => {
-                ClusterError::new(Trouble::Unauthorized, format!("{server} did not accept the credentials: {message}"))
-                    .hint("the token may have expired; log in again, and check with: kubectl auth whoami")
-            }
-            403 => ClusterError::new(Trouble::Forbidden, message),
+            401 => ClusterError::new(
+                ClusterErrorKind::Unauthorized,
+                format!("{server} did not accept the credentials: {message}"),
+            )
+            .hint("the token may have expired; log in again, and check with: kubectl auth whoami"),
+            403 => ClusterError::new(ClusterErrorKind::Forbidden, message),
             404 if !is_of_kubernetes => {
-                ClusterError::new(Trouble::NotFound, format!("{server} answered 404: {message}"))
+                ClusterError::new(ClusterErrorKind::NotFound, format!("{server} answered 404: {message}"))
                     .hint("is it the API server's address?")
             }
-            404 => ClusterError::new(Trouble::NotFound, message),
-            410 => ClusterError::new(Trouble::Expired, message),
-            code @ 300..=399 => {
-                ClusterError::new(Trouble::Server, format!("{server} answered {code}: it sends clients elsewhere"))
-                    .hint("is it the API server's address, and does something in front of it ask for a log-in?")
-            }
-            code => ClusterError::new(Trouble::Server, format!("{server} answered {code}: {message}"))
+            404 => ClusterError::new(ClusterErrorKind::NotFound, message),
+            410 => ClusterError::new(ClusterErrorKind::Expired, message),
+            code @ 300..=399 => ClusterError::new(
+                ClusterErrorKind::Server,
+                format!("{server} answered {code}: it sends clients elsewhere"),
+            )
+            .hint("is it the API server's address, and does something in front of it ask for a log-in?"),
+            code => ClusterError::new(ClusterErrorKind::Server, format!("{server} answered {code}: {message}"))
                 .hint("try again; if it stays, ask who runs the server, or what stands in front of it"),
         }
     }

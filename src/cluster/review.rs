@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::client::Server;
-use super::error::{ClusterError, Trouble};
-use crate::doctor::rights::{Right, Rule};
+use super::client::ApiServer;
+use super::error::{ClusterError, ClusterErrorKind};
+use crate::doctor::rights::{RbacRule, RequiredRight};
 
-impl Server {
+impl ApiServer {
     /// The user as the cluster knows it.
     ///
     /// # Errors
@@ -14,18 +14,19 @@ impl Server {
     pub async fn who_am_i(&self) -> Result<String, ClusterError> {
         let value = self.review("authentication.k8s.io/v1", "SelfSubjectReview", &json!({})).await?;
         let name = value["userInfo"]["username"].as_str();
-        name.map(str::to_owned).ok_or_else(|| ClusterError::new(Trouble::Server, "who you are was not answered"))
+        name.map(str::to_owned)
+            .ok_or_else(|| ClusterError::new(ClusterErrorKind::Server, "who you are was not answered"))
     }
 
     /// What we may do in a namespace, and whether the answer may lack something.
     ///
     /// # Errors
     /// Those of asking.
-    pub async fn rules_in(&self, namespace: &str) -> Result<(Vec<Rule>, bool), ClusterError> {
+    pub async fn rules_in(&self, namespace: &str) -> Result<(Vec<RbacRule>, bool), ClusterError> {
         let spec = json!({"spec": {"namespace": namespace}});
         let value = self.review("authorization.k8s.io/v1", "SelfSubjectRulesReview", &spec).await?;
         let rules = serde_json::from_value(value["resourceRules"].clone())
-            .map_err(|error| ClusterError::new(Trouble::Server, error.to_string()))?;
+            .map_err(|error| ClusterError::new(ClusterErrorKind::Server, error.to_string()))?;
         Ok((rules, value["incomplete"] == true))
     }
 
@@ -33,7 +34,7 @@ impl Server {
     ///
     /// # Errors
     /// Those of asking.
-    pub async fn may_everywhere(&self, right: &Right) -> Result<bool, ClusterError> {
+    pub async fn may_everywhere(&self, right: &RequiredRight) -> Result<bool, ClusterError> {
         let (resource, subresource) = right.resource.split_once('/').unwrap_or((&right.resource, ""));
         let attributes =
             json!({"group": right.group, "resource": resource, "subresource": subresource, "verb": right.verb});
@@ -53,6 +54,6 @@ impl Server {
             return Ok(value["status"].take());
         }
         let why = value["message"].as_str().unwrap_or("no reason given");
-        Err(ClusterError::new(Trouble::Server, format!("{kind} was answered {status}: {why}")))
+        Err(ClusterError::new(ClusterErrorKind::Server, format!("{kind} was answered {status}: {why}")))
     }
 }

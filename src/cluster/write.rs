@@ -8,9 +8,9 @@ use http_body_util::{BodyExt as _, Limited};
 use kube::client::Body;
 use serde_json::Value;
 
-use super::client::Server;
-use super::error::{ClusterError, Trouble};
-use crate::snapshot::Key;
+use super::client::ApiServer;
+use super::error::{ClusterError, ClusterErrorKind};
+use crate::snapshot::ObjectKey;
 
 /// Limit for one answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -22,7 +22,7 @@ const MANAGER: &str = "kubectl-grpcmesh";
 
 /// What became of a patch.
 #[derive(Debug)]
-pub enum Patched {
+pub enum PatchOutcome {
     /// The object as it is now, or would be.
     Stored(Value),
     /// Something that the patch tests is not so any more: somebody wrote in between.
@@ -35,7 +35,7 @@ pub enum Patched {
 
 /// What a dry run gave.
 #[derive(Debug)]
-pub enum DryRun {
+pub enum DryRunOutcome {
     /// The object as the server would store it, defaults and admission included.
     Would(Value),
     /// The server would refuse it, and says why.
@@ -44,17 +44,17 @@ pub enum DryRun {
     Forbidden(String),
 }
 
-impl Server {
+impl ApiServer {
     /// An object as it is; `None` when there is none.
     ///
     /// # Errors
     /// Those of asking.
-    pub async fn object(&self, key: &Key, api_version: &str) -> Result<Option<Value>, ClusterError> {
+    pub async fn object(&self, key: &ObjectKey, api_version: &str) -> Result<Option<Value>, ClusterError> {
         match self.get(&path(key, api_version, true), ANSWER).await {
             Ok(text) => serde_json::from_str(&text)
                 .map(Some)
-                .map_err(|error| ClusterError::new(Trouble::Server, format!("{}: {error}", key.kind.name()))),
-            Err(error) if error.trouble == Trouble::NotFound => Ok(None),
+                .map_err(|error| ClusterError::new(ClusterErrorKind::Server, format!("{}: {error}", key.kind.name()))),
+            Err(error) if error.trouble == ClusterErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -65,48 +65,55 @@ impl Server {
     /// Those of asking.
     pub async fn dry_run(
         &self,
-        key: &Key,
+        key: &ObjectKey,
         api_version: &str,
         body: &Value,
         exists: bool,
-    ) -> Result<DryRun, ClusterError> {
+    ) -> Result<DryRunOutcome, ClusterError> {
         let question = format!("dryRun=All&fieldManager={MANAGER}");
         let uri = format!("{}?{question}", path(key, api_version, exists));
         let (method, form) =
             if exists { (Method::PATCH, "application/merge-patch+json") } else { (Method::POST, "application/json") };
         let (status, value) = self.send_change(method, uri, form, body).await?;
         if status.is_success() {
-            return Ok(DryRun::Would(value));
+            return Ok(DryRunOutcome::Would(value));
         }
         let message = value["message"].as_str().unwrap_or("no reason given").to_owned();
         let by_admission = message.contains("admission webhook");
         Ok(match status {
-            StatusCode::FORBIDDEN if !by_admission => DryRun::Forbidden(message),
-            _ if message.contains("does not support dry run") => DryRun::Forbidden(message),
-            status if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => DryRun::Refuses(message),
-            status => return Err(ClusterError::new(Trouble::Server, format!("dry run answered {status}: {message}"))),
+            StatusCode::FORBIDDEN if !by_admission => DryRunOutcome::Forbidden(message),
+            _ if message.contains("does not support dry run") => DryRunOutcome::Forbidden(message),
+            status if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => {
+                DryRunOutcome::Refuses(message)
+            }
+            status => {
+                return Err(ClusterError::new(
+                    ClusterErrorKind::Server,
+                    format!("dry run answered {status}: {message}"),
+                ));
+            }
         })
     }
 }
 
-impl Server {
+impl ApiServer {
     /// Changes an object by a JSON Patch (RFC 6902), all of it or nothing; with `stores` off it is only tried.
     ///
     /// # Errors
     /// Those of asking. When no answer comes, the patch may have been stored: look.
     pub async fn patch(
         &self,
-        key: &Key,
+        key: &ObjectKey,
         api_version: &str,
         operations: &[Value],
         stores: bool,
-    ) -> Result<Patched, ClusterError> {
+    ) -> Result<PatchOutcome, ClusterError> {
         let dry = if stores { "" } else { "dryRun=All&" };
         let uri = format!("{}?{dry}fieldManager={MANAGER}", path(key, api_version, true));
         let body = Value::from(operations.to_vec());
         let (status, value) = self.send_change(Method::PATCH, uri, "application/json-patch+json", &body).await?;
         if status.is_success() {
-            return Ok(Patched::Stored(value));
+            return Ok(PatchOutcome::Stored(value));
         }
         let message = value["message"].as_str().unwrap_or("no reason given").to_owned();
         let by_admission = message.contains("admission webhook");
@@ -114,13 +121,18 @@ impl Server {
         let test_failed = message.contains("the server rejected our request due to an error in our request")
             || message.contains("testing value");
         Ok(match status {
-            StatusCode::CONFLICT => Patched::Conflict,
-            StatusCode::UNPROCESSABLE_ENTITY if test_failed => Patched::Conflict,
-            StatusCode::NOT_FOUND => Patched::Refused("the object is gone".to_owned()),
-            StatusCode::FORBIDDEN if !by_admission => Patched::Forbidden(message),
-            status if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => Patched::Refused(message),
+            StatusCode::CONFLICT => PatchOutcome::Conflict,
+            StatusCode::UNPROCESSABLE_ENTITY if test_failed => PatchOutcome::Conflict,
+            StatusCode::NOT_FOUND => PatchOutcome::Refused("the object is gone".to_owned()),
+            StatusCode::FORBIDDEN if !by_admission => PatchOutcome::Forbidden(message),
+            status if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => {
+                PatchOutcome::Refused(message)
+            }
             status => {
-                return Err(ClusterError::new(Trouble::Server, format!("the patch was answered {status}: {message}")));
+                return Err(ClusterError::new(
+                    ClusterErrorKind::Server,
+                    format!("the patch was answered {status}: {message}"),
+                ));
             }
         })
     }
@@ -139,7 +151,7 @@ impl Server {
             .header(header::CONTENT_TYPE, form)
             .header(header::ACCEPT, "application/json")
             .body(Body::from(body.to_string().into_bytes()))
-            .map_err(|error| ClusterError::new(Trouble::Config, error.to_string()))?;
+            .map_err(|error| ClusterError::new(ClusterErrorKind::Config, error.to_string()))?;
         let answer = async {
             let answer = tokio::time::timeout(ANSWER, self.client.send(request))
                 .await
@@ -149,7 +161,7 @@ impl Server {
             let body = Limited::new(answer.into_body(), LARGEST)
                 .collect()
                 .await
-                .map_err(|error| ClusterError::new(Trouble::Unreachable, error.to_string()))?;
+                .map_err(|error| ClusterError::new(ClusterErrorKind::Unreachable, error.to_string()))?;
             Ok((status, body.to_bytes()))
         };
         let answer = answer.await;
@@ -167,7 +179,7 @@ impl Server {
     }
 }
 
-fn path(key: &Key, api_version: &str, named: bool) -> String {
+fn path(key: &ObjectKey, api_version: &str, named: bool) -> String {
     let info = key.kind.info();
     let root = if api_version.contains('/') { "/apis" } else { "/api" };
     let place = if info.namespaced { format!("/namespaces/{}", key.namespace) } else { String::new() };

@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use regex::Regex;
 
-use super::proxy_states::{ProxyArgs, ReachArgs, choose, pods};
+use super::proxy_states::{AdminAccessArgs, ProxyArgs, choose, pods};
 use crate::cli::context::Context;
-use crate::cli::failure::{Failure, Outcome};
+use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::SourceArgs;
 use crate::cli::target;
-use crate::cluster::client::Server;
+use crate::cluster::client::ApiServer;
 use crate::cluster::proxies::PodName;
-use crate::compare::balance::{Evenness, is_tcp, of_service};
+use crate::compare::balance::{BalanceVerdict, is_tcp, of_service};
 use crate::mesh;
-use crate::report::balance::{BalanceReport, PatternReport};
+use crate::report::balance::{BalanceReport, LogPatternReport};
 use crate::{render, schema};
 
 /// Show how calls spread over the pods of a Service
@@ -43,14 +43,14 @@ pub struct BalanceArgs {
     log_pattern: Option<Regex>,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    output: Format,
+    output: BalanceFormat,
     #[command(flatten)]
     asking: ProxyArgs,
 }
 
 /// Output formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+enum BalanceFormat {
     /// For people.
     Text,
     /// The contract.
@@ -60,7 +60,7 @@ enum Format {
 }
 
 /// Runs the command.
-pub(super) async fn run(context: &mut Context<'_>, arguments: BalanceArgs) -> Result<Outcome, Failure> {
+pub(super) async fn run(context: &mut Context<'_>, arguments: BalanceArgs) -> Result<CommandOutcome, Failure> {
     let source = SourceArgs::default();
     let read = source.read(context).await?;
     let mesh = mesh::resolve(&read.snapshot, &source.options(&context.scope));
@@ -85,7 +85,7 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: BalanceArgs) -> Re
             .hint("why, is told by: kubectl grpcmesh inspect -A"));
     }
     let server = context.connect().await?;
-    let ReachArgs { via, parallel, proxy_timeout } = arguments.asking.reach;
+    let AdminAccessArgs { via, parallel, proxy_timeout } = arguments.asking.reach;
     let ask = || server.all_counters(&pods, via.into(), parallel, proxy_timeout, &wanted, &|all| all);
     let start = Instant::now();
     let before = ask().await;
@@ -122,18 +122,18 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: BalanceArgs) -> Re
         unreachable,
         ..BalanceReport::new(&mesh, service, arguments.port, &spread)
     };
-    if spread.calls() > 0 && report.verdict == Evenness::TooFew.word() {
+    if spread.calls() > 0 && report.verdict == BalanceVerdict::TooFew.word() {
         context.messages.hint("count for longer: --for 2m");
     }
     match arguments.output {
-        Format::Text => render::balance::balance(&report, &context.style, context.out)?,
-        Format::Json => render::json(&report, context.out)?,
-        Format::Yaml => render::yaml::yaml(&report, context.out)?,
+        BalanceFormat::Text => render::balance::balance(&report, &context.style, context.out)?,
+        BalanceFormat::Json => render::json(&report, context.out)?,
+        BalanceFormat::Yaml => render::yaml::yaml(&report, context.out)?,
     }
     Ok(match (spread.evenness(is_tcp(service, arguments.port)), report.unreachable.is_empty()) {
-        (Evenness::Uneven | Evenness::Pinned, _) => Outcome::Found,
-        (_, false) => Outcome::Partial,
-        (Evenness::Even | Evenness::TooFew, true) => Outcome::Clean,
+        (BalanceVerdict::Uneven | BalanceVerdict::Pinned, _) => CommandOutcome::Found,
+        (_, false) => CommandOutcome::Partial,
+        (BalanceVerdict::Even | BalanceVerdict::TooFew, true) => CommandOutcome::Clean,
     })
 }
 
@@ -150,7 +150,7 @@ async fn wait(context: &Context<'_>, window: Duration) {
 }
 
 /// Counts what a pattern finds in the logs of the callers' applications.
-async fn count_in_logs(server: &Server, pods: &[PodName], pattern: &Regex, seconds: f64) -> PatternReport {
+async fn count_in_logs(server: &ApiServer, pods: &[PodName], pattern: &Regex, seconds: f64) -> LogPatternReport {
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     for pod in pods {
         for text in server.application_logs(pod, seconds).await {
@@ -162,5 +162,5 @@ async fn count_in_logs(server: &Server, pods: &[PodName], pattern: &Regex, secon
             }
         }
     }
-    PatternReport { distinct: counts.len(), counts }
+    LogPatternReport { distinct: counts.len(), counts }
 }

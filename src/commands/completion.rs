@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use crate::cli::context::Context;
-use crate::cli::failure::{Failure, Outcome};
+use crate::cli::failure::{CommandOutcome, Failure};
 use crate::doctor::plugin_path::{COMPLETER, PROGRAM};
 
 /// Print the completion script of a shell, or make `kubectl grpcmesh` complete
@@ -20,7 +20,7 @@ Examples:
   kubectl-grpcmesh completion fish > ~/.config/fish/completions/kubectl-grpcmesh.fish")]
 pub struct CompletionArgs {
     /// Shell, or install or uninstall
-    what: Kind,
+    what: CompletionTarget,
     /// Folder of PATH for install and uninstall (default: the one with kubectl-grpcmesh)
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -28,7 +28,7 @@ pub struct CompletionArgs {
 
 /// Shells with a script, and what is done for kubectl.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
+pub enum CompletionTarget {
     /// GNU Bash.
     Bash,
     /// Z shell.
@@ -43,7 +43,7 @@ pub enum Kind {
     Uninstall,
 }
 
-impl Kind {
+impl CompletionTarget {
     /// The file under `completions/`; of no shell there is none.
     pub fn file(self) -> Option<&'static str> {
         match self {
@@ -69,10 +69,10 @@ impl Kind {
 }
 
 /// Runs the command.
-pub(super) fn run(context: &mut Context<'_>, arguments: &CompletionArgs) -> Result<Outcome, Failure> {
+pub(super) fn run(context: &mut Context<'_>, arguments: &CompletionArgs) -> Result<CommandOutcome, Failure> {
     if let Some(script) = arguments.what.script() {
         context.out.write_all(&script)?;
-        return Ok(Outcome::Clean);
+        return Ok(CommandOutcome::Clean);
     }
     let folder = match &arguments.dir {
         Some(folder) => folder.clone(),
@@ -82,12 +82,12 @@ pub(super) fn run(context: &mut Context<'_>, arguments: &CompletionArgs) -> Resu
         })?,
     };
     let file = folder.join(format!("{COMPLETER}{}", std::env::consts::EXE_SUFFIX));
-    let said = if arguments.what == Kind::Install { install(&folder, &file)? } else { uninstall(&file)? };
+    let said = if arguments.what == CompletionTarget::Install { install(&folder, &file)? } else { uninstall(&file)? };
     writeln!(context.out, "{said}")?;
-    if arguments.what == Kind::Install && !context.env.path.contains(&folder) {
+    if arguments.what == CompletionTarget::Install && !context.env.path.contains(&folder) {
         context.messages.warning(&format!("{} is not on PATH: kubectl does not look there", folder.display()));
     }
-    Ok(Outcome::Clean)
+    Ok(CommandOutcome::Clean)
 }
 
 fn program(folder: &Path) -> PathBuf {

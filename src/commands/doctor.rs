@@ -5,19 +5,19 @@ use std::path::Path;
 
 use clap::{Args, ValueEnum};
 
-use super::proxy_states::{ReachArgs, choose, pods};
+use super::proxy_states::{AdminAccessArgs, choose, pods};
 use super::shift::prometheus_at;
 use crate::accesslog::Direction;
-use crate::accesslog::settings::{Logging, Proxy};
+use crate::accesslog::settings::{LogProxy, Logging};
 use crate::analysis::prometheus;
 use crate::cli::context::Context;
-use crate::cli::failure::{Failure, Outcome};
+use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::SourceArgs;
-use crate::cluster::client::Server;
-use crate::cluster::prometheus::Prometheus;
+use crate::cluster::client::ApiServer;
+use crate::cluster::prometheus::PrometheusClient;
 use crate::cluster::proxies::SyncState;
-use crate::doctor::rights::{self, Rule};
-use crate::doctor::{Check, State, plugin_path, versions};
+use crate::doctor::rights::{self, RbacRule};
+use crate::doctor::{CheckState, DoctorCheck, plugin_path, versions};
 use crate::mesh::version::VersionSource;
 use crate::mesh::{self, Mesh};
 use crate::render;
@@ -44,14 +44,14 @@ pub struct DoctorArgs {
     prometheus: Option<String>,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    output: Format,
+    output: DoctorFormat,
     #[command(flatten)]
-    reach: ReachArgs,
+    reach: AdminAccessArgs,
 }
 
 /// Output formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+enum DoctorFormat {
     /// For people.
     Text,
     /// The contract.
@@ -61,8 +61,8 @@ enum Format {
 }
 
 /// Runs the command.
-pub(super) async fn run(context: &mut Context<'_>, arguments: DoctorArgs) -> Result<Outcome, Failure> {
-    let mut checks = vec![Check::new("client/version", State::Ok, env!("CARGO_PKG_VERSION"))];
+pub(super) async fn run(context: &mut Context<'_>, arguments: DoctorArgs) -> Result<CommandOutcome, Failure> {
+    let mut checks = vec![DoctorCheck::new("client/version", CheckState::Ok, env!("CARGO_PKG_VERSION"))];
     checks.extend(on_this_machine(&context.env.path));
     match context.connect().await {
         Ok(server) => of_cluster(context, &server, &arguments, &mut checks).await?,
@@ -70,24 +70,24 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: DoctorArgs) -> Res
     }
     let report = DoctorReport::new(&checks);
     match arguments.output {
-        Format::Text => render::doctor::doctor(&report, &context.style, context.out)?,
-        Format::Json => render::json(&report, context.out)?,
-        Format::Yaml => render::yaml::yaml(&report, context.out)?,
+        DoctorFormat::Text => render::doctor::doctor(&report, &context.style, context.out)?,
+        DoctorFormat::Json => render::json(&report, context.out)?,
+        DoctorFormat::Yaml => render::yaml::yaml(&report, context.out)?,
     }
-    let has = |state: State| checks.iter().any(|check| check.state == state);
-    Ok(match (has(State::Failed), has(State::Unknown)) {
-        (true, _) => Outcome::Found,
-        (false, true) => Outcome::Partial,
-        (false, false) => Outcome::Clean,
+    let has = |state: CheckState| checks.iter().any(|check| check.state == state);
+    Ok(match (has(CheckState::Failed), has(CheckState::Unknown)) {
+        (true, _) => CommandOutcome::Found,
+        (false, true) => CommandOutcome::Partial,
+        (false, false) => CommandOutcome::Clean,
     })
 }
 
-fn unreachable(why: &str, hint: Option<String>) -> Check {
-    Check::new("cluster", State::Failed, why).fix(hint.unwrap_or_else(|| "kubectl cluster-info".to_owned()))
+fn unreachable(why: &str, hint: Option<String>) -> DoctorCheck {
+    DoctorCheck::new("cluster", CheckState::Failed, why).fix(hint.unwrap_or_else(|| "kubectl cluster-info".to_owned()))
 }
 
 /// What kubectl would run: the files of `PATH` that are called like us.
-fn on_this_machine(folders: &[impl AsRef<Path>]) -> Vec<Check> {
+fn on_this_machine(folders: &[impl AsRef<Path>]) -> Vec<DoctorCheck> {
     let mut files = Vec::new();
     let mut seen = BTreeSet::new();
     for folder in folders.iter().map(AsRef::as_ref).filter(|folder| seen.insert(folder.to_path_buf())) {
@@ -106,9 +106,9 @@ fn on_this_machine(folders: &[impl AsRef<Path>]) -> Vec<Check> {
 
 async fn of_cluster(
     context: &mut Context<'_>,
-    server: &Server,
+    server: &ApiServer,
     arguments: &DoctorArgs,
-    checks: &mut Vec<Check>,
+    checks: &mut Vec<DoctorCheck>,
 ) -> Result<(), Failure> {
     let source = SourceArgs::default();
     let read = match source.read(context).await {
@@ -119,12 +119,16 @@ async fn of_cluster(
             let places: Vec<String> = named.split(',').map(|name| name.trim().to_owned()).collect();
             // Who may list nothing may still be told what is missing; who reaches nothing may not.
             let rights = rights_in(server, &places).await;
-            checks.extend(rights.into_iter().filter(|check| check.state != State::Unknown));
+            checks.extend(rights.into_iter().filter(|check| check.state != CheckState::Unknown));
             return Ok(());
         }
     };
     let version = read.snapshot.kubernetes_version.clone().unwrap_or_else(|| "unknown".to_owned());
-    checks.push(Check::new("cluster", State::Ok, format!("{} answers: Kubernetes {version}", server.server)));
+    checks.push(DoctorCheck::new(
+        "cluster",
+        CheckState::Ok,
+        format!("{} answers: Kubernetes {version}", server.server),
+    ));
     let mesh = mesh::resolve(&read.snapshot, &source.options(&context.scope));
     let istiod = (mesh.version_source == VersionSource::Istiod).then_some(mesh.version);
     checks.push(versions::istiod(istiod));
@@ -156,7 +160,7 @@ async fn of_cluster(
 }
 
 /// The version of Gateway API's definitions, which they carry as an annotation.
-async fn gateway_api(server: &Server) -> Check {
+async fn gateway_api(server: &ApiServer) -> DoctorCheck {
     let id = "gateway-api/version";
     let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/grpcroutes.gateway.networking.k8s.io";
     match server.get(path, server.timeout).await {
@@ -166,34 +170,36 @@ async fn gateway_api(server: &Server) -> Check {
                 |name: &str| object["metadata"]["annotations"][format!("gateway.networking.k8s.io/{name}")].as_str();
             let (version, channel) = (note("bundle-version"), note("channel"));
             let shown = format!("GRPCRoute {} ({})", version.unwrap_or("of unknown version"), channel.unwrap_or("?"));
-            Check::new(id, State::Ok, shown)
+            DoctorCheck::new(id, CheckState::Ok, shown)
         }
-        Err(error) if error.trouble == crate::cluster::Trouble::NotFound => Check::new(
+        Err(error) if error.trouble == crate::cluster::ClusterErrorKind::NotFound => DoctorCheck::new(
             id,
-            State::Warning,
+            CheckState::Warning,
             "Gateway API has no GRPCRoute here: only VirtualServices route gRPC calls",
         )
         .fix("install its standard definitions, from v1.1 on: kubernetes-sigs/gateway-api, standard-install.yaml"),
-        Err(error) => Check::new(id, State::Unknown, format!("its definitions cannot be read: {}", error.message))
-            .fix("ask for get on customresourcedefinitions; nothing but this check needs it"),
+        Err(error) => {
+            DoctorCheck::new(id, CheckState::Unknown, format!("its definitions cannot be read: {}", error.message))
+                .fix("ask for get on customresourcedefinitions; nothing but this check needs it")
+        }
     }
 }
 
-async fn rights_in(server: &Server, places: &[String]) -> Vec<Check> {
+async fn rights_in(server: &ApiServer, places: &[String]) -> Vec<DoctorCheck> {
     let mut everywhere = Vec::new();
     for right in rights::decisive() {
         let is_given = server.may_everywhere(&right).await.unwrap_or(false);
         everywhere.push((right, is_given));
     }
-    let mut checks: Vec<Check> = Vec::new();
+    let mut checks: Vec<DoctorCheck> = Vec::new();
     for place in places {
         match server.rules_in(place).await {
             Ok((granted, incomplete)) => {
-                let rules: &[Rule] = &granted;
+                let rules: &[RbacRule] = &granted;
                 for check in rights::checks(place, rules, &everywhere) {
                     // An authorizer that cannot list its rules may give more than it tells.
-                    let check = if incomplete && check.state == State::Failed {
-                        Check { state: State::Unknown, ..check }
+                    let check = if incomplete && check.state == CheckState::Failed {
+                        DoctorCheck { state: CheckState::Unknown, ..check }
                     } else {
                         check
                     };
@@ -203,63 +209,67 @@ async fn rights_in(server: &Server, places: &[String]) -> Vec<Check> {
                     }
                 }
             }
-            Err(error) => checks.push(Check::new(format!("rights/{place}"), State::Unknown, error.message)),
+            Err(error) => checks.push(DoctorCheck::new(format!("rights/{place}"), CheckState::Unknown, error.message)),
         }
     }
     checks
 }
 
 /// Whether the proxies of namespaces log what `tail` reads.
-async fn logs(context: &Context<'_>, server: &Server, mesh: &Mesh<'_>, places: &[String]) -> Vec<Check> {
+async fn logs(context: &Context<'_>, server: &ApiServer, mesh: &Mesh<'_>, places: &[String]) -> Vec<DoctorCheck> {
     let scope = &context.scope;
     let names: BTreeSet<&str> = places.iter().map(String::as_str).collect();
     let read = server.log_settings(&scope.istio_namespace, scope.revision.as_deref(), &names).await;
     if let Some(gap) = read.gaps.first() {
-        return vec![Check::new("logs", State::Unknown, format!("whether proxies log calls could not be read: {gap}"))];
+        return vec![DoctorCheck::new(
+            "logs",
+            CheckState::Unknown,
+            format!("whether proxies log calls could not be read: {gap}"),
+        )];
     }
     let mut checks = Vec::new();
     for place in places {
         let labels = mesh.workloads.iter().find(|one| one.namespace().as_str() == place && one.proxy.envoy().is_some());
         let Some(workload) = labels else { continue };
         let labels = workload.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
-        let proxy = Proxy { namespace: place, labels: &labels };
+        let proxy = LogProxy { namespace: place, labels: &labels };
         let id = format!("logs/{place}");
         let sides = [Direction::Outbound, Direction::Inbound].map(|side| read.settings.of(proxy, side));
         checks.push(match &sides {
-            [Logging::Off(reason), _] | [_, Logging::Off(reason)] => Check::new(
+            [Logging::Off(reason), _] | [_, Logging::Off(reason)] => DoctorCheck::new(
                 id,
-                State::Warning,
+                CheckState::Warning,
                 format!("calls of {place} are not logged, or not on both sides: tail sees less"),
             )
             .fix(read.settings.remedy(place, reason)),
-            _ if !read.settings.tells_status() => Check::new(
+            _ if !read.settings.tells_status() => DoctorCheck::new(
                 id,
-                State::Ok,
+                CheckState::Ok,
                 "calls are logged; the format has no gRPC status, which is inferred where it can be",
             ),
-            _ => Check::new(id, State::Ok, "calls are logged, with their gRPC status"),
+            _ => DoctorCheck::new(id, CheckState::Ok, "calls are logged, with their gRPC status"),
         });
     }
     checks
 }
 
 /// Whether istiod and proxies can be asked what they run.
-async fn reach(context: &Context<'_>, server: &Server, mesh: &Mesh<'_>, reach: ReachArgs) -> Vec<Check> {
+async fn reach(context: &Context<'_>, server: &ApiServer, mesh: &Mesh<'_>, reach: AdminAccessArgs) -> Vec<DoctorCheck> {
     let needs = "kubectl apply -f docs/rbac/live-reader.yaml, and bind it; or --via exec";
     let sync = match server.sync_state(&context.scope.istio_namespace).await {
         SyncState::Known(proxies, None) => {
-            Check::new("istiod/reach", State::Ok, format!("istiod tells of {} proxies", proxies.len()))
+            DoctorCheck::new("istiod/reach", CheckState::Ok, format!("istiod tells of {} proxies", proxies.len()))
         }
-        SyncState::Known(_, Some(why)) => Check::new("istiod/reach", State::Warning, why),
-        SyncState::NoAnswer(why) => Check::new("istiod/reach", State::Failed, why)
+        SyncState::Known(_, Some(why)) => DoctorCheck::new("istiod/reach", CheckState::Warning, why),
+        SyncState::NoAnswer(why) => DoctorCheck::new("istiod/reach", CheckState::Failed, why)
             .fix(format!("kubectl get pods -n {} -l app=istiod", context.scope.istio_namespace)),
-        SyncState::Unknown(why) => Check::new("istiod/reach", State::Warning, why).fix(needs),
+        SyncState::Unknown(why) => DoctorCheck::new("istiod/reach", CheckState::Warning, why).fix(needs),
     };
     let (chosen, _) = choose(mesh, |_| true, Some(TRIED));
     let pods = pods(mesh, &chosen);
     let id = "proxies/reach";
     if pods.is_empty() {
-        return vec![sync, Check::new(id, State::Warning, "there is no proxy to ask")];
+        return vec![sync, DoctorCheck::new(id, CheckState::Warning, "there is no proxy to ask")];
     }
     let none = |_: &str| false;
     let answers =
@@ -273,18 +283,22 @@ async fn reach(context: &Context<'_>, server: &Server, mesh: &Mesh<'_>, reach: R
         })
         .collect();
     let check = match &failed[..] {
-        [] => Check::new(id, State::Ok, format!("{} of {} proxies tried answer", pods.len(), pods.len())),
+        [] => DoctorCheck::new(id, CheckState::Ok, format!("{} of {} proxies tried answer", pods.len(), pods.len())),
         [first, ..] => {
-            let state = if failed.len() == pods.len() { State::Failed } else { State::Warning };
-            Check::new(id, state, format!("{} of {} proxies tried do not answer: {first}", failed.len(), pods.len()))
-                .fix(needs)
+            let state = if failed.len() == pods.len() { CheckState::Failed } else { CheckState::Warning };
+            DoctorCheck::new(
+                id,
+                state,
+                format!("{} of {} proxies tried do not answer: {first}", failed.len(), pods.len()),
+            )
+            .fix(needs)
         }
     };
     vec![sync, check]
 }
 
 /// Whether Prometheus has what the guard of `shift` asks for.
-async fn metrics(context: &Context<'_>, server: &Server, mesh: &Mesh<'_>, arguments: &DoctorArgs) -> Check {
+async fn metrics(context: &Context<'_>, server: &ApiServer, mesh: &Mesh<'_>, arguments: &DoctorArgs) -> DoctorCheck {
     let id = "prometheus";
     let Some(place) = &arguments.prometheus else {
         let found = mesh.services.iter().find(|service| {
@@ -293,26 +307,34 @@ async fn metrics(context: &Context<'_>, server: &Server, mesh: &Mesh<'_>, argume
         return match found {
             Some(service) => {
                 let name = format!("{}/{}", service.namespace(), service.object.name);
-                Check::new(id, State::Ok, format!("not asked; {name} looks like one: doctor --prometheus {name}"))
+                DoctorCheck::new(
+                    id,
+                    CheckState::Ok,
+                    format!("not asked; {name} looks like one: doctor --prometheus {name}"),
+                )
             }
-            None => Check::new(id, State::Ok, "not asked: shift counts calls by the callers' proxies without one"),
+            None => DoctorCheck::new(
+                id,
+                CheckState::Ok,
+                "not asked: shift counts calls by the callers' proxies without one",
+            ),
         };
     };
     let place = match prometheus_at(place) {
         Ok(place) => place,
-        Err(failure) => return Check::new(id, State::Failed, failure.message),
+        Err(failure) => return DoctorCheck::new(id, CheckState::Failed, failure.message),
     };
-    let asked = match Prometheus::new(&place, server, Vec::new(), &context.env.proxy) {
+    let asked = match PrometheusClient::new(&place, server, Vec::new(), &context.env.proxy) {
         Ok(prometheus) => prometheus.query("count(istio_requests_total{reporter=\"source\"})").await,
         Err(error) => Err(error),
     };
     match asked.map_err(|error| error.message).and_then(|text| prometheus::read(&text)) {
         Ok(series) => match prometheus::number(&series) {
-            Some(count) => Check::new(id, State::Ok, format!("it answers: {count} series of istio_requests_total")),
-            None => Check::new(id, State::Failed, "it answers, and has no istio_requests_total of callers' proxies")
+            Some(count) => DoctorCheck::new(id, CheckState::Ok, format!("it answers: {count} series of istio_requests_total")),
+            None => DoctorCheck::new(id, CheckState::Failed, "it answers, and has no istio_requests_total of callers' proxies")
                 .fix("scrape the proxies: istio.io, \"Integrations\", Prometheus; and see that no Telemetry turns metrics off"),
         },
-        Err(why) => Check::new(id, State::Failed, why)
+        Err(why) => DoctorCheck::new(id, CheckState::Failed, why)
             .fix("an address that answers /api/v1/query; or NAMESPACE/SERVICE with docs/rbac/prometheus.yaml"),
     }
 }

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use crate::cli::context::Context;
-use crate::cli::failure::{Failure, Outcome};
+use crate::cli::failure::{CommandOutcome, Failure};
 use crate::diagnosis::{details, flags, grpc};
 use crate::render;
 use crate::report::explain::{ExplainItem, ExplainReport};
@@ -30,12 +30,12 @@ pub struct ExplainArgs {
     list: bool,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    output: Format,
+    output: ExplainFormat,
 }
 
 /// Output formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+enum ExplainFormat {
     /// For people.
     #[value(alias = "table")]
     Text,
@@ -46,15 +46,15 @@ enum Format {
 }
 
 /// Runs the command.
-pub(super) fn run(context: &mut Context<'_>, arguments: &ExplainArgs) -> Result<Outcome, Failure> {
+pub(super) fn run(context: &mut Context<'_>, arguments: &ExplainArgs) -> Result<CommandOutcome, Failure> {
     let report = if arguments.list { ExplainReport::everything() } else { ExplainReport::new(items(arguments)?) };
     match arguments.output {
-        Format::Text if arguments.list => render::explain::list(&report, &context.style, context.out)?,
-        Format::Text => render::explain::explain(&report, &context.style, context.out)?,
-        Format::Json => render::json(&report, context.out)?,
-        Format::Yaml => render::yaml::yaml(&report, context.out)?,
+        ExplainFormat::Text if arguments.list => render::explain::list(&report, &context.style, context.out)?,
+        ExplainFormat::Text => render::explain::explain(&report, &context.style, context.out)?,
+        ExplainFormat::Json => render::json(&report, context.out)?,
+        ExplainFormat::Yaml => render::yaml::yaml(&report, context.out)?,
     }
-    Ok(Outcome::Clean)
+    Ok(CommandOutcome::Clean)
 }
 
 fn items(arguments: &ExplainArgs) -> Result<Vec<ExplainItem>, Failure> {

@@ -5,21 +5,21 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::proxy_states::{ProxyArgs, Question, settled_with_counters};
+use super::proxy_states::{ProxyArgs, ProxyQuery, settled_with_counters};
 use crate::cli::context::Context;
-use crate::cli::failure::{Failure, Outcome};
+use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::SourceArgs;
-use crate::cli::source::Read;
+use crate::cli::source::ScopedSnapshot;
 use crate::cli::target;
-use crate::compare::proxy::State;
+use crate::compare::proxy::ProxyState;
 use crate::mesh::version::VersionSource;
-use crate::mesh::{self, Mesh, Undecoded};
-use crate::render::inspect::Shape;
+use crate::mesh::{self, Mesh, UndecodedObject};
+use crate::render::inspect::InspectView;
 use crate::render::style::Style;
-use crate::report::inspect::{InspectReport, Request};
-use crate::rules::select::{Selection, Selector, parse_ignore_file};
+use crate::report::inspect::{InspectReport, InspectRequest};
+use crate::rules::select::{FindingSelection, FindingSelector, parse_ignore_file};
 use crate::rules::{self, Severity};
-use crate::snapshot::live::Answer;
+use crate::snapshot::live::ProxyResponse;
 use crate::{render, report};
 
 /// Show how the mesh treats gRPC services, and what is wrong
@@ -49,7 +49,7 @@ pub struct InspectArgs {
     selector: Option<String>,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
-    output: Format,
+    output: InspectFormat,
     /// Only these findings: codes, beginnings of codes, names (comma-separated)
     #[arg(long, value_name = "CODES", value_delimiter = ',')]
     only: Vec<String>,
@@ -76,7 +76,7 @@ pub struct InspectArgs {
 
 /// Output formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+enum InspectFormat {
     /// For people.
     Table,
     /// With evidence and gateways.
@@ -114,16 +114,16 @@ impl FailOn {
 }
 
 /// Runs the command.
-pub(super) async fn run(context: &mut Context<'_>, arguments: InspectArgs) -> Result<Outcome, Failure> {
+pub(super) async fn run(context: &mut Context<'_>, arguments: InspectArgs) -> Result<CommandOutcome, Failure> {
     let selection = selection(&arguments)?;
     let labels = arguments.selector.as_deref().map(parse_selector).transpose()?;
-    let Read { snapshot, namespaces } = read(context, &arguments).await?;
+    let ScopedSnapshot { snapshot, namespaces } = read(context, &arguments).await?;
     let mesh = mesh::resolve(&snapshot, &arguments.source.options(&context.scope));
     if mesh.version_source == VersionSource::Assumed {
         let version = mesh.version;
         context.messages.hint(&format!("the source names no Istio version; {version} is assumed (--istio-version)"));
     }
-    for Undecoded { object, field, why } in &mesh.undecoded {
+    for UndecodedObject { object, field, why } in &mesh.undecoded {
         context.messages.warning(&format!("{object} is left out of the picture: {field}: {why}"));
     }
     let request = request(&mesh, &arguments, &namespaces, labels.as_deref())?;
@@ -140,7 +140,7 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: InspectArgs) -> Re
 }
 
 /// Reads the source; with `--live` what Envoys run, too.
-async fn read(context: &mut Context<'_>, arguments: &InspectArgs) -> Result<Read, Failure> {
+async fn read(context: &mut Context<'_>, arguments: &InspectArgs) -> Result<ScopedSnapshot, Failure> {
     if arguments.asking.proxies.is_some() && (!arguments.live || !arguments.source.from.is_empty()) {
         return Err(Failure::usage("--proxies bounds how many Envoys of the cluster are asked: that is with --live"));
     }
@@ -150,7 +150,7 @@ async fn read(context: &mut Context<'_>, arguments: &InspectArgs) -> Result<Read
         return Ok(read);
     }
     if arguments.source.from.is_empty() {
-        let question = Question {
+        let question = ProxyQuery {
             // Callers of a Service may be anywhere.
             everywhere: !arguments.targets.is_empty(),
             only: None,
@@ -167,8 +167,8 @@ async fn read(context: &mut Context<'_>, arguments: &InspectArgs) -> Result<Read
         !arguments.targets.is_empty() || read.namespaces.is_empty() || read.namespaces.contains(namespace)
     };
     let silent = live.proxies().filter_map(|(namespace, pod, proxy)| match &proxy.answer {
-        Answer::Silent(why) | Answer::NotAsked(why) => Some(format!("{namespace}/{pod}: {why}")),
-        Answer::Runs(_) => None,
+        ProxyResponse::Silent(why) | ProxyResponse::NotAsked(why) => Some(format!("{namespace}/{pod}: {why}")),
+        ProxyResponse::Runs(_) => None,
     });
     let silent = silent.filter(|one| one.split_once('/').is_some_and(|(namespace, _)| in_scope(namespace)));
     let silent: Vec<String> = silent.collect();
@@ -178,10 +178,10 @@ async fn read(context: &mut Context<'_>, arguments: &InspectArgs) -> Result<Read
     Ok(read)
 }
 
-fn selection(arguments: &InspectArgs) -> Result<Selection, Failure> {
-    let parse = |words: &[String]| -> Result<Vec<Selector>, Failure> {
+fn selection(arguments: &InspectArgs) -> Result<FindingSelection, Failure> {
+    let parse = |words: &[String]| -> Result<Vec<FindingSelector>, Failure> {
         let words = words.iter().filter(|word| !word.trim().is_empty());
-        let parsed: Result<Vec<_>, _> = words.map(|word| Selector::parse(word)).collect();
+        let parsed: Result<Vec<_>, _> = words.map(|word| FindingSelector::parse(word)).collect();
         parsed
             .map_err(|error| Failure::usage(error.to_string()).hint("list them with: kubectl grpcmesh explain --list"))
     };
@@ -194,18 +194,18 @@ fn selection(arguments: &InspectArgs) -> Result<Selection, Failure> {
             parse_ignore_file(&text).map_err(|(line, error)| Failure::usage(format!("{name}:{line}: {error}")))?;
         skip.extend(selectors);
     }
-    Ok(Selection { only: parse(&arguments.only)?, skip })
+    Ok(FindingSelection { only: parse(&arguments.only)?, skip })
 }
 
 /// One requirement of a label selector.
-enum Requirement {
+enum LabelRequirement {
     Is(String, String),
     IsNot(String, String),
     Has(String),
     HasNot(String),
 }
 
-fn parse_selector(text: &str) -> Result<Vec<Requirement>, Failure> {
+fn parse_selector(text: &str) -> Result<Vec<LabelRequirement>, Failure> {
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
     parts
         .map(|part| {
@@ -213,17 +213,17 @@ fn parse_selector(text: &str) -> Result<Vec<Requirement>, Failure> {
                 |(key, value): (&str, &str)| (key.trim().to_owned(), value.trim_start_matches('=').trim().to_owned());
             let requirement = if let Some(both) = part.split_once("!=") {
                 let (key, value) = pair(both);
-                Requirement::IsNot(key, value)
+                LabelRequirement::IsNot(key, value)
             } else if let Some(both) = part.split_once('=') {
                 let (key, value) = pair(both);
-                Requirement::Is(key, value)
+                LabelRequirement::Is(key, value)
             } else if let Some(key) = part.strip_prefix('!') {
-                Requirement::HasNot(key.to_owned())
+                LabelRequirement::HasNot(key.to_owned())
             } else if part.contains([' ', '(', ')']) {
                 return Err(Failure::usage(format!("\"{part}\" is not a label requirement"))
                     .hint("key=value, key!=value, key or !key, joined by commas"));
             } else {
-                Requirement::Has(part.to_owned())
+                LabelRequirement::Has(part.to_owned())
             };
             Ok(requirement)
         })
@@ -234,8 +234,8 @@ fn request(
     mesh: &Mesh<'_>,
     arguments: &InspectArgs,
     namespaces: &BTreeSet<String>,
-    labels: Option<&[Requirement]>,
-) -> Result<Request, Failure> {
+    labels: Option<&[LabelRequirement]>,
+) -> Result<InspectRequest, Failure> {
     let mut targets = Vec::new();
     for word in &arguments.targets {
         for id in target::services(mesh, word, namespaces)? {
@@ -249,28 +249,28 @@ fn request(
             .filter(|id| {
                 let labels = &mesh.service(*id).labels;
                 requirements.iter().all(|requirement| match requirement {
-                    Requirement::Is(key, value) => labels.get(key) == Some(value.as_str()),
-                    Requirement::IsNot(key, value) => labels.get(key) != Some(value.as_str()),
-                    Requirement::Has(key) => labels.get(key).is_some(),
-                    Requirement::HasNot(key) => labels.get(key).is_none(),
+                    LabelRequirement::Is(key, value) => labels.get(key) == Some(value.as_str()),
+                    LabelRequirement::IsNot(key, value) => labels.get(key) != Some(value.as_str()),
+                    LabelRequirement::Has(key) => labels.get(key).is_some(),
+                    LabelRequirement::HasNot(key) => labels.get(key).is_none(),
                 })
             })
             .collect()
     });
-    Ok(Request { targets, selected, namespaces: namespaces.clone(), all_services: arguments.all_services })
+    Ok(InspectRequest { targets, selected, namespaces: namespaces.clone(), all_services: arguments.all_services })
 }
 
 fn write(context: &mut Context<'_>, arguments: &InspectArgs, report: &InspectReport) -> Result<(), Failure> {
-    let shape = if arguments.targets.is_empty() { Shape::Overview } else { Shape::Pages };
+    let shape = if arguments.targets.is_empty() { InspectView::Overview } else { InspectView::Pages };
     match arguments.output {
-        Format::Table => render::inspect::inspect(report, shape, &context.style, context.out)?,
-        Format::Wide => {
+        InspectFormat::Table => render::inspect::inspect(report, shape, &context.style, context.out)?,
+        InspectFormat::Wide => {
             let style = Style { wide: true, width: None, ..context.style };
             render::inspect::inspect(report, shape, &style, context.out)?;
         }
-        Format::Json => render::json(report, context.out)?,
-        Format::Yaml => render::yaml::yaml(report, context.out)?,
-        Format::Name => render::inspect::names(report, context.out)?,
+        InspectFormat::Json => render::json(report, context.out)?,
+        InspectFormat::Yaml => render::yaml::yaml(report, context.out)?,
+        InspectFormat::Name => render::inspect::names(report, context.out)?,
     }
     Ok(())
 }
@@ -298,15 +298,15 @@ fn nothing_shown(context: &Context<'_>, arguments: &InspectArgs, mesh: &Mesh<'_>
 }
 
 /// The exit code. Manifests are partial by nature: what they do not contain is said, and is no failure.
-fn result(arguments: &InspectArgs, report: &InspectReport, mesh: &Mesh<'_>) -> Outcome {
+fn result(arguments: &InspectArgs, report: &InspectReport, mesh: &Mesh<'_>) -> CommandOutcome {
     if arguments.exit_zero {
-        return Outcome::Clean;
+        return CommandOutcome::Clean;
     }
     if report.findings.iter().any(|finding| arguments.fail_on.reached_by(finding.severity)) {
-        return Outcome::Found;
+        return CommandOutcome::Found;
     }
-    let unasked = [State::Unreachable, State::NotCompared].map(State::word);
+    let unasked = [ProxyState::Unreachable, ProxyState::NotCompared].map(ProxyState::word);
     let silent = report.live.iter().any(|live| unasked.iter().any(|word| live.proxies.contains_key(word)));
     let partial = silent || mesh.snapshot.gaps.iter().any(crate::snapshot::Gap::touches_answers);
-    if partial { Outcome::Partial } else { Outcome::Clean }
+    if partial { CommandOutcome::Partial } else { CommandOutcome::Clean }
 }

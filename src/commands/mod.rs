@@ -20,7 +20,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::cli::context::Context;
 use crate::cli::env::Env;
-use crate::cli::failure::{Failure, Outcome};
+use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::{ConnectionArgs, OutputArgs, ScopeArgs};
 
 /// Inspect gRPC services in an Istio mesh.
@@ -113,7 +113,7 @@ fn told(error: &clap::Error, env: &Env, out: &mut dyn Write) -> u8 {
     0
 }
 
-fn dispatch(command: Command, context: &mut Context<'_>) -> Result<Outcome, Failure> {
+fn dispatch(command: Command, context: &mut Context<'_>) -> Result<CommandOutcome, Failure> {
     match command {
         Command::Inspect(arguments) => block_on(interruptible(inspect::run(context, arguments))),
         Command::Route(arguments) => block_on(interruptible(route::run(context, arguments))),
@@ -130,7 +130,7 @@ fn dispatch(command: Command, context: &mut Context<'_>) -> Result<Outcome, Fail
 }
 
 /// Ends a command when the user interrupts, wherever it waits.
-async fn interruptible(work: impl Future<Output = Result<Outcome, Failure>>) -> Result<Outcome, Failure> {
+async fn interruptible(work: impl Future<Output = Result<CommandOutcome, Failure>>) -> Result<CommandOutcome, Failure> {
     tokio::select! {
         outcome = work => outcome,
         _ = tokio::signal::ctrl_c() => Err(Failure::interrupted()),
@@ -138,7 +138,7 @@ async fn interruptible(work: impl Future<Output = Result<Outcome, Failure>>) -> 
 }
 
 /// Runs a command that may talk to a cluster, on this thread.
-fn block_on(work: impl Future<Output = Result<Outcome, Failure>>) -> Result<Outcome, Failure> {
+fn block_on(work: impl Future<Output = Result<CommandOutcome, Failure>>) -> Result<CommandOutcome, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -11,19 +11,19 @@ use crate::cli::context::Context;
 use crate::cli::env::Env;
 use crate::cli::failure::Failure;
 use crate::cli::global::SourceArgs;
-use crate::cli::source::Read;
+use crate::cli::source::ScopedSnapshot;
 use crate::cluster::ClusterError;
-use crate::cluster::client::Server;
-use crate::cluster::proxies::{PodName, Via};
+use crate::cluster::client::ApiServer;
+use crate::cluster::proxies::{AdminAccess, PodName};
 use crate::compare::Difference;
-use crate::compare::live::Proxies;
-use crate::envoy::config_dump::Running;
-use crate::envoy::counters::Counted;
+use crate::compare::live::ProxyComparisons;
+use crate::envoy::config_dump::RunningConfig;
+use crate::envoy::counters::EndpointCounters;
 use crate::mesh::ids::WorkloadId;
 use crate::mesh::xds::Caller;
 use crate::mesh::{self, Mesh, workload};
 use crate::schema::{self, Kind};
-use crate::snapshot::live::{Answer, Live, Proxy};
+use crate::snapshot::live::{LiveProxy, LiveState, ProxyResponse};
 
 /// Which proxies are asked, and how.
 #[derive(Debug, Args)]
@@ -32,18 +32,18 @@ pub(super) struct ProxyArgs {
     #[arg(long, value_name = "N")]
     pub(super) proxies: Option<usize>,
     #[command(flatten)]
-    pub(super) reach: ReachArgs,
+    pub(super) reach: AdminAccessArgs,
 }
 
 /// How proxies are asked.
 #[derive(Debug, Clone, Copy, Args)]
-pub(super) struct ReachArgs {
+pub(super) struct AdminAccessArgs {
     /// Proxies that are asked at a time
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub(super) parallel: usize,
     /// How to reach a proxy's admin port
     #[arg(long, value_name = "WAY", default_value = "port-forward")]
-    pub(super) via: Way,
+    pub(super) via: AdminAccessMode,
     /// Limit for one proxy's answers
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = schema::duration::parse)]
     pub(super) proxy_timeout: Duration,
@@ -51,18 +51,18 @@ pub(super) struct ReachArgs {
 
 /// Ways to an admin port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Way {
+pub(super) enum AdminAccessMode {
     /// The API server's port-forward: needs create on pods/portforward.
     PortForward,
     /// A command in the proxy's container: needs create on pods/exec.
     Exec,
 }
 
-impl From<Way> for Via {
-    fn from(way: Way) -> Self {
+impl From<AdminAccessMode> for AdminAccess {
+    fn from(way: AdminAccessMode) -> Self {
         match way {
-            Way::PortForward => Self::PortForward,
-            Way::Exec => Self::Exec,
+            AdminAccessMode::PortForward => Self::PortForward,
+            AdminAccessMode::Exec => Self::Exec,
         }
     }
 }
@@ -81,10 +81,10 @@ pub(super) fn choose(
             continue;
         }
         match one.proxy {
-            workload::Proxy::Sidecar(_) | workload::Proxy::Gateway(_) => {
+            workload::ProxyKind::Sidecar(_) | workload::ProxyKind::Gateway(_) => {
                 classes.entry(Caller::of_workload(mesh, id).class(mesh)).or_default().push(id);
             }
-            workload::Proxy::Waypoint(_) => others.push((id, "waypoints are not compared".to_owned())),
+            workload::ProxyKind::Waypoint(_) => others.push((id, "waypoints are not compared".to_owned())),
             _ => {}
         }
     }
@@ -117,7 +117,7 @@ pub(super) const LOOKS: u32 = 3;
 
 /// Which proxies are asked, and how.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Question<'a> {
+pub(super) struct ProxyQuery<'a> {
     /// Ask proxies everywhere, and not only those in the namespaces that are shown.
     pub(super) everywhere: bool,
     /// Only these pods, as `namespace/name`.
@@ -125,12 +125,12 @@ pub(super) struct Question<'a> {
     /// Most proxies that are asked.
     pub(super) most: Option<usize>,
     /// How they are asked.
-    pub(super) reach: ReachArgs,
+    pub(super) reach: AdminAccessArgs,
 }
 
-impl Question<'_> {
+impl ProxyQuery<'_> {
     /// Those that are chosen, and those that are left out.
-    fn choose(&self, mesh: &Mesh<'_>, read: &Read) -> (Vec<WorkloadId>, Vec<(WorkloadId, String)>) {
+    fn choose(&self, mesh: &Mesh<'_>, read: &ScopedSnapshot) -> (Vec<WorkloadId>, Vec<(WorkloadId, String)>) {
         let in_scope = |pod: &workload::Workload| {
             let namespace = pod.namespace().as_str();
             let is_shown = self.everywhere || read.namespaces.is_empty() || read.namespaces.contains(namespace);
@@ -143,24 +143,24 @@ impl Question<'_> {
 /// Asks the proxies of what was read, once, and puts what they run beside the objects.
 pub(super) async fn ask(
     context: &Context<'_>,
-    server: &Server,
+    server: &ApiServer,
     source: &SourceArgs,
-    read: &mut Read,
-    question: Question<'_>,
+    read: &mut ScopedSnapshot,
+    question: ProxyQuery<'_>,
 ) {
     let mesh = mesh::resolve(&read.snapshot, &source.options(&context.scope));
     let (chosen, others) = question.choose(&mesh, read);
     let pods = pods(&mesh, &chosen);
-    let ReachArgs { via, parallel, proxy_timeout } = question.reach;
+    let AdminAccessArgs { via, parallel, proxy_timeout } = question.reach;
     let bar = context.messages.bar("asking proxies");
     bar.set_length(pods.len() as u64);
-    let live = RefCell::new(Live::new(Env::clock()));
+    let live = RefCell::new(LiveState::new(Env::clock()));
     let sync = server.sync_state(&context.scope.istio_namespace).await;
-    let take = |_: usize, running: Result<Running, ClusterError>| {
+    let take = |_: usize, running: Result<RunningConfig, ClusterError>| {
         bar.inc(1);
         match running {
             Ok(running) => live.borrow_mut().keep(running),
-            Err(error) => Answer::Silent(match error.hint {
+            Err(error) => ProxyResponse::Silent(match error.hint {
                 Some(hint) => format!("{} ({hint})", error.message),
                 None => error.message,
             }),
@@ -170,14 +170,14 @@ pub(super) async fn ask(
     bar.finish_and_clear();
     let mut live = live.into_inner();
     for (pod, answer) in pods.iter().zip(answers) {
-        let proxy = Proxy { sync: sync.of(pod), answer, counted: (None, None), passing: Vec::new() };
+        let proxy = LiveProxy { sync: sync.of(pod), answer, counted: (None, None), passing: Vec::new() };
         live.insert(pod.namespace.clone(), pod.pod.clone(), proxy);
     }
     for (id, why) in others {
         let workload = mesh.workload(id);
         let name = PodName { namespace: workload.namespace().to_string(), pod: workload.object.name.to_string() };
-        let (sync, answer) = (sync.of(&name), Answer::NotAsked(why));
-        let proxy = Proxy { sync, answer, counted: (None, None), passing: Vec::new() };
+        let (sync, answer) = (sync.of(&name), ProxyResponse::NotAsked(why));
+        let proxy = LiveProxy { sync, answer, counted: (None, None), passing: Vec::new() };
         live.insert(workload.namespace().to_string(), workload.object.name.to_string(), proxy);
     }
     drop(mesh);
@@ -189,15 +189,15 @@ pub(super) async fn ask(
 pub(super) async fn settled(
     context: &mut Context<'_>,
     source: &SourceArgs,
-    mut read: Read,
-    question: Question<'_>,
-) -> Result<Read, Failure> {
+    mut read: ScopedSnapshot,
+    question: ProxyQuery<'_>,
+) -> Result<ScopedSnapshot, Failure> {
     let server = context.connect().await?;
     let mut before: Option<HashMap<String, HashSet<String>>> = None;
     for look in 1.. {
         ask(context, &server, source, &mut read, question).await;
         let mesh = mesh::resolve(&read.snapshot, &source.options(&context.scope));
-        let judged = Proxies::new(&mesh).map(|proxies| proxies.judge_all(&[])).unwrap_or_default();
+        let judged = ProxyComparisons::new(&mesh).map(|proxies| proxies.judge_all(&[])).unwrap_or_default();
         let waiting = judged.iter().filter(|(_, judged)| judged.may_settle());
         let now: HashMap<String, HashSet<String>> = waiting
             .map(|(id, judged)| {
@@ -231,9 +231,9 @@ pub(super) async fn settled(
 pub(super) async fn settled_with_counters(
     context: &mut Context<'_>,
     source: &SourceArgs,
-    read: Read,
-    question: Question<'_>,
-) -> Result<Read, Failure> {
+    read: ScopedSnapshot,
+    question: ProxyQuery<'_>,
+) -> Result<ScopedSnapshot, Failure> {
     let first = counters(context, source, &read, question).await?;
     let mut read = settled(context, source, read, question).await?;
     let mut last = counters(context, source, &read, question).await?;
@@ -256,21 +256,21 @@ pub(super) async fn settled_with_counters(
 async fn counters(
     context: &Context<'_>,
     source: &SourceArgs,
-    read: &Read,
-    question: Question<'_>,
-) -> Result<HashMap<(String, String), Option<Vec<Counted>>>, Failure> {
+    read: &ScopedSnapshot,
+    question: ProxyQuery<'_>,
+) -> Result<HashMap<(String, String), Option<Vec<EndpointCounters>>>, Failure> {
     let mesh = mesh::resolve(&read.snapshot, &source.options(&context.scope));
     let (chosen, _) = question.choose(&mesh, read);
     let pods = pods(&mesh, &chosen);
     let server = context.connect().await?;
-    let ReachArgs { via, parallel, proxy_timeout } = question.reach;
+    let AdminAccessArgs { via, parallel, proxy_timeout } = question.reach;
     let wanted = |cluster: &str| cluster.starts_with("outbound|");
     let answers = server.all_counters(&pods, via.into(), parallel, proxy_timeout, &wanted, &used).await;
     Ok(pods.into_iter().map(|pod| (pod.namespace, pod.pod)).zip(answers.into_iter().map(Result::ok)).collect())
 }
 
 /// The clusters that were ever used.
-fn used(counted: Vec<Counted>) -> Vec<Counted> {
+fn used(counted: Vec<EndpointCounters>) -> Vec<EndpointCounters> {
     let clusters: HashSet<String> = counted.iter().filter(|one| one.total > 0).map(|one| one.cluster.clone()).collect();
     counted.into_iter().filter(|one| clusters.contains(&one.cluster)).collect()
 }

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::proxy_states::{Question, ReachArgs, settled_with_counters};
+use super::proxy_states::{AdminAccessArgs, ProxyQuery, settled_with_counters};
 use crate::cli::context::Context;
-use crate::cli::failure::{Failure, Outcome};
+use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::SourceArgs;
-use crate::cli::source::Read;
-use crate::snapshot::live::{Answer, Live};
+use crate::cli::source::ScopedSnapshot;
+use crate::snapshot::live::{LiveState, ProxyResponse};
 use crate::snapshot::{Snapshot, codec, redact};
 
 /// Save what was read to a file; inspect, route and diff read it later with --from
@@ -35,18 +35,18 @@ pub struct SnapshotArgs {
     /// What the Envoys run too, or of so many of them: for diff, inspect --live and route --live later
     #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "all",
         conflicts_with_all = ["redact", "from", "filename"])]
-    proxies: Option<Proxies>,
+    proxies: Option<ProxyLimit>,
     #[command(flatten)]
-    reach: ReachArgs,
+    reach: AdminAccessArgs,
     #[command(flatten)]
     source: SourceArgs,
 }
 
 /// How many proxies.
 #[derive(Debug, Clone, Copy)]
-struct Proxies(Option<usize>);
+struct ProxyLimit(Option<usize>);
 
-impl std::str::FromStr for Proxies {
+impl std::str::FromStr for ProxyLimit {
     type Err = std::num::ParseIntError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -55,20 +55,20 @@ impl std::str::FromStr for Proxies {
 }
 
 /// Runs the command.
-pub(super) async fn run(context: &mut Context<'_>, arguments: SnapshotArgs) -> Result<Outcome, Failure> {
+pub(super) async fn run(context: &mut Context<'_>, arguments: SnapshotArgs) -> Result<CommandOutcome, Failure> {
     if context.scope.namespace.is_some() && !arguments.source.from.is_empty() {
         return Err(Failure::usage(
             "-n says what is read of a cluster, and --from names another source, which is kept whole",
         ));
     }
     let mut read = arguments.source.read(context).await?;
-    if let Some(Proxies(most)) = arguments.proxies {
+    if let Some(ProxyLimit(most)) = arguments.proxies {
         // Without -n a snapshot holds all objects, whatever namespace the kubeconfig prefers.
         let everywhere = context.scope.namespace.is_none();
-        let question = Question { everywhere, only: None, most, reach: arguments.reach };
+        let question = ProxyQuery { everywhere, only: None, most, reach: arguments.reach };
         read = settled_with_counters(context, &arguments.source, read, question).await?;
     }
-    let Read { snapshot, namespaces: _ } = read;
+    let ScopedSnapshot { snapshot, namespaces: _ } = read;
     let snapshot = if arguments.redact { redact::redact(snapshot) } else { snapshot };
     let path = &arguments.output;
     let compressed = path.extension().is_some_and(|suffix| suffix == "gz");
@@ -84,10 +84,10 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: SnapshotArgs) -> R
             path.display()
         ));
     }
-    let proxies = snapshot.live.iter().flat_map(Live::proxies);
+    let proxies = snapshot.live.iter().flat_map(LiveState::proxies);
     let silent = proxies.filter_map(|(namespace, pod, proxy)| match &proxy.answer {
-        Answer::Silent(why) => Some(format!("the proxy of {namespace}/{pod} could not be asked: {why}")),
-        Answer::Runs(_) | Answer::NotAsked(_) => None,
+        ProxyResponse::Silent(why) => Some(format!("the proxy of {namespace}/{pod} could not be asked: {why}")),
+        ProxyResponse::Runs(_) | ProxyResponse::NotAsked(_) => None,
     });
     let silent: Vec<String> = silent.collect();
     for text in &silent {
@@ -99,7 +99,7 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: SnapshotArgs) -> R
     let partial = !silent.is_empty()
         || snapshot.source == crate::snapshot::SourceKind::Cluster
             && snapshot.gaps.iter().any(super::super::snapshot::Gap::touches_answers);
-    Ok(if partial { Outcome::Partial } else { Outcome::Clean })
+    Ok(if partial { CommandOutcome::Partial } else { CommandOutcome::Clean })
 }
 
 /// Writes beside the file and renames, so that a file that is there is whole. A link is followed; what is no regular

@@ -6,9 +6,9 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::cli::context::Context;
-use crate::cli::failure::{Failure, Outcome};
+use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::SourceArgs;
-use crate::cli::source::Read;
+use crate::cli::source::ScopedSnapshot;
 use crate::mesh::version::VersionSource;
 use crate::{mesh, render};
 
@@ -24,14 +24,14 @@ pub struct VersionArgs {
     client: bool,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    output: Format,
+    output: VersionFormat,
     #[command(flatten)]
     source: SourceArgs,
 }
 
 /// Output formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+enum VersionFormat {
     /// For people.
     Text,
     /// JSON.
@@ -40,7 +40,7 @@ enum Format {
 
 /// What is shown.
 #[derive(Debug, Serialize)]
-struct Report {
+struct VersionReport {
     kind: &'static str,
     version: u32,
     client: &'static str,
@@ -53,14 +53,14 @@ struct Report {
 }
 
 /// Runs the command.
-pub(super) async fn run(context: &mut Context<'_>, arguments: VersionArgs) -> Result<Outcome, Failure> {
+pub(super) async fn run(context: &mut Context<'_>, arguments: VersionArgs) -> Result<CommandOutcome, Failure> {
     let client = env!("CARGO_PKG_VERSION");
     let mut report =
-        Report { kind: "Version", version: 1, client, kubernetes: None, istiod: None, proxies: BTreeMap::new() };
+        VersionReport { kind: "Version", version: 1, client, kubernetes: None, istiod: None, proxies: BTreeMap::new() };
     let mut trouble = None;
     if !arguments.client {
         match arguments.source.read(context).await {
-            Ok(Read { snapshot, .. }) => {
+            Ok(ScopedSnapshot { snapshot, .. }) => {
                 let mesh = mesh::resolve(&snapshot, &arguments.source.options(&context.scope));
                 report.kubernetes.clone_from(&snapshot.kubernetes_version);
                 report.istiod = (mesh.version_source == VersionSource::Istiod).then(|| mesh.version.to_string());
@@ -75,8 +75,8 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: VersionArgs) -> Re
         }
     }
     match arguments.output {
-        Format::Json => render::json(&report, context.out)?,
-        Format::Text => {
+        VersionFormat::Json => render::json(&report, context.out)?,
+        VersionFormat::Text => {
             writeln!(context.out, "client      {client}")?;
             if let Some(version) = &report.kubernetes {
                 writeln!(context.out, "kubernetes  {version}")?;
@@ -91,6 +91,6 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: VersionArgs) -> Re
     }
     match trouble {
         Some(failure) => Err(failure.hint("for this program only: --client")),
-        None => Ok(Outcome::Clean),
+        None => Ok(CommandOutcome::Clean),
     }
 }

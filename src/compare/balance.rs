@@ -4,15 +4,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::envoy::counters::Counted;
+use crate::envoy::counters::EndpointCounters;
 use crate::envoy::endpoint::show;
 use crate::mesh::Mesh;
 use crate::mesh::destination_rule::DestinationRule;
 use crate::mesh::ids::ObjectRef;
-use crate::mesh::protocol::Family;
+use crate::mesh::protocol::ProtocolFamily;
 use crate::mesh::service::{Resolution, Service, ServicePort};
 use crate::mesh::workload::Readiness;
-use crate::snapshot::live::Live;
+use crate::snapshot::live::LiveState;
 
 /// Calls for each endpoint below which nothing is judged: LEAST_REQUEST is not exactly even.
 const ENOUGH: u64 = 10;
@@ -23,7 +23,7 @@ const ONE: f64 = 1.5;
 
 /// What one endpoint got.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Got {
+pub struct EndpointCounts {
     /// Calls, retries counted each.
     pub calls: u64,
     /// Errors among them, and connections that were refused.
@@ -38,9 +38,9 @@ pub struct Got {
 
 /// A spread.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Spread {
+pub struct CallDistribution {
     /// Endpoints by address.
-    pub endpoints: BTreeMap<String, Got>,
+    pub endpoints: BTreeMap<String, EndpointCounts>,
     /// Callers that called at all.
     pub callers: usize,
     /// Whether no call ended, well or not: connections were counted, or streams go on.
@@ -58,8 +58,8 @@ fn port(cluster: &str) -> &str {
 }
 
 /// Ports that anybody called: endpoints of others would only look idle.
-fn used_ports(callers: &[Readings]) -> BTreeSet<&str> {
-    fn totals(readings: &[Counted]) -> BTreeMap<(&str, &str), u64> {
+fn used_ports(callers: &[CounterReadings]) -> BTreeSet<&str> {
+    fn totals(readings: &[EndpointCounters]) -> BTreeMap<(&str, &str), u64> {
         let mut totals: BTreeMap<(&str, &str), u64> = BTreeMap::new();
         for one in readings {
             *totals.entry((&one.cluster, &one.address)).or_default() += one.total;
@@ -80,7 +80,7 @@ fn used_ports(callers: &[Readings]) -> BTreeSet<&str> {
 
 /// A verdict on a spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Evenness {
+pub enum BalanceVerdict {
     /// Each endpoint gets about its share.
     Even,
     /// Some get much more than others.
@@ -91,7 +91,7 @@ pub enum Evenness {
     TooFew,
 }
 
-impl Evenness {
+impl BalanceVerdict {
     /// The word for it.
     pub fn word(self) -> &'static str {
         match self {
@@ -103,19 +103,19 @@ impl Evenness {
     }
 }
 
-impl Spread {
+impl CallDistribution {
     /// What callers sent between two readings of their counters; each is a pair of readings of one caller.
-    pub fn new(callers: &[Readings]) -> Self {
+    pub fn new(callers: &[CounterReadings]) -> Self {
         let mut spread = Self::default();
         let (mut total, mut judged) = (0, 0);
         let used = used_ports(callers);
         for (before, after) in callers {
-            let old: BTreeMap<(&str, &str), &Counted> =
+            let old: BTreeMap<(&str, &str), &EndpointCounters> =
                 before.iter().map(|one| ((one.cluster.as_str(), one.address.as_str()), one)).collect();
-            let mut clusters: BTreeMap<&str, Vec<(&Counted, u64)>> = BTreeMap::new();
+            let mut clusters: BTreeMap<&str, Vec<(&EndpointCounters, u64)>> = BTreeMap::new();
             let mut sent = 0;
             for one in after.iter().filter(|one| used.is_empty() || used.contains(port(&one.cluster))) {
-                let none = Counted::default();
+                let none = EndpointCounters::default();
                 let then = old.get(&(one.cluster.as_str(), one.address.as_str())).copied().unwrap_or(&none);
                 let calls = since(one.total, then.total);
                 let (good, bad) = (since(one.success, then.success), since(one.errors, then.errors));
@@ -180,47 +180,47 @@ impl Spread {
     /// Whether calls that choose their server by lot would often come out as unevenly: chi-squared within three standard
     /// deviations of its mean.
     fn may_be_chance(&self) -> bool {
-        let expected: Vec<&Got> = self.endpoints.values().filter(|got| got.even > 0.0).collect();
+        let expected: Vec<&EndpointCounts> = self.endpoints.values().filter(|got| got.even > 0.0).collect();
         let freedom = expected.len().saturating_sub(1) as f64;
         let squares: f64 = expected.iter().map(|got| (got.calls as f64 - got.even).powi(2) / got.even).sum();
         squares <= freedom + 3.0 * (2.0 * freedom).sqrt()
     }
 
     /// The verdict. For a port that is `tcp`, what was counted are connections.
-    pub fn evenness(&self, tcp: bool) -> Evenness {
+    pub fn evenness(&self, tcp: bool) -> BalanceVerdict {
         let expected = self.endpoints.values().filter(|got| got.even > 0.0).count() as u64;
         if self.calls() == 0 {
-            return Evenness::TooFew;
+            return BalanceVerdict::TooFew;
         }
         if tcp && self.nothing_ended && self.endpoints.len() > 1 {
-            return Evenness::Pinned;
+            return BalanceVerdict::Pinned;
         }
         if self.calls() < ENOUGH * expected.max(1) {
-            return Evenness::TooFew;
+            return BalanceVerdict::TooFew;
         }
         match self.jain() {
             // Weights may give nearly all calls to one pod on purpose.
-            jain if jain >= EVEN || self.may_be_chance() => Evenness::Even,
-            _ if expected >= 2 && self.effective_servers() < ONE => Evenness::Pinned,
-            _ => Evenness::Uneven,
+            jain if jain >= EVEN || self.may_be_chance() => BalanceVerdict::Even,
+            _ if expected >= 2 && self.effective_servers() < ONE => BalanceVerdict::Pinned,
+            _ => BalanceVerdict::Uneven,
         }
     }
 }
 
 /// First and last readings of one caller.
-pub type Readings = (Vec<Counted>, Vec<Counted>);
+pub type CounterReadings = (Vec<EndpointCounters>, Vec<EndpointCounters>);
 
 /// What the proxies of a snapshot counted for one host: first readings are absent where only one could be taken.
 #[derive(Debug, Default)]
-pub struct OfHost {
-    between: Vec<Readings>,
-    ever: Vec<Readings>,
+pub struct HostReadings {
+    between: Vec<CounterReadings>,
+    ever: Vec<CounterReadings>,
 }
 
 /// What the proxies of a snapshot counted, by the host that they called.
-pub fn readings_by_host(live: &Live) -> BTreeMap<String, OfHost> {
-    let by_host = |counted: &[Counted]| -> BTreeMap<String, Vec<Counted>> {
-        let mut found: BTreeMap<String, Vec<Counted>> = BTreeMap::new();
+pub fn readings_by_host(live: &LiveState) -> BTreeMap<String, HostReadings> {
+    let by_host = |counted: &[EndpointCounters]| -> BTreeMap<String, Vec<EndpointCounters>> {
+        let mut found: BTreeMap<String, Vec<EndpointCounters>> = BTreeMap::new();
         for one in counted {
             if let Some(host) = one.cluster.splitn(4, '|').nth(3) {
                 found.entry(host.to_owned()).or_default().push(one.clone());
@@ -228,7 +228,7 @@ pub fn readings_by_host(live: &Live) -> BTreeMap<String, OfHost> {
         }
         found
     };
-    let mut all: BTreeMap<String, OfHost> = BTreeMap::new();
+    let mut all: BTreeMap<String, HostReadings> = BTreeMap::new();
     for (_, _, proxy) in live.proxies() {
         let Some(last) = &proxy.counted.1 else { continue };
         let mut first = proxy.counted.0.as_deref().map(by_host);
@@ -246,10 +246,10 @@ pub fn readings_by_host(live: &Live) -> BTreeMap<String, OfHost> {
 
 /// How calls to a Service spread while the proxies were asked, or, when those were too few, since the proxies know the
 /// endpoints; and which of the two it is. Few connections tell as little as few calls.
-pub fn lately_or_ever(mesh: &Mesh<'_>, service: &Service, counted: &OfHost) -> (Spread, &'static str) {
+pub fn lately_or_ever(mesh: &Mesh<'_>, service: &Service, counted: &HostReadings) -> (CallDistribution, &'static str) {
     let tcp = is_tcp(service, None);
     let now = of_service(mesh, service, None, &counted.between);
-    if now.calls() >= ENOUGH && now.evenness(tcp) != Evenness::TooFew {
+    if now.calls() >= ENOUGH && now.evenness(tcp) != BalanceVerdict::TooFew {
         return (now, "while the proxies were asked");
     }
     (of_service(mesh, service, None, &counted.ever), "since the proxies know the endpoints")
@@ -257,8 +257,13 @@ pub fn lately_or_ever(mesh: &Mesh<'_>, service: &Service, counted: &OfHost) -> (
 
 /// The spread over a Service's endpoints. A headless one's callers know only the endpoint that was dialled: it is
 /// measured against all ready pods.
-pub fn of_service(mesh: &Mesh<'_>, service: &Service, port: Option<u16>, readings: &[Readings]) -> Spread {
-    let mut spread = Spread::new(readings);
+pub fn of_service(
+    mesh: &Mesh<'_>,
+    service: &Service,
+    port: Option<u16>,
+    readings: &[CounterReadings],
+) -> CallDistribution {
+    let mut spread = CallDistribution::new(readings);
     if service.resolution == Resolution::Headless && spread.calls() > 0 {
         let ready = ready_addresses(mesh, service, port, &spread);
         spread.over_all(ready);
@@ -267,16 +272,16 @@ pub fn of_service(mesh: &Mesh<'_>, service: &Service, port: Option<u16>, reading
 }
 
 /// What objects and counters say about the verdict.
-pub fn cause(mesh: &Mesh<'_>, service: &Service, port: Option<u16>, spread: &Spread) -> String {
+pub fn cause(mesh: &Mesh<'_>, service: &Service, port: Option<u16>, spread: &CallDistribution) -> String {
     let tcp = is_tcp(service, port);
     let evenness = spread.evenness(tcp);
     if spread.calls() == 0 {
         return "no caller with a sidecar sent anything: calls of pods without one are not counted".to_owned();
     }
-    if evenness == Evenness::TooFew {
+    if evenness == BalanceVerdict::TooFew {
         return format!("{} calls are too few for {} endpoints", spread.calls(), spread.endpoints.len());
     }
-    if evenness == Evenness::Even {
+    if evenness == BalanceVerdict::Even {
         return String::new();
     }
     if tcp && spread.nothing_ended {
@@ -324,11 +329,11 @@ fn ports(service: &Service, only: Option<u16>) -> impl Iterator<Item = &ServiceP
 
 /// Whether all ports, or the one that is meant, are treated as TCP: then connections were counted.
 pub fn is_tcp(service: &Service, port: Option<u16>) -> bool {
-    ports(service, port).all(|port| port.protocol.family() == Family::Tcp)
+    ports(service, port).all(|port| port.protocol.family() == ProtocolFamily::Tcp)
 }
 
 /// Addresses of ready pods, with the ports that were seen.
-fn ready_addresses(mesh: &Mesh<'_>, service: &Service, port: Option<u16>, spread: &Spread) -> Vec<String> {
+fn ready_addresses(mesh: &Mesh<'_>, service: &Service, port: Option<u16>, spread: &CallDistribution) -> Vec<String> {
     let seen: Vec<u16> =
         spread.endpoints.keys().filter_map(|address| address.rsplit(':').next()?.parse::<u16>().ok()).collect();
     let port = seen.first().copied().or(port).unwrap_or_else(|| service.main_port());
@@ -340,52 +345,52 @@ fn ready_addresses(mesh: &Mesh<'_>, service: &Service, port: Option<u16>, spread
 mod tests {
     use super::*;
 
-    fn counted(cluster: &str, address: &str, total: u64) -> Counted {
-        Counted {
+    fn counted(cluster: &str, address: &str, total: u64) -> EndpointCounters {
+        EndpointCounters {
             cluster: format!("outbound|1|{cluster}|a"),
             address: address.to_owned(),
             total,
             success: total,
             healthy: true,
-            ..Counted::default()
+            ..EndpointCounters::default()
         }
     }
 
-    fn spread(calls: &[(&str, &str, u64)]) -> Spread {
-        let after: Vec<Counted> =
+    fn spread(calls: &[(&str, &str, u64)]) -> CallDistribution {
+        let after: Vec<EndpointCounters> =
             calls.iter().map(|(cluster, address, total)| counted(cluster, address, *total)).collect();
-        Spread::new(&[(Vec::new(), after)])
+        CallDistribution::new(&[(Vec::new(), after)])
     }
 
     #[test]
     fn verdicts() {
-        assert_eq!(spread(&[("", "a", 30), ("", "b", 31), ("", "c", 29)]).evenness(false), Evenness::Even);
-        assert_eq!(spread(&[("", "a", 90), ("", "b", 1), ("", "c", 0)]).evenness(false), Evenness::Pinned);
-        assert_eq!(spread(&[("", "a", 60), ("", "b", 20), ("", "c", 10)]).evenness(false), Evenness::Uneven);
+        assert_eq!(spread(&[("", "a", 30), ("", "b", 31), ("", "c", 29)]).evenness(false), BalanceVerdict::Even);
+        assert_eq!(spread(&[("", "a", 90), ("", "b", 1), ("", "c", 0)]).evenness(false), BalanceVerdict::Pinned);
+        assert_eq!(spread(&[("", "a", 60), ("", "b", 20), ("", "c", 10)]).evenness(false), BalanceVerdict::Uneven);
         // What 40 calls gave on a mesh that balances them by lot.
-        assert_eq!(spread(&[("", "a", 17), ("", "b", 16), ("", "c", 7)]).evenness(false), Evenness::Even);
-        assert_eq!(spread(&[("", "a", 5), ("", "b", 4)]).evenness(false), Evenness::TooFew);
-        assert_eq!(spread(&[]).evenness(false), Evenness::TooFew);
+        assert_eq!(spread(&[("", "a", 17), ("", "b", 16), ("", "c", 7)]).evenness(false), BalanceVerdict::Even);
+        assert_eq!(spread(&[("", "a", 5), ("", "b", 4)]).evenness(false), BalanceVerdict::TooFew);
+        assert_eq!(spread(&[]).evenness(false), BalanceVerdict::TooFew);
     }
 
     #[test]
     fn weights_between_subsets_are_meant() {
         let canary = spread(&[("v1", "a", 45), ("v1", "b", 45), ("v2", "c", 10)]);
-        assert_eq!(canary.evenness(false), Evenness::Even);
+        assert_eq!(canary.evenness(false), BalanceVerdict::Even);
         assert!((canary.jain() - 1.0).abs() < 0.01 && canary.effective_servers() < 2.5, "{canary:?}");
-        assert_eq!(spread(&[("v1", "a", 95), ("v2", "b", 5)]).evenness(false), Evenness::Even);
+        assert_eq!(spread(&[("v1", "a", 95), ("v2", "b", 5)]).evenness(false), BalanceVerdict::Even);
     }
 
     #[test]
     fn connections_are_no_calls_and_counters_may_begin_anew() {
         let mut tcp = counted("", "a", 2);
         tcp.success = 0;
-        let other = Counted { total: 0, success: 0, ..counted("", "b", 0) };
-        let spread = Spread::new(&[(Vec::new(), vec![tcp, other])]);
-        assert!(spread.nothing_ended && spread.evenness(true) == Evenness::Pinned);
+        let other = EndpointCounters { total: 0, success: 0, ..counted("", "b", 0) };
+        let spread = CallDistribution::new(&[(Vec::new(), vec![tcp, other])]);
+        assert!(spread.nothing_ended && spread.evenness(true) == BalanceVerdict::Pinned);
         // Long streams look the same; there are just few.
-        assert_eq!(spread.evenness(false), Evenness::TooFew);
-        let anew = Spread::new(&[(vec![counted("", "a", 500)], vec![counted("", "a", 30)])]);
+        assert_eq!(spread.evenness(false), BalanceVerdict::TooFew);
+        let anew = CallDistribution::new(&[(vec![counted("", "a", 500)], vec![counted("", "a", 30)])]);
         assert_eq!(anew.calls(), 30);
     }
 
@@ -394,20 +399,20 @@ mod tests {
         let mut idle = counted("", "c", 0);
         idle.cluster = "outbound|2||a".to_owned();
         let after = vec![counted("", "a", 30), counted("", "b", 30), idle];
-        let spread = Spread::new(&[(Vec::new(), after)]);
-        assert_eq!((spread.endpoints.len(), spread.evenness(false)), (2, Evenness::Even));
+        let spread = CallDistribution::new(&[(Vec::new(), after)]);
+        assert_eq!((spread.endpoints.len(), spread.evenness(false)), (2, BalanceVerdict::Even));
     }
 
     #[test]
     fn endpoints_that_were_never_dialled_count() {
         let mut headless = spread(&[("", "a:1", 40)]);
         headless.over_all(["b:1".to_owned(), "c:1".to_owned()]);
-        assert_eq!(headless.evenness(false), Evenness::Pinned);
+        assert_eq!(headless.evenness(false), BalanceVerdict::Pinned);
         assert!((headless.jain() - 1.0 / 3.0).abs() < 0.01);
         // Other callers dialled the others once, and call no more.
         let callers = [(Vec::new(), vec![counted("", "a:1", 40)]), (Vec::new(), vec![counted("", "b:1", 0)])];
-        let mut headless = Spread::new(&callers);
+        let mut headless = CallDistribution::new(&callers);
         headless.over_all(["a:1".to_owned(), "b:1".to_owned()]);
-        assert_eq!(headless.evenness(false), Evenness::Pinned);
+        assert_eq!(headless.evenness(false), BalanceVerdict::Pinned);
     }
 }

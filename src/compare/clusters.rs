@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use super::Difference;
-use crate::envoy::cluster::Cluster;
+use crate::envoy::cluster::EnvoyCluster;
 
 /// The differences between the clusters of calls that leave a proxy.
 ///
 /// Clusters that only the Envoy has are none: istiod now and then leaves those of a Service that is gone, and no route
 /// leads there. A route that does would be a difference itself.
-pub fn compare(intent: &[&Cluster], live: &[Cluster]) -> Vec<Difference> {
+pub fn compare(intent: &[&EnvoyCluster], live: &[EnvoyCluster]) -> Vec<Difference> {
     let mut found = Vec::new();
     let outbound = live.iter().filter(|cluster| cluster.name.starts_with("outbound|"));
-    let of_live: BTreeMap<&str, &Cluster> = outbound.map(|cluster| (cluster.name.as_str(), cluster)).collect();
+    let of_live: BTreeMap<&str, &EnvoyCluster> = outbound.map(|cluster| (cluster.name.as_str(), cluster)).collect();
     for cluster in intent {
         let (name, from) = (cluster.name.as_str(), found.len());
         let host = name.splitn(4, '|').nth(3).unwrap_or_default();

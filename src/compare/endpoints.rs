@@ -3,11 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::Difference;
-use crate::envoy::endpoint::{Assignment, show};
+use crate::envoy::endpoint::{EndpointAssignment, show};
 use crate::mesh::Mesh;
 use crate::mesh::ids::Labels;
 use crate::mesh::workload::Workload;
-use crate::mesh::xds::IntendedCluster;
+use crate::mesh::xds::CompiledCluster;
 use crate::schema::Kind;
 use crate::schema::core::EndpointSlice;
 use crate::schema::string_list::few;
@@ -17,13 +17,13 @@ const SHOWN: usize = 5;
 
 /// What EndpointSlices say, by Service.
 #[derive(Debug)]
-pub struct Slices {
+pub struct SliceEndpoints {
     by_service: HashMap<(String, String), Vec<EndpointSlice>>,
     /// Labels of pods by namespace and name.
     labels: HashMap<(String, String), Labels>,
 }
 
-impl Slices {
+impl SliceEndpoints {
     /// Reads those of a mesh's snapshot; `None` when the source has none at all.
     pub fn new(mesh: &Mesh<'_>) -> Option<Self> {
         let mut by_service: HashMap<(String, String), Vec<EndpointSlice>> = HashMap::new();
@@ -39,8 +39,13 @@ impl Slices {
     }
 
     /// The differences between the endpoints of clusters. Of Services whose endpoints stand elsewhere nothing is said.
-    pub fn compare(&self, mesh: &Mesh<'_>, intent: &[&IntendedCluster], live: &[Assignment]) -> Vec<Difference> {
-        let of_live: HashMap<&str, &Assignment> = live.iter().map(|one| (one.cluster.as_str(), one)).collect();
+    pub fn compare(
+        &self,
+        mesh: &Mesh<'_>,
+        intent: &[&CompiledCluster],
+        live: &[EndpointAssignment],
+    ) -> Vec<Difference> {
+        let of_live: HashMap<&str, &EndpointAssignment> = live.iter().map(|one| (one.cluster.as_str(), one)).collect();
         let mut found = Vec::new();
         // Endpoints of another cluster of the mesh stand in no EndpointSlice here.
         let cluster_ids: BTreeSet<&String> = live.iter().flat_map(|one| &one.cluster_ids).collect();
@@ -64,7 +69,7 @@ impl Slices {
     }
 
     /// Addresses that should take calls, and all that Kubernetes knows.
-    fn addresses(&self, mesh: &Mesh<'_>, cluster: &IntendedCluster) -> Option<(BTreeSet<String>, BTreeSet<String>)> {
+    fn addresses(&self, mesh: &Mesh<'_>, cluster: &CompiledCluster) -> Option<(BTreeSet<String>, BTreeSet<String>)> {
         let service = mesh.service(cluster.service);
         let key = (service.namespace().to_string(), service.object.name.to_string());
         let slices = self.by_service.get(&key).filter(|_| service.is_kubernetes())?;

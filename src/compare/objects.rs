@@ -33,7 +33,7 @@ impl ObjectState {
 
 /// What was found of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Compared {
+pub struct ComparedObject {
     /// `Kind namespace/name`.
     pub object: String,
     /// How the two stand to each other.
@@ -49,7 +49,7 @@ pub struct Compared {
 }
 
 /// Compares what is wanted with what there is.
-pub fn compare(object: String, wanted: Option<&Value>, have: Option<&Value>) -> Compared {
+pub fn compare(object: String, wanted: Option<&Value>, have: Option<&Value>) -> ComparedObject {
     let (wanted, have) = (wanted.map(plain), have.map(plain));
     let yaml = |value: &Option<Value>| {
         value.as_ref().and_then(|value| serde_saphyr::to_string(value).ok()).unwrap_or_default()
@@ -64,7 +64,7 @@ pub fn compare(object: String, wanted: Option<&Value>, have: Option<&Value>) -> 
             (if changes.is_empty() { ObjectState::Same } else { ObjectState::Differs }, changes)
         }
     };
-    Compared {
+    ComparedObject {
         object,
         state,
         changes,

@@ -4,18 +4,18 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::endpoints::Slices;
+use super::endpoints::SliceEndpoints;
 use super::{Difference, clusters, routes};
-use crate::envoy::config_dump::Running;
-use crate::envoy::route::{Action, Route, RouteTable};
-use crate::envoy::sync::{Sync, SyncView};
+use crate::envoy::config_dump::RunningConfig;
+use crate::envoy::route::{EnvoyAction, EnvoyRoute, EnvoyRouteTable};
+use crate::envoy::sync::{XdsConnection, XdsSyncState};
 use crate::mesh::Mesh;
-use crate::mesh::xds::{Caller, CallerKind, IntendedTable, Outbound};
+use crate::mesh::xds::{Caller, CallerKind, CompiledRouteTable, ProxyConfig};
 
 /// How a proxy stands to the objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum State {
+pub enum ProxyState {
     /// Envoy refused what istiod sent, and runs what it had before.
     Refused,
     /// Something else than intended, and istiod takes it for up to date.
@@ -32,7 +32,7 @@ pub enum State {
     InStep,
 }
 
-impl State {
+impl ProxyState {
     /// The word for it.
     pub fn word(self) -> &'static str {
         match self {
@@ -49,9 +49,9 @@ impl State {
 
 /// What was found of a proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Judged {
+pub struct ComparedProxy {
     /// How it stands.
-    pub state: State,
+    pub state: ProxyState,
     /// Why that is said.
     pub evidence: String,
     /// Since when, if known.
@@ -70,9 +70,9 @@ pub struct Judged {
     pub beside: Vec<String>,
 }
 
-impl Judged {
+impl ComparedProxy {
     /// A proxy of which only this is known.
-    pub fn without(state: State, evidence: String) -> Self {
+    pub fn without(state: ProxyState, evidence: String) -> Self {
         let (differences, endpoints, not_compared, beside) = Default::default();
         Self {
             skips_routes: false,
@@ -97,7 +97,7 @@ impl Judged {
             list.retain(|one| !passing.contains(&one.words()));
         }
         if self.may_settle() && self.differences.is_empty() && self.endpoints.is_empty() {
-            self.state = State::InStep;
+            self.state = ProxyState::InStep;
             let evidence = "what differed at one look was another thing at the next: it keeps up with changes";
             evidence.clone_into(&mut self.evidence);
         }
@@ -111,7 +111,7 @@ impl Judged {
 
     /// Whether what differs may be about to arrive.
     pub fn may_settle(&self) -> bool {
-        matches!(self.state, State::Different | State::Late | State::NotSent)
+        matches!(self.state, ProxyState::Different | ProxyState::Late | ProxyState::NotSent)
     }
 }
 
@@ -119,12 +119,12 @@ impl Judged {
 pub fn judge(
     mesh: &Mesh<'_>,
     caller: &Caller,
-    running: &Running,
-    sync: &SyncView,
-    slices: Option<&Slices>,
+    running: &RunningConfig,
+    sync: &XdsSyncState,
+    slices: Option<&SliceEndpoints>,
     only: &[String],
-) -> Judged {
-    let outbound = Outbound::new(mesh, caller.clone());
+) -> ComparedProxy {
+    let outbound = ProxyConfig::new(mesh, caller.clone());
     let mut patched = patched(mesh, caller);
     let (mut differences, mut endpoints) = (Vec::new(), Vec::new());
     let mut counts = (0, 0);
@@ -133,11 +133,11 @@ pub fn judge(
         let (refused, intent): (Vec<_>, Vec<_>) =
             outbound.route_tables().into_iter().partition(|one| one.refused.is_some());
         let names = leading_to(only, intent.iter().map(|one| &one.table).chain(&running.routes));
-        let asked = |table: &RouteTable| part(table, names.as_ref());
-        let intent: Vec<RouteTable> = intent.iter().filter_map(|one| asked(&one.table)).collect();
+        let asked = |table: &EnvoyRouteTable| part(table, names.as_ref());
+        let intent: Vec<EnvoyRouteTable> = intent.iter().filter_map(|one| asked(&one.table)).collect();
         let live = running.routes.iter().filter(|table| refused.iter().all(|one| one.table.name != table.name));
-        let live: Vec<RouteTable> = live.filter_map(asked).collect();
-        let why = |one: &IntendedTable| {
+        let live: Vec<EnvoyRouteTable> = live.filter_map(asked).collect();
+        let why = |one: &CompiledRouteTable| {
             let why = one.refused.as_deref().unwrap_or_default();
             format!("route table {}: Envoy should refuse it: {why}", one.table.name)
         };
@@ -168,9 +168,9 @@ pub fn judge(
         }));
     }
     let is_as_intended = differences.is_empty() && endpoints.is_empty();
-    let is_doubtful = matches!(sync, SyncView::Unknown(_));
+    let is_doubtful = matches!(sync, XdsSyncState::Unknown(_));
     let (state, evidence, since) = state(running, sync, is_as_intended, &patched, counts);
-    Judged {
+    ComparedProxy {
         skips_routes: patched.routes,
         state,
         evidence,
@@ -189,69 +189,69 @@ fn is_for(only: &[String], cluster: &str) -> bool {
 }
 
 /// Names of the virtual hosts that are the hosts' own, or send to them; `None` is all.
-fn leading_to<'t>(only: &[String], tables: impl Iterator<Item = &'t RouteTable>) -> Option<BTreeSet<String>> {
+fn leading_to<'t>(only: &[String], tables: impl Iterator<Item = &'t EnvoyRouteTable>) -> Option<BTreeSet<String>> {
     if only.is_empty() {
         return None;
     }
     let own = |name: &str| name.rsplit_once(':').is_some_and(|(host, _)| only.iter().any(|one| one == host));
-    let sends = |route: &Route| match &route.action {
-        Action::Forward(forward) => forward.clusters.iter().any(|(name, _)| is_for(only, name)),
-        Action::Redirect(_) | Action::Respond(_) | Action::Other => false,
+    let sends = |route: &EnvoyRoute| match &route.action {
+        EnvoyAction::Forward(forward) => forward.clusters.iter().any(|(name, _)| is_for(only, name)),
+        EnvoyAction::Redirect(_) | EnvoyAction::Respond(_) | EnvoyAction::Other => false,
     };
     let hosts = tables.flat_map(|table| &table.hosts);
     Some(hosts.filter(|host| own(&host.name) || host.routes.iter().any(sends)).map(|host| host.name.clone()).collect())
 }
 
 /// A table with these virtual hosts only; `None` when it has none of them.
-fn part(table: &RouteTable, names: Option<&BTreeSet<String>>) -> Option<RouteTable> {
+fn part(table: &EnvoyRouteTable, names: Option<&BTreeSet<String>>) -> Option<EnvoyRouteTable> {
     let Some(names) = names else { return Some(table.clone()) };
     let hosts: Vec<_> = table.hosts.iter().filter(|host| names.contains(&host.name)).cloned().collect();
-    (!hosts.is_empty()).then(|| RouteTable { name: table.name.clone(), hosts })
+    (!hosts.is_empty()).then(|| EnvoyRouteTable { name: table.name.clone(), hosts })
 }
 
 fn state(
-    running: &Running,
-    sync: &SyncView,
+    running: &RunningConfig,
+    sync: &XdsSyncState,
     is_as_intended: bool,
-    patched: &Patched,
+    patched: &PatchedParts,
     counts: (usize, usize),
-) -> (State, String, Option<String>) {
+) -> (ProxyState, String, Option<String>) {
     if let Some((name, why)) = running.refused.first() {
         let place = if name.is_empty() { String::new() } else { format!("{name}: ") };
-        return (State::Refused, format!("Envoy refused {place}{why}"), None);
+        return (ProxyState::Refused, format!("Envoy refused {place}{why}"), None);
     }
-    if let SyncView::Connected(Sync { refused: Some(why), .. }) = sync {
+    if let XdsSyncState::Connected(XdsConnection { refused: Some(why), .. }) = sync {
         let first = why.lines().next().unwrap_or_default();
-        return (State::Refused, format!("Envoy refused, says istiod: {first}"), None);
+        return (ProxyState::Refused, format!("Envoy refused, says istiod: {first}"), None);
     }
     if is_as_intended {
         if patched.routes && patched.clusters {
-            return (State::NotCompared, "an EnvoyFilter patches both routes and clusters".to_owned(), None);
+            return (ProxyState::NotCompared, "an EnvoyFilter patches both routes and clusters".to_owned(), None);
         }
         let (tables, clusters) = counts;
-        return (State::InStep, format!("{tables} route tables and {clusters} clusters are as intended"), None);
+        return (ProxyState::InStep, format!("{tables} route tables and {clusters} clusters are as intended"), None);
     }
     match sync {
-        SyncView::Connected(sync) if !sync.waiting.is_empty() => {
+        XdsSyncState::Connected(sync) if !sync.waiting.is_empty() => {
             let kinds: Vec<&str> = sync.waiting.iter().map(|(kind, _)| kind.as_str()).collect();
             let since = sync.waiting.iter().filter_map(|(_, at)| at.clone()).min();
             let at = since.as_deref().map(|at| format!(" at {at}")).unwrap_or_default();
             let text = format!("istiod sent configuration ({}){at}, not accepted yet", kinds.join(", "));
-            (State::Late, text, since)
+            (ProxyState::Late, text, since)
         }
-        SyncView::Connected(_) => {
-            (State::Different, "istiod says that the proxy accepted all that it was sent".to_owned(), None)
+        XdsSyncState::Connected(_) => {
+            (ProxyState::Different, "istiod says that the proxy accepted all that it was sent".to_owned(), None)
         }
-        SyncView::NotConnected => (State::NotSent, "the proxy is connected to no istiod".to_owned(), None),
-        SyncView::NoAnswer(why) => (State::NotSent, format!("no istiod answers: {why}"), None),
-        SyncView::Unknown(why) => {
-            (State::Different, format!("late or different: istiod may not be asked ({why})"), None)
+        XdsSyncState::NotConnected => (ProxyState::NotSent, "the proxy is connected to no istiod".to_owned(), None),
+        XdsSyncState::NoAnswer(why) => (ProxyState::NotSent, format!("no istiod answers: {why}"), None),
+        XdsSyncState::Unknown(why) => {
+            (ProxyState::Different, format!("late or different: istiod may not be asked ({why})"), None)
         }
     }
 }
 
 /// What EnvoyFilters change behind the model's back.
-struct Patched {
+struct PatchedParts {
     routes: bool,
     clusters: bool,
     titles: Vec<String>,
@@ -259,10 +259,10 @@ struct Patched {
 }
 
 /// Filters, listeners and loggers that are added change no route and no cluster.
-fn patched(mesh: &Mesh<'_>, caller: &Caller) -> Patched {
+fn patched(mesh: &Mesh<'_>, caller: &Caller) -> PatchedParts {
     const ROUTES: [&str; 4] = ["HTTP_ROUTE", "VIRTUAL_HOST", "ROUTE_CONFIGURATION", "INVALID"];
     const CLUSTERS: [&str; 1] = ["CLUSTER"];
-    let mut found = Patched { routes: false, clusters: false, titles: Vec::new(), beside: Vec::new() };
+    let mut found = PatchedParts { routes: false, clusters: false, titles: Vec::new(), beside: Vec::new() };
     for one in mesh.extensions.iter().filter(|one| one.acts_on(&caller.namespace, &caller.labels, &mesh.root)) {
         let acts = |context: Option<&str>| match context {
             Some("SIDECAR_INBOUND") => false,

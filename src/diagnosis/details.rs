@@ -5,22 +5,22 @@
 
 /// One text with its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Detail {
+pub struct CodeDetail {
     /// How it begins.
     pub text: &'static str,
     /// What it means.
     pub meaning: &'static str,
 }
 
-const fn detail(text: &'static str, meaning: &'static str) -> Detail {
-    Detail { text, meaning }
+const fn detail(text: &'static str, meaning: &'static str) -> CodeDetail {
+    CodeDetail { text, meaning }
 }
 
 /// The answer came from the other side.
 pub const VIA_UPSTREAM: &str = "via_upstream";
 
 /// By beginning; of two that fit the longer one is meant.
-pub static DETAILS: &[Detail] = &[
+pub static DETAILS: &[CodeDetail] = &[
     detail(VIA_UPSTREAM, "the status came from the server, or from the proxy beside it"),
     detail("upstream_reset_before_response_started", "the call broke before the server began to answer"),
     detail("upstream_reset_after_response_started", "the call broke after the server had begun to answer"),
@@ -78,7 +78,7 @@ pub static DETAILS: &[Detail] = &[
 ];
 
 /// Reasons inside the braces of a broken call, and of failed connections.
-pub static REASONS: &[Detail] = &[
+pub static REASONS: &[CodeDetail] = &[
     detail("connection_timeout", "the connection was not made in time"),
     detail("remote_connection_failure", "the connection was refused or broke while it was made"),
     detail("connection_termination", "the server's side closed the connection"),
@@ -94,7 +94,7 @@ pub static REASONS: &[Detail] = &[
 ];
 
 /// The entry whose text a value begins with, the longest first.
-pub fn find(table: &'static [Detail], value: &str) -> Option<&'static Detail> {
+pub fn find(table: &'static [CodeDetail], value: &str) -> Option<&'static CodeDetail> {
     table.iter().filter(|detail| value.starts_with(detail.text)).max_by_key(|detail| detail.text.len())
 }
 

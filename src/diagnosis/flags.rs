@@ -4,17 +4,17 @@
 //! and order; istio/istio 1.31 `pilot/pkg/networking/core/cluster_traffic_policy.go`, `networkfilter.go` and
 //! `route/retry/retry.go` for what in Istio leads to each; what a gRPC client receives was measured.
 
-use super::Side;
+use super::FaultSide;
 
 /// One flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Flag {
+pub struct ResponseFlag {
     /// Short code, as it is printed.
     pub code: &'static str,
     /// Envoy's long name.
     pub name: &'static str,
     /// Whose side it speaks of.
-    pub side: Side,
+    pub side: FaultSide,
     /// The gRPC status that a client gets, where Envoy answers itself.
     pub grpc: Option<u8>,
     /// What happened.
@@ -28,21 +28,21 @@ pub struct Flag {
 const fn flag(
     code: &'static str,
     name: &'static str,
-    side: Side,
+    side: FaultSide,
     grpc: Option<u8>,
     meaning: &'static str,
     next: &'static str,
     points_at: &'static str,
-) -> Flag {
-    Flag { code, name, side, grpc, meaning, next, points_at }
+) -> ResponseFlag {
+    ResponseFlag { code, name, side, grpc, meaning, next, points_at }
 }
 
 /// All flags of Envoy 1.39, by code.
-pub static FLAGS: [Flag; 30] = [
+pub static FLAGS: [ResponseFlag; 30] = [
     flag(
         "DC",
         "DownstreamConnectionTermination",
-        Side::Caller,
+        FaultSide::Caller,
         None,
         "the caller's connection closed before the response was complete",
         "was the caller restarted or killed at that time?",
@@ -51,7 +51,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "DF",
         "DnsResolutionFailed",
-        Side::Configuration,
+        FaultSide::Configuration,
         Some(14),
         "the name of the destination could not be resolved",
         "resolve the authority from inside the caller's pod",
@@ -60,7 +60,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "DI",
         "DelayInjected",
-        Side::Configuration,
+        FaultSide::Configuration,
         None,
         "a fault rule delayed the call on purpose",
         "is the fault rule still wanted?",
@@ -69,7 +69,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "DO",
         "DropOverload",
-        Side::Configuration,
+        FaultSide::Configuration,
         Some(14),
         "the control plane told Envoy to drop a share of the calls",
         "who sends drop_overloads? Istio does not",
@@ -78,7 +78,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "DPE",
         "DownstreamProtocolError",
-        Side::Caller,
+        FaultSide::Caller,
         None,
         "the caller's bytes are not valid HTTP",
         "who connects? see the downstream address: scanners, TLS to a plaintext port",
@@ -87,7 +87,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "DR",
         "DownstreamRemoteReset",
-        Side::Caller,
+        FaultSide::Caller,
         None,
         "the caller reset the call: it cancelled, or its deadline passed",
         "a round duration is a deadline: compare it with the caller's",
@@ -96,7 +96,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "DT",
         "DurationTimeout",
-        Side::Configuration,
+        FaultSide::Configuration,
         None,
         "the connection reached its longest duration",
         "compare the duration with maxConnectionDuration",
@@ -105,7 +105,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "FI",
         "FaultInjected",
-        Side::Configuration,
+        FaultSide::Configuration,
         None,
         "a fault rule ended the call on purpose",
         "is the fault rule still wanted?",
@@ -114,7 +114,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "IH",
         "InvalidEnvoyRequestHeaders",
-        Side::Caller,
+        FaultSide::Caller,
         Some(13),
         "the caller sent an x-envoy- header with an invalid value",
         "the details name the header",
@@ -123,7 +123,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "LH",
         "FailedLocalHealthCheck",
-        Side::Proxy,
+        FaultSide::Proxy,
         Some(14),
         "this proxy was told to fail its health check",
         "who called /healthcheck/fail?",
@@ -132,7 +132,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "LR",
         "LocalReset",
-        Side::Proxy,
+        FaultSide::Proxy,
         Some(14),
         "this proxy reset the stream to the server",
         "see the details",
@@ -141,7 +141,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "NC",
         "NoClusterFound",
-        Side::Configuration,
+        FaultSide::Configuration,
         Some(14),
         "the route leads to a cluster that this caller does not have",
         "does a DestinationRule that this caller gets define the subset, and does the host exist?",
@@ -150,7 +150,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "NFCF",
         "NoFilterConfigFound",
-        Side::Configuration,
+        FaultSide::Configuration,
         Some(2),
         "the configuration of a filter never arrived",
         "is the WasmPlugin's image there?",
@@ -159,7 +159,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "NR",
         "NoRouteFound",
-        Side::Configuration,
+        FaultSide::Configuration,
         Some(12),
         "no route matched the call, or no filter chain the connection",
         "compare host and path with the rules' matches; filter_chain_not_found: plain text to a strict server?",
@@ -168,7 +168,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "OM",
         "OverloadManagerTerminated",
-        Side::Proxy,
+        FaultSide::Proxy,
         None,
         "this proxy ended the call because it runs out of resources",
         "memory of the proxy container",
@@ -177,7 +177,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "RFCF",
         "ResponseFromCacheFilter",
-        Side::Proxy,
+        FaultSide::Proxy,
         None,
         "the answer came from this proxy's cache",
         "nothing",
@@ -186,7 +186,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "RL",
         "RateLimited",
-        Side::Configuration,
+        FaultSide::Configuration,
         Some(14),
         "a rate limit refused the call",
         "local_rate_limited or request_rate_limited in the details",
@@ -195,7 +195,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "RLSE",
         "RateLimitServiceError",
-        Side::Proxy,
+        FaultSide::Proxy,
         Some(2),
         "the rate-limit service failed, and failures refuse calls",
         "is the rate-limit service reachable?",
@@ -204,7 +204,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "SI",
         "StreamIdleTimeout",
-        Side::Configuration,
+        FaultSide::Configuration,
         Some(14),
         "no byte moved on the stream for the idle timeout",
         "does the duration equal an idle timeout? long quiet streams need keep-alive messages",
@@ -213,7 +213,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "UAEX",
         "UnauthorizedExternalService",
-        Side::Server,
+        FaultSide::Server,
         Some(7),
         "external authorization denied the call, or failed",
         "ext_authz_denied or ext_authz_error in the details",
@@ -222,7 +222,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "UC",
         "UpstreamConnectionTermination",
-        Side::Server,
+        FaultSide::Server,
         Some(14),
         "the server's connection closed while the call was in flight",
         "did the pod restart, or does the server close connections by age? is plain text sent to a strict server?",
@@ -231,7 +231,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "UDO",
         "UnconditionalDropOverload",
-        Side::Configuration,
+        FaultSide::Configuration,
         Some(14),
         "the control plane told Envoy to drop all calls",
         "who sends drop_overloads? Istio does not",
@@ -240,7 +240,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "UF",
         "UpstreamConnectionFailure",
-        Side::Network,
+        FaultSide::Network,
         Some(14),
         "no connection to the server could be made",
         "is the pod ready and does it listen on that port? see the transport failure reason",
@@ -249,7 +249,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "UH",
         "NoHealthyUpstream",
-        Side::Server,
+        FaultSide::Server,
         Some(14),
         "the destination has no healthy endpoint",
         "kubectl get endpointslices; do the subset's labels fit the pods? was everything ejected?",
@@ -258,7 +258,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "UMSDR",
         "UpstreamMaxStreamDurationReached",
-        Side::Configuration,
+        FaultSide::Configuration,
         Some(14),
         "the stream reached the cluster's longest duration",
         "compare the duration with the limit",
@@ -267,7 +267,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "UO",
         "UpstreamOverflow",
-        Side::Configuration,
+        FaultSide::Configuration,
         Some(14),
         "a limit of the connection pool refused the call",
         "how many calls run at once per caller? compare with http2MaxRequests and http1MaxPendingRequests",
@@ -276,7 +276,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "UPE",
         "UpstreamProtocolError",
-        Side::Configuration,
+        FaultSide::Configuration,
         Some(14),
         "the server's bytes are not of the protocol that the proxy spoke",
         "is the Service port named grpc or http2, and does the server speak HTTP/2 without TLS?",
@@ -285,7 +285,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "UR",
         "UpstreamRemoteReset",
-        Side::Server,
+        FaultSide::Server,
         Some(14),
         "the server reset the call's stream",
         "remote_refused_stream_reset: the server was shutting down; else see the server's log",
@@ -294,7 +294,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "URX",
         "UpstreamRetryLimitExceeded",
-        Side::Server,
+        FaultSide::Server,
         None,
         "all retries were used up",
         "the other flag tells why each try failed; with via_upstream the server itself answered so",
@@ -303,7 +303,7 @@ pub static FLAGS: [Flag; 30] = [
     flag(
         "UT",
         "UpstreamRequestTimeout",
-        Side::Server,
+        FaultSide::Server,
         Some(14),
         "the server did not answer within the timeout",
         "compare the duration with the route's timeout, perTryTimeout and the client's deadline",
@@ -317,7 +317,7 @@ pub fn code(word: &str) -> String {
 }
 
 /// Finds a flag by its code or long name, in any case.
-pub fn find(text: &str) -> Option<&'static Flag> {
+pub fn find(text: &str) -> Option<&'static ResponseFlag> {
     FLAGS.iter().find(|flag| flag.code.eq_ignore_ascii_case(text) || flag.name.eq_ignore_ascii_case(text))
 }
 

@@ -4,7 +4,7 @@
 
 /// A status with its names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Status {
+pub struct GrpcStatus {
     /// Number.
     pub code: u8,
     /// Name in capitals, as protocol documents write it.
@@ -14,7 +14,7 @@ pub struct Status {
 }
 
 /// All of them, by number.
-pub static STATUSES: [Status; 17] = [
+pub static STATUSES: [GrpcStatus; 17] = [
     status(0, "OK", "the call succeeded"),
     status(1, "CANCELLED", "the caller gave up; the work may have run"),
     status(2, "UNKNOWN", "an error without a status: an exception in the server, or an HTTP answer that is not gRPC's"),
@@ -34,8 +34,8 @@ pub static STATUSES: [Status; 17] = [
     status(16, "UNAUTHENTICATED", "the caller's credentials are missing or wrong"),
 ];
 
-const fn status(code: u8, name: &'static str, meaning: &'static str) -> Status {
-    Status { code, name, meaning }
+const fn status(code: u8, name: &'static str, meaning: &'static str) -> GrpcStatus {
+    GrpcStatus { code, name, meaning }
 }
 
 /// Name of a code; numbers beyond the list are unknown.

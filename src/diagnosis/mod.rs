@@ -10,11 +10,11 @@ pub mod grpc;
 
 use std::borrow::Cow;
 
-use crate::accesslog::{Access, Direction};
+use crate::accesslog::{AccessEntry, Direction};
 
 /// Whose side something is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Side {
+pub enum FaultSide {
     /// The caller's program.
     Caller,
     /// The server's program, or its pods.
@@ -29,7 +29,7 @@ pub enum Side {
     Nobody,
 }
 
-impl Side {
+impl FaultSide {
     /// The word.
     pub fn word(self) -> &'static str {
         match self {
@@ -45,7 +45,7 @@ impl Side {
 
 /// Whether a line is about a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Grade {
+pub enum FaultLevel {
     /// A call failed, or a request for another reason than its caller.
     Fault,
     /// The caller ended it, or the line does not tell whether it went well.
@@ -54,7 +54,7 @@ pub enum Grade {
     Normal,
 }
 
-impl Grade {
+impl FaultLevel {
     /// The word.
     pub fn word(self) -> &'static str {
         match self {
@@ -67,7 +67,7 @@ impl Grade {
 
 /// How a gRPC status is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Known {
+pub enum StatusSource {
     /// The log has it.
     Logged,
     /// It follows from the other fields.
@@ -78,31 +78,31 @@ pub enum Known {
 
 /// The gRPC status of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Status {
+pub struct CallStatus {
     /// Number, if known.
     pub code: Option<u8>,
     /// How.
-    pub known: Known,
+    pub known: StatusSource,
 }
 
 /// What is made of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub struct CallDiagnosis {
     /// What happened, in a sentence.
     pub what: Cow<'static, str>,
     /// Whose side.
-    pub side: Side,
+    pub side: FaultSide,
     /// Whether it is a fault.
-    pub grade: Grade,
+    pub grade: FaultLevel,
     /// What to look at; empty when there is nothing to do.
     pub next: Cow<'static, str>,
     /// gRPC status; `None` for what is no gRPC call.
-    pub status: Option<Status>,
+    pub status: Option<CallStatus>,
 }
 
 /// Judges a line.
-pub fn judge(access: &Access<'_>) -> Verdict {
-    fn text<'v>(value: &'v crate::accesslog::Value<'_>) -> Cow<'v, str> {
+pub fn judge(access: &AccessEntry<'_>) -> CallDiagnosis {
+    fn text<'v>(value: &'v crate::accesslog::FieldBytes<'_>) -> Cow<'v, str> {
         value.map(String::from_utf8_lossy).unwrap_or_default()
     }
     // Most calls: nothing but the other side's answer is told.
@@ -118,34 +118,34 @@ pub fn judge(access: &Access<'_>) -> Verdict {
     };
     let (mut verdict, inferred) = judged.unwrap_or_else(|| plain(access, is_grpc, &details));
     verdict.status = match (access.grpc_status, is_grpc) {
-        (Some(code), _) => Some(Status { code: Some(code), known: Known::Logged }),
+        (Some(code), _) => Some(CallStatus { code: Some(code), known: StatusSource::Logged }),
         (None, true) => Some(match inferred {
-            Some(code) => Status { code: Some(code), known: Known::Inferred },
-            None => Status { code: None, known: Known::Unknown },
+            Some(code) => CallStatus { code: Some(code), known: StatusSource::Inferred },
+            None => CallStatus { code: None, known: StatusSource::Unknown },
         }),
         (None, false) => None,
     };
-    if let Some(Status { code: Some(code), known: Known::Logged }) = verdict.status {
+    if let Some(CallStatus { code: Some(code), known: StatusSource::Logged }) = verdict.status {
         with_status(&mut verdict, code);
     }
     verdict
 }
 
-type Judged = (Verdict, Option<u8>);
+type Judged = (CallDiagnosis, Option<u8>);
 
 fn said(
     what: impl Into<Cow<'static, str>>,
-    side: Side,
-    grade: Grade,
+    side: FaultSide,
+    grade: FaultLevel,
     next: impl Into<Cow<'static, str>>,
     status: Option<u8>,
 ) -> Option<Judged> {
-    Some((Verdict { what: what.into(), side, grade, next: next.into(), status: None }, status))
+    Some((CallDiagnosis { what: what.into(), side, grade, next: next.into(), status: None }, status))
 }
 
 /// Refusals and timeouts that have no flag.
-fn by_details(access: &Access<'_>, details: &str) -> Option<Judged> {
-    use Grade::{Fault, Notice};
+fn by_details(access: &AccessEntry<'_>, details: &str) -> Option<Judged> {
+    use FaultLevel::{Fault, Notice};
     // For TCP it stands where the end of the connection is explained.
     let termination = access.termination.map(String::from_utf8_lossy).unwrap_or_default();
     let denied =
@@ -162,12 +162,12 @@ fn by_details(access: &Access<'_>, details: &str) -> Option<Judged> {
                 "does the policy name this caller, path or port on purpose?",
             ),
         };
-        return said(what, Side::Configuration, Fault, next, Some(7));
+        return said(what, FaultSide::Configuration, Fault, next, Some(7));
     }
     if details.starts_with("jwt_authn_access_denied") {
         return said(
             "the caller's token is missing or invalid",
-            Side::Caller,
+            FaultSide::Caller,
             Fault,
             "compare the token with the RequestAuthentication's issuer and keys",
             Some(16),
@@ -178,7 +178,7 @@ fn by_details(access: &Access<'_>, details: &str) -> Option<Judged> {
         return if blocked {
             said(
                 "the host is unknown to the mesh and unknown hosts are blocked",
-                Side::Configuration,
+                FaultSide::Configuration,
                 Fault,
                 "add a ServiceEntry, or outboundTrafficPolicy ALLOW_ANY",
                 Some(grpc::of_http(access.code.unwrap_or(502))),
@@ -186,7 +186,7 @@ fn by_details(access: &Access<'_>, details: &str) -> Option<Judged> {
         } else {
             said(
                 "the route answers itself",
-                Side::Configuration,
+                FaultSide::Configuration,
                 Notice,
                 "redirect or directResponse of the VirtualService",
                 None,
@@ -195,15 +195,17 @@ fn by_details(access: &Access<'_>, details: &str) -> Option<Judged> {
     }
     if details == "max_duration_timeout" {
         let (what, side, grade) = match access.direction() {
-            Some(Direction::Inbound) => ("the caller's deadline passed while the server worked", Side::Server, Notice),
-            _ => ("the stream reached its longest duration", Side::Configuration, Fault),
+            Some(Direction::Inbound) => {
+                ("the caller's deadline passed while the server worked", FaultSide::Server, Notice)
+            }
+            _ => ("the stream reached its longest duration", FaultSide::Configuration, Fault),
         };
         return said(what, side, grade, "compare the duration with the caller's deadline", Some(4));
     }
     if details == "overload" && !access.flags.has("DPE") && !access.flags.has("OM") {
         return said(
             "this proxy refuses calls because it runs out of resources",
-            Side::Proxy,
+            FaultSide::Proxy,
             Fault,
             "memory and limits of the proxy container",
             Some(14),
@@ -212,8 +214,8 @@ fn by_details(access: &Access<'_>, details: &str) -> Option<Judged> {
     None
 }
 
-fn by_flags(access: &Access<'_>, details: &str, transport: &str) -> Option<Judged> {
-    use Grade::{Fault, Notice};
+fn by_flags(access: &AccessEntry<'_>, details: &str, transport: &str) -> Option<Judged> {
+    use FaultLevel::{Fault, Notice};
     // A delay says nothing about the outcome, and used-up retries say less than what each try ended with.
     let flags: Vec<&str> = access.flags.iter().filter(|flag| *flag != "DI").collect();
     let main = flags.iter().find(|flag| **flag != "URX").or(flags.first()).copied()?;
@@ -224,7 +226,7 @@ fn by_flags(access: &Access<'_>, details: &str, transport: &str) -> Option<Judge
     let Some(flag) = flags::find(main) else {
         return said(
             format!("flag {main}, which this program does not know"),
-            Side::Proxy,
+            FaultSide::Proxy,
             Notice,
             "see Envoy's documentation of response flags",
             None,
@@ -246,18 +248,18 @@ fn by_flags(access: &Access<'_>, details: &str, transport: &str) -> Option<Judge
             } else {
                 flag.next
             };
-            said(format!("no connection to {who}{host}{why}{retried}"), Side::Network, Fault, next, status)
+            said(format!("no connection to {who}{host}{why}{retried}"), FaultSide::Network, Fault, next, status)
         }
         "UC" if inbound => said(
             format!("the application in this pod closed the connection{}", during(started)),
-            Side::Server,
+            FaultSide::Server,
             Fault,
             "did it crash or restart? kubectl logs --previous",
             status,
         ),
         "UC" => said(
             format!("the connection to the server{host} closed{}{retried}", during(started)),
-            Side::Server,
+            FaultSide::Server,
             Fault,
             flag.next,
             status,
@@ -269,76 +271,76 @@ fn by_flags(access: &Access<'_>, details: &str, transport: &str) -> Option<Judge
             } else {
                 "the server reset the stream"
             };
-            said(format!("{what}{}{retried}", during(started)), Side::Server, Fault, flag.next, status)
+            said(format!("{what}{}{retried}", during(started)), FaultSide::Server, Fault, flag.next, status)
         }
         "DR" if inbound => said(
             "the caller's side gave up: its program, or its proxy's timeout",
-            Side::Caller,
+            FaultSide::Caller,
             Notice,
             "the caller's own line with this request id tells which",
             None,
         ),
         "DR" if details.starts_with("http2.too_many_headers") => said(
             "the call has more headers than allowed",
-            Side::Caller,
+            FaultSide::Caller,
             Fault,
             "fewer headers, or a higher limit by EnvoyFilter",
             None,
         ),
-        "DR" => said("the caller cancelled, or its deadline passed", Side::Caller, Notice, flag.next, None),
+        "DR" => said("the caller cancelled, or its deadline passed", FaultSide::Caller, Notice, flag.next, None),
         "DC" if details.starts_with("downstream_local_disconnect") => said(
             format!("this proxy closed the caller's connection ({details})"),
-            Side::Proxy,
+            FaultSide::Proxy,
             Notice,
             "a keep-alive ping that was not answered, an idle limit, or a drain",
             None,
         ),
-        "DC" => said("the caller's connection closed in the middle", Side::Caller, Notice, flag.next, None),
+        "DC" => said("the caller's connection closed in the middle", FaultSide::Caller, Notice, flag.next, None),
         "DPE" if details == "overload" => said(
             "this proxy refuses calls because it runs out of resources",
-            Side::Proxy,
+            FaultSide::Proxy,
             Fault,
             "memory and limits of the proxy container",
             None,
         ),
         "NR" if details == "filter_chain_not_found" => said(
             "the connection fits no filter chain: plain text to a server that wants mTLS, or an unknown SNI",
-            Side::Configuration,
+            FaultSide::Configuration,
             Fault,
             "has the caller a proxy, and does its DestinationRule switch TLS off?",
             None,
         ),
-        "NR" => said("no route matches this host and path", Side::Configuration, Fault, flag.next, status),
+        "NR" => said("no route matches this host and path", FaultSide::Configuration, Fault, flag.next, status),
         "UT" => {
             let what = if details.starts_with("upstream_per_try") {
                 "a try was not answered within its time limit"
             } else {
                 "no answer within the route's timeout or the client's deadline"
             };
-            said(format!("{what}{retried}"), Side::Server, Fault, flag.next, status)
+            said(format!("{what}{retried}"), FaultSide::Server, Fault, flag.next, status)
         }
         "UO" if details == "via_upstream" => said(
             "the server's answer would have been retried, but the limit of retries is used up",
-            Side::Configuration,
+            FaultSide::Configuration,
             Fault,
             "DestinationRule connectionPool.http.maxRetries",
             None,
         ),
         "UH" if access.cluster == Some(b"BlackHoleCluster") => said(
             "the destination is unknown to the mesh and unknown destinations are blocked",
-            Side::Configuration,
+            FaultSide::Configuration,
             Fault,
             "add a ServiceEntry, or outboundTrafficPolicy ALLOW_ANY",
             None,
         ),
         "URX" => said(
             "the server's side, its program or its proxy, answered UNAVAILABLE or CANCELLED on every try",
-            Side::Server,
+            FaultSide::Server,
             Fault,
             "the lines of the servers' own proxies with this request id tell more",
             Some(14),
         ),
-        "FI" => said("a fault rule ended the call on purpose", Side::Configuration, Fault, flag.next, None),
+        "FI" => said("a fault rule ended the call on purpose", FaultSide::Configuration, Fault, flag.next, None),
         "RFCF" | "LH" => said(flag.meaning, flag.side, Notice, flag.next, status),
         _ => said(format!("{}{retried}", flag.meaning), flag.side, Fault, flag.next, status),
     }
@@ -349,89 +351,89 @@ fn during(started: bool) -> &'static str {
 }
 
 /// No flag and nothing in the details: the answer came from the other side.
-fn plain(access: &Access<'_>, is_grpc: bool, details: &str) -> Judged {
+fn plain(access: &AccessEntry<'_>, is_grpc: bool, details: &str) -> Judged {
     let judged = |what: &'static str, side, grade, next: &'static str, status| {
-        (Verdict { what: what.into(), side, grade, next: next.into(), status: None }, status)
+        (CallDiagnosis { what: what.into(), side, grade, next: next.into(), status: None }, status)
     };
     // What this proxy refuses by itself has details of its own.
     let of_proxy = || details::find(details::DETAILS, details);
     if let Some(detail) = (!details.starts_with(details::VIA_UPSTREAM)).then(of_proxy).flatten() {
         return judged(
             detail.meaning,
-            Side::Caller,
-            Grade::Notice,
+            FaultSide::Caller,
+            FaultLevel::Notice,
             "",
             access.code.filter(|code| *code >= 400).map(grpc::of_http),
         );
     }
     let code = access.code.unwrap_or(0);
     if access.protocol.is_none() && access.method.is_none() {
-        return judged("a connection that was passed on as bytes", Side::Nobody, Grade::Normal, "", None);
+        return judged("a connection that was passed on as bytes", FaultSide::Nobody, FaultLevel::Normal, "", None);
     }
     if is_grpc {
         return match (code, access.bytes_sent) {
             (200, Some(sent)) if sent >= 5 => judged(
                 "answered; a stream may have ended with an error in its trailers",
-                Side::Nobody,
-                Grade::Normal,
+                FaultSide::Nobody,
+                FaultLevel::Normal,
                 "",
                 Some(0),
             ),
             (200, Some(0)) if details == details::VIA_UPSTREAM => judged(
                 "the server answered an error, or nothing at all: a status without a message",
-                Side::Server,
-                Grade::Notice,
+                FaultSide::Server,
+                FaultLevel::Notice,
                 "log %GRPC_STATUS% to see which",
                 None,
             ),
-            (200, _) => judged("answered", Side::Nobody, Grade::Normal, "", None),
-            (0, _) => judged("no answer was sent", Side::Caller, Grade::Notice, "", None),
+            (200, _) => judged("answered", FaultSide::Nobody, FaultLevel::Normal, "", None),
+            (0, _) => judged("no answer was sent", FaultSide::Caller, FaultLevel::Notice, "", None),
             _ => judged(
                 "something that is not the gRPC server answered",
-                Side::Server,
-                Grade::Fault,
+                FaultSide::Server,
+                FaultLevel::Fault,
                 "who listens on that port? see upstream host and path",
                 Some(grpc::of_http(code)),
             ),
         };
     }
     match code {
-        0 => judged("no answer was sent", Side::Caller, Grade::Notice, "", None),
+        0 => judged("no answer was sent", FaultSide::Caller, FaultLevel::Notice, "", None),
         500.. => judged(
             "the server's side, its program or its proxy, answered an error",
-            Side::Server,
-            Grade::Fault,
+            FaultSide::Server,
+            FaultLevel::Fault,
             "the server's own proxy and log tell more",
             None,
         ),
-        400..=499 => judged("the server refused the request", Side::Caller, Grade::Notice, "", None),
-        _ => judged("answered", Side::Nobody, Grade::Normal, "", None),
+        400..=499 => judged("the server refused the request", FaultSide::Caller, FaultLevel::Notice, "", None),
+        _ => judged("answered", FaultSide::Nobody, FaultLevel::Normal, "", None),
     }
 }
 
 /// What a logged status adds: with it nothing about the outcome is open.
-fn with_status(verdict: &mut Verdict, code: u8) {
-    let is_plain = matches!(verdict.grade, Grade::Normal) || verdict.next.contains("%GRPC_STATUS%");
+fn with_status(verdict: &mut CallDiagnosis, code: u8) {
+    let is_plain = matches!(verdict.grade, FaultLevel::Normal) || verdict.next.contains("%GRPC_STATUS%");
     if !is_plain {
         return;
     }
     let status = grpc::STATUSES.get(usize::from(code));
     let meaning = status.map_or("an unknown status", |status| status.meaning);
     let (grade, side) = match code {
-        0 => (Grade::Normal, Side::Nobody),
-        1 => (Grade::Notice, Side::Caller),
+        0 => (FaultLevel::Normal, FaultSide::Nobody),
+        1 => (FaultLevel::Notice, FaultSide::Caller),
         // Whether the deadline was too short or the server too slow, nobody can tell from here.
-        4 => (Grade::Notice, Side::Server),
+        4 => (FaultLevel::Notice, FaultSide::Server),
         // What a program says about a request is its own affair.
-        3 | 5 | 6 | 9 | 10 | 11 => (Grade::Notice, Side::Server),
-        _ => (Grade::Fault, Side::Server),
+        3 | 5 | 6 | 9 | 10 | 11 => (FaultLevel::Notice, FaultSide::Server),
+        _ => (FaultLevel::Fault, FaultSide::Server),
     };
     verdict.what = if code == 0 {
         "answered".into()
     } else {
         format!("the server answered {}: {meaning}", grpc::name(code)).into()
     };
-    let next = if grade == Grade::Fault {
+    let next = if grade == FaultLevel::Fault {
         "the server's own log at that time; the line of its proxy has the same request id"
     } else {
         ""

@@ -9,7 +9,7 @@ pub mod versions;
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
+pub enum CheckState {
     /// Nothing to do.
     Ok,
     /// Something does less than it could.
@@ -20,7 +20,7 @@ pub enum State {
     Unknown,
 }
 
-impl State {
+impl CheckState {
     /// The word of the contract.
     pub fn word(self) -> &'static str {
         match self {
@@ -34,20 +34,20 @@ impl State {
 
 /// A check.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Check {
+pub struct DoctorCheck {
     /// Its name, such as `rights/shifter`.
     pub id: String,
     /// How it ended.
-    pub state: State,
+    pub state: CheckState,
     /// Why.
     pub reason: String,
     /// The command, or the objects to apply, that mend it.
     pub fix: Option<String>,
 }
 
-impl Check {
+impl DoctorCheck {
     /// A check without anything to mend.
-    pub fn new(id: impl Into<String>, state: State, reason: impl Into<String>) -> Self {
+    pub fn new(id: impl Into<String>, state: CheckState, reason: impl Into<String>) -> Self {
         Self { id: id.into(), state, reason: reason.into(), fix: None }
     }
 

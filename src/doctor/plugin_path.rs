@@ -4,7 +4,7 @@
 //! `kubectl-grpcmesh`. Completion is asked of `kubectl_complete-grpcmesh`. Sources: `pkg/cmd/cmd.go`,
 //! `pkg/cmd/plugin/plugin_completion.go` of kubernetes/kubectl.
 
-use super::{Check, State};
+use super::{CheckState, DoctorCheck};
 
 /// The program.
 pub const PROGRAM: &str = "kubectl-grpcmesh";
@@ -12,19 +12,23 @@ pub const PROGRAM: &str = "kubectl-grpcmesh";
 pub const COMPLETER: &str = "kubectl_complete-grpcmesh";
 
 /// Checks of the files on `PATH`, in its order: folder and file name of each that begins like ours.
-pub fn checks(files: &[(String, String)], commands: &[&str]) -> Vec<Check> {
+pub fn checks(files: &[(String, String)], commands: &[&str]) -> Vec<DoctorCheck> {
     let stem = |name: &str| name.strip_suffix(".exe").unwrap_or(name).to_owned();
     let of = |wanted: &str| -> Vec<&str> {
         files.iter().filter(|(_, name)| stem(name) == wanted).map(|(folder, _)| folder.as_str()).collect()
     };
     let mut checks = Vec::new();
     checks.push(match &of(PROGRAM)[..] {
-        [] => Check::new("plugin/path", State::Warning, format!("{PROGRAM} is not on PATH: kubectl does not find it"))
-            .fix("kubectl krew install grpcmesh, or put it into a folder of PATH"),
-        [only] => Check::new("plugin/path", State::Ok, format!("kubectl runs {only}/{PROGRAM}")),
-        [first, others @ ..] => Check::new(
+        [] => DoctorCheck::new(
             "plugin/path",
-            State::Warning,
+            CheckState::Warning,
+            format!("{PROGRAM} is not on PATH: kubectl does not find it"),
+        )
+        .fix("kubectl krew install grpcmesh, or put it into a folder of PATH"),
+        [only] => DoctorCheck::new("plugin/path", CheckState::Ok, format!("kubectl runs {only}/{PROGRAM}")),
+        [first, others @ ..] => DoctorCheck::new(
+            "plugin/path",
+            CheckState::Warning,
             format!("kubectl runs {first}/{PROGRAM}, and not the one in {}", others.join(", ")),
         )
         .fix(format!("rm {}/{PROGRAM}", others[0])),
@@ -36,19 +40,25 @@ pub fn checks(files: &[(String, String)], commands: &[&str]) -> Vec<Check> {
         let first = rest.split('-').next().unwrap_or(rest).replace('_', "-");
         let check = if commands.contains(&first.as_str()) {
             let why = format!("{folder}/{name} is run instead of kubectl grpcmesh {}", rest.replace('-', " "));
-            Check::new(format!("plugin/{rest}"), State::Failed, why)
+            DoctorCheck::new(format!("plugin/{rest}"), CheckState::Failed, why)
         } else {
-            Check::new(format!("plugin/{rest}"), State::Ok, format!("{folder}/{name} adds a command of its own"))
+            DoctorCheck::new(
+                format!("plugin/{rest}"),
+                CheckState::Ok,
+                format!("{folder}/{name} adds a command of its own"),
+            )
         };
-        let is_failed = check.state == State::Failed;
+        let is_failed = check.state == CheckState::Failed;
         checks.push(if is_failed { check.fix(format!("rm {folder}/{name}")) } else { check });
     }
     checks.push(match &of(COMPLETER)[..] {
-        [] => {
-            Check::new("completion", State::Warning, format!("{COMPLETER} is not on PATH: kubectl completes nothing"))
-                .fix("kubectl grpcmesh completion install")
-        }
-        [first, ..] => Check::new("completion", State::Ok, format!("kubectl asks {first}/{COMPLETER}")),
+        [] => DoctorCheck::new(
+            "completion",
+            CheckState::Warning,
+            format!("{COMPLETER} is not on PATH: kubectl completes nothing"),
+        )
+        .fix("kubectl grpcmesh completion install"),
+        [first, ..] => DoctorCheck::new("completion", CheckState::Ok, format!("kubectl asks {first}/{COMPLETER}")),
     });
     checks
 }
@@ -62,15 +72,15 @@ mod tests {
         let files = |names: &[(&str, &str)]| -> Vec<(String, String)> {
             names.iter().map(|(folder, name)| ((*folder).to_owned(), (*name).to_owned())).collect()
         };
-        let states = |names: &[(&str, &str)]| -> Vec<(String, State)> {
+        let states = |names: &[(&str, &str)]| -> Vec<(String, CheckState)> {
             checks(&files(names), &["inspect", "shift"]).into_iter().map(|one| (one.id, one.state)).collect()
         };
         let id = |text: &str, state| (text.to_owned(), state);
         assert_eq!(
             states(&[("/a", PROGRAM), ("/a", COMPLETER)]),
-            [id("plugin/path", State::Ok), id("completion", State::Ok)]
+            [id("plugin/path", CheckState::Ok), id("completion", CheckState::Ok)]
         );
-        assert_eq!(states(&[]), [id("plugin/path", State::Warning), id("completion", State::Warning)]);
+        assert_eq!(states(&[]), [id("plugin/path", CheckState::Warning), id("completion", CheckState::Warning)]);
         assert_eq!(
             states(&[
                 ("/a", PROGRAM),
@@ -79,10 +89,10 @@ mod tests {
                 ("/c", "kubectl-grpcmesh-own")
             ]),
             [
-                id("plugin/path", State::Warning),
-                id("plugin/inspect", State::Failed),
-                id("plugin/own", State::Ok),
-                id("completion", State::Warning)
+                id("plugin/path", CheckState::Warning),
+                id("plugin/inspect", CheckState::Failed),
+                id("plugin/own", CheckState::Ok),
+                id("completion", CheckState::Warning)
             ]
         );
     }

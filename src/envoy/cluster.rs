@@ -13,17 +13,17 @@ use crate::schema::duration;
 
 /// A cluster: its settings in words, so that two can be compared one by one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Cluster {
+pub struct EnvoyCluster {
     /// Its name.
     pub name: String,
     /// What shapes calls.
-    pub settings: BTreeMap<Setting, String>,
+    pub settings: BTreeMap<ClusterSetting, String>,
 }
 
 /// What shapes calls to a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Setting {
+pub enum ClusterSetting {
     /// How endpoints are found.
     Discovery,
     /// Which endpoint is chosen.
@@ -50,7 +50,7 @@ pub enum Setting {
     OutlierDetection,
 }
 
-impl Setting {
+impl ClusterSetting {
     /// The words for it.
     pub fn words(self) -> &'static str {
         match self {
@@ -77,7 +77,7 @@ pub fn limit(limit: Option<u64>) -> String {
 
 /// When endpoints are ejected; Envoy's defaults filled in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ejection {
+pub struct OutlierSettings {
     /// Errors in a row; `None` is never.
     pub errors: Option<u64>,
     /// Gateway errors in a row; `None` is never.
@@ -90,7 +90,7 @@ pub struct Ejection {
     pub percent: u64,
 }
 
-impl Default for Ejection {
+impl Default for OutlierSettings {
     fn default() -> Self {
         Self {
             errors: Some(5),
@@ -102,7 +102,7 @@ impl Default for Ejection {
     }
 }
 
-impl Ejection {
+impl OutlierSettings {
     /// In words.
     pub fn words(&self) -> String {
         let Self { errors, gateway_errors, interval, out, percent } = self;
@@ -118,7 +118,7 @@ impl Ejection {
 }
 
 #[derive(Deserialize)]
-pub(super) struct RawElement {
+pub(super) struct RawClusterElement {
     cluster: Option<RawCluster>,
 }
 
@@ -198,14 +198,14 @@ struct RawCommon {
     max_requests_per_connection: Option<u64>,
 }
 
-impl RawElement {
-    pub(super) fn cluster(self) -> Option<Cluster> {
+impl RawClusterElement {
+    pub(super) fn cluster(self) -> Option<EnvoyCluster> {
         self.cluster.map(RawCluster::words)
     }
 }
 
 impl RawCluster {
-    fn words(self) -> Cluster {
+    fn words(self) -> EnvoyCluster {
         let thresholds = self.circuit_breakers.map(|one| one.thresholds).unwrap_or_default();
         let is_default = |one: &RawThresholds| one.priority.as_deref().is_none_or(|word| word == "DEFAULT");
         let breaker = thresholds.into_iter().find(is_default).unwrap_or_default();
@@ -235,32 +235,35 @@ impl RawCluster {
         let streams = http2.and_then(|one| one.max_concurrent_streams);
         let per_connection = options.common_http_protocol_options.and_then(|one| one.max_requests_per_connection);
         let settings = BTreeMap::from([
-            (Setting::Discovery, self.discovery.unwrap_or_else(|| "STATIC".to_owned())),
-            (Setting::Balancing, balancing.to_owned()),
-            (Setting::Protocol, protocol.to_owned()),
-            (Setting::Tls, tls.to_owned()),
-            (Setting::MaxConnections, limit(breaker.max_connections)),
-            (Setting::MaxPendingRequests, limit(breaker.max_pending_requests)),
-            (Setting::MaxRequests, limit(breaker.max_requests)),
-            (Setting::MaxRetries, limit(breaker.max_retries)),
-            (Setting::ConnectTimeout, duration::show(connect_timeout)),
-            (Setting::MaxConcurrentStreams, limit(streams)),
-            (Setting::MaxRequestsPerConnection, limit(per_connection)),
-            (Setting::OutlierDetection, self.outlier_detection.map_or("none".to_owned(), |one| one.ejection().words())),
+            (ClusterSetting::Discovery, self.discovery.unwrap_or_else(|| "STATIC".to_owned())),
+            (ClusterSetting::Balancing, balancing.to_owned()),
+            (ClusterSetting::Protocol, protocol.to_owned()),
+            (ClusterSetting::Tls, tls.to_owned()),
+            (ClusterSetting::MaxConnections, limit(breaker.max_connections)),
+            (ClusterSetting::MaxPendingRequests, limit(breaker.max_pending_requests)),
+            (ClusterSetting::MaxRequests, limit(breaker.max_requests)),
+            (ClusterSetting::MaxRetries, limit(breaker.max_retries)),
+            (ClusterSetting::ConnectTimeout, duration::show(connect_timeout)),
+            (ClusterSetting::MaxConcurrentStreams, limit(streams)),
+            (ClusterSetting::MaxRequestsPerConnection, limit(per_connection)),
+            (
+                ClusterSetting::OutlierDetection,
+                self.outlier_detection.map_or("none".to_owned(), |one| one.ejection().words()),
+            ),
         ]);
-        Cluster { name: self.name, settings }
+        EnvoyCluster { name: self.name, settings }
     }
 }
 
 impl RawOutlier {
-    fn ejection(self) -> Ejection {
-        let default = Ejection::default();
+    fn ejection(self) -> OutlierSettings {
+        let default = OutlierSettings::default();
         let time = |text: &Option<String>, default: Duration| {
             text.as_deref().map_or(default, |text| tolerant::duration(Some(text)))
         };
         let enforced = |share: Option<u64>, default: u64| share.unwrap_or(default) > 0;
         let errors = self.consecutive_5xx.or(default.errors);
-        Ejection {
+        OutlierSettings {
             errors: errors.filter(|_| enforced(self.enforcing_consecutive_5xx, 100)),
             gateway_errors: self
                 .consecutive_gateway_failure

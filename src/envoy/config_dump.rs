@@ -4,20 +4,20 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::cluster::Cluster;
-use super::endpoint::Assignment;
-use super::route::RouteTable;
+use super::cluster::EnvoyCluster;
+use super::endpoint::EndpointAssignment;
+use super::route::EnvoyRouteTable;
 use super::{cluster, elements, endpoint, route};
 
 /// What an Envoy runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Running {
+pub struct RunningConfig {
     /// Its route tables.
-    pub routes: Vec<RouteTable>,
+    pub routes: Vec<EnvoyRouteTable>,
     /// Its clusters.
-    pub clusters: Vec<Cluster>,
+    pub clusters: Vec<EnvoyCluster>,
     /// Their endpoints.
-    pub endpoints: Vec<Assignment>,
+    pub endpoints: Vec<EndpointAssignment>,
     /// What it refused: a name, and Envoy's words.
     pub refused: Vec<(String, String)>,
     /// Names of the secrets that it has, never more than names; absent when it was not asked for them.
@@ -63,7 +63,7 @@ struct ErrorState {
     details: String,
 }
 
-impl Running {
+impl RunningConfig {
     /// Puts the answers together; `None` stands for "there is none of that".
     ///
     /// # Errors
@@ -72,20 +72,20 @@ impl Running {
         let answer = |at: usize| answers.get(at).and_then(Option::as_deref).unwrap_or(b"{}");
         let wrong = |error: serde_json::Error| format!("the answer of its admin port cannot be read: {error}");
         let mut running = Self {
-            routes: elements::<route::RawElement>(answer(0))
+            routes: elements::<route::RawRouteElement>(answer(0))
                 .map_err(wrong)?
                 .into_iter()
-                .filter_map(route::RawElement::table)
+                .filter_map(route::RawRouteElement::table)
                 .collect(),
-            clusters: elements::<cluster::RawElement>(answer(1))
+            clusters: elements::<cluster::RawClusterElement>(answer(1))
                 .map_err(wrong)?
                 .into_iter()
-                .filter_map(cluster::RawElement::cluster)
+                .filter_map(cluster::RawClusterElement::cluster)
                 .collect(),
-            endpoints: elements::<endpoint::RawElement>(answer(2))
+            endpoints: elements::<endpoint::RawEndpointElement>(answer(2))
                 .map_err(wrong)?
                 .into_iter()
-                .filter_map(endpoint::RawElement::assignment)
+                .filter_map(endpoint::RawEndpointElement::assignment)
                 .collect(),
             refused: Vec::new(),
             secrets: None,

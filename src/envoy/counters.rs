@@ -12,7 +12,7 @@ pub const QUESTION: &str = "/clusters?format=json";
 
 /// Counters of an endpoint in one cluster. They begin with the endpoint, and end with it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counted {
+pub struct EndpointCounters {
     /// Name of the cluster.
     pub cluster: String,
     /// `address:port`.
@@ -53,7 +53,7 @@ struct RawCluster {
 
 #[derive(Deserialize)]
 struct RawHost {
-    address: Option<tolerant::Address>,
+    address: Option<tolerant::SocketAddress>,
     #[serde(default)]
     stats: Vec<RawStat>,
     #[serde(default, deserialize_with = "tolerant::number")]
@@ -84,17 +84,17 @@ struct RawHealth {
 ///
 /// # Errors
 /// When it is no JSON in that form.
-pub fn read(answer: &[u8], wanted: impl Fn(&str) -> bool) -> Result<Vec<Counted>, serde_json::Error> {
+pub fn read(answer: &[u8], wanted: impl Fn(&str) -> bool) -> Result<Vec<EndpointCounters>, serde_json::Error> {
     let all: RawClusters = serde_json::from_slice(answer)?;
     let mut found = Vec::new();
     for cluster in all.cluster_statuses.into_iter().filter(|cluster| wanted(&cluster.name)) {
         for host in cluster.host_statuses {
-            let Some(address) = host.address.as_ref().and_then(tolerant::Address::show) else { continue };
+            let Some(address) = host.address.as_ref().and_then(tolerant::SocketAddress::show) else { continue };
             let stat = |name: &str| host.stats.iter().find(|one| one.name == name).map_or(0, |one| one.value);
             let health = host.health_status.unwrap_or_default();
             let by_eds = health.eds_health_status.as_deref().is_none_or(|word| matches!(word, "HEALTHY" | "DEGRADED"));
             let ejected = health.failed_outlier_check;
-            found.push(Counted {
+            found.push(EndpointCounters {
                 cluster: cluster.name.clone(),
                 address,
                 total: stat("rq_total"),

@@ -10,7 +10,7 @@ use super::tolerant;
 
 /// The endpoints of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Assignment {
+pub struct EndpointAssignment {
     /// Name of the cluster.
     pub cluster: String,
     /// `address:port` of those that take calls.
@@ -22,7 +22,7 @@ pub struct Assignment {
 }
 
 #[derive(Deserialize)]
-pub(super) struct RawElement {
+pub(super) struct RawEndpointElement {
     endpoint_config: Option<RawAssignment>,
 }
 
@@ -63,13 +63,13 @@ impl RawMetadata {
 
 #[derive(Deserialize)]
 struct RawInner {
-    address: Option<tolerant::Address>,
+    address: Option<tolerant::SocketAddress>,
 }
 
-impl RawElement {
-    pub(super) fn assignment(self) -> Option<Assignment> {
+impl RawEndpointElement {
+    pub(super) fn assignment(self) -> Option<EndpointAssignment> {
         let raw = self.endpoint_config?;
-        let mut found = Assignment {
+        let mut found = EndpointAssignment {
             cluster: raw.cluster_name,
             healthy: BTreeSet::new(),
             unhealthy: BTreeSet::new(),

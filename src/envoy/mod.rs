@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::accesslog::format::{Format, FormatError};
+use crate::accesslog::format::{FormatError, LogFormat};
 
 /// The admin port of Istio's proxies.
 pub const ADMIN_PORT: u16 = 15000;
@@ -28,7 +28,7 @@ pub const LISTENERS_WITH_LOGS: &str =
 ///
 /// # Errors
 /// When it is no JSON. A format that cannot be compiled is left out of the first list and told in the second.
-pub fn log_formats(dump: &[u8]) -> Result<(Vec<Format>, Vec<FormatError>), serde_json::Error> {
+pub fn log_formats(dump: &[u8]) -> Result<(Vec<LogFormat>, Vec<FormatError>), serde_json::Error> {
     let dump: Value = serde_json::from_slice(dump)?;
     let mut texts = Vec::new();
     collect(&dump, &mut texts);
@@ -36,7 +36,7 @@ pub fn log_formats(dump: &[u8]) -> Result<(Vec<Format>, Vec<FormatError>), serde
     texts.dedup();
     let (mut formats, mut refused) = (Vec::new(), Vec::new());
     for text in texts {
-        match Format::compile(&text) {
+        match LogFormat::compile(&text) {
             Ok(format) => formats.push(format),
             Err(error) => refused.push(error),
         }

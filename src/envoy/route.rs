@@ -11,16 +11,16 @@ use super::tolerant;
 
 /// A route table.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct RouteTable {
+pub struct EnvoyRouteTable {
     /// Its name: a port, `host:port`, or `http.8080` at gateways.
     pub name: String,
     /// Its virtual hosts.
-    pub hosts: Vec<VirtualHost>,
+    pub hosts: Vec<EnvoyVirtualHost>,
 }
 
 /// A virtual host.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct VirtualHost {
+pub struct EnvoyVirtualHost {
     /// `host:port`.
     pub name: String,
     /// Authorities that lead to it.
@@ -28,26 +28,26 @@ pub struct VirtualHost {
     /// Whether plain text is sent to HTTPS.
     pub redirects_to_tls: bool,
     /// Its routes, in the order tried.
-    pub routes: Vec<Route>,
+    pub routes: Vec<EnvoyRoute>,
 }
 
 /// A route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Route {
+pub struct EnvoyRoute {
     /// Its name.
     pub name: String,
     /// What a call must be, one condition each, sorted: `path prefix /`, `x-canary exact "1"`.
     pub conditions: Vec<String>,
     /// What becomes of a call.
-    pub action: Action,
+    pub action: EnvoyAction,
 }
 
 /// What becomes of a call.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Action {
+pub enum EnvoyAction {
     /// It is sent to clusters.
-    Forward(Forward),
+    Forward(EnvoyForward),
     /// The client is sent elsewhere, with this HTTP status.
     Redirect(u32),
     /// The proxy answers with this HTTP status.
@@ -58,7 +58,7 @@ pub enum Action {
 
 /// Where a call is sent on, and how.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Forward {
+pub struct EnvoyForward {
     /// Clusters with their weights; the only one has 1.
     pub clusters: Vec<(String, u64)>,
     /// Limit of the whole call; zero is none.
@@ -66,14 +66,14 @@ pub struct Forward {
     /// Cap of the client's deadline; zero is none.
     pub max_grpc_timeout: Duration,
     /// Retries; `None` is none.
-    pub retries: Option<Retries>,
+    pub retries: Option<EnvoyRetries>,
     /// Clusters that get copies, with their share in millionths.
     pub mirrors: Vec<(String, u64)>,
 }
 
 /// A retry policy.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Retries {
+pub struct EnvoyRetries {
     /// Conditions, sorted.
     pub on: Vec<String>,
     /// Retries after the first try.
@@ -237,43 +237,43 @@ struct RawResponse {
 
 /// A dynamic or static route table of a dump: the table itself, or an element of a dump that holds it.
 #[derive(Deserialize)]
-pub(super) struct RawElement {
+pub(super) struct RawRouteElement {
     route_config: Option<RawTable>,
 }
 
-impl RawElement {
-    pub(super) fn table(self) -> Option<RouteTable> {
+impl RawRouteElement {
+    pub(super) fn table(self) -> Option<EnvoyRouteTable> {
         self.route_config.map(RawTable::table)
     }
 }
 
 impl RawTable {
-    fn table(self) -> RouteTable {
-        let hosts = self.virtual_hosts.into_iter().map(|host| VirtualHost {
+    fn table(self) -> EnvoyRouteTable {
+        let hosts = self.virtual_hosts.into_iter().map(|host| EnvoyVirtualHost {
             name: host.name,
             domains: host.domains,
             redirects_to_tls: host.require_tls.is_some_and(|word| word != "NONE"),
             routes: host.routes.into_iter().map(RawRoute::route).collect(),
         });
-        RouteTable { name: self.name, hosts: hosts.collect() }
+        EnvoyRouteTable { name: self.name, hosts: hosts.collect() }
     }
 }
 
 impl RawRoute {
-    fn route(self) -> Route {
+    fn route(self) -> EnvoyRoute {
         let action = match (self.route, self.redirect, self.direct_response) {
-            (Some(forward), ..) => Action::Forward(forward.forward()),
-            (_, Some(redirect), _) => Action::Redirect(match redirect.response_code.as_deref() {
+            (Some(forward), ..) => EnvoyAction::Forward(forward.forward()),
+            (_, Some(redirect), _) => EnvoyAction::Redirect(match redirect.response_code.as_deref() {
                 Some("FOUND") => 302,
                 Some("SEE_OTHER") => 303,
                 Some("TEMPORARY_REDIRECT") => 307,
                 Some("PERMANENT_REDIRECT") => 308,
                 _ => 301,
             }),
-            (_, _, Some(response)) => Action::Respond(u32::try_from(response.status).unwrap_or(0)),
-            (None, None, None) => Action::Other,
+            (_, _, Some(response)) => EnvoyAction::Respond(u32::try_from(response.status).unwrap_or(0)),
+            (None, None, None) => EnvoyAction::Other,
         };
-        Route { name: self.name, conditions: self.matches.conditions(), action }
+        EnvoyRoute { name: self.name, conditions: self.matches.conditions(), action }
     }
 }
 
@@ -321,7 +321,7 @@ impl RawHeader {
 }
 
 impl RawForward {
-    fn forward(self) -> Forward {
+    fn forward(self) -> EnvoyForward {
         let clusters = match (self.cluster, self.weighted_clusters) {
             (Some(cluster), _) => vec![(cluster, 1)],
             (None, Some(weighted)) => weighted.clusters.into_iter().map(|one| (one.name, one.weight)).collect(),
@@ -333,7 +333,7 @@ impl RawForward {
             let fraction = mirror.runtime_fraction.and_then(|one| one.default_value);
             (mirror.cluster, fraction.map_or(1_000_000, RawFraction::millionths))
         });
-        Forward {
+        EnvoyForward {
             clusters,
             timeout: tolerant::duration(self.timeout.as_deref()),
             max_grpc_timeout,
@@ -354,7 +354,7 @@ impl RawFraction {
 }
 
 impl RawRetries {
-    fn retries(self) -> Retries {
+    fn retries(self) -> EnvoyRetries {
         let mut on: Vec<String> =
             self.retry_on.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect();
         on.sort();
@@ -362,6 +362,11 @@ impl RawRetries {
         status_codes.sort_unstable();
         // Envoy's default is one.
         let attempts = self.num_retries.unwrap_or(1);
-        Retries { on, attempts, status_codes, per_try_timeout: tolerant::duration(self.per_try_timeout.as_deref()) }
+        EnvoyRetries {
+            on,
+            attempts,
+            status_codes,
+            per_try_timeout: tolerant::duration(self.per_try_timeout.as_deref()),
+        }
     }
 }

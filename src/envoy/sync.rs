@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// A proxy as istiod sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sync {
+pub struct XdsConnection {
     /// Kinds of configuration that were sent and not acknowledged, with the time of sending, if known.
     pub waiting: Vec<(String, Option<String>)>,
     /// What Envoy said when it refused some.
@@ -18,9 +18,9 @@ pub struct Sync {
 /// What is known of a proxy's connection to istiod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum SyncView {
+pub enum XdsSyncState {
     /// It is connected.
-    Connected(Sync),
+    Connected(XdsConnection),
     /// Every istiod was asked, and none has it.
     NotConnected,
     /// No istiod answers.
@@ -62,14 +62,14 @@ const KINDS: [(&str, &str); 4] = [
 ///
 /// # Errors
 /// When it is no JSON in that form.
-pub fn read(answer: &[u8]) -> Result<BTreeMap<String, Sync>, serde_json::Error> {
+pub fn read(answer: &[u8]) -> Result<BTreeMap<String, XdsConnection>, serde_json::Error> {
     let proxies: Vec<RawProxy> = serde_json::from_slice(answer)?;
     Ok(proxies.into_iter().map(|one| (one.proxy.clone(), one.sync())).collect())
 }
 
 impl RawProxy {
-    fn sync(&self) -> Sync {
-        let mut sync = Sync::default();
+    fn sync(&self) -> XdsConnection {
+        let mut sync = XdsConnection::default();
         for (ending, older) in KINDS {
             let resource = self.resources.iter().find(|(name, _)| name.rsplit('.').next() == Some(ending));
             let text = |key: &str| {
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(read_one(older).waiting, [("cluster".to_owned(), None)]);
         let refused =
             br#"[{"proxy": "a.shop", "resources": {"x.Cluster": {"sent": "1", "lastError": "bad cluster"}}}]"#;
-        assert_eq!(read_one(refused), Sync { waiting: Vec::new(), refused: Some("bad cluster".to_owned()) });
+        assert_eq!(read_one(refused), XdsConnection { waiting: Vec::new(), refused: Some("bad cluster".to_owned()) });
         assert!(read(b"<html>").is_err());
     }
 }

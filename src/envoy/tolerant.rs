@@ -22,7 +22,7 @@ pub(super) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, 
 
 /// An address, as Envoy writes it: `{socket_address: {address, port_value}}`.
 #[derive(Deserialize)]
-pub(super) struct Address {
+pub(super) struct SocketAddress {
     socket_address: Option<Socket>,
 }
 
@@ -33,7 +33,7 @@ struct Socket {
     port_value: Option<u16>,
 }
 
-impl Address {
+impl SocketAddress {
     /// `10.0.0.1:50051`, `[::1]:50051`; `None` for what is no IP address and port, such as a pipe.
     pub(super) fn show(&self) -> Option<String> {
         let Socket { address, port_value } = self.socket_address.as_ref()?;

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Mesh;
 use super::destination_rule::AppliedRules;
-use super::ids::{Host, Names, Namespace, ObjectRef, ServiceId};
+use super::ids::{Host, Interner, Namespace, ObjectRef, ServiceId};
 use super::service::{PodCount, Resolution, Service, Visibility};
 use super::workload::Workload;
-use super::written_route::{Backend, BackendState, RouteRule, Target, shares};
+use super::written_route::{CallerBackend, CallerBackendState, WrittenBackend, WrittenRule, shares};
 pub use super::xds::RouteOwner;
 use super::xds::{self, Caller};
 use crate::schema::Kind;
@@ -41,7 +41,7 @@ impl CallerClass {
 }
 
 /// What tells classes of callers apart: rules, routes, and labels of pods.
-type View = (AppliedRules, RouteOwner, Option<String>);
+type ClassKey = (AppliedRules, RouteOwner, Option<String>);
 
 impl Mesh<'_> {
     /// The classes of callers of a Service in the mesh, everybody else first.
@@ -55,7 +55,7 @@ impl Mesh<'_> {
         let outsider = if special.contains(own) { Namespace::from("") } else { own.clone() };
         let outsider = Caller::in_namespace(outsider);
         let default = view(&outsider);
-        let mut classes: BTreeMap<View, Vec<(Namespace, Caller)>> = BTreeMap::new();
+        let mut classes: BTreeMap<ClassKey, Vec<(Namespace, Caller)>> = BTreeMap::new();
         for namespace in special {
             for (pods, caller) in self.callers_in(&namespace, id) {
                 let view = view(&caller);
@@ -161,7 +161,7 @@ impl Mesh<'_> {
     }
 
     /// The rules of an owner, in the order they are tried.
-    pub fn rules_of(&self, owner: RouteOwner) -> Vec<RouteRule> {
+    pub fn rules_of(&self, owner: RouteOwner) -> Vec<WrittenRule> {
         match owner {
             RouteOwner::Default | RouteOwner::Hidden => Vec::new(),
             RouteOwner::Config(id) => self.config_rules(self.route_configs().get(id)),
@@ -169,13 +169,13 @@ impl Mesh<'_> {
     }
 
     /// The targets of a rule as a caller gets them. `port` is taken by targets that name none.
-    pub fn backends(&self, caller: &Caller, targets: &[Target], port: u16) -> Vec<Backend> {
+    pub fn backends(&self, caller: &Caller, targets: &[WrittenBackend], port: u16) -> Vec<CallerBackend> {
         let weights: Vec<_> = targets.iter().map(|target| target.weight).collect();
         let shares = shares(&weights).unwrap_or_else(|| vec![0.0; targets.len()]);
         targets.iter().zip(shares).map(|(target, share)| self.backend(caller, target, port, share)).collect()
     }
 
-    fn backend(&self, caller: &Caller, target: &Target, port: u16, share: f64) -> Backend {
+    fn backend(&self, caller: &Caller, target: &WrittenBackend, port: u16, share: f64) -> CallerBackend {
         let destination = Destination {
             host: target.host.as_str().to_owned(),
             subset: target.subset.as_ref().map(ToString::to_string),
@@ -189,19 +189,21 @@ impl Mesh<'_> {
             _ => PodCount::default(),
         });
         let state = match found.state {
-            xds::BackendState::NoCluster if !self.is_absent(&target.host) && service.is_none() => BackendState::Unknown,
-            xds::BackendState::NoCluster => BackendState::NoCluster,
-            xds::BackendState::NoEndpoints => BackendState::NoEndpoints,
-            xds::BackendState::Ok if known => BackendState::Ok,
-            xds::BackendState::Ok => BackendState::Unknown,
+            xds::BackendState::NoCluster if !self.is_absent(&target.host) && service.is_none() => {
+                CallerBackendState::Unknown
+            }
+            xds::BackendState::NoCluster => CallerBackendState::NoCluster,
+            xds::BackendState::NoEndpoints => CallerBackendState::NoEndpoints,
+            xds::BackendState::Ok if known => CallerBackendState::Ok,
+            xds::BackendState::Ok => CallerBackendState::Unknown,
         };
-        Backend { target: target.clone(), share, service, state, pods }
+        CallerBackend { target: target.clone(), share, service, state, pods }
     }
 
     /// Workloads whose pods a Service would select, if they had any. Reads templates anew: it is asked for few Services.
     pub fn idle_workloads_of(&self, service: &Service) -> Vec<ObjectRef> {
         let selected = |object: &&Object| {
-            let template: Option<crate::schema::core::Workload> = serde_json::from_str(object.body.get()).ok();
+            let template: Option<crate::schema::core::WorkloadObject> = serde_json::from_str(object.body.get()).ok();
             template.is_some_and(|template| {
                 let labels = &template.spec.template.metadata.labels;
                 template.spec.replicas == Some(0)
@@ -213,7 +215,7 @@ impl Mesh<'_> {
         };
         let kinds = [Kind::Deployment, Kind::StatefulSet, Kind::ReplicaSet];
         let objects = kinds.into_iter().flat_map(|kind| self.snapshot.of_kind(kind));
-        let mut names = Names::default();
+        let mut names = Interner::default();
         let here = objects.filter(|object| *object.key.namespace == *service.namespace().as_str());
         let mut found: Vec<_> = here.filter(selected).map(|object| ObjectRef::new(&object.key, &mut names)).collect();
         // A Deployment at 0 keeps its ReplicaSets at 0: one name is enough.

@@ -38,7 +38,7 @@ pub struct AppliedRules(pub Vec<DestinationRuleId>);
 
 /// Rules for one host that istiod merges into one, with the namespaces that see them.
 #[derive(Debug)]
-struct Merged {
+struct MergedRules {
     export_to: ExportTo,
     /// Labels of the callers that it is for.
     selector: Option<Labels>,
@@ -50,18 +50,18 @@ struct Merged {
 type ExportTo = BTreeSet<String>;
 
 /// Merged rules by host.
-type Pool = HostMap<Merged>;
+type MergedByHost = HostMap<MergedRules>;
 
 /// DestinationRules by namespace and host.
 #[derive(Debug, Default)]
 pub struct DestinationRules {
     rules: Vec<DestinationRule>,
     /// What callers of the namespace find there first.
-    local: HashMap<Namespace, Pool>,
+    local: HashMap<Namespace, MergedByHost>,
     /// What is shown to callers elsewhere.
-    exported: HashMap<Namespace, Pool>,
+    exported: HashMap<Namespace, MergedByHost>,
     /// Private rules of the root namespace.
-    root: Pool,
+    root: MergedByHost,
     /// All rules by host, to find the namespaces whose callers may differ.
     by_host: HostMap<DestinationRuleId>,
     /// Limits that the mesh configuration has for everybody.
@@ -126,7 +126,7 @@ impl DestinationRules {
         root: &Namespace,
     ) -> AppliedRules {
         let found = self.found(caller, host, owner, root);
-        let selects = |merged: &Merged| {
+        let selects = |merged: &MergedRules| {
             let of_caller = merged.rules.first().is_some_and(|id| &self.get(*id).object.namespace == caller);
             of_caller
                 && merged
@@ -148,7 +148,13 @@ impl DestinationRules {
     }
 
     /// The search through the caller's namespace, the owner's, the root: the first hit ends it.
-    fn found<'a>(&'a self, caller: &Namespace, host: &'a Host, owner: &Namespace, root: &Namespace) -> Vec<&'a Merged> {
+    fn found<'a>(
+        &'a self,
+        caller: &Namespace,
+        host: &'a Host,
+        owner: &Namespace,
+        root: &Namespace,
+    ) -> Vec<&'a MergedRules> {
         // Public rules of the root namespace are meant for everybody, not for its own gateways first.
         let pool = if caller == root { Some(&self.root) } else { self.local.get(caller) };
         if let Some(own) = pool.and_then(|pool| pool.covering(host.as_str()).next()) {
@@ -162,9 +168,9 @@ impl DestinationRules {
     }
 
     /// The most specific host is chosen before it is asked whether the caller may see its rules.
-    fn shown<'a>(&'a self, namespace: &Namespace, host: &'a Host, caller: &Namespace) -> Vec<&'a Merged> {
+    fn shown<'a>(&'a self, namespace: &Namespace, host: &'a Host, caller: &Namespace) -> Vec<&'a MergedRules> {
         let most_specific = self.exported.get(namespace).and_then(|pool| pool.covering(host.as_str()).next());
-        let seen = |merged: &&Merged| {
+        let seen = |merged: &&MergedRules| {
             let words = &merged.export_to;
             words.is_empty() || words.contains("*") || words.contains(caller.as_str())
         };
@@ -202,8 +208,8 @@ impl DestinationRules {
     }
 
     /// The policy in force for a port and perhaps a subset.
-    pub fn policy<'a>(&'a self, applied: &AppliedRules, port: u16, subset: Option<&SubsetName>) -> Policy<'a> {
-        let mut policy = Policy { default_pool: self.default_pool.as_ref(), ..Policy::default() };
+    pub fn policy<'a>(&'a self, applied: &AppliedRules, port: u16, subset: Option<&SubsetName>) -> EffectivePolicy<'a> {
+        let mut policy = EffectivePolicy { default_pool: self.default_pool.as_ref(), ..EffectivePolicy::default() };
         let with_policy = applied.0.iter().map(|id| self.get(*id)).find(|rule| rule.spec.traffic_policy.is_some());
         if let Some(rule) = with_policy
             && let Some(written) = &rule.spec.traffic_policy
@@ -220,11 +226,11 @@ impl DestinationRules {
     }
 }
 
-impl HostMap<Merged> {
+impl HostMap<MergedRules> {
     /// Adds a rule: to the rules for the same host that it is merged with, or beside them.
     /// Source: `mergeDestinationRule` in `pilot/pkg/model/destination_rule.go`.
     fn merge(&mut self, id: DestinationRuleId, rule: &DestinationRule, words: &ExportTo) {
-        let alone = Merged { export_to: words.clone(), selector: rule.selector.clone(), rules: vec![id] };
+        let alone = MergedRules { export_to: words.clone(), selector: rule.selector.clone(), rules: vec![id] };
         let list = self.exact_mut(&rule.host);
         if list.is_empty() {
             list.push(alone);
@@ -270,7 +276,7 @@ pub struct Sourced<'a, T> {
 
 /// The policy in force for one port and subset. Absent blocks have Istio's defaults.
 #[derive(Debug, Clone, Default)]
-pub struct Policy<'a> {
+pub struct EffectivePolicy<'a> {
     /// Limits.
     pub connection_pool: Option<Sourced<'a, ConnectionPool>>,
     /// Balancing.
@@ -283,7 +289,7 @@ pub struct Policy<'a> {
     default_pool: Option<&'a ConnectionPool>,
 }
 
-impl<'a> Policy<'a> {
+impl<'a> EffectivePolicy<'a> {
     /// Takes a written policy: port-level settings replace all four blocks; a subset overrides block by block.
     fn take(&mut self, written: &'a TrafficPolicy, port: u16, object: &'a ObjectRef, path: &str) {
         fn block<'a, T>(value: Option<&'a T>, object: &'a ObjectRef, path: &str, name: &str) -> Option<Sourced<'a, T>> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::ids::{Labels, Namespace, ObjectRef, WorkloadId};
 use super::protocol::Protocol;
-use crate::schema::gateway::{GatewaySpec, Server};
+use crate::schema::gateway::{GatewayServer, IstioGatewaySpec};
 use crate::schema::gateway_api;
 
 /// An Istio Gateway.
@@ -20,7 +20,7 @@ pub struct IstioGateway {
     /// The gateway pods that it selects, in any namespace.
     pub workloads: Vec<WorkloadId>,
     /// As written.
-    pub spec: GatewaySpec,
+    pub spec: IstioGatewaySpec,
 }
 
 /// A Gateway of Gateway API.
@@ -33,12 +33,12 @@ pub struct ApiGateway {
     /// Name of the Service that istiod makes for it, where an annotation names it.
     pub service_name: Option<String>,
     /// As written.
-    pub spec: gateway_api::GatewaySpec,
+    pub spec: gateway_api::ApiGatewaySpec,
 }
 
 /// A ReferenceGrant: what others may refer to in its namespace.
 #[derive(Debug)]
-pub struct Grant {
+pub struct ReferenceGrant {
     /// The object.
     pub object: ObjectRef,
     /// As written.
@@ -47,7 +47,7 @@ pub struct Grant {
 
 /// What a server does with TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TlsUse {
+pub enum ServerTlsMode {
     /// None: plain text.
     Plaintext,
     /// TLS ends here and calls are routed one by one.
@@ -60,7 +60,7 @@ pub enum TlsUse {
     RedirectsToHttps,
 }
 
-impl fmt::Display for TlsUse {
+impl fmt::Display for ServerTlsMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Plaintext => "plaintext",
@@ -76,23 +76,23 @@ impl fmt::Display for TlsUse {
 ///
 /// On a port of the HTTP family a TLS block is not looked at: the listener is plain text.
 /// Source: `createGatewayHTTPFilterChainOpts` in `pilot/pkg/networking/core/gateway.go`.
-pub fn tls_use(server: &Server) -> TlsUse {
+pub fn tls_use(server: &GatewayServer) -> ServerTlsMode {
     let protocol = server.port.as_ref().and_then(|port| Protocol::parse_word(&port.protocol));
     let mode = server.tls.as_ref().map(|tls| tls.mode.as_deref().unwrap_or("PASSTHROUGH"));
     let passes = matches!(mode, Some("PASSTHROUGH" | "AUTO_PASSTHROUGH"));
     match protocol {
-        Some(Protocol::Https) if passes => TlsUse::Passthrough,
-        Some(Protocol::Https) => TlsUse::Terminated,
-        Some(Protocol::Tls) if passes => TlsUse::Passthrough,
-        Some(Protocol::Tls) => TlsUse::TerminatedAsTcp,
-        _ if server.tls.as_ref().is_some_and(|tls| tls.https_redirect == Some(true)) => TlsUse::RedirectsToHttps,
-        _ => TlsUse::Plaintext,
+        Some(Protocol::Https) if passes => ServerTlsMode::Passthrough,
+        Some(Protocol::Https) => ServerTlsMode::Terminated,
+        Some(Protocol::Tls) if passes => ServerTlsMode::Passthrough,
+        Some(Protocol::Tls) => ServerTlsMode::TerminatedAsTcp,
+        _ if server.tls.as_ref().is_some_and(|tls| tls.https_redirect == Some(true)) => ServerTlsMode::RedirectsToHttps,
+        _ => ServerTlsMode::Plaintext,
     }
 }
 
 /// A way into the mesh that ends at a Service.
 #[derive(Debug, Clone)]
-pub struct Exposure {
+pub struct GatewayExposure {
     /// The Gateway.
     pub gateway: ObjectRef,
     /// Whether the Gateway is in the source.
@@ -102,7 +102,7 @@ pub struct Exposure {
     /// Protocol word of the server or listener.
     pub protocol: String,
     /// TLS.
-    pub tls: TlsUse,
+    pub tls: ServerTlsMode,
     /// Hosts that clients call.
     pub hosts: Vec<String>,
     /// The route that leads from there to the Service.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::host;
 use super::ids::{Host, Namespace, ObjectRef};
 use crate::schema::Kind;
-use crate::schema::gateway_api::{BackendRef, ParentRef, Route, RouteRule};
+use crate::schema::gateway_api::{ApiRoute, ApiRouteRule, BackendRef, ParentRef};
 
 /// An HTTPRoute or GRPCRoute.
 #[derive(Debug)]
@@ -17,14 +17,14 @@ pub struct RouteObject {
     /// RFC 3339 time of creation.
     pub created: Option<Arc<str>>,
     /// What it attaches to.
-    pub parents: Vec<Parent>,
+    pub parents: Vec<RouteParent>,
     /// As written.
-    pub route: Route,
+    pub route: ApiRoute,
 }
 
 /// What a route attaches to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Parent {
+pub enum RouteParent {
     /// A Service: the rules act on calls to it in the mesh.
     Service {
         /// Namespace of the Service.
@@ -49,7 +49,7 @@ pub enum Parent {
     Other(String),
 }
 
-impl Parent {
+impl RouteParent {
     /// Reads a parent reference of a route in namespace `own`.
     pub fn new(parent: &ParentRef, own: &Namespace) -> Self {
         let ParentRef { group, kind, namespace, name, section_name, port } = parent;
@@ -70,7 +70,7 @@ impl Parent {
 
 impl RouteObject {
     /// Whom a rule sends to: position, host and port of each backend that is a Service or names a host.
-    pub fn targets(&self, rule: &RouteRule, cluster_domain: &str) -> Vec<(usize, Host, Option<u16>)> {
+    pub fn targets(&self, rule: &ApiRouteRule, cluster_domain: &str) -> Vec<(usize, Host, Option<u16>)> {
         let target = |(at, backend): (usize, &BackendRef)| {
             let BackendRef { group, kind, name, namespace, port, weight: _ } = backend;
             let namespace = namespace.as_deref().map_or_else(|| self.object.namespace.clone(), Namespace::from);
@@ -87,8 +87,8 @@ impl RouteObject {
     /// The Services of the mesh that it attaches to.
     pub fn service_parents(&self) -> impl Iterator<Item = (&Namespace, &str, Option<u16>)> {
         self.parents.iter().filter_map(|parent| match parent {
-            Parent::Service { namespace, name, port } => Some((namespace, &**name, *port)),
-            Parent::Gateway { .. } | Parent::Other(_) => None,
+            RouteParent::Service { namespace, name, port } => Some((namespace, &**name, *port)),
+            RouteParent::Gateway { .. } | RouteParent::Other(_) => None,
         })
     }
 

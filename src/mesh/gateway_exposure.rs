@@ -2,21 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use super::gateway::{self, ApiGateway, Exposure, IstioGateway};
-use super::gateway_api::{Parent, RouteObject};
+use super::gateway::{self, ApiGateway, GatewayExposure, IstioGateway};
+use super::gateway_api::{RouteObject, RouteParent};
 use super::ids::{Namespace, ObjectRef, ServiceId};
 use super::virtual_service::VirtualService;
-use super::{Mesh, RouteUse};
+use super::{Mesh, RouteReference};
 use crate::schema::Kind;
 
 impl Mesh<'_> {
     /// The ways into the mesh that end at a Service.
-    pub fn exposures(&self, id: ServiceId) -> Vec<Exposure> {
+    pub fn exposures(&self, id: ServiceId) -> Vec<GatewayExposure> {
         let mut found = Vec::new();
         let mut seen = BTreeSet::new();
         for user in self.users_of(id) {
             match *user {
-                RouteUse::VirtualService(object, _) => {
+                RouteReference::VirtualService(object, _) => {
                     let object = self.virtual_services.get(object);
                     if seen.insert(object.object.clone()) {
                         found.extend(
@@ -24,7 +24,7 @@ impl Mesh<'_> {
                         );
                     }
                 }
-                RouteUse::RouteObject(route, _) => {
+                RouteReference::RouteObject(route, _) => {
                     let route = self.route_object(route);
                     if seen.insert(route.object.clone()) {
                         found.extend(route.parents.iter().flat_map(|parent| self.listeners(route, parent)));
@@ -49,14 +49,14 @@ impl Mesh<'_> {
         at.ok().map(|at| &self.api_gateways[at])
     }
 
-    fn servers(&self, object: &VirtualService, namespace: &Namespace, name: &str) -> Vec<Exposure> {
+    fn servers(&self, object: &VirtualService, namespace: &Namespace, name: &str) -> Vec<GatewayExposure> {
         let gateway = self.find_istio_gateway(namespace, name);
         let hosts = || object.hosts.iter().map(|host| self.short_host(host).to_owned()).collect::<Vec<_>>();
         let Some(gateway) = gateway else {
             let gateway = ObjectRef { kind: Kind::IstioGateway, namespace: namespace.clone(), name: name.into() };
             let (port, protocol) = (0, String::new());
-            let tls = gateway::TlsUse::Plaintext;
-            return vec![Exposure {
+            let tls = gateway::ServerTlsMode::Plaintext;
+            return vec![GatewayExposure {
                 gateway,
                 known: false,
                 port,
@@ -66,7 +66,7 @@ impl Mesh<'_> {
                 route: object.object.clone(),
             }];
         };
-        let serves = |server: &crate::schema::gateway::Server| -> Vec<String> {
+        let serves = |server: &crate::schema::gateway::GatewayServer| -> Vec<String> {
             let mut names = BTreeSet::new();
             for host in &server.hosts {
                 let (reserved, host) = gateway::split_server_host(host, &gateway.object.namespace);
@@ -87,7 +87,7 @@ impl Mesh<'_> {
             .filter_map(|server| {
                 let hosts = serves(server);
                 let port = server.port.as_ref()?;
-                (!hosts.is_empty()).then(|| Exposure {
+                (!hosts.is_empty()).then(|| GatewayExposure {
                     gateway: gateway.object.clone(),
                     known: true,
                     port: port.number,
@@ -100,8 +100,8 @@ impl Mesh<'_> {
             .collect()
     }
 
-    fn listeners(&self, route: &RouteObject, parent: &Parent) -> Vec<Exposure> {
-        let Parent::Gateway { namespace, name, listener, port } = parent else {
+    fn listeners(&self, route: &RouteObject, parent: &RouteParent) -> Vec<GatewayExposure> {
+        let RouteParent::Gateway { namespace, name, listener, port } = parent else {
             return Vec::new();
         };
         let Some(gateway) = self.find_api_gateway(namespace, name) else {
@@ -123,12 +123,12 @@ impl Mesh<'_> {
                 };
                 let passes = one.tls.as_ref().is_some_and(|tls| tls.mode.as_deref() == Some("Passthrough"));
                 let tls = match one.protocol.as_str() {
-                    "HTTPS" => gateway::TlsUse::Terminated,
-                    "TLS" if passes => gateway::TlsUse::Passthrough,
-                    "TLS" => gateway::TlsUse::TerminatedAsTcp,
-                    _ => gateway::TlsUse::Plaintext,
+                    "HTTPS" => gateway::ServerTlsMode::Terminated,
+                    "TLS" if passes => gateway::ServerTlsMode::Passthrough,
+                    "TLS" => gateway::ServerTlsMode::TerminatedAsTcp,
+                    _ => gateway::ServerTlsMode::Plaintext,
                 };
-                (!hosts.is_empty()).then(|| Exposure {
+                (!hosts.is_empty()).then(|| GatewayExposure {
                     gateway: gateway.object.clone(),
                     known: true,
                     port: u32::try_from(one.port).unwrap_or_default(),

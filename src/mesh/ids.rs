@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::schema::Kind;
-use crate::snapshot::Key;
+use crate::snapshot::ObjectKey;
 
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident) => {
@@ -61,9 +61,9 @@ name_type!(
 
 /// Keeps one copy of each text, since a mesh repeats its names thousands of times.
 #[derive(Debug, Default)]
-pub struct Names(HashSet<Arc<str>>);
+pub struct Interner(HashSet<Arc<str>>);
 
-impl Names {
+impl Interner {
     /// The one copy of `text`.
     pub fn intern(&mut self, text: &str) -> Arc<str> {
         if let Some(known) = self.0.get(text) {
@@ -81,7 +81,7 @@ pub struct Labels(Vec<(Arc<str>, Arc<str>)>);
 
 impl Labels {
     /// Makes labels from an object's map.
-    pub fn new(map: &crate::schema::meta::StringMap, names: &mut Names) -> Self {
+    pub fn new(map: &crate::schema::meta::StringMap, names: &mut Interner) -> Self {
         Self(map.iter().map(|(key, value)| (names.intern(key), names.intern(value))).collect())
     }
 
@@ -129,13 +129,13 @@ pub struct ObjectRef {
 
 impl ObjectRef {
     /// Makes a reference with shared texts.
-    pub fn new(key: &Key, names: &mut Names) -> Self {
+    pub fn new(key: &ObjectKey, names: &mut Interner) -> Self {
         Self { kind: key.kind, namespace: names.intern(&key.namespace).into(), name: names.intern(&key.name) }
     }
 
     /// The snapshot's key of the same object.
-    pub fn key(&self) -> Key {
-        Key { kind: self.kind, namespace: self.namespace.as_str().into(), name: (*self.name).into() }
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey { kind: self.kind, namespace: self.namespace.as_str().into(), name: (*self.name).into() }
     }
 
     /// `shop/checkout`, without the kind.

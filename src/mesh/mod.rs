@@ -32,29 +32,29 @@ pub mod written_route;
 mod written_rules;
 pub mod xds;
 
-pub use resolve::{Options, resolve};
+pub use resolve::{ResolveOptions, resolve};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
-use crate::schema::fields::{self, Problem};
+use crate::schema::fields::{self, FieldProblem};
 use crate::schema::limits;
 use crate::schema::mesh_config::MeshConfig;
 use crate::schema::sidecar::{SelectingSpec, SidecarSpec};
-use crate::snapshot::decode_error::Misfit;
+use crate::snapshot::decode_error::DecodeError;
 use crate::snapshot::{Object, Snapshot};
 use coverage::Coverage;
 use destination_rule::DestinationRules;
-use gateway::{ApiGateway, Grant, IstioGateway};
+use gateway::{ApiGateway, IstioGateway, ReferenceGrant};
 use gateway_api::RouteObject;
 use host::HostMap;
-use ids::{Host, Labels, Names, Namespace, ObjectRef, RouteObjectId, ServiceId, VirtualServiceId, WorkloadId};
-use name_index::Directory;
-use security::Security;
+use ids::{Host, Interner, Labels, Namespace, ObjectRef, RouteObjectId, ServiceId, VirtualServiceId, WorkloadId};
+use name_index::NameIndex;
+use security::SecurityPolicies;
 use service::Service;
 use version::{IstioVersion, VersionSource};
 use virtual_service::VirtualServices;
-use workload::{NamespaceLabels, Workload};
+use workload::{NamespaceInjection, Workload};
 
 /// A mesh, resolved.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ pub struct Mesh<'s> {
     /// Whether the source has a mesh configuration.
     pub has_mesh_config: bool,
     /// Namespaces with what their labels ask for.
-    pub namespaces: BTreeMap<Namespace, NamespaceLabels>,
+    pub namespaces: BTreeMap<Namespace, NamespaceInjection>,
     /// The registry.
     pub services: Vec<Service>,
     /// Pods and templates.
@@ -90,37 +90,37 @@ pub struct Mesh<'s> {
     /// Gateways of Gateway API, by namespace and name.
     pub api_gateways: Vec<ApiGateway>,
     /// mTLS and authorization.
-    pub security: Security,
+    pub security: SecurityPolicies,
     /// EnvoyFilters and WasmPlugins, which may change what the model says.
     pub extensions: Vec<Extension>,
     /// Sidecar objects: they narrow what callers see.
     pub sidecars: Vec<SidecarObject>,
     /// ReferenceGrants.
-    pub grants: Vec<Grant>,
+    pub grants: Vec<ReferenceGrant>,
     /// Objects whose shape could not be read, with the reason.
-    pub undecoded: Vec<Undecoded>,
+    pub undecoded: Vec<UndecodedObject>,
     /// What the source could not tell.
     pub coverage: Coverage,
     /// Namespaces in which meshed pods run, or may run.
     pub caller_namespaces: BTreeSet<Namespace>,
     /// Services by name.
-    pub directory: Directory,
+    pub directory: NameIndex,
     /// Namespaces with workloads.
     populated: BTreeSet<Namespace>,
     hosts: HostMap<ServiceId>,
     /// Route objects attached to a Service in the mesh.
     attached: HashMap<ServiceId, Vec<RouteObjectId>>,
     /// Who sends to a Service, from any rule.
-    users: HashMap<ServiceId, Vec<RouteUse>>,
+    users: HashMap<ServiceId, Vec<RouteReference>>,
     services_by_workload: HashMap<WorkloadId, Vec<ServiceId>>,
-    outbound_index: OnceLock<xds::Index>,
-    field_problems: OnceLock<Vec<(ObjectRef, Problem)>>,
+    outbound_index: OnceLock<xds::XdsIndex>,
+    field_problems: OnceLock<Vec<(ObjectRef, FieldProblem)>>,
     labels_of_callers: OnceLock<BTreeSet<String>>,
 }
 
 /// An object whose shape could not be read.
 #[derive(Debug)]
-pub struct Undecoded {
+pub struct UndecodedObject {
     /// The object.
     pub object: ObjectRef,
     /// Field path of what does not fit.
@@ -129,8 +129,8 @@ pub struct Undecoded {
     pub why: String,
 }
 
-impl Undecoded {
-    fn new(object: ObjectRef, Misfit { field, why }: Misfit) -> Self {
+impl UndecodedObject {
+    fn new(object: ObjectRef, DecodeError { field, why }: DecodeError) -> Self {
         let why = why.strip_prefix("invalid type: ").unwrap_or(&why).to_owned();
         Self { object, field, why }
     }
@@ -184,7 +184,7 @@ pub struct SidecarObject {
 
 /// A rule that sends to a Service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RouteUse {
+pub enum RouteReference {
     /// An HTTP rule of a VirtualService, by object and position.
     VirtualService(VirtualServiceId, usize),
     /// A rule of a Gateway API route, by object and position.
@@ -270,14 +270,14 @@ impl Mesh<'_> {
     }
 
     /// The rules that send to a Service.
-    pub fn users_of(&self, service: ServiceId) -> &[RouteUse] {
+    pub fn users_of(&self, service: ServiceId) -> &[RouteReference] {
         self.users.get(&service).map_or(&[], Vec::as_slice)
     }
 
     /// What the published schemas say against fields of Istio's and Gateway API's objects.
-    pub fn field_problems(&self) -> &[(ObjectRef, Problem)] {
+    pub fn field_problems(&self) -> &[(ObjectRef, FieldProblem)] {
         self.field_problems.get_or_init(|| {
-            let mut names = Names::default();
+            let mut names = Interner::default();
             let mut found = Vec::new();
             for object in self.snapshot.objects.values().filter(|object| object.key.kind.is_mesh_kind()) {
                 let Ok(body) = serde_json::from_str(object.body.get()) else { continue };

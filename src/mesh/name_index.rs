@@ -14,7 +14,7 @@ const TOLD: usize = 3;
 
 /// Services by name.
 #[derive(Debug, Default)]
-pub struct Directory {
+pub struct NameIndex {
     by_namespace: BTreeMap<Namespace, BTreeMap<Arc<str>, ServiceId>>,
     /// By name in lower case, whatever the namespace.
     by_name: BTreeMap<Box<str>, Vec<ServiceId>>,
@@ -22,7 +22,7 @@ pub struct Directory {
     backwards: Vec<String>,
 }
 
-impl Directory {
+impl NameIndex {
     /// Takes in the registry.
     pub(super) fn new(services: &[Service]) -> Self {
         let mut directory = Self::default();

@@ -40,7 +40,7 @@ pub enum Protocol {
 
 /// What kind of listener a protocol gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Family {
+pub enum ProtocolFamily {
     /// Calls are seen one by one.
     Http,
     /// HTTP if the first bytes look like it.
@@ -84,12 +84,12 @@ impl Protocol {
 
     /// The listener class. Redis and MySQL filters are off by default, so they are bytes.
     /// Source: `pilot/pkg/networking/networking.go`.
-    pub fn family(self) -> Family {
+    pub fn family(self) -> ProtocolFamily {
         match self {
-            Self::Grpc | Self::GrpcWeb | Self::Http | Self::HttpProxy | Self::Http2 => Family::Http,
-            Self::Auto => Family::Auto,
-            Self::Https | Self::Tls | Self::Tcp | Self::Mongo | Self::Redis | Self::MySql => Family::Tcp,
-            Self::Udp => Family::Nothing,
+            Self::Grpc | Self::GrpcWeb | Self::Http | Self::HttpProxy | Self::Http2 => ProtocolFamily::Http,
+            Self::Auto => ProtocolFamily::Auto,
+            Self::Https | Self::Tls | Self::Tcp | Self::Mongo | Self::Redis | Self::MySql => ProtocolFamily::Tcp,
+            Self::Udp => ProtocolFamily::Nothing,
         }
     }
 
@@ -105,7 +105,7 @@ impl Protocol {
 
     /// Whether calls are routed by their own content: HTTP family or detected.
     pub fn is_http_or_auto(self) -> bool {
-        matches!(self.family(), Family::Http | Family::Auto)
+        matches!(self.family(), ProtocolFamily::Http | ProtocolFamily::Auto)
     }
 
     /// Parses a protocol word as ServiceEntries, Sidecars and Gateways write it: the whole text, any case.

@@ -6,22 +6,22 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use super::destination_rule::DestinationRule;
-use super::gateway::{ApiGateway, Grant, IstioGateway};
-use super::gateway_api::{Parent, RouteObject};
+use super::gateway::{ApiGateway, IstioGateway, ReferenceGrant};
+use super::gateway_api::{RouteObject, RouteParent};
 use super::host::{self};
-use super::ids::{Host, Labels, Names, Namespace, ObjectRef, WorkloadId};
-use super::security::{AuthorizationPolicy, MtlsMode, PeerAuthentication, Security};
+use super::ids::{Host, Interner, Labels, Namespace, ObjectRef, WorkloadId};
+use super::security::{AuthorizationPolicy, MtlsMode, PeerAuthentication, SecurityPolicies};
 use super::service::Visibility;
 use super::version::IstioVersion;
 use super::virtual_service::{GatewayName, VirtualService};
-use super::workload::{NamespaceLabels, Workload};
-use super::{Extension, SidecarObject, Undecoded};
+use super::workload::{NamespaceInjection, Workload};
+use super::{Extension, SidecarObject, UndecodedObject};
 use crate::schema::core as shapes;
 use crate::schema::destination_rule::DestinationRuleSpec;
-use crate::schema::gateway::GatewaySpec;
+use crate::schema::gateway::IstioGatewaySpec;
 use crate::schema::kind::Kind;
 use crate::schema::mesh_config::MeshConfig;
-use crate::schema::meta::{Meta, Resource};
+use crate::schema::meta::{ObjectMeta, Resource};
 use crate::schema::security::{AuthorizationPolicySpec, PeerAuthenticationSpec};
 use crate::schema::sidecar::{SelectingSpec, SidecarSpec};
 use crate::schema::virtual_service::VirtualServiceSpec;
@@ -29,22 +29,22 @@ use crate::schema::{gateway_api, meta::StringMap};
 use crate::snapshot::{Object, Snapshot, decode_error, yaml};
 
 /// Decodes objects kind by kind.
-pub(super) struct Reader<'s> {
+pub(super) struct ObjectReader<'s> {
     /// What is read.
     pub(super) snapshot: &'s Snapshot,
     /// Shared texts.
-    pub(super) names: Names,
+    pub(super) names: Interner,
     /// Objects that did not fit their view.
-    pub(super) undecoded: Vec<Undecoded>,
+    pub(super) undecoded: Vec<UndecodedObject>,
 }
 
 /// What istiod's own pods tell.
-pub(super) struct Istiod {
+pub(super) struct IstiodInfo {
     pub(super) version: Option<IstioVersion>,
     pub(super) cluster_domain: Option<String>,
 }
 
-impl<'s> Reader<'s> {
+impl<'s> ObjectReader<'s> {
     /// All objects of a kind in their typed view. An object that does not fit its view is set aside.
     pub(super) fn decode<T: DeserializeOwned>(&mut self, kind: Kind) -> Vec<(ObjectRef, T)> {
         let objects: Vec<&'s Object> = self.snapshot.of_kind(kind).collect();
@@ -53,13 +53,13 @@ impl<'s> Reader<'s> {
             let reference = ObjectRef::new(&object.key, &mut self.names);
             match decode_error::decode(object.body.get()) {
                 Ok(view) => decoded.push((reference, view)),
-                Err(misfit) => self.undecoded.push(Undecoded::new(reference, misfit)),
+                Err(misfit) => self.undecoded.push(UndecodedObject::new(reference, misfit)),
             }
         }
         decoded
     }
 
-    pub(super) fn created(&mut self, meta: &Meta) -> Option<Arc<str>> {
+    pub(super) fn created(&mut self, meta: &ObjectMeta) -> Option<Arc<str>> {
         meta.creation_timestamp.as_deref().map(|time| self.names.intern(time))
     }
 
@@ -81,24 +81,24 @@ impl<'s> Reader<'s> {
             Ok(config) => (config, true),
             Err(why) => {
                 let field = "data.mesh".to_owned();
-                self.undecoded.push(Undecoded { object: object.clone(), field, why });
+                self.undecoded.push(UndecodedObject { object: object.clone(), field, why });
                 (MeshConfig::default(), false)
             }
         }
     }
 
-    pub(super) fn namespaces(&mut self) -> BTreeMap<Namespace, NamespaceLabels> {
-        let objects: Vec<(ObjectRef, shapes::Namespace)> = self.decode(Kind::Namespace);
+    pub(super) fn namespaces(&mut self) -> BTreeMap<Namespace, NamespaceInjection> {
+        let objects: Vec<(ObjectRef, shapes::NamespaceObject)> = self.decode(Kind::Namespace);
         objects
             .into_iter()
             .map(|(object, namespace)| {
-                (Arc::clone(&object.name).into(), NamespaceLabels::new(&namespace.metadata.labels))
+                (Arc::clone(&object.name).into(), NamespaceInjection::new(&namespace.metadata.labels))
             })
             .collect()
     }
 
     /// istiod's own pods tell the version and the cluster domain.
-    pub(super) fn istiod(&self, istio_namespace: &str) -> Istiod {
+    pub(super) fn istiod(&self, istio_namespace: &str) -> IstiodInfo {
         let pods = self.snapshot.of_kind(Kind::Pod).filter_map(|object| {
             let pod: shapes::Pod = (&*object.key.namespace == istio_namespace)
                 .then(|| serde_json::from_str(object.body.get()).ok())
@@ -106,13 +106,13 @@ impl<'s> Reader<'s> {
             (pod.metadata.labels.get("app").map(String::as_str) == Some("istiod")).then_some(pod.spec)
         });
         let templates = self.snapshot.of_kind(Kind::Deployment).filter_map(|object| {
-            let workload: shapes::Workload = (&*object.key.namespace == istio_namespace)
+            let workload: shapes::WorkloadObject = (&*object.key.namespace == istio_namespace)
                 .then(|| serde_json::from_str(object.body.get()).ok())
                 .flatten()?;
             let template = workload.spec.template;
             (template.metadata.labels.get("app").map(String::as_str) == Some("istiod")).then_some(template.spec)
         });
-        let mut istiod = Istiod { version: None, cluster_domain: None };
+        let mut istiod = IstiodInfo { version: None, cluster_domain: None };
         for spec in pods.chain(templates) {
             for container in spec.containers.iter().filter(|container| container.name == "discovery") {
                 let version = container.image.as_deref().and_then(IstioVersion::of_image);
@@ -179,13 +179,18 @@ impl<'s> Reader<'s> {
     }
 
     pub(super) fn route_objects(&mut self) -> Vec<RouteObject> {
-        let mut routes: Vec<(ObjectRef, gateway_api::Route)> = self.decode(Kind::HttpRoute);
+        let mut routes: Vec<(ObjectRef, gateway_api::ApiRoute)> = self.decode(Kind::HttpRoute);
         routes.extend(self.decode(Kind::GrpcRoute));
         let mut routes: Vec<_> = routes
             .into_iter()
             .map(|(object, route)| RouteObject {
                 created: self.created(&route.metadata),
-                parents: route.spec.parent_refs.iter().map(|parent| Parent::new(parent, &object.namespace)).collect(),
+                parents: route
+                    .spec
+                    .parent_refs
+                    .iter()
+                    .map(|parent| RouteParent::new(parent, &object.namespace))
+                    .collect(),
                 object,
                 route,
             })
@@ -198,10 +203,10 @@ impl<'s> Reader<'s> {
         let gateway_pods: Vec<(WorkloadId, &Workload)> = workloads
             .iter()
             .enumerate()
-            .filter(|(_, workload)| matches!(workload.proxy, super::workload::Proxy::Gateway(_)))
+            .filter(|(_, workload)| matches!(workload.proxy, super::workload::ProxyKind::Gateway(_)))
             .map(|(position, workload)| (WorkloadId::new(position), workload))
             .collect();
-        let objects: Vec<(ObjectRef, Resource<GatewaySpec>)> = self.decode(Kind::IstioGateway);
+        let objects: Vec<(ObjectRef, Resource<IstioGatewaySpec>)> = self.decode(Kind::IstioGateway);
         objects
             .into_iter()
             .map(|(object, Resource { metadata, spec })| {
@@ -214,7 +219,7 @@ impl<'s> Reader<'s> {
     }
 
     pub(super) fn api_gateways(&mut self) -> Vec<ApiGateway> {
-        let objects: Vec<(ObjectRef, Resource<gateway_api::GatewaySpec>)> = self.decode(Kind::Gateway);
+        let objects: Vec<(ObjectRef, Resource<gateway_api::ApiGatewaySpec>)> = self.decode(Kind::Gateway);
         objects
             .into_iter()
             .map(|(object, Resource { metadata, spec })| ApiGateway {
@@ -226,10 +231,10 @@ impl<'s> Reader<'s> {
             .collect()
     }
 
-    pub(super) fn security(&mut self) -> Security {
+    pub(super) fn security(&mut self) -> SecurityPolicies {
         let peer: Vec<(ObjectRef, Resource<PeerAuthenticationSpec>)> = self.decode(Kind::PeerAuthentication);
         let peer = peer.into_iter().map(|(object, Resource { metadata, spec })| {
-            let labels = |map: &StringMap, names: &mut Names| (!map.is_empty()).then(|| Labels::new(map, names));
+            let labels = |map: &StringMap, names: &mut Interner| (!map.is_empty()).then(|| Labels::new(map, names));
             let selector = spec.selector.as_ref().and_then(|s| labels(&s.match_labels, &mut self.names));
             let ports = spec
                 .port_level_mtls
@@ -254,7 +259,7 @@ impl<'s> Reader<'s> {
                 spec,
             }
         });
-        Security::new(peer, policies.collect())
+        SecurityPolicies::new(peer, policies.collect())
     }
 
     pub(super) fn extensions(&mut self) -> Vec<Extension> {
@@ -282,8 +287,8 @@ impl<'s> Reader<'s> {
         sidecars
     }
 
-    pub(super) fn grants(&mut self) -> Vec<Grant> {
+    pub(super) fn grants(&mut self) -> Vec<ReferenceGrant> {
         let objects: Vec<(ObjectRef, Resource<gateway_api::ReferenceGrantSpec>)> = self.decode(Kind::ReferenceGrant);
-        objects.into_iter().map(|(object, Resource { metadata: _, spec })| Grant { object, spec }).collect()
+        objects.into_iter().map(|(object, Resource { metadata: _, spec })| ReferenceGrant { object, spec }).collect()
     }
 }

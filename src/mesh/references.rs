@@ -6,15 +6,15 @@ use std::sync::Arc;
 use super::evidence::{self, Evidence};
 use super::gateway_api::RouteObject;
 use super::ids::{Host, RouteObjectId, ServiceId};
-use super::name_index::Directory;
+use super::name_index::NameIndex;
 use super::service::Service;
-use super::workload::{Proxy, Workload};
-use super::written_route::{Action, Condition, RouteRule, Target, TextMatch};
-use super::{Mesh, RouteUse};
+use super::workload::{ProxyKind, Workload};
+use super::written_route::{TextMatch, WrittenAction, WrittenBackend, WrittenCondition, WrittenRule};
+use super::{Mesh, RouteReference};
 use crate::schema::gateway_api;
 
 /// Gateway API routes by the Service that they are attached to.
-pub(super) fn attach_routes(routes: &[RouteObject], directory: &Directory) -> HashMap<ServiceId, Vec<RouteObjectId>> {
+pub(super) fn attach_routes(routes: &[RouteObject], directory: &NameIndex) -> HashMap<ServiceId, Vec<RouteObjectId>> {
     let mut attached: HashMap<ServiceId, Vec<RouteObjectId>> = HashMap::new();
     for (position, route) in routes.iter().enumerate() {
         for (namespace, name, _) in route.service_parents() {
@@ -32,16 +32,16 @@ pub(super) fn attach_routes(routes: &[RouteObject], directory: &Directory) -> Ha
 
 /// Notes who sends to each Service, and what that says about gRPC.
 pub(super) fn collect_evidence(mesh: &mut Mesh<'_>) {
-    let mut users: HashMap<ServiceId, Vec<RouteUse>> = HashMap::new();
+    let mut users: HashMap<ServiceId, Vec<RouteReference>> = HashMap::new();
     let mut found: Vec<(ServiceId, Option<u16>, Evidence)> = Vec::new();
     for (id, object) in mesh.virtual_services.iter() {
         for rule in mesh.virtual_service_rules(object) {
-            let user = RouteUse::VirtualService(id, rule.index);
+            let user = RouteReference::VirtualService(id, rule.index);
             let retry_words =
                 object.spec.http[rule.index].retries.as_ref().and_then(|retries| retries.retry_on.as_deref());
-            let Action::Forward(targets) = &rule.action else { continue };
+            let WrittenAction::Forward(targets) = &rule.action else { continue };
             let (evidence, only_port) = evidence_of_rule(&rule, retry_words);
-            let port = |target: &Target| target.port.and_then(|port| u16::try_from(port).ok()).or(only_port);
+            let port = |target: &WrittenBackend| target.port.and_then(|port| u16::try_from(port).ok()).or(only_port);
             let targets: Vec<_> = targets.iter().map(|target| (target.host.clone(), port(target))).collect();
             note_targets(mesh, user, &targets, &evidence, &mut users, &mut found);
         }
@@ -52,7 +52,7 @@ pub(super) fn collect_evidence(mesh: &mut Mesh<'_>) {
             let targets = object.targets(rule, &mesh.cluster_domain).into_iter();
             let targets: Vec<_> = targets.map(|(_, host, port)| (host, port)).collect();
             let evidence = evidence_of_route(object, rule);
-            note_targets(mesh, RouteUse::RouteObject(id, index), &targets, &evidence, &mut users, &mut found);
+            note_targets(mesh, RouteReference::RouteObject(id, index), &targets, &evidence, &mut users, &mut found);
         }
         if object.is_grpc() {
             for (namespace, name, port) in object.service_parents() {
@@ -93,7 +93,7 @@ pub(super) fn collect_evidence(mesh: &mut Mesh<'_>) {
 }
 
 /// What a rule of a VirtualService says about gRPC, and the only port it is for.
-fn evidence_of_rule(rule: &RouteRule, retry_on: Option<&str>) -> (Vec<Evidence>, Option<u16>) {
+fn evidence_of_rule(rule: &WrittenRule, retry_on: Option<&str>) -> (Vec<Evidence>, Option<u16>) {
     let mut evidence = Vec::new();
     let words = evidence::grpc_retry_words(retry_on.unwrap_or_default());
     if !words.is_empty() {
@@ -102,12 +102,12 @@ fn evidence_of_rule(rule: &RouteRule, retry_on: Option<&str>) -> (Vec<Evidence>,
     let mut only_port = None;
     for condition in rule.matches.iter().flat_map(|one| &one.conditions) {
         match condition {
-            Condition::Path { text: TextMatch::Exact(path) | TextMatch::Prefix(path), .. }
+            WrittenCondition::Path { text: TextMatch::Exact(path) | TextMatch::Prefix(path), .. }
                 if evidence::is_method_path(path) =>
             {
                 evidence.push(Evidence::MethodPath(rule.object.clone(), path.as_str().into()));
             }
-            Condition::Header { name, text, inverted: false } => {
+            WrittenCondition::Header { name, text, inverted: false } => {
                 let (TextMatch::Exact(text) | TextMatch::Prefix(text) | TextMatch::Regex(text)) = text else {
                     continue;
                 };
@@ -115,21 +115,21 @@ fn evidence_of_rule(rule: &RouteRule, retry_on: Option<&str>) -> (Vec<Evidence>,
                     evidence.push(Evidence::ContentType(rule.object.clone()));
                 }
             }
-            Condition::Port(port) => only_port = u16::try_from(*port).ok(),
-            Condition::Path { .. }
-            | Condition::Header { .. }
-            | Condition::Pseudo { .. }
-            | Condition::Query { .. }
-            | Condition::SourceLabels(_)
-            | Condition::SourceNamespace(_)
-            | Condition::Gateways(_) => {}
+            WrittenCondition::Port(port) => only_port = u16::try_from(*port).ok(),
+            WrittenCondition::Path { .. }
+            | WrittenCondition::Header { .. }
+            | WrittenCondition::Pseudo { .. }
+            | WrittenCondition::Query { .. }
+            | WrittenCondition::SourceLabels(_)
+            | WrittenCondition::SourceNamespace(_)
+            | WrittenCondition::Gateways(_) => {}
         }
     }
     (evidence, only_port)
 }
 
 /// What a rule of a Gateway API route says about gRPC.
-fn evidence_of_route(object: &RouteObject, rule: &gateway_api::RouteRule) -> Vec<Evidence> {
+fn evidence_of_route(object: &RouteObject, rule: &gateway_api::ApiRouteRule) -> Vec<Evidence> {
     if object.is_grpc() {
         return vec![Evidence::GrpcRoute(object.object.clone())];
     }
@@ -151,10 +151,10 @@ fn evidence_of_route(object: &RouteObject, rule: &gateway_api::RouteRule) -> Vec
 /// Notes a rule with the Services that it sends to.
 fn note_targets(
     mesh: &Mesh<'_>,
-    user: RouteUse,
+    user: RouteReference,
     targets: &[(Host, Option<u16>)],
     evidence: &[Evidence],
-    users: &mut HashMap<ServiceId, Vec<RouteUse>>,
+    users: &mut HashMap<ServiceId, Vec<RouteReference>>,
     found: &mut Vec<(ServiceId, Option<u16>, Evidence)>,
 ) {
     for (host, port) in targets {
@@ -208,7 +208,7 @@ fn own_evidence(
 
 /// Whether a Service stands for gateways or for istiod.
 fn is_infrastructure(mesh: &Mesh<'_>, service: &Service) -> bool {
-    let is_gateway = |workload: &Workload| matches!(workload.proxy, Proxy::Gateway(_) | Proxy::Waypoint(_));
+    let is_gateway = |workload: &Workload| matches!(workload.proxy, ProxyKind::Gateway(_) | ProxyKind::Waypoint(_));
     let gateways = !service.workloads.is_empty() && mesh.workloads_of(service).all(is_gateway);
     gateways || service.selector.get("app") == Some("istiod")
 }

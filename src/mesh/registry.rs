@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::Undecoded;
+use super::UndecodedObject;
 use super::host::{self};
 use super::ids::{Labels, Namespace, ObjectRef, WorkloadId};
 use super::protocol::{self, DecidedBy, Protocol};
-use super::reader::Reader;
+use super::reader::ObjectReader;
 use super::service::{PodCount, Resolution, Service, ServicePort, TargetPort, Visibility};
-use super::traffic_exclusion::Range;
-use super::workload::{NamespaceLabels, Workload};
+use super::traffic_exclusion::IpRange;
+use super::workload::{NamespaceInjection, Workload};
 use crate::schema::core as shapes;
 use crate::schema::kind::{KINDS, Kind};
 use crate::schema::mesh_config::MeshConfig;
@@ -18,9 +18,9 @@ use crate::schema::meta::Resource;
 use crate::schema::service_entry::{ServiceEntrySpec, WorkloadEntrySpec};
 use crate::snapshot::{Object, SourceKind, decode_error};
 
-impl<'s> Reader<'s> {
+impl<'s> ObjectReader<'s> {
     /// Pods, and the templates of workloads for which the source has no Pod.
-    pub(super) fn workloads(&mut self, namespaces: &BTreeMap<Namespace, NamespaceLabels>) -> Vec<Workload> {
+    pub(super) fn workloads(&mut self, namespaces: &BTreeMap<Namespace, NamespaceInjection>) -> Vec<Workload> {
         let mut workloads = Vec::new();
         let mut with_pods: HashSet<(Namespace, Arc<str>, Arc<str>)> = HashSet::new();
         let mut namespaces_with_pods: HashSet<Namespace> = HashSet::new();
@@ -31,7 +31,7 @@ impl<'s> Reader<'s> {
             let pod: shapes::Pod = match decode_error::decode(object.body.get()) {
                 Ok(pod) => pod,
                 Err(misfit) => {
-                    self.undecoded.push(Undecoded::new(reference, misfit));
+                    self.undecoded.push(UndecodedObject::new(reference, misfit));
                     continue;
                 }
             };
@@ -49,7 +49,7 @@ impl<'s> Reader<'s> {
         let templates_count = self.snapshot.source == SourceKind::Manifests || workloads.is_empty();
         if templates_count {
             for info in KINDS.iter().filter(|info| info.kind.is_workload()) {
-                for (object, template) in self.decode::<shapes::Workload>(info.kind) {
+                for (object, template) in self.decode::<shapes::WorkloadObject>(info.kind) {
                     let owned = template.metadata.owner_references.iter().any(|owner| owner.controller == Some(true));
                     let key =
                         (object.namespace.clone(), self.names.intern(object.kind.name()), Arc::clone(&object.name));
@@ -80,12 +80,12 @@ impl<'s> Reader<'s> {
     }
 
     pub(super) fn services(&mut self, config: &MeshConfig, cluster_domain: &str) -> Vec<Service> {
-        let objects: Vec<(ObjectRef, shapes::Service)> = self.decode(Kind::Service);
+        let objects: Vec<(ObjectRef, shapes::ServiceObject)> = self.decode(Kind::Service);
         let waypoint_namespaces = self.waypoint_namespaces();
         objects
             .into_iter()
             .map(|(object, service)| {
-                let shapes::Service { metadata, spec } = service;
+                let shapes::ServiceObject { metadata, spec } = service;
                 let resolution = match (spec.kind.as_deref(), spec.external_name.as_deref()) {
                     (Some("ExternalName"), Some(target)) => {
                         Resolution::ExternalName(target.trim_end_matches('.').to_ascii_lowercase().as_str().into())
@@ -138,14 +138,14 @@ impl<'s> Reader<'s> {
         self.snapshot
             .of_kind(Kind::Namespace)
             .filter_map(|object| {
-                let namespace: shapes::Namespace = serde_json::from_str(object.body.get()).ok()?;
+                let namespace: shapes::NamespaceObject = serde_json::from_str(object.body.get()).ok()?;
                 let name = namespace.metadata.labels.get("istio.io/use-waypoint")?;
                 (name != "none").then(|| Namespace::from(&*object.key.name))
             })
             .collect()
     }
 
-    fn service_port(&mut self, index: usize, port: &shapes::ServicePort) -> Option<ServicePort> {
+    fn service_port(&mut self, index: usize, port: &shapes::ServicePortSpec) -> Option<ServicePort> {
         let number = u16::try_from(port.port).ok().filter(|number| *number > 0)?;
         let l4 = port.protocol.as_deref().unwrap_or("TCP");
         let (protocol, decided_by) = protocol::decide(l4, port.app_protocol.as_deref(), port.name.as_deref(), number);
@@ -215,7 +215,7 @@ impl<'s> Reader<'s> {
                         .addresses
                         .iter()
                         .filter(|address| single_address(address).is_none())
-                        .filter_map(|address| Range::parse(address))
+                        .filter_map(|address| IpRange::parse(address))
                         .collect(),
                     fixed_endpoints: fixed_endpoints.clone(),
                     workloads: Vec::new(),
@@ -311,7 +311,7 @@ pub(super) fn attach_workloads(services: &mut [Service], workloads: &[Workload])
 mod tests {
     use std::sync::Arc;
 
-    use crate::mesh::{Options, resolve};
+    use crate::mesh::{ResolveOptions, resolve};
     use crate::snapshot::manifest::{self, OnMalformed};
     use crate::snapshot::{Snapshot, SourceKind, SourceText};
 
@@ -341,7 +341,7 @@ mod tests {
             let mut snapshot = Snapshot::new(SourceKind::Manifests);
             let text = Arc::new(SourceText { path: "x".to_owned(), text });
             manifest::read(&mut snapshot, text, "shop", OnMalformed::Stop).unwrap();
-            let mesh = resolve(&snapshot, &Options::default());
+            let mesh = resolve(&snapshot, &ResolveOptions::default());
             let count = mesh.services[0].endpoints;
             assert_eq!((count.ready, count.total), (wanted, wanted), "{slices:?}");
         }

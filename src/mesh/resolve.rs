@@ -7,9 +7,9 @@ use super::Mesh;
 use super::coverage::Coverage;
 use super::destination_rule::DestinationRules;
 use super::host::{self, HostMap};
-use super::ids::{Names, Namespace, ServiceId, WorkloadId};
-use super::name_index::Directory;
-use super::reader::Reader;
+use super::ids::{Interner, Namespace, ServiceId, WorkloadId};
+use super::name_index::NameIndex;
+use super::reader::ObjectReader;
 use super::references::{attach_routes, collect_evidence};
 use super::registry::attach_workloads;
 use super::version::{IstioVersion, VersionSource};
@@ -18,7 +18,7 @@ use crate::snapshot::{Snapshot, SourceKind};
 
 /// What the user knows better than the source.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub struct ResolveOptions {
     /// Version whose behaviour is wanted.
     pub istio_version: Option<IstioVersion>,
     /// Namespace of istiod; absent means `istio-system`.
@@ -30,8 +30,8 @@ pub struct Options {
 }
 
 /// Resolves a snapshot.
-pub fn resolve<'s>(snapshot: &'s Snapshot, options: &Options) -> Mesh<'s> {
-    let mut reader = Reader { snapshot, names: Names::default(), undecoded: Vec::new() };
+pub fn resolve<'s>(snapshot: &'s Snapshot, options: &ResolveOptions) -> Mesh<'s> {
+    let mut reader = ObjectReader { snapshot, names: Interner::default(), undecoded: Vec::new() };
     let istio_namespace = options.istio_namespace.as_deref().unwrap_or("istio-system");
     let (config, has_mesh_config) = reader.mesh_config(istio_namespace, options.revision.as_deref());
     let root: Namespace = config.root(istio_namespace).into();
@@ -68,7 +68,7 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, options: &Options) -> Mesh<'s> {
         hosts.insert(&service.host, id);
     }
     let populated = workloads.iter().map(|workload| workload.namespace().clone()).collect();
-    let directory = Directory::new(&services);
+    let directory = NameIndex::new(&services);
     let described = (snapshot.source == SourceKind::Manifests)
         .then(|| services.iter().map(|service| service.namespace().clone()).collect());
     let caller_namespaces = workloads

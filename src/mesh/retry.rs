@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::ids::ObjectRef;
 use crate::schema::duration;
-use crate::schema::virtual_service::Retries;
+use crate::schema::virtual_service::HttpRetries;
 
 /// Conditions of Istio's default policy.
 pub const DEFAULT_RETRY_ON: [&str; 5] =
@@ -53,7 +53,7 @@ pub struct RetryPolicy {
 }
 
 /// The policy for a route with `written` retries in a mesh with default `mesh_default`.
-pub fn effective(written: Option<(&Retries, &ObjectRef)>, mesh_default: Option<&Retries>) -> RetryPolicy {
+pub fn effective(written: Option<(&HttpRetries, &ObjectRef)>, mesh_default: Option<&HttpRetries>) -> RetryPolicy {
     match (written, mesh_default) {
         (Some((retries, object)), _) => from_written(retries, RetryOwner::Rule(object.clone())),
         (None, Some(retries)) => from_written(retries, RetryOwner::MeshDefault),
@@ -68,7 +68,7 @@ pub fn effective(written: Option<(&Retries, &ObjectRef)>, mesh_default: Option<&
 }
 
 /// A written block replaces the default as a whole; only unset conditions fall back to the default list.
-fn from_written(retries: &Retries, owner: RetryOwner) -> RetryPolicy {
+fn from_written(retries: &HttpRetries, owner: RetryOwner) -> RetryPolicy {
     let attempts = u32::try_from(retries.attempts.unwrap_or(0)).unwrap_or(0);
     if attempts == 0 {
         return RetryPolicy {
@@ -130,19 +130,22 @@ mod tests {
     fn without_retries_the_mesh_default_or_istios_own_applies() {
         let policy = effective(None, None);
         assert_eq!((policy.attempts, policy.retry_on.len()), (2, 5));
-        let off = Retries { attempts: Some(0), ..Retries::default() };
+        let off = HttpRetries { attempts: Some(0), ..HttpRetries::default() };
         assert_eq!(effective(None, Some(&off)).attempts, 0);
     }
 
     #[test]
     fn a_written_block_replaces_the_default() {
         let object = rule();
-        let policy = |retries: Retries| effective(Some((&retries, &object)), None);
-        assert_eq!(policy(Retries::default()).attempts, 0);
-        let three = policy(Retries { attempts: Some(3), ..Retries::default() });
+        let policy = |retries: HttpRetries| effective(Some((&retries, &object)), None);
+        assert_eq!(policy(HttpRetries::default()).attempts, 0);
+        let three = policy(HttpRetries { attempts: Some(3), ..HttpRetries::default() });
         assert_eq!((three.attempts, three.retry_on.len()), (3, 5));
-        let codes =
-            policy(Retries { attempts: Some(1), retry_on: Some("503, unavailable".into()), ..Retries::default() });
+        let codes = policy(HttpRetries {
+            attempts: Some(1),
+            retry_on: Some("503, unavailable".into()),
+            ..HttpRetries::default()
+        });
         assert_eq!(codes.retry_on, ["unavailable", "retriable-status-codes"]);
         assert_eq!(codes.status_codes, [503]);
     }

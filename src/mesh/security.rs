@@ -72,12 +72,12 @@ pub struct AuthorizationPolicy {
 
 /// Security objects by namespace.
 #[derive(Debug, Default)]
-pub struct Security {
+pub struct SecurityPolicies {
     peer: BTreeMap<Namespace, Vec<PeerAuthentication>>,
     authorization: BTreeMap<Namespace, Vec<AuthorizationPolicy>>,
 }
 
-impl Security {
+impl SecurityPolicies {
     /// Indexes the objects.
     pub fn new(mut peer: Vec<PeerAuthentication>, authorization: Vec<AuthorizationPolicy>) -> Self {
         peer.sort_by(|a, b| (&a.created, &a.object).cmp(&(&b.created, &b.object)));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::evidence::Evidence;
 use super::ids::{Host, Labels, Namespace, ObjectRef, WorkloadId};
 use super::protocol::{DecidedBy, Protocol};
-use super::traffic_exclusion::Range;
+use super::traffic_exclusion::IpRange;
 use super::workload::{Readiness, Workload};
 
 /// A host of the registry with its ports.
@@ -28,7 +28,7 @@ pub struct Service {
     /// Virtual addresses.
     pub addresses: Vec<std::net::IpAddr>,
     /// Ranges of addresses, only of a ServiceEntry.
-    pub ranges: Vec<Range>,
+    pub ranges: Vec<IpRange>,
     /// Labels of the endpoints that a ServiceEntry names.
     pub fixed_endpoints: Vec<Labels>,
     /// The pods behind it.

@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::ids::Names;
+use super::ids::Interner;
 use crate::schema::meta::StringMap;
 
 /// An annotation that leads traffic round the proxy.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Exclusion {
+pub struct TrafficExclusion {
     /// The annotation.
     pub annotation: Arc<str>,
     /// Its value.
@@ -21,23 +21,23 @@ pub struct Exclusion {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ExclusionEffect {
     /// Calls that arrive on these ports go round the proxy.
-    Inbound(Ports),
+    Inbound(PortSet),
     /// Calls that leave to these ports go round the proxy.
-    Outbound(Ports),
+    Outbound(PortSet),
     /// Calls that leave to these address ranges go round the proxy.
-    Addresses(Vec<Range>),
+    Addresses(Vec<IpRange>),
     /// Only calls that leave to these address ranges go through the proxy.
-    OnlyAddresses(Vec<Range>),
+    OnlyAddresses(Vec<IpRange>),
 }
 
 /// A range of addresses, such as `10.0.0.0/8`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Range {
+pub struct IpRange {
     address: IpAddr,
     bits: u8,
 }
 
-impl Range {
+impl IpRange {
     /// Parses `address/bits`, or an address alone.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, bits) = text.trim().split_once('/').unwrap_or((text.trim(), ""));
@@ -65,14 +65,14 @@ impl Range {
 
 /// A set of ports.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Ports {
+pub enum PortSet {
     /// These.
     These(Vec<u16>),
     /// All but these.
     AllBut(Vec<u16>),
 }
 
-impl Ports {
+impl PortSet {
     /// Whether a port is in the set.
     pub fn contains(&self, port: u16) -> bool {
         match self {
@@ -84,23 +84,23 @@ impl Ports {
 
 /// The annotations that lead traffic round the proxy.
 /// Source: `traffic.sidecar.istio.io/*` in `annotation/annotations.yaml` of istio/api.
-pub(super) fn exclusions(annotations: &StringMap, names: &mut Names) -> Vec<Exclusion> {
+pub(super) fn exclusions(annotations: &StringMap, names: &mut Interner) -> Vec<TrafficExclusion> {
     const PREFIX: &str = "traffic.sidecar.istio.io/";
     let mut found = Vec::new();
     for (key, value) in annotations.range(PREFIX.to_owned()..) {
         let Some(name) = key.strip_prefix(PREFIX) else { break };
         let ports = || -> Vec<u16> { value.split(',').filter_map(|port| port.trim().parse::<u16>().ok()).collect() };
-        let ranges = || -> Vec<Range> { value.split(',').filter_map(Range::parse).collect() };
+        let ranges = || -> Vec<IpRange> { value.split(',').filter_map(IpRange::parse).collect() };
         let effect = match name {
-            "excludeInboundPorts" => ExclusionEffect::Inbound(Ports::These(ports())),
+            "excludeInboundPorts" => ExclusionEffect::Inbound(PortSet::These(ports())),
             "includeInboundPorts" if value.trim() == "*" => continue,
-            "includeInboundPorts" => ExclusionEffect::Inbound(Ports::AllBut(ports())),
-            "excludeOutboundPorts" => ExclusionEffect::Outbound(Ports::These(ports())),
+            "includeInboundPorts" => ExclusionEffect::Inbound(PortSet::AllBut(ports())),
+            "excludeOutboundPorts" => ExclusionEffect::Outbound(PortSet::These(ports())),
             "excludeOutboundIPRanges" if !value.trim().is_empty() => ExclusionEffect::Addresses(ranges()),
             "includeOutboundIPRanges" if value.trim() != "*" => ExclusionEffect::OnlyAddresses(ranges()),
             _ => continue,
         };
-        found.push(Exclusion { annotation: names.intern(key), value: names.intern(value), effect });
+        found.push(TrafficExclusion { annotation: names.intern(key), value: names.intern(value), effect });
     }
     found
 }

@@ -6,11 +6,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::ids::{Labels, Names, Namespace, ObjectRef};
-use super::traffic_exclusion::{Exclusion, exclusions};
+use super::ids::{Interner, Labels, Namespace, ObjectRef};
+use super::traffic_exclusion::{TrafficExclusion, exclusions};
 use super::version::IstioVersion;
 use crate::schema::core::{Container, PROXY_CONTAINER, Pod, PodSpec, PodTemplate};
-use crate::schema::meta::{Meta, StringMap};
+use crate::schema::meta::{ObjectMeta, StringMap};
 
 /// A Pod, or all pods of a template.
 #[derive(Debug)]
@@ -26,13 +26,13 @@ pub struct Workload {
     /// Readiness.
     pub readiness: Readiness,
     /// What stands beside the application.
-    pub proxy: Proxy,
+    pub proxy: ProxyKind,
     /// Declared container ports.
     pub ports: Vec<ContainerPort>,
     /// Ports that a gRPC probe asks.
     pub grpc_probes: Vec<u16>,
     /// Traffic that goes round the proxy.
-    pub exclusions: Vec<Exclusion>,
+    pub exclusions: Vec<TrafficExclusion>,
     /// Address.
     pub ip: Option<Arc<str>>,
 }
@@ -61,19 +61,19 @@ pub struct ContainerPort {
 
 /// What stands beside an application.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Proxy {
+pub enum ProxyKind {
     /// Nothing, and nothing is expected.
-    None(WhyNone),
+    None(NoProxyReason),
     /// A template that will get a sidecar when its pods are made.
     WillBeInjected,
     /// A template, and the labels of its namespace are not in the source.
     Unknown,
     /// An Envoy beside the application.
-    Sidecar(Envoy),
+    Sidecar(SidecarProxy),
     /// The pod is a gateway.
-    Gateway(Envoy),
+    Gateway(SidecarProxy),
     /// The pod is a waypoint.
-    Waypoint(Envoy),
+    Waypoint(SidecarProxy),
     /// gRPC's own xDS client with istiod's agent: no Envoy.
     Proxyless,
     /// Ambient: a node proxy that sees connections only.
@@ -82,7 +82,7 @@ pub enum Proxy {
 
 /// Why a pod has no proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum WhyNone {
+pub enum NoProxyReason {
     /// Neither its namespace nor its labels ask for one.
     NotAsked,
     /// Labels ask for one, yet the pod has none: made before the label, or the webhook was away.
@@ -95,7 +95,7 @@ pub enum WhyNone {
 
 /// An Envoy that istiod configures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Envoy {
+pub struct SidecarProxy {
     /// Whether it is a native sidecar, that is, a restarting init container.
     pub native: bool,
     /// Version by its image's tag.
@@ -104,9 +104,9 @@ pub struct Envoy {
     pub ready: Option<bool>,
 }
 
-impl Proxy {
+impl ProxyKind {
     /// The Envoy, if there is one.
-    pub fn envoy(&self) -> Option<&Envoy> {
+    pub fn envoy(&self) -> Option<&SidecarProxy> {
         match self {
             Self::Sidecar(envoy) | Self::Gateway(envoy) | Self::Waypoint(envoy) => Some(envoy),
             Self::None(_) | Self::WillBeInjected | Self::Unknown | Self::Proxyless | Self::Ambient => None,
@@ -123,13 +123,13 @@ impl Proxy {
     }
 }
 
-impl fmt::Display for Proxy {
+impl fmt::Display for ProxyKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, envoy) = match self {
-            Self::None(WhyNone::NotAsked) => return f.write_str("no proxy"),
-            Self::None(WhyNone::Missed) => return f.write_str("no proxy (asked for, not injected)"),
-            Self::None(WhyNone::SwitchedOff) => return f.write_str("no proxy (injection switched off)"),
-            Self::None(WhyNone::HostNetwork) => return f.write_str("no proxy (host network)"),
+            Self::None(NoProxyReason::NotAsked) => return f.write_str("no proxy"),
+            Self::None(NoProxyReason::Missed) => return f.write_str("no proxy (asked for, not injected)"),
+            Self::None(NoProxyReason::SwitchedOff) => return f.write_str("no proxy (injection switched off)"),
+            Self::None(NoProxyReason::HostNetwork) => return f.write_str("no proxy (host network)"),
             Self::WillBeInjected => return f.write_str("sidecar (when the pods are made)"),
             Self::Unknown => return f.write_str("unknown"),
             Self::Proxyless => return f.write_str("proxyless gRPC"),
@@ -149,14 +149,14 @@ impl fmt::Display for Proxy {
 
 /// What a namespace's labels ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NamespaceLabels {
+pub struct NamespaceInjection {
     /// Sidecars for pods that do not say otherwise.
     pub inject: bool,
     /// Ambient.
     pub ambient: bool,
 }
 
-impl NamespaceLabels {
+impl NamespaceInjection {
     /// Reads a namespace's labels. `istio-injection` beats `istio.io/rev`.
     pub fn new(labels: &StringMap) -> Self {
         let inject = match labels.get("istio-injection").map(String::as_str) {
@@ -171,7 +171,12 @@ impl NamespaceLabels {
 
 impl Workload {
     /// Makes one from a Pod. `None` for pods that have ended.
-    pub fn of_pod(object: ObjectRef, pod: &Pod, namespace: Option<NamespaceLabels>, names: &mut Names) -> Option<Self> {
+    pub fn of_pod(
+        object: ObjectRef,
+        pod: &Pod,
+        namespace: Option<NamespaceInjection>,
+        names: &mut Interner,
+    ) -> Option<Self> {
         let phase = pod.status.phase.as_deref();
         if matches!(phase, Some("Succeeded" | "Failed")) {
             return None;
@@ -189,13 +194,13 @@ impl Workload {
         let owner = owner.map(|owner| workload_of(owner, &pod.metadata, names));
         let statuses = pod.status.container_statuses.iter().chain(&pod.status.init_container_statuses);
         let proxy_ready = statuses.filter(|status| status.name == PROXY_CONTAINER).map(|status| status.ready).next();
-        let made = if phase.is_some() || readiness != Readiness::Unknown { Made::Yes } else { Made::NotYet };
+        let made = if phase.is_some() || readiness != Readiness::Unknown { PodOrigin::Yes } else { PodOrigin::NotYet };
         Some(Self::new(
             object,
             owner,
             &pod.metadata,
             &pod.spec,
-            Seen { count: 1, readiness, proxy_ready, made },
+            AdmissionContext { count: 1, readiness, proxy_ready, made },
             namespace,
             names,
         ))
@@ -206,11 +211,16 @@ impl Workload {
         object: ObjectRef,
         template: &PodTemplate,
         replicas: u32,
-        namespace: Option<NamespaceLabels>,
-        names: &mut Names,
+        namespace: Option<NamespaceInjection>,
+        names: &mut Interner,
     ) -> Self {
         let owner = Some((names.intern(object.kind.name()), Arc::clone(&object.name)));
-        let seen = Seen { count: replicas, readiness: Readiness::Unknown, proxy_ready: None, made: Made::NotYet };
+        let seen = AdmissionContext {
+            count: replicas,
+            readiness: Readiness::Unknown,
+            proxy_ready: None,
+            made: PodOrigin::NotYet,
+        };
         Self::new(object, owner, &template.metadata, &template.spec, seen, namespace, names)
     }
 
@@ -222,7 +232,7 @@ impl Workload {
             labels,
             count: 1,
             readiness: Readiness::Ready,
-            proxy: Proxy::Unknown,
+            proxy: ProxyKind::Unknown,
             ports: Vec::new(),
             grpc_probes: Vec::new(),
             exclusions: Vec::new(),
@@ -233,11 +243,11 @@ impl Workload {
     fn new(
         object: ObjectRef,
         owner: Option<(Arc<str>, Arc<str>)>,
-        meta: &Meta,
+        meta: &ObjectMeta,
         spec: &PodSpec,
-        seen: Seen,
-        namespace: Option<NamespaceLabels>,
-        names: &mut Names,
+        seen: AdmissionContext,
+        namespace: Option<NamespaceInjection>,
+        names: &mut Interner,
     ) -> Self {
         let containers = || spec.containers.iter().chain(spec.init_containers.iter());
         let mut ports = Vec::new();
@@ -298,22 +308,26 @@ impl Workload {
 
 /// What the caller of `new` already knows.
 #[derive(Clone, Copy)]
-struct Seen {
+struct AdmissionContext {
     count: u32,
     readiness: Readiness,
     proxy_ready: Option<bool>,
-    made: Made,
+    made: PodOrigin,
 }
 
 /// Whether admission has already run, so that a missing proxy is really missing.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Made {
+enum PodOrigin {
     Yes,
     NotYet,
 }
 
 /// The workload behind a controller: a Deployment for its ReplicaSet, an Argo Rollout likewise.
-fn workload_of(owner: &crate::schema::meta::OwnerReference, meta: &Meta, names: &mut Names) -> (Arc<str>, Arc<str>) {
+fn workload_of(
+    owner: &crate::schema::meta::OwnerReference,
+    meta: &ObjectMeta,
+    names: &mut Interner,
+) -> (Arc<str>, Arc<str>) {
     if owner.kind == "ReplicaSet" {
         if let Some(hash) = meta.labels.get("pod-template-hash")
             && let Some(name) = owner.name.strip_suffix(hash.as_str()).and_then(|name| name.strip_suffix('-'))
@@ -329,11 +343,16 @@ fn workload_of(owner: &crate::schema::meta::OwnerReference, meta: &Meta, names: 
     (names.intern(&owner.kind), names.intern(&owner.name))
 }
 
-fn proxy(meta: &Meta, spec: &PodSpec, seen: Seen, namespace: Option<NamespaceLabels>) -> Proxy {
+fn proxy(
+    meta: &ObjectMeta,
+    spec: &PodSpec,
+    seen: AdmissionContext,
+    namespace: Option<NamespaceInjection>,
+) -> ProxyKind {
     let templates = meta.annotations.get("inject.istio.io/templates").map(String::as_str).unwrap_or_default();
     let has_template = |wanted: &str| templates.split(',').any(|template| template.trim() == wanted);
     if has_template("grpc-agent") || has_template("grpc-simple") {
-        return Proxy::Proxyless;
+        return ProxyKind::Proxyless;
     }
     let container = spec.containers.iter().find(|container| container.name == PROXY_CONTAINER).map(|c| (c, false));
     let native = spec
@@ -343,22 +362,22 @@ fn proxy(meta: &Meta, spec: &PodSpec, seen: Seen, namespace: Option<NamespaceLab
         .map(|c| (c, true));
     if let Some((container, native)) = container.or(native) {
         let version = container.image.as_deref().and_then(IstioVersion::of_image);
-        let envoy = Envoy { native, version, ready: seen.proxy_ready };
+        let envoy = SidecarProxy { native, version, ready: seen.proxy_ready };
         // A gateway's own manifest names the container and leaves its arguments to injection.
         if has_template("gateway") && !container.args.iter().any(|argument| argument == "sidecar") {
-            return Proxy::Gateway(envoy);
+            return ProxyKind::Gateway(envoy);
         }
         return role(container, meta, envoy);
     }
     if has_template("gateway") {
         // The container comes with injection altogether.
-        return Proxy::Gateway(Envoy { native: false, version: None, ready: seen.proxy_ready });
+        return ProxyKind::Gateway(SidecarProxy { native: false, version: None, ready: seen.proxy_ready });
     }
     if meta.annotations.get("ambient.istio.io/redirection").is_some_and(|state| state == "enabled") {
-        return Proxy::Ambient;
+        return ProxyKind::Ambient;
     }
     if spec.host_network == Some(true) {
-        return Proxy::None(WhyNone::HostNetwork);
+        return ProxyKind::None(NoProxyReason::HostNetwork);
     }
     let own = meta
         .labels
@@ -366,7 +385,7 @@ fn proxy(meta: &Meta, spec: &PodSpec, seen: Seen, namespace: Option<NamespaceLab
         .or_else(|| meta.annotations.get("sidecar.istio.io/inject"))
         .map(String::as_str);
     let asked = match own {
-        Some("false") => return Proxy::None(WhyNone::SwitchedOff),
+        Some("false") => return ProxyKind::None(NoProxyReason::SwitchedOff),
         Some("true") => Some(true),
         _ if meta.labels.contains_key("istio.io/rev") => Some(true),
         _ => namespace.map(|labels| labels.inject),
@@ -377,32 +396,32 @@ fn proxy(meta: &Meta, spec: &PodSpec, seen: Seen, namespace: Option<NamespaceLab
         None => namespace.is_some_and(|labels| labels.ambient),
     };
     match (asked, seen.made) {
-        (Some(true), Made::NotYet) => Proxy::WillBeInjected,
-        (Some(true), Made::Yes) => Proxy::None(WhyNone::Missed),
-        (_, _) if ambient => Proxy::Ambient,
-        (Some(false), _) => Proxy::None(WhyNone::NotAsked),
-        (None, Made::Yes) => Proxy::None(WhyNone::NotAsked),
-        (None, Made::NotYet) => Proxy::Unknown,
+        (Some(true), PodOrigin::NotYet) => ProxyKind::WillBeInjected,
+        (Some(true), PodOrigin::Yes) => ProxyKind::None(NoProxyReason::Missed),
+        (_, _) if ambient => ProxyKind::Ambient,
+        (Some(false), _) => ProxyKind::None(NoProxyReason::NotAsked),
+        (None, PodOrigin::Yes) => ProxyKind::None(NoProxyReason::NotAsked),
+        (None, PodOrigin::NotYet) => ProxyKind::Unknown,
     }
 }
 
 /// A proxy's role: by its arguments, else by the labels that Gateway API deployments carry.
-fn role(container: &Container, meta: &Meta, envoy: Envoy) -> Proxy {
+fn role(container: &Container, meta: &ObjectMeta, envoy: SidecarProxy) -> ProxyKind {
     let has = |word: &str| container.args.iter().any(|argument| argument == word);
     if has("waypoint") {
-        return Proxy::Waypoint(envoy);
+        return ProxyKind::Waypoint(envoy);
     }
     if has("router") {
-        return Proxy::Gateway(envoy);
+        return ProxyKind::Gateway(envoy);
     }
     if meta
         .labels
         .get("gateway.istio.io/managed")
         .is_some_and(|by| by.contains("waypoint") || by.contains("mesh-controller"))
     {
-        return Proxy::Waypoint(envoy);
+        return ProxyKind::Waypoint(envoy);
     }
     let gateway_label = meta.labels.contains_key("gateway.networking.k8s.io/gateway-name")
         || (!has("sidecar") && meta.labels.get("istio").is_some_and(|role| role.ends_with("gateway")));
-    if gateway_label { Proxy::Gateway(envoy) } else { Proxy::Sidecar(envoy) }
+    if gateway_label { ProxyKind::Gateway(envoy) } else { ProxyKind::Sidecar(envoy) }
 }

@@ -10,7 +10,7 @@ use crate::schema::virtual_service::{HttpMatch, StringMatch};
 
 /// One rule, in the order Envoy tries them.
 #[derive(Debug, Clone, PartialEq)]
-pub struct RouteRule {
+pub struct WrittenRule {
     /// The object it comes from.
     pub object: ObjectRef,
     /// Position in the object's list of rules.
@@ -20,9 +20,9 @@ pub struct RouteRule {
     /// Name as written.
     pub name: Option<String>,
     /// Alternatives; empty matches everything.
-    pub matches: Vec<RuleMatch>,
+    pub matches: Vec<WrittenMatch>,
     /// What happens to a call that matches.
-    pub action: Action,
+    pub action: WrittenAction,
     /// Limit of the whole call, which also caps the client's deadline; `None` means no limit.
     pub timeout: Option<Duration>,
     /// Retries in force.
@@ -30,16 +30,16 @@ pub struct RouteRule {
     /// Injected faults, one text each.
     pub faults: Vec<String>,
     /// Copies of the traffic.
-    pub mirrors: Vec<Mirror>,
+    pub mirrors: Vec<WrittenMirror>,
     /// Change of path or authority, one text each.
     pub rewrites: Vec<String>,
 }
 
 /// What happens to a call.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Action {
+pub enum WrittenAction {
     /// It goes to one of these targets.
-    Forward(Vec<Target>),
+    Forward(Vec<WrittenBackend>),
     /// The client is sent elsewhere, which gRPC clients do not follow.
     Redirect,
     /// The proxy answers with this HTTP status.
@@ -53,7 +53,7 @@ pub enum Action {
 
 /// A weighted target as written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+pub struct WrittenBackend {
     /// Host, completed.
     pub host: Host,
     /// Port; absent means the one that was dialled.
@@ -68,7 +68,7 @@ pub struct Target {
 
 /// A copy of traffic.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Mirror {
+pub struct WrittenMirror {
     /// Where to.
     pub host: Host,
     /// Subset.
@@ -79,22 +79,22 @@ pub struct Mirror {
 
 /// A target as one caller gets it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Backend {
+pub struct CallerBackend {
     /// As written.
-    pub target: Target,
+    pub target: WrittenBackend,
     /// Share of the calls in percent.
     pub share: f64,
     /// The registry's entry; `None` when nobody knows the host.
     pub service: Option<ServiceId>,
     /// What comes of calls that go there.
-    pub state: BackendState,
+    pub state: CallerBackendState,
     /// Pods that may answer.
     pub pods: PodCount,
 }
 
 /// What comes of calls to a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BackendState {
+pub enum CallerBackendState {
     /// They arrive.
     Ok,
     /// The proxy has no such cluster: host, port or subset is unknown to it.
@@ -129,14 +129,14 @@ pub fn show_share(share: f64) -> String {
 
 /// A set of conditions that must all hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct RuleMatch {
+pub struct WrittenMatch {
     /// Conditions; none matches everything.
-    pub conditions: Vec<Condition>,
+    pub conditions: Vec<WrittenCondition>,
 }
 
 /// One condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Condition {
+pub enum WrittenCondition {
     /// The path.
     Path {
         /// Text.
@@ -217,7 +217,7 @@ impl fmt::Display for TextMatch {
     }
 }
 
-impl fmt::Display for Condition {
+impl fmt::Display for WrittenCondition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Path { text: TextMatch::Exact(path), ignore_case, .. } => {
@@ -247,7 +247,7 @@ impl fmt::Display for Condition {
     }
 }
 
-impl fmt::Display for RuleMatch {
+impl fmt::Display for WrittenMatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.conditions.is_empty() {
             return f.write_str("any call");
@@ -259,7 +259,7 @@ impl fmt::Display for RuleMatch {
     }
 }
 
-impl RuleMatch {
+impl WrittenMatch {
     /// Reads one alternative. `by_segment`: prefixes mean whole path segments.
     pub fn of_http(written: &HttpMatch, by_segment: bool) -> Self {
         let HttpMatch {
@@ -282,35 +282,35 @@ impl RuleMatch {
             let text = TextMatch::of(uri);
             // Case is never ignored for a regular expression.
             let ignore_case = *ignore_uri_case && !matches!(text, TextMatch::Regex(_));
-            conditions.push(Condition::Path { text, by_segment, ignore_case });
+            conditions.push(WrittenCondition::Path { text, by_segment, ignore_case });
         }
         for (name, text) in [("method", method), ("authority", authority), ("scheme", scheme)] {
             if let Some(text) = text {
-                conditions.push(Condition::Pseudo { name, text: TextMatch::of(text) });
+                conditions.push(WrittenCondition::Pseudo { name, text: TextMatch::of(text) });
             }
         }
         for (map, inverted) in [(headers, false), (without_headers, true)] {
             for (name, text) in map.iter().flatten() {
-                conditions.push(Condition::Header { name: name.clone(), text: TextMatch::of(text), inverted });
+                conditions.push(WrittenCondition::Header { name: name.clone(), text: TextMatch::of(text), inverted });
             }
         }
         for (name, text) in query_params.iter().flatten() {
-            conditions.push(Condition::Query { name: name.clone(), text: TextMatch::of(text) });
+            conditions.push(WrittenCondition::Query { name: name.clone(), text: TextMatch::of(text) });
         }
         if let Some(port) = port {
-            conditions.push(Condition::Port(*port));
+            conditions.push(WrittenCondition::Port(*port));
         }
         if gateways.is_empty() {
             if !source_labels.is_empty() {
                 let labels = source_labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-                conditions.push(Condition::SourceLabels(labels));
+                conditions.push(WrittenCondition::SourceLabels(labels));
             }
             if let Some(namespace) = source_namespace {
-                conditions.push(Condition::SourceNamespace(namespace.clone()));
+                conditions.push(WrittenCondition::SourceNamespace(namespace.clone()));
             }
         } else {
             // With gateways in a match, istiod does not look at the caller's labels or namespace.
-            conditions.push(Condition::Gateways(gateways.0.clone()));
+            conditions.push(WrittenCondition::Gateways(gateways.0.clone()));
         }
         Self { conditions }
     }
@@ -319,24 +319,24 @@ impl RuleMatch {
     /// Source: `IsCatchAllRoute` in `route.go`.
     pub fn is_catch_all(&self) -> bool {
         self.conditions.iter().all(|condition| match condition {
-            Condition::Path { text: TextMatch::Prefix(prefix), .. } => prefix == "/",
-            Condition::Path { text: TextMatch::Regex(regex), .. } => regex == ".*" || regex == "*",
-            Condition::Path { text: TextMatch::Exact(_) | TextMatch::Present, .. }
-            | Condition::Header { .. }
-            | Condition::Pseudo { .. }
-            | Condition::Query { .. }
-            | Condition::Port(_)
-            | Condition::SourceLabels(_)
-            | Condition::SourceNamespace(_)
-            | Condition::Gateways(_) => false,
+            WrittenCondition::Path { text: TextMatch::Prefix(prefix), .. } => prefix == "/",
+            WrittenCondition::Path { text: TextMatch::Regex(regex), .. } => regex == ".*" || regex == "*",
+            WrittenCondition::Path { text: TextMatch::Exact(_) | TextMatch::Present, .. }
+            | WrittenCondition::Header { .. }
+            | WrittenCondition::Pseudo { .. }
+            | WrittenCondition::Query { .. }
+            | WrittenCondition::Port(_)
+            | WrittenCondition::SourceLabels(_)
+            | WrittenCondition::SourceNamespace(_)
+            | WrittenCondition::Gateways(_) => false,
         })
     }
 }
 
-impl RouteRule {
+impl WrittenRule {
     /// Whether every call matches.
     pub fn is_catch_all(&self) -> bool {
-        self.matches.is_empty() || self.matches.iter().any(RuleMatch::is_catch_all)
+        self.matches.is_empty() || self.matches.iter().any(WrittenMatch::is_catch_all)
     }
 }
 

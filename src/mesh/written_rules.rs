@@ -4,14 +4,14 @@ use super::Mesh;
 use super::ids::{ObjectRef, SubsetName};
 use super::retry;
 use super::virtual_service::VirtualService;
-use super::written_route::{Action, Mirror, RouteRule, RuleMatch, Target};
+use super::written_route::{WrittenAction, WrittenBackend, WrittenMatch, WrittenMirror, WrittenRule};
 use super::xds::RouteConfig;
 use crate::schema::virtual_service::{Fault, HttpRule};
 use crate::schema::{Kind, duration};
 
 impl Mesh<'_> {
     /// The HTTP rules of a VirtualService as they are written, with short names completed.
-    pub fn virtual_service_rules(&self, object: &VirtualService) -> Vec<RouteRule> {
+    pub fn virtual_service_rules(&self, object: &VirtualService) -> Vec<WrittenRule> {
         let rules = object.spec.http.iter().enumerate();
         rules
             .map(|(index, rule)| self.rule(&object.object, index, format!("spec.http[{index}]"), rule, false))
@@ -19,7 +19,7 @@ impl Mesh<'_> {
     }
 
     /// The rules of a route configuration: delegates merged in, Gateway API's sorted.
-    pub(super) fn config_rules(&self, config: &RouteConfig) -> Vec<RouteRule> {
+    pub(super) fn config_rules(&self, config: &RouteConfig) -> Vec<WrittenRule> {
         let rules = config.rules.iter();
         rules
             .map(|rule| {
@@ -29,22 +29,22 @@ impl Mesh<'_> {
             .collect()
     }
 
-    fn rule(&self, object: &ObjectRef, index: usize, field: String, rule: &HttpRule, by_segment: bool) -> RouteRule {
+    fn rule(&self, object: &ObjectRef, index: usize, field: String, rule: &HttpRule, by_segment: bool) -> WrittenRule {
         let own = &object.namespace;
         let resolve = |host: &str| super::host::resolve(host, own, &self.cluster_domain);
         let action = if let Some(delegate) = &rule.delegate {
             let namespace =
                 delegate.namespace.as_deref().filter(|ns| !ns.is_empty()).map_or_else(|| own.clone(), Into::into);
             let object = ObjectRef { kind: Kind::VirtualService, namespace, name: delegate.name.as_str().into() };
-            Action::Delegate { object }
+            WrittenAction::Delegate { object }
         } else if rule.redirect.is_some() {
-            Action::Redirect
+            WrittenAction::Redirect
         } else if let Some(response) = &rule.direct_response {
-            Action::DirectResponse(response.status)
+            WrittenAction::DirectResponse(response.status)
         } else {
             let targets = rule.route.iter().enumerate().map(|(at, route)| {
                 let destination = route.destination.as_ref();
-                Target {
+                WrittenBackend {
                     host: resolve(destination.map_or("", |destination| &destination.host)),
                     port: destination
                         .and_then(|d| d.port.as_ref())
@@ -58,7 +58,7 @@ impl Mesh<'_> {
                     field: format!("{field}.route[{at}]"),
                 }
             });
-            Action::Forward(targets.collect())
+            WrittenAction::Forward(targets.collect())
         };
         let legacy = rule.mirror.iter().map(|destination| {
             let share = rule.mirror_percentage.as_ref().map(|percent| percent.value);
@@ -71,7 +71,7 @@ impl Mesh<'_> {
         let mirrors = legacy
             .chain(listed)
             .filter(|(_, percent)| *percent > 0.0)
-            .map(|(destination, percent)| Mirror {
+            .map(|(destination, percent)| WrittenMirror {
                 host: resolve(&destination.host),
                 subset: destination.subset.as_deref().filter(|name| !name.is_empty()).map(SubsetName::from),
                 percent,
@@ -82,11 +82,11 @@ impl Mesh<'_> {
             let authority = rewrite.authority.as_ref().map(|authority| format!("authority → {authority}"));
             uri.into_iter().chain(authority)
         });
-        RouteRule {
+        WrittenRule {
             object: object.clone(),
             index,
             name: rule.name.clone(),
-            matches: rule.matches.iter().map(|one| RuleMatch::of_http(one, by_segment)).collect(),
+            matches: rule.matches.iter().map(|one| WrittenMatch::of_http(one, by_segment)).collect(),
             action,
             timeout: rule
                 .timeout

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::style::{Role, Style};
+use super::style::{Style, TextRole};
 use super::text::{paragraph, safe};
 use crate::report::balance::BalanceReport;
 
@@ -15,9 +15,9 @@ const BAR: usize = 24;
 /// Those of `out`.
 pub fn balance(report: &BalanceReport, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     let role = match report.verdict {
-        "even" => Role::Good,
-        "too few calls" => Role::Info,
-        _ => Role::Warning,
+        "even" => TextRole::Good,
+        "too few calls" => TextRole::Info,
+        _ => TextRole::Warning,
     };
     let head = format!("{}  {}", safe(&report.service), style.paint(role, report.verdict));
     writeln!(out, "{head}")?;
@@ -49,7 +49,7 @@ pub fn balance(report: &BalanceReport, style: &Style, out: &mut dyn Write) -> io
         let bar = format!("{}{}", "█".repeat(full), "·".repeat(BAR.saturating_sub(full)));
         let errors = match one.errors {
             0 => String::new(),
-            count => format!("  {}", style.paint(Role::Error, &format!("{count} errors"))),
+            count => format!("  {}", style.paint(TextRole::Error, &format!("{count} errors"))),
         };
         let name = safe(name);
         let gap = " ".repeat(width.saturating_sub(name.chars().count()));
@@ -63,7 +63,7 @@ pub fn balance(report: &BalanceReport, style: &Style, out: &mut dyn Write) -> io
         }
     }
     for one in &report.unreachable {
-        write!(out, "\n{}", paragraph(style, &style.paint(Role::Warning, "not asked "), "  ", &safe(one)))?;
+        write!(out, "\n{}", paragraph(style, &style.paint(TextRole::Warning, "not asked "), "  ", &safe(one)))?;
     }
     Ok(())
 }

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use super::style::{Role, Style};
+use super::style::{Style, TextRole};
 use super::text::{paragraph, safe, safe_lines};
-use crate::report::diff::{DiffReport, DifferenceReport, ObjectReport, ProxyReport};
+use crate::report::diff::{DiffObjectReport, DiffProxyReport, DiffReport, DifferenceReport};
 use crate::schema::string_list::few;
 
 /// How much is shown of objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Detail {
+pub enum DiffDetail {
     /// Sentences only.
     Summary,
     /// Sentences, then the difference as YAML.
@@ -26,13 +26,13 @@ const NAMED: usize = 3;
 ///
 /// # Errors
 /// Those of `out`.
-pub fn diff(report: &DiffReport, detail: Detail, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+pub fn diff(report: &DiffReport, detail: DiffDetail, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     verdict(report, style, out)?;
     objects(report, detail, style, out)?;
     proxies(&report.proxies, detail, style, out)?;
     for gap in report.gaps.iter().filter(|gap| gap.touches_answers) {
         let text = format!("{}: {}", safe(&gap.what), safe(&gap.why));
-        write!(out, "\n{}", paragraph(style, &style.paint(Role::Warning, "gap "), "    ", &text))?;
+        write!(out, "\n{}", paragraph(style, &style.paint(TextRole::Warning, "gap "), "    ", &text))?;
     }
     Ok(())
 }
@@ -42,15 +42,15 @@ fn verdict(report: &DiffReport, style: &Style, out: &mut dyn Write) -> io::Resul
     if let Some([first, second]) = &report.sides {
         let (all, same) = (count("objects"), count("objects-same"));
         let (role, text) = match all - same {
-            0 => (Role::Good, format!("{} the same", how_many(all, "object"))),
-            differ => (Role::Warning, format!("{differ} of {} {}", how_many(all, "object"), verb(differ))),
+            0 => (TextRole::Good, format!("{} the same", how_many(all, "object"))),
+            differ => (TextRole::Warning, format!("{differ} of {} {}", how_many(all, "object"), verb(differ))),
         };
         let sides = format!("{} → {}", safe(first), safe(second));
         writeln!(out, "{sides:<18}  {}", style.paint(role, &text))?;
     }
     if count("proxies") > 0 {
         let (all, in_step) = (count("proxies"), count("in-step"));
-        let role = if all == in_step { Role::Good } else { Role::Warning };
+        let role = if all == in_step { TextRole::Good } else { TextRole::Warning };
         let mut text =
             format!("{in_step} of {} in step", if all == 1 { "1 proxy".to_owned() } else { format!("{all} proxies") });
         for state in ["refused", "different", "late", "not-sent", "unreachable", "not-compared"] {
@@ -71,24 +71,24 @@ fn how_many(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
-fn objects(report: &DiffReport, detail: Detail, style: &Style, out: &mut dyn Write) -> io::Result<()> {
-    for ObjectReport { object, state, changes, patch, notes } in &report.objects {
-        if *state == "same" && detail != Detail::Full {
+fn objects(report: &DiffReport, detail: DiffDetail, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    for DiffObjectReport { object, state, changes, patch, notes } in &report.objects {
+        if *state == "same" && detail != DiffDetail::Full {
             continue;
         }
-        let word = if *state == "same" { Role::Good } else { Role::Warning };
-        writeln!(out, "\n{}  {}", style.paint(Role::Heading, &safe(object)), style.paint(word, state))?;
+        let word = if *state == "same" { TextRole::Good } else { TextRole::Warning };
+        writeln!(out, "\n{}  {}", style.paint(TextRole::Heading, &safe(object)), style.paint(word, state))?;
         for change in changes.iter().chain(notes) {
             out.write_all(paragraph(style, "  ", "    ", &safe_lines(change)).as_bytes())?;
         }
-        if detail == Detail::Summary {
+        if detail == DiffDetail::Summary {
             continue;
         }
         for line in patch.lines() {
             let role = match line.as_bytes().first() {
-                Some(b'+') => Some(Role::Good),
-                Some(b'-') => Some(Role::Error),
-                Some(b'@') => Some(Role::Faint),
+                Some(b'+') => Some(TextRole::Good),
+                Some(b'-') => Some(TextRole::Error),
+                Some(b'@') => Some(TextRole::Faint),
                 _ => None,
             };
             let line = safe(line);
@@ -99,12 +99,17 @@ fn objects(report: &DiffReport, detail: Detail, style: &Style, out: &mut dyn Wri
 }
 
 /// Proxies that stand alike are told together.
-pub(super) fn proxies(all: &[ProxyReport], detail: Detail, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn proxies(
+    all: &[DiffProxyReport],
+    detail: DiffDetail,
+    style: &Style,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     type Alike<'r> = (&'r str, Vec<&'r DifferenceReport>, Vec<&'r String>, Option<&'r str>);
     let mut order: Vec<Alike<'_>> = Vec::new();
-    let mut alike: BTreeMap<usize, Vec<&ProxyReport>> = BTreeMap::new();
+    let mut alike: BTreeMap<usize, Vec<&DiffProxyReport>> = BTreeMap::new();
     for proxy in all {
-        if proxy.state == "in-step" && proxy.not_compared.is_empty() && detail != Detail::Full {
+        if proxy.state == "in-step" && proxy.not_compared.is_empty() && detail != DiffDetail::Full {
             continue;
         }
         let words =
@@ -120,7 +125,7 @@ pub(super) fn proxies(all: &[ProxyReport], detail: Detail, style: &Style, out: &
         let members = &alike[&at];
         let Some(first) = members.first() else { continue };
         let names = few(members.iter().map(|one| format!("{}/{}", one.namespace, one.pod)), NAMED);
-        let role = if *state == "in-step" { Role::Good } else { Role::Warning };
+        let role = if *state == "in-step" { TextRole::Good } else { TextRole::Warning };
         let head = format!("{}  ", style.paint(role, state));
         write!(out, "\n{}", paragraph(style, &head, "  ", &safe(&names)))?;
         out.write_all(paragraph(style, "  ", "  ", &safe_lines(&first.evidence)).as_bytes())?;
@@ -130,12 +135,12 @@ pub(super) fn proxies(all: &[ProxyReport], detail: Detail, style: &Style, out: &
         let mut beside: Vec<&String> = members.iter().flat_map(|one| &one.beside).collect();
         beside.sort();
         beside.dedup();
-        for text in beside.into_iter().filter(|_| detail == Detail::Full) {
+        for text in beside.into_iter().filter(|_| detail == DiffDetail::Full) {
             let text = format!("{text}, which is compared nowhere");
             out.write_all(paragraph(style, "  beside: ", "    ", &safe(&text)).as_bytes())?;
         }
         for DifferenceReport { what, intent, live } in differences {
-            out.write_all(paragraph(style, "  ", "    ", &style.paint(Role::Heading, &safe(what))).as_bytes())?;
+            out.write_all(paragraph(style, "  ", "    ", &style.paint(TextRole::Heading, &safe(what))).as_bytes())?;
             for (side, text) in [("intent", intent), ("Envoy ", live)] {
                 let text = if text.is_empty() { "not there" } else { text };
                 out.write_all(paragraph(style, &format!("    {side}  "), "            ", &safe(text)).as_bytes())?;
@@ -154,7 +159,8 @@ pub fn markdown(report: &DiffReport, out: &mut dyn Write) -> io::Result<()> {
     let mut text = Vec::new();
     verdict(report, &plain, &mut text)?;
     writeln!(out, "### Routing\n\n```text\n{}\n```", String::from_utf8_lossy(&text).trim_end_matches('\n'))?;
-    for ObjectReport { object, state, changes, patch, notes } in report.objects.iter().filter(|one| one.state != "same")
+    for DiffObjectReport { object, state, changes, patch, notes } in
+        report.objects.iter().filter(|one| one.state != "same")
     {
         writeln!(out, "\n**{}**: {state}\n", safe(object))?;
         for change in changes.iter().chain(notes) {
@@ -164,7 +170,7 @@ pub fn markdown(report: &DiffReport, out: &mut dyn Write) -> io::Result<()> {
             writeln!(out, "\n```diff\n{}\n```", safe_lines(patch).trim_end_matches('\n'))?;
         }
     }
-    let outside: Vec<&ProxyReport> = report.proxies.iter().filter(|one| one.state != "in-step").collect();
+    let outside: Vec<&DiffProxyReport> = report.proxies.iter().filter(|one| one.state != "in-step").collect();
     if !outside.is_empty() {
         writeln!(out, "\n| Proxy | State | Evidence |\n|---|---|---|")?;
         for one in outside {

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::style::{Role, Style};
+use super::style::{Style, TextRole};
 use super::text::{paragraph, safe, safe_lines};
 use crate::report::doctor::DoctorReport;
 
@@ -15,15 +15,15 @@ pub fn doctor(report: &DoctorReport, style: &Style, out: &mut dyn Write) -> io::
     let indent = " ".repeat(wide + 11);
     for check in &report.checks {
         let role = match check.state {
-            "ok" => Role::Good,
-            "failed" => Role::Error,
-            _ => Role::Warning,
+            "ok" => TextRole::Good,
+            "failed" => TextRole::Error,
+            _ => TextRole::Warning,
         };
         let state = style.paint(role, &format!("{:<7}", check.state));
         let head = format!("{state}  {:<wide$}  ", safe(&check.id));
         write!(out, "{}", paragraph(style, &head, &indent, &safe(&check.reason)))?;
         for line in check.fix.iter().flat_map(|fix| fix.lines()) {
-            writeln!(out, "{indent}{}", style.paint(Role::Faint, &safe_lines(line)))?;
+            writeln!(out, "{indent}{}", style.paint(TextRole::Faint, &safe_lines(line)))?;
         }
     }
     Ok(())

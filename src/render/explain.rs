@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::style::{Role, Style};
+use super::style::{Style, TextRole};
 use super::table::Column;
 use super::text::safe;
 use super::{table, text};
@@ -23,13 +23,13 @@ pub fn explain(report: &ExplainReport, style: &Style, out: &mut dyn Write) -> io
             Some(severity) => style.paint(severity.into(), severity.word()),
             None => item.topic.word().to_owned(),
         };
-        writeln!(out, "{} ({grade}{istio})", style.paint(Role::Heading, &title))?;
+        writeln!(out, "{} ({grade}{istio})", style.paint(TextRole::Heading, &title))?;
         for block in blocks(&item.docs) {
             match block {
-                Block::Heading(text) => writeln!(out, "\n{}", style.paint(Role::Heading, text))?,
-                Block::Code(line) => writeln!(out, "    {line}")?,
-                Block::Text(text) => write!(out, "{}", text::paragraph(style, "  ", "  ", &safe(&text)))?,
-                Block::Item(text) => write!(out, "{}", text::paragraph(style, "  - ", "    ", &text))?,
+                DocBlock::Heading(text) => writeln!(out, "\n{}", style.paint(TextRole::Heading, text))?,
+                DocBlock::Code(line) => writeln!(out, "    {line}")?,
+                DocBlock::Text(text) => write!(out, "{}", text::paragraph(style, "  ", "  ", &safe(&text)))?,
+                DocBlock::Item(text) => write!(out, "{}", text::paragraph(style, "  - ", "    ", &text))?,
             }
         }
     }
@@ -61,15 +61,15 @@ pub fn list(report: &ExplainReport, style: &Style, out: &mut dyn Write) -> io::R
 }
 
 /// A piece of a rule's documentation. Lines of one paragraph are joined: the terminal decides where they break.
-enum Block<'a> {
+enum DocBlock<'a> {
     Heading(&'a str),
     Code(&'a str),
     Text(String),
     Item(String),
 }
 
-fn blocks(docs: &str) -> Vec<Block<'_>> {
-    let mut blocks: Vec<Block<'_>> = Vec::new();
+fn blocks(docs: &str) -> Vec<DocBlock<'_>> {
+    let mut blocks: Vec<DocBlock<'_>> = Vec::new();
     let mut in_code = false;
     let mut joins = false;
     for line in docs.lines() {
@@ -79,25 +79,25 @@ fn blocks(docs: &str) -> Vec<Block<'_>> {
                 joins = false;
                 continue;
             }
-            _ if in_code => Block::Code(line),
+            _ if in_code => DocBlock::Code(line),
             "" => {
                 joins = false;
                 continue;
             }
             _ => match (line.strip_prefix("## "), line.strip_prefix("- ")) {
-                (Some(heading), _) => Block::Heading(heading),
-                (None, Some(item)) => Block::Item(item.to_owned()),
+                (Some(heading), _) => DocBlock::Heading(heading),
+                (None, Some(item)) => DocBlock::Item(item.to_owned()),
                 (None, None) => match blocks.last_mut() {
-                    Some(Block::Text(text) | Block::Item(text)) if joins => {
+                    Some(DocBlock::Text(text) | DocBlock::Item(text)) if joins => {
                         text.push(' ');
                         text.push_str(line.trim_start());
                         continue;
                     }
-                    _ => Block::Text(line.to_owned()),
+                    _ => DocBlock::Text(line.to_owned()),
                 },
             },
         };
-        joins = matches!(next, Block::Text(_) | Block::Item(_));
+        joins = matches!(next, DocBlock::Text(_) | DocBlock::Item(_));
         blocks.push(next);
     }
     blocks

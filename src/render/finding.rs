@@ -7,7 +7,7 @@ use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 
 use unicode_width::UnicodeWidthStr as _;
 
-use super::style::{Role, Style};
+use super::style::{Style, TextRole};
 use super::text::{paragraph, safe, safe_lines, safe_same_length};
 use crate::report::finding::FindingReport;
 use crate::report::inspect::InspectReport;
@@ -23,7 +23,7 @@ pub(super) fn findings(report: &InspectReport, style: &Style) -> String {
             continue;
         }
         if last != Some(&finding.object) {
-            let _ = writeln!(out, "\n{}", style.paint(Role::Heading, &safe(&finding.object.to_string())));
+            let _ = writeln!(out, "\n{}", style.paint(TextRole::Heading, &safe(&finding.object.to_string())));
             last = Some(&finding.object);
         }
         let title = format!("{} {} {}", finding.severity.word(), finding.code, finding.name);
@@ -31,9 +31,9 @@ pub(super) fn findings(report: &InspectReport, style: &Style) -> String {
         let fits = style.width.is_none_or(|width| title.width() + field.width() + 4 <= width);
         let title = style.paint(finding.severity.into(), &title);
         if fits {
-            let _ = writeln!(out, "  {title}  {}", style.paint(Role::Faint, &field));
+            let _ = writeln!(out, "  {title}  {}", style.paint(TextRole::Faint, &field));
         } else {
-            let _ = writeln!(out, "  {title}\n    at {}", style.paint(Role::Faint, &field));
+            let _ = writeln!(out, "  {title}\n    at {}", style.paint(TextRole::Faint, &field));
         }
         for (label, text) in notes(finding) {
             out.push_str(&paragraph(style, &format!("    {label:<9} "), "              ", &safe_lines(&text)));

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use super::finding::findings;
 use super::page::page;
-use super::style::{Role, Style};
+use super::style::{Style, TextRole};
 use super::table::{self, Column, STICKY};
 use super::text::{count, paragraph, safe};
 use crate::mesh::written_route::show_share;
@@ -16,7 +16,7 @@ use crate::snapshot::GapKind;
 
 /// Whether the overview or pages are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
+pub enum InspectView {
     /// One row a port.
     Overview,
     /// One page a Service.
@@ -27,11 +27,11 @@ pub enum Shape {
 ///
 /// # Errors
 /// Those of `out`.
-pub fn inspect(report: &InspectReport, shape: Shape, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+pub fn inspect(report: &InspectReport, shape: InspectView, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     match shape {
-        Shape::Overview if report.services.is_empty() => {}
-        Shape::Overview => write!(out, "{}", overview(report, style))?,
-        Shape::Pages => {
+        InspectView::Overview if report.services.is_empty() => {}
+        InspectView::Overview => write!(out, "{}", overview(report, style))?,
+        InspectView::Pages => {
             for (index, service) in report.services.iter().enumerate() {
                 let gap = if index > 0 { "\n" } else { "" };
                 write!(out, "{gap}{}", page(service, style))?;
@@ -113,10 +113,10 @@ pub(super) fn port_title(port: &PortReport) -> String {
 
 pub(super) fn protocol(port: &PortReport, style: &Style) -> String {
     let role = match port.protocol {
-        "GRPC" | "GRPC-Web" | "HTTP2" => Role::Good,
-        _ if port.evidence.is_empty() => Role::Faint,
-        "Auto" => Role::Warning,
-        _ => Role::Error,
+        "GRPC" | "GRPC-Web" | "HTTP2" => TextRole::Good,
+        _ if port.evidence.is_empty() => TextRole::Faint,
+        "Auto" => TextRole::Warning,
+        _ => TextRole::Error,
     };
     style.paint(role, port.protocol_label)
 }
@@ -177,7 +177,7 @@ fn counts(counts: &BTreeMap<&'static str, usize>, style: &Style, space: char) ->
             style.paint(severity.into(), &count(number, severity.word()).replace(' ', &space.to_string()))
         })
         .collect();
-    if parts.is_empty() { style.paint(Role::Good, "none") } else { parts.join(", ") }
+    if parts.is_empty() { style.paint(TextRole::Good, "none") } else { parts.join(", ") }
 }
 
 fn summary(report: &InspectReport, style: &Style) -> String {
@@ -186,7 +186,8 @@ fn summary(report: &InspectReport, style: &Style) -> String {
         *totals.entry(finding.severity.word()).or_insert(0) += 1;
     }
     let services = count(report.services.len(), "Service");
-    let found = if totals.is_empty() { style.paint(Role::Good, "no findings") } else { counts(&totals, style, ' ') };
+    let found =
+        if totals.is_empty() { style.paint(TextRole::Good, "no findings") } else { counts(&totals, style, ' ') };
     let ignored = if report.ignored > 0 { format!(", {} ignored", report.ignored) } else { String::new() };
     let mut out = format!("\n{services}: {found}{ignored}\n");
     if let Some(live) = &report.live {
@@ -195,7 +196,7 @@ fn summary(report: &InspectReport, style: &Style) -> String {
         let others = live.proxies.iter().filter(|(state, _)| **state != "in-step");
         let others: Vec<String> = others.map(|(state, number)| format!("{number} {state}")).collect();
         let others = if others.is_empty() { String::new() } else { format!(", {}", others.join(", ")) };
-        let role = if in_step == all { Role::Good } else { Role::Warning };
+        let role = if in_step == all { TextRole::Good } else { TextRole::Warning };
         let text = format!("{in_step} of {all} proxies in step{others}");
         let _ = writeln!(out, "Envoys: {}", style.paint(role, &text));
     }
@@ -203,7 +204,7 @@ fn summary(report: &InspectReport, style: &Style) -> String {
         let _ = writeln!(
             out,
             "{}",
-            style.paint(Role::Faint, &format!("more about a code: kubectl grpcmesh explain {}", first.code))
+            style.paint(TextRole::Faint, &format!("more about a code: kubectl grpcmesh explain {}", first.code))
         );
     }
     if !report.undecided.is_empty() {
@@ -212,7 +213,7 @@ fn summary(report: &InspectReport, style: &Style) -> String {
     }
     let gaps: Vec<_> = report.gaps.iter().filter(|gap| gap.reason != GapKind::NotInstalled).collect();
     if !gaps.is_empty() {
-        let _ = writeln!(out, "{}", style.paint(Role::Heading, "Gaps"));
+        let _ = writeln!(out, "{}", style.paint(TextRole::Heading, "Gaps"));
         for gap in gaps {
             out.push_str(&paragraph(style, "  ", "    ", &safe(&format!("{}: {}", gap.what, gap.why))));
         }

@@ -24,14 +24,14 @@ pub fn json_line(report: &impl Serialize, out: &mut dyn Write) -> io::Result<()>
 }
 
 fn write(report: &impl Serialize, formatter: impl Formatter, out: &mut dyn Write) -> io::Result<()> {
-    report.serialize(&mut Serializer::with_formatter(&mut *out, Harmless(formatter)))?;
+    report.serialize(&mut Serializer::with_formatter(&mut *out, EscapingFormatter(formatter)))?;
     writeln!(out)
 }
 
 /// JSON that reads the same, in which no character steers a terminal: JSON itself asks that only of those below U+0020.
-struct Harmless<F>(F);
+struct EscapingFormatter<F>(F);
 
-impl<F: Formatter> Formatter for Harmless<F> {
+impl<F: Formatter> Formatter for EscapingFormatter<F> {
     fn write_string_fragment<W: ?Sized + Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
         let mut from = 0;
         for (at, c) in fragment.match_indices(is_harmful) {

@@ -2,17 +2,17 @@
 
 use std::fmt::Write as _;
 
-use super::diff::{self, Detail};
+use super::diff::{self, DiffDetail};
 use super::inspect::{port_title, protocol, show_pods};
-use super::style::{Role, Style};
+use super::style::{Style, TextRole};
 use super::table::{self, Column};
 use super::text::{count, paragraph, safe, safe_lines};
 use crate::mesh::written_route::show_share;
-use crate::report::inspect::{RouteReport, ServiceLive, ServiceReport};
+use crate::report::inspect::{LiveServiceReport, RuleReport, ServiceReport};
 use crate::report::page::show_millis;
 
 fn heading(out: &mut String, style: &Style, text: &str) {
-    let _ = writeln!(out, "\n{}", style.paint(Role::Heading, text));
+    let _ = writeln!(out, "\n{}", style.paint(TextRole::Heading, text));
 }
 
 fn bullet(out: &mut String, style: &Style, text: &str) {
@@ -26,11 +26,11 @@ pub(super) fn page(service: &ServiceReport, style: &Style) -> String {
     let _ = writeln!(
         out,
         "{}  {}",
-        style.paint(Role::Heading, &safe(&title)),
-        style.paint(Role::Faint, &safe(&service.host))
+        style.paint(TextRole::Heading, &safe(&title)),
+        style.paint(TextRole::Faint, &safe(&service.host))
     );
     for text in &service.unread {
-        out.push_str(&style.paint(Role::Warning, paragraph(style, "  ! ", "    ", &safe(text)).trim_end()));
+        out.push_str(&style.paint(TextRole::Warning, paragraph(style, "  ! ", "    ", &safe(text)).trim_end()));
         out.push('\n');
     }
     ports(&mut out, service, style);
@@ -78,13 +78,13 @@ pub(super) fn page(service: &ServiceReport, style: &Style) -> String {
 /// Endpoints whose calls are shown.
 const ENDPOINTS: usize = 10;
 
-fn live(out: &mut String, service: &ServiceReport, view: &ServiceLive, style: &Style) {
+fn live(out: &mut String, service: &ServiceReport, view: &LiveServiceReport, style: &Style) {
     heading(out, style, "Live: what Envoys have");
     let in_step = view.proxies.iter().filter(|one| one.state == "in-step").count();
     let all = view.proxies.len();
     bullet(out, style, &format!("{in_step} of {all} proxies have what the objects give for this host"));
     let mut text = Vec::new();
-    if diff::proxies(&view.proxies, Detail::Summary, style, &mut text).is_ok() {
+    if diff::proxies(&view.proxies, DiffDetail::Summary, style, &mut text).is_ok() {
         for line in String::from_utf8_lossy(&text).lines().filter(|line| !line.is_empty()) {
             let _ = writeln!(out, "  {line}");
         }
@@ -189,7 +189,7 @@ fn routes(out: &mut String, service: &ServiceReport, style: &Style) {
     }
 }
 
-fn route_lines(route: &RouteReport, style: &Style) -> String {
+fn route_lines(route: &RuleReport, style: &Style) -> String {
     let mut out = String::new();
     let matches = if route.matches.is_empty() { "any call".to_owned() } else { route.matches.join(" or ") };
     let name = route.name.as_ref().map(|name| format!(" \"{name}\"")).unwrap_or_default();
@@ -203,8 +203,8 @@ fn route_lines(route: &RouteReport, style: &Style) -> String {
         let port = backend.port.map(|port| format!(":{port}")).unwrap_or_default();
         let state = match backend.state {
             "ok" => format!("{} pods ready", show_pods(&backend.pods)),
-            "no-cluster" => style.paint(Role::Error, "no such cluster: calls fail (NC)"),
-            "no-endpoints" => style.paint(Role::Error, "no ready pods: calls fail (UH)"),
+            "no-cluster" => style.paint(TextRole::Error, "no such cluster: calls fail (NC)"),
+            "no-endpoints" => style.paint(TextRole::Error, "no ready pods: calls fail (UH)"),
             _ => "pods unknown".to_owned(),
         };
         let _ = writeln!(

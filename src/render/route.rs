@@ -2,9 +2,9 @@
 
 use std::io::{self, Write};
 
-use super::style::{Role, Style};
+use super::style::{Style, TextRole};
 use super::text::{paragraph, safe};
-use crate::report::route::{BackendView, RetriesView, RouteReport, shares};
+use crate::report::route::{RouteBackendReport, RouteReport, RouteRetriesReport, shares};
 
 /// Width of the names on the left.
 const LEFT: usize = 14;
@@ -17,8 +17,8 @@ const WIDE: usize = 160;
 /// Those of `out`.
 pub fn route(report: &RouteReport, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     let callers = if report.callers.len() > 1 { report.callers.join(", ") } else { report.caller.clone() };
-    writeln!(out, "{}", style.paint(Role::Heading, &safe(&format!("{} {}", report.authority, report.path))))?;
-    let mut page = Page { style, out };
+    writeln!(out, "{}", style.paint(TextRole::Heading, &safe(&format!("{} {}", report.authority, report.path))))?;
+    let mut page = RoutePage { style, out };
     page.row("caller", &callers)?;
     page.row("listener", listener(report.listener))?;
     if let Some(host) = &report.virtual_host {
@@ -111,7 +111,7 @@ fn listener(word: &str) -> &'static str {
     }
 }
 
-fn retries(policy: &RetriesView) -> String {
+fn retries(policy: &RouteRetriesReport) -> String {
     if policy.attempts == 0 {
         return format!("none ({})", policy.owner);
     }
@@ -129,24 +129,24 @@ fn number(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-struct Page<'p> {
+struct RoutePage<'p> {
     style: &'p Style,
     out: &'p mut dyn Write,
 }
 
-impl Page<'_> {
+impl RoutePage<'_> {
     fn row(&mut self, name: &str, text: &str) -> io::Result<()> {
         self.painted(name, text, None)
     }
 
-    fn painted(&mut self, name: &str, text: &str, role: Option<Role>) -> io::Result<()> {
+    fn painted(&mut self, name: &str, text: &str, role: Option<TextRole>) -> io::Result<()> {
         let plain = Style { color: false, width: Some(self.style.width.unwrap_or(WIDE)), ..*self.style };
         let rest = " ".repeat(LEFT + 2);
         let lines = paragraph(&plain, &format!("  {name:<LEFT$}"), &rest, &safe(text));
         for (at, line) in lines.lines().enumerate() {
             let body = line.get(LEFT + 2..).unwrap_or_default();
             let left = if at == 0 { name } else { "" };
-            let left = self.style.paint(Role::Faint, &format!("{left:<LEFT$}"));
+            let left = self.style.paint(TextRole::Faint, &format!("{left:<LEFT$}"));
             let body = role.map_or_else(|| body.to_owned(), |role| self.style.paint(role, body));
             writeln!(self.out, "  {left}{body}")?;
         }
@@ -159,15 +159,15 @@ impl Page<'_> {
                 if report.message.is_empty() {
                     return Ok(());
                 }
-                (report.message.clone(), Role::Warning)
+                (report.message.clone(), TextRole::Warning)
             }
             word => {
                 let status = report.status.map(|status| format!(" {status}")).unwrap_or_default();
                 let message = if report.message.is_empty() { String::new() } else { format!(": {}", report.message) };
                 let role = match word {
-                    "tcp" | "passthrough" => Role::Warning,
-                    "direct-response" => Role::Info,
-                    _ => Role::Error,
+                    "tcp" | "passthrough" => TextRole::Warning,
+                    "direct-response" => TextRole::Info,
+                    _ => TextRole::Error,
                 };
                 (format!("{word}{status}{message}"), role)
             }
@@ -179,7 +179,7 @@ impl Page<'_> {
         Ok(())
     }
 
-    fn backends(&mut self, backends: &[BackendView], as_bytes: bool) -> io::Result<()> {
+    fn backends(&mut self, backends: &[RouteBackendReport], as_bytes: bool) -> io::Result<()> {
         for (at, (backend, share)) in shares(backends).enumerate() {
             let mut parts = vec![format!("{}% {}", number(share), backend.cluster)];
             match (backend.state, backend.endpoints) {
@@ -205,7 +205,7 @@ impl Page<'_> {
             if let Some(rule) = &backend.destination_rule {
                 parts.push(format!("DestinationRule {rule}"));
             }
-            let role = (backend.state != "ok").then_some(Role::Error);
+            let role = (backend.state != "ok").then_some(TextRole::Error);
             self.painted(if at == 0 { "backends" } else { "" }, &parts.join(" · "), role)?;
         }
         let pools: Vec<&[String]> = backends.iter().map(|backend| backend.connection_pool.as_slice()).collect();

@@ -5,17 +5,17 @@ use std::io::{self, Write};
 use quick_xml::Writer;
 use quick_xml::events::{BytesDecl, BytesText, Event};
 
-use super::style::{Role, Style};
+use super::style::{Style, TextRole};
 use super::text::{count, safe};
-use crate::report::route_test::{RouteTest, RouteTests};
+use crate::report::route_test::{RouteTestReport, RouteTestsReport};
 
 /// Writes a line a test, what fails below it, and the count.
 ///
 /// # Errors
 /// Those of `out`.
-pub fn text(report: &RouteTests, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+pub fn text(report: &RouteTestsReport, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     for test in &report.tests {
-        let (mark, role) = if test.failures.is_empty() { ("✓", Role::Good) } else { ("✗", Role::Error) };
+        let (mark, role) = if test.failures.is_empty() { ("✓", TextRole::Good) } else { ("✗", TextRole::Error) };
         writeln!(out, "{} {}", style.paint(role, mark), safe(&test.name))?;
         for line in details(test) {
             writeln!(out, "    {}", safe(&line))?;
@@ -26,7 +26,7 @@ pub fn text(report: &RouteTests, style: &Style, out: &mut dyn Write) -> io::Resu
 }
 
 /// What fails, and what became of the call.
-fn details(test: &RouteTest) -> Vec<String> {
+fn details(test: &RouteTestReport) -> Vec<String> {
     if test.failures.is_empty() {
         return Vec::new();
     }
@@ -47,7 +47,7 @@ fn details(test: &RouteTest) -> Vec<String> {
 ///
 /// # Errors
 /// Those of `out`.
-pub fn junit(report: &RouteTests, out: &mut dyn Write) -> io::Result<()> {
+pub fn junit(report: &RouteTestsReport, out: &mut dyn Write) -> io::Result<()> {
     let mut xml = Writer::new_with_indent(&mut *out, b' ', 2);
     xml.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
     let counts = [("tests", report.tests.len().to_string()), ("failures", report.failed.to_string())];

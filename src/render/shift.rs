@@ -2,11 +2,11 @@
 
 use std::io::{self, Write};
 
-use super::style::{Role, Style};
+use super::style::{Style, TextRole};
 use super::table::{self, Column};
 use super::text::{paragraph, safe, safe_lines};
-use crate::report::shift::{ShiftEvent, ShiftHistory, ShiftStatus};
-use crate::shift::affected::Class;
+use crate::report::shift::{ShiftEvent, ShiftHistoryReport, ShiftStatusReport};
+use crate::shift::affected::AffectedClass;
 
 /// Classes of callers that are named of those that do not obey.
 const NAMED: usize = 5;
@@ -17,11 +17,11 @@ const NAMED: usize = 5;
 /// Those of `out`.
 pub fn event(event: &ShiftEvent, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     let role = match event.event {
-        "done" | "acknowledged" => Role::Good,
-        "verdict" if event.verdict == Some("good") => Role::Good,
-        "verdict" => Role::Warning,
-        "rolled-back" | "held" | "lost-control" => Role::Warning,
-        _ => Role::Heading,
+        "done" | "acknowledged" => TextRole::Good,
+        "verdict" if event.verdict == Some("good") => TextRole::Good,
+        "verdict" => TextRole::Warning,
+        "rolled-back" | "held" | "lost-control" => TextRole::Warning,
+        _ => TextRole::Heading,
     };
     let head = format!("{}  ", style.paint(role, &format!("{:<12}", event.event)));
     write!(out, "{}", paragraph(style, &head, "              ", &safe(&event.message)))?;
@@ -41,8 +41,8 @@ pub fn patch(patch: &str, style: &Style, out: &mut dyn Write) -> io::Result<()> 
     for line in patch.lines().filter(|line| !line.starts_with("@@")) {
         let text = safe_lines(line);
         let shown = match line.chars().next() {
-            Some('+') => style.paint(Role::Good, &text),
-            Some('-') => style.paint(Role::Warning, &text),
+            Some('+') => style.paint(TextRole::Good, &text),
+            Some('-') => style.paint(TextRole::Warning, &text),
             _ => text,
         };
         writeln!(out, "  {shown}")?;
@@ -54,11 +54,15 @@ pub fn patch(patch: &str, style: &Style, out: &mut dyn Write) -> io::Result<()> 
 ///
 /// # Errors
 /// Those of `out`.
-pub fn others(classes: &[Class], style: &Style, out: &mut dyn Write) -> io::Result<()> {
-    let others: Vec<&Class> = classes.iter().filter(|class| !class.obeys).collect();
+pub fn others(classes: &[AffectedClass], style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    let others: Vec<&AffectedClass> = classes.iter().filter(|class| !class.obeys).collect();
     for class in others.iter().take(NAMED) {
         let text = format!("not {} ({}): {}", safe(&class.name), class.pods.len(), safe(&class.why_not));
-        write!(out, "{}", paragraph(style, "              ", "                ", &style.paint(Role::Faint, &text)))?;
+        write!(
+            out,
+            "{}",
+            paragraph(style, "              ", "                ", &style.paint(TextRole::Faint, &text))
+        )?;
     }
     let more = others.len().saturating_sub(NAMED);
     if more > 0 {
@@ -71,8 +75,8 @@ pub fn others(classes: &[Class], style: &Style, out: &mut dyn Write) -> io::Resu
 ///
 /// # Errors
 /// Those of `out`.
-pub fn status(report: &ShiftStatus, style: &Style, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "{}", style.paint(Role::Heading, &safe(&report.object)))?;
+pub fn status(report: &ShiftStatusReport, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{}", style.paint(TextRole::Heading, &safe(&report.object)))?;
     for (rule, weights) in &report.weights {
         let shown: Vec<String> = weights.iter().map(|(name, weight)| format!("{name} {weight}")).collect();
         writeln!(out, "  {}: {}", safe(rule), safe(&shown.join(", ")))?;
@@ -96,7 +100,11 @@ pub fn status(report: &ShiftStatus, style: &Style, out: &mut dyn Write) -> io::R
         write!(out, "{}", paragraph(style, "  ", "    ", &safe(&text)))?;
     }
     if report.as_left == Some(false) {
-        writeln!(out, "{}", style.paint(Role::Warning, "  the weights are others now: somebody changed them since"))?;
+        writeln!(
+            out,
+            "{}",
+            style.paint(TextRole::Warning, "  the weights are others now: somebody changed them since")
+        )?;
     }
     Ok(())
 }
@@ -105,7 +113,7 @@ pub fn status(report: &ShiftStatus, style: &Style, out: &mut dyn Write) -> io::R
 ///
 /// # Errors
 /// Those of `out`.
-pub fn history(report: &ShiftHistory, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+pub fn history(report: &ShiftHistoryReport, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     if report.shifts.is_empty() {
         return writeln!(out, "{} was never shifted by this program", safe(&report.object));
     }

@@ -19,7 +19,7 @@ pub struct Style {
 
 /// What a piece of text means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum TextRole {
     /// An error.
     Error,
     /// A warning.
@@ -34,7 +34,7 @@ pub enum Role {
     Faint,
 }
 
-impl From<Severity> for Role {
+impl From<Severity> for TextRole {
     fn from(severity: Severity) -> Self {
         match severity {
             Severity::Error => Self::Error,
@@ -46,17 +46,17 @@ impl From<Severity> for Role {
 
 impl Style {
     /// Text in the color of its meaning.
-    pub fn paint(&self, role: Role, text: &str) -> String {
+    pub fn paint(&self, role: TextRole, text: &str) -> String {
         if !self.color || text.is_empty() {
             return text.to_owned();
         }
         let style = match role {
-            Role::Error => AnsiColor::Red.on_default().effects(Effects::BOLD),
-            Role::Warning => AnsiColor::Yellow.on_default().effects(Effects::BOLD),
-            Role::Info => AnsiColor::Blue.on_default(),
-            Role::Heading => anstyle::Style::new().effects(Effects::BOLD),
-            Role::Good => AnsiColor::Green.on_default(),
-            Role::Faint => anstyle::Style::new().effects(Effects::DIMMED),
+            TextRole::Error => AnsiColor::Red.on_default().effects(Effects::BOLD),
+            TextRole::Warning => AnsiColor::Yellow.on_default().effects(Effects::BOLD),
+            TextRole::Info => AnsiColor::Blue.on_default(),
+            TextRole::Heading => anstyle::Style::new().effects(Effects::BOLD),
+            TextRole::Good => AnsiColor::Green.on_default(),
+            TextRole::Faint => anstyle::Style::new().effects(Effects::DIMMED),
         };
         format!("{style}{text}{style:#}")
     }

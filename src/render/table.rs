@@ -4,7 +4,7 @@ use tabled::builder::Builder;
 use tabled::settings::{Padding, Style as Borders};
 use unicode_width::UnicodeWidthStr as _;
 
-use super::style::{Role, Style};
+use super::style::{Style, TextRole};
 
 /// What a column is like.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +38,7 @@ pub(super) fn render(style: &Style, columns: &[Column], mut rows: Vec<Vec<String
     }
     let mut builder = Builder::with_capacity(rows.len() + 1, columns.len());
     if style.headers {
-        builder.push_record(columns.iter().map(|column| style.paint(Role::Heading, column.heading)));
+        builder.push_record(columns.iter().map(|column| style.paint(TextRole::Heading, column.heading)));
     }
     for row in rows {
         builder.push_record(row);

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::style::{Role, Style};
+use super::style::{Style, TextRole};
 use super::table::{self, Column};
 use super::text::{count, paragraph, safe};
 use crate::diagnosis::grpc;
@@ -20,9 +20,9 @@ pub fn line(line: &TailLine, style: &Style, out: &mut dyn Write) -> io::Result<(
     let dash = |text: &Option<String>| text.as_deref().map_or("-".to_owned(), |text| safe(text).into_owned());
     let subset = line.subset.as_ref().map(|subset| format!(" {}", safe(subset))).unwrap_or_default();
     let role = match (line.verdict.fault, line.verdict.side) {
-        (true, _) => Role::Error,
-        (false, "nobody") => Role::Faint,
-        (false, _) => Role::Warning,
+        (true, _) => TextRole::Error,
+        (false, "nobody") => TextRole::Faint,
+        (false, _) => TextRole::Warning,
     };
     let flags = if line.flags.is_empty() { String::new() } else { format!("   {}", safe(&line.flags.join(","))) };
     let duration = line.duration_ms.map(|millis| format!("   {}", show_millis(millis))).unwrap_or_default();
@@ -30,7 +30,7 @@ pub fn line(line: &TailLine, style: &Style, out: &mut dyn Write) -> io::Result<(
     writeln!(
         out,
         "{}  {} → {}{subset}   {}{}{}{duration}",
-        style.paint(Role::Faint, time),
+        style.paint(TextRole::Faint, time),
         dash(&line.source),
         dash(&line.destination),
         dash(&line.method),
@@ -89,7 +89,7 @@ pub fn top(report: &TailSummary, rows: usize, style: &Style, out: &mut dyn Write
     let room = rows.saturating_sub(4).max(1);
     let hidden = groups.len().saturating_sub(room);
     let cells = groups.into_iter().take(room).map(|group| {
-        let role = if group.grade == "fault" { Role::Error } else { Role::Warning };
+        let role = if group.grade == "fault" { TextRole::Error } else { TextRole::Warning };
         vec![
             group.calls.to_string(),
             style.paint(role, &dash(&group.flags)),
@@ -110,14 +110,14 @@ pub fn top(report: &TailSummary, rows: usize, style: &Style, out: &mut dyn Write
         show_millis(report.p50_ms),
         show_millis(report.p99_ms),
     );
-    writeln!(out, "{}\n", style.paint(Role::Heading, &totals))?;
+    writeln!(out, "{}\n", style.paint(TextRole::Heading, &totals))?;
     // What does not fit is cut, so that the picture stays still.
     let plain = Style { width: None, ..*style };
     for line in table::render(&plain, &columns, cells.collect(), 0).lines() {
         writeln!(out, "{}", cut(line, style.width.unwrap_or(usize::MAX)))?;
     }
     if hidden > 0 {
-        write!(out, "{}", style.paint(Role::Faint, &format!("{hidden} more")))?;
+        write!(out, "{}", style.paint(TextRole::Faint, &format!("{hidden} more")))?;
     }
     Ok(())
 }
@@ -170,7 +170,7 @@ pub fn summary(report: &TailSummary, style: &Style, out: &mut dyn Write) -> io::
         .groups
         .iter()
         .map(|group| {
-            let role = if group.grade == "fault" { Role::Error } else { Role::Warning };
+            let role = if group.grade == "fault" { TextRole::Error } else { TextRole::Warning };
             vec![
                 group.calls.to_string(),
                 style.paint(role, &dash(&group.flags)),
@@ -194,7 +194,7 @@ pub fn summary(report: &TailSummary, style: &Style, out: &mut dyn Write) -> io::
     }
     let calls = report.calls.max(1) as f64;
     let faults = count(usize::try_from(report.faults).unwrap_or(usize::MAX), "fault");
-    let role = if report.faults > 0 { Role::Error } else { Role::Good };
+    let role = if report.faults > 0 { TextRole::Error } else { TextRole::Good };
     let span = match (&report.from, &report.to) {
         (Some(from), Some(to)) => format!(", {from} to {to}"),
         _ => String::new(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::compare::balance::{Spread, cause, is_tcp};
+use crate::compare::balance::{CallDistribution, cause, is_tcp};
 use crate::mesh::Mesh;
 use crate::mesh::service::Service;
 
@@ -37,7 +37,7 @@ pub struct BalanceReport {
     pub cause: String,
     /// What the callers' applications logged.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub log_pattern: Option<PatternReport>,
+    pub log_pattern: Option<LogPatternReport>,
     /// Callers that could not be asked, with the reason.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unreachable: Vec<String>,
@@ -45,7 +45,7 @@ pub struct BalanceReport {
 
 impl BalanceReport {
     /// How calls to a Service, or to one port of it, spread; of the readings only that.
-    pub fn new(mesh: &Mesh<'_>, service: &Service, port: Option<u16>, spread: &Spread) -> Self {
+    pub fn new(mesh: &Mesh<'_>, service: &Service, port: Option<u16>, spread: &CallDistribution) -> Self {
         let calls = spread.calls();
         let pod_of = |address: &str| {
             let ip = address.rsplit_once(':').map_or(address, |(ip, _)| ip).trim_matches(['[', ']']);
@@ -85,7 +85,7 @@ impl BalanceReport {
 
 /// How calls spread, as far as proxies that were asked once can tell.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct SpreadReport {
+pub struct DistributionReport {
     /// Since when: `while the proxies were asked`, or since they know the endpoints.
     pub counted: &'static str,
     /// Callers that called.
@@ -100,9 +100,9 @@ pub struct SpreadReport {
     pub cause: String,
 }
 
-impl SpreadReport {
+impl DistributionReport {
     /// How calls to a Service spread.
-    pub fn new(mesh: &Mesh<'_>, service: &Service, spread: &Spread, counted: &'static str) -> Self {
+    pub fn new(mesh: &Mesh<'_>, service: &Service, spread: &CallDistribution, counted: &'static str) -> Self {
         let BalanceReport { callers, calls, endpoints, verdict, cause, .. } =
             BalanceReport::new(mesh, service, None, spread);
         Self { counted, callers, calls, endpoints, verdict, cause }
@@ -130,7 +130,7 @@ pub struct EndpointReport {
 
 /// What a pattern found in the callers' own logs.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct PatternReport {
+pub struct LogPatternReport {
     /// How many different texts.
     pub distinct: usize,
     /// How often each was found.

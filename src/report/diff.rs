@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::GapReport;
 use super::unified::unified;
-use crate::compare::live::Proxies;
-use crate::compare::objects::{Compared, ObjectState};
-use crate::compare::proxy::{Judged, State};
+use crate::compare::live::ProxyComparisons;
+use crate::compare::objects::{ComparedObject, ObjectState};
+use crate::compare::proxy::{ComparedProxy, ProxyState};
 use crate::mesh::Mesh;
 use crate::mesh::ids::WorkloadId;
 use crate::mesh::xds::Caller;
@@ -26,9 +26,9 @@ pub struct DiffReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sides: Option<[String; 2]>,
     /// Objects that were compared.
-    pub objects: Vec<ObjectReport>,
+    pub objects: Vec<DiffObjectReport>,
     /// Proxies, those that are not in step first.
-    pub proxies: Vec<ProxyReport>,
+    pub proxies: Vec<DiffProxyReport>,
     /// How many proxies are in each state, and how many objects.
     pub counts: BTreeMap<String, usize>,
     /// What could not be read.
@@ -37,7 +37,7 @@ pub struct DiffReport {
 
 /// An object.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct ObjectReport {
+pub struct DiffObjectReport {
     /// `Kind namespace/name`.
     pub object: String,
     /// `same`, `differs`, `missing` (the second side lacks it) or `extra` (the first side lacks it).
@@ -54,7 +54,7 @@ pub struct ObjectReport {
 
 /// A proxy.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct ProxyReport {
+pub struct DiffProxyReport {
     /// Namespace.
     pub namespace: String,
     /// Pod.
@@ -93,12 +93,12 @@ impl DiffReport {
     /// Puts the report together.
     pub fn new(
         sides: Option<[String; 2]>,
-        objects: Vec<Compared>,
-        proxies: Vec<ProxyReport>,
+        objects: Vec<ComparedObject>,
+        proxies: Vec<DiffProxyReport>,
         gaps: Vec<GapReport>,
     ) -> Self {
         let mut proxies = proxies;
-        let rank = |one: &ProxyReport| (one.state == State::InStep.word(), one.state);
+        let rank = |one: &DiffProxyReport| (one.state == ProxyState::InStep.word(), one.state);
         proxies.sort_by(|a, b| (rank(a), &a.namespace, &a.pod).cmp(&(rank(b), &b.namespace, &b.pod)));
         let mut counts = BTreeMap::from([("objects".to_owned(), objects.len()), ("proxies".to_owned(), proxies.len())]);
         for proxy in &proxies {
@@ -107,7 +107,7 @@ impl DiffReport {
         for object in &objects {
             *counts.entry(format!("objects-{}", object.state.word())).or_default() += 1;
         }
-        let objects = objects.into_iter().map(ObjectReport::from).collect();
+        let objects = objects.into_iter().map(DiffObjectReport::from).collect();
         Self { kind: "Diff", version: 1, sides, objects, proxies, counts, gaps }
     }
 
@@ -120,29 +120,29 @@ impl DiffReport {
     /// Whether something could not be compared.
     pub fn is_partial(&self) -> bool {
         let out =
-            |one: &ProxyReport| matches!(one.state, "unreachable" | "not-compared") || !one.not_compared.is_empty();
+            |one: &DiffProxyReport| matches!(one.state, "unreachable" | "not-compared") || !one.not_compared.is_empty();
         self.proxies.iter().any(out) || self.gaps.iter().any(|gap| gap.touches_answers)
     }
 }
 
-impl From<Compared> for ObjectReport {
-    fn from(compared: Compared) -> Self {
-        let Compared { object, state, changes, before, after, notes } = compared;
+impl From<ComparedObject> for DiffObjectReport {
+    fn from(compared: ComparedObject) -> Self {
+        let ComparedObject { object, state, changes, before, after, notes } = compared;
         let patch = if state == ObjectState::Same { String::new() } else { unified(&before, &after, 3) };
         Self { object, state: state.word(), changes, patch, notes }
     }
 }
 
 /// How the proxies of a mesh's snapshot stand; none when nobody was asked. With hosts in `only`, just what leads there.
-pub fn proxies(mesh: &Mesh<'_>, only: &[String]) -> Vec<ProxyReport> {
-    let judged = Proxies::new(mesh).map(|proxies| proxies.judge_all(only)).unwrap_or_default();
-    judged.into_iter().map(|(id, judged)| ProxyReport::new(mesh, id, judged)).collect()
+pub fn proxies(mesh: &Mesh<'_>, only: &[String]) -> Vec<DiffProxyReport> {
+    let judged = ProxyComparisons::new(mesh).map(|proxies| proxies.judge_all(only)).unwrap_or_default();
+    judged.into_iter().map(|(id, judged)| DiffProxyReport::new(mesh, id, judged)).collect()
 }
 
-impl ProxyReport {
+impl DiffProxyReport {
     /// A proxy.
-    pub fn new(mesh: &Mesh<'_>, id: WorkloadId, judged: Judged) -> Self {
-        let Judged {
+    pub fn new(mesh: &Mesh<'_>, id: WorkloadId, judged: ComparedProxy) -> Self {
+        let ComparedProxy {
             state,
             evidence,
             since,

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::doctor::Check;
+use crate::doctor::DoctorCheck;
 
 /// What was looked at.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -33,8 +33,8 @@ pub struct CheckReport {
 
 impl DoctorReport {
     /// The report of checks.
-    pub fn new(checks: &[Check]) -> Self {
-        let report = |check: &Check| CheckReport {
+    pub fn new(checks: &[DoctorCheck]) -> Self {
+        let report = |check: &DoctorCheck| CheckReport {
             id: check.id.clone(),
             state: check.state.word(),
             reason: check.reason.clone(),

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::accesslog::{Access, Flags};
-use crate::diagnosis::details::{DETAILS, Detail};
-use crate::diagnosis::flags::{FLAGS, Flag};
-use crate::diagnosis::grpc::{self, STATUSES, Status};
+use crate::accesslog::{AccessEntry, ResponseFlags};
+use crate::diagnosis::details::{CodeDetail, DETAILS};
+use crate::diagnosis::flags::{FLAGS, ResponseFlag};
+use crate::diagnosis::grpc::{self, GrpcStatus, STATUSES};
 use crate::diagnosis::{details, judge};
 use crate::rules::{RULES, Rule, Severity};
 
@@ -27,7 +27,7 @@ pub struct ExplainReport {
 /// What an explanation is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Topic {
+pub enum ExplainTopic {
     /// A finding's code.
     Finding,
     /// A response flag.
@@ -40,7 +40,7 @@ pub enum Topic {
     Line,
 }
 
-impl Topic {
+impl ExplainTopic {
     /// The word.
     pub fn word(self) -> &'static str {
         match self {
@@ -59,7 +59,7 @@ pub struct ExplainItem {
     /// The code, flag, text or number.
     pub key: String,
     /// What it is about.
-    pub topic: Topic,
+    pub topic: ExplainTopic,
     /// Its name.
     pub title: String,
     /// Usual severity of a finding.
@@ -110,7 +110,7 @@ impl ExplainItem {
         let section = |heading: &str| section(rule.docs, heading);
         Self {
             key: rule.code.to_owned(),
-            topic: Topic::Finding,
+            topic: ExplainTopic::Finding,
             title: rule.name.to_owned(),
             severity: Some(rule.severity),
             meaning: section("## What it looks for"),
@@ -125,7 +125,7 @@ impl ExplainItem {
     }
 
     /// A response flag.
-    pub fn of_flag(flag: &Flag) -> Self {
+    pub fn of_flag(flag: &ResponseFlag) -> Self {
         let grpc = match flag.grpc {
             Some(code) => format!(
                 "a unary call gets {code} {}; the log shows HTTP status 200 all the same. Once the answer has begun, the \
@@ -135,16 +135,24 @@ impl ExplainItem {
             None => "no status of its own: see the other flags and the details of the line".to_owned(),
         };
         let side = format!("{} side", flag.side.word());
-        Self::of_log(flag.code, Topic::Flag, flag.name, flag.meaning, grpc, &[flag.points_at, &side], flag.next)
+        Self::of_log(flag.code, ExplainTopic::Flag, flag.name, flag.meaning, grpc, &[flag.points_at, &side], flag.next)
     }
 
     /// Response code details.
-    pub fn of_details(detail: &Detail) -> Self {
-        Self::of_log(detail.text, Topic::Details, "response code details", detail.meaning, String::new(), &[], "")
+    pub fn of_details(detail: &CodeDetail) -> Self {
+        Self::of_log(
+            detail.text,
+            ExplainTopic::Details,
+            "response code details",
+            detail.meaning,
+            String::new(),
+            &[],
+            "",
+        )
     }
 
     /// A gRPC status.
-    pub fn of_status(status: &Status) -> Self {
+    pub fn of_status(status: &GrpcStatus) -> Self {
         let causes: Vec<String> =
             FLAGS.iter().filter(|flag| flag.grpc == Some(status.code)).map(|flag| flag.code.to_owned()).collect();
         let without_flag = match status.code {
@@ -168,20 +176,20 @@ impl ExplainItem {
             };
             format!("{flags}{without_flag}").trim().to_owned()
         };
-        Self::of_log(&status.code.to_string(), Topic::Status, status.name, status.meaning, grpc, &[], "")
+        Self::of_log(&status.code.to_string(), ExplainTopic::Status, status.name, status.meaning, grpc, &[], "")
     }
 
     /// Flags and details read together, as they stand in one line of a caller's proxy.
     pub fn of_line(flags: &str, text: &str) -> Self {
-        let mut access = Access {
+        let mut access = AccessEntry {
             method: Some(b"POST"),
             path: Some(b"/package.Service/Method"),
             protocol: Some(b"HTTP/2"),
             code: Some(200),
             bytes_sent: Some(0),
-            flags: Flags(flags),
+            flags: ResponseFlags(flags),
             cluster: Some(b"outbound|0||host"),
-            ..Access::default()
+            ..AccessEntry::default()
         };
         access.details = (!text.is_empty()).then_some(text.as_bytes());
         if let Some((_, reason)) = text.split_once('|') {
@@ -203,7 +211,7 @@ impl ExplainItem {
             }
             None => format!("{}. \"{text}\" is no text that this program knows", verdict.what),
         };
-        Self::of_log(&key, Topic::Line, "read together", &meaning, grpc, &[&side], &verdict.next)
+        Self::of_log(&key, ExplainTopic::Line, "read together", &meaning, grpc, &[&side], &verdict.next)
     }
 
     /// A flag that this Envoy does not have.
@@ -211,7 +219,7 @@ impl ExplainItem {
         let meaning = "not a flag of Envoy 1.39: of a newer Envoy, or registered by an extension";
         Self::of_log(
             word,
-            Topic::Flag,
+            ExplainTopic::Flag,
             "unknown flag",
             meaning,
             String::new(),
@@ -220,7 +228,15 @@ impl ExplainItem {
         )
     }
 
-    fn of_log(key: &str, topic: Topic, title: &str, meaning: &str, grpc: String, causes: &[&str], next: &str) -> Self {
+    fn of_log(
+        key: &str,
+        topic: ExplainTopic,
+        title: &str,
+        meaning: &str,
+        grpc: String,
+        causes: &[&str],
+        next: &str,
+    ) -> Self {
         let causes: Vec<String> = causes.iter().filter(|one| !one.is_empty()).map(|one| (*one).to_owned()).collect();
         let mut docs = format!("## What happened\n{meaning}\n");
         for (heading, text) in [("For gRPC", grpc.as_str()), ("Points at", &causes.join("; ")), ("Look first", next)] {

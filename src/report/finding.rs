@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::ObjectReport;
 use crate::mesh::Mesh;
 use crate::rules::{Finding, Severity};
-use crate::snapshot::{Place, SourceText};
+use crate::snapshot::{SourceText, TextPosition};
 
 /// A finding.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -96,7 +96,7 @@ impl FindingReport {
     }
 }
 
-fn place<'m>(mesh: &Mesh<'m>, finding: &Finding) -> Option<&'m Place> {
+fn place<'m>(mesh: &Mesh<'m>, finding: &Finding) -> Option<&'m TextPosition> {
     let key = finding.object.key();
     let object = mesh.snapshot.objects.get(&key);
     let misplaced = || mesh.snapshot.misplaced.iter().find(|object| object.key == key);

@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::balance::SpreadReport;
-use super::diff::ProxyReport;
+use super::balance::DistributionReport;
+use super::diff::DiffProxyReport;
 use super::finding::FindingReport;
 use super::{GapReport, ObjectReport};
-use crate::compare::balance::{OfHost, lately_or_ever, readings_by_host};
-use crate::compare::live::Proxies;
-use crate::compare::proxy::State;
+use crate::compare::balance::{HostReadings, lately_or_ever, readings_by_host};
+use crate::compare::live::ProxyComparisons;
+use crate::compare::proxy::ProxyState;
 use crate::mesh::Mesh;
 use crate::mesh::ids::{ObjectRef, ServiceId};
-use crate::rules::Outcome;
+use crate::rules::RulesOutcome;
 use crate::schema::Kind;
 
 /// Answer of `inspect`.
@@ -53,12 +53,12 @@ pub struct LiveReport {
 
 /// What Envoys say of one Service.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct ServiceLive {
+pub struct LiveServiceReport {
     /// Callers' proxies, and what each has for this host.
-    pub proxies: Vec<ProxyReport>,
+    pub proxies: Vec<DiffProxyReport>,
     /// How calls spread, if any proxy counted some.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub spread: Option<SpreadReport>,
+    pub spread: Option<DistributionReport>,
 }
 
 /// A Service, or a host of a ServiceEntry.
@@ -82,9 +82,9 @@ pub struct ServiceReport {
     pub proxies: ProxiesReport,
     /// Routes that callers without a view of their own get, in the order Envoy tries them. Empty is Istio's default
     /// route to all pods.
-    pub routes: Vec<RouteReport>,
+    pub routes: Vec<RuleReport>,
     /// Views of callers that differ.
-    pub callers: Vec<CallerReport>,
+    pub callers: Vec<CallerClassReport>,
     /// DestinationRules that callers without a view of their own get.
     pub destination_rules: Vec<ObjectReport>,
     /// What the policies say, by port and subset.
@@ -103,7 +103,7 @@ pub struct ServiceReport {
     pub not_modelled: Vec<String>,
     /// What Envoys say of it, on a page of its own and when they were asked.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub live: Option<ServiceLive>,
+    pub live: Option<LiveServiceReport>,
     /// Findings that touch the Service, by severity word.
     pub finding_counts: BTreeMap<&'static str, usize>,
     /// Whether any port shows signs of gRPC.
@@ -167,7 +167,7 @@ pub struct ProxiesReport {
 
 /// A route rule.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct RouteReport {
+pub struct RuleReport {
     /// The object it comes from.
     pub object: ObjectReport,
     /// Position in the object's rules.
@@ -233,7 +233,7 @@ pub struct RetriesReport {
 
 /// Callers whose view differs.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct CallerReport {
+pub struct CallerClassReport {
     /// Their namespaces.
     pub namespaces: Vec<String>,
     /// Labels of the pods there, when only some are meant: `app=web`.
@@ -243,7 +243,7 @@ pub struct CallerReport {
     pub destination_rules: Vec<ObjectReport>,
     /// Their routes, if these differ; absent when they are the same.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub routes: Option<Vec<RouteReport>>,
+    pub routes: Option<Vec<RuleReport>>,
     /// What differs, in sentences.
     pub differs: Vec<String>,
 }
@@ -323,7 +323,7 @@ pub struct GatewayReport {
 
 /// What `inspect` was asked for.
 #[derive(Debug, Clone, Default)]
-pub struct Request {
+pub struct InspectRequest {
     /// Only these Services; empty is an overview.
     pub targets: Vec<ServiceId>,
     /// Only these, in an overview; absent is all.
@@ -334,39 +334,39 @@ pub struct Request {
     pub all_services: bool,
 }
 
-impl Request {
+impl InspectRequest {
     fn in_scope(&self, namespace: &str) -> bool {
         self.namespaces.is_empty() || self.namespaces.contains(namespace)
     }
 }
 
 /// Looks at the proxies of a mesh for one Service after the other.
-struct LiveViews<'m> {
-    proxies: Proxies<'m>,
-    counted: BTreeMap<String, OfHost>,
+struct LiveReporter<'m> {
+    proxies: ProxyComparisons<'m>,
+    counted: BTreeMap<String, HostReadings>,
 }
 
-impl<'m> LiveViews<'m> {
+impl<'m> LiveReporter<'m> {
     fn new(mesh: &'m Mesh<'m>) -> Option<Self> {
         let counted = readings_by_host(mesh.snapshot.live.as_ref()?);
-        Some(Self { proxies: Proxies::new(mesh)?, counted })
+        Some(Self { proxies: ProxyComparisons::new(mesh)?, counted })
     }
 
-    fn of(&self, mesh: &Mesh<'_>, id: ServiceId) -> ServiceLive {
+    fn of(&self, mesh: &Mesh<'_>, id: ServiceId) -> LiveServiceReport {
         let service = mesh.service(id);
         let host = service.host.as_str().to_owned();
         let spread = self.counted.get(&host).map(|counted| {
             let (spread, counted) = lately_or_ever(mesh, service, counted);
-            SpreadReport::new(mesh, service, &spread, counted)
+            DistributionReport::new(mesh, service, &spread, counted)
         });
         let judged = self.proxies.judge_all(&[host]);
-        let proxies = judged.into_iter().map(|(id, judged)| ProxyReport::new(mesh, id, judged)).collect();
-        ServiceLive { proxies, spread }
+        let proxies = judged.into_iter().map(|(id, judged)| DiffProxyReport::new(mesh, id, judged)).collect();
+        LiveServiceReport { proxies, spread }
     }
 }
 
 /// How many of the proxies in scope stand how; for a Service those of callers anywhere.
-fn states(mesh: &Mesh<'_>, outcome: &Outcome, request: &Request) -> BTreeMap<&'static str, usize> {
+fn states(mesh: &Mesh<'_>, outcome: &RulesOutcome, request: &InspectRequest) -> BTreeMap<&'static str, usize> {
     let mut counts = BTreeMap::new();
     for (id, state) in &outcome.proxies {
         let namespace = mesh.workload(*id).namespace();
@@ -378,7 +378,7 @@ fn states(mesh: &Mesh<'_>, outcome: &Outcome, request: &Request) -> BTreeMap<&'s
 }
 
 /// Makes the report.
-pub fn inspect(mesh: &Mesh<'_>, outcome: &Outcome, request: &Request) -> InspectReport {
+pub fn inspect(mesh: &Mesh<'_>, outcome: &RulesOutcome, request: &InspectRequest) -> InspectReport {
     let mut by_object: HashMap<&ObjectRef, Vec<usize>> = HashMap::new();
     for (index, finding) in outcome.findings.iter().enumerate() {
         for object in finding.objects() {
@@ -398,7 +398,7 @@ pub fn inspect(mesh: &Mesh<'_>, outcome: &Outcome, request: &Request) -> Inspect
         request.targets.clone()
     };
     // Every proxy would be looked at for every Service: that is for pages only.
-    let live = if request.targets.is_empty() { None } else { LiveViews::new(mesh) };
+    let live = if request.targets.is_empty() { None } else { LiveReporter::new(mesh) };
     let mut wanted: BTreeSet<usize> = BTreeSet::new();
     let mut services = Vec::with_capacity(shown.len());
     for id in shown {
@@ -415,7 +415,7 @@ pub fn inspect(mesh: &Mesh<'_>, outcome: &Outcome, request: &Request) -> Inspect
         wanted.extend(related);
         let live = live.as_ref().map(|live| live.of(mesh, id));
         // What keeps a caller from following touches the Service that it calls.
-        let callers = live.iter().flat_map(|live| &live.proxies).filter(|one| one.state != State::InStep.word());
+        let callers = live.iter().flat_map(|live| &live.proxies).filter(|one| one.state != ProxyState::InStep.word());
         for one in callers {
             let path = format!("{}/{}", one.namespace, one.pod);
             let of_pod = by_object.iter().filter(|(object, _)| object.kind == Kind::Pod && object.path() == path);

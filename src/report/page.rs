@@ -4,19 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::inspect::{
-    BackendReport, CallerReport, GatewayReport, PodsReport, PortReport, ProxiesReport, RetriesReport, RouteReport,
+    BackendReport, CallerClassReport, GatewayReport, PodsReport, PortReport, ProxiesReport, RetriesReport, RuleReport,
     ServiceReport,
 };
 use super::policy::policies;
 use super::server_side::{authorization, tls, workloads};
 use crate::mesh::Mesh;
-use crate::mesh::RouteUse;
+use crate::mesh::RouteReference;
 use crate::mesh::caller_classes::{CallerClass, SIDECARS_MAX};
-use crate::mesh::destination_rule::{AppliedRules, Policy};
+use crate::mesh::destination_rule::{AppliedRules, EffectivePolicy};
 use crate::mesh::ids::{ObjectRef, ServiceId};
-use crate::mesh::protocol::{Family, Protocol};
+use crate::mesh::protocol::{Protocol, ProtocolFamily};
 use crate::mesh::service::{PodCount, Resolution, Service, ServicePort, TargetPort};
-use crate::mesh::written_route::{Action, Backend, BackendState, RouteRule};
+use crate::mesh::written_route::{CallerBackend, CallerBackendState, WrittenAction, WrittenRule};
 use crate::mesh::xds::RouteOwner;
 use crate::schema::Kind;
 use crate::schema::duration;
@@ -30,10 +30,10 @@ pub(super) fn related(mesh: &Mesh<'_>, id: ServiceId) -> BTreeSet<ObjectRef> {
     objects.extend(mesh.attached_routes(id).iter().map(|route| mesh.route_object(*route).object.clone()));
     for user in mesh.users_of(id) {
         match *user {
-            RouteUse::VirtualService(object, _) => {
+            RouteReference::VirtualService(object, _) => {
                 objects.insert(mesh.virtual_services.get(object).object.clone());
             }
-            RouteUse::RouteObject(route, _) => {
+            RouteReference::RouteObject(route, _) => {
                 objects.insert(mesh.route_object(route).object.clone());
             }
         }
@@ -141,22 +141,24 @@ fn port(mesh: &Mesh<'_>, service: &Service, port: &ServicePort, view: &CallerCla
 /// What the server's proxy makes of a protocol.
 fn inbound(protocol: Protocol) -> &'static str {
     match protocol.family() {
-        Family::Http => "calls are seen one by one",
-        Family::Auto => "HTTP/2 is detected, other bytes pass",
-        Family::Tcp => "bytes only",
-        Family::Nothing => "no listener",
+        ProtocolFamily::Http => "calls are seen one by one",
+        ProtocolFamily::Auto => "HTTP/2 is detected, other bytes pass",
+        ProtocolFamily::Tcp => "bytes only",
+        ProtocolFamily::Nothing => "no listener",
     }
 }
 
-fn outbound(mesh: &Mesh<'_>, service: &Service, protocol: Protocol, policy: &Policy<'_>) -> String {
+fn outbound(mesh: &Mesh<'_>, service: &Service, protocol: Protocol, policy: &EffectivePolicy<'_>) -> String {
     let upstream = match protocol.family() {
-        Family::Nothing => return "no listener".to_owned(),
-        Family::Tcp => return "one connection goes to one pod; no routes, no retries".to_owned(),
-        Family::Http | Family::Auto if policy.uses_client_protocol() => "the caller's protocol to the server",
-        Family::Http if protocol.is_http2() => "HTTP/2 to the server",
-        Family::Http if upgraded(mesh, protocol, policy) => "HTTP/2 to the server (upgraded)",
-        Family::Http => "HTTP/1.1 to the server",
-        Family::Auto => "the caller's protocol to the server, by detection",
+        ProtocolFamily::Nothing => return "no listener".to_owned(),
+        ProtocolFamily::Tcp => return "one connection goes to one pod; no routes, no retries".to_owned(),
+        ProtocolFamily::Http | ProtocolFamily::Auto if policy.uses_client_protocol() => {
+            "the caller's protocol to the server"
+        }
+        ProtocolFamily::Http if protocol.is_http2() => "HTTP/2 to the server",
+        ProtocolFamily::Http if upgraded(mesh, protocol, policy) => "HTTP/2 to the server (upgraded)",
+        ProtocolFamily::Http => "HTTP/1.1 to the server",
+        ProtocolFamily::Auto => "the caller's protocol to the server, by detection",
     };
     if service.resolution == Resolution::Headless {
         return format!("routed per call, to the pod that was dialled; {upstream}");
@@ -164,39 +166,43 @@ fn outbound(mesh: &Mesh<'_>, service: &Service, protocol: Protocol, policy: &Pol
     format!("balanced per call; {upstream}")
 }
 
-fn gateway(mesh: &Mesh<'_>, protocol: Protocol, policy: &Policy<'_>) -> String {
+fn gateway(mesh: &Mesh<'_>, protocol: Protocol, policy: &EffectivePolicy<'_>) -> String {
     match protocol.family() {
-        Family::Nothing => "no listener",
-        Family::Tcp => "bytes only",
-        Family::Http | Family::Auto if policy.uses_client_protocol() => "the client's protocol to the server",
-        Family::Http if protocol.is_http2() => "HTTP/2 to the server",
-        Family::Http if upgraded(mesh, protocol, policy) => "HTTP/2 to the server (upgraded)",
-        Family::Auto if policy.h2_upgrade() == Some("UPGRADE") => "HTTP/2 to the server (upgraded)",
-        Family::Http | Family::Auto => "HTTP/1.1 to the server: gRPC fails",
+        ProtocolFamily::Nothing => "no listener",
+        ProtocolFamily::Tcp => "bytes only",
+        ProtocolFamily::Http | ProtocolFamily::Auto if policy.uses_client_protocol() => {
+            "the client's protocol to the server"
+        }
+        ProtocolFamily::Http if protocol.is_http2() => "HTTP/2 to the server",
+        ProtocolFamily::Http if upgraded(mesh, protocol, policy) => "HTTP/2 to the server (upgraded)",
+        ProtocolFamily::Auto if policy.h2_upgrade() == Some("UPGRADE") => "HTTP/2 to the server (upgraded)",
+        ProtocolFamily::Http | ProtocolFamily::Auto => "HTTP/1.1 to the server: gRPC fails",
     }
     .to_owned()
 }
 
-pub(super) fn upgraded(mesh: &Mesh<'_>, protocol: Protocol, policy: &Policy<'_>) -> bool {
+pub(super) fn upgraded(mesh: &Mesh<'_>, protocol: Protocol, policy: &EffectivePolicy<'_>) -> bool {
     match policy.h2_upgrade() {
         Some("UPGRADE") => true,
         Some("DO_NOT_UPGRADE") => false,
-        _ => protocol.family() == Family::Http && mesh.config.h2_upgrade_policy.as_deref() == Some("UPGRADE"),
+        _ => protocol.family() == ProtocolFamily::Http && mesh.config.h2_upgrade_policy.as_deref() == Some("UPGRADE"),
     }
 }
 
-fn routes(mesh: &Mesh<'_>, service: &Service, view: &CallerClass) -> Vec<RouteReport> {
+fn routes(mesh: &Mesh<'_>, service: &Service, view: &CallerClass) -> Vec<RuleReport> {
     mesh.rules_of(view.owner).iter().map(|rule| route(mesh, service, view, rule)).collect()
 }
 
-fn route(mesh: &Mesh<'_>, service: &Service, view: &CallerClass, rule: &RouteRule) -> RouteReport {
+fn route(mesh: &Mesh<'_>, service: &Service, view: &CallerClass, rule: &WrittenRule) -> RuleReport {
     let (action, backends) = match &rule.action {
-        Action::Forward(targets) => ("forward".to_owned(), mesh.backends(&view.sample, targets, service.main_port())),
-        Action::Redirect => ("redirect".to_owned(), Vec::new()),
-        Action::DirectResponse(status) => (format!("direct-response {status}"), Vec::new()),
-        Action::Delegate { object } => (format!("delegate {}", object.path()), Vec::new()),
+        WrittenAction::Forward(targets) => {
+            ("forward".to_owned(), mesh.backends(&view.sample, targets, service.main_port()))
+        }
+        WrittenAction::Redirect => ("redirect".to_owned(), Vec::new()),
+        WrittenAction::DirectResponse(status) => (format!("direct-response {status}"), Vec::new()),
+        WrittenAction::Delegate { object } => (format!("delegate {}", object.path()), Vec::new()),
     };
-    RouteReport {
+    RuleReport {
         object: (&rule.object).into(),
         index: rule.index,
         name: rule.name.clone(),
@@ -229,7 +235,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn backend(mesh: &Mesh<'_>, backend: &Backend) -> BackendReport {
+fn backend(mesh: &Mesh<'_>, backend: &CallerBackend) -> BackendReport {
     let target = &backend.target;
     BackendReport {
         host: target.host.to_string(),
@@ -239,12 +245,12 @@ fn backend(mesh: &Mesh<'_>, backend: &Backend) -> BackendReport {
         weight: target.weight,
         share: (backend.share * 100.0).round() / 100.0,
         state: match backend.state {
-            BackendState::Ok => "ok",
-            BackendState::NoCluster => "no-cluster",
-            BackendState::NoEndpoints => "no-endpoints",
-            BackendState::Unknown => "unknown",
+            CallerBackendState::Ok => "ok",
+            CallerBackendState::NoCluster => "no-cluster",
+            CallerBackendState::NoEndpoints => "no-endpoints",
+            CallerBackendState::Unknown => "unknown",
         },
-        pods: pods(backend.pods, backend.state != BackendState::Unknown),
+        pods: pods(backend.pods, backend.state != CallerBackendState::Unknown),
     }
 }
 
@@ -257,8 +263,8 @@ fn caller(
     service: &Service,
     view: &CallerClass,
     everybody: &CallerClass,
-    usual: &[RouteReport],
-) -> CallerReport {
+    usual: &[RuleReport],
+) -> CallerClassReport {
     let own = routes(mesh, service, view);
     let mut differs = Vec::new();
     let destination_rules = objects(mesh, &view.rules);
@@ -289,7 +295,7 @@ fn caller(
             }
         });
     }
-    CallerReport {
+    CallerClassReport {
         namespaces: view.namespaces.iter().map(ToString::to_string).collect(),
         pods: view.pods.clone(),
         destination_rules,

@@ -4,7 +4,7 @@ use super::inspect::PolicyReport;
 use super::page::upgraded;
 use crate::mesh::Mesh;
 use crate::mesh::caller_classes::CallerClass;
-use crate::mesh::destination_rule::Policy;
+use crate::mesh::destination_rule::EffectivePolicy;
 use crate::mesh::protocol::Protocol;
 use crate::mesh::service::{Resolution, Service, ServicePort};
 use crate::mesh::version::IstioVersion;
@@ -52,7 +52,7 @@ fn policy(
 }
 
 /// Limits in numbers, with what they mean for calls.
-pub(super) fn connection_pool(mesh: &Mesh<'_>, protocol: Protocol, policy: &Policy<'_>) -> Vec<String> {
+pub(super) fn connection_pool(mesh: &Mesh<'_>, protocol: Protocol, policy: &EffectivePolicy<'_>) -> Vec<String> {
     let Some(pool) = &policy.connection_pool else {
         return vec!["no limits (Istio's defaults)".to_owned()];
     };
@@ -104,7 +104,7 @@ pub(super) fn connection_pool(mesh: &Mesh<'_>, protocol: Protocol, policy: &Poli
     lines
 }
 
-fn load_balancing(service: &Service, policy: &Policy<'_>) -> String {
+fn load_balancing(service: &Service, policy: &EffectivePolicy<'_>) -> String {
     if service.resolution == Resolution::Headless {
         return "none: the pod that was dialled (gateways: LEAST_REQUEST)".to_owned();
     }
@@ -131,7 +131,7 @@ fn load_balancing(service: &Service, policy: &Policy<'_>) -> String {
     format!("{text} ({})", balancer.object)
 }
 
-fn outlier_detection(service: &Service, policy: &Policy<'_>) -> String {
+fn outlier_detection(service: &Service, policy: &EffectivePolicy<'_>) -> String {
     let Some(outlier) = &policy.outlier_detection else { return "off".to_owned() };
     let value = outlier.value;
     let errors = value.consecutive_5xx_errors.unwrap_or(5);

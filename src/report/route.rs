@@ -10,7 +10,8 @@ use super::route_notes::{did_you_mean, not_modelled, notes};
 use crate::mesh::Mesh;
 use crate::mesh::ids::ObjectRef;
 use crate::mesh::xds::{
-    Answer, Backend, BackendState, Call, Caller, CallerKind, ListenerClass, Outcome, RuleHit, Tried, UpstreamProtocol,
+    BackendState, Call, CallDecision, CallOutcome, Caller, CallerKind, CompiledBackend, ListenerClass, MatchedRule,
+    TriedRule, UpstreamProtocol,
 };
 use crate::schema::virtual_service::{Fault, Headers};
 
@@ -46,9 +47,9 @@ pub struct RouteReport {
     pub virtual_host: Option<String>,
     /// The rule; absent for Istio's default route.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rule: Option<RouteRuleView>,
+    pub rule: Option<RouteRuleReport>,
     /// Where it may go.
-    pub backends: Vec<BackendView>,
+    pub backends: Vec<RouteBackendReport>,
     /// Limit of the whole call; 0 is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
@@ -57,27 +58,27 @@ pub struct RouteReport {
     pub max_grpc_timeout_ms: Option<u64>,
     /// Retries.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub retries: Option<RetriesView>,
+    pub retries: Option<RouteRetriesReport>,
     /// Copies of the call.
-    pub mirrors: Vec<MirrorView>,
+    pub mirrors: Vec<RouteMirrorReport>,
     /// HTTP status of the proxy's own answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u32>,
     /// Injected faults.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub fault: Option<FaultView>,
+    pub fault: Option<RouteFaultReport>,
     /// Changes of path, authority and headers.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rewrite: Option<RewriteView>,
+    pub rewrite: Option<RouteRewriteReport>,
     /// What calls are pinned to an endpoint by.
     pub hash_policy: Vec<String>,
     /// What did not take it, in the order tried.
-    pub tried: Vec<TriedView>,
+    pub tried: Vec<TriedRuleReport>,
     /// What else decides and is not modelled.
     pub not_modelled: Vec<String>,
     /// What the client sees when the call does not arrive: gRPC status, and the flag of the access log.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub client_sees: Option<ClientView>,
+    pub client_sees: Option<ClientOutcomeReport>,
     /// More about the outcome.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
@@ -86,12 +87,12 @@ pub struct RouteReport {
     pub did_you_mean: Vec<String>,
     /// What the caller's own Envoy runs for this host, with `--live`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub live: Option<LiveView>,
+    pub live: Option<RouteLiveReport>,
 }
 
 /// What one Envoy runs, held beside the answer.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct LiveView {
+pub struct RouteLiveReport {
     /// `namespace/pod`.
     pub pod: String,
     /// As in `diff`: `in-step`, `late`, `different`, …
@@ -104,7 +105,7 @@ pub struct LiveView {
 
 /// The rule that takes a call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct RouteRuleView {
+pub struct RouteRuleReport {
     /// `VirtualService`, `HTTPRoute` or `GRPCRoute`.
     pub kind: String,
     /// Namespace.
@@ -126,7 +127,7 @@ pub struct RouteRuleView {
 
 /// A backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct BackendView {
+pub struct RouteBackendReport {
     /// Name of the cluster.
     pub cluster: String,
     /// Host.
@@ -162,7 +163,7 @@ pub struct BackendView {
 
 /// Retries in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct RetriesView {
+pub struct RouteRetriesReport {
     /// Tries after the first; 0 is none.
     pub attempts: u32,
     /// Conditions.
@@ -177,7 +178,7 @@ pub struct RetriesView {
 
 /// A copy of the call.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct MirrorView {
+pub struct RouteMirrorReport {
     /// Name of the cluster.
     pub cluster: String,
     /// Share in percent.
@@ -188,7 +189,7 @@ pub struct MirrorView {
 
 /// Injected faults.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct FaultView {
+pub struct RouteFaultReport {
     /// Delay as written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delay: Option<String>,
@@ -205,7 +206,7 @@ pub struct FaultView {
 
 /// Changes of a call on its way.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct RewriteView {
+pub struct RouteRewriteReport {
     /// New path or prefix.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
@@ -219,7 +220,7 @@ pub struct RewriteView {
 
 /// A rule that did not take the call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct TriedView {
+pub struct TriedRuleReport {
     /// `VirtualService/namespace/name[rule]`, with the alternative after a dot where there is one.
     pub rule: String,
     /// Why not.
@@ -228,7 +229,7 @@ pub struct TriedView {
 
 /// What the client sees.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct ClientView {
+pub struct ClientOutcomeReport {
     /// HTTP status that the proxy means.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http_status: Option<u32>,
@@ -243,12 +244,12 @@ pub struct ClientView {
 
 /// Who calls, as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CallerTitle(pub String);
+pub struct CallerName(pub String);
 
 impl RouteReport {
     /// The report of an answer.
-    pub fn new(mesh: &Mesh<'_>, caller: &Caller, title: &CallerTitle, call: &Call, answer: &Answer) -> Self {
-        let Answer {
+    pub fn new(mesh: &Mesh<'_>, caller: &Caller, title: &CallerName, call: &Call, answer: &CallDecision) -> Self {
+        let CallDecision {
             listener,
             outcome,
             virtual_host,
@@ -264,7 +265,7 @@ impl RouteReport {
             problems,
             message,
         } = answer;
-        let forwards = *outcome == Outcome::Forward;
+        let forwards = *outcome == CallOutcome::Forward;
         let millis = |limit: std::time::Duration| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         let limit = forwards.then(|| timeout.map_or(0, millis));
         let mut not_modelled = not_modelled(mesh, caller, answer);
@@ -297,7 +298,7 @@ impl RouteReport {
             backends: backends.iter().map(|backend| backend_view(mesh, caller, backend)).collect(),
             timeout_ms: limit,
             max_grpc_timeout_ms: limit,
-            retries: retries.as_ref().filter(|_| forwards).map(|policy| RetriesView {
+            retries: retries.as_ref().filter(|_| forwards).map(|policy| RouteRetriesReport {
                 attempts: policy.attempts,
                 retry_on: policy.retry_on.clone(),
                 status_codes: policy.status_codes.clone(),
@@ -306,7 +307,7 @@ impl RouteReport {
             }),
             mirrors: mirrors
                 .iter()
-                .map(|mirror| MirrorView {
+                .map(|mirror| RouteMirrorReport {
                     cluster: mirror.backend.cluster.clone(),
                     percent: mirror.percent,
                     state: state_word(mirror.backend.state),
@@ -336,7 +337,7 @@ impl RouteReport {
 }
 
 /// Backends with their shares in percent.
-pub fn shares(backends: &[BackendView]) -> impl Iterator<Item = (&BackendView, f64)> {
+pub fn shares(backends: &[RouteBackendReport]) -> impl Iterator<Item = (&RouteBackendReport, f64)> {
     let total: i64 = backends.iter().filter_map(|backend| backend.weight).sum();
     backends.iter().map(move |backend| (backend, share(backend.weight, backends.len(), total)))
 }
@@ -351,18 +352,18 @@ pub(super) fn share(weight: Option<i64>, count: usize, total: i64) -> f64 {
 }
 
 /// The contract's word for an outcome.
-pub fn outcome_word(outcome: Outcome) -> &'static str {
+pub fn outcome_word(outcome: CallOutcome) -> &'static str {
     match outcome {
-        Outcome::Forward => "forward",
-        Outcome::DirectResponse => "direct-response",
-        Outcome::Redirect => "redirect",
-        Outcome::NoRoute => "no-route",
-        Outcome::Passthrough => "passthrough",
-        Outcome::Blocked => "blocked",
-        Outcome::Tcp => "tcp",
-        Outcome::Closed => "closed",
-        Outcome::Unresolved => "unresolved",
-        Outcome::Rejected => "rejected",
+        CallOutcome::Forward => "forward",
+        CallOutcome::DirectResponse => "direct-response",
+        CallOutcome::Redirect => "redirect",
+        CallOutcome::NoRoute => "no-route",
+        CallOutcome::Passthrough => "passthrough",
+        CallOutcome::Blocked => "blocked",
+        CallOutcome::Tcp => "tcp",
+        CallOutcome::Closed => "closed",
+        CallOutcome::Unresolved => "unresolved",
+        CallOutcome::Rejected => "rejected",
     }
 }
 
@@ -374,9 +375,9 @@ fn state_word(state: BackendState) -> &'static str {
     }
 }
 
-fn rule_view(hit: &RuleHit, route_name: &str) -> RouteRuleView {
+fn rule_view(hit: &MatchedRule, route_name: &str) -> RouteRuleReport {
     let ObjectRef { kind, namespace, name } = &hit.object;
-    RouteRuleView {
+    RouteRuleReport {
         kind: kind.name().to_owned(),
         namespace: namespace.to_string(),
         name: name.to_string(),
@@ -387,7 +388,7 @@ fn rule_view(hit: &RuleHit, route_name: &str) -> RouteRuleView {
     }
 }
 
-fn backend_view(mesh: &Mesh<'_>, caller: &Caller, backend: &Backend) -> BackendView {
+fn backend_view(mesh: &Mesh<'_>, caller: &Caller, backend: &CompiledBackend) -> RouteBackendReport {
     let exists = backend.state != BackendState::NoCluster;
     let auto = mesh.config.enable_auto_mtls != Some(false);
     let tls = match backend.tls.as_deref() {
@@ -397,7 +398,7 @@ fn backend_view(mesh: &Mesh<'_>, caller: &Caller, backend: &Backend) -> BackendV
         None if auto => "auto",
         None => "plain",
     };
-    BackendView {
+    RouteBackendReport {
         cluster: backend.cluster.clone(),
         host: backend.host.as_ref().map(ToString::to_string),
         port: backend.port,
@@ -417,7 +418,7 @@ fn backend_view(mesh: &Mesh<'_>, caller: &Caller, backend: &Backend) -> BackendV
 }
 
 /// Limits toward a backend that somebody set.
-fn pool(mesh: &Mesh<'_>, caller: &Caller, backend: &Backend) -> Option<Vec<String>> {
+fn pool(mesh: &Mesh<'_>, caller: &Caller, backend: &CompiledBackend) -> Option<Vec<String>> {
     let service = mesh.service(backend.service?);
     let port = service.port(u16::try_from(backend.port?).ok()?)?;
     let rules = mesh.applied_rules(caller, service);
@@ -425,11 +426,11 @@ fn pool(mesh: &Mesh<'_>, caller: &Caller, backend: &Backend) -> Option<Vec<Strin
     policy.connection_pool.is_some().then(|| connection_pool(mesh, port.protocol, &policy))
 }
 
-fn fault_view(fault: &Fault) -> FaultView {
+fn fault_view(fault: &Fault) -> RouteFaultReport {
     let share = |percent: &Option<crate::schema::virtual_service::Percent>| {
         percent.as_ref().map_or(100.0, |percent| percent.value)
     };
-    FaultView {
+    RouteFaultReport {
         delay: fault.delay.as_ref().and_then(|delay| delay.fixed_delay.clone()),
         delay_percent: fault.delay.as_ref().map(|delay| share(&delay.percentage)),
         abort: fault.abort.as_ref().and_then(|abort| {
@@ -439,8 +440,8 @@ fn fault_view(fault: &Fault) -> FaultView {
     }
 }
 
-fn rewrite_view(hit: &RuleHit) -> Option<RewriteView> {
-    let mut view = RewriteView::default();
+fn rewrite_view(hit: &MatchedRule) -> Option<RouteRewriteReport> {
+    let mut view = RouteRewriteReport::default();
     if let Some(rewrite) = &hit.written.rewrite {
         view.path.clone_from(&rewrite.uri);
         if let Some(regex) = &rewrite.uri_regex_rewrite {
@@ -452,7 +453,7 @@ fn rewrite_view(hit: &RuleHit) -> Option<RewriteView> {
     for headers in hit.written.headers.iter().chain(per_backend) {
         note_headers(headers, &mut view.headers);
     }
-    (view != RewriteView::default()).then_some(view)
+    (view != RouteRewriteReport::default()).then_some(view)
 }
 
 fn note_headers(headers: &Headers, notes: &mut Vec<String>) {
@@ -464,15 +465,18 @@ fn note_headers(headers: &Headers, notes: &mut Vec<String>) {
     }
 }
 
-fn tried_view(tried: &Tried) -> TriedView {
-    let Tried { object, index, alternative, why_not } = tried;
+fn tried_view(tried: &TriedRule) -> TriedRuleReport {
+    let TriedRule { object, index, alternative, why_not } = tried;
     let inner = alternative.map(|at| format!(".{at}")).unwrap_or_default();
-    TriedView { rule: format!("{}/{}[{index}{inner}]", object.kind.name(), object.path()), why_not: why_not.clone() }
+    TriedRuleReport {
+        rule: format!("{}/{}[{index}{inner}]", object.kind.name(), object.path()),
+        why_not: why_not.clone(),
+    }
 }
 
 /// How a caller is written: `gateway/` before a gateway's.
-pub fn title(kind: CallerKind, path: &str) -> CallerTitle {
-    CallerTitle(match kind {
+pub fn title(kind: CallerKind, path: &str) -> CallerName {
+    CallerName(match kind {
         CallerKind::Sidecar => path.to_owned(),
         CallerKind::Gateway => format!("gateway/{path}"),
     })

@@ -1,21 +1,23 @@
 //! What the client of a call sees when the call does not arrive.
 
-use super::route::{ClientView, share};
+use super::route::{ClientOutcomeReport, share};
 use crate::diagnosis::grpc;
 use crate::mesh::Mesh;
 use crate::mesh::security::MtlsMode;
 use crate::mesh::workload::Workload;
-use crate::mesh::xds::{Answer, Backend, BackendState, Call, CallProtocol, Outcome, UpstreamProtocol};
+use crate::mesh::xds::{
+    BackendState, Call, CallDecision, CallOutcome, CallProtocol, CompiledBackend, UpstreamProtocol,
+};
 
 /// What a client sees of a call that does not arrive; `None` when it may arrive.
-pub(super) fn client_view(mesh: &Mesh<'_>, call: &Call, answer: &Answer) -> Option<ClientView> {
+pub(super) fn client_view(mesh: &Mesh<'_>, call: &Call, answer: &CallDecision) -> Option<ClientOutcomeReport> {
     let seen = |http: Option<u32>, grpc: u8, flag: Option<&'static str>, percent: f64| {
-        Some(ClientView { http_status: http, grpc_status: grpc::name(grpc).to_owned(), flag, percent })
+        Some(ClientOutcomeReport { http_status: http, grpc_status: grpc::name(grpc).to_owned(), flag, percent })
     };
     match answer.outcome {
-        Outcome::Forward => {
+        CallOutcome::Forward => {
             let total: i64 = answer.backends.iter().map(|backend| backend.weight.unwrap_or(0)).sum();
-            let share = |backend: &Backend| share(backend.weight, answer.backends.len(), total);
+            let share = |backend: &CompiledBackend| share(backend.weight, answer.backends.len(), total);
             let lost = |state: BackendState| -> f64 {
                 answer.backends.iter().filter(|backend| backend.state == state).map(share).sum()
             };
@@ -29,9 +31,9 @@ pub(super) fn client_view(mesh: &Mesh<'_>, call: &Call, answer: &Answer) -> Opti
             if empty > 0.0 {
                 return seen(Some(503), 14, Some("UH"), empty);
             }
-            let ok = |backend: &&Backend| backend.state == BackendState::Ok;
+            let ok = |backend: &&CompiledBackend| backend.state == BackendState::Ok;
             // A gRPC server does not understand HTTP/1.1: its own proxy, or the server, ends the call.
-            let old = |backend: &&Backend| backend.upstream_protocol == Some(UpstreamProtocol::Http1);
+            let old = |backend: &&CompiledBackend| backend.upstream_protocol == Some(UpstreamProtocol::Http1);
             let spoken: f64 = answer.backends.iter().filter(ok).filter(old).map(share).sum();
             if spoken > 0.0 && call.protocol != CallProtocol::Http1 {
                 return seen(None, 14, Some("UPE"), spoken);
@@ -43,18 +45,18 @@ pub(super) fn client_view(mesh: &Mesh<'_>, call: &Call, answer: &Answer) -> Opti
             }
             None
         }
-        Outcome::DirectResponse | Outcome::Blocked | Outcome::Redirect => {
+        CallOutcome::DirectResponse | CallOutcome::Blocked | CallOutcome::Redirect => {
             let status = answer.status.unwrap_or(502);
             seen(Some(status), grpc::of_http(u16::try_from(status).unwrap_or(500)), None, 100.0)
         }
-        Outcome::NoRoute => seen(Some(404), 12, Some("NR"), 100.0),
-        Outcome::Closed | Outcome::Unresolved => seen(None, 14, None, 100.0),
-        Outcome::Rejected | Outcome::Passthrough | Outcome::Tcp => None,
+        CallOutcome::NoRoute => seen(Some(404), 12, Some("NR"), 100.0),
+        CallOutcome::Closed | CallOutcome::Unresolved => seen(None, 14, None, 100.0),
+        CallOutcome::Rejected | CallOutcome::Passthrough | CallOutcome::Tcp => None,
     }
 }
 
 /// Whether plain text is sent to pods that take mesh TLS only.
-fn is_refused_plaintext(mesh: &Mesh<'_>, backend: &Backend) -> bool {
+fn is_refused_plaintext(mesh: &Mesh<'_>, backend: &CompiledBackend) -> bool {
     let auto = mesh.config.enable_auto_mtls != Some(false);
     let plain = backend.tls.as_deref() == Some("DISABLE") || (backend.tls.is_none() && !auto);
     let Some(service) = backend.service.filter(|_| plain).map(|id| mesh.service(id)) else { return false };

@@ -2,15 +2,15 @@
 
 use crate::mesh::ids::ObjectRef;
 use crate::mesh::service::Resolution;
-use crate::mesh::workload::Proxy;
-use crate::mesh::xds::{Answer, Call, Caller, CallerKind, Outcome};
+use crate::mesh::workload::ProxyKind;
+use crate::mesh::xds::{Call, CallDecision, CallOutcome, Caller, CallerKind};
 use crate::mesh::{Extension, Mesh};
 
 /// Names that may have been meant by a host that the proxy does not know.
-pub(super) fn did_you_mean(mesh: &Mesh<'_>, call: &Call, answer: &Answer) -> Vec<String> {
+pub(super) fn did_you_mean(mesh: &Mesh<'_>, call: &Call, answer: &CallDecision) -> Vec<String> {
     let unknown = match answer.outcome {
-        Outcome::Passthrough | Outcome::Blocked | Outcome::NoRoute => answer.rule.is_none(),
-        Outcome::Unresolved => true,
+        CallOutcome::Passthrough | CallOutcome::Blocked | CallOutcome::NoRoute => answer.rule.is_none(),
+        CallOutcome::Unresolved => true,
         _ => false,
     };
     let host = call.authority.rsplit_once(':').map_or(call.authority.as_str(), |(host, _)| host);
@@ -33,7 +33,7 @@ pub(super) fn did_you_mean(mesh: &Mesh<'_>, call: &Call, answer: &Answer) -> Vec
 }
 
 /// What makes shares or the winner of a host uncertain.
-pub(super) fn notes(mesh: &Mesh<'_>, caller: &Caller, answer: &Answer) -> Vec<String> {
+pub(super) fn notes(mesh: &Mesh<'_>, caller: &Caller, answer: &CallDecision) -> Vec<String> {
     let mut notes = Vec::new();
     let headless = answer.backends.iter().find_map(|backend| {
         let service = mesh.service(backend.service?);
@@ -62,12 +62,14 @@ pub(super) fn notes(mesh: &Mesh<'_>, caller: &Caller, answer: &Answer) -> Vec<St
 }
 
 /// What acts on a caller's proxy beside the model: EnvoyFilters and WasmPlugins that select it, waypoints on the way.
-pub(super) fn not_modelled(mesh: &Mesh<'_>, caller: &Caller, answer: &Answer) -> Vec<String> {
+pub(super) fn not_modelled(mesh: &Mesh<'_>, caller: &Caller, answer: &CallDecision) -> Vec<String> {
     let mut found = Vec::new();
     let proxy = caller.workload.map(|id| &mesh.workload(id).proxy);
     match proxy {
-        Some(Proxy::Proxyless) => found.push("the caller's own gRPC library routes its calls, not an Envoy".to_owned()),
-        Some(Proxy::Ambient) => {
+        Some(ProxyKind::Proxyless) => {
+            found.push("the caller's own gRPC library routes its calls, not an Envoy".to_owned())
+        }
+        Some(ProxyKind::Ambient) => {
             found.push("the caller is in ambient mode: without a waypoint nothing here acts on its calls".to_owned());
         }
         Some(proxy) if proxy.is_meshed() == Some(false) => {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::route::{self, BackendView, RouteReport};
+use super::route::{self, RouteBackendReport, RouteReport};
 use crate::diagnosis::grpc;
 use crate::schema::duration;
 
@@ -15,7 +15,7 @@ const TOLERANCE: f64 = 0.1;
 /// What is expected of a call. Everything that is named must hold.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Expectation {
+pub struct RouteExpectation {
     /// Outcome, in the words of `-o json`.
     pub outcome: Option<String>,
     /// All calls go to this subset.
@@ -25,9 +25,9 @@ pub struct Expectation {
     /// Shares in percent by subset, Service, or `service/subset`.
     pub backends: Option<BTreeMap<String, f64>>,
     /// What the client sees: a gRPC status by name or number; `OK` when the call arrives.
-    pub status: Option<Word>,
+    pub status: Option<TextOrNumber>,
     /// Limit of the call, such as `2s`; `none` for no limit.
-    pub timeout: Option<Word>,
+    pub timeout: Option<TextOrNumber>,
     /// Retries after the first try.
     pub retries: Option<u32>,
     /// The rule, as `Kind/namespace/name[index]`, or the whole object without the index.
@@ -37,14 +37,14 @@ pub struct Expectation {
 /// A word that may be written as a number.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(untagged)]
-pub enum Word {
+pub enum TextOrNumber {
     /// A text.
     Text(String),
     /// A number.
     Number(u64),
 }
 
-impl std::fmt::Display for Word {
+impl std::fmt::Display for TextOrNumber {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Text(text) => f.write_str(text),
@@ -56,7 +56,7 @@ impl std::fmt::Display for Word {
 /// The report of all tests.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(title = "RouteTests")]
-pub struct RouteTests {
+pub struct RouteTestsReport {
     /// Always `RouteTests`.
     pub kind: &'static str,
     /// Version of this form.
@@ -64,12 +64,12 @@ pub struct RouteTests {
     /// How many did not hold.
     pub failed: usize,
     /// The tests in their order.
-    pub tests: Vec<RouteTest>,
+    pub tests: Vec<RouteTestReport>,
 }
 
 /// One test.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct RouteTest {
+pub struct RouteTestReport {
     /// Name.
     pub name: String,
     /// What does not hold, one text each.
@@ -81,15 +81,15 @@ pub struct RouteTest {
     pub route: Option<RouteReport>,
 }
 
-impl RouteTests {
+impl RouteTestsReport {
     /// Counts what failed.
-    pub fn new(tests: Vec<RouteTest>) -> Self {
+    pub fn new(tests: Vec<RouteTestReport>) -> Self {
         let failed = tests.iter().filter(|test| !test.failures.is_empty()).count();
         Self { kind: "RouteTests", version: 1, failed, tests }
     }
 }
 
-impl Expectation {
+impl RouteExpectation {
     /// Whether nothing is expected.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -183,24 +183,24 @@ const OUTCOMES: [&str; 10] = [
 ];
 
 /// The name of a gRPC status that is written by name or number.
-fn status_of(word: &Word) -> Option<&'static str> {
+fn status_of(word: &TextOrNumber) -> Option<&'static str> {
     grpc::parse(word.to_string().to_ascii_uppercase().as_bytes()).map(grpc::name)
 }
 
 /// A limit in milliseconds; 0 is none.
-fn limit_of(word: &Word) -> Option<u64> {
+fn limit_of(word: &TextOrNumber) -> Option<u64> {
     match word.to_string().as_str() {
         "none" | "0" | "0s" => Some(0),
         text => duration::parse(text).ok().and_then(|limit| u64::try_from(limit.as_millis()).ok()),
     }
 }
 
-fn everything(report: &RouteReport, wanted: impl Fn(&BackendView) -> bool) -> bool {
+fn everything(report: &RouteReport, wanted: impl Fn(&RouteBackendReport) -> bool) -> bool {
     let mut used = route::shares(&report.backends).filter(|(_, share)| *share > 0.0);
     !report.backends.is_empty() && used.all(|(backend, _)| wanted(backend))
 }
 
-fn is_service(backend: &BackendView, service: &str) -> bool {
+fn is_service(backend: &RouteBackendReport, service: &str) -> bool {
     let Some(host) = backend.host.as_deref() else { return false };
     // `namespace/name` is kubectl's way to write it.
     let turned = service.split_once('/').map(|(namespace, name)| format!("{name}.{namespace}"));

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::analysis::window::{Tally, Window};
+use crate::analysis::window::{CallCounts, Window};
 use crate::mesh::written_route::show_share;
 use crate::shift::plan::RulePlan;
-use crate::shift::record::{Entry, StepVerdict};
+use crate::shift::record::{ShiftEntry, StepVerdict};
 
 /// Something that happened.
 #[derive(Debug, Clone, Default, Serialize, JsonSchema)]
@@ -34,7 +34,7 @@ pub struct ShiftEvent {
     pub weights: BTreeMap<String, u64>,
     /// How the proxies stand that obey.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub proxies: Option<ProxyCounts>,
+    pub proxies: Option<ProxyAckCounts>,
     /// What callers counted, of `window`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<WindowReport>,
@@ -49,9 +49,9 @@ pub struct ShiftEvent {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub struct WindowReport {
     /// Calls to the backends whose share rises.
-    pub canary: Tally,
+    pub canary: CallCounts,
     /// Calls to the others of the rule.
-    pub baseline: Tally,
+    pub baseline: CallCounts,
     /// Calls that found no server at all.
     #[serde(skip_serializing_if = "is_zero")]
     pub nowhere: u64,
@@ -85,7 +85,7 @@ impl WindowReport {
 
     /// In a sentence.
     pub fn sentence(&self) -> String {
-        let side = |name: &str, tally: Tally| format!("{name} {} calls, {} failed", tally.calls, tally.errors);
+        let side = |name: &str, tally: CallCounts| format!("{name} {} calls, {} failed", tally.calls, tally.errors);
         let share = self.observed_share.map(|share| format!("; the canary got {}", show_share(share * 100.0)));
         let nowhere = if self.nowhere > 0 { format!("; {} found no server", self.nowhere) } else { String::new() };
         let (canary, baseline) = (side("canary", self.canary), side("baseline", self.baseline));
@@ -95,7 +95,7 @@ impl WindowReport {
 
 /// How the proxies stand that obey.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct ProxyCounts {
+pub struct ProxyAckCounts {
     /// How many there are.
     pub total: usize,
     /// How many run the new weights.
@@ -123,7 +123,7 @@ pub fn weights(plans: &[RulePlan]) -> BTreeMap<String, u64> {
 /// The shifts of an object, newest first.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(title = "ShiftHistory")]
-pub struct ShiftHistory {
+pub struct ShiftHistoryReport {
     /// Always `ShiftHistory`.
     pub kind: &'static str,
     /// Version of this form.
@@ -131,12 +131,12 @@ pub struct ShiftHistory {
     /// `Kind namespace/name`.
     pub object: String,
     /// Shifts, newest first; older ones are let go.
-    pub shifts: Vec<PastShift>,
+    pub shifts: Vec<PastShiftReport>,
 }
 
 /// One shift.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct PastShift {
+pub struct PastShiftReport {
     /// Number among those of the object.
     pub number: u64,
     /// Identity of the run.
@@ -161,7 +161,7 @@ pub struct PastShift {
     pub step: u32,
     /// What was found at the steps; 0 is before the first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub verdicts: Vec<PastVerdict>,
+    pub verdicts: Vec<PastVerdictReport>,
     /// Until when the run that is at it may go on; later another may take over.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
@@ -172,20 +172,20 @@ pub struct PastShift {
 
 /// What was found at a step.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct PastVerdict {
+pub struct PastVerdictReport {
     /// The step; 0 is before the first.
     pub step: u32,
     /// `good`, `bad`, `not-enough-calls` or `unknown`.
     pub verdict: String,
     /// Calls to the canary.
-    pub canary: Tally,
+    pub canary: CallCounts,
     /// Calls to the others.
-    pub baseline: Tally,
+    pub baseline: CallCounts,
     /// In a sentence.
     pub why: String,
 }
 
-impl From<&StepVerdict> for PastVerdict {
+impl From<&StepVerdict> for PastVerdictReport {
     fn from(one: &StepVerdict) -> Self {
         let StepVerdict { step, verdict, canary, baseline, why } = one.clone();
         Self { step, verdict, canary, baseline, why }
@@ -195,7 +195,7 @@ impl From<&StepVerdict> for PastVerdict {
 /// How the shift of an object stands.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(title = "ShiftStatus")]
-pub struct ShiftStatus {
+pub struct ShiftStatusReport {
     /// Always `ShiftStatus`.
     pub kind: &'static str,
     /// Version of this form.
@@ -209,11 +209,11 @@ pub struct ShiftStatus {
     pub as_left: Option<bool>,
     /// The last shift.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub last: Option<PastShift>,
+    pub last: Option<PastShiftReport>,
 }
 
-impl From<&Entry> for PastShift {
-    fn from(entry: &Entry) -> Self {
+impl From<&ShiftEntry> for PastShiftReport {
+    fn from(entry: &ShiftEntry) -> Self {
         let show = |wrote: bool| {
             let of = entry
                 .rules
@@ -232,7 +232,7 @@ impl From<&Entry> for PastShift {
             to: show(true),
             plan: entry.plan.clone(),
             step: entry.step,
-            verdicts: entry.verdicts.iter().map(PastVerdict::from).collect(),
+            verdicts: entry.verdicts.iter().map(PastVerdictReport::from).collect(),
             until: entry.until.clone(),
             message: entry.message.clone(),
         }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::accesslog::{Access, Direction, Value};
-use crate::diagnosis::{Grade, Known, Verdict};
+use crate::accesslog::{AccessEntry, Direction, FieldBytes};
+use crate::diagnosis::{CallDiagnosis, FaultLevel, StatusSource};
 
 /// One call, or one connection.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -57,12 +57,12 @@ pub struct TailLine {
     /// Whether a client's text made the line readable in several ways.
     pub ambiguous: bool,
     /// What is made of it.
-    pub verdict: VerdictReport,
+    pub verdict: CallDiagnosisReport,
 }
 
 /// What is made of a line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct VerdictReport {
+pub struct CallDiagnosisReport {
     /// What happened.
     pub what: String,
     /// Whose side: `caller`, `server`, `network`, `proxy`, `configuration` or `nobody`.
@@ -75,7 +75,7 @@ pub struct VerdictReport {
 
 /// The pod that a log is of, as far as its name or path tells.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Origin {
+pub struct LogOrigin {
     /// Pod.
     pub pod: Option<String>,
     /// Namespace.
@@ -86,9 +86,9 @@ pub struct Origin {
 
 /// Names of addresses, from a source.
 #[derive(Debug, Clone, Default)]
-pub struct Names(pub HashMap<String, String>);
+pub struct AddressNames(pub HashMap<String, String>);
 
-impl Names {
+impl AddressNames {
     /// The name of `ip:port` or `[v6]:port`, else the address itself.
     fn name(&self, address: &str) -> String {
         self.0.get(ip_of(address)).cloned().unwrap_or_else(|| address.to_owned())
@@ -100,7 +100,7 @@ fn ip_of(address: &str) -> &str {
     address.rsplit_once(':').map_or(address, |(ip, _)| ip).trim_matches(['[', ']'])
 }
 
-pub(super) fn text(value: &Value<'_>) -> Option<String> {
+pub(super) fn text(value: &FieldBytes<'_>) -> Option<String> {
     value.map(|value| String::from_utf8_lossy(value).into_owned())
 }
 
@@ -111,7 +111,7 @@ pub(super) fn short(host: &str) -> &str {
 
 impl TailLine {
     /// Tells about one line.
-    pub fn new(access: &Access<'_>, verdict: &Verdict, origin: &Origin, names: &Names) -> Self {
+    pub fn new(access: &AccessEntry<'_>, verdict: &CallDiagnosis, origin: &LogOrigin, names: &AddressNames) -> Self {
         // Where no cluster was chosen the address of the caller tells: its own proxy's pod has it too.
         let is_own = |ip: &String| text(&access.downstream_remote).is_some_and(|remote| ip_of(&remote) == ip);
         let by_address = origin.ip.as_ref().map(|ip| if is_own(ip) { Direction::Outbound } else { Direction::Inbound });
@@ -139,9 +139,9 @@ impl TailLine {
             method: text(&access.path),
             grpc_status: verdict.status.and_then(|status| status.code),
             grpc_status_from: verdict.status.and_then(|status| match status.known {
-                Known::Logged => Some("logged"),
-                Known::Inferred => Some("inferred"),
-                Known::Unknown => None,
+                StatusSource::Logged => Some("logged"),
+                StatusSource::Inferred => Some("inferred"),
+                StatusSource::Unknown => None,
             }),
             http_status: access.code.filter(|code| *code > 0),
             flags: access.flags.iter().map(str::to_owned).collect(),
@@ -154,10 +154,10 @@ impl TailLine {
             request_id: text(&access.request_id),
             route: text(&access.route),
             ambiguous: access.ambiguous,
-            verdict: VerdictReport {
+            verdict: CallDiagnosisReport {
                 what: verdict.what.to_string(),
                 side: verdict.side.word(),
-                fault: verdict.grade == Grade::Fault,
+                fault: verdict.grade == FaultLevel::Fault,
                 next: if verdict.next.is_empty() { Vec::new() } else { vec![verdict.next.to_string()] },
             },
         }

@@ -31,15 +31,15 @@ pub struct TailCall {
 
 /// Brings lines together.
 #[derive(Debug, Default)]
-pub struct Join {
-    open: HashMap<String, Open>,
+pub struct CallJoiner {
+    open: HashMap<String, OpenCall>,
     /// Ids in the order of their first line.
     order: VecDeque<String>,
     newest: i64,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenCall {
     lines: Vec<(i64, TailLine)>,
     /// Whether one of its lines is to be shown.
     shown: bool,
@@ -47,7 +47,7 @@ struct Open {
     end: i64,
 }
 
-impl Join {
+impl CallJoiner {
     /// Takes a line that began at `start` milliseconds; gives the requests that are complete.
     pub fn add(&mut self, line: TailLine, start: i64, shown: bool) -> Vec<TailCall> {
         let Some(id) = line.request_id.clone() else {
@@ -57,7 +57,7 @@ impl Join {
         let end = start.saturating_add(i64::try_from(line.duration_ms.unwrap_or(0)).unwrap_or(0));
         let open = self.open.entry(id.clone()).or_insert_with(|| {
             self.order.push_back(id);
-            Open { lines: Vec::new(), shown: false, end }
+            OpenCall { lines: Vec::new(), shown: false, end }
         });
         open.lines.push((start, line));
         open.shown |= shown;
@@ -76,7 +76,7 @@ impl Join {
     }
 
     /// Gives what waits from the front, as long as it is done.
-    fn take(&mut self, done: impl Fn(&Open) -> bool) -> Vec<TailCall> {
+    fn take(&mut self, done: impl Fn(&OpenCall) -> bool) -> Vec<TailCall> {
         let mut calls = Vec::new();
         while self.order.front().and_then(|id| self.open.get(id)).is_some_and(&done) {
             calls.extend(self.pop());
@@ -87,7 +87,7 @@ impl Join {
     /// The request that waits longest, if anything of it is to be shown.
     fn pop(&mut self) -> Option<TailCall> {
         let id = self.order.pop_front()?;
-        let Open { lines, shown, .. } = self.open.remove(&id)?;
+        let OpenCall { lines, shown, .. } = self.open.remove(&id)?;
         shown.then(|| call(Some(id), lines))
     }
 }
@@ -100,23 +100,23 @@ fn call(request_id: Option<String>, mut lines: Vec<(i64, TailLine)>) -> TailCall
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accesslog::{Line, Reader};
+    use crate::accesslog::{LogLine, LogReader};
     use crate::diagnosis::judge;
-    use crate::report::tail::{Names, Origin};
+    use crate::report::tail::{AddressNames, LogOrigin};
 
     fn line(id: &str, cluster: &str) -> TailLine {
         let text = format!(
             "[2026-11-21T09:00:00.000Z] \"POST /a.B/C HTTP/2\" 200 - via_upstream - \"-\" 1 2 10 9 \"-\" \"grpc-go/1\" \"{id}\" \
              \"echo:50051\" \"10.0.0.1:50051\" {cluster} 10.0.0.2:1 10.0.0.3:2 10.0.0.4:3 - default"
         );
-        let mut reader = Reader::default();
-        let Line::Access(access) = reader.read(text.as_bytes()) else { panic!("{text}") };
-        TailLine::new(&access, &judge(&access), &Origin::default(), &Names::default())
+        let mut reader = LogReader::default();
+        let LogLine::Access(access) = reader.read(text.as_bytes()) else { panic!("{text}") };
+        TailLine::new(&access, &judge(&access), &LogOrigin::default(), &AddressNames::default())
     }
 
     #[test]
     fn lines_of_a_request_come_together_caller_first() {
-        let mut join = Join::default();
+        let mut join = CallJoiner::default();
         assert!(join.add(line("a", "inbound|50051||"), 1_000, true).is_empty());
         assert!(join.add(line("a", "outbound|50051||echo.shop.svc.cluster.local"), 1_000, false).is_empty());
         assert!(join.add(line("b", "outbound|50051||echo.shop.svc.cluster.local"), 1_001, false).is_empty());
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_bounded() {
-        let mut join = Join::default();
+        let mut join = CallJoiner::default();
         let told: usize =
             (0..WAITING_MAX + 10).map(|at| join.add(line(&at.to_string(), "inbound|1||"), 5, true).len()).sum();
         assert_eq!((told, join.open.len()), (10, WAITING_MAX));

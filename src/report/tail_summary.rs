@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::durations::Durations;
 use super::tail::{short, show_time, text};
-use crate::accesslog::{Access, Kind};
-use crate::diagnosis::{Grade, Known, Verdict, grpc};
+use crate::accesslog::{AccessEntry, OtherLine};
+use crate::diagnosis::{CallDiagnosis, FaultLevel, StatusSource, grpc};
 
 /// Kinds of outcomes beyond this number are counted together.
 const GROUPS_MAX: usize = 2_000;
@@ -17,7 +17,7 @@ const CLUSTER_MIN: u64 = 10;
 
 /// Counts calls as they come.
 #[derive(Debug, Default)]
-pub struct Counter {
+pub struct SummaryCounter {
     /// Calls before any filter, but for those before the time that was asked for.
     seen: u64,
     /// Calls before that time, or without one.
@@ -30,8 +30,8 @@ pub struct Counter {
     faults: u64,
     notices: u64,
     ambiguous: u64,
-    other: HashMap<Kind, u64>,
-    groups: HashMap<Group, Cases>,
+    other: HashMap<OtherLine, u64>,
+    groups: HashMap<CallGroup, GroupCalls>,
     beyond: u64,
     all: Durations,
     first: Option<i64>,
@@ -40,7 +40,7 @@ pub struct Counter {
 
 /// In the order in which the fields put them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Group {
+struct CallGroup {
     grade: &'static str,
     flags: String,
     method: String,
@@ -50,32 +50,32 @@ struct Group {
 }
 
 /// Grade, flags and destination.
-type Cause<'a> = (&'static str, &'a str, &'a str);
+type GroupCause<'a> = (&'static str, &'a str, &'a str);
 
-impl Group {
-    fn cause(&self) -> Cause<'_> {
+impl CallGroup {
+    fn cause(&self) -> GroupCause<'_> {
         (self.grade, &self.flags, &self.destination)
     }
 }
 
 /// What is kept of calls that ended alike.
 #[derive(Debug)]
-struct Cases {
+struct GroupCalls {
     /// Details of the first.
     details: String,
     durations: Durations,
 }
 
-impl Counter {
+impl SummaryCounter {
     /// Notes that there was a call, whether or not the filters let it through.
     #[inline]
-    pub fn see(&mut self, verdict: &Verdict) {
+    pub fn see(&mut self, verdict: &CallDiagnosis) {
         self.seen += 1;
-        self.without_status += u64::from(verdict.status.is_some_and(|status| status.known != Known::Logged));
+        self.without_status += u64::from(verdict.status.is_some_and(|status| status.known != StatusSource::Logged));
     }
 
     /// Notes that there was a call before the time that was asked for, or without a time.
-    pub fn see_early(&mut self, access: &Access<'_>) {
+    pub fn see_early(&mut self, access: &AccessEntry<'_>) {
         self.early += 1;
         self.timeless += u64::from(access.start.is_none());
     }
@@ -102,7 +102,7 @@ impl Counter {
 
     /// Counts a call.
     #[inline]
-    pub fn add(&mut self, access: &Access<'_>, verdict: &Verdict) {
+    pub fn add(&mut self, access: &AccessEntry<'_>, verdict: &CallDiagnosis) {
         self.calls += 1;
         self.ambiguous += u64::from(access.ambiguous);
         if let Some(start) = access.start {
@@ -112,15 +112,15 @@ impl Counter {
         let duration = access.duration.unwrap_or(0);
         self.all.add(duration);
         match verdict.grade {
-            Grade::Normal => return,
-            Grade::Fault => self.faults += 1,
-            Grade::Notice => self.notices += 1,
+            FaultLevel::Normal => return,
+            FaultLevel::Fault => self.faults += 1,
+            FaultLevel::Notice => self.notices += 1,
         }
         self.add_to_group(access, verdict, duration);
     }
 
     /// Counts a call that did not go well among those that ended alike.
-    fn add_to_group(&mut self, access: &Access<'_>, verdict: &Verdict, duration: u64) {
+    fn add_to_group(&mut self, access: &AccessEntry<'_>, verdict: &CallDiagnosis, duration: u64) {
         // Sets print their members in any order; reasons inside braces stay apart, addresses do not.
         let mut flags: Vec<&str> = access.flags.iter().collect();
         flags.sort_unstable();
@@ -132,7 +132,7 @@ impl Counter {
             Some(host) => verdict.what.replace(&format!(" {host}"), ""),
             None => verdict.what.to_string(),
         };
-        let group = Group {
+        let group = CallGroup {
             grade: verdict.grade.word(),
             flags: flags.join(","),
             status: show_status(verdict),
@@ -146,7 +146,7 @@ impl Counter {
             self.beyond += 1;
             return;
         }
-        let cases = self.groups.entry(group).or_insert_with(|| Cases {
+        let cases = self.groups.entry(group).or_insert_with(|| GroupCalls {
             details: text(&access.details).unwrap_or_default(),
             durations: Durations::default(),
         });
@@ -170,18 +170,19 @@ impl Counter {
         }
         let least = |a: Option<i64>, b: Option<i64>| a.into_iter().chain(b).min();
         (self.first, self.last) = (least(self.first, other.first), self.last.max(other.last));
-        for (group, Cases { details, durations }) in other.groups {
+        for (group, GroupCalls { details, durations }) in other.groups {
             if self.groups.len() >= GROUPS_MAX && !self.groups.contains_key(&group) {
                 self.beyond += durations.count();
                 continue;
             }
-            let cases = self.groups.entry(group).or_insert_with(|| Cases { details, durations: Durations::default() });
+            let cases =
+                self.groups.entry(group).or_insert_with(|| GroupCalls { details, durations: Durations::default() });
             cases.durations.merge(&durations);
         }
     }
 
     /// Counts a line that is no access line.
-    pub fn other(&mut self, kind: Kind) {
+    pub fn other(&mut self, kind: OtherLine) {
         *self.other.entry(kind).or_default() += 1;
     }
 
@@ -201,8 +202,8 @@ impl Counter {
     }
 
     /// Durations of the groups that flags and destination have in common.
-    fn durations_by_cause(&self) -> HashMap<Cause<'_>, Durations> {
-        let mut causes: HashMap<Cause<'_>, Durations> = HashMap::new();
+    fn durations_by_cause(&self) -> HashMap<GroupCause<'_>, Durations> {
+        let mut causes: HashMap<GroupCause<'_>, Durations> = HashMap::new();
         for (group, cases) in &self.groups {
             causes.entry(group.cause()).or_default().merge(&cases.durations);
         }
@@ -211,12 +212,12 @@ impl Counter {
 
     /// The summary.
     pub fn report(&self) -> TailSummary {
-        let mut groups: Vec<(&Group, &Cases)> = self.groups.iter().collect();
+        let mut groups: Vec<(&CallGroup, &GroupCalls)> = self.groups.iter().collect();
         groups.sort_by_key(|(group, cases)| (group.grade, std::cmp::Reverse(cases.durations.count()), *group));
         let mut whole = self.durations_by_cause();
-        let groups: Vec<GroupReport> = groups
+        let groups: Vec<CallGroupReport> = groups
             .into_iter()
-            .map(|(group, Cases { details, durations })| GroupReport {
+            .map(|(group, GroupCalls { details, durations })| CallGroupReport {
                 grade: group.grade,
                 flags: group.flags.clone(),
                 grpc_status: group.status.clone(),
@@ -258,10 +259,10 @@ impl Counter {
 }
 
 /// `~14 UNAVAILABLE`, `5 NOT_FOUND`, `?`.
-pub fn show_status(verdict: &Verdict) -> String {
+pub fn show_status(verdict: &CallDiagnosis) -> String {
     match verdict.status {
         Some(status) => match (status.code, status.known) {
-            (Some(code), Known::Inferred) => format!("~{code} {}", grpc::name(code)),
+            (Some(code), StatusSource::Inferred) => format!("~{code} {}", grpc::name(code)),
             (Some(code), _) => format!("{code} {}", grpc::name(code)),
             (None, _) => "?".to_owned(),
         },
@@ -270,7 +271,7 @@ pub fn show_status(verdict: &Verdict) -> String {
 }
 
 /// A time limit that the durations of a kind of failure point at.
-fn consistent_with(group: &Group, durations: &Durations) -> Option<String> {
+fn consistent_with(group: &CallGroup, durations: &Durations) -> Option<String> {
     let (at, near) = durations.cluster()?;
     if durations.count() < CLUSTER_MIN || near * 10 < durations.count() * 8 || at < 100 {
         return None;
@@ -312,7 +313,7 @@ pub struct TailSummary {
     /// Duration below which 99 % stay, in milliseconds, to within 3 %.
     pub p99_ms: u64,
     /// What went wrong, most frequent first.
-    pub groups: Vec<GroupReport>,
+    pub groups: Vec<CallGroupReport>,
     /// Faults and notices that were counted without their kind, because there were too many kinds.
     pub beyond: u64,
     /// Lines that a client's text made readable in several ways.
@@ -323,7 +324,7 @@ pub struct TailSummary {
 
 /// Calls that ended alike.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct GroupReport {
+pub struct CallGroupReport {
     /// `fault` or `notice`.
     pub grade: &'static str,
     /// Flags, sorted.
@@ -352,19 +353,19 @@ pub struct GroupReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accesslog::Reader;
+    use crate::accesslog::LogReader;
     use crate::diagnosis::judge;
 
     #[test]
     fn a_limit_shows_itself_whatever_is_called() {
-        let mut counter = Counter::default();
+        let mut counter = SummaryCounter::default();
         for number in 0..42 {
             let (method, duration) = (number % 6, if number < 38 { 299_500 + number * 30 } else { 10 });
             let line = format!(
                 "[2026-11-21T09:00:00.000Z] \"POST /a.B/C{method} HTTP/2\" 200 UR upstream_reset_after_response_started - \"-\" 0 0 {duration} - \
                  \"-\" \"grpc-go/1\" \"id\" \"echo:50051\" \"10.0.0.1:1\" outbound|50051||echo - 10.0.0.3:2 10.0.0.4:3 - default"
             );
-            let (mut reader, mut access) = (Reader::default(), Access::default());
+            let (mut reader, mut access) = (LogReader::default(), AccessEntry::default());
             reader.fill(line.as_bytes(), &mut access).unwrap();
             counter.add(&access, &judge(&access));
         }
@@ -375,13 +376,13 @@ mod tests {
 
     #[test]
     fn groups_that_tie_stand_in_one_order() {
-        let mut counter = Counter::default();
+        let mut counter = SummaryCounter::default();
         for policy in ["g", "c", "a", "f", "b", "h", "e", "d"] {
             let line = format!(
                 "[2026-11-21T09:00:00.000Z] \"POST /a.B/C HTTP/2\" 403 - rbac_access_denied_matched_policy[{policy}] - \"-\" 0 0 1 - \
                  \"-\" \"grpc-go/1\" \"id\" \"echo:50051\" \"-\" inbound|50051|| - 10.0.0.3:2 10.0.0.4:3 - default"
             );
-            let (mut reader, mut access) = (Reader::default(), Access::default());
+            let (mut reader, mut access) = (LogReader::default(), AccessEntry::default());
             reader.fill(line.as_bytes(), &mut access).unwrap();
             counter.add(&access, &judge(&access));
         }

@@ -2,7 +2,7 @@
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::workload::Proxy;
+use crate::mesh::workload::ProxyKind;
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {
@@ -41,7 +41,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for service in mesh.services.iter().filter(|service| service.has_grpc() && service.is_kubernetes()) {
         let ambient = mesh
             .workloads_of(service)
-            .filter(|workload| workload.proxy == Proxy::Ambient)
+            .filter(|workload| workload.proxy == ProxyKind::Ambient)
             .filter(|workload| workload.labels.get("istio.io/use-waypoint").is_none_or(|name| name == "none"))
             .count();
         if ambient == 0 || service.waypoint {

@@ -2,7 +2,7 @@
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::protocol::{DecidedBy, Family};
+use crate::mesh::protocol::{DecidedBy, ProtocolFamily};
 
 pub(super) static RULE: Rule = Rule {
     code: "GM103",
@@ -48,7 +48,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for service in &mesh.services {
         for port in &service.ports {
             let DecidedBy::UnknownAppProtocol { value, hidden } = &port.decided_by else { continue };
-            let hides_http = hidden.is_some_and(|protocol| protocol.family() == Family::Http);
+            let hides_http = hidden.is_some_and(|protocol| protocol.family() == ProtocolFamily::Http);
             if port.evidence.is_empty() && !hides_http && !means_http2(value) {
                 continue;
             }

@@ -1,7 +1,7 @@
 //! GM714: one endpoint takes nearly all calls.
 
 use super::{Finding, Findings, Rule, Severity};
-use crate::compare::balance::{Evenness, cause, hashed_by, is_tcp, lately_or_ever, readings_by_host};
+use crate::compare::balance::{BalanceVerdict, cause, hashed_by, is_tcp, lately_or_ever, readings_by_host};
 use crate::mesh::Mesh;
 use crate::schema::Kind;
 
@@ -48,7 +48,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         let tcp = is_tcp(service, None);
         let (spread, when) = lately_or_ever(mesh, service, &counted);
         // A few connections are no proof of anything.
-        if spread.evenness(tcp) != Evenness::Pinned || spread.effective_servers() >= 1.5 {
+        if spread.evenness(tcp) != BalanceVerdict::Pinned || spread.effective_servers() >= 1.5 {
             continue;
         }
         let what = if tcp { "connections" } else { "calls" };
@@ -73,12 +73,12 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 mod tests {
     use super::super::testing::{LiveCase, check_live, live_mesh};
     use super::*;
-    use crate::envoy::counters::Counted;
+    use crate::envoy::counters::EndpointCounters;
 
-    fn counted(address: &str, total: u64) -> Counted {
+    fn counted(address: &str, total: u64) -> EndpointCounters {
         let cluster = "outbound|50051||a.shop.svc.cluster.local".to_owned();
         let address = address.to_owned();
-        Counted { cluster, address, total, success: total, healthy: true, ..Counted::default() }
+        EndpointCounters { cluster, address, total, success: total, healthy: true, ..EndpointCounters::default() }
     }
 
     #[test]
@@ -90,7 +90,7 @@ mod tests {
             move |pod: &str, proxy: &mut LiveCase| {
                 let of = |a: u64, b: u64| {
                     let all = [counted("10.0.0.1:50051", a), counted("10.0.0.2:50051", b)];
-                    Some(all.map(|one| Counted { success: 0, ..one }).to_vec())
+                    Some(all.map(|one| EndpointCounters { success: 0, ..one }).to_vec())
                 };
                 if pod == "b-v1" {
                     proxy.counted = (of(100, 100), of(100 + now, 100));

@@ -3,7 +3,7 @@
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
 use crate::mesh::service::Resolution;
-use crate::mesh::written_route::{Action, Target};
+use crate::mesh::written_route::{WrittenAction, WrittenBackend};
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {
@@ -44,9 +44,9 @@ Add a Service of another name with a cluster IP for the same pods, call that, an
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for (_, object) in mesh.virtual_services.iter().filter(|(_, object)| object.acts_in_mesh()) {
         for rule in mesh.virtual_service_rules(object) {
-            let Action::Forward(targets) = &rule.action else { continue };
+            let WrittenAction::Forward(targets) = &rule.action else { continue };
             let shared = targets.iter().filter(|target| target.weight.unwrap_or(0) > 0).count() > 1;
-            let relies = |target: &&Target| {
+            let relies = |target: &&WrittenBackend| {
                 let service = mesh.find_host(target.host.as_str()).map(|id| mesh.service(id));
                 let headless =
                     service.is_some_and(|service| service.resolution == Resolution::Headless && service.has_grpc());

@@ -4,7 +4,7 @@ use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
 use crate::mesh::service::Service;
 use crate::mesh::virtual_service::VirtualService;
-use crate::mesh::written_route::{Action, Condition, RouteRule, Target};
+use crate::mesh::written_route::{WrittenAction, WrittenBackend, WrittenCondition, WrittenRule};
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {
@@ -44,7 +44,7 @@ destination: {host: ledger, port: {number: 50051}}
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for (_, object) in mesh.virtual_services.iter() {
         for rule in mesh.virtual_service_rules(object) {
-            let Action::Forward(targets) = &rule.action else { continue };
+            let WrittenAction::Forward(targets) = &rule.action else { continue };
             for target in targets.iter().filter(|target| target.port.is_none()) {
                 let Some(service) = mesh.find_host(target.host.as_str()).map(|id| mesh.service(id)) else { continue };
                 if object.acts_in_mesh() {
@@ -59,12 +59,12 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 }
 
 /// Ports that callers of the object's hosts dial, as far as the rule is for them.
-fn dialled(mesh: &Mesh<'_>, object: &VirtualService, rule: &RouteRule) -> Vec<u32> {
+fn dialled(mesh: &Mesh<'_>, object: &VirtualService, rule: &WrittenRule) -> Vec<u32> {
     let only: Vec<u32> = rule
         .matches
         .iter()
         .flat_map(|one| &one.conditions)
-        .filter_map(|condition| if let Condition::Port(port) = condition { Some(*port) } else { None })
+        .filter_map(|condition| if let WrittenCondition::Port(port) = condition { Some(*port) } else { None })
         .collect();
     let services = object.hosts.iter().filter_map(|host| mesh.find_host(host.as_str())).map(|id| mesh.service(id));
     let ports = services.flat_map(|service| &service.ports).filter(|port| port.protocol.is_http_or_auto());
@@ -88,7 +88,7 @@ fn served(mesh: &Mesh<'_>, object: &VirtualService) -> Vec<u32> {
 fn judge(
     mesh: &Mesh<'_>,
     object: &VirtualService,
-    target: &Target,
+    target: &WrittenBackend,
     service: &Service,
     asked: &[u32],
     who: &str,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::compare::live::names;
-use crate::compare::proxy::State;
+use crate::compare::proxy::ProxyState;
 use crate::mesh::Mesh;
 use crate::mesh::ids::WorkloadId;
 use crate::schema::Kind;
@@ -48,7 +48,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     // Whether istiod could not be asked about some of them: they may be about to follow.
     let mut doubts: BTreeMap<String, String> = BTreeMap::new();
     for (id, judged) in out.proxies().iter() {
-        if !matches!(judged.state, State::Different | State::NotSent) {
+        if !matches!(judged.state, ProxyState::Different | ProxyState::NotSent) {
             continue;
         }
         for one in &judged.endpoints {

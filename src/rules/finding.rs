@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Rule;
-use crate::compare::live::Proxies;
-use crate::compare::proxy::Judged;
+use crate::compare::live::ProxyComparisons;
+use crate::compare::proxy::ComparedProxy;
 use crate::mesh::Mesh;
 use crate::mesh::ids::{Namespace, ObjectRef, WorkloadId};
 
@@ -159,7 +159,7 @@ pub struct Findings<'m> {
     /// Claims that a gap left undecided, by code: how many.
     undecided: BTreeMap<&'static str, usize>,
     /// How the proxies stand, once a rule asked.
-    proxies: Option<Rc<[(WorkloadId, Judged)]>>,
+    proxies: Option<Rc<[(WorkloadId, ComparedProxy)]>>,
 }
 
 impl<'m> Findings<'m> {
@@ -169,9 +169,9 @@ impl<'m> Findings<'m> {
     }
 
     /// How the proxies stand that were asked; none when nobody was.
-    pub fn proxies(&mut self) -> Rc<[(WorkloadId, Judged)]> {
+    pub fn proxies(&mut self) -> Rc<[(WorkloadId, ComparedProxy)]> {
         let mesh = self.mesh;
-        let judged = || Proxies::new(mesh).map(|proxies| proxies.judge_all(&[])).unwrap_or_default().into();
+        let judged = || ProxyComparisons::new(mesh).map(|proxies| proxies.judge_all(&[])).unwrap_or_default().into();
         Rc::clone(self.proxies.get_or_insert_with(judged))
     }
 

@@ -3,7 +3,7 @@
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
 use crate::mesh::virtual_service::GatewayName;
-use crate::mesh::xds::LeftOut;
+use crate::mesh::xds::DroppedServer;
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {
@@ -44,7 +44,7 @@ Keep each host with TLS in one server, and one protocol on a port.
 };
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
-    for LeftOut { gateway, server, port, winner, why } in mesh.left_out_servers() {
+    for DroppedServer { gateway, server, port, winner, why } in mesh.left_out_servers() {
         let GatewayName::Named { namespace, name } = &gateway else { continue };
         let Some(loser) = mesh.find_istio_gateway(namespace, name) else { continue };
         let by = match &winner {

@@ -2,7 +2,7 @@
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::workload::Proxy;
+use crate::mesh::workload::ProxyKind;
 use crate::schema::Kind;
 use crate::snapshot::SourceKind;
 
@@ -40,7 +40,7 @@ spec: {selector: {istio: ingressgateway}}
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     let gateways: Vec<_> =
-        mesh.workloads.iter().filter(|workload| matches!(workload.proxy, Proxy::Gateway(_))).collect();
+        mesh.workloads.iter().filter(|workload| matches!(workload.proxy, ProxyKind::Gateway(_))).collect();
     for gateway in mesh.istio_gateways.iter().filter(|gateway| gateway.workloads.is_empty()) {
         // Gateways are usually deployed by somebody else: manifests without any cannot tell.
         if gateways.is_empty() && mesh.snapshot.source == SourceKind::Manifests

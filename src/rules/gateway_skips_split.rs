@@ -1,11 +1,11 @@
 //! GM213: a gateway's route to a host that the mesh splits: ingress traffic ignores the split.
 
 use super::{Finding, Findings, Rule, Severity};
-use crate::mesh::gateway_api::Parent;
+use crate::mesh::gateway_api::RouteParent;
 use crate::mesh::ids::{Host, ObjectRef, ServiceId};
-use crate::mesh::written_route::{Action, Target, shares, show_share};
+use crate::mesh::written_route::{WrittenAction, WrittenBackend, shares, show_share};
 use crate::mesh::xds::RouteOwner;
-use crate::mesh::{Mesh, RouteUse};
+use crate::mesh::{Mesh, RouteReference};
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {
@@ -69,7 +69,7 @@ fn gateway_routes(mesh: &Mesh<'_>, id: ServiceId) -> Vec<(ObjectRef, String)> {
     let mut found = Vec::new();
     for user in mesh.users_of(id) {
         match *user {
-            RouteUse::VirtualService(object, index) => {
+            RouteReference::VirtualService(object, index) => {
                 let object = mesh.virtual_services.get(object);
                 let route = &object.spec.http[index].route;
                 let whole = |one: &crate::schema::virtual_service::RouteDestination| {
@@ -79,9 +79,9 @@ fn gateway_routes(mesh: &Mesh<'_>, id: ServiceId) -> Vec<(ObjectRef, String)> {
                     found.push((object.object.clone(), format!("spec.http[{index}].route[0]")));
                 }
             }
-            RouteUse::RouteObject(object, index) => {
+            RouteReference::RouteObject(object, index) => {
                 let object = mesh.route_object(object);
-                let on_gateway = object.parents.iter().any(|parent| matches!(parent, Parent::Gateway { .. }));
+                let on_gateway = object.parents.iter().any(|parent| matches!(parent, RouteParent::Gateway { .. }));
                 if on_gateway && object.route.spec.rules[index].backend_refs.len() == 1 {
                     found.push((object.object.clone(), format!("spec.rules[{index}].backendRefs[0]")));
                 }
@@ -96,10 +96,11 @@ fn split_in_mesh(mesh: &Mesh<'_>, host: &Host) -> Option<(ObjectRef, String)> {
     let configs = mesh.route_configs();
     configs.of_host(host).find_map(|id| {
         mesh.rules_of(RouteOwner::Config(id)).into_iter().find_map(|rule| {
-            let Action::Forward(targets) = &rule.action else { return None };
+            let WrittenAction::Forward(targets) = &rule.action else { return None };
             let shares = shares(&targets.iter().map(|target| target.weight).collect::<Vec<_>>())?;
-            let used: Vec<(&Target, f64)> = targets.iter().zip(shares).filter(|(_, share)| *share > 0.0).collect();
-            let show = |(target, share): &(&Target, f64)| {
+            let used: Vec<(&WrittenBackend, f64)> =
+                targets.iter().zip(shares).filter(|(_, share)| *share > 0.0).collect();
+            let show = |(target, share): &(&WrittenBackend, f64)| {
                 let name =
                     target.subset.as_ref().map_or_else(|| mesh.short_host(&target.host), |subset| subset.as_str());
                 format!("{} to {name}", show_share(*share))

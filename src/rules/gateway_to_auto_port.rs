@@ -2,8 +2,8 @@
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::gateway::TlsUse;
-use crate::mesh::protocol::Family;
+use crate::mesh::gateway::ServerTlsMode;
+use crate::mesh::protocol::ProtocolFamily;
 use crate::mesh::xds::{Caller, CallerKind};
 use crate::schema::Kind;
 
@@ -44,13 +44,15 @@ ports: [{name: grpc-api, port: 50051}]
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for id in mesh.service_ids() {
         let service = mesh.service(id);
-        let auto =
-            service.ports.iter().filter(|port| port.protocol.family() == Family::Auto && !port.evidence.is_empty());
+        let auto = service
+            .ports
+            .iter()
+            .filter(|port| port.protocol.family() == ProtocolFamily::Auto && !port.evidence.is_empty());
         let ports: Vec<_> = auto.collect();
         if ports.is_empty() {
             continue;
         }
-        let routes_calls = |tls| matches!(tls, TlsUse::Plaintext | TlsUse::Terminated);
+        let routes_calls = |tls| matches!(tls, ServerTlsMode::Plaintext | ServerTlsMode::Terminated);
         let exposures = mesh.exposures(id);
         for port in ports {
             let broken = exposures.iter().filter(|one| one.known && routes_calls(one.tls)).find(|one| {

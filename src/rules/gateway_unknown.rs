@@ -2,7 +2,7 @@
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::gateway_api::Parent;
+use crate::mesh::gateway_api::RouteParent;
 use crate::mesh::ids::{Namespace, ObjectRef};
 use crate::mesh::virtual_service::GatewayName;
 use crate::schema::Kind;
@@ -56,7 +56,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     }
     for route in &mesh.route_objects {
         for (index, parent) in route.parents.iter().enumerate() {
-            let Parent::Gateway { namespace, name, .. } = parent else { continue };
+            let RouteParent::Gateway { namespace, name, .. } = parent else { continue };
             if mesh.find_api_gateway(namespace, name).is_none() {
                 judge(mesh, &route.object, &format!("spec.parentRefs[{index}]"), namespace, name, &api, out);
             }

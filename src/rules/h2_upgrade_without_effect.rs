@@ -3,7 +3,7 @@
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
 use crate::mesh::destination_rule::DestinationRule;
-use crate::mesh::protocol::Family;
+use crate::mesh::protocol::ProtocolFamily;
 use crate::mesh::service::{Service, ServicePort};
 use crate::schema::Kind;
 use crate::schema::destination_rule::ConnectionPool;
@@ -71,15 +71,15 @@ fn judge(mesh: &Mesh<'_>, rule: &DestinationRule, port: Option<u32>, place: &str
     let meant = |one: &&ServicePort| port.is_none_or(|port| port == u32::from(one.number));
     let ports: Vec<&ServicePort> = service.ports.iter().filter(meant).collect();
     let changes = |port: &&ServicePort| match port.protocol.family() {
-        Family::Http => !port.protocol.is_http2(),
-        Family::Auto => !mesh.exposures(id).is_empty(),
-        Family::Tcp | Family::Nothing => false,
+        ProtocolFamily::Http => !port.protocol.is_http2(),
+        ProtocolFamily::Auto => !mesh.exposures(id).is_empty(),
+        ProtocolFamily::Tcp | ProtocolFamily::Nothing => false,
     };
     if ports.is_empty() || ports.iter().any(changes) {
         return;
     }
     let named: Vec<_> = ports.iter().map(|port| format!("{} is {}", port.title(), port.protocol.label())).collect();
-    let detected = ports.iter().find(|port| port.protocol.family() == Family::Auto);
+    let detected = ports.iter().find(|port| port.protocol.family() == ProtocolFamily::Auto);
     let fix = match detected {
         Some(port) => port.as_grpc(),
         None => "remove h2UpgradePolicy".to_owned(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Finding, Findings, Rule, Severity};
 use crate::compare::Difference;
 use crate::compare::live::names;
-use crate::compare::proxy::State;
+use crate::compare::proxy::ProxyState;
 use crate::mesh::Mesh;
 use crate::mesh::ids::{ObjectRef, WorkloadId};
 use crate::schema::Kind;
@@ -55,7 +55,7 @@ const SHOWN: usize = 5;
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     let mut found: BTreeMap<ObjectRef, BTreeMap<String, Vec<WorkloadId>>> = BTreeMap::new();
     let mut doubts: BTreeMap<ObjectRef, String> = BTreeMap::new();
-    for (id, judged) in out.proxies().iter().filter(|(_, judged)| judged.state == State::Different) {
+    for (id, judged) in out.proxies().iter().filter(|(_, judged)| judged.state == ProxyState::Different) {
         for one in &judged.differences {
             let service = one.host.as_deref().and_then(|host| mesh.find_host(host));
             // What gateways take, and whole tables, belong to no Service.

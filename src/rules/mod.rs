@@ -74,11 +74,11 @@ pub use finding::{Finding, Findings, Severity};
 
 use std::collections::BTreeMap;
 
-use crate::compare::proxy::State;
+use crate::compare::proxy::ProxyState;
 use crate::mesh::Mesh;
 use crate::mesh::ids::WorkloadId;
 use crate::schema::Kind;
-use select::Selection;
+use select::FindingSelection;
 
 /// A rule with its documentation.
 #[derive(Debug)]
@@ -168,7 +168,7 @@ pub static RULES: &[&Rule] = &[
 
 /// What a run of the rules gave.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct RulesOutcome {
     /// Findings, worst first, then by object, field and code.
     pub findings: Vec<Finding>,
     /// How many findings were left out because of `--skip`, an ignore file or an annotation.
@@ -178,11 +178,11 @@ pub struct Outcome {
     /// Exceptions for one object that left nothing out.
     pub idle: Vec<String>,
     /// How the proxies stand, if they were asked.
-    pub proxies: Vec<(WorkloadId, State)>,
+    pub proxies: Vec<(WorkloadId, ProxyState)>,
 }
 
 /// Runs the selected rules.
-pub fn run(mesh: &Mesh<'_>, selection: &Selection) -> Outcome {
+pub fn run(mesh: &Mesh<'_>, selection: &FindingSelection) -> RulesOutcome {
     let mut findings = Findings::new(mesh);
     for rule in RULES.iter().filter(|rule| selection.wants_rule(rule)) {
         (rule.check)(mesh, &mut findings);
@@ -204,7 +204,7 @@ pub fn run(mesh: &Mesh<'_>, selection: &Selection) -> Outcome {
     // Several routes to one fault tell the same thing once.
     let kept = findings.len();
     findings.dedup();
-    Outcome { ignored: total - kept, undecided, idle, findings, proxies }
+    RulesOutcome { ignored: total - kept, undecided, idle, findings, proxies }
 }
 
 /// Finds a rule by its code or name, in any case.

@@ -2,7 +2,7 @@
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::written_route::{Action, Condition, RouteRule, RuleMatch};
+use crate::mesh::written_route::{WrittenAction, WrittenCondition, WrittenMatch, WrittenRule};
 use crate::mesh::xds::RouteOwner;
 use crate::schema::Kind;
 
@@ -50,11 +50,11 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         if rules.is_empty() || rules.iter().any(takes_the_rest) {
             continue;
         }
-        let is_grpc = |rule: &RouteRule| match &rule.action {
-            Action::Forward(targets) => targets
+        let is_grpc = |rule: &WrittenRule| match &rule.action {
+            WrittenAction::Forward(targets) => targets
                 .iter()
                 .any(|target| mesh.find_host(target.host.as_str()).is_some_and(|id| mesh.service(id).has_grpc())),
-            Action::Redirect | Action::DirectResponse(_) | Action::Delegate { .. } => false,
+            WrittenAction::Redirect | WrittenAction::DirectResponse(_) | WrittenAction::Delegate { .. } => false,
         };
         let Some(object) = config.objects.first().filter(|_| rules.iter().any(is_grpc)) else { continue };
         let field = if object.kind == Kind::VirtualService { "spec.http" } else { "spec.rules" };
@@ -69,18 +69,18 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 }
 
 /// Whether a rule takes every call of the callers and ports that it is for.
-fn takes_the_rest(rule: &RouteRule) -> bool {
-    let about_calls = |one: &RuleMatch| {
+fn takes_the_rest(rule: &WrittenRule) -> bool {
+    let about_calls = |one: &WrittenMatch| {
         let about_calls = one.conditions.iter().filter(|condition| {
             !matches!(
                 condition,
-                Condition::Port(_)
-                    | Condition::SourceLabels(_)
-                    | Condition::SourceNamespace(_)
-                    | Condition::Gateways(_)
+                WrittenCondition::Port(_)
+                    | WrittenCondition::SourceLabels(_)
+                    | WrittenCondition::SourceNamespace(_)
+                    | WrittenCondition::Gateways(_)
             )
         });
-        RuleMatch { conditions: about_calls.cloned().collect() }
+        WrittenMatch { conditions: about_calls.cloned().collect() }
     };
     rule.matches.is_empty() || rule.matches.iter().any(|one| about_calls(one).is_catch_all())
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
 use crate::mesh::ids::{Namespace, WorkloadId};
-use crate::mesh::workload::{Proxy, WhyNone, Workload};
+use crate::mesh::workload::{NoProxyReason, ProxyKind, Workload};
 
 pub(super) static RULE: Rule = Rule {
     code: "GM701",
@@ -46,7 +46,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     // One finding a workload, not one a pod.
     let mut missed: BTreeMap<(Namespace, String), Vec<&Workload>> = BTreeMap::new();
     for workload in &mesh.workloads {
-        if workload.proxy == Proxy::None(WhyNone::Missed) {
+        if workload.proxy == ProxyKind::None(NoProxyReason::Missed) {
             missed.entry((workload.namespace().clone(), workload.title())).or_default().push(workload);
         }
     }
@@ -66,13 +66,16 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     }
     for service in mesh.services.iter().filter(|service| service.has_grpc()) {
         let meshed = |workload: &&WorkloadId| {
-            matches!(mesh.workload(**workload).proxy, Proxy::Sidecar(_) | Proxy::WillBeInjected)
+            matches!(mesh.workload(**workload).proxy, ProxyKind::Sidecar(_) | ProxyKind::WillBeInjected)
         };
         let siblings = service.workloads.iter().filter(meshed).count();
         let bare: Vec<_> = mesh
             .workloads_of(service)
             .filter(|workload| {
-                matches!(workload.proxy, Proxy::None(WhyNone::NotAsked | WhyNone::SwitchedOff | WhyNone::HostNetwork))
+                matches!(
+                    workload.proxy,
+                    ProxyKind::None(NoProxyReason::NotAsked | NoProxyReason::SwitchedOff | NoProxyReason::HostNetwork)
+                )
             })
             .collect();
         let Some(first) = bare.first().filter(|_| siblings > 0) else { continue };

@@ -2,7 +2,7 @@
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::protocol::{DecidedBy, Family, Protocol};
+use crate::mesh::protocol::{DecidedBy, Protocol, ProtocolFamily};
 
 pub(super) static RULE: Rule = Rule {
     code: "GM101",
@@ -45,7 +45,7 @@ ports:
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for service in &mesh.services {
         for port in service.ports.iter().filter(|port| !port.evidence.is_empty()) {
-            if port.protocol.family() != Family::Tcp {
+            if port.protocol.family() != ProtocolFamily::Tcp {
                 continue;
             }
             let encrypted = matches!(port.protocol, Protocol::Tls | Protocol::Https);

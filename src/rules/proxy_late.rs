@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::compare::live::names;
-use crate::compare::proxy::{Judged, State};
+use crate::compare::proxy::{ComparedProxy, ProxyState};
 use crate::mesh::Mesh;
 use crate::mesh::ids::WorkloadId;
 use crate::schema::Kind;
@@ -48,13 +48,13 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     let Some(live) = &mesh.snapshot.live else { return };
     let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
     let asked = time(&live.asked);
-    let is_old = |judged: &Judged| {
+    let is_old = |judged: &ComparedProxy| {
         let sent = judged.since.as_deref().and_then(time);
         asked.zip(sent).is_some_and(|(asked, sent)| asked.duration_since(sent) >= PATIENCE)
     };
     let mut alike: BTreeMap<String, (Option<String>, Vec<WorkloadId>)> = BTreeMap::new();
     for (id, judged) in out.proxies().iter() {
-        if judged.state == State::NotSent || (judged.state == State::Late && is_old(judged)) {
+        if judged.state == ProxyState::NotSent || (judged.state == ProxyState::Late && is_old(judged)) {
             // Each was sent to at a time of its own.
             let at = judged.since.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
             let words = judged.evidence.replace(&at, "");
@@ -86,7 +86,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 mod tests {
     use super::super::testing::{LiveCase, check_live, live_mesh};
     use super::*;
-    use crate::envoy::sync::{Sync, SyncView};
+    use crate::envoy::sync::{XdsConnection, XdsSyncState};
 
     #[test]
     fn a_minute_is_waited_for() {
@@ -96,7 +96,7 @@ mod tests {
                 if pod == "b-v1" {
                     proxy.running.clusters.clear();
                     let waiting = vec![("cluster".to_owned(), Some(at.to_owned()))];
-                    proxy.sync = SyncView::Connected(Sync { waiting, refused: None });
+                    proxy.sync = XdsSyncState::Connected(XdsConnection { waiting, refused: None });
                 }
             }
         };
@@ -112,7 +112,7 @@ mod tests {
                 if lacks {
                     proxy.running.clusters.clear();
                 }
-                proxy.sync = SyncView::NotConnected;
+                proxy.sync = XdsSyncState::NotConnected;
             }
         };
         check_live(&RULE, &live_mesh(), lost(true), &["warning Pod shop/a-v1 status"]);

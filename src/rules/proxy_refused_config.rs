@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::compare::live::names;
-use crate::compare::proxy::State;
+use crate::compare::proxy::ProxyState;
 use crate::mesh::Mesh;
 use crate::mesh::ids::WorkloadId;
 use crate::schema::Kind;
@@ -43,7 +43,7 @@ Envoy's words name the part. Mend the object that it is made of, then see that a
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     let mut alike: BTreeMap<String, Vec<WorkloadId>> = BTreeMap::new();
-    for (id, judged) in out.proxies().iter().filter(|(_, judged)| judged.state == State::Refused) {
+    for (id, judged) in out.proxies().iter().filter(|(_, judged)| judged.state == ProxyState::Refused) {
         alike.entry(judged.evidence.clone()).or_default().push(*id);
     }
     for (why, ids) in alike {
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_once_for_all_that_refuse_the_same() {
-        let refuse = |proxy: &mut crate::envoy::config_dump::Running| {
+        let refuse = |proxy: &mut crate::envoy::config_dump::RunningConfig| {
             proxy.refused.push(("outbound|50051||a.shop.svc.cluster.local".to_owned(), "bad threshold".to_owned()));
         };
         check_live(&RULE, &live_mesh(), |_, proxy| refuse(&mut proxy.running), &["error Pod shop/a-v1 status"]);

@@ -2,7 +2,7 @@
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::workload::Proxy;
+use crate::mesh::workload::ProxyKind;
 
 pub(super) static RULE: Rule = Rule {
     code: "GM717",
@@ -38,7 +38,7 @@ None is needed. To see and shift calls of these pods, use the client library's o
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for service in mesh.services.iter().filter(|service| service.is_kubernetes()) {
-        let Some(first) = mesh.workloads_of(service).find(|workload| workload.proxy == Proxy::Proxyless) else {
+        let Some(first) = mesh.workloads_of(service).find(|workload| workload.proxy == ProxyKind::Proxyless) else {
             continue;
         };
         let finding = Finding::new(&RULE, &service.object, "spec.selector")

@@ -2,8 +2,8 @@
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::protocol::Family;
-use crate::mesh::workload::Proxy;
+use crate::mesh::protocol::ProtocolFamily;
+use crate::mesh::workload::ProxyKind;
 use crate::mesh::xds::RESERVED;
 use crate::schema::Kind;
 
@@ -49,10 +49,11 @@ const BOUND: [u16; 8] = [15000, 15001, 15004, 15006, 15020, 15021, 15053, 15090]
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for service in mesh.services.iter().filter(|service| service.object.kind == Kind::Service) {
-        let of_gateway =
-            mesh.workloads_of(service).any(|workload| matches!(workload.proxy, Proxy::Gateway(_) | Proxy::Waypoint(_)));
+        let of_gateway = mesh
+            .workloads_of(service)
+            .any(|workload| matches!(workload.proxy, ProxyKind::Gateway(_) | ProxyKind::Waypoint(_)));
         for port in &service.ports {
-            if of_gateway || port.protocol.family() != Family::Http || !RESERVED.contains(&port.number) {
+            if of_gateway || port.protocol.family() != ProtocolFamily::Http || !RESERVED.contains(&port.number) {
                 continue;
             }
             let finding = Finding::new(&RULE, &service.object, port.field("port"))
@@ -64,7 +65,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     }
     let mut told = std::collections::BTreeSet::new();
     for workload in &mesh.workloads {
-        if !matches!(workload.proxy, Proxy::Sidecar(_) | Proxy::WillBeInjected) {
+        if !matches!(workload.proxy, ProxyKind::Sidecar(_) | ProxyKind::WillBeInjected) {
             continue;
         }
         for port in workload.ports.iter().filter(|port| !port.of_proxy && BOUND.contains(&port.number)) {

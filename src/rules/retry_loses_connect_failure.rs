@@ -2,7 +2,7 @@
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::written_route::Action;
+use crate::mesh::written_route::WrittenAction;
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {
@@ -46,7 +46,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         for rule in mesh.virtual_service_rules(object) {
             let written = object.spec.http[rule.index].retries.as_ref().and_then(|retries| retries.retry_on.as_deref());
             let Some(written) = written.filter(|text| !text.is_empty()) else { continue };
-            let Action::Forward(targets) = &rule.action else { continue };
+            let WrittenAction::Forward(targets) = &rule.action else { continue };
             let service = |host: &str| mesh.find_host(host).map(|id| mesh.service(id));
             let grpc =
                 targets.iter().find_map(|target| service(target.host.as_str()).filter(|service| service.has_grpc()));

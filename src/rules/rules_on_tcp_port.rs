@@ -2,7 +2,7 @@
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::protocol::Family;
+use crate::mesh::protocol::ProtocolFamily;
 use crate::mesh::service::ServicePort;
 use crate::schema::Kind;
 
@@ -59,7 +59,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 !every_rule_names_ports || matches().any(|one| one.port == Some(u32::from(port.number)))
             };
             let ports: Vec<&ServicePort> = service.ports.iter().filter(meant).collect();
-            if ports.is_empty() || ports.iter().any(|port| port.protocol.family() != Family::Tcp) {
+            if ports.is_empty() || ports.iter().any(|port| port.protocol.family() != ProtocolFamily::Tcp) {
                 continue;
             }
             let named: Vec<String> = ports

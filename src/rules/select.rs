@@ -4,14 +4,14 @@ use std::fmt;
 
 use super::{Finding, Rule};
 use crate::mesh::Mesh;
-use crate::snapshot::Key;
+use crate::snapshot::ObjectKey;
 
 /// The annotation that silences findings on an object: codes, joined by commas.
 pub const ANNOTATION: &str = "grpcmesh.io/ignore";
 
 /// One word of `--only` or `--skip`: a code, the beginning of codes, a rule's name, perhaps with an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Selector {
+pub struct FindingSelector {
     code: String,
     object: Option<ObjectPattern>,
 }
@@ -40,7 +40,7 @@ pub enum SelectorError {
     Object(String),
 }
 
-impl Selector {
+impl FindingSelector {
     /// Parses `GM203`, `GM2`, `subset-undefined` or `GM203=VirtualService/shop/x`.
     ///
     /// # Errors
@@ -76,7 +76,7 @@ impl Selector {
     }
 }
 
-impl fmt::Display for Selector {
+impl fmt::Display for FindingSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.code)?;
         match &self.object {
@@ -113,14 +113,14 @@ impl ObjectPattern {
 
 /// Which findings are wanted.
 #[derive(Debug, Clone, Default)]
-pub struct Selection {
+pub struct FindingSelection {
     /// Only these; empty means all.
-    pub only: Vec<Selector>,
+    pub only: Vec<FindingSelector>,
     /// Not these.
-    pub skip: Vec<Selector>,
+    pub skip: Vec<FindingSelector>,
 }
 
-impl Selection {
+impl FindingSelection {
     /// Whether the rule may give a wanted finding.
     pub fn wants_rule(&self, rule: &Rule) -> bool {
         self.only.is_empty() || self.only.iter().any(|selector| fits(&selector.code, rule.code, rule.name))
@@ -137,12 +137,12 @@ impl Selection {
 ///
 /// # Errors
 /// The first bad line, with its number.
-pub fn parse_ignore_file(text: &str) -> Result<Vec<Selector>, (usize, SelectorError)> {
+pub fn parse_ignore_file(text: &str) -> Result<Vec<FindingSelector>, (usize, SelectorError)> {
     let mut selectors = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let content = line.split('#').next().unwrap_or_default().trim();
         if !content.is_empty() {
-            selectors.push(Selector::parse(content).map_err(|error| (index + 1, error))?);
+            selectors.push(FindingSelector::parse(content).map_err(|error| (index + 1, error))?);
         }
     }
     Ok(selectors)
@@ -152,11 +152,11 @@ pub fn parse_ignore_file(text: &str) -> Result<Vec<Selector>, (usize, SelectorEr
 pub(super) fn is_annotated(mesh: &Mesh<'_>, finding: &Finding) -> bool {
     #[derive(serde::Deserialize)]
     struct Header {
-        metadata: crate::schema::meta::Meta,
+        metadata: crate::schema::meta::ObjectMeta,
     }
     // What is said of several objects is left out when all of them ask for it.
     finding.objects().all(|one| {
-        let key: Key = one.key();
+        let key: ObjectKey = one.key();
         let Some(object) = mesh.snapshot.objects.get(&key) else { return false };
         // A quick look at the text spares most objects the parser.
         if !object.body.get().contains(ANNOTATION) {
@@ -176,14 +176,14 @@ mod tests {
     fn words_are_codes_beginnings_and_names() {
         for word in ["GM203", "gm203", "GM2", "subset-undefined", "GM203=VirtualService/shop/x", "GM203=VirtualService"]
         {
-            assert!(Selector::parse(word).is_ok(), "{word}");
+            assert!(FindingSelector::parse(word).is_ok(), "{word}");
         }
         assert_eq!(
-            Selector::parse("subset-undefind").unwrap_err().to_string(),
+            FindingSelector::parse("subset-undefind").unwrap_err().to_string(),
             "no finding is called \"subset-undefind\"; did you mean subset-undefined?"
         );
-        assert!(Selector::parse("GM999").is_err());
-        assert!(Selector::parse("GM203=a/b/c/d").is_err());
+        assert!(FindingSelector::parse("GM999").is_err());
+        assert!(FindingSelector::parse("GM203=a/b/c/d").is_err());
     }
 
     #[test]

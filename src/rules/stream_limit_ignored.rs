@@ -3,7 +3,7 @@
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
 use crate::mesh::destination_rule::DestinationRule;
-use crate::mesh::protocol::Family;
+use crate::mesh::protocol::ProtocolFamily;
 use crate::mesh::service::{Service, ServicePort};
 use crate::mesh::version::IstioVersion;
 use crate::schema::Kind;
@@ -114,7 +114,7 @@ fn applies(mesh: &Mesh<'_>, http: &HttpPool, port: &ServicePort) -> bool {
         Some("DO_NOT_UPGRADE") => false,
         _ => mesh.config.h2_upgrade_policy.as_deref() == Some("UPGRADE"),
     };
-    upgraded && port.protocol.family() == Family::Http && mesh.version >= UPGRADE_HONOURED
+    upgraded && port.protocol.family() == ProtocolFamily::Http && mesh.version >= UPGRADE_HONOURED
 }
 
 fn report(

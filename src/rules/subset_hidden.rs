@@ -7,7 +7,7 @@ use crate::mesh::Mesh;
 use crate::mesh::caller_classes::CallerClass;
 use crate::mesh::ids::{Host, Namespace, ObjectRef, SubsetName, VirtualServiceId};
 use crate::mesh::virtual_service::VirtualService;
-use crate::mesh::written_route::Action;
+use crate::mesh::written_route::WrittenAction;
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {
@@ -50,7 +50,7 @@ Define the subsets in the rule that the callers get, or narrow that rule's host.
 
 /// Callers of one rule that lack subsets of one host.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Lack {
+struct MissingSubset {
     host: Host,
     /// Empty is everybody.
     callers: Vec<Namespace>,
@@ -61,8 +61,8 @@ struct Lack {
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for (id, object) in mesh.virtual_services.iter() {
         for rule in mesh.virtual_service_rules(object) {
-            let Action::Forward(targets) = &rule.action else { continue };
-            let mut lacks: BTreeMap<Lack, Vec<(&SubsetName, &str)>> = BTreeMap::new();
+            let WrittenAction::Forward(targets) = &rule.action else { continue };
+            let mut lacks: BTreeMap<MissingSubset, Vec<(&SubsetName, &str)>> = BTreeMap::new();
             for target in targets {
                 if let Some(subset) = &target.subset
                     && let Some(lack) = lack(mesh, id, object, &target.host, subset)
@@ -70,7 +70,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                     lacks.entry(lack).or_default().push((subset, &target.field));
                 }
             }
-            for (Lack { host, callers, got }, subsets) in lacks {
+            for (MissingSubset { host, callers, got }, subsets) in lacks {
                 let mut names: Vec<&str> = subsets.iter().map(|(name, _)| name.as_str()).collect();
                 names.dedup();
                 let (noun, verb) = if names.len() == 1 { ("subset", "does") } else { ("subsets", "do") };
@@ -108,7 +108,7 @@ fn lack(
     object: &VirtualService,
     host: &Host,
     subset: &SubsetName,
-) -> Option<Lack> {
+) -> Option<MissingSubset> {
     let service = mesh.find_host(host.as_str())?;
     if defining(mesh, host, subset).is_empty() {
         return None;
@@ -128,7 +128,7 @@ fn lack(
     let names = first.rules.0.iter().map(|id| mesh.destination_rules.get(*id).object.to_string());
     let names: Vec<_> = names.collect();
     let got = if names.is_empty() { "no DestinationRule".to_owned() } else { names.join(", ") };
-    Some(Lack { host: host.clone(), callers, got })
+    Some(MissingSubset { host: host.clone(), callers, got })
 }
 
 #[cfg(test)]

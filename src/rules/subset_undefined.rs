@@ -6,7 +6,7 @@ use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
 use crate::mesh::ids::Host;
 use crate::mesh::virtual_service::VirtualService;
-use crate::mesh::written_route::{Action, Mirror, RouteRule, Target};
+use crate::mesh::written_route::{WrittenAction, WrittenBackend, WrittenMirror, WrittenRule};
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {
@@ -51,10 +51,10 @@ subsets:
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for (_, object) in mesh.virtual_services.iter() {
         for rule in mesh.virtual_service_rules(object) {
-            let RouteRule { action, mirrors, field, .. } = &rule;
-            if let Action::Forward(targets) = action {
+            let WrittenRule { action, mirrors, field, .. } = &rule;
+            if let WrittenAction::Forward(targets) = action {
                 for target in targets {
-                    let Target { host, subset: Some(subset), field, .. } = target else { continue };
+                    let WrittenBackend { host, subset: Some(subset), field, .. } = target else { continue };
                     judge(
                         mesh,
                         object,
@@ -66,7 +66,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                     );
                 }
             }
-            for Mirror { host, subset, percent: _ } in mirrors {
+            for WrittenMirror { host, subset, percent: _ } in mirrors {
                 if let Some(subset) = subset {
                     judge(
                         mesh,

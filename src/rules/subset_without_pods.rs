@@ -3,7 +3,7 @@
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
 use crate::mesh::virtual_service::VirtualService;
-use crate::mesh::written_route::{Action, RouteRule, shares, show_share};
+use crate::mesh::written_route::{WrittenAction, WrittenRule, shares, show_share};
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {
@@ -51,8 +51,8 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     }
 }
 
-fn judge(mesh: &Mesh<'_>, object: &VirtualService, rule: &RouteRule, out: &mut Findings<'_>) {
-    let Action::Forward(targets) = &rule.action else { return };
+fn judge(mesh: &Mesh<'_>, object: &VirtualService, rule: &WrittenRule, out: &mut Findings<'_>) {
+    let WrittenAction::Forward(targets) = &rule.action else { return };
     let weights: Vec<_> = targets.iter().map(|target| target.weight).collect();
     let shares = shares(&weights).unwrap_or_else(|| vec![0.0; targets.len()]);
     for (target, share) in targets.iter().zip(shares) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
 use crate::mesh::ids::{ServiceId, WorkloadId};
-use crate::mesh::protocol::{Family, Protocol};
+use crate::mesh::protocol::{Protocol, ProtocolFamily};
 use crate::schema::Kind;
 
 pub(super) static RULE: Rule = Rule {
@@ -49,20 +49,20 @@ Give both ports the same protocol, `grpc`, or remove one.
 
 /// Protocols that a proxy treats alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Class {
+enum ProtocolClass {
     Http2,
     Http1,
     Auto,
     Tcp,
 }
 
-fn class(protocol: Protocol) -> Option<Class> {
+fn class(protocol: Protocol) -> Option<ProtocolClass> {
     match protocol.family() {
-        Family::Http if protocol.is_http2() => Some(Class::Http2),
-        Family::Http => Some(Class::Http1),
-        Family::Auto => Some(Class::Auto),
-        Family::Tcp => Some(Class::Tcp),
-        Family::Nothing => None,
+        ProtocolFamily::Http if protocol.is_http2() => Some(ProtocolClass::Http2),
+        ProtocolFamily::Http => Some(ProtocolClass::Http1),
+        ProtocolFamily::Auto => Some(ProtocolClass::Auto),
+        ProtocolFamily::Tcp => Some(ProtocolClass::Tcp),
+        ProtocolFamily::Nothing => None,
     }
 }
 

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::select::Selection;
-use super::{Finding, Outcome, Rule};
-use crate::envoy::config_dump::Running;
-use crate::envoy::counters::Counted;
-use crate::envoy::endpoint::Assignment;
-use crate::envoy::sync::{Sync, SyncView};
-use crate::mesh::xds::{Caller, Outbound};
-use crate::mesh::{Options, resolve};
-use crate::snapshot::live::{Live, Proxy};
+use super::select::FindingSelection;
+use super::{Finding, Rule, RulesOutcome};
+use crate::envoy::config_dump::RunningConfig;
+use crate::envoy::counters::EndpointCounters;
+use crate::envoy::endpoint::EndpointAssignment;
+use crate::envoy::sync::{XdsConnection, XdsSyncState};
+use crate::mesh::xds::{Caller, ProxyConfig};
+use crate::mesh::{ResolveOptions, resolve};
+use crate::snapshot::live::{LiveProxy, LiveState};
 use crate::snapshot::manifest::{OnMalformed, read};
 use crate::snapshot::{Gap, GapKind, Snapshot, SourceKind, SourceText};
 
@@ -22,12 +22,12 @@ pub(super) fn snapshot(yaml: &str) -> Snapshot {
     snapshot
 }
 
-fn run(rule: &'static Rule, snapshot: &Snapshot) -> Outcome {
-    let mesh = resolve(snapshot, &Options::default());
+fn run(rule: &'static Rule, snapshot: &Snapshot) -> RulesOutcome {
+    let mesh = resolve(snapshot, &ResolveOptions::default());
     let mut findings = super::Findings::new(&mesh);
     (rule.check)(&mesh, &mut findings);
     let (findings, undecided) = findings.into_parts();
-    Outcome { findings, undecided, ..Outcome::default() }
+    RulesOutcome { findings, undecided, ..RulesOutcome::default() }
 }
 
 /// The findings of a rule on a case.
@@ -102,8 +102,8 @@ fn every_rule_is_silent_on_a_healthy_service() {
              retries: {attempts: 2, retryOn: 'connect-failure,unavailable'}, timeout: 2s}]}",
         );
     let snapshot = snapshot(&yaml);
-    let mesh = resolve(&snapshot, &Options::default());
-    assert_eq!(super::run(&mesh, &Selection::default()).findings, []);
+    let mesh = resolve(&snapshot, &ResolveOptions::default());
+    assert_eq!(super::run(&mesh, &FindingSelection::default()).findings, []);
 }
 
 /// Services `a` and `b` on gRPC ports, each with a pod with a sidecar, and their EndpointSlices.
@@ -130,11 +130,11 @@ pub(super) fn live_mesh() -> String {
 /// What is known of a proxy in a case.
 pub(super) struct LiveCase {
     /// What it runs.
-    pub(super) running: Running,
+    pub(super) running: RunningConfig,
     /// What istiod says.
-    pub(super) sync: SyncView,
+    pub(super) sync: XdsSyncState,
     /// What it counted.
-    pub(super) counted: (Option<Vec<Counted>>, Option<Vec<Counted>>),
+    pub(super) counted: (Option<Vec<EndpointCounters>>, Option<Vec<EndpointCounters>>),
 }
 
 /// As [`check`], on a mesh whose proxies were asked at 09:00:00 and run what they should, but for what `change` does to
@@ -142,19 +142,19 @@ pub(super) struct LiveCase {
 #[track_caller]
 pub(super) fn check_live(rule: &'static Rule, yaml: &str, change: impl Fn(&str, &mut LiveCase), expected: &[&str]) {
     let mut snapshot = snapshot(yaml);
-    let mut live = Live::new("2026-11-21T09:00:00Z".to_owned());
-    let mesh = resolve(&snapshot, &Options::default());
+    let mut live = LiveState::new("2026-11-21T09:00:00Z".to_owned());
+    let mesh = resolve(&snapshot, &ResolveOptions::default());
     for id in mesh.workload_ids() {
-        let outbound = Outbound::new(&mesh, Caller::of_workload(&mesh, id));
+        let outbound = ProxyConfig::new(&mesh, Caller::of_workload(&mesh, id));
         let clusters: Vec<_> = outbound.clusters();
         let address = |host: &str| if host.starts_with("a.") { "10.0.0.1:50051" } else { "10.0.0.2:50051" };
-        let endpoints = clusters.iter().filter(|one| one.has_endpoints).map(|one| Assignment {
+        let endpoints = clusters.iter().filter(|one| one.has_endpoints).map(|one| EndpointAssignment {
             cluster: one.cluster.name.clone(),
             healthy: [address(one.cluster.name.rsplit('|').next().unwrap_or_default()).to_owned()].into(),
             unhealthy: <_>::default(),
             cluster_ids: <_>::default(),
         });
-        let running = Running {
+        let running = RunningConfig {
             routes: outbound.route_tables().into_iter().map(|one| one.table).collect(),
             endpoints: endpoints.collect(),
             clusters: clusters.into_iter().map(|one| one.cluster).collect(),
@@ -162,11 +162,12 @@ pub(super) fn check_live(rule: &'static Rule, yaml: &str, change: impl Fn(&str, 
             secrets: None,
         };
         let name = mesh.workload(id).object.name.to_string();
-        let mut case = LiveCase { running, sync: SyncView::Connected(Sync::default()), counted: <_>::default() };
+        let mut case =
+            LiveCase { running, sync: XdsSyncState::Connected(XdsConnection::default()), counted: <_>::default() };
         change(&name, &mut case);
         let LiveCase { running, sync, counted } = case;
         let answer = live.keep(running);
-        live.insert("shop".to_owned(), name, Proxy { sync, answer, counted, passing: Vec::new() });
+        live.insert("shop".to_owned(), name, LiveProxy { sync, answer, counted, passing: Vec::new() });
     }
     drop(mesh);
     snapshot.live = Some(live);

@@ -2,7 +2,7 @@
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::protocol::{Family, Protocol};
+use crate::mesh::protocol::{Protocol, ProtocolFamily};
 
 pub(super) static RULE: Rule = Rule {
     code: "GM501",
@@ -55,7 +55,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 (!tls.credential_names.is_empty()).then(|| "credentialNames".to_owned()),
             ];
             let settings: Vec<_> = settings.into_iter().flatten().collect();
-            if protocol.family() != Family::Http || settings.is_empty() {
+            if protocol.family() != ProtocolFamily::Http || settings.is_empty() {
                 continue;
             }
             // Validation looks at the mode and at certificates in files only.

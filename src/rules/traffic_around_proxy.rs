@@ -6,8 +6,8 @@ use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
 use crate::mesh::ids::{Namespace, WorkloadId};
 use crate::mesh::service::Service;
-use crate::mesh::traffic_exclusion::{ExclusionEffect, Ports, Range};
-use crate::mesh::workload::{Proxy, Workload};
+use crate::mesh::traffic_exclusion::{ExclusionEffect, IpRange, PortSet};
+use crate::mesh::workload::{ProxyKind, Workload};
 use crate::schema::Kind;
 use crate::schema::string_list::few;
 
@@ -47,12 +47,12 @@ Remove the port from the annotation and restart the pods.
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     let excluding = mesh.workloads.iter().enumerate().filter(|(_, workload)| {
-        !workload.exclusions.is_empty() && matches!(workload.proxy, Proxy::Sidecar(_) | Proxy::WillBeInjected)
+        !workload.exclusions.is_empty() && matches!(workload.proxy, ProxyKind::Sidecar(_) | ProxyKind::WillBeInjected)
     });
     let grpc: Vec<&Service> = mesh.services.iter().filter(|service| service.has_grpc()).collect();
     let mut told: BTreeSet<(&Namespace, String, &str)> = BTreeSet::new();
     // Annotations are mostly copies of each other: what one value leads out is looked for once.
-    let mut outbound: HashMap<(&str, &str), Vec<Touched<'_>>> = HashMap::new();
+    let mut outbound: HashMap<(&str, &str), Vec<BypassedPort<'_>>> = HashMap::new();
     for (position, workload) in excluding {
         let id = WorkloadId::new(position);
         for exclusion in &workload.exclusions {
@@ -98,13 +98,13 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 }
 
 /// A gRPC port that calls of others reach by going round their proxy.
-struct Touched<'m> {
+struct BypassedPort<'m> {
     service: &'m Service,
     port: u16,
 }
 
 /// gRPC ports of the workload's own Services that calls reach without its proxy.
-fn inbound(mesh: &Mesh<'_>, id: WorkloadId, workload: &Workload, ports: &Ports) -> Vec<String> {
+fn inbound(mesh: &Mesh<'_>, id: WorkloadId, workload: &Workload, ports: &PortSet) -> Vec<String> {
     let mut found = Vec::new();
     for service in mesh.services_of(id) {
         for port in service.ports.iter().filter(|port| !port.evidence.is_empty()) {
@@ -116,10 +116,10 @@ fn inbound(mesh: &Mesh<'_>, id: WorkloadId, workload: &Workload, ports: &Ports) 
     found
 }
 
-fn outbound_of<'m>(grpc: &[&'m Service], effect: &ExclusionEffect) -> Vec<Touched<'m>> {
+fn outbound_of<'m>(grpc: &[&'m Service], effect: &ExclusionEffect) -> Vec<BypassedPort<'m>> {
     let mut found = Vec::new();
     for service in grpc {
-        let in_any = |ranges: &[Range]| {
+        let in_any = |ranges: &[IpRange]| {
             service.addresses.iter().any(|address| ranges.iter().any(|range| range.contains(*address)))
         };
         for port in service.ports.iter().filter(|port| !port.evidence.is_empty()) {
@@ -130,7 +130,7 @@ fn outbound_of<'m>(grpc: &[&'m Service], effect: &ExclusionEffect) -> Vec<Touche
                 ExclusionEffect::OnlyAddresses(ranges) => !service.addresses.is_empty() && !in_any(ranges),
             };
             if hit {
-                found.push(Touched { service, port: port.number });
+                found.push(BypassedPort { service, port: port.number });
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::ids::{Names, ObjectRef};
-use crate::schema::fields::Wrong;
+use crate::mesh::ids::{Interner, ObjectRef};
+use crate::schema::fields::FieldError;
 use crate::schema::path::push_field;
 use crate::snapshot::Object;
 
@@ -49,12 +49,12 @@ trafficPolicy:
 };
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
-    let mut names = Names::default();
+    let mut names = Interner::default();
     for object in mesh.snapshot.objects.values().filter(|object| !object.duplicate_keys.is_empty()) {
         duplicates(object, &mut names, out);
     }
     for (object, problem) in mesh.field_problems() {
-        let Wrong::Unknown { name, nearest, elsewhere } = &problem.what else { continue };
+        let FieldError::Unknown { name, nearest, elsewhere } = &problem.what else { continue };
         let hint = match (nearest, elsewhere) {
             (Some(nearest), _) => format!("did you mean {nearest}?"),
             (None, Some(place)) => format!("it belongs to {place}"),
@@ -73,7 +73,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     }
 }
 
-fn duplicates(object: &Object, names: &mut Names, out: &mut Findings<'_>) {
+fn duplicates(object: &Object, names: &mut Interner, out: &mut Findings<'_>) {
     for duplicate in &object.duplicate_keys {
         let mut path = duplicate.path.clone();
         push_field(&mut path, &duplicate.key);

@@ -2,7 +2,7 @@
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::written_route::{Action, shares, show_share};
+use crate::mesh::written_route::{WrittenAction, shares, show_share};
 
 pub(super) static RULE: Rule = Rule {
     code: "GM212",
@@ -46,7 +46,7 @@ route:
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for (_, object) in mesh.virtual_services.iter() {
         for rule in mesh.virtual_service_rules(object) {
-            let Action::Forward(targets) = &rule.action else { continue };
+            let WrittenAction::Forward(targets) = &rule.action else { continue };
             let weights: Vec<_> = targets.iter().map(|target| target.weight).collect();
             let total: i64 = weights.iter().map(|weight| weight.unwrap_or(0)).fold(0, i64::saturating_add);
             let Some(shares) = shares(&weights) else { continue };

@@ -2,7 +2,7 @@
 
 use super::{Finding, Findings, Rule, Severity};
 use crate::mesh::Mesh;
-use crate::mesh::ids::{Names, ObjectRef};
+use crate::mesh::ids::{Interner, ObjectRef};
 
 pub(super) static RULE: Rule = Rule {
     code: "GM001",
@@ -41,7 +41,7 @@ kind: DestinationRule
 };
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
-    let mut names = Names::default();
+    let mut names = Interner::default();
     for object in &mesh.snapshot.misplaced {
         let reference = ObjectRef::new(&object.key, &mut names);
         let kind = object.key.kind;

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::list::List;
-use super::meta::{Meta, StringMap, string_map};
+use super::list::NullableList;
+use super::meta::{ObjectMeta, StringMap, string_map};
 
 /// Name of the container in which istiod's proxy runs, as a container or a native sidecar.
 pub const PROXY_CONTAINER: &str = "istio-proxy";
@@ -11,17 +11,17 @@ pub const PROXY_CONTAINER: &str = "istio-proxy";
 /// A Namespace: only its metadata matters.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub struct Namespace {
+pub struct NamespaceObject {
     /// Labels decide injection and the data plane.
-    pub metadata: Meta,
+    pub metadata: ObjectMeta,
 }
 
 /// A Service.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub struct Service {
+pub struct ServiceObject {
     /// Metadata.
-    pub metadata: Meta,
+    pub metadata: ObjectMeta,
     /// Spec.
     pub spec: ServiceSpec,
 }
@@ -38,14 +38,14 @@ pub struct ServiceSpec {
     pub cluster_ip: Option<String>,
     /// All addresses of a dual-stack Service.
     #[serde(rename = "clusterIPs")]
-    pub cluster_ips: List<String>,
+    pub cluster_ips: NullableList<String>,
     /// Target of an `ExternalName` Service.
     pub external_name: Option<String>,
     /// Labels of the pods behind it; empty means that somebody else writes the endpoints.
     #[serde(deserialize_with = "string_map")]
     pub selector: StringMap,
     /// Ports.
-    pub ports: List<ServicePort>,
+    pub ports: NullableList<ServicePortSpec>,
     /// Whether pods count before they are ready.
     pub publish_not_ready_addresses: Option<bool>,
     /// `Cluster` (default) or `Local`: callers get endpoints of their own node only.
@@ -55,7 +55,7 @@ pub struct ServiceSpec {
 /// One port of a Service.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct ServicePort {
+pub struct ServicePortSpec {
     /// Name; may be absent when there is one port only.
     pub name: Option<String>,
     /// The port that callers use.
@@ -93,7 +93,7 @@ impl IntOrString {
 #[serde(default)]
 pub struct Pod {
     /// Metadata; annotations are only those of [`keeps_annotation`].
-    pub metadata: Meta,
+    pub metadata: ObjectMeta,
     /// Spec.
     pub spec: PodSpec,
     /// Status.
@@ -112,10 +112,10 @@ pub fn keeps_annotation(key: &str) -> bool {
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSpec {
     /// Containers.
-    pub containers: List<Container>,
+    pub containers: NullableList<Container>,
     /// Init containers; native sidecars are among them.
-    #[serde(skip_serializing_if = "List::is_empty")]
-    pub init_containers: List<Container>,
+    #[serde(skip_serializing_if = "NullableList::is_empty")]
+    pub init_containers: NullableList<Container>,
     /// Pods of the host's network are never injected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_network: Option<bool>,
@@ -134,11 +134,11 @@ pub struct Container {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
     /// Only of istiod's own containers, and only the words of [`keeps_args`].
-    #[serde(skip_serializing_if = "List::is_empty")]
-    pub args: List<String>,
+    #[serde(skip_serializing_if = "NullableList::is_empty")]
+    pub args: NullableList<String>,
     /// Declared ports.
-    #[serde(skip_serializing_if = "List::is_empty")]
-    pub ports: List<ContainerPort>,
+    #[serde(skip_serializing_if = "NullableList::is_empty")]
+    pub ports: NullableList<ContainerPortSpec>,
     /// `Always` makes an init container a native sidecar.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart_policy: Option<String>,
@@ -181,7 +181,7 @@ pub fn keeps_args(container: &str, args: &[String]) -> Vec<String> {
 /// A declared container port.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct ContainerPort {
+pub struct ContainerPortSpec {
     /// Name, which a Service's `targetPort` may use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -220,14 +220,14 @@ pub struct PodStatus {
     #[serde(rename = "podIP", skip_serializing_if = "Option::is_none")]
     pub pod_ip: Option<String>,
     /// All conditions; only `Ready` is read.
-    #[serde(skip_serializing_if = "List::is_empty")]
-    pub conditions: List<Condition>,
+    #[serde(skip_serializing_if = "NullableList::is_empty")]
+    pub conditions: NullableList<StatusCondition>,
     /// Of containers.
-    #[serde(skip_serializing_if = "List::is_empty")]
-    pub container_statuses: List<ContainerStatus>,
+    #[serde(skip_serializing_if = "NullableList::is_empty")]
+    pub container_statuses: NullableList<ContainerStatus>,
     /// Of init containers, native sidecars among them.
-    #[serde(skip_serializing_if = "List::is_empty")]
-    pub init_container_statuses: List<ContainerStatus>,
+    #[serde(skip_serializing_if = "NullableList::is_empty")]
+    pub init_container_statuses: NullableList<ContainerStatus>,
 }
 
 impl PodStatus {
@@ -239,7 +239,7 @@ impl PodStatus {
 /// A status condition.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Condition {
+pub struct StatusCondition {
     /// Name of the condition.
     #[serde(rename = "type")]
     pub kind: String,
@@ -273,14 +273,14 @@ pub struct ContainerStatus {
 #[serde(rename_all = "camelCase", default)]
 pub struct EndpointSlice {
     /// The label `kubernetes.io/service-name` names the Service.
-    pub metadata: Meta,
+    pub metadata: ObjectMeta,
     /// `IPv4`, `IPv6` or `FQDN`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address_type: Option<String>,
     /// Endpoints.
-    pub endpoints: List<Endpoint>,
+    pub endpoints: NullableList<Endpoint>,
     /// Ports that all endpoints have.
-    pub ports: List<EndpointPort>,
+    pub ports: NullableList<EndpointPort>,
 }
 
 impl EndpointSlice {
@@ -295,12 +295,12 @@ impl EndpointSlice {
 #[serde(rename_all = "camelCase", default)]
 pub struct Endpoint {
     /// Addresses of one pod.
-    pub addresses: List<String>,
+    pub addresses: NullableList<String>,
     /// Readiness.
     pub conditions: EndpointConditions,
     /// The pod.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub target_ref: Option<TargetRef>,
+    pub target_ref: Option<EndpointTarget>,
 }
 
 /// Readiness of an endpoint; an absent `ready` counts as ready.
@@ -326,7 +326,7 @@ impl EndpointConditions {
 /// The object behind an endpoint.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct TargetRef {
+pub struct EndpointTarget {
     /// `Pod`.
     pub kind: String,
     /// Name.
@@ -348,9 +348,9 @@ pub struct EndpointPort {
 /// A workload reduced to its pod template.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Workload {
+pub struct WorkloadObject {
     /// Metadata; annotations as for Pods.
-    pub metadata: Meta,
+    pub metadata: ObjectMeta,
     /// Spec.
     pub spec: WorkloadSpec,
 }
@@ -390,7 +390,7 @@ pub struct JobSpec {
 #[serde(default)]
 pub struct PodTemplate {
     /// Labels and annotations of the pods.
-    pub metadata: Meta,
+    pub metadata: ObjectMeta,
     /// Spec of the pods.
     pub spec: PodSpec,
 }
@@ -400,7 +400,7 @@ pub struct PodTemplate {
 #[serde(default)]
 pub struct MeshConfigMap {
     /// Metadata.
-    pub metadata: Meta,
+    pub metadata: ObjectMeta,
     /// `data`.
     pub data: MeshConfigData,
 }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::list::List;
+use super::list::NullableList;
 use super::meta::{StringMap, string_map};
 
 /// `spec` of a DestinationRule.
@@ -14,17 +14,17 @@ pub struct DestinationRuleSpec {
     /// Policy for all subsets.
     pub traffic_policy: Option<TrafficPolicy>,
     /// Named sets of pods.
-    pub subsets: List<Subset>,
+    pub subsets: NullableList<Subset>,
     /// Namespaces that see the object; empty means the mesh's default.
-    pub export_to: List<String>,
+    pub export_to: NullableList<String>,
     /// Narrows the rule to these callers in its own namespace.
-    pub workload_selector: Option<Selector>,
+    pub workload_selector: Option<MatchLabels>,
 }
 
 /// `{matchLabels: {…}}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Selector {
+pub struct MatchLabels {
     /// Labels that must all be there.
     #[serde(deserialize_with = "string_map")]
     pub match_labels: StringMap,
@@ -56,7 +56,7 @@ pub struct TrafficPolicy {
     /// TLS toward the host.
     pub tls: Option<ClientTls>,
     /// Per port: replaces the whole policy (the port is the Service's).
-    pub port_level_settings: List<PortPolicy>,
+    pub port_level_settings: NullableList<PortPolicy>,
 }
 
 /// Policy of one port.
@@ -84,7 +84,7 @@ pub struct LoadBalancer {
     /// Stickiness.
     pub consistent_hash: Option<ConsistentHash>,
     /// Locality.
-    pub locality_lb_setting: Option<LocalityLb>,
+    pub locality_lb_setting: Option<LocalityLoadBalancing>,
     /// Zone-aware balancing.
     pub zone_aware_lb_setting: Option<serde_json::Value>,
 }
@@ -106,13 +106,13 @@ pub struct ConsistentHash {
 /// Locality settings.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct LocalityLb {
+pub struct LocalityLoadBalancing {
     /// Fixed shares.
-    pub distribute: List<serde_json::Value>,
+    pub distribute: NullableList<serde_json::Value>,
     /// Where to fail over.
-    pub failover: List<serde_json::Value>,
+    pub failover: NullableList<serde_json::Value>,
     /// Labels that order the fail-over.
-    pub failover_priority: List<String>,
+    pub failover_priority: NullableList<String>,
     /// Whether it is on.
     pub enabled: Option<bool>,
 }
@@ -205,7 +205,7 @@ pub struct ClientTls {
     /// Client key file.
     pub private_key: Option<String>,
     /// Names the server may have.
-    pub subject_alt_names: List<String>,
+    pub subject_alt_names: NullableList<String>,
     /// SNI.
     pub sni: Option<String>,
 }

@@ -12,16 +12,16 @@ use crate::schema::path::push_field;
 
 /// Something in an object that its kind's schema does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct FieldProblem {
     /// Field path.
     pub path: String,
     /// What is wrong.
-    pub what: Wrong,
+    pub what: FieldError,
 }
 
 /// What is wrong with a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wrong {
+pub enum FieldError {
     /// There is no such field here.
     Unknown {
         /// The field.
@@ -126,7 +126,7 @@ fn children<I: Iterator<Item = &'static str>>(
 }
 
 /// Compares an object's body with its kind's schema. Kinds without a table have no problems.
-pub fn check(kind: Kind, body: &Value) -> Vec<Problem> {
+pub fn check(kind: Kind, body: &Value) -> Vec<FieldProblem> {
     let info = kind.info();
     let Some(tree) = trees().get(format!("{}/{}", info.group, info.name).as_str()) else {
         return Vec::new();
@@ -143,15 +143,15 @@ pub fn check(kind: Kind, body: &Value) -> Vec<Problem> {
                 const TOP: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
                 let elsewhere = tree.children.contains_key(other).then(|| format!("spec.{other}"));
                 let nearest = nearest(other, TOP.into_iter());
-                let what = Wrong::Unknown { name: other.to_owned(), nearest, elsewhere };
-                problems.push(Problem { path: other.to_owned(), what });
+                let what = FieldError::Unknown { name: other.to_owned(), nearest, elsewhere };
+                problems.push(FieldProblem { path: other.to_owned(), what });
             }
         }
     }
     problems
 }
 
-fn compare(node: &Node, lists: usize, value: &Value, path: &str, problems: &mut Vec<Problem>) {
+fn compare(node: &Node, lists: usize, value: &Value, path: &str, problems: &mut Vec<FieldProblem>) {
     if value.is_null() {
         return;
     }
@@ -176,8 +176,8 @@ fn compare(node: &Node, lists: usize, value: &Value, path: &str, problems: &mut 
         (Type::Words(words), Value::String(text)) => {
             if !words.contains(&text.as_str()) {
                 let allowed = words.iter().map(|&word| word.to_owned()).collect();
-                let what = Wrong::Word { found: text.clone(), allowed };
-                problems.push(Problem { path: path.to_owned(), what });
+                let what = FieldError::Word { found: text.clone(), allowed };
+                problems.push(FieldProblem { path: path.to_owned(), what });
             }
         }
         (Type::Object, Value::Object(fields)) => {
@@ -187,12 +187,12 @@ fn compare(node: &Node, lists: usize, value: &Value, path: &str, problems: &mut 
                 match node.children.get(name.as_str()) {
                     Some(child) => compare(child, child.lists, value, &inner, problems),
                     None => {
-                        let what = Wrong::Unknown {
+                        let what = FieldError::Unknown {
                             name: name.clone(),
                             nearest: nearest(name, node.children.keys().copied()),
                             elsewhere: find_below(node, name, path),
                         };
-                        problems.push(Problem { path: inner, what });
+                        problems.push(FieldProblem { path: inner, what });
                     }
                 }
             }
@@ -214,11 +214,11 @@ fn compare(node: &Node, lists: usize, value: &Value, path: &str, problems: &mut 
     }
 }
 
-fn wrong_type(path: &str, wanted: &'static str, found: &Value) -> Problem {
+fn wrong_type(path: &str, wanted: &'static str, found: &Value) -> FieldProblem {
     let text = found.to_string();
     let found =
         if text.chars().count() > 40 { format!("{}…", text.chars().take(40).collect::<String>()) } else { text };
-    Problem { path: path.to_owned(), what: Wrong::Type { wanted, found } }
+    FieldProblem { path: path.to_owned(), what: FieldError::Type { wanted, found } }
 }
 
 /// The nearest name, at most a third of its letters away.

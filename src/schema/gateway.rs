@@ -2,30 +2,30 @@
 
 use serde::Deserialize;
 
-use super::list::List;
+use super::list::NullableList;
 use super::meta::{StringMap, string_map};
 
 /// `spec` of an Istio Gateway.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct GatewaySpec {
+pub struct IstioGatewaySpec {
     /// Labels of the gateway pods, in any namespace; empty means every gateway.
     #[serde(deserialize_with = "string_map")]
     pub selector: StringMap,
     /// Servers.
-    pub servers: List<Server>,
+    pub servers: NullableList<GatewayServer>,
 }
 
 /// One server of a Gateway.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Server {
+pub struct GatewayServer {
     /// Name.
     pub name: Option<String>,
     /// Port.
     pub port: Option<ServerPort>,
     /// Hosts, each perhaps with a namespace before a slash.
-    pub hosts: List<String>,
+    pub hosts: NullableList<String>,
     /// TLS.
     pub tls: Option<ServerTls>,
     /// Address to bind.
@@ -57,7 +57,7 @@ pub struct ServerTls {
     /// Certificate from a Secret.
     pub credential_name: Option<String>,
     /// Certificates from Secrets.
-    pub credential_names: List<String>,
+    pub credential_names: NullableList<String>,
     /// CA from a Secret of its own.
     pub ca_cert_credential_name: Option<String>,
     /// Certificate file.

@@ -3,18 +3,18 @@
 
 use serde::Deserialize;
 
-use super::core::Condition;
-use super::list::List;
-use super::meta::{Meta, StringMap, string_map};
+use super::core::StatusCondition;
+use super::list::NullableList;
+use super::meta::{ObjectMeta, StringMap, string_map};
 
 /// A route object with its status.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct Route {
+pub struct ApiRoute {
     /// Metadata.
-    pub metadata: Meta,
+    pub metadata: ObjectMeta,
     /// Spec.
-    pub spec: RouteSpec,
+    pub spec: ApiRouteSpec,
     /// Status.
     pub status: RouteStatus,
 }
@@ -22,13 +22,13 @@ pub struct Route {
 /// `spec` of an HTTPRoute or GRPCRoute; the two differ only inside matches.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct RouteSpec {
+pub struct ApiRouteSpec {
     /// Gateways or Services it attaches to.
-    pub parent_refs: List<ParentRef>,
+    pub parent_refs: NullableList<ParentRef>,
     /// Hosts.
-    pub hostnames: List<String>,
+    pub hostnames: NullableList<String>,
     /// Rules.
-    pub rules: List<RouteRule>,
+    pub rules: NullableList<ApiRouteRule>,
 }
 
 /// What a route attaches to.
@@ -52,17 +52,17 @@ pub struct ParentRef {
 /// One rule.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct RouteRule {
+pub struct ApiRouteRule {
     /// Name.
     pub name: Option<String>,
     /// Alternatives; empty matches everything.
-    pub matches: List<RouteMatch>,
+    pub matches: NullableList<ApiRouteMatch>,
     /// Filters.
-    pub filters: List<Filter>,
+    pub filters: NullableList<RouteFilter>,
     /// Weighted backends.
-    pub backend_refs: List<BackendRef>,
+    pub backend_refs: NullableList<BackendRef>,
     /// Only HTTPRoute.
-    pub timeouts: Option<Timeouts>,
+    pub timeouts: Option<RouteTimeouts>,
     /// Only HTTPRoute.
     pub retry: Option<RouteRetry>,
 }
@@ -72,7 +72,7 @@ pub struct RouteRule {
 #[serde(default)]
 pub struct RouteRetry {
     /// HTTP status codes that are retried.
-    pub codes: List<i64>,
+    pub codes: NullableList<i64>,
     /// Retries after the first try.
     pub attempts: Option<i64>,
     /// First pause.
@@ -82,15 +82,15 @@ pub struct RouteRetry {
 /// Conditions that must all hold.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct RouteMatch {
+pub struct ApiRouteMatch {
     /// HTTPRoute: path.
     pub path: Option<ValueMatch>,
     /// HTTPRoute: a word. GRPCRoute: service and method.
     pub method: Option<MethodMatch>,
     /// Headers.
-    pub headers: List<ValueMatch>,
+    pub headers: NullableList<ValueMatch>,
     /// Query parameters (HTTPRoute).
-    pub query_params: List<ValueMatch>,
+    pub query_params: NullableList<ValueMatch>,
 }
 
 /// `{type, name, value}`.
@@ -132,7 +132,7 @@ pub struct GrpcMethodMatch {
 /// A filter, by its type and the mirror it may hold.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Filter {
+pub struct RouteFilter {
     /// `RequestHeaderModifier`, `RequestMirror`, `RequestRedirect`, `URLRewrite`, …
     #[serde(rename = "type")]
     pub kind: String,
@@ -188,11 +188,11 @@ pub struct PathModifier {
 #[serde(default)]
 pub struct HeaderModifier {
     /// Replaced.
-    pub set: List<ValueMatch>,
+    pub set: NullableList<ValueMatch>,
     /// Added.
-    pub add: List<ValueMatch>,
+    pub add: NullableList<ValueMatch>,
     /// Taken away.
-    pub remove: List<String>,
+    pub remove: NullableList<String>,
 }
 
 /// A copy of traffic.
@@ -238,7 +238,7 @@ pub struct BackendRef {
 /// Timeouts of an HTTPRoute rule.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Timeouts {
+pub struct RouteTimeouts {
     /// Whole call.
     pub request: Option<String>,
     /// One try.
@@ -250,7 +250,7 @@ pub struct Timeouts {
 #[serde(default)]
 pub struct RouteStatus {
     /// One entry a parent.
-    pub parents: List<ParentStatus>,
+    pub parents: NullableList<ParentStatus>,
 }
 
 /// What a parent's controller says.
@@ -260,19 +260,19 @@ pub struct ParentStatus {
     /// The parent.
     pub parent_ref: ParentRef,
     /// `Accepted`, `ResolvedRefs`, …
-    pub conditions: List<Condition>,
+    pub conditions: NullableList<StatusCondition>,
 }
 
 /// `spec` of a Gateway.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct GatewaySpec {
+pub struct ApiGatewaySpec {
     /// `istio`, `istio-waypoint`, `istio-remote` or somebody else's.
     pub gateway_class_name: String,
     /// Listeners.
-    pub listeners: List<Listener>,
+    pub listeners: NullableList<ApiListener>,
     /// A Service that already runs the gateway, instead of one that is made.
-    pub addresses: List<GatewayAddress>,
+    pub addresses: NullableList<GatewayAddress>,
 }
 
 /// An address of a Gateway.
@@ -291,9 +291,9 @@ pub struct GatewayAddress {
 #[serde(default)]
 pub struct ReferenceGrantSpec {
     /// Who may refer.
-    pub from: List<GrantFrom>,
+    pub from: NullableList<GrantFrom>,
     /// To what in the grant's namespace.
-    pub to: List<GrantTo>,
+    pub to: NullableList<GrantTo>,
 }
 
 /// Who may refer.
@@ -323,7 +323,7 @@ pub struct GrantTo {
 /// One listener.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Listener {
+pub struct ApiListener {
     /// Name.
     pub name: String,
     /// Host; absent means all.
@@ -345,7 +345,7 @@ pub struct ListenerTls {
     /// `Terminate` (default) or `Passthrough`.
     pub mode: Option<String>,
     /// Secrets with the certificate.
-    pub certificate_refs: List<CertificateRef>,
+    pub certificate_refs: NullableList<CertificateRef>,
 }
 
 /// A Secret with a certificate.
@@ -367,7 +367,7 @@ pub struct AllowedRoutes {
     /// From which namespaces.
     pub namespaces: Option<RouteNamespaces>,
     /// Kinds of routes; empty means all that the protocol takes.
-    pub kinds: List<RouteKind>,
+    pub kinds: NullableList<RouteKind>,
 }
 
 /// A kind of route.
@@ -396,7 +396,7 @@ pub struct LabelSelector {
     #[serde(deserialize_with = "string_map")]
     pub match_labels: StringMap,
     /// Conditions that must all hold.
-    pub match_expressions: List<LabelExpression>,
+    pub match_expressions: NullableList<LabelExpression>,
 }
 
 /// A condition on one label.
@@ -408,7 +408,7 @@ pub struct LabelExpression {
     /// `In`, `NotIn`, `Exists`, `DoesNotExist`.
     pub operator: String,
     /// Values.
-    pub values: List<String>,
+    pub values: NullableList<String>,
 }
 
 impl LabelSelector {

@@ -65,7 +65,7 @@ pub enum Kind {
 
 /// How much of an object a snapshot keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keep {
+pub enum Reduction {
     /// The object as it came, without managed fields' bodies and the last-applied annotation.
     Whole,
     /// As `Whole`, without what an extension is configured with: it may hold passwords.
@@ -98,7 +98,7 @@ pub struct KindInfo {
     /// Whether objects live in a namespace.
     pub namespaced: bool,
     /// What a snapshot keeps.
-    pub keep: Keep,
+    pub keep: Reduction,
 }
 
 const V1: &[&str] = &["v1"];
@@ -118,46 +118,46 @@ pub static KINDS: &[KindInfo] = {
         group: &'static str,
         versions: &'static [&'static str],
         plural: &'static str,
-        keep: Keep,
+        keep: Reduction,
     ) -> KindInfo {
         let namespaced = !matches!(kind, Kind::Namespace);
         KindInfo { kind, name, group, versions, plural, namespaced, keep }
     }
     &[
-        info(Kind::Namespace, "Namespace", "", V1, "namespaces", Keep::Metadata),
-        info(Kind::Service, "Service", "", V1, "services", Keep::Whole),
-        info(Kind::Pod, "Pod", "", V1, "pods", Keep::Pod),
+        info(Kind::Namespace, "Namespace", "", V1, "namespaces", Reduction::Metadata),
+        info(Kind::Service, "Service", "", V1, "services", Reduction::Whole),
+        info(Kind::Pod, "Pod", "", V1, "pods", Reduction::Pod),
         info(
             Kind::EndpointSlice,
             "EndpointSlice",
             "discovery.k8s.io",
             &["v1", "v1beta1"],
             "endpointslices",
-            Keep::EndpointSlice,
+            Reduction::EndpointSlice,
         ),
-        info(Kind::Deployment, "Deployment", "apps", V1, "deployments", Keep::PodTemplate),
-        info(Kind::StatefulSet, "StatefulSet", "apps", V1, "statefulsets", Keep::PodTemplate),
-        info(Kind::DaemonSet, "DaemonSet", "apps", V1, "daemonsets", Keep::PodTemplate),
-        info(Kind::ReplicaSet, "ReplicaSet", "apps", V1, "replicasets", Keep::PodTemplate),
-        info(Kind::Rollout, "Rollout", "argoproj.io", &["v1alpha1"], "rollouts", Keep::PodTemplate),
-        info(Kind::Job, "Job", "batch", V1, "jobs", Keep::PodTemplate),
-        info(Kind::CronJob, "CronJob", "batch", &["v1", "v1beta1"], "cronjobs", Keep::PodTemplate),
-        info(Kind::ConfigMap, "ConfigMap", "", V1, "configmaps", Keep::MeshConfig),
-        info(Kind::VirtualService, "VirtualService", ISTIO, NETWORKING, "virtualservices", Keep::Whole),
-        info(Kind::DestinationRule, "DestinationRule", ISTIO, NETWORKING, "destinationrules", Keep::Whole),
-        info(Kind::IstioGateway, "Gateway", ISTIO, NETWORKING, "gateways", Keep::Whole),
-        info(Kind::ServiceEntry, "ServiceEntry", ISTIO, NETWORKING, "serviceentries", Keep::Whole),
-        info(Kind::WorkloadEntry, "WorkloadEntry", ISTIO, NETWORKING, "workloadentries", Keep::Whole),
-        info(Kind::Sidecar, "Sidecar", ISTIO, NETWORKING, "sidecars", Keep::Whole),
-        info(Kind::EnvoyFilter, "EnvoyFilter", ISTIO, &["v1alpha3"], "envoyfilters", Keep::WithoutSettings),
-        info(Kind::ProxyConfig, "ProxyConfig", ISTIO, &["v1beta1"], "proxyconfigs", Keep::Whole),
+        info(Kind::Deployment, "Deployment", "apps", V1, "deployments", Reduction::PodTemplate),
+        info(Kind::StatefulSet, "StatefulSet", "apps", V1, "statefulsets", Reduction::PodTemplate),
+        info(Kind::DaemonSet, "DaemonSet", "apps", V1, "daemonsets", Reduction::PodTemplate),
+        info(Kind::ReplicaSet, "ReplicaSet", "apps", V1, "replicasets", Reduction::PodTemplate),
+        info(Kind::Rollout, "Rollout", "argoproj.io", &["v1alpha1"], "rollouts", Reduction::PodTemplate),
+        info(Kind::Job, "Job", "batch", V1, "jobs", Reduction::PodTemplate),
+        info(Kind::CronJob, "CronJob", "batch", &["v1", "v1beta1"], "cronjobs", Reduction::PodTemplate),
+        info(Kind::ConfigMap, "ConfigMap", "", V1, "configmaps", Reduction::MeshConfig),
+        info(Kind::VirtualService, "VirtualService", ISTIO, NETWORKING, "virtualservices", Reduction::Whole),
+        info(Kind::DestinationRule, "DestinationRule", ISTIO, NETWORKING, "destinationrules", Reduction::Whole),
+        info(Kind::IstioGateway, "Gateway", ISTIO, NETWORKING, "gateways", Reduction::Whole),
+        info(Kind::ServiceEntry, "ServiceEntry", ISTIO, NETWORKING, "serviceentries", Reduction::Whole),
+        info(Kind::WorkloadEntry, "WorkloadEntry", ISTIO, NETWORKING, "workloadentries", Reduction::Whole),
+        info(Kind::Sidecar, "Sidecar", ISTIO, NETWORKING, "sidecars", Reduction::Whole),
+        info(Kind::EnvoyFilter, "EnvoyFilter", ISTIO, &["v1alpha3"], "envoyfilters", Reduction::WithoutSettings),
+        info(Kind::ProxyConfig, "ProxyConfig", ISTIO, &["v1beta1"], "proxyconfigs", Reduction::Whole),
         info(
             Kind::PeerAuthentication,
             "PeerAuthentication",
             "security.istio.io",
             SECURITY,
             "peerauthentications",
-            Keep::Whole,
+            Reduction::Whole,
         ),
         info(
             Kind::AuthorizationPolicy,
@@ -165,34 +165,34 @@ pub static KINDS: &[KindInfo] = {
             "security.istio.io",
             SECURITY,
             "authorizationpolicies",
-            Keep::Whole,
+            Reduction::Whole,
         ),
-        info(Kind::Telemetry, "Telemetry", "telemetry.istio.io", &["v1", "v1alpha1"], "telemetries", Keep::Whole),
+        info(Kind::Telemetry, "Telemetry", "telemetry.istio.io", &["v1", "v1alpha1"], "telemetries", Reduction::Whole),
         info(
             Kind::WasmPlugin,
             "WasmPlugin",
             "extensions.istio.io",
             &["v1alpha1"],
             "wasmplugins",
-            Keep::WithoutSettings,
+            Reduction::WithoutSettings,
         ),
-        info(Kind::Gateway, "Gateway", GATEWAY_API, &["v1", "v1beta1", "v1alpha2"], "gateways", Keep::Whole),
-        info(Kind::HttpRoute, "HTTPRoute", GATEWAY_API, &["v1", "v1beta1", "v1alpha2"], "httproutes", Keep::Whole),
-        info(Kind::GrpcRoute, "GRPCRoute", GATEWAY_API, &["v1", "v1alpha2"], "grpcroutes", Keep::Whole),
+        info(Kind::Gateway, "Gateway", GATEWAY_API, &["v1", "v1beta1", "v1alpha2"], "gateways", Reduction::Whole),
+        info(Kind::HttpRoute, "HTTPRoute", GATEWAY_API, &["v1", "v1beta1", "v1alpha2"], "httproutes", Reduction::Whole),
+        info(Kind::GrpcRoute, "GRPCRoute", GATEWAY_API, &["v1", "v1alpha2"], "grpcroutes", Reduction::Whole),
         info(
             Kind::ReferenceGrant,
             "ReferenceGrant",
             GATEWAY_API,
             &["v1", "v1beta1", "v1alpha2"],
             "referencegrants",
-            Keep::Whole,
+            Reduction::Whole,
         ),
     ]
 };
 
 /// What an object's `apiVersion` and `kind` say it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Recognised {
+pub enum RecognizedKind {
     /// A kind that is read, under a version that is or was served.
     Known(Kind),
     /// A kind that Istio or Gateway API defines, under a group or version that nobody serves.
@@ -221,7 +221,7 @@ impl Kind {
 
     /// True for the kinds whose pod template may stand for Pods.
     pub fn is_workload(self) -> bool {
-        self.info().keep == Keep::PodTemplate
+        self.info().keep == Reduction::PodTemplate
     }
 
     /// True when Istio or Gateway API defines the kind.
@@ -234,24 +234,24 @@ impl Kind {
     ///
     /// A kind such as `DestinationRule` belongs to nobody else, so a wrong group is a mistake. `Gateway` and
     /// `Sidecar` are common words: they count only under a group that looks like Istio's or Gateway API's.
-    pub fn recognise(api_version: &str, kind: &str) -> Recognised {
+    pub fn recognise(api_version: &str, kind: &str) -> RecognizedKind {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let mut misplaced = None;
         for info in KINDS.iter().filter(|info| info.name == kind) {
             if info.group == group {
                 if info.versions.contains(&version) {
-                    return Recognised::Known(info.kind);
+                    return RecognizedKind::Known(info.kind);
                 }
                 if info.kind.is_mesh_kind() {
-                    return Recognised::Misplaced(info.kind);
+                    return RecognizedKind::Misplaced(info.kind);
                 }
-                return Recognised::Other;
+                return RecognizedKind::Other;
             }
             if info.kind.is_mesh_kind() && (unmistakable(info.kind) || looks_like(group, info.group)) {
                 misplaced.get_or_insert(info.kind);
             }
         }
-        misplaced.map_or(Recognised::Other, Recognised::Misplaced)
+        misplaced.map_or(RecognizedKind::Other, RecognizedKind::Misplaced)
     }
 }
 
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn old_versions_are_known_and_wrong_groups_are_misplaced() {
-        use Recognised::{Known, Misplaced, Other};
+        use RecognizedKind::{Known, Misplaced, Other};
         for (api_version, kind, expected) in [
             ("networking.istio.io/v1alpha3", "VirtualService", Known(Kind::VirtualService)),
             ("gateway.networking.k8s.io/v1beta1", "HTTPRoute", Known(Kind::HttpRoute)),

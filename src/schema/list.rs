@@ -7,22 +7,22 @@ use serde::{Deserialize, Deserializer, Serialize};
 /// A list field of an object; absent, `null` and `[]` are the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub struct List<T>(pub Vec<T>);
+pub struct NullableList<T>(pub Vec<T>);
 
-impl<T> List<T> {
+impl<T> NullableList<T> {
     /// True when there is no element, for `skip_serializing_if`.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-impl<T> Default for List<T> {
+impl<T> Default for NullableList<T> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<T> Deref for List<T> {
+impl<T> Deref for NullableList<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
@@ -30,7 +30,7 @@ impl<T> Deref for List<T> {
     }
 }
 
-impl<'a, T> IntoIterator for &'a List<T> {
+impl<'a, T> IntoIterator for &'a NullableList<T> {
     type Item = &'a T;
     type IntoIter = std::slice::Iter<'a, T>;
 
@@ -39,7 +39,7 @@ impl<'a, T> IntoIterator for &'a List<T> {
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for NullableList<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Self(Option::deserialize(deserializer)?.unwrap_or_default()))
     }

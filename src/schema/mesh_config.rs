@@ -3,9 +3,9 @@
 
 use serde::Deserialize;
 
-use super::list::List;
+use super::list::NullableList;
 use super::sidecar::OutboundPolicy;
-use super::virtual_service::Retries;
+use super::virtual_service::HttpRetries;
 
 /// The settings that decide something here.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -20,17 +20,17 @@ pub struct MeshConfig {
     /// `DO_NOT_UPGRADE` (default) or `UPGRADE`, for ports of the HTTP family.
     pub h2_upgrade_policy: Option<String>,
     /// Retries of routes that have none.
-    pub default_http_retry_policy: Option<Retries>,
+    pub default_http_retry_policy: Option<HttpRetries>,
     /// Limit for connecting; absent means 10 s.
     pub connect_timeout: Option<String>,
     /// Wait for the first bytes on detected ports; absent or 0 means for ever.
     pub protocol_detection_timeout: Option<String>,
     /// Visibility of VirtualServices without `exportTo`.
-    pub default_virtual_service_export_to: List<String>,
+    pub default_virtual_service_export_to: NullableList<String>,
     /// Visibility of DestinationRules without `exportTo`.
-    pub default_destination_rule_export_to: List<String>,
+    pub default_destination_rule_export_to: NullableList<String>,
     /// Visibility of Services and ServiceEntries without `exportTo`.
-    pub default_service_export_to: List<String>,
+    pub default_service_export_to: NullableList<String>,
     /// What DestinationRules that leave out a block get instead of Envoy's default.
     pub default_traffic_policy: Option<super::destination_rule::TrafficPolicy>,
     /// Unknown hosts.
@@ -42,7 +42,7 @@ pub struct MeshConfig {
     /// What is used where no Telemetry says otherwise.
     pub default_providers: Option<DefaultProviders>,
     /// Named places for telemetry.
-    pub extension_providers: List<ExtensionProvider>,
+    pub extension_providers: NullableList<ExtensionProvider>,
 }
 
 impl MeshConfig {
@@ -65,7 +65,7 @@ impl MeshConfig {
 #[serde(rename_all = "camelCase", default)]
 pub struct DefaultProviders {
     /// Those of access logs.
-    pub access_logging: List<String>,
+    pub access_logging: NullableList<String>,
 }
 
 /// A named place for telemetry; only files have settings that matter here.
@@ -85,13 +85,13 @@ pub struct FileAccessLog {
     /// Path; empty means standard output.
     pub path: Option<String>,
     /// Format; absent means Istio's own.
-    pub log_format: Option<LogFormat>,
+    pub log_format: Option<LogFormatSpec>,
 }
 
 /// Format of an access log.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct LogFormat {
+pub struct LogFormatSpec {
     /// Envoy's operators in text.
     pub text: Option<String>,
     /// Envoy's operators in a JSON object.

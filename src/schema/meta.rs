@@ -38,7 +38,7 @@ pub fn string_map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StringMa
 /// `metadata` of an object, reduced to what is used.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Meta {
+pub struct ObjectMeta {
     /// Name; empty only in an object that is malformed.
     pub name: String,
     /// Namespace; absent for cluster-scoped kinds.
@@ -63,8 +63,8 @@ pub struct Meta {
     #[serde(deserialize_with = "string_map", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: StringMap,
     /// Who owns the object.
-    #[serde(skip_serializing_if = "super::List::is_empty")]
-    pub owner_references: super::List<OwnerReference>,
+    #[serde(skip_serializing_if = "super::NullableList::is_empty")]
+    pub owner_references: super::NullableList<OwnerReference>,
 }
 
 /// One entry of `metadata.ownerReferences`.
@@ -85,7 +85,7 @@ pub struct OwnerReference {
 #[serde(default, bound(deserialize = "S: Deserialize<'de> + Default"))]
 pub struct Resource<S> {
     /// Metadata.
-    pub metadata: Meta,
+    pub metadata: ObjectMeta,
     /// The kind's own part. Absent reads as empty.
     pub spec: S,
 }

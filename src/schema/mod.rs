@@ -28,4 +28,4 @@ pub mod telemetry;
 pub mod virtual_service;
 
 pub use kind::Kind;
-pub use list::List;
+pub use list::NullableList;

@@ -32,12 +32,12 @@ pub fn compile(pattern: &str) -> Result<regex::Regex, String> {
 
 /// An expression that is compiled when it is first used, and once.
 #[derive(Debug, Clone)]
-pub struct Pattern {
+pub struct Re2Pattern {
     text: String,
     compiled: OnceLock<Result<regex::Regex, String>>,
 }
 
-impl Pattern {
+impl Re2Pattern {
     /// An expression as it is written.
     pub fn new(text: &str) -> Self {
         Self { text: text.to_owned(), compiled: OnceLock::new() }
@@ -63,13 +63,13 @@ impl Pattern {
     }
 }
 
-impl PartialEq for Pattern {
+impl PartialEq for Re2Pattern {
     fn eq(&self, other: &Self) -> bool {
         self.text == other.text
     }
 }
 
-impl Eq for Pattern {}
+impl Eq for Re2Pattern {}
 
 /// Rewrites an RE2 expression.
 fn translate(pattern: &str) -> Result<String, String> {

@@ -5,25 +5,25 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::destination_rule::Selector;
-use super::list::List;
+use super::destination_rule::MatchLabels;
+use super::list::NullableList;
 
 /// `spec` of a PeerAuthentication.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PeerAuthenticationSpec {
     /// Which pods; absent means all of the namespace.
-    pub selector: Option<Selector>,
+    pub selector: Option<MatchLabels>,
     /// Mode.
-    pub mtls: Option<Mtls>,
+    pub mtls: Option<MtlsSpec>,
     /// Mode per pod port.
-    pub port_level_mtls: Option<BTreeMap<String, Mtls>>,
+    pub port_level_mtls: Option<BTreeMap<String, MtlsSpec>>,
 }
 
 /// `{mode: STRICT}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub struct Mtls {
+pub struct MtlsSpec {
     /// `UNSET`, `DISABLE`, `PERMISSIVE`, `STRICT`.
     pub mode: Option<String>,
 }
@@ -33,13 +33,13 @@ pub struct Mtls {
 #[serde(rename_all = "camelCase", default)]
 pub struct AuthorizationPolicySpec {
     /// Which pods; absent means all of the namespace.
-    pub selector: Option<Selector>,
+    pub selector: Option<MatchLabels>,
     /// Attached to a gateway or waypoint instead.
-    pub target_refs: List<serde_json::Value>,
+    pub target_refs: NullableList<serde_json::Value>,
     /// `ALLOW` (default), `DENY`, `AUDIT`, `CUSTOM`.
     pub action: Option<String>,
     /// Rules.
-    pub rules: List<AuthorizationRule>,
+    pub rules: NullableList<AuthorizationRule>,
 }
 
 /// One rule.
@@ -47,47 +47,47 @@ pub struct AuthorizationPolicySpec {
 #[serde(default)]
 pub struct AuthorizationRule {
     /// Who calls.
-    pub from: List<CalledFrom>,
+    pub from: NullableList<RuleFrom>,
     /// Operations.
-    pub to: List<To>,
+    pub to: NullableList<RuleTo>,
 }
 
 /// `{source: {…}}`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct CalledFrom {
+pub struct RuleFrom {
     /// The caller.
-    pub source: Option<Source>,
+    pub source: Option<RuleSource>,
 }
 
 /// Callers, as far as a rule names them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub struct Source {
+pub struct RuleSource {
     /// Namespaces.
-    pub namespaces: List<String>,
+    pub namespaces: NullableList<String>,
     /// Identities: `cluster.local/ns/web/sa/web`.
-    pub principals: List<String>,
+    pub principals: NullableList<String>,
 }
 
 /// `{operation: {…}}`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct To {
+pub struct RuleTo {
     /// The operation.
-    pub operation: Option<Operation>,
+    pub operation: Option<RuleOperation>,
 }
 
 /// What is called.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Operation {
+pub struct RuleOperation {
     /// Paths: `/pkg.Service/Method` for gRPC.
-    pub paths: List<String>,
+    pub paths: NullableList<String>,
     /// All paths but these.
-    pub not_paths: List<String>,
+    pub not_paths: NullableList<String>,
     /// HTTP methods.
-    pub methods: List<String>,
+    pub methods: NullableList<String>,
     /// Pod ports.
-    pub ports: List<String>,
+    pub ports: NullableList<String>,
 }

@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use super::list::List;
+use super::list::NullableList;
 use super::meta::{StringMap, string_map};
 
 /// `spec` of a ServiceEntry.
@@ -11,27 +11,27 @@ use super::meta::{StringMap, string_map};
 #[serde(rename_all = "camelCase", default)]
 pub struct ServiceEntrySpec {
     /// Hosts it adds to the registry.
-    pub hosts: List<String>,
+    pub hosts: NullableList<String>,
     /// Virtual addresses.
-    pub addresses: List<String>,
+    pub addresses: NullableList<String>,
     /// Ports.
-    pub ports: List<EntryPort>,
+    pub ports: NullableList<ServiceEntryPort>,
     /// `MESH_EXTERNAL` (default) or `MESH_INTERNAL`.
     pub location: Option<String>,
     /// `NONE` (default), `STATIC`, `DNS`, `DNS_ROUND_ROBIN`, `DYNAMIC_DNS`.
     pub resolution: Option<String>,
     /// Fixed endpoints.
-    pub endpoints: List<WorkloadEntrySpec>,
+    pub endpoints: NullableList<WorkloadEntrySpec>,
     /// Labels of WorkloadEntries and Pods behind it.
-    pub workload_selector: Option<LabelSelector>,
+    pub workload_selector: Option<WorkloadSelector>,
     /// Namespaces that see the object.
-    pub export_to: List<String>,
+    pub export_to: NullableList<String>,
 }
 
 /// `{labels: {…}}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub struct LabelSelector {
+pub struct WorkloadSelector {
     /// Labels that must all be there.
     #[serde(deserialize_with = "string_map")]
     pub labels: StringMap,
@@ -40,7 +40,7 @@ pub struct LabelSelector {
 /// A port of a ServiceEntry.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct EntryPort {
+pub struct ServiceEntryPort {
     /// Number.
     pub number: u32,
     /// Name.

@@ -3,19 +3,19 @@
 
 use serde::Deserialize;
 
-use super::list::List;
-use super::service_entry::LabelSelector;
+use super::list::NullableList;
+use super::service_entry::WorkloadSelector;
 
 /// `spec` of a Sidecar.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SidecarSpec {
     /// Which pods; absent means all of the namespace.
-    pub workload_selector: Option<LabelSelector>,
+    pub workload_selector: Option<WorkloadSelector>,
     /// What these pods may see.
-    pub egress: List<Egress>,
+    pub egress: NullableList<EgressSpec>,
     /// Replaces the inbound listeners when not empty.
-    pub ingress: List<serde_json::Value>,
+    pub ingress: NullableList<serde_json::Value>,
     /// Unknown hosts.
     pub outbound_traffic_policy: Option<OutboundPolicy>,
 }
@@ -23,9 +23,9 @@ pub struct SidecarSpec {
 /// What is visible on one listener.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Egress {
+pub struct EgressSpec {
     /// `namespace/host` patterns.
-    pub hosts: List<String>,
+    pub hosts: NullableList<String>,
     /// Narrows to one port.
     pub port: Option<super::gateway::ServerPort>,
     /// Address of the listener.
@@ -47,11 +47,11 @@ pub struct OutboundPolicy {
 #[serde(rename_all = "camelCase", default)]
 pub struct SelectingSpec {
     /// EnvoyFilter's selector.
-    pub workload_selector: Option<LabelSelector>,
+    pub workload_selector: Option<WorkloadSelector>,
     /// Selector of the others.
-    pub selector: Option<super::destination_rule::Selector>,
+    pub selector: Option<super::destination_rule::MatchLabels>,
     /// Patches of an EnvoyFilter.
-    pub config_patches: List<ConfigPatch>,
+    pub config_patches: NullableList<ConfigPatch>,
 }
 
 /// One patch of an EnvoyFilter.

@@ -3,25 +3,25 @@
 
 use serde::Deserialize;
 
-use super::destination_rule::Selector;
-use super::list::List;
+use super::destination_rule::MatchLabels;
+use super::list::NullableList;
 
 /// `spec` of a Telemetry.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TelemetrySpec {
     /// Which pods; absent means all of the namespace.
-    pub selector: Option<Selector>,
+    pub selector: Option<MatchLabels>,
     /// Gateways and Services of waypoints.
-    pub target_refs: List<TargetRef>,
+    pub target_refs: NullableList<PolicyTargetRef>,
     /// About access logs.
-    pub access_logging: List<AccessLogging>,
+    pub access_logging: NullableList<AccessLogging>,
 }
 
 /// An object that a Telemetry is for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub struct TargetRef {
+pub struct PolicyTargetRef {
     /// Kind.
     pub kind: String,
     /// Name.
@@ -34,19 +34,19 @@ pub struct TargetRef {
 pub struct AccessLogging {
     /// For which side of a call.
     #[serde(rename = "match")]
-    pub matches: Option<Match>,
+    pub matches: Option<LoggingMatch>,
     /// Where to.
-    pub providers: List<ProviderRef>,
+    pub providers: NullableList<ProviderRef>,
     /// Whether it turns logging off.
     pub disabled: Option<bool>,
     /// Which calls.
-    pub filter: Option<Filter>,
+    pub filter: Option<LoggingFilter>,
 }
 
 /// `CLIENT`, `SERVER` or `CLIENT_AND_SERVER`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub struct Match {
+pub struct LoggingMatch {
     /// The side.
     pub mode: Option<String>,
 }
@@ -62,7 +62,7 @@ pub struct ProviderRef {
 /// Which calls are logged.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub struct Filter {
+pub struct LoggingFilter {
     /// CEL over Envoy's attributes.
     pub expression: String,
 }

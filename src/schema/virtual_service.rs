@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::list::List;
+use super::list::NullableList;
 use super::meta::{StringMap, string_map};
 
 /// `spec` of a VirtualService.
@@ -12,17 +12,17 @@ use super::meta::{StringMap, string_map};
 #[serde(rename_all = "camelCase", default)]
 pub struct VirtualServiceSpec {
     /// Hosts whose calls these rules take; empty in a delegate.
-    pub hosts: List<String>,
+    pub hosts: NullableList<String>,
     /// Where the rules act; empty means `mesh`, that is, all sidecars.
-    pub gateways: List<String>,
+    pub gateways: NullableList<String>,
     /// HTTP and gRPC rules, in order.
-    pub http: List<HttpRule>,
+    pub http: NullableList<HttpRule>,
     /// Rules for TLS that is passed through.
-    pub tls: List<L4Rule>,
+    pub tls: NullableList<L4Rule>,
     /// Rules for opaque TCP.
-    pub tcp: List<L4Rule>,
+    pub tcp: NullableList<L4Rule>,
     /// Namespaces that see the object; empty means the mesh's default.
-    pub export_to: List<String>,
+    pub export_to: NullableList<String>,
 }
 
 /// One entry of `spec.http`.
@@ -33,9 +33,9 @@ pub struct HttpRule {
     pub name: Option<String>,
     /// Alternatives; empty matches everything.
     #[serde(rename = "match")]
-    pub matches: List<HttpMatch>,
+    pub matches: NullableList<HttpMatch>,
     /// Weighted backends.
-    pub route: List<RouteDestination>,
+    pub route: NullableList<RouteDestination>,
     /// Answer with a redirect.
     pub redirect: Option<Redirect>,
     /// Answer from the proxy.
@@ -49,13 +49,13 @@ pub struct HttpRule {
     /// Limit of the whole call, as text.
     pub timeout: Option<String>,
     /// Retry policy; present but empty switches retries off.
-    pub retries: Option<Retries>,
+    pub retries: Option<HttpRetries>,
     /// Injected faults.
     pub fault: Option<Fault>,
     /// Copy of the traffic, old form.
     pub mirror: Option<Destination>,
     /// Copies of the traffic.
-    pub mirrors: List<Mirror>,
+    pub mirrors: NullableList<HttpMirror>,
     /// Share that is copied.
     pub mirror_percentage: Option<Percent>,
     /// Share that is copied, deprecated form.
@@ -90,7 +90,7 @@ pub struct HttpMatch {
     /// Namespace of the calling pod.
     pub source_namespace: Option<String>,
     /// Narrows the rule to these gateways.
-    pub gateways: List<String>,
+    pub gateways: NullableList<String>,
     /// Compare the path without regard to case.
     pub ignore_uri_case: bool,
 }
@@ -140,7 +140,7 @@ pub struct HeaderOperations {
     #[serde(deserialize_with = "string_map")]
     pub add: StringMap,
     /// Taken away.
-    pub remove: List<String>,
+    pub remove: NullableList<String>,
 }
 
 /// An answer that sends the client elsewhere.
@@ -180,7 +180,7 @@ pub struct PortSelector {
 /// A copy of traffic.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct Mirror {
+pub struct HttpMirror {
     /// Where to.
     pub destination: Option<Destination>,
     /// Share; absent means all.
@@ -239,7 +239,7 @@ pub struct RegexRewrite {
 /// Retry policy as written.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Retries {
+pub struct HttpRetries {
     /// Retries after the first try; absent is 0, that is, off.
     pub attempts: Option<i64>,
     /// Limit of one try.
@@ -292,9 +292,9 @@ pub struct Abort {
 pub struct L4Rule {
     /// Alternatives.
     #[serde(rename = "match")]
-    pub matches: List<L4Match>,
+    pub matches: NullableList<L4Match>,
     /// Weighted backends.
-    pub route: List<RouteDestination>,
+    pub route: NullableList<RouteDestination>,
 }
 
 /// Conditions on a connection that must all hold.
@@ -302,9 +302,9 @@ pub struct L4Rule {
 #[serde(rename_all = "camelCase", default)]
 pub struct L4Match {
     /// Names of the TLS handshake; only in `spec.tls`.
-    pub sni_hosts: List<String>,
+    pub sni_hosts: NullableList<String>,
     /// Addresses that were dialled.
-    pub destination_subnets: List<String>,
+    pub destination_subnets: NullableList<String>,
     /// Port that was dialled.
     pub port: Option<u32>,
     /// Labels of the calling pod.
@@ -313,5 +313,5 @@ pub struct L4Match {
     /// Namespace of the calling pod.
     pub source_namespace: Option<String>,
     /// Narrows the rule to these gateways.
-    pub gateways: List<String>,
+    pub gateways: NullableList<String>,
 }

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::mesh::Mesh;
 use crate::mesh::ids::{ObjectRef, WorkloadId};
-use crate::mesh::workload::Proxy;
-use crate::mesh::xds::{Backend, BackendState, Caller, Outbound, RuleInUse};
+use crate::mesh::workload::ProxyKind;
+use crate::mesh::xds::{BackendState, Caller, CompiledBackend, ProxyConfig, RuleInUse};
 use crate::schema::Kind;
 
 /// Callers that nothing tells apart.
 #[derive(Debug, Clone)]
-pub struct Class {
+pub struct AffectedClass {
     /// Their name, as everywhere.
     pub name: String,
     /// Their pods.
@@ -22,7 +22,7 @@ pub struct Class {
     /// Hosts under which they use the rules.
     pub hosts: Vec<String>,
     /// Where each rule sends their calls.
-    pub backends: BTreeMap<usize, Vec<Backend>>,
+    pub backends: BTreeMap<usize, Vec<CompiledBackend>>,
     /// Whether other rules of theirs send to the same clusters.
     pub shares_backends: bool,
     /// Who serves them, by cluster.
@@ -30,22 +30,23 @@ pub struct Class {
 }
 
 /// What a plan calls a backend: its subset, else the first label of its host.
-pub fn label(backend: &Backend) -> String {
+pub fn label(backend: &CompiledBackend) -> String {
     let host = || backend.host.as_ref().map(|host| host.as_str().split('.').next().unwrap_or_default().to_owned());
     backend.subset.as_ref().map(ToString::to_string).or_else(host).unwrap_or_default()
 }
 
 /// All callers with a proxy, against rules of an object that lead to `host`.
-pub fn classes(mesh: &Mesh<'_>, object: &ObjectRef, rules: &[usize], host: &str) -> Vec<Class> {
+pub fn classes(mesh: &Mesh<'_>, object: &ObjectRef, rules: &[usize], host: &str) -> Vec<AffectedClass> {
     let mut members: BTreeMap<String, Vec<WorkloadId>> = BTreeMap::new();
     for id in mesh.workload_ids() {
         let workload = mesh.workload(id);
-        if workload.object.kind == Kind::Pod && matches!(workload.proxy, Proxy::Sidecar(_) | Proxy::Gateway(_)) {
+        if workload.object.kind == Kind::Pod && matches!(workload.proxy, ProxyKind::Sidecar(_) | ProxyKind::Gateway(_))
+        {
             members.entry(Caller::of_workload(mesh, id).class(mesh)).or_default().push(id);
         }
     }
     let made = members.into_iter().filter_map(|(name, pods)| {
-        let outbound = Outbound::new(mesh, Caller::of_workload(mesh, *pods.first()?));
+        let outbound = ProxyConfig::new(mesh, Caller::of_workload(mesh, *pods.first()?));
         let all = outbound.rules_in_use(&|_| true);
         let is_ours = |one: &&RuleInUse| one.object.as_ref() == Some(object) && rules.contains(&one.rule);
         let ours: Vec<&RuleInUse> = all.iter().filter(is_ours).collect();
@@ -55,7 +56,7 @@ pub fn classes(mesh: &Mesh<'_>, object: &ObjectRef, rules: &[usize], host: &str)
         // A rule without ports stands on port 80 too, whether or not the Service has it: what arrives is what counts.
         let arrives = |one: &RuleInUse| one.backends.iter().filter(|one| one.state != BackendState::NoCluster).count();
         let best = |rule: usize| ours.iter().rev().filter(|one| one.rule == rule).max_by_key(|one| arrives(one));
-        let backends: BTreeMap<usize, Vec<Backend>> =
+        let backends: BTreeMap<usize, Vec<CompiledBackend>> =
             rules.iter().filter_map(|rule| Some((*rule, best(*rule)?.backends.clone()))).collect();
         let clusters: BTreeSet<&str> = ours.iter().flat_map(|one| &one.backends).map(|one| &*one.cluster).collect();
         let mut others = all.iter().filter(|one| !is_ours(one)).flat_map(|one| &one.backends);
@@ -63,7 +64,7 @@ pub fn classes(mesh: &Mesh<'_>, object: &ObjectRef, rules: &[usize], host: &str)
         let servers =
             backends.values().flatten().map(|one| (one.cluster.clone(), outbound.workloads_behind(one))).collect();
         let why_not = if ours.is_empty() { why_not(&all, object, host) } else { String::new() };
-        Some(Class { name, pods, obeys: !ours.is_empty(), why_not, hosts, backends, shares_backends, servers })
+        Some(AffectedClass { name, pods, obeys: !ours.is_empty(), why_not, hosts, backends, shares_backends, servers })
     });
     made.collect()
 }

@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::patch::written;
 use super::plan::RulePlan;
-use super::split::{Split, backends_field, rules_field};
+use super::split::{RuleSplit, backends_field, rules_field};
 use crate::schema::Kind;
-use crate::schema::path::{Segment, parse_path};
+use crate::schema::path::{PathSegment, parse_path};
 use crate::snapshot::position;
 use crate::snapshot::{manifest, yaml};
 
@@ -74,11 +74,11 @@ pub fn edit(text: &str, (bytes, object): &(Range<usize>, Value), plans: &[RulePl
 }
 
 /// What is put in place of which bytes of a document, so that a backend has a weight.
-fn change(document: &str, split: &Split, at: usize, weight: u64) -> Option<(Range<usize>, String)> {
+fn change(document: &str, split: &RuleSplit, at: usize, weight: u64) -> Option<(Range<usize>, String)> {
     let (rules, backends) = (rules_field(split.kind), backends_field(split.kind));
     let mut path = parse_path(&format!("spec.{rules}[{}].{backends}[{at}]", split.rule));
     let backend = position::find(document, &path)?;
-    path.push(Segment::Field("weight".to_owned()));
+    path.push(PathSegment::Field("weight".to_owned()));
     let found = position::find(document, &path)?;
     let there = &document[found.bytes.clone()];
     let digits = there.len() - there.trim_end_matches(|c: char| c.is_ascii_digit()).len();
@@ -97,7 +97,7 @@ fn change(document: &str, split: &Split, at: usize, weight: u64) -> Option<(Rang
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::{Addable, plan};
+    use super::super::plan::{AddableBackend, plan};
     use super::super::split::splits;
     use super::*;
 
@@ -105,7 +105,7 @@ mod tests {
         let found = find(text, kind, "shop", "pay").ok_or(EditError::NotThere)?;
         let plans: Vec<RulePlan> = splits(kind, &found.1)
             .iter()
-            .map(|split| plan(split, &wish.parse().unwrap(), &Addable::default()).unwrap())
+            .map(|split| plan(split, &wish.parse().unwrap(), &AddableBackend::default()).unwrap())
             .collect();
         edit(text, &found, &plans)
     }
@@ -156,7 +156,8 @@ kind: Other
     fn what_is_entangled_is_left_alone() {
         let alias = "kind: GRPCRoute\nmetadata: {name: pay}\nspec:\n  rules:\n  - backendRefs: &all\n    - {name: a, weight: 90}\n    - {name: b, weight: 10}\n  - backendRefs: *all\n";
         let found = find(alias, Kind::GrpcRoute, "shop", "pay").unwrap();
-        let first = plan(&splits(Kind::GrpcRoute, &found.1)[0], &"b=50".parse().unwrap(), &Addable::default()).unwrap();
+        let first =
+            plan(&splits(Kind::GrpcRoute, &found.1)[0], &"b=50".parse().unwrap(), &AddableBackend::default()).unwrap();
         assert_eq!(edit(alias, &found, &[first]), Err(EditError::Entangled));
         assert!(find(BLOCK, Kind::VirtualService, "shop", "other").is_none());
     }

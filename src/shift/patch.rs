@@ -2,18 +2,18 @@
 
 use serde_json::{Value, json};
 
-use super::plan::{Planned, RulePlan};
-use super::record::{ANNOTATION, Back, Entry, LostControl, Record};
-use super::split::{Split, backends_field, rule_pointer};
+use super::plan::{PlannedBackend, RulePlan};
+use super::record::{ANNOTATION, LostControl, RollbackTarget, ShiftEntry, ShiftRecord};
+use super::split::{RuleSplit, backends_field, rule_pointer};
 use crate::schema::Kind;
 
 /// The weight that a backend has afterwards, as it is written. What acts the same without being written stays so.
-pub(super) fn written(one: &Planned) -> Option<u64> {
+pub(super) fn written(one: &PlannedBackend) -> Option<u64> {
     if one.before == Some(one.after) && one.backend.weight.is_none() { None } else { Some(one.after) }
 }
 
 /// The patch for plans, with the record.
-pub fn shift(object: &Value, plans: &[RulePlan], record: &Record) -> Vec<Value> {
+pub fn shift(object: &Value, plans: &[RulePlan], record: &ShiftRecord) -> Vec<Value> {
     let mut operations = preconditions(object);
     for plan in plans {
         operations.extend(rule_tests(object, &plan.split));
@@ -39,7 +39,13 @@ pub fn shift(object: &Value, plans: &[RulePlan], record: &Record) -> Vec<Value> 
 ///
 /// # Errors
 /// When the weights are not those that the entry wrote.
-pub fn back(kind: Kind, object: &Value, entry: &Entry, to: Back, record: &Record) -> Result<Vec<Value>, LostControl> {
+pub fn back(
+    kind: Kind,
+    object: &Value,
+    entry: &ShiftEntry,
+    to: RollbackTarget,
+    record: &ShiftRecord,
+) -> Result<Vec<Value>, LostControl> {
     let mut operations = preconditions(object);
     for rule in &entry.rules {
         let split = rule.find(kind, object)?;
@@ -50,7 +56,7 @@ pub fn back(kind: Kind, object: &Value, entry: &Entry, to: Back, record: &Record
     Ok(operations)
 }
 
-fn rule_back(split: &Split, weights: &[Option<u64>], wrote: &[Option<u64>]) -> Vec<Value> {
+fn rule_back(split: &RuleSplit, weights: &[Option<u64>], wrote: &[Option<u64>]) -> Vec<Value> {
     let pointer = split.pointer();
     let mut operations = Vec::new();
     for (at, (weight, wrote)) in weights.iter().zip(wrote).enumerate() {
@@ -71,7 +77,7 @@ fn rule_back(split: &Split, weights: &[Option<u64>], wrote: &[Option<u64>]) -> V
 ///
 /// # Errors
 /// When they are not.
-pub fn note(kind: Kind, object: &Value, record: &Record) -> Result<Vec<Value>, LostControl> {
+pub fn note(kind: Kind, object: &Value, record: &ShiftRecord) -> Result<Vec<Value>, LostControl> {
     let mut operations = preconditions(object);
     for rule in record.entries.first().into_iter().flat_map(|entry| &entry.rules) {
         let split = rule.find(kind, object)?;
@@ -89,7 +95,7 @@ fn preconditions(object: &Value) -> Vec<Value> {
 }
 
 /// The rule is the one that was looked at, with these backends and weights.
-fn rule_tests(object: &Value, split: &Split) -> Vec<Value> {
+fn rule_tests(object: &Value, split: &RuleSplit) -> Vec<Value> {
     let rule = rule_pointer(split.kind, split.rule);
     let fields = ["name", "match", "matches", backends_field(split.kind)];
     let there = fields.iter().filter_map(|field| {
@@ -101,7 +107,7 @@ fn rule_tests(object: &Value, split: &Split) -> Vec<Value> {
 }
 
 /// A backend as it is written.
-fn body(split: &Split, one: &Planned) -> Value {
+fn body(split: &RuleSplit, one: &PlannedBackend) -> Value {
     let backend = &one.backend;
     if split.kind == Kind::VirtualService {
         let mut destination = json!({"host": backend.host});
@@ -124,7 +130,7 @@ fn body(split: &Split, one: &Planned) -> Value {
 }
 
 /// Writes the record.
-fn put(object: &Value, record: &Record) -> Vec<Value> {
+fn put(object: &Value, record: &ShiftRecord) -> Vec<Value> {
     let escaped = ANNOTATION.replace('~', "~0").replace('/', "~1");
     let value = json!({"op": "add", "path": format!("/metadata/annotations/{escaped}"), "value": record.text()});
     if object["metadata"]["annotations"].is_object() {
@@ -138,8 +144,8 @@ fn put(object: &Value, record: &Record) -> Vec<Value> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::plan::{Addable, plan};
-    use super::super::record::{RuleRecord, State};
+    use super::super::plan::{AddableBackend, plan};
+    use super::super::record::{RuleRecord, ShiftState};
     use super::super::split::splits;
     use super::*;
 
@@ -150,8 +156,8 @@ mod tests {
         Ok(changed)
     }
 
-    fn entry(plans: &[RulePlan]) -> Entry {
-        Entry {
+    fn entry(plans: &[RulePlan]) -> ShiftEntry {
+        ShiftEntry {
             number: 1,
             session: "s".to_owned(),
             by: "me".to_owned(),
@@ -164,14 +170,14 @@ mod tests {
             guard: None,
             verdicts: Vec::new(),
             abort: None,
-            state: State::Open,
+            state: ShiftState::Open,
             message: String::new(),
             rules: plans.iter().map(RuleRecord::new).collect(),
         }
     }
 
-    fn record(entry: &Entry) -> Record {
-        let mut record = Record::default();
+    fn record(entry: &ShiftEntry) -> ShiftRecord {
+        let mut record = ShiftRecord::default();
         record.push(entry.clone());
         record
     }
@@ -241,7 +247,7 @@ mod tests {
             let all = splits(kind, &object);
             let split = &all[rule % all.len()];
             let wish = format!("#{}={}.{:02}", 1 + backend % split.backends.len(), hundredths / 100, hundredths % 100);
-            let Ok(made) = plan(split, &wish.parse().unwrap(), &Addable::default()) else { return Ok(()) };
+            let Ok(made) = plan(split, &wish.parse().unwrap(), &AddableBackend::default()) else { return Ok(()) };
             let plans = [made];
             let entry = entry(&plans);
             let shifted = apply(&object, &shift(&object, &plans, &record(&entry))).unwrap();
@@ -252,8 +258,8 @@ mod tests {
             if split.backends.len() > 1 || kind != Kind::VirtualService {
                 prop_assert_eq!(acting, planned);
             }
-            prop_assert_eq!(&Record::of(&shifted).unwrap().entries[0], &entry);
-            let undone = apply(&shifted, &back(kind, &shifted, &entry, Back::Start, &Record::default()).unwrap()).unwrap();
+            prop_assert_eq!(&ShiftRecord::of(&shifted).unwrap().entries[0], &entry);
+            let undone = apply(&shifted, &back(kind, &shifted, &entry, RollbackTarget::Start, &ShiftRecord::default()).unwrap()).unwrap();
             let mut plain = undone;
             let annotations = plain["metadata"]["annotations"].as_object_mut().unwrap();
             annotations.remove(ANNOTATION);
@@ -269,7 +275,7 @@ mod tests {
         ) {
             let split = &splits(kind, &object)[0];
             let wish = format!("#{}=33", 1 + backend % split.backends.len());
-            let Ok(made) = plan(split, &wish.parse().unwrap(), &Addable::default()) else { return Ok(()) };
+            let Ok(made) = plan(split, &wish.parse().unwrap(), &AddableBackend::default()) else { return Ok(()) };
             let plans = [made];
             let entry = entry(&plans);
             let operations = shift(&object, &plans, &record(&entry));
@@ -283,7 +289,7 @@ mod tests {
             let path = format!("{}/0", split.pointer());
             let before = taken.pointer(&path).unwrap()["weight"].clone();
             taken.pointer_mut(&path).unwrap()["weight"] = json!(other);
-            let lost = matches!(back(kind, &taken, &entry, Back::Start, &Record::default()), Err(LostControl::Weights(_)));
+            let lost = matches!(back(kind, &taken, &entry, RollbackTarget::Start, &ShiftRecord::default()), Err(LostControl::Weights(_)));
             prop_assert_eq!(lost, before != json!(other));
         }
     }
@@ -292,7 +298,7 @@ mod tests {
     fn an_added_destination_goes_again() {
         let object = json!({"metadata": {"uid": "u", "resourceVersion": "7"}, "spec": {"http": [
             {"match": [{"uri": {"prefix": "/"}}], "route": [{"destination": {"host": "a", "subset": "v1", "port": {"number": 7}}}]}]}});
-        let addable = Addable { subsets: vec!["v2".to_owned()], services: Vec::new() };
+        let addable = AddableBackend { subsets: vec!["v2".to_owned()], services: Vec::new() };
         let plans = [plan(&splits(Kind::VirtualService, &object)[0], &"v2=10".parse().unwrap(), &addable).unwrap()];
         let entry = entry(&plans);
         let shifted = apply(&object, &shift(&object, &plans, &record(&entry))).unwrap();
@@ -301,18 +307,20 @@ mod tests {
             json!([{"destination": {"host": "a", "subset": "v1", "port": {"number": 7}}, "weight": 90},
                    {"destination": {"host": "a", "subset": "v2", "port": {"number": 7}}, "weight": 10}])
         );
-        let undone =
-            apply(&shifted, &back(Kind::VirtualService, &shifted, &entry, Back::Start, &Record::default()).unwrap())
-                .unwrap();
+        let undone = apply(
+            &shifted,
+            &back(Kind::VirtualService, &shifted, &entry, RollbackTarget::Start, &ShiftRecord::default()).unwrap(),
+        )
+        .unwrap();
         assert_eq!(undone["spec"], object["spec"]);
     }
 
     #[test]
     fn the_record_is_bounded_and_numbered() {
-        let mut record = Record::default();
+        let mut record = ShiftRecord::default();
         for _ in 0..400 {
             let number = record.next_number();
-            record.push(Entry { number, message: "x".repeat(500), ..entry(&[]) });
+            record.push(ShiftEntry { number, message: "x".repeat(500), ..entry(&[]) });
         }
         assert!(record.text().len() <= 33 << 10 && record.entries[0].number == 400, "{}", record.text().len());
     }

@@ -3,17 +3,17 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::shares::{Share, ShareError, Wanted, weights};
-use super::split::{Backend, Split};
+use super::shares::{DesiredShare, Share, ShareError, weights};
+use super::split::{RuleSplit, SplitBackend};
 use crate::schema::Kind;
 
 /// Backends with the shares that they are to get.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish(pub Vec<(String, Share)>);
+pub struct DesiredWeights(pub Vec<(String, Share)>);
 
 /// Why a wish is not granted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum PlanError {
     /// Not `BACKEND=SHARE,…`.
     #[error("\"{0}\" is no wish: write BACKEND=SHARE, such as v2=25 or v1=75,v2=25")]
     Form(String),
@@ -63,26 +63,26 @@ pub enum Refusal {
     },
 }
 
-impl fmt::Display for Wish {
+impl fmt::Display for DesiredWeights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = self.0.iter().map(|(name, share)| format!("{name}={share}"));
         f.write_str(&parts.collect::<Vec<_>>().join(","))
     }
 }
 
-impl FromStr for Wish {
-    type Err = Refusal;
+impl FromStr for DesiredWeights {
+    type Err = PlanError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut parts: Vec<(String, Share)> = Vec::new();
         for part in text.split(',') {
-            let (name, share) = part.rsplit_once('=').ok_or_else(|| Refusal::Form(text.to_owned()))?;
+            let (name, share) = part.rsplit_once('=').ok_or_else(|| PlanError::Form(text.to_owned()))?;
             let name = name.trim();
             if name.is_empty() {
-                return Err(Refusal::Form(text.to_owned()));
+                return Err(PlanError::Form(text.to_owned()));
             }
             if parts.iter().any(|(other, _)| other == name) {
-                return Err(Refusal::Twice(name.to_owned()));
+                return Err(PlanError::Twice(name.to_owned()));
             }
             parts.push((name.to_owned(), share.trim().parse()?));
         }
@@ -92,9 +92,9 @@ impl FromStr for Wish {
 
 /// A backend after a shift.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Planned {
+pub struct PlannedBackend {
     /// The backend, with the weight that is written now.
-    pub backend: Backend,
+    pub backend: SplitBackend,
     /// The weight as it acts now; absent for one that is added.
     pub before: Option<u64>,
     /// Its weight afterwards.
@@ -105,9 +105,9 @@ pub struct Planned {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RulePlan {
     /// The rule as it is.
-    pub split: Split,
+    pub split: RuleSplit,
     /// Its backends in their order; new ones at the end.
-    pub backends: Vec<Planned>,
+    pub backends: Vec<PlannedBackend>,
     /// Sum of the weights now.
     pub total_before: u64,
     /// Sum of the weights afterwards.
@@ -152,7 +152,7 @@ fn share(weight: u64, total: u64) -> f64 {
 
 /// What could become a second backend of a rule that has one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Addable {
+pub struct AddableBackend {
     /// Subsets that DestinationRules define for the destination's host.
     pub subsets: Vec<String>,
     /// Services in the namespace of a Gateway API route.
@@ -163,9 +163,9 @@ pub struct Addable {
 ///
 /// # Errors
 /// A wish that cannot be fulfilled, or that can be read in several ways.
-pub fn plan(split: &Split, wish: &Wish, addable: &Addable) -> Result<RulePlan, Refusal> {
+pub fn plan(split: &RuleSplit, wish: &DesiredWeights, addable: &AddableBackend) -> Result<RulePlan, PlanError> {
     let acting = split.acting();
-    let mut backends: Vec<(Backend, Option<u64>)> =
+    let mut backends: Vec<(SplitBackend, Option<u64>)> =
         split.backends.iter().cloned().zip(acting.iter().copied().map(Some)).collect();
     let mut shares: Vec<Option<Share>> = vec![None; backends.len()];
     for (word, share) in &wish.0 {
@@ -178,12 +178,12 @@ pub fn plan(split: &Split, wish: &Wish, addable: &Addable) -> Result<RulePlan, R
             }
         };
         if shares[at].replace(*share).is_some() {
-            return Err(Refusal::Twice(backends[at].0.label()));
+            return Err(PlanError::Twice(backends[at].0.label()));
         }
     }
     let named: u32 = shares.iter().flatten().map(|share| share.hundredths()).sum();
     if named > Share::ALL.hundredths() {
-        return Err(Refusal::TooMuch);
+        return Err(PlanError::TooMuch);
     }
     let others: Vec<usize> = (0..shares.len()).filter(|at| shares[*at].is_none()).collect();
     let of_others: u64 = others.iter().map(|at| backends[*at].1.unwrap_or(0)).sum();
@@ -191,36 +191,37 @@ pub fn plan(split: &Split, wish: &Wish, addable: &Addable) -> Result<RulePlan, R
     match (&others[..], has_rest, of_others) {
         ([], true, _) => {
             let sum = shares.iter().flatten().fold(Share::ALL, |rest, share| rest.less(*share));
-            return Err(Refusal::TooLittle(sum.rest()));
+            return Err(PlanError::TooLittle(sum.rest()));
         }
-        ([_, _, ..], true, 0) => return Err(Refusal::NoProportion),
+        ([_, _, ..], true, 0) => return Err(PlanError::NoProportion),
         _ => {}
     }
-    let wanted: Vec<Wanted> = shares
+    let wanted: Vec<DesiredShare> = shares
         .iter()
         .zip(&backends)
         .map(|(share, (_, before))| match share {
-            Some(share) => Wanted::Share(*share),
-            None if of_others == 0 => Wanted::Rest(1),
-            None => Wanted::Rest(before.unwrap_or(0)),
+            Some(share) => DesiredShare::Share(*share),
+            None if of_others == 0 => DesiredShare::Rest(1),
+            None => DesiredShare::Rest(before.unwrap_or(0)),
         })
         .collect();
     let total_before = acting.iter().sum();
     let (after, total) = weights(total_before, &wanted);
-    let backends = backends.into_iter().zip(after).map(|((backend, before), after)| Planned { backend, before, after });
+    let backends =
+        backends.into_iter().zip(after).map(|((backend, before), after)| PlannedBackend { backend, before, after });
     Ok(RulePlan { split: split.clone(), backends: backends.collect(), total_before, total })
 }
 
 /// The backend of a word; `None` when no one fits.
-fn find(backends: &[(Backend, Option<u64>)], word: &str) -> Result<Option<usize>, Refusal> {
+fn find(backends: &[(SplitBackend, Option<u64>)], word: &str) -> Result<Option<usize>, PlanError> {
     let title = |at: usize| format!("#{} {}", at + 1, name(&backends[at].0));
     let all = || (0..backends.len()).map(title).collect::<Vec<_>>().join(", ");
     if let Some(number) = word.strip_prefix('#') {
         let at = number.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
         let at = at.filter(|at| *at < backends.len());
-        return at.map(Some).ok_or_else(|| Refusal::Unknown { word: word.to_owned(), there: all() });
+        return at.map(Some).ok_or_else(|| PlanError::Unknown { word: word.to_owned(), there: all() });
     }
-    let fits = |one: &Backend| {
+    let fits = |one: &SplitBackend| {
         let of_subset = |(host, subset): (&str, &str)| {
             one.subset.as_deref() == Some(subset) && (host == one.short() || host == one.host)
         };
@@ -235,13 +236,13 @@ fn find(backends: &[(Backend, Option<u64>)], word: &str) -> Result<Option<usize>
         [at] => Ok(Some(at)),
         _ => {
             let there = found.into_iter().map(title).collect::<Vec<_>>().join(", ");
-            Err(Refusal::Ambiguous { word: word.to_owned(), there })
+            Err(PlanError::Ambiguous { word: word.to_owned(), there })
         }
     }
 }
 
 /// `checkout/v2`, or `checkout-v2`.
-fn name(backend: &Backend) -> String {
+fn name(backend: &SplitBackend) -> String {
     match &backend.subset {
         Some(subset) => format!("{}/{subset}", backend.short()),
         None => backend.short().to_owned(),
@@ -249,12 +250,12 @@ fn name(backend: &Backend) -> String {
 }
 
 /// A second backend beside the only one.
-fn added(split: &Split, word: &str, addable: &Addable) -> Result<Backend, Refusal> {
+fn added(split: &RuleSplit, word: &str, addable: &AddableBackend) -> Result<SplitBackend, PlanError> {
     let unknown = || {
         let mut there: Vec<String> = split.backends.iter().map(name).collect();
         there.extend(addable.subsets.iter().filter(|_| split.backends.len() == 1).cloned());
         there.dedup();
-        Refusal::Unknown { word: word.to_owned(), there: there.join(", ") }
+        PlanError::Unknown { word: word.to_owned(), there: there.join(", ") }
     };
     let [only] = &split.backends[..] else { return Err(unknown()) };
     if split.kind == Kind::VirtualService {
@@ -263,14 +264,14 @@ fn added(split: &Split, word: &str, addable: &Addable) -> Result<Backend, Refusa
             return Err(unknown());
         }
         if only.subset.is_none() {
-            return Err(Refusal::AllPods { host: only.host.clone(), subset: subset.to_owned() });
+            return Err(PlanError::AllPods { host: only.host.clone(), subset: subset.to_owned() });
         }
-        return Ok(Backend { subset: Some(subset.to_owned()), weight: None, ..only.clone() });
+        return Ok(SplitBackend { subset: Some(subset.to_owned()), weight: None, ..only.clone() });
     }
     if !addable.services.iter().any(|one| one == word) {
         return Err(unknown());
     }
-    Ok(Backend { host: word.to_owned(), weight: None, ..only.clone() })
+    Ok(SplitBackend { host: word.to_owned(), weight: None, ..only.clone() })
 }
 
 #[cfg(test)]
@@ -279,19 +280,26 @@ mod tests {
 
     use super::*;
 
-    fn backend(subset: &str, weight: Option<u64>) -> Backend {
+    fn backend(subset: &str, weight: Option<u64>) -> SplitBackend {
         let subset = (!subset.is_empty()).then(|| subset.to_owned());
-        Backend { host: "checkout.shop.svc.cluster.local".to_owned(), subset, namespace: None, port: Some(7), weight }
+        SplitBackend {
+            host: "checkout.shop.svc.cluster.local".to_owned(),
+            subset,
+            namespace: None,
+            port: Some(7),
+            weight,
+        }
     }
 
-    fn split(backends: &[(&str, Option<u64>)]) -> Split {
+    fn split(backends: &[(&str, Option<u64>)]) -> RuleSplit {
         let backends = backends.iter().map(|(subset, weight)| backend(subset, *weight)).collect();
         let condition = serde_json::Value::Null;
-        Split { kind: Kind::VirtualService, rule: 0, name: None, condition, backends }
+        RuleSplit { kind: Kind::VirtualService, rule: 0, name: None, condition, backends }
     }
 
-    fn after(split: &Split, wish: &str) -> Result<Vec<u64>, Refusal> {
-        let addable = Addable { subsets: vec!["v1".to_owned(), "v2".to_owned()], services: vec!["b".to_owned()] };
+    fn after(split: &RuleSplit, wish: &str) -> Result<Vec<u64>, PlanError> {
+        let addable =
+            AddableBackend { subsets: vec!["v1".to_owned(), "v2".to_owned()], services: vec!["b".to_owned()] };
         plan(split, &wish.parse()?, &addable).map(|plan| plan.backends.iter().map(|one| one.after).collect())
     }
 
@@ -313,26 +321,27 @@ mod tests {
     #[test]
     fn one_destination_becomes_two() {
         assert_eq!(after(&split(&[("v1", None)]), "v2=5"), Ok(vec![95, 5]));
-        let all = Err(Refusal::AllPods { host: "checkout.shop.svc.cluster.local".to_owned(), subset: "v2".to_owned() });
+        let all =
+            Err(PlanError::AllPods { host: "checkout.shop.svc.cluster.local".to_owned(), subset: "v2".to_owned() });
         assert_eq!(after(&split(&[("", None)]), "v2=5"), all);
         let mut route = split(&[("", Some(1))]);
         route.kind = Kind::GrpcRoute;
         assert_eq!(after(&route, "b=5"), Ok(vec![95, 5]));
-        assert!(matches!(after(&route, "c=5"), Err(Refusal::Unknown { .. })));
+        assert!(matches!(after(&route, "c=5"), Err(PlanError::Unknown { .. })));
     }
 
     #[test]
     fn impossible_wishes_are_refused_with_the_reason() {
         let two = split(&[("v1", Some(90)), ("v2", Some(10))]);
-        assert!(matches!(after(&two, "v3=5"), Err(Refusal::Unknown { .. })));
-        assert!(matches!(after(&two, "#3=5"), Err(Refusal::Unknown { .. })));
-        assert!(matches!(after(&two, "checkout=5"), Err(Refusal::Ambiguous { .. })));
-        assert_eq!(after(&two, "v1=60,v2=60"), Err(Refusal::TooMuch));
-        assert_eq!(after(&two, "v1=60,v2=30"), Err(Refusal::TooLittle("90".parse().unwrap())));
-        assert_eq!(after(&two, "v1=60,checkout/v1=30"), Err(Refusal::Twice("v1".to_owned())));
-        assert_eq!(after(&two, "v2=5,v2=6"), Err(Refusal::Twice("v2".to_owned())));
+        assert!(matches!(after(&two, "v3=5"), Err(PlanError::Unknown { .. })));
+        assert!(matches!(after(&two, "#3=5"), Err(PlanError::Unknown { .. })));
+        assert!(matches!(after(&two, "checkout=5"), Err(PlanError::Ambiguous { .. })));
+        assert_eq!(after(&two, "v1=60,v2=60"), Err(PlanError::TooMuch));
+        assert_eq!(after(&two, "v1=60,v2=30"), Err(PlanError::TooLittle("90".parse().unwrap())));
+        assert_eq!(after(&two, "v1=60,checkout/v1=30"), Err(PlanError::Twice("v1".to_owned())));
+        assert_eq!(after(&two, "v2=5,v2=6"), Err(PlanError::Twice("v2".to_owned())));
         let idle = split(&[("v1", Some(0)), ("v2", Some(0)), ("v3", Some(100))]);
-        assert_eq!(after(&idle, "v3=40"), Err(Refusal::NoProportion));
+        assert_eq!(after(&idle, "v3=40"), Err(PlanError::NoProportion));
         for wrong in ["v2", "=5", "v2=x", "v2=101", ""] {
             assert!(after(&two, wrong).is_err(), "{wrong}");
         }
@@ -340,7 +349,7 @@ mod tests {
 
     #[test]
     fn what_changes_nothing_is_known() {
-        let addable = Addable::default();
+        let addable = AddableBackend::default();
         let of =
             |wish: &str| plan(&split(&[("v1", Some(9)), ("v2", Some(1))]), &wish.parse().unwrap(), &addable).unwrap();
         assert!(of("v2=10").is_idle() && !of("v2=20").is_idle());
@@ -360,8 +369,8 @@ mod tests {
             let backends = before.iter().enumerate().map(|(at, weight)| (format!("s{at}"), Some(*weight)));
             let backends: Vec<_> = backends.collect();
             let split = split(&backends.iter().map(|(name, weight)| (name.as_str(), *weight)).collect::<Vec<_>>());
-            let wish: Wish = format!("s{at}={}.{:02}", hundredths / 100, hundredths % 100).parse().unwrap();
-            match plan(&split, &wish, &Addable::default()) {
+            let wish: DesiredWeights = format!("s{at}={}.{:02}", hundredths / 100, hundredths % 100).parse().unwrap();
+            match plan(&split, &wish, &AddableBackend::default()) {
                 Ok(plan) => {
                     let sum: u64 = plan.backends.iter().map(|one| one.after).sum();
                     prop_assert_eq!(sum, plan.total);
@@ -371,7 +380,7 @@ mod tests {
                         prop_assert!(one.after == 0 || before[other] > 0 || before.len() == 2);
                     }
                 }
-                Err(refusal) => prop_assert_eq!(refusal, Refusal::NoProportion),
+                Err(refusal) => prop_assert_eq!(refusal, PlanError::NoProportion),
             }
         }
     }

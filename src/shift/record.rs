@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::plan::RulePlan;
-use super::split::{Split, acting, rules_field, splits};
-use crate::analysis::window::Tally;
+use super::split::{RuleSplit, acting, rules_field, splits};
+use crate::analysis::window::CallCounts;
 use crate::schema::Kind;
 
 /// Name of the annotation.
@@ -22,17 +22,17 @@ const BYTES: usize = 32 << 10;
 
 /// The annotation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct ShiftRecord {
     /// Version of this form.
     pub version: u32,
     /// Shifts, newest first.
     #[serde(default)]
-    pub entries: Vec<Entry>,
+    pub entries: Vec<ShiftEntry>,
 }
 
 /// One shift.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct ShiftEntry {
     /// Number among the shifts of the object, from 1.
     pub number: u64,
     /// Identity of the run that made it.
@@ -66,7 +66,7 @@ pub struct Entry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub abort: Option<String>,
     /// How it stands.
-    pub state: State,
+    pub state: ShiftState,
     /// What was found, in a sentence.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
@@ -91,9 +91,9 @@ pub struct StepVerdict {
     /// The verdict's word.
     pub verdict: String,
     /// Calls to the canary.
-    pub canary: Tally,
+    pub canary: CallCounts,
     /// Calls to the others in the same time.
-    pub baseline: Tally,
+    pub baseline: CallCounts,
     /// In a sentence.
     pub why: String,
 }
@@ -101,7 +101,7 @@ pub struct StepVerdict {
 /// How a shift stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum State {
+pub enum ShiftState {
     /// It is written; whether the proxies follow is not known yet.
     Open,
     /// Done, and the proxies follow.
@@ -112,7 +112,7 @@ pub enum State {
     RolledBack,
 }
 
-impl State {
+impl ShiftState {
     /// The word.
     pub fn word(self) -> &'static str {
         match self {
@@ -159,7 +159,7 @@ pub fn weights_by_name<'r>(
 
 /// Where a way back leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Back {
+pub enum RollbackTarget {
     /// To what was there before the shift.
     Start,
     /// To the step before; at the first step that is the start.
@@ -177,7 +177,7 @@ pub enum LostControl {
     Weights(String),
 }
 
-impl Record {
+impl ShiftRecord {
     /// Reads the annotation of an object; absent is empty.
     ///
     /// # Errors
@@ -194,12 +194,12 @@ impl Record {
     }
 
     /// The entry of a run that is at it: the first, and open.
-    pub fn of_run(&mut self, session: &str) -> Option<&mut Entry> {
-        self.entries.first_mut().filter(|entry| entry.session == session && entry.state == State::Open)
+    pub fn of_run(&mut self, session: &str) -> Option<&mut ShiftEntry> {
+        self.entries.first_mut().filter(|entry| entry.session == session && entry.state == ShiftState::Open)
     }
 
     /// Puts an entry first and lets the oldest go.
-    pub fn push(&mut self, entry: Entry) {
+    pub fn push(&mut self, entry: ShiftEntry) {
         self.version = 1;
         self.entries.insert(0, entry);
         self.entries.truncate(KEPT);
@@ -224,13 +224,13 @@ impl Record {
     }
 
     /// The shift that nobody has ended yet.
-    pub fn open(&self) -> Option<&Entry> {
-        self.entries.first().filter(|entry| entry.state == State::Open)
+    pub fn open(&self) -> Option<&ShiftEntry> {
+        self.entries.first().filter(|entry| entry.state == ShiftState::Open)
     }
 
     /// The last shift that stands: what can be undone.
-    pub fn last_standing(&self) -> Option<&Entry> {
-        self.entries.first().filter(|entry| entry.state != State::RolledBack)
+    pub fn last_standing(&self) -> Option<&ShiftEntry> {
+        self.entries.first().filter(|entry| entry.state != ShiftState::RolledBack)
     }
 }
 
@@ -256,12 +256,12 @@ impl RuleRecord {
     }
 
     /// The weights at the end of a way back.
-    pub fn weights(&self, back: Back) -> &[Option<u64>] {
-        if back == Back::Previous && !self.previous.is_empty() { &self.previous } else { &self.start }
+    pub fn weights(&self, back: RollbackTarget) -> &[Option<u64>] {
+        if back == RollbackTarget::Previous && !self.previous.is_empty() { &self.previous } else { &self.start }
     }
 
     /// The rule as it was before the shift, with the backends that it has now: those that were added had no share.
-    pub fn at_start(&self, now: &Split) -> Split {
+    pub fn at_start(&self, now: &RuleSplit) -> RuleSplit {
         let mut split = now.clone();
         split.backends.truncate(self.start.len());
         for (one, weight) in split.backends.iter_mut().zip(&self.start) {
@@ -292,9 +292,9 @@ impl RuleRecord {
     ///
     /// # Errors
     /// When the rule is gone, or its weights are others.
-    pub fn find(&self, kind: Kind, object: &Value) -> Result<Split, LostControl> {
+    pub fn find(&self, kind: Kind, object: &Value) -> Result<RuleSplit, LostControl> {
         let all = splits(kind, object);
-        let same = |split: &&Split| split.identity() == self.identity;
+        let same = |split: &&RuleSplit| split.identity() == self.identity;
         // Rules may have been put before it.
         let found = all.iter().find(|split| split.rule == self.rule && same(split));
         let found =
@@ -337,7 +337,7 @@ mod tests {
         assert_eq!(wrote(Kind::VirtualService, &[rule(3, 75, 25)]), "v1=75 v2=25");
         let two = [rule(0, 75, 25), rule(2, 50, 50)];
         assert_eq!(wrote(Kind::VirtualService, &two), "http[0] v1=75 http[0] v2=25 http[2] v1=50 http[2] v2=50");
-        let before = weights_by_name(Kind::HttpRoute, &two[..1], |rule| rule.weights(Back::Start));
+        let before = weights_by_name(Kind::HttpRoute, &two[..1], |rule| rule.weights(RollbackTarget::Start));
         assert_eq!(before, BTreeMap::from([("v1".to_owned(), 100)]), "what had no weight has none again");
     }
 }

@@ -71,7 +71,7 @@ impl FromStr for Share {
 
 /// What one backend is to get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
+pub enum DesiredShare {
     /// This share.
     Share(Share),
     /// Its part of what the named ones leave, in proportion to its weight.
@@ -81,25 +81,26 @@ pub enum Wanted {
 /// Weights for what is wanted, and their total. The total `now` is kept when it gives every named share exactly, and the
 /// others theirs as exactly as possible; else the smallest of 100, 1000 and 10000 that does. Rounding is by largest
 /// remainder; no backend with a share gets the weight 0.
-pub fn weights(now: u64, wanted: &[Wanted]) -> (Vec<u64>, u64) {
-    let named: u64 = wanted.iter().map(|one| if let Wanted::Share(share) = one { u64::from(share.0) } else { 0 }).sum();
+pub fn weights(now: u64, wanted: &[DesiredShare]) -> (Vec<u64>, u64) {
+    let named: u64 =
+        wanted.iter().map(|one| if let DesiredShare::Share(share) = one { u64::from(share.0) } else { 0 }).sum();
     let rest = u128::from(u64::from(Share::ALL.0).saturating_sub(named));
     let of_rest: u128 =
-        wanted.iter().map(|one| if let Wanted::Rest(weight) = one { u128::from(*weight) } else { 0 }).sum();
+        wanted.iter().map(|one| if let DesiredShare::Rest(weight) = one { u128::from(*weight) } else { 0 }).sum();
     // Every share as a fraction of one denominator.
     let scale = of_rest.max(1);
     let all = u128::from(Share::ALL.0) * scale;
     let parts: Vec<u128> = wanted
         .iter()
         .map(|one| match one {
-            Wanted::Share(share) => u128::from(share.0) * scale,
-            Wanted::Rest(weight) => rest * u128::from(*weight),
+            DesiredShare::Share(share) => u128::from(share.0) * scale,
+            DesiredShare::Rest(weight) => rest * u128::from(*weight),
         })
         .collect();
     let is_whole = |total: u64, part: u128| (part * u128::from(total)).is_multiple_of(all);
     let fits = |total: u64, every: bool| {
         let exact = wanted.iter().zip(&parts).all(|(one, part)| {
-            let must = every || matches!(one, Wanted::Share(_));
+            let must = every || matches!(one, DesiredShare::Share(_));
             !must || is_whole(total, *part)
         });
         let given = apportion(total, &parts, all);
@@ -163,7 +164,7 @@ mod tests {
 
     #[test]
     fn the_total_is_kept_where_it_fits() {
-        use Wanted::{Rest, Share as Named};
+        use DesiredShare::{Rest, Share as Named};
         for (now, wanted, expected) in [
             (100, vec![Rest(90), Named(share("25"))], (vec![75, 25], 100)),
             (10, vec![Rest(9), Named(share("20"))], (vec![8, 2], 10)),
@@ -192,8 +193,8 @@ mod tests {
         ) {
             let first = Share(first);
             let second = Share(second.min(first.rest().0));
-            let mut wanted = vec![Wanted::Share(first), Wanted::Share(second)];
-            wanted.extend(rest.iter().map(|weight| Wanted::Rest(*weight)));
+            let mut wanted = vec![DesiredShare::Share(first), DesiredShare::Share(second)];
+            wanted.extend(rest.iter().map(|weight| DesiredShare::Rest(*weight)));
             let (given, total) = weights(now, &wanted);
             prop_assert_eq!(given.iter().sum::<u64>(), total);
             for (at, share) in [first, second].into_iter().enumerate() {

@@ -6,7 +6,7 @@ use crate::schema::Kind;
 
 /// A backend of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Backend {
+pub struct SplitBackend {
     /// Host as written in a VirtualService, name of the Service in a route of Gateway API.
     pub host: String,
     /// Subset.
@@ -19,7 +19,7 @@ pub struct Backend {
     pub weight: Option<u64>,
 }
 
-impl Backend {
+impl SplitBackend {
     /// What tells it from its neighbours: the subset, else the Service's name.
     pub fn label(&self) -> String {
         self.subset.clone().unwrap_or_else(|| self.short().to_owned())
@@ -33,7 +33,7 @@ impl Backend {
 
 /// A rule with its backends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Split {
+pub struct RuleSplit {
     /// Kind of the object.
     pub kind: Kind,
     /// Index of the rule.
@@ -43,10 +43,10 @@ pub struct Split {
     /// Conditions under which it takes a call, as JSON; null is every call.
     pub condition: Value,
     /// Backends in their order.
-    pub backends: Vec<Backend>,
+    pub backends: Vec<SplitBackend>,
 }
 
-impl Split {
+impl RuleSplit {
     /// JSON Pointer to the list of backends.
     pub fn pointer(&self) -> String {
         format!("{}/{}", rule_pointer(self.kind, self.rule), backends_field(self.kind))
@@ -104,12 +104,12 @@ pub(super) fn backends_field(kind: Kind) -> &'static str {
 }
 
 /// The rules of a VirtualService, HTTPRoute or GRPCRoute that have backends.
-pub fn splits(kind: Kind, object: &Value) -> Vec<Split> {
+pub fn splits(kind: Kind, object: &Value) -> Vec<RuleSplit> {
     let condition = if kind == Kind::VirtualService { "match" } else { "matches" };
     let rules = object["spec"][rules_field(kind)].as_array().map(Vec::as_slice).unwrap_or_default();
     let made = rules.iter().enumerate().map(|(rule, body)| {
         let backends = body[backends_field(kind)].as_array().map(Vec::as_slice).unwrap_or_default();
-        Split {
+        RuleSplit {
             kind,
             rule,
             name: text(&body["name"]),
@@ -124,11 +124,11 @@ fn text(value: &Value) -> Option<String> {
     value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-fn backend(kind: Kind, body: &Value) -> Backend {
+fn backend(kind: Kind, body: &Value) -> SplitBackend {
     let weight = body["weight"].as_u64();
     if kind == Kind::VirtualService {
         let destination = &body["destination"];
-        return Backend {
+        return SplitBackend {
             host: text(&destination["host"]).unwrap_or_default(),
             subset: text(&destination["subset"]),
             namespace: None,
@@ -136,7 +136,7 @@ fn backend(kind: Kind, body: &Value) -> Backend {
             weight,
         };
     }
-    Backend {
+    SplitBackend {
         host: text(&body["name"]).unwrap_or_default(),
         subset: None,
         namespace: text(&body["namespace"]),
@@ -160,9 +160,9 @@ mod tests {
             {"redirect": {"uri": "/b"}},
             {"route": [{"destination": {"host": "b"}}]}]}});
         let found = splits(Kind::VirtualService, &service);
-        assert_eq!(found.iter().map(Split::title).collect::<Vec<_>>(), ["http[0] \"canary\"", "http[2]"]);
+        assert_eq!(found.iter().map(RuleSplit::title).collect::<Vec<_>>(), ["http[0] \"canary\"", "http[2]"]);
         assert_eq!(found[0].pointer(), "/spec/http/0/route");
-        assert_eq!(found.iter().map(Split::acting).collect::<Vec<_>>(), [vec![90, 0], vec![100]]);
+        assert_eq!(found.iter().map(RuleSplit::acting).collect::<Vec<_>>(), [vec![90, 0], vec![100]]);
         assert_eq!((found[0].backends[1].label().as_str(), found[1].backends[0].label().as_str()), ("v2", "b"));
         let route = json!({"spec": {"rules": [{"backendRefs": [{"name": "a-v1", "port": 1}, {"name": "a-v2", "port": 1, "weight": 3}]}]}});
         let found = splits(Kind::GrpcRoute, &route);

@@ -1,9 +1,9 @@
 //! A shift in steps: the shares on the way, and the weights of each step.
 
-use super::plan::{Addable, Planned, Refusal, RulePlan, Wish, plan};
+use super::plan::{AddableBackend, DesiredWeights, PlanError, PlannedBackend, RulePlan, plan};
 use super::record::RuleRecord;
 use super::shares::Share;
-use super::split::Split;
+use super::split::RuleSplit;
 
 /// Why steps are none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +21,7 @@ pub enum StepsError {
 ///
 /// # Errors
 /// A wish for several backends, or steps that go to and fro.
-pub fn wishes(wish: &Wish, steps: &[Share], now: Share) -> Result<Vec<Wish>, StepsError> {
+pub fn wishes(wish: &DesiredWeights, steps: &[Share], now: Share) -> Result<Vec<DesiredWeights>, StepsError> {
     let [(name, last)] = &wish.0[..] else { return Err(StepsError::Several) };
     let rises = *last >= now;
     let leads_on = |from: Share, to: Share| if rises { from < to } else { from > to };
@@ -34,7 +34,7 @@ pub fn wishes(wish: &Wish, steps: &[Share], now: Share) -> Result<Vec<Wish>, Ste
         return Err(StepsError::Order(shown, *last));
     }
     let ahead = all.into_iter().filter(|share| leads_on(now, *share) || share == last);
-    Ok(ahead.map(|share| Wish(vec![(name.clone(), share)])).collect())
+    Ok(ahead.map(|share| DesiredWeights(vec![(name.clone(), share)])).collect())
 }
 
 /// The plan of a further step: the shares are worked out from what was there at the start, so that roundings do not add
@@ -42,11 +42,11 @@ pub fn wishes(wish: &Wish, steps: &[Share], now: Share) -> Result<Vec<Wish>, Ste
 ///
 /// # Errors
 /// As [`plan`].
-pub fn next(rule: &RuleRecord, now: &Split, wish: &Wish) -> Result<RulePlan, Refusal> {
-    let goal = plan(&rule.at_start(now), wish, &Addable::default())?;
+pub fn next(rule: &RuleRecord, now: &RuleSplit, wish: &DesiredWeights) -> Result<RulePlan, PlanError> {
+    let goal = plan(&rule.at_start(now), wish, &AddableBackend::default())?;
     let acting = now.acting();
     let backends = now.backends.iter().zip(&acting).zip(&goal.backends);
-    let backends = backends.map(|((backend, before), goal)| Planned {
+    let backends = backends.map(|((backend, before), goal)| PlannedBackend {
         backend: backend.clone(),
         before: Some(*before),
         after: goal.after,
@@ -103,12 +103,12 @@ mod tests {
                 {"name": "a", "weight": first}, {"name": "b", "weight": second}, {"name": "c", "weight": third}]}]}});
             let start = splits(Kind::GrpcRoute, &object).remove(0);
             let steps: Vec<Share> = steps.into_iter().map(|share| share.to_string().parse().unwrap()).collect();
-            let wish: Wish = "c=100".parse().unwrap();
+            let wish: DesiredWeights = "c=100".parse().unwrap();
             let mut now = start.clone();
             let mut record: Option<RuleRecord> = None;
             for step in wishes(&wish, &steps, Share::of(0, 1)).unwrap() {
                 let planned = match &record {
-                    None => plan(&start, &step, &Addable::default()).unwrap(),
+                    None => plan(&start, &step, &AddableBackend::default()).unwrap(),
                     Some(rule) => next(rule, &now, &step).unwrap(),
                 };
                 let share = u64::from(step.0[0].1.hundredths());

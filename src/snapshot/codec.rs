@@ -13,11 +13,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::live::Live;
-use super::raw::Entries;
+use super::live::LiveState;
+use super::raw::RawEntries;
 use super::yaml::{DuplicateKey, LineColumn};
-use super::{Gap, Key, Object, Snapshot, SourceKind};
-use crate::schema::kind::{Kind, Recognised};
+use super::{Gap, Object, ObjectKey, Snapshot, SourceKind};
+use crate::schema::kind::{Kind, RecognizedKind};
 
 /// The version that is written; every version up to it is read.
 pub const VERSION: u32 = 1;
@@ -140,7 +140,7 @@ pub fn decode(text: &str) -> Result<Snapshot, CodecError> {
     }
     let mut snapshot = Snapshot { taken, kubernetes_version, gaps, ..Snapshot::new(source) };
     // Its form may be that of another version of the program: the objects are worth reading all the same.
-    match live.map(|text| serde_json::from_str::<Live>(text.get())).transpose() {
+    match live.map(|text| serde_json::from_str::<LiveState>(text.get())).transpose() {
         Ok(live) => snapshot.live = live,
         Err(error) => {
             let why = format!("written by another version of this program: {error}");
@@ -150,9 +150,9 @@ pub fn decode(text: &str) -> Result<Snapshot, CodecError> {
     for body in objects {
         let header: Header<'_> = serde_json::from_str(body.get()).map_err(CodecError::Malformed)?;
         let (kind, misplaced) = match Kind::recognise(&header.api_version, &header.kind) {
-            Recognised::Known(kind) => (kind, false),
-            Recognised::Misplaced(kind) => (kind, true),
-            Recognised::Other => continue,
+            RecognizedKind::Known(kind) => (kind, false),
+            RecognizedKind::Misplaced(kind) => (kind, true),
+            RecognizedKind::Other => continue,
         };
         let namespace = header.metadata.namespace.as_deref().unwrap_or_default();
         let object = Object::new(kind, &header.api_version, namespace, &header.metadata.name, &body)
@@ -164,8 +164,8 @@ pub fn decode(text: &str) -> Result<Snapshot, CodecError> {
         }
     }
     for entry in duplicate_keys {
-        let Recognised::Known(kind) = Kind::recognise(&entry.api_version, &entry.kind) else { continue };
-        let key = Key { kind, namespace: entry.namespace.into(), name: entry.name.into() };
+        let RecognizedKind::Known(kind) = Kind::recognise(&entry.api_version, &entry.kind) else { continue };
+        let key = ObjectKey { kind, namespace: entry.namespace.into(), name: entry.name.into() };
         if let Some(object) = snapshot.objects.get_mut(&key) {
             let at = LineColumn { line: entry.line, column: 1 };
             object.duplicate_keys.push(DuplicateKey { path: entry.path, key: entry.key, at });
@@ -232,7 +232,7 @@ fn duplicate_entries(snapshot: &Snapshot) -> Vec<DuplicateEntry> {
 
 /// The body with `apiVersion` and `kind`, which reduced bodies and items of typed lists lack.
 fn body_with_kind(object: &Object) -> Cow<'_, RawValue> {
-    let Some(mut entries) = Entries::parse(&object.body) else {
+    let Some(mut entries) = RawEntries::parse(&object.body) else {
         return Cow::Borrowed(&object.body);
     };
     if entries.get("kind").is_some() && entries.get("apiVersion").is_some() {

@@ -6,11 +6,11 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::raw::Entries;
+use super::raw::RawEntries;
 
 /// What does not fit, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Misfit {
+pub(crate) struct DecodeError {
     /// Path of the field, such as `spec.http[0].route`; empty for the whole.
     pub(crate) field: String,
     /// What stands there, and what was expected.
@@ -18,7 +18,7 @@ pub(crate) struct Misfit {
 }
 
 /// Reads a shape from JSON.
-pub(crate) fn decode<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Misfit> {
+pub(crate) fn decode<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, DecodeError> {
     serde_json::from_str(text).map_err(|error| {
         let told = error.to_string();
         let why = told.rsplit_once(" at line ").map_or(&*told, |(why, _)| why);
@@ -28,7 +28,7 @@ pub(crate) fn decode<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Misfit>
         } else {
             String::new()
         };
-        Misfit { field, why: why.to_owned() }
+        DecodeError { field, why: why.to_owned() }
     })
 }
 
@@ -57,7 +57,7 @@ fn path(text: &str, mut at: usize, is_missing: bool) -> String {
 
 /// What an object or a list holds, by name or by `[place]`.
 fn children(text: &str) -> Vec<(String, &str)> {
-    if let Ok(Entries(entries)) = serde_json::from_str::<Entries<'_>>(text) {
+    if let Ok(RawEntries(entries)) = serde_json::from_str::<RawEntries<'_>>(text) {
         let borrowed = entries.into_iter().filter_map(|(name, value)| match value {
             std::borrow::Cow::Borrowed(value) => Some((name.into_owned(), value.get())),
             std::borrow::Cow::Owned(_) => None,
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
     use crate::schema::virtual_service::VirtualServiceSpec;
 
-    fn misfit<'a, T: Deserialize<'a> + std::fmt::Debug>(text: &'a str) -> Misfit {
+    fn misfit<'a, T: Deserialize<'a> + std::fmt::Debug>(text: &'a str) -> DecodeError {
         decode::<T>(text).unwrap_err()
     }
 
@@ -111,7 +111,7 @@ mod tests {
             ("[1, 2]", "[0]", "invalid type: integer `1`, expected a string"),
             (r#"{"name": "#, "", "EOF while parsing a value"),
         ] {
-            assert_eq!(misfit::<Shape>(text), Misfit { field: field.to_owned(), why: why.to_owned() }, "{text}");
+            assert_eq!(misfit::<Shape>(text), DecodeError { field: field.to_owned(), why: why.to_owned() }, "{text}");
         }
     }
 

@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::yaml::{self, LineColumn};
-use super::{Gap, GapKind, Object, Place, Snapshot, SourceText};
-use crate::schema::kind::{Kind, Recognised};
+use super::{Gap, GapKind, Object, Snapshot, SourceText, TextPosition};
+use crate::schema::kind::{Kind, RecognizedKind};
 
 /// A document that is not a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub enum OnMalformed {
 
 /// What was found besides the kinds that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
+pub struct ManifestCounts {
     /// Objects taken.
     pub taken: usize,
     /// Objects of kinds that nothing here reads.
@@ -60,9 +60,9 @@ pub fn read(
     text: Arc<SourceText>,
     namespace: &str,
     on_malformed: OnMalformed,
-) -> Result<Counts, ManifestError> {
+) -> Result<ManifestCounts, ManifestError> {
     let documents = split(&text.text);
-    let mut counts = Counts::default();
+    let mut counts = ManifestCounts::default();
     for outcome in convert_all(&text, &documents, namespace) {
         match outcome {
             Ok(read) => {
@@ -189,7 +189,7 @@ fn convert(text: &Arc<SourceText>, document: &Document, namespace: &str) -> Resu
         let what = "not a Kubernetes object: expected a mapping with apiVersion, kind and metadata".to_owned();
         return Err(fail(at, what));
     }
-    let place = Place {
+    let place = TextPosition {
         text: Arc::clone(text),
         document: document.bytes.clone(),
         line: document.line,
@@ -204,7 +204,7 @@ fn convert(text: &Arc<SourceText>, document: &Document, namespace: &str) -> Resu
 fn object(
     json: &RawValue,
     list: Option<&Header<'_>>,
-    place: Place,
+    place: TextPosition,
     duplicates: Vec<yaml::DuplicateKey>,
     namespace: &str,
     read: &mut ReadDocument,
@@ -236,7 +236,7 @@ fn object(
                     Some(yaml::DuplicateKey { path, ..duplicate.clone() })
                 })
                 .collect();
-            let place = Place { item: Some(index), ..place.clone() };
+            let place = TextPosition { item: Some(index), ..place.clone() };
             object(item, Some(&header), place, own, namespace, read)
                 .map_err(|what| format!("items[{index}]: {what}"))?;
         }
@@ -244,9 +244,9 @@ fn object(
     }
     let recognised = Kind::recognise(&api_version, &kind);
     let (kind, misplaced) = match recognised {
-        Recognised::Known(kind) => (kind, false),
-        Recognised::Misplaced(kind) => (kind, true),
-        Recognised::Other => {
+        RecognizedKind::Known(kind) => (kind, false),
+        RecognizedKind::Misplaced(kind) => (kind, true),
+        RecognizedKind::Other => {
             read.other += 1;
             return Ok(());
         }
@@ -307,7 +307,7 @@ mod tests {
     use super::*;
     use crate::snapshot::SourceKind;
 
-    fn read_text(text: &str) -> Result<(Snapshot, Counts), ManifestError> {
+    fn read_text(text: &str) -> Result<(Snapshot, ManifestCounts), ManifestError> {
         let mut snapshot = Snapshot::new(SourceKind::Manifests);
         let text = Arc::new(SourceText { path: "x.yaml".to_owned(), text: text.to_owned() });
         let counts = read(&mut snapshot, text, "default", OnMalformed::Stop)?;
@@ -325,7 +325,7 @@ mod tests {
         .unwrap();
         let names: Vec<_> = snapshot.objects.keys().map(|key| format!("{}/{}", key.namespace, key.name)).collect();
         assert_eq!(names, ["default/a", "default/c", "z/b"]);
-        assert_eq!(counts, Counts { taken: 3, other: 1 });
+        assert_eq!(counts, ManifestCounts { taken: 3, other: 1 });
         let object = snapshot.of_kind(Kind::Service).next().unwrap();
         assert_eq!(object.place.as_ref().unwrap().template.as_deref(), Some("shop/templates/svc.yaml"));
         let b = snapshot.of_kind(Kind::Service).nth(2).unwrap();

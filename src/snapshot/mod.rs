@@ -26,8 +26,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::schema::Kind;
-use crate::schema::kind::Keep;
-use crate::schema::path::{Segment, parse_path};
+use crate::schema::kind::Reduction;
+use crate::schema::path::{PathSegment, parse_path};
 use yaml::LineColumn;
 
 /// Where a snapshot came from.
@@ -53,7 +53,7 @@ pub struct SourceText {
 
 /// Where in a text an object stands.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct TextPosition {
     /// The text.
     pub text: Arc<SourceText>,
     /// Bytes of the object's document.
@@ -68,25 +68,25 @@ pub struct Place {
 
 /// A place with file, line and column, ready to be shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Spot {
+pub struct SourcePosition {
     /// Line and column in the whole text.
     pub at: LineColumn,
     /// Bytes in the whole text.
     pub bytes: Range<usize>,
 }
 
-impl Place {
+impl TextPosition {
     /// Finds the field at `path`, or its nearest ancestor.
-    pub fn find(&self, path: &str) -> Option<Spot> {
+    pub fn find(&self, path: &str) -> Option<SourcePosition> {
         let document = self.text.text.get(self.document.clone())?;
         let mut segments = Vec::new();
         if let Some(item) = self.item {
-            segments.push(Segment::Field("items".to_owned()));
-            segments.push(Segment::Index(item));
+            segments.push(PathSegment::Field("items".to_owned()));
+            segments.push(PathSegment::Index(item));
         }
         segments.extend(parse_path(path));
         let found = position::find(document, &segments)?;
-        Some(Spot {
+        Some(SourcePosition {
             at: LineColumn { line: found.at.line + self.line - 1, column: found.at.column },
             bytes: found.bytes.start + self.document.start..found.bytes.end + self.document.start,
         })
@@ -95,7 +95,7 @@ impl Place {
 
 /// Identity of an object within a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
+pub struct ObjectKey {
     /// Kind.
     pub kind: Kind,
     /// Namespace; empty for cluster-scoped kinds.
@@ -108,13 +108,13 @@ pub struct Key {
 #[derive(Debug, Clone)]
 pub struct Object {
     /// Identity.
-    pub key: Key,
+    pub key: ObjectKey,
     /// `apiVersion` as written.
     pub api_version: Box<str>,
     /// JSON text, reduced as [`Kind`] says.
     pub body: Box<RawValue>,
     /// Where it stands, for manifests.
-    pub place: Option<Place>,
+    pub place: Option<TextPosition>,
     /// Keys written twice, for manifests.
     pub duplicate_keys: Vec<yaml::DuplicateKey>,
 }
@@ -135,7 +135,7 @@ impl Object {
         let namespace = if info.namespaced { namespace } else { "" };
         let body = reduce::reduce(info.keep, body, info.namespaced.then_some(namespace))?;
         Ok(Self {
-            key: Key { kind, namespace: namespace.into(), name: name.into() },
+            key: ObjectKey { kind, namespace: namespace.into(), name: name.into() },
             api_version: api_version.into(),
             body,
             place: None,
@@ -207,13 +207,13 @@ pub struct Snapshot {
     /// Version of the Kubernetes API server, such as `v1.36.3`.
     pub kubernetes_version: Option<String>,
     /// Objects by identity; a later one replaced an earlier one.
-    pub objects: BTreeMap<Key, Object>,
+    pub objects: BTreeMap<ObjectKey, Object>,
     /// Objects of our kinds under a group or version that nobody serves; they do not exist for the mesh.
     pub misplaced: Vec<Object>,
     /// What could not be read.
     pub gaps: Vec<Gap>,
     /// What the Envoys ran, if they were asked.
-    pub live: Option<live::Live>,
+    pub live: Option<live::LiveState>,
 }
 
 impl Snapshot {
@@ -232,7 +232,7 @@ impl Snapshot {
 
     /// Adds an object; replaces the one with the same identity.
     pub fn insert(&mut self, object: Object) {
-        if object.key.kind.info().keep == Keep::MeshConfig && !holds_mesh_config(&object) {
+        if object.key.kind.info().keep == Reduction::MeshConfig && !holds_mesh_config(&object) {
             return;
         }
         self.objects.insert(object.key.clone(), object);
@@ -250,7 +250,7 @@ impl Snapshot {
 
     /// The objects of one kind, by namespace and name.
     pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Object> {
-        let from = Key { kind, namespace: "".into(), name: "".into() };
+        let from = ObjectKey { kind, namespace: "".into(), name: "".into() };
         self.objects.range(from..).take_while(move |(key, _)| key.kind == kind).map(|(_, object)| object)
     }
 

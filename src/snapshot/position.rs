@@ -9,11 +9,11 @@ use std::ops::Range;
 use granit_parser::{Event, Parser};
 
 use super::yaml::{LineColumn, options};
-use crate::schema::path::Segment;
+use crate::schema::path::PathSegment;
 
 /// A place in a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
+pub struct FieldPosition {
     /// Where it begins, within the document.
     pub at: LineColumn,
     /// Its bytes in the document: the key and, when that is short, the value.
@@ -21,8 +21,8 @@ pub struct Found {
 }
 
 /// Finds what `path` names in `document`.
-pub fn find(document: &str, path: &[Segment]) -> Option<Found> {
-    let mut walk = Walk { path, depth: 0, best: None, best_depth: None, open: Vec::new(), pending: None };
+pub fn find(document: &str, path: &[PathSegment]) -> Option<FieldPosition> {
+    let mut walk = PathSearch { path, depth: 0, best: None, best_depth: None, open: Vec::new(), pending: None };
     for next in Parser::new_from_str_with_options(document, options()) {
         let Ok((event, span)) = next else { break };
         let Some(bytes) = span.byte_range() else { break };
@@ -33,18 +33,18 @@ pub fn find(document: &str, path: &[Segment]) -> Option<Found> {
     walk.best
 }
 
-struct Walk<'a> {
-    path: &'a [Segment],
+struct PathSearch<'a> {
+    path: &'a [PathSegment],
     /// How many segments of `path` lead to the innermost open collection that is on it.
     depth: usize,
-    best: Option<Found>,
+    best: Option<FieldPosition>,
     best_depth: Option<usize>,
-    open: Vec<Open>,
+    open: Vec<OpenNode>,
     /// Place of the key whose value comes next, if that key is on the path.
-    pending: Option<Found>,
+    pending: Option<FieldPosition>,
 }
 
-enum Open {
+enum OpenNode {
     /// A collection off the path.
     Off { mapping: bool, key_next: bool },
     /// A mapping on the path.
@@ -53,7 +53,7 @@ enum Open {
     List { index: usize },
 }
 
-impl Walk<'_> {
+impl PathSearch<'_> {
     /// Takes one event; false when the search is over.
     fn event(&mut self, event: &Event<'_>, bytes: Range<usize>, at: LineColumn) -> bool {
         match event {
@@ -93,17 +93,17 @@ impl Walk<'_> {
                         return false;
                     }
                     self.open.push(if mapping {
-                        Open::Mapping { key_next: true, matched: false }
+                        OpenNode::Mapping { key_next: true, matched: false }
                     } else {
-                        Open::List { index: 0 }
+                        OpenNode::List { index: 0 }
                     });
                 } else {
-                    self.open.push(Open::Off { mapping, key_next: mapping });
+                    self.open.push(OpenNode::Off { mapping, key_next: mapping });
                 }
                 true
             }
             Event::MappingEnd | Event::SequenceEnd => {
-                let was_on_path = !matches!(self.open.pop(), Some(Open::Off { .. }));
+                let was_on_path = !matches!(self.open.pop(), Some(OpenNode::Off { .. }));
                 if was_on_path {
                     // The path led into this collection and did not end there: nothing deeper will be found.
                     return false;
@@ -125,19 +125,19 @@ impl Walk<'_> {
     fn is_key(&self) -> bool {
         matches!(
             self.open.last(),
-            Some(Open::Mapping { key_next: true, .. } | Open::Off { mapping: true, key_next: true })
+            Some(OpenNode::Mapping { key_next: true, .. } | OpenNode::Off { mapping: true, key_next: true })
         )
     }
 
     fn key(&mut self, name: &str, bytes: Range<usize>, at: LineColumn) {
         match self.open.last_mut() {
-            Some(Open::Mapping { key_next, matched }) => {
+            Some(OpenNode::Mapping { key_next, matched }) => {
                 *key_next = false;
-                *matched = matches!(self.path.get(self.depth), Some(Segment::Field(field)) if field == name);
-                self.pending = matched.then_some(Found { at, bytes });
+                *matched = matches!(self.path.get(self.depth), Some(PathSegment::Field(field)) if field == name);
+                self.pending = matched.then_some(FieldPosition { at, bytes });
             }
-            Some(Open::Off { key_next, .. }) => *key_next = false,
-            Some(Open::List { .. }) | None => {}
+            Some(OpenNode::Off { key_next, .. }) => *key_next = false,
+            Some(OpenNode::List { .. }) | None => {}
         }
     }
 
@@ -145,9 +145,9 @@ impl Walk<'_> {
     fn value_is_on_path(&mut self) -> bool {
         let on_path = match self.open.last() {
             None => return true,
-            Some(Open::Mapping { matched, .. }) => *matched,
-            Some(Open::List { index }) => self.path.get(self.depth) == Some(&Segment::Index(*index)),
-            Some(Open::Off { .. }) => false,
+            Some(OpenNode::Mapping { matched, .. }) => *matched,
+            Some(OpenNode::List { index }) => self.path.get(self.depth) == Some(&PathSegment::Index(*index)),
+            Some(OpenNode::Off { .. }) => false,
         };
         if on_path {
             self.depth += 1;
@@ -161,10 +161,12 @@ impl Walk<'_> {
         }
         self.best_depth = Some(self.depth);
         self.best = Some(match self.pending.take() {
-            Some(key) if scalar && value.end > key.bytes.end => Found { at: key.at, bytes: key.bytes.start..value.end },
+            Some(key) if scalar && value.end > key.bytes.end => {
+                FieldPosition { at: key.at, bytes: key.bytes.start..value.end }
+            }
             Some(key) => key,
-            None if scalar => Found { at: value_at, bytes: value },
-            None => Found { at: value_at, bytes: value.start..value.start + 1 },
+            None if scalar => FieldPosition { at: value_at, bytes: value },
+            None => FieldPosition { at: value_at, bytes: value.start..value.start + 1 },
         });
     }
 
@@ -175,12 +177,12 @@ impl Walk<'_> {
 
     fn after_value(&mut self) {
         match self.open.last_mut() {
-            Some(Open::Mapping { key_next, matched }) => {
+            Some(OpenNode::Mapping { key_next, matched }) => {
                 *key_next = true;
                 *matched = false;
             }
-            Some(Open::List { index }) => *index += 1,
-            Some(Open::Off { mapping, key_next }) => *key_next = *mapping,
+            Some(OpenNode::List { index }) => *index += 1,
+            Some(OpenNode::Off { mapping, key_next }) => *key_next = *mapping,
             None => {}
         }
     }

@@ -10,9 +10,9 @@ use serde_json::value::RawValue;
 
 /// The entries of a JSON object in their order, values unparsed.
 #[derive(Debug, Default)]
-pub(crate) struct Entries<'a>(pub(crate) Vec<(Cow<'a, str>, Cow<'a, RawValue>)>);
+pub(crate) struct RawEntries<'a>(pub(crate) Vec<(Cow<'a, str>, Cow<'a, RawValue>)>);
 
-impl<'a> Entries<'a> {
+impl<'a> RawEntries<'a> {
     /// Takes `text` apart; `None` when it is not an object.
     pub(crate) fn parse(text: &'a RawValue) -> Option<Self> {
         serde_json::from_str(text.get()).ok()
@@ -58,7 +58,7 @@ impl<'a> Entries<'a> {
     }
 }
 
-impl Serialize for Entries<'_> {
+impl Serialize for RawEntries<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for (key, value) in &self.0 {
@@ -68,11 +68,11 @@ impl Serialize for Entries<'_> {
     }
 }
 
-impl<'de> Deserialize<'de> for Entries<'de> {
+impl<'de> Deserialize<'de> for RawEntries<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct EntriesVisitor;
         impl<'de> Visitor<'de> for EntriesVisitor {
-            type Value = Entries<'de>;
+            type Value = RawEntries<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a JSON object")
@@ -83,7 +83,7 @@ impl<'de> Deserialize<'de> for Entries<'de> {
                 while let Some(Key(key)) = map.next_key()? {
                     entries.push((key, Cow::Borrowed(map.next_value::<&'de RawValue>()?)));
                 }
-                Ok(Entries(entries))
+                Ok(RawEntries(entries))
             }
         }
         deserializer.deserialize_map(EntriesVisitor)

@@ -22,7 +22,7 @@ use std::sync::OnceLock;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
-use super::{Gap, Key, Object, Snapshot, yaml};
+use super::{Gap, Object, ObjectKey, Snapshot, yaml};
 use crate::schema::kind::{KINDS, Kind};
 
 /// Words that say nothing about anybody, in lower case; they are kept in any case.
@@ -106,8 +106,9 @@ struct Redactor {
 impl Redactor {
     /// Redacts an object; its place and keys written twice go, since their texts are the user's.
     fn object(&mut self, object: Object) -> Object {
-        let Object { key: Key { kind, namespace, name }, api_version, body, place: _, duplicate_keys: _ } = object;
-        let key = Key { kind, namespace: self.text(&namespace).into(), name: self.text(&name).into() };
+        let Object { key: ObjectKey { kind, namespace, name }, api_version, body, place: _, duplicate_keys: _ } =
+            object;
+        let key = ObjectKey { kind, namespace: self.text(&namespace).into(), name: self.text(&name).into() };
         let body = match serde_json::from_str::<Map<String, Value>>(body.get()) {
             Ok(fields) => self.body(kind, fields),
             // Nested too deeply, say: only the identity stays.
@@ -399,9 +400,9 @@ mod tests {
     }
 
     fn codes(snapshot: &Snapshot) -> BTreeMap<&'static str, usize> {
-        let mesh = crate::mesh::resolve(snapshot, &crate::mesh::Options::default());
+        let mesh = crate::mesh::resolve(snapshot, &crate::mesh::ResolveOptions::default());
         let mut codes = BTreeMap::new();
-        for finding in crate::rules::run(&mesh, &crate::rules::select::Selection::default()).findings {
+        for finding in crate::rules::run(&mesh, &crate::rules::select::FindingSelection::default()).findings {
             *codes.entry(finding.code).or_default() += 1;
         }
         codes

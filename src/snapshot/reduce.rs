@@ -7,43 +7,47 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::raw::Entries;
+use super::raw::RawEntries;
 use crate::schema::core::{self as shapes, MeshConfigMap};
-use crate::schema::kind::Keep;
-use crate::schema::{List, meta::Meta};
+use crate::schema::kind::Reduction;
+use crate::schema::{NullableList, meta::ObjectMeta};
 
 /// The kept form of an object's body, or why its shape is wrong.
-pub(crate) fn reduce(keep: Keep, body: &RawValue, namespace: Option<&str>) -> Result<Box<RawValue>, serde_json::Error> {
+pub(crate) fn reduce(
+    keep: Reduction,
+    body: &RawValue,
+    namespace: Option<&str>,
+) -> Result<Box<RawValue>, serde_json::Error> {
     match keep {
-        Keep::Whole => Ok(whole(body, namespace)),
-        Keep::WithoutSettings => {
+        Reduction::Whole => Ok(whole(body, namespace)),
+        Reduction::WithoutSettings => {
             let mut object: serde_json::Value = serde_json::from_str(body.get())?;
             settings(&mut object);
             Ok(whole(&to_raw_value(&object)?, namespace))
         }
-        Keep::Metadata => {
+        Reduction::Metadata => {
             #[derive(Default, Serialize, Deserialize)]
             #[serde(default)]
             struct MetadataOnly {
-                metadata: Meta,
+                metadata: ObjectMeta,
             }
             let mut object: MetadataOnly = serde_json::from_str(body.get())?;
             metadata(&mut object.metadata, namespace);
             to_raw_value(&object)
         }
-        Keep::Pod => {
+        Reduction::Pod => {
             let mut pod: shapes::Pod = serde_json::from_str(body.get())?;
             metadata(&mut pod.metadata, namespace);
             pod_spec(&mut pod.spec);
             to_raw_value(&pod)
         }
-        Keep::EndpointSlice => {
+        Reduction::EndpointSlice => {
             let mut slice: shapes::EndpointSlice = serde_json::from_str(body.get())?;
             metadata(&mut slice.metadata, namespace);
             to_raw_value(&slice)
         }
-        Keep::PodTemplate => {
-            let mut workload: shapes::Workload = serde_json::from_str(body.get())?;
+        Reduction::PodTemplate => {
+            let mut workload: shapes::WorkloadObject = serde_json::from_str(body.get())?;
             if let Some(job) = workload.spec.job_template.take() {
                 workload.spec.template = job.spec.template;
             }
@@ -52,7 +56,7 @@ pub(crate) fn reduce(keep: Keep, body: &RawValue, namespace: Option<&str>) -> Re
             pod_spec(&mut workload.spec.template.spec);
             to_raw_value(&workload)
         }
-        Keep::MeshConfig => {
+        Reduction::MeshConfig => {
             let mut map: MeshConfigMap = serde_json::from_str(body.get())?;
             metadata(&mut map.metadata, namespace);
             to_raw_value(&map)
@@ -81,7 +85,7 @@ fn settings(object: &mut serde_json::Value) {
     }
 }
 
-fn metadata(meta: &mut Meta, namespace: Option<&str>) {
+fn metadata(meta: &mut ObjectMeta, namespace: Option<&str>) {
     meta.annotations.retain(|key, _| shapes::keeps_annotation(key));
     if let Some(namespace) = namespace {
         meta.namespace = Some(namespace.to_owned());
@@ -90,7 +94,7 @@ fn metadata(meta: &mut Meta, namespace: Option<&str>) {
 
 fn pod_spec(spec: &mut shapes::PodSpec) {
     for container in spec.containers.0.iter_mut().chain(spec.init_containers.0.iter_mut()) {
-        container.args = List(shapes::keeps_args(&container.name, &container.args));
+        container.args = NullableList(shapes::keeps_args(&container.name, &container.args));
         for probe in [&mut container.readiness_probe, &mut container.liveness_probe, &mut container.startup_probe] {
             if probe.as_ref().is_some_and(|probe| probe.grpc.is_none()) {
                 *probe = None;
@@ -102,10 +106,10 @@ fn pod_spec(spec: &mut shapes::PodSpec) {
 /// Changes only `metadata`, and only when there is something to change.
 fn whole(body: &RawValue, namespace: Option<&str>) -> Box<RawValue> {
     const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-    let Some(mut object) = Entries::parse(body) else {
+    let Some(mut object) = RawEntries::parse(body) else {
         return body.to_owned();
     };
-    let Some(mut meta) = object.get("metadata").and_then(Entries::parse) else {
+    let Some(mut meta) = object.get("metadata").and_then(RawEntries::parse) else {
         return body.to_owned();
     };
     let mut changed = false;
@@ -115,7 +119,7 @@ fn whole(body: &RawValue, namespace: Option<&str>) -> Box<RawValue> {
     }
     let annotations = meta
         .get("annotations")
-        .and_then(Entries::parse)
+        .and_then(RawEntries::parse)
         .and_then(|mut annotations| annotations.remove(LAST_APPLIED).then(|| annotations.to_raw()));
     if let Some(annotations) = annotations {
         meta.set("annotations", annotations);
@@ -167,7 +171,7 @@ mod tests {
         let body = raw(
             r#"{"kind":"Service","metadata":{"name":"a","annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{}","x":"y"},"managedFields":[{"manager":"kubectl","operation":"Apply","fieldsV1":{"f:spec":{}}}]},"spec":{"z":1}}"#,
         );
-        let reduced = reduce(Keep::Whole, &body, Some("shop")).unwrap();
+        let reduced = reduce(Reduction::Whole, &body, Some("shop")).unwrap();
         assert_eq!(
             reduced.get(),
             r#"{"kind":"Service","metadata":{"namespace":"shop","name":"a","annotations":{"x":"y"},"managedFields":[{"manager":"kubectl","operation":"Apply"}]},"spec":{"z":1}}"#
@@ -179,7 +183,7 @@ mod tests {
         let body = raw(
             r#"{"metadata":{"name":"a","annotations":{"x":"y","sidecar.istio.io/inject":"true"}},"spec":{"containers":[{"name":"app","args":["--password=x"],"env":[{"name":"TOKEN","value":"t"}],"readinessProbe":{"httpGet":{"port":1}}},{"name":"istio-proxy","args":["proxy","sidecar","--x"]}]}}"#,
         );
-        let reduced = reduce(Keep::Pod, &body, Some("shop")).unwrap();
+        let reduced = reduce(Reduction::Pod, &body, Some("shop")).unwrap();
         assert_eq!(
             reduced.get(),
             r#"{"metadata":{"name":"a","namespace":"shop","annotations":{"sidecar.istio.io/inject":"true"}},"spec":{"containers":[{"name":"app"},{"name":"istio-proxy","args":["proxy","sidecar"]}]}}"#
@@ -191,7 +195,7 @@ mod tests {
         let body = raw(
             r#"{"metadata":{"name":"a"},"spec":{"jobTemplate":{"spec":{"template":{"metadata":{"labels":{"app":"a"}},"spec":{"containers":[]}}}}}}"#,
         );
-        let reduced = reduce(Keep::PodTemplate, &body, None).unwrap();
+        let reduced = reduce(Reduction::PodTemplate, &body, None).unwrap();
         assert!(reduced.get().contains(r#""template":{"metadata":{"name":"","labels":{"app":"a"}}"#), "{reduced}");
     }
 }

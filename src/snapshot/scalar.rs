@@ -5,14 +5,14 @@ use std::borrow::Cow;
 use granit_parser::{ScalarStyle, Tag};
 
 /// What a scalar means.
-pub(super) enum Resolved<'a> {
+pub(super) enum ScalarValue<'a> {
     /// A text.
     Text(Cow<'a, str>),
     /// A JSON literal: number, `true`, `false`, `null`.
     Literal(Cow<'static, str>),
 }
 
-impl Resolved<'_> {
+impl ScalarValue<'_> {
     /// What a key becomes: kubectl turns numbers and booleans into their text.
     pub(super) fn into_key(self) -> String {
         match self {
@@ -23,8 +23,8 @@ impl Resolved<'_> {
 }
 
 /// Decides what a scalar means.
-pub(super) fn resolve<'a>(value: &'a str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Resolved<'a>, String> {
-    let text = || Ok(Resolved::Text(Cow::Borrowed(value)));
+pub(super) fn resolve<'a>(value: &'a str, style: ScalarStyle, tag: Option<&Tag>) -> Result<ScalarValue<'a>, String> {
+    let text = || Ok(ScalarValue::Text(Cow::Borrowed(value)));
     let core = tag.and_then(Tag::core_suffix);
     match core {
         Some("str") => return text(),
@@ -32,7 +32,7 @@ pub(super) fn resolve<'a>(value: &'a str, style: ScalarStyle, tag: Option<&Tag>)
         None if tag.is_some() || style != ScalarStyle::Plain => return text(),
         None => {}
     }
-    let literal = |text: &'static str| Ok(Resolved::Literal(Cow::Borrowed(text)));
+    let literal = |text: &'static str| Ok(ScalarValue::Literal(Cow::Borrowed(text)));
     match value {
         "" | "~" | "null" | "Null" | "NULL" => return literal("null"),
         "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => return literal("true"),
@@ -47,7 +47,7 @@ pub(super) fn resolve<'a>(value: &'a str, style: ScalarStyle, tag: Option<&Tag>)
         return text();
     }
     match number(value) {
-        Some(number) => Ok(Resolved::Literal(Cow::Owned(number))),
+        Some(number) => Ok(ScalarValue::Literal(Cow::Owned(number))),
         None => text(),
     }
 }

@@ -12,8 +12,8 @@ use std::fmt::Write as _;
 use granit_parser::{Event, Options, Parser, ScalarStyle, Span, Tag};
 use serde_json::value::RawValue;
 
-use super::raw::Entries;
-use super::scalar::{Resolved, json_string, resolve, write_string};
+use super::raw::RawEntries;
+use super::scalar::{ScalarValue, json_string, resolve, write_string};
 
 /// How much text aliases may produce in one document before it counts as an attack.
 const ALIAS_BYTES_MAX: usize = 8 << 20;
@@ -55,7 +55,7 @@ pub struct DuplicateKey {
 
 /// One document as JSON.
 #[derive(Debug)]
-pub struct Converted {
+pub struct ConvertedDocument {
     /// JSON text; `None` for an empty document.
     pub json: Option<Box<RawValue>>,
     /// Keys written twice; the last one was taken.
@@ -73,8 +73,8 @@ pub(crate) fn options() -> Options {
 ///
 /// # Errors
 /// What is no YAML, or would grow without bound, with its place.
-pub fn to_json(document: &str) -> Result<Converted, YamlError> {
-    let mut writer = Writer::default();
+pub fn to_json(document: &str) -> Result<ConvertedDocument, YamlError> {
+    let mut writer = JsonWriter::default();
     for next in Parser::new_from_str_with_options(document, options()) {
         let (event, span) = next.map_err(|error| YamlError {
             at: LineColumn { line: error.marker().line(), column: error.marker().col() + 1 },
@@ -90,28 +90,28 @@ pub fn to_json(document: &str) -> Result<Converted, YamlError> {
             what: format!("the document is nested too deeply or holds an odd number: {error}"),
         })?)
     };
-    Ok(Converted { json, duplicates: writer.duplicates })
+    Ok(ConvertedDocument { json, duplicates: writer.duplicates })
 }
 
 #[derive(Default)]
-struct Writer {
+struct JsonWriter {
     out: String,
-    frames: Vec<Frame>,
+    frames: Vec<OpenCollection>,
     anchors: HashMap<usize, String>,
     alias_bytes: usize,
     duplicates: Vec<DuplicateKey>,
 }
 
-struct Frame {
+struct OpenCollection {
     /// Offset of the opening bracket in the output.
     start: usize,
     anchor: usize,
-    shape: Shape,
+    shape: CollectionKind,
 }
 
-enum Shape {
+enum CollectionKind {
     Sequence { count: usize },
-    Mapping { keys: Keys, key: Option<Key>, has_duplicate: bool, merges: Vec<String> },
+    Mapping { keys: SeenKeys, key: Option<Key>, has_duplicate: bool, merges: Vec<String> },
 }
 
 enum Key {
@@ -122,12 +122,12 @@ enum Key {
 
 /// Keys seen in one mapping. Small mappings, nearly all there are, need no hashing.
 #[derive(Default)]
-struct Keys {
+struct SeenKeys {
     few: Vec<String>,
     many: HashSet<String>,
 }
 
-impl Keys {
+impl SeenKeys {
     fn insert(&mut self, key: &str) -> bool {
         const FEW: usize = 24;
         if self.many.is_empty() {
@@ -145,7 +145,7 @@ impl Keys {
     }
 }
 
-impl Writer {
+impl JsonWriter {
     fn event(&mut self, event: Event<'_>, span: &Span) -> Result<(), YamlError> {
         match event {
             Event::Scalar(value, style, anchor, tag) => self.scalar(&value, style, anchor, tag.as_deref(), span),
@@ -153,7 +153,7 @@ impl Writer {
                 self.before_value(span)?;
                 let start = self.out.len();
                 self.out.push('[');
-                self.frames.push(Frame { start, anchor, shape: Shape::Sequence { count: 0 } });
+                self.frames.push(OpenCollection { start, anchor, shape: CollectionKind::Sequence { count: 0 } });
                 Ok(())
             }
             Event::MappingStart(_, anchor, _) => {
@@ -161,8 +161,8 @@ impl Writer {
                 let start = self.out.len();
                 self.out.push('{');
                 let shape =
-                    Shape::Mapping { keys: Keys::default(), key: None, has_duplicate: false, merges: Vec::new() };
-                self.frames.push(Frame { start, anchor, shape });
+                    CollectionKind::Mapping { keys: SeenKeys::default(), key: None, has_duplicate: false, merges: Vec::new() };
+                self.frames.push(OpenCollection { start, anchor, shape });
                 Ok(())
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(span),
@@ -182,17 +182,17 @@ impl Writer {
     /// Writes what stands before a value: a comma in a sequence. A key position takes no collection.
     fn before_value(&mut self, span: &Span) -> Result<(), YamlError> {
         match self.frames.last_mut().map(|frame| &mut frame.shape) {
-            Some(Shape::Sequence { count }) => {
+            Some(CollectionKind::Sequence { count }) => {
                 if *count > 0 {
                     self.out.push(',');
                 }
                 *count += 1;
                 Ok(())
             }
-            Some(Shape::Mapping { key: None, .. }) => {
+            Some(CollectionKind::Mapping { key: None, .. }) => {
                 Err(error(span, "a mapping key must be a plain value, not a list or a mapping".to_owned()))
             }
-            Some(Shape::Mapping { .. }) | None => Ok(()),
+            Some(CollectionKind::Mapping { .. }) | None => Ok(()),
         }
     }
 
@@ -221,8 +221,8 @@ impl Writer {
         self.before_value(span)?;
         let start = self.out.len();
         match resolve(value, style, tag).map_err(|what| error(span, what))? {
-            Resolved::Text(text) => write_string(&mut self.out, &text),
-            Resolved::Literal(literal) => self.out.push_str(&literal),
+            ScalarValue::Text(text) => write_string(&mut self.out, &text),
+            ScalarValue::Literal(literal) => self.out.push_str(&literal),
         }
         if anchor > 0 {
             self.anchors.insert(anchor, self.out[start..].to_owned());
@@ -231,23 +231,23 @@ impl Writer {
     }
 
     fn expects_key(&self) -> bool {
-        matches!(self.frames.last(), Some(Frame { shape: Shape::Mapping { key: None, .. }, .. }))
+        matches!(self.frames.last(), Some(OpenCollection { shape: CollectionKind::Mapping { key: None, .. }, .. }))
     }
 
     fn set_key(&mut self, new: Key) {
-        if let Some(Frame { shape: Shape::Mapping { key, .. }, .. }) = self.frames.last_mut() {
+        if let Some(OpenCollection { shape: CollectionKind::Mapping { key, .. }, .. }) = self.frames.last_mut() {
             *key = Some(new);
         }
     }
 
     fn key(&mut self, name: String, span: &Span) {
         let is_new = match self.frames.last_mut().map(|frame| &mut frame.shape) {
-            Some(Shape::Mapping { keys, has_duplicate, .. }) => {
+            Some(CollectionKind::Mapping { keys, has_duplicate, .. }) => {
                 let is_new = keys.insert(&name);
                 *has_duplicate |= !is_new;
                 is_new
             }
-            Some(Shape::Sequence { .. }) | None => true,
+            Some(CollectionKind::Sequence { .. }) | None => true,
         };
         if !is_new {
             self.duplicates.push(DuplicateKey { path: self.path(), key: name.clone(), at: LineColumn::of(span) });
@@ -265,23 +265,25 @@ impl Writer {
         let mut path = String::new();
         for frame in &self.frames {
             match &frame.shape {
-                Shape::Sequence { count } => {
+                CollectionKind::Sequence { count } => {
                     let _ = write!(path, "[{}]", count.saturating_sub(1));
                 }
-                Shape::Mapping { key: Some(Key::Name(name)), .. } => crate::schema::path::push_field(&mut path, name),
-                Shape::Mapping { .. } => {}
+                CollectionKind::Mapping { key: Some(Key::Name(name)), .. } => {
+                    crate::schema::path::push_field(&mut path, name)
+                }
+                CollectionKind::Mapping { .. } => {}
             }
         }
         path
     }
 
     fn end(&mut self, span: &Span) -> Result<(), YamlError> {
-        let Some(Frame { start, anchor, shape }) = self.frames.pop() else {
+        let Some(OpenCollection { start, anchor, shape }) = self.frames.pop() else {
             return Ok(());
         };
         match shape {
-            Shape::Sequence { .. } => self.out.push(']'),
-            Shape::Mapping { keys: _, key: _, has_duplicate, merges } => {
+            CollectionKind::Sequence { .. } => self.out.push(']'),
+            CollectionKind::Mapping { keys: _, key: _, has_duplicate, merges } => {
                 self.out.push('}');
                 if has_duplicate || !merges.is_empty() {
                     let merged = merge(&self.out[start..], &merges).map_err(|what| error(span, what))?;
@@ -320,7 +322,8 @@ impl Writer {
 
     /// A value is complete: the mapping around it expects a key again.
     fn value_done(&mut self, span: &Span) -> Result<(), YamlError> {
-        let Some(Frame { shape: Shape::Mapping { key, merges, .. }, .. }) = self.frames.last_mut() else {
+        let Some(OpenCollection { shape: CollectionKind::Mapping { key, merges, .. }, .. }) = self.frames.last_mut()
+        else {
             return Ok(());
         };
         if let Some(Key::Merge(offset)) = key.take() {
@@ -348,10 +351,10 @@ fn error(span: &Span, what: String) -> YamlError {
 /// Applies `<<` and "last key wins" to a mapping that is already JSON.
 fn merge(text: &str, merges: &[String]) -> Result<String, String> {
     let too_deep = |error: serde_json::Error| format!("the mapping cannot be merged: {error}");
-    let mut own: Entries<'_> = serde_json::from_str(text).map_err(too_deep)?;
+    let mut own: RawEntries<'_> = serde_json::from_str(text).map_err(too_deep)?;
     own.keep_last();
     for source in merges {
-        let source: Entries<'_> = serde_json::from_str(source).map_err(too_deep)?;
+        let source: RawEntries<'_> = serde_json::from_str(source).map_err(too_deep)?;
         for (key, value) in source.0 {
             if own.get(&key).is_none() {
                 own.0.push((Cow::Owned(key.into_owned()), Cow::Owned(value.into_owned())));

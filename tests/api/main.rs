@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use grpcmesh::cluster::client::Server;
-use grpcmesh::cluster::collect::{Scope, collect};
-use grpcmesh::cluster::{ClusterError, Trouble};
+use grpcmesh::cluster::client::ApiServer;
+use grpcmesh::cluster::collect::{CollectScope, collect};
+use grpcmesh::cluster::{ClusterError, ClusterErrorKind};
 use grpcmesh::schema::Kind;
 use grpcmesh::schema::kind::KINDS;
 use grpcmesh::snapshot::{Gap, GapKind, Snapshot};
@@ -71,14 +71,14 @@ impl Fake {
             let fake = Arc::clone(&fake);
             move |request: http::Request<Body>| Arc::clone(&fake).serve(request.uri().clone())
         });
-        let server = Server {
+        let server = ApiServer {
             client: kube::Client::new(service, "default"),
             server: "https://fake.example".to_owned(),
             namespace: "default".to_owned(),
             timeout: Duration::from_secs(10),
             watch: None,
         };
-        let scope = Scope {
+        let scope = CollectScope {
             namespaces: namespaces.iter().map(|&name| name.to_owned()).collect(),
             istio_namespace: "istio-system".to_owned(),
             revision: Some("canary".to_owned()),
@@ -233,7 +233,7 @@ async fn where_all_namespaces_are_meant_each_that_is_known_is_tried() {
 async fn a_user_who_may_read_nothing_is_told_so() {
     let (result, _) = Fake::default().on("/", |_| failure(403, "no")).read_in(&["shop"]).await;
     let error = result.unwrap_err();
-    assert_eq!(error.trouble, Trouble::Forbidden);
+    assert_eq!(error.trouble, ClusterErrorKind::Forbidden);
     assert!(error.hint.unwrap().contains("kubectl auth can-i --list"));
 }
 
@@ -361,7 +361,7 @@ async fn a_server_that_fails_every_list_is_not_taken_for_forbidden() {
     let fake = Fake::default().on("/api/", |_| failure(500, "etcd is down"));
     let (result, _) = fake.on("/apis/", |_| failure(500, "etcd is down")).read().await;
     let error = result.unwrap_err();
-    assert_eq!(error.trouble, Trouble::Server, "{error}");
+    assert_eq!(error.trouble, ClusterErrorKind::Server, "{error}");
     assert!(error.message.contains("etcd is down"), "{error}");
 }
 
@@ -370,7 +370,7 @@ async fn a_server_that_never_answers_is_unreachable_within_the_limit() {
     let began = Instant::now();
     let (result, fake) = Fake::default().on("/", |_| Answer::Hang).read().await;
     let error = result.unwrap_err();
-    assert_eq!(error.trouble, Trouble::Silent);
+    assert_eq!(error.trouble, ClusterErrorKind::Silent);
     assert_eq!(error.message, "https://fake.example did not answer within 10 s");
     assert!(began.elapsed() < Duration::from_secs(11), "{:?}", began.elapsed());
     assert_eq!(fake.calls.lock().unwrap().len(), 1);
@@ -390,14 +390,14 @@ async fn one_kind_that_is_not_answered_is_a_gap() {
 async fn a_server_that_goes_silent_is_given_up() {
     let began = Instant::now();
     let (result, _) = Fake::default().on("/api/", |_| Answer::Hang).on("/apis/apps/v1/", |_| Answer::Hang).read().await;
-    assert_eq!(result.unwrap_err().trouble, Trouble::Silent);
+    assert_eq!(result.unwrap_err().trouble, ClusterErrorKind::Silent);
     assert!(began.elapsed() < Duration::from_secs(45), "{:?}", began.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_stands_in_front_of_the_server_is_judged_by_its_status() {
     let (result, _) = Fake::default().on("/", |_| Answer::Page(401, "<html>log in</html>")).read().await;
-    assert_eq!(result.unwrap_err().trouble, Trouble::Unauthorized);
+    assert_eq!(result.unwrap_err().trouble, ClusterErrorKind::Unauthorized);
     let (result, _) = Fake::default().on("/", |_| Answer::Page(502, "{\"error\": \"bad gateway\"}")).read().await;
     assert_eq!(result.unwrap_err().message, "https://fake.example answered 502: Bad Gateway");
 }
@@ -406,7 +406,7 @@ async fn what_stands_in_front_of_the_server_is_judged_by_its_status() {
 async fn a_connection_that_closes_is_unreachable_with_its_cause() {
     let (result, _) = Fake::default().on("/", |_| Answer::Close).read().await;
     let error = result.unwrap_err();
-    assert_eq!(error.trouble, Trouble::Unreachable);
+    assert_eq!(error.trouble, ClusterErrorKind::Unreachable);
     assert_eq!(error.message, "cannot reach https://fake.example: connection reset by peer");
     assert!(error.hint.unwrap().contains("kubectl config get-contexts"));
 }
@@ -415,7 +415,7 @@ async fn a_connection_that_closes_is_unreachable_with_its_cause() {
 async fn refused_credentials_come_with_a_hint() {
     let (result, _) = Fake::default().on("/", |_| failure(401, "Unauthorized")).read().await;
     let error = result.unwrap_err();
-    assert_eq!(error.trouble, Trouble::Unauthorized);
+    assert_eq!(error.trouble, ClusterErrorKind::Unauthorized);
     assert!(error.hint.unwrap().contains("kubectl auth whoami"));
 }
 

@@ -20,7 +20,7 @@ use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, PathComplete
 use crate::cli::env::Env;
 use crate::cli::global::{ConnectionArgs, ScopeArgs};
 use crate::doctor::plugin_path::{COMPLETER, PROGRAM};
-use names::{Names, What};
+use names::{NameKind, NameSource};
 
 /// The word by which a shim asks.
 const HIDDEN: &str = "__complete";
@@ -48,7 +48,7 @@ pub(super) fn answer(arguments: &[OsString], env: &Env, out: &mut dyn Write) -> 
     // The shell's words come after `--`; without a shell that asks, nothing happens.
     let typed =
         words.iter().position(|word| word == "--").map_or(&[][..], |at| words.get(at + 2..).unwrap_or_default());
-    let factory = || definition(Names::new(env, &before(typed)), Paths::Ours);
+    let factory = || definition(NameSource::new(env, &before(typed)), PathCompletion::Ours);
     match CompleteEnv::with_factory(factory).bin(PROGRAM).try_complete(arguments.to_vec(), None) {
         Ok(true) | Err(_) if env.completes => Some(0),
         _ => None,
@@ -82,7 +82,7 @@ fn for_kubectl(words: &[OsString], env: &Env, out: &mut dyn Write) -> u8 {
         all.push(OsString::new());
     }
     let at = all.len() - 1;
-    let mut definition = definition(Names::new(env, &before(words)), Paths::OfShell);
+    let mut definition = definition(NameSource::new(env, &before(words)), PathCompletion::OfShell);
     let candidates = complete(&mut definition, all, at, None).unwrap_or_default();
     let lists_files = candidates.is_empty();
     for candidate in candidates.iter().filter(|candidate| !candidate.is_hide_set()) {
@@ -99,24 +99,24 @@ fn for_kubectl(words: &[OsString], env: &Env, out: &mut dyn Write) -> u8 {
 
 /// Who completes paths.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Paths {
+enum PathCompletion {
     Ours,
     /// kubectl lets the shell do it where there is no candidate.
     OfShell,
 }
 
 /// The definition, with those who know names at the arguments that take some.
-fn definition(names: Names, paths: Paths) -> Command {
+fn definition(names: NameSource, paths: PathCompletion) -> Command {
     let names = Arc::new(names);
     with_names(super::definition().bin_name(PROGRAM), &names, paths)
 }
 
 /// Files and folders, and `demo` where a source is named.
-fn with_paths(argument: Arg, is_source: bool, paths: Paths) -> Arg {
+fn with_paths(argument: Arg, is_source: bool, paths: PathCompletion) -> Arg {
     argument.add(ArgValueCompleter::new(move |current: &OsStr| {
-        let files = if paths == Paths::Ours { PathCompleter::any().complete(current) } else { Vec::new() };
+        let files = if paths == PathCompletion::Ours { PathCompleter::any().complete(current) } else { Vec::new() };
         // Before anything is typed kubectl's shell is to offer its files.
-        let wants_demo = is_source && (paths == Paths::Ours || !current.is_empty());
+        let wants_demo = is_source && (paths == PathCompletion::Ours || !current.is_empty());
         let is_demo = wants_demo && current.to_str().is_some_and(|current| "demo".starts_with(current));
         let demo =
             is_demo.then(|| CompletionCandidate::new("demo").help(Some("a small shop with faults in it".into())));
@@ -124,7 +124,7 @@ fn with_paths(argument: Arg, is_source: bool, paths: Paths) -> Arg {
     }))
 }
 
-fn with_names(command: Command, names: &Arc<Names>, paths: Paths) -> Command {
+fn with_names(command: Command, names: &Arc<NameSource>, paths: PathCompletion) -> Command {
     let name = command.get_name().to_owned();
     let command = command.mut_args(|argument| {
         let value = argument.get_value_names().and_then(|all| all.first()).map(ToString::to_string).unwrap_or_default();
@@ -136,18 +136,18 @@ fn with_names(command: Command, names: &Arc<Names>, paths: Paths) -> Command {
             return with_paths(argument, is_source, paths);
         }
         let what = match (long, &*value) {
-            ("namespace" | "istio-namespace", _) => What::Namespaces,
-            ("context", _) => What::Contexts,
-            ("cluster", _) => What::Clusters,
-            ("user", _) => What::Users,
-            ("to", _) if name == "shift" => What::Shares,
-            ("rule", _) if name == "shift" => What::Rules,
-            ("caller", _) => What::Pods,
-            ("only" | "skip", "CODES") => What::Codes,
-            ("flag" | "error-flags", _) => What::Flags,
-            ("grpc-status" | "error-status", _) => What::Statuses,
-            (_, "TARGET" | "SERVICE" | "HOST[:PORT]") => What::Targets,
-            (_, "WORD") if name == "explain" => What::Explained,
+            ("namespace" | "istio-namespace", _) => NameKind::Namespaces,
+            ("context", _) => NameKind::Contexts,
+            ("cluster", _) => NameKind::Clusters,
+            ("user", _) => NameKind::Users,
+            ("to", _) if name == "shift" => NameKind::Shares,
+            ("rule", _) if name == "shift" => NameKind::Rules,
+            ("caller", _) => NameKind::Pods,
+            ("only" | "skip", "CODES") => NameKind::Codes,
+            ("flag" | "error-flags", _) => NameKind::Flags,
+            ("grpc-status" | "error-status", _) => NameKind::Statuses,
+            (_, "TARGET" | "SERVICE" | "HOST[:PORT]") => NameKind::Targets,
+            (_, "WORD") if name == "explain" => NameKind::Explained,
             _ => return argument,
         };
         let names = Arc::clone(names);
@@ -160,7 +160,7 @@ fn with_names(command: Command, names: &Arc<Names>, paths: Paths) -> Command {
 }
 
 /// Names that begin as what is typed; of a list with commas the last counts.
-fn candidates(names: &Names, what: What, current: &OsStr) -> Vec<CompletionCandidate> {
+fn candidates(names: &NameSource, what: NameKind, current: &OsStr) -> Vec<CompletionCandidate> {
     let current = current.to_string_lossy();
     let (done, last) = match current.rfind(',') {
         Some(at) if what.is_list() => current.split_at(at + 1),
@@ -176,14 +176,14 @@ fn candidates(names: &Names, what: What, current: &OsStr) -> Vec<CompletionCandi
 
 /// What was typed so far of flags that decide where names come from.
 #[derive(Debug, Clone, Default)]
-struct Typed {
+struct TypedFlags {
     connection: ConnectionArgs,
     scope: ScopeArgs,
     from: Vec<String>,
     target: Option<String>,
 }
 
-impl Typed {
+impl TypedFlags {
     fn new(words: &[OsString]) -> Self {
         let mut all = vec![OsString::from(PROGRAM)];
         all.extend(words.iter().cloned());

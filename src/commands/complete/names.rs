@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use kube::config::Kubeconfig;
 use serde_json::Value;
 
-use super::Typed;
+use super::TypedFlags;
 use crate::cli::context::Context;
 use crate::cli::env::Env;
 use crate::cli::global::{OutputArgs, SourceArgs};
-use crate::cluster::client::Server;
+use crate::cluster::client::ApiServer;
 use crate::diagnosis::{flags, grpc};
 use crate::rules::RULES;
 use crate::schema::Kind;
@@ -30,7 +30,7 @@ const SHARES: [&str; 7] = ["0", "1", "5", "10", "25", "50", "100"];
 
 /// What names are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum What {
+pub(super) enum NameKind {
     Namespaces,
     Contexts,
     Clusters,
@@ -48,7 +48,7 @@ pub(super) enum What {
     Explained,
 }
 
-impl What {
+impl NameKind {
     /// Whether several stand in one word, with commas.
     pub(super) fn is_list(self) -> bool {
         matches!(self, Self::Shares | Self::Codes | Self::Flags | Self::Statuses | Self::Explained | Self::Namespaces)
@@ -56,12 +56,12 @@ impl What {
 }
 
 /// A name, and what it is.
-type Name = (String, String);
+type Candidate = (String, String);
 
 /// Who knows names.
-pub(super) struct Names {
+pub(super) struct NameSource {
     env: Env,
-    typed: Typed,
+    typed: TypedFlags,
     /// When the shell asked: all questions together have [`PATIENCE`].
     asked: Instant,
 }
@@ -77,36 +77,42 @@ const KINDS: [(&str, Kind); 7] = [
     ("svc", Kind::Service),
 ];
 
-impl Names {
+impl NameSource {
     pub(super) fn new(env: &Env, words: &[OsString]) -> Self {
-        Self { env: env.clone(), typed: Typed::new(words), asked: Instant::now() }
+        Self { env: env.clone(), typed: TypedFlags::new(words), asked: Instant::now() }
     }
 
     /// Names of a kind; none when they cannot be had in time.
-    pub(super) fn find(&self, what: What, current: &str) -> Vec<Name> {
+    pub(super) fn find(&self, what: NameKind, current: &str) -> Vec<Candidate> {
         let plain = |name: &str| (name.to_owned(), String::new());
         match what {
-            What::Contexts => self.of_kubeconfig(|config| config.contexts.into_iter().map(|one| one.name).collect()),
-            What::Clusters => self.of_kubeconfig(|config| config.clusters.into_iter().map(|one| one.name).collect()),
-            What::Users => self.of_kubeconfig(|config| config.auth_infos.into_iter().map(|one| one.name).collect()),
-            What::Codes => RULES.iter().map(|rule| (rule.code.to_owned(), rule.name.to_owned())).collect(),
-            What::Flags => flags::FLAGS.iter().map(|flag| (flag.code.to_owned(), flag.name.to_owned())).collect(),
-            What::Statuses => grpc::STATUSES.iter().map(|one| (one.name.to_owned(), one.code.to_string())).collect(),
-            What::Explained => [What::Codes, What::Flags, What::Statuses]
+            NameKind::Contexts => {
+                self.of_kubeconfig(|config| config.contexts.into_iter().map(|one| one.name).collect())
+            }
+            NameKind::Clusters => {
+                self.of_kubeconfig(|config| config.clusters.into_iter().map(|one| one.name).collect())
+            }
+            NameKind::Users => self.of_kubeconfig(|config| config.auth_infos.into_iter().map(|one| one.name).collect()),
+            NameKind::Codes => RULES.iter().map(|rule| (rule.code.to_owned(), rule.name.to_owned())).collect(),
+            NameKind::Flags => flags::FLAGS.iter().map(|flag| (flag.code.to_owned(), flag.name.to_owned())).collect(),
+            NameKind::Statuses => {
+                grpc::STATUSES.iter().map(|one| (one.name.to_owned(), one.code.to_string())).collect()
+            }
+            NameKind::Explained => [NameKind::Codes, NameKind::Flags, NameKind::Statuses]
                 .into_iter()
                 .flat_map(|what| self.find(what, current))
                 .collect(),
-            What::Namespaces => self.objects(Kind::Namespace).into_iter().map(|one| plain(&one.name)).collect(),
-            What::Pods => {
+            NameKind::Namespaces => self.objects(Kind::Namespace).into_iter().map(|one| plain(&one.name)).collect(),
+            NameKind::Pods => {
                 let pods = self.objects(Kind::Pod).into_iter();
                 pods.map(|one| plain(&format!("{}/{}", one.namespace, one.name))).collect()
             }
-            What::Targets => self.targets(current),
-            What::Shares | What::Rules => self.of_rules(what),
+            NameKind::Targets => self.targets(current),
+            NameKind::Shares | NameKind::Rules => self.of_rules(what),
         }
     }
 
-    fn of_kubeconfig(&self, names: impl Fn(Kubeconfig) -> Vec<String>) -> Vec<Name> {
+    fn of_kubeconfig(&self, names: impl Fn(Kubeconfig) -> Vec<String>) -> Vec<Candidate> {
         let given: Vec<PathBuf> = self.typed.connection.kubeconfig.clone().into_iter().collect();
         let files = if given.is_empty() { &self.env.kubeconfig_files } else { &given };
         let read = files.iter().filter_map(|path| Kubeconfig::read_from(path).ok());
@@ -115,15 +121,16 @@ impl Names {
     }
 
     /// `checkout`, or `checkout.shop` where all namespaces are meant; `vs/checkout`.
-    fn targets(&self, current: &str) -> Vec<Name> {
+    fn targets(&self, current: &str) -> Vec<Candidate> {
         let several = self.typed.scope.all_namespaces;
-        let shown = |one: &Object| if several { format!("{}.{}", one.name, one.namespace) } else { one.name.clone() };
+        let shown =
+            |one: &NamedObject| if several { format!("{}.{}", one.name, one.namespace) } else { one.name.clone() };
         if let Some((word, _)) = current.split_once('/') {
             let Some((_, kind)) = KINDS.iter().find(|(known, _)| *known == word) else { return Vec::new() };
             let objects = self.objects(*kind);
             return objects.iter().map(|one| (format!("{word}/{}", shown(one)), String::new())).collect();
         }
-        let mut found: Vec<Name> =
+        let mut found: Vec<Candidate> =
             self.objects(Kind::Service).iter().map(|one| (shown(one), "Service".to_owned())).collect();
         for kind in [Kind::VirtualService, Kind::HttpRoute, Kind::GrpcRoute] {
             let Some((word, _)) =
@@ -139,7 +146,7 @@ impl Names {
     }
 
     /// What the rules of the target offer: `v2=25`, or numbers and names.
-    fn of_rules(&self, what: What) -> Vec<Name> {
+    fn of_rules(&self, what: NameKind) -> Vec<Candidate> {
         let target = self.typed.target.clone().unwrap_or_default();
         let (word, name) = target.split_once('/').unwrap_or(("", &target));
         let (name, _) = name.split_once('.').unwrap_or((name, ""));
@@ -153,7 +160,7 @@ impl Names {
                     if !(is_named || (word.is_empty() && sends)) {
                         continue;
                     }
-                    if what == What::Rules {
+                    if what == NameKind::Rules {
                         found.push((split.rule.to_string(), split.title()));
                         found.extend(split.name.clone().map(|name| (name, split.title())));
                         continue;
@@ -173,7 +180,7 @@ impl Names {
     }
 
     /// Objects of a kind, of the source that was typed or of the cluster.
-    fn objects(&self, kind: Kind) -> Vec<Object> {
+    fn objects(&self, kind: Kind) -> Vec<NamedObject> {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
         let found = runtime.block_on(async {
             let work = async {
@@ -187,10 +194,10 @@ impl Names {
         found
     }
 
-    async fn of_source(&self, kind: Kind) -> Option<Vec<Object>> {
+    async fn of_source(&self, kind: Kind) -> Option<Vec<NamedObject>> {
         let mut nowhere = std::io::sink();
         let output = OutputArgs { quiet: true, ..OutputArgs::default() };
-        let Typed { connection, scope, from, .. } = self.typed.clone();
+        let TypedFlags { connection, scope, from, .. } = self.typed.clone();
         let mut context = Context::new(self.env.clone(), connection, scope, &output, &mut nowhere);
         let source = SourceArgs { from, ..SourceArgs::default() };
         let snapshot: Snapshot = source.read(&mut context).await.ok()?.snapshot;
@@ -199,7 +206,7 @@ impl Names {
             kind == Kind::Namespace || wanted.as_deref().is_none_or(|wanted| *one.key.namespace == *wanted)
         });
         let made = objects.filter_map(|one| {
-            Some(Object {
+            Some(NamedObject {
                 namespace: one.key.namespace.to_string(),
                 name: one.key.name.to_string(),
                 body: serde_json::from_str(one.body.get()).ok()?,
@@ -208,7 +215,7 @@ impl Names {
         Some(made.collect())
     }
 
-    async fn of_cluster(&self, kind: Kind) -> Option<Vec<Object>> {
+    async fn of_cluster(&self, kind: Kind) -> Option<Vec<NamedObject>> {
         let server = self.typed.connection.connection(&self.env).connect().await.ok()?;
         let info = kind.info();
         let scope = &self.typed.scope;
@@ -228,13 +235,13 @@ impl Names {
         let items = list["items"].as_array()?.iter().filter_map(|one| {
             let meta = &one["metadata"];
             let namespace = meta["namespace"].as_str().unwrap_or_default().to_owned();
-            Some(Object { namespace, name: meta["name"].as_str()?.to_owned(), body: one.clone() })
+            Some(NamedObject { namespace, name: meta["name"].as_str()?.to_owned(), body: one.clone() })
         });
         Some(items.collect())
     }
 
     /// A list, as it was moments ago or as it is. Only metadata and rules of routes are kept.
-    async fn cached(&self, server: &Server, path: &str) -> Option<String> {
+    async fn cached(&self, server: &ApiServer, path: &str) -> Option<String> {
         let file = self.file(server, path);
         if let Some(file) = &file {
             let age = std::fs::metadata(file).ok().and_then(|meta| meta.modified().ok()?.elapsed().ok());
@@ -253,7 +260,7 @@ impl Names {
         Some(text)
     }
 
-    fn file(&self, server: &Server, path: &str) -> Option<PathBuf> {
+    fn file(&self, server: &ApiServer, path: &str) -> Option<PathBuf> {
         let own = self.typed.connection.cache_dir.clone();
         let folder = own.or_else(|| Some(self.env.home.as_ref()?.join(".kube").join("cache")))?;
         let user = format!("{:?}", (&self.typed.connection.impersonate, &self.typed.connection.context));
@@ -265,7 +272,7 @@ impl Names {
 }
 
 /// An object with its name.
-struct Object {
+struct NamedObject {
     namespace: String,
     name: String,
     body: Value,

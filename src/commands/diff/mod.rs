@@ -9,11 +9,11 @@ use clap::{Args, ValueEnum};
 
 use super::proxy_states::ProxyArgs;
 use crate::cli::context::Context;
-use crate::cli::failure::{Failure, Outcome};
+use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::SourceArgs;
 use crate::cli::target;
 use crate::mesh;
-use crate::render::diff::Detail;
+use crate::render::diff::DiffDetail;
 use crate::report::GapReport;
 use crate::report::diff::DiffReport;
 use crate::{render, schema};
@@ -55,7 +55,7 @@ pub struct DiffArgs {
     no_proxies: bool,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    output: Format,
+    output: DiffFormat,
     /// Exit 0 whatever differs
     #[arg(long)]
     exit_zero: bool,
@@ -67,7 +67,7 @@ pub struct DiffArgs {
 
 /// Output formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+enum DiffFormat {
     /// For people.
     Text,
     /// The contract.
@@ -81,7 +81,7 @@ enum Format {
 }
 
 /// Runs the command.
-pub(super) async fn run(context: &mut Context<'_>, arguments: DiffArgs) -> Result<Outcome, Failure> {
+pub(super) async fn run(context: &mut Context<'_>, arguments: DiffArgs) -> Result<CommandOutcome, Failure> {
     let is_live = arguments.source.from.is_empty();
     if !is_live && (arguments.wait.is_some() || arguments.asking.proxies.is_some()) {
         return Err(Failure::usage(
@@ -121,16 +121,16 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: DiffArgs) -> Resul
     };
     let report = DiffReport::new(sides, compared, proxies, gaps);
     let detail = match (arguments.summary, arguments.full) {
-        (true, _) => Detail::Summary,
-        (_, true) => Detail::Full,
-        _ => Detail::Normal,
+        (true, _) => DiffDetail::Summary,
+        (_, true) => DiffDetail::Full,
+        _ => DiffDetail::Normal,
     };
     match arguments.output {
-        Format::Text => render::diff::diff(&report, detail, &context.style, context.out)?,
-        Format::Json => render::json(&report, context.out)?,
-        Format::Yaml => render::yaml::yaml(&report, context.out)?,
-        Format::Markdown => render::diff::markdown(&report, context.out)?,
-        Format::Github => render::diff::github(&report, context.out)?,
+        DiffFormat::Text => render::diff::diff(&report, detail, &context.style, context.out)?,
+        DiffFormat::Json => render::json(&report, context.out)?,
+        DiffFormat::Yaml => render::yaml::yaml(&report, context.out)?,
+        DiffFormat::Markdown => render::diff::markdown(&report, context.out)?,
+        DiffFormat::Github => render::diff::github(&report, context.out)?,
     }
     if report.counts.get("unreachable").is_some_and(|count| *count == report.proxies.len()) {
         context.messages.hint(
@@ -141,8 +141,8 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: DiffArgs) -> Resul
         context.messages.hint("there is no proxy in scope to compare; all namespaces: -A");
     }
     Ok(match (report.differs() && !arguments.exit_zero, report.is_partial()) {
-        (true, _) => Outcome::Found,
-        (false, true) if !arguments.exit_zero => Outcome::Partial,
-        _ => Outcome::Clean,
+        (true, _) => CommandOutcome::Found,
+        (false, true) if !arguments.exit_zero => CommandOutcome::Partial,
+        _ => CommandOutcome::Clean,
     })
 }

@@ -8,19 +8,23 @@ use super::DiffArgs;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::global::SourceArgs;
-use crate::cli::source::Read;
-use crate::cluster::client::Server;
-use crate::cluster::write::DryRun;
-use crate::compare::objects::{self, Compared, ObjectState};
+use crate::cli::source::ScopedSnapshot;
+use crate::cluster::client::ApiServer;
+use crate::cluster::write::DryRunOutcome;
+use crate::compare::objects::{self, ComparedObject, ObjectState};
 use crate::report::GapReport;
-use crate::schema::kind::Keep;
-use crate::snapshot::{Gap, GapKind, Key, Object, Snapshot};
+use crate::schema::kind::Reduction;
+use crate::snapshot::{Gap, GapKind, Object, ObjectKey, Snapshot};
 
 /// Two sides, the objects that were compared, and what could not be.
-pub(super) type Answer = (Option<[String; 2]>, Vec<Compared>, Vec<GapReport>);
+pub(super) type ObjectComparison = (Option<[String; 2]>, Vec<ComparedObject>, Vec<GapReport>);
 
 /// Compares objects, if that was asked for.
-pub(super) async fn compare(context: &mut Context<'_>, arguments: &DiffArgs, read: &Read) -> Result<Answer, Failure> {
+pub(super) async fn compare(
+    context: &mut Context<'_>,
+    arguments: &DiffArgs,
+    read: &ScopedSnapshot,
+) -> Result<ObjectComparison, Failure> {
     if let Some(against) = &arguments.against {
         let other = SourceArgs { from: vec![against.clone()], filename: Vec::new(), ..arguments.source.clone() };
         let other = other.read(context).await?;
@@ -44,7 +48,7 @@ pub(super) async fn compare(context: &mut Context<'_>, arguments: &DiffArgs, rea
         }
     } else {
         for (key, object) in &files.objects {
-            if key.kind.info().keep != Keep::Whole {
+            if key.kind.info().keep != Reduction::Whole {
                 gaps.push(gap(key, PART.to_owned()));
                 continue;
             }
@@ -63,11 +67,11 @@ pub(super) async fn compare(context: &mut Context<'_>, arguments: &DiffArgs, rea
 const PART: &str = "only a part of this kind is read; compare it with: kubectl diff";
 
 /// An object that was not compared.
-fn gap(key: &Key, why: String) -> GapReport {
+fn gap(key: &ObjectKey, why: String) -> GapReport {
     GapReport { touches_answers: true, ..GapReport::from(&Gap::new(title(key), why, GapKind::Failed)) }
 }
 
-fn title(key: &Key) -> String {
+fn title(key: &ObjectKey) -> String {
     if key.namespace.is_empty() {
         format!("{} {}", key.kind.name(), key.name)
     } else {
@@ -80,10 +84,10 @@ fn body(object: &Object) -> Value {
 }
 
 /// One file's object against the cluster's; `None` for kinds of which only a part is read.
-async fn against_cluster(server: &Server, object: &Object, gaps: &mut Vec<GapReport>) -> Option<Compared> {
+async fn against_cluster(server: &ApiServer, object: &Object, gaps: &mut Vec<GapReport>) -> Option<ComparedObject> {
     let key = &object.key;
     let gap = |why: String| gap(key, why);
-    if key.kind.info().keep != Keep::Whole {
+    if key.kind.info().keep != Reduction::Whole {
         gaps.push(gap(PART.to_owned()));
         return None;
     }
@@ -106,19 +110,19 @@ async fn against_cluster(server: &Server, object: &Object, gaps: &mut Vec<GapRep
     let sent = have.as_ref().map_or_else(|| file.clone(), |have| objects::merge_patch(have, &merged));
     let tried = match server.dry_run(key, &object.api_version, &sent, have.is_some()).await {
         Ok(tried) => tried,
-        Err(error) => DryRun::Forbidden(error.message),
+        Err(error) => DryRunOutcome::Forbidden(error.message),
     };
     let compared = |wanted: &Value| objects::compare(title(key), Some(wanted), have.as_ref());
     let found = match tried {
-        DryRun::Would(wanted) => compared(&wanted),
-        DryRun::Refuses(why) => {
+        DryRunOutcome::Would(wanted) => compared(&wanted),
+        DryRunOutcome::Refuses(why) => {
             let mut found = compared(&merged);
             // Whatever it would change, it is not what is wanted.
             found.state = if have.is_some() { ObjectState::Differs } else { ObjectState::Missing };
             found.notes.push(format!("the server refuses it: {why}"));
             found
         }
-        DryRun::Forbidden(why) => {
+        DryRunOutcome::Forbidden(why) => {
             let mut found = compared(&merged);
             found.notes.push(format!("laid over what is there, since the server did no dry run: {why}"));
             found
@@ -128,9 +132,9 @@ async fn against_cluster(server: &Server, object: &Object, gaps: &mut Vec<GapRep
 }
 
 /// The objects of two sources that are kept whole: of extensions, what they are configured with is not kept.
-fn two(first: &Snapshot, second: &Snapshot) -> Vec<Compared> {
-    let keys: BTreeSet<&Key> = first.objects.keys().chain(second.objects.keys()).collect();
-    let whole = |key: &&&Key| matches!(key.kind.info().keep, Keep::Whole | Keep::MeshConfig);
+fn two(first: &Snapshot, second: &Snapshot) -> Vec<ComparedObject> {
+    let keys: BTreeSet<&ObjectKey> = first.objects.keys().chain(second.objects.keys()).collect();
+    let whole = |key: &&&ObjectKey| matches!(key.kind.info().keep, Reduction::Whole | Reduction::MeshConfig);
     keys.iter()
         .filter(whole)
         .map(|key| {

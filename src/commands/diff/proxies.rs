@@ -3,17 +3,17 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::super::proxy_states::{LOOKS, Question, SETTLE, ask, settled};
+use super::super::proxy_states::{LOOKS, ProxyQuery, SETTLE, ask, settled};
 use super::DiffArgs;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::global::SourceArgs;
-use crate::cli::source::Read;
+use crate::cli::source::ScopedSnapshot;
 use crate::mesh::{self, Mesh};
-use crate::report::diff::{ProxyReport, proxies};
+use crate::report::diff::{DiffProxyReport, proxies};
 
 /// The proxies of a snapshot that are in scope.
-pub(super) fn saved(mesh: &Mesh<'_>, namespaces: &BTreeSet<String>, hosts: &[String]) -> Vec<ProxyReport> {
+pub(super) fn saved(mesh: &Mesh<'_>, namespaces: &BTreeSet<String>, hosts: &[String]) -> Vec<DiffProxyReport> {
     let mut reports = proxies(mesh, hosts);
     // Callers of a Service may be anywhere.
     reports.retain(|one| !hosts.is_empty() || namespaces.is_empty() || namespaces.contains(&one.namespace));
@@ -25,11 +25,11 @@ pub(super) async fn compare(
     context: &mut Context<'_>,
     arguments: &DiffArgs,
     source: &SourceArgs,
-    mut read: Read,
+    mut read: ScopedSnapshot,
     hosts: &[String],
-) -> Result<Vec<ProxyReport>, Failure> {
+) -> Result<Vec<DiffProxyReport>, Failure> {
     // Callers of a Service may be anywhere.
-    let question = Question {
+    let question = ProxyQuery {
         everywhere: !hosts.is_empty(),
         only: None,
         most: arguments.asking.proxies,
@@ -46,8 +46,8 @@ pub(super) async fn compare(
         ask(context, &server, source, &mut read, question).await;
         let reports = proxies(&mesh::resolve(&read.snapshot, &source.options(&context.scope)), hosts);
         // One that cannot be asked is given a few chances; what is never compared is not waited for.
-        let silent = |one: &ProxyReport| one.state == "unreachable" && look < LOOKS;
-        let waits = |one: &ProxyReport| matches!(one.state, "different" | "late" | "not-sent" | "refused");
+        let silent = |one: &DiffProxyReport| one.state == "unreachable" && look < LOOKS;
+        let waits = |one: &DiffProxyReport| matches!(one.state, "different" | "late" | "not-sent" | "refused");
         let settles = !reports.iter().any(|one| waits(one) || silent(one)) || start.elapsed() >= limit;
         if settles {
             return Ok(reports);

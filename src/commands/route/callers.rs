@@ -6,56 +6,58 @@ use crate::cli::failure::Failure;
 use crate::mesh::Mesh;
 use crate::mesh::ids::{Labels, Namespace, WorkloadId};
 use crate::mesh::service::{Resolution, Service};
-use crate::mesh::workload::{Proxy, Workload};
-use crate::mesh::xds::{Caller, CallerKind, Outbound};
-use crate::report::route::{CallerTitle, RouteReport, title};
+use crate::mesh::workload::{ProxyKind, Workload};
+use crate::mesh::xds::{Caller, CallerKind, ProxyConfig};
+use crate::report::route::{CallerName, RouteReport, title};
 use crate::schema::Kind;
 use crate::snapshot::SourceKind;
 
 /// A caller as it was named.
 #[derive(Debug, Clone)]
-pub(super) struct Named {
-    pub(super) title: CallerTitle,
+pub(super) struct NamedCaller {
+    pub(super) title: CallerName,
     pub(super) caller: Caller,
-    pub(super) class: Class,
+    pub(super) class: CallerKey,
 }
 
 /// What tells callers apart: kind, namespace, the labels that some object reads, and the workload where its own
 /// address or its Services matter.
-pub(super) type Class = (CallerKind, Namespace, Vec<(String, String)>, Option<WorkloadId>);
+pub(super) type CallerKey = (CallerKind, Namespace, Vec<(String, String)>, Option<WorkloadId>);
 
 /// Callers that were asked for already, and one proxy for each class of them.
-pub(super) struct Proxies<'m> {
+pub(super) struct ProxyConfigs<'m> {
     mesh: &'m Mesh<'m>,
-    named: HashMap<String, Named>,
-    of_class: HashMap<Class, Outbound<'m>>,
+    named: HashMap<String, NamedCaller>,
+    of_class: HashMap<CallerKey, ProxyConfig<'m>>,
 }
 
-impl<'m> Proxies<'m> {
+impl<'m> ProxyConfigs<'m> {
     pub(super) fn new(mesh: &'m Mesh<'m>) -> Self {
         Self { mesh, named: HashMap::new(), of_class: HashMap::new() }
     }
 
     /// The caller of a word.
-    pub(super) fn named(&mut self, word: &str) -> Result<&Named, Failure> {
+    pub(super) fn named(&mut self, word: &str) -> Result<&NamedCaller, Failure> {
         if !self.named.contains_key(word) {
             let (title, caller) = parse(self.mesh, word)?;
             let class = self.class(&caller);
-            self.named.insert(word.to_owned(), Named { title, caller, class });
+            self.named.insert(word.to_owned(), NamedCaller { title, caller, class });
         }
         Ok(&self.named[word])
     }
 
     /// The caller of a word, and a proxy of its class.
-    pub(super) fn find(&mut self, word: &str) -> Result<(&Named, &Outbound<'m>), Failure> {
+    pub(super) fn find(&mut self, word: &str) -> Result<(&NamedCaller, &ProxyConfig<'m>), Failure> {
         self.named(word)?;
         let named = &self.named[word];
-        let outbound =
-            self.of_class.entry(named.class.clone()).or_insert_with(|| Outbound::new(self.mesh, named.caller.clone()));
+        let outbound = self
+            .of_class
+            .entry(named.class.clone())
+            .or_insert_with(|| ProxyConfig::new(self.mesh, named.caller.clone()));
         Ok((named, outbound))
     }
 
-    fn class(&self, caller: &Caller) -> Class {
+    fn class(&self, caller: &Caller) -> CallerKey {
         let own_pods = |service: &Service| matches!(&service.resolution, Resolution::Headless | Resolution::Entry(_));
         let alone = |id: &WorkloadId| caller.kind == CallerKind::Gateway || self.mesh.services_of(*id).any(own_pods);
         let labels = projected(&caller.labels, self.mesh.labels_read_of_callers());
@@ -64,7 +66,7 @@ impl<'m> Proxies<'m> {
 }
 
 /// Reads `NS/POD`, `NS/deploy/NAME`, `NS`, `gateway/NS/POD` and `gateway/NS/NAME`.
-pub(super) fn parse(mesh: &Mesh<'_>, word: &str) -> Result<(CallerTitle, Caller), Failure> {
+pub(super) fn parse(mesh: &Mesh<'_>, word: &str) -> Result<(CallerName, Caller), Failure> {
     let parts: Vec<&str> = word.split('/').collect();
     match parts.as_slice() {
         ["gateway", namespace, name] => {
@@ -87,7 +89,7 @@ pub(super) fn parse(mesh: &Mesh<'_>, word: &str) -> Result<(CallerTitle, Caller)
                 return Err(Failure::source(format!("there is no namespace {namespace}")).hint(hint));
             }
             let caller = Caller::in_namespace(Namespace::from(*namespace));
-            Ok((CallerTitle((*namespace).to_owned()), caller))
+            Ok((CallerName((*namespace).to_owned()), caller))
         }
         [namespace, pod] => {
             let id = find(mesh, namespace, |workload| *workload.object.name == **pod)
@@ -169,11 +171,11 @@ fn gateway_pod(mesh: &Mesh<'_>, namespace: &str, name: &str) -> Option<WorkloadI
 /// One report for each class of callers with an answer of its own; the callers of a class are named in it.
 pub(super) fn classes<'m>(
     mesh: &'m Mesh<'m>,
-    report: impl Fn(&Outbound<'m>, &CallerTitle) -> RouteReport,
+    report: impl Fn(&ProxyConfig<'m>, &CallerName) -> RouteReport,
 ) -> Vec<(RouteReport, Caller)> {
     let mut reports: Vec<(RouteReport, Caller)> = Vec::new();
     for (name, caller) in representatives(mesh) {
-        let outbound = Outbound::new(mesh, caller);
+        let outbound = ProxyConfig::new(mesh, caller);
         let mut one = report(&outbound, &name);
         // A gateway that does not serve the host is no caller of it.
         let serves = !matches!(one.outcome, "closed" | "no-route" | "tcp");
@@ -198,14 +200,14 @@ pub(super) fn classes<'m>(
 }
 
 /// A caller for each namespace with meshed pods, and for each set of labels there that some object reads; gateways.
-fn representatives(mesh: &Mesh<'_>) -> Vec<(CallerTitle, Caller)> {
+fn representatives(mesh: &Mesh<'_>) -> Vec<(CallerName, Caller)> {
     let read = mesh.labels_read_of_callers();
     let mut sidecars: BTreeMap<(Namespace, Vec<(String, String)>), WorkloadId> = BTreeMap::new();
     let mut gateways: BTreeMap<(Namespace, String), WorkloadId> = BTreeMap::new();
     for (id, workload) in workloads(mesh) {
         let namespace = workload.namespace().clone();
         match workload.proxy {
-            Proxy::Gateway(_) => {
+            ProxyKind::Gateway(_) => {
                 gateways.entry((namespace, workload.title())).or_insert(id);
             }
             _ if workload.proxy.is_meshed() == Some(false) || workload.object.kind == Kind::WorkloadEntry => {}
@@ -218,7 +220,7 @@ fn representatives(mesh: &Mesh<'_>) -> Vec<(CallerTitle, Caller)> {
     for ((namespace, labels), id) in &sidecars {
         let text: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let name = if text.is_empty() { namespace.to_string() } else { format!("{namespace} ({})", text.join(",")) };
-        found.push((CallerTitle(name), Caller::of_workload(mesh, *id)));
+        found.push((CallerName(name), Caller::of_workload(mesh, *id)));
     }
     if found.is_empty() {
         // Manifests without pods: each namespace of a Service stands for its callers.
@@ -226,7 +228,7 @@ fn representatives(mesh: &Mesh<'_>) -> Vec<(CallerTitle, Caller)> {
         found.extend(
             namespaces
                 .into_iter()
-                .map(|namespace| (CallerTitle(namespace.to_string()), Caller::in_namespace(namespace.clone()))),
+                .map(|namespace| (CallerName(namespace.to_string()), Caller::in_namespace(namespace.clone()))),
         );
     }
     found.extend(gateways.values().map(|id| {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{RouteArgs, Spoken};
+use super::{CallProtocolArg, RouteArgs};
 use crate::cli::failure::Failure;
 use crate::mesh::Mesh;
 use crate::mesh::xds::{Call, CallProtocol};
@@ -16,7 +16,7 @@ const HTTP_PORT: u16 = 80;
 
 /// A call of a file.
 #[derive(Debug)]
-pub(super) struct CallLine {
+pub(super) struct CallRequest {
     /// `file:line`.
     pub(super) place: String,
     pub(super) id: Option<String>,
@@ -27,7 +27,7 @@ pub(super) struct CallLine {
 /// A line as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct CallRecord {
     id: Option<String>,
     caller: String,
     authority: String,
@@ -40,7 +40,7 @@ struct Written {
 }
 
 /// Reads a file of calls; `-` is standard input. A line that is no call is told with its place, and the others stand.
-pub(super) fn read(path: &Path) -> Result<Vec<Result<CallLine, String>>, Failure> {
+pub(super) fn read(path: &Path) -> Result<Vec<Result<CallRequest, String>>, Failure> {
     let name = path.display();
     let failed = |error: std::io::Error| Failure::source(format!("cannot read {name}")).cause(error);
     let mut text = String::new();
@@ -63,8 +63,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<Result<CallLine, String>>, Failure
     }
 }
 
-fn parse(line: &str, place: &str) -> Result<CallLine, String> {
-    let written: Written = serde_json::from_str(line).map_err(|error| {
+fn parse(line: &str, place: &str) -> Result<CallRequest, String> {
+    let written: CallRecord = serde_json::from_str(line).map_err(|error| {
         // The line is told already.
         let text = error.to_string();
         text.split(" at line ").next().unwrap_or(&text).to_owned()
@@ -77,7 +77,7 @@ fn parse(line: &str, place: &str) -> Result<CallLine, String> {
             parse_protocol(word).ok_or_else(|| format!("protocol {word} is none of grpc, grpc-tls, http1"))?
         }
     };
-    Ok(CallLine {
+    Ok(CallRequest {
         place: place.to_owned(),
         id: written.id,
         caller: written.caller,
@@ -126,9 +126,9 @@ pub(super) fn of_flags(mesh: &Mesh<'_>, arguments: &RouteArgs, namespace: Option
     }
     let headers = arguments.headers.iter().map(|text| header(text)).collect::<Result<_, _>>()?;
     let protocol = match arguments.protocol {
-        Spoken::Grpc => CallProtocol::Grpc,
-        Spoken::GrpcTls => CallProtocol::GrpcTls,
-        Spoken::Http1 => CallProtocol::Http1,
+        CallProtocolArg::Grpc => CallProtocol::Grpc,
+        CallProtocolArg::GrpcTls => CallProtocol::GrpcTls,
+        CallProtocolArg::Http1 => CallProtocol::Http1,
     };
     // A short name is meant in the namespace of the scope, whoever calls.
     let known = host.split_once('.').map_or_else(

@@ -6,13 +6,13 @@ use super::super::proxy_states::pods;
 use super::RouteArgs;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
-use crate::compare::endpoints::Slices;
-use crate::compare::live::Proxies;
-use crate::compare::proxy::{Judged, State, judge};
+use crate::compare::endpoints::SliceEndpoints;
+use crate::compare::live::ProxyComparisons;
+use crate::compare::proxy::{ComparedProxy, ProxyState, judge};
 use crate::mesh::Mesh;
 use crate::mesh::xds::Caller;
-use crate::report::diff::ProxyReport;
-use crate::report::route::{LiveView, RouteReport};
+use crate::report::diff::DiffProxyReport;
+use crate::report::route::{RouteLiveReport, RouteReport};
 
 /// Limit for one proxy's answers.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -24,7 +24,7 @@ pub(super) async fn ask(
     arguments: &RouteArgs,
     answers: Vec<(RouteReport, Caller)>,
 ) -> Result<Vec<RouteReport>, Failure> {
-    let saved = Proxies::new(mesh);
+    let saved = ProxyComparisons::new(mesh);
     if saved.is_none() && !arguments.source.from.is_empty() {
         return Err(Failure::usage("the source does not hold what Envoys run")
             .hint("save it with: kubectl grpcmesh snapshot --proxies -o FILE"));
@@ -37,7 +37,7 @@ pub(super) async fn ask(
             Some((server, sync))
         }
     };
-    let slices = Slices::new(mesh);
+    let slices = SliceEndpoints::new(mesh);
     let mut reports = Vec::with_capacity(answers.len());
     for (mut report, caller) in answers {
         let Some(id) = caller.workload else {
@@ -57,17 +57,17 @@ pub(super) async fn ask(
                 let Some(pod) = asked.first() else { continue };
                 match server.running(pod, arguments.via.into(), ANSWER).await {
                     Ok(running) => judge(mesh, &caller, &running, &sync.of(pod), slices.as_ref(), &hosts),
-                    Err(error) => Judged::without(State::Unreachable, error.message),
+                    Err(error) => ComparedProxy::without(ProxyState::Unreachable, error.message),
                 }
             }
             (None, saved) => {
                 let judged = saved.as_ref().and_then(|proxies| proxies.judge(id, &hosts));
                 let why = "the snapshot does not hold what it runs".to_owned();
-                judged.unwrap_or_else(|| Judged::without(State::NotCompared, why))
+                judged.unwrap_or_else(|| ComparedProxy::without(ProxyState::NotCompared, why))
             }
         };
-        let one = ProxyReport::new(mesh, id, judged);
-        report.live = Some(LiveView {
+        let one = DiffProxyReport::new(mesh, id, judged);
+        report.live = Some(RouteLiveReport {
             pod: format!("{}/{}", one.namespace, one.pod),
             state: one.state,
             evidence: one.evidence,

@@ -10,13 +10,13 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use self::calls::CallLine;
-use super::proxy_states::Way;
+use self::calls::CallRequest;
+use super::proxy_states::AdminAccessMode;
 use crate::cli::context::Context;
-use crate::cli::failure::{Failure, Outcome};
+use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::SourceArgs;
-use crate::cli::source::Read;
-use crate::mesh::xds::{Call, Caller, Outbound};
+use crate::cli::source::ScopedSnapshot;
+use crate::mesh::xds::{Call, Caller, ProxyConfig};
 use crate::mesh::{self, Mesh};
 use crate::render;
 use crate::report::route::RouteReport;
@@ -51,7 +51,7 @@ pub struct RouteArgs {
     caller: Option<String>,
     /// What the client speaks
     #[arg(long, value_name = "PROTOCOL", default_value = "grpc")]
-    protocol: Spoken,
+    protocol: CallProtocolArg,
     /// Host that the client resolves and dials, when it is not the authority's
     #[arg(long, value_name = "HOST")]
     dial: Option<String>,
@@ -66,17 +66,17 @@ pub struct RouteArgs {
     live: bool,
     /// How to reach the Envoy's admin port, with --live
     #[arg(long, value_name = "WAY", default_value = "port-forward")]
-    via: Way,
+    via: AdminAccessMode,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    output: Format,
+    output: RouteFormat,
     #[command(flatten)]
     source: SourceArgs,
 }
 
 /// What a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Spoken {
+enum CallProtocolArg {
     /// gRPC in plain text: the sidecar adds mTLS.
     Grpc,
     /// gRPC over TLS of the application's own.
@@ -87,7 +87,7 @@ enum Spoken {
 
 /// Output formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+enum RouteFormat {
     /// The path of the call, for people.
     Text,
     /// One object a call, or one for all tests.
@@ -97,8 +97,8 @@ enum Format {
 }
 
 /// Runs the command.
-pub(super) async fn run(context: &mut Context<'_>, mut arguments: RouteArgs) -> Result<Outcome, Failure> {
-    if arguments.output == Format::Junit && arguments.test.is_none() {
+pub(super) async fn run(context: &mut Context<'_>, mut arguments: RouteArgs) -> Result<CommandOutcome, Failure> {
+    if arguments.output == RouteFormat::Junit && arguments.test.is_none() {
         return Err(Failure::usage("-o junit is a report of tests").hint("give the tests with --test FILE"));
     }
     let tests = arguments.test.as_deref().map(tests_file::read).transpose()?;
@@ -108,7 +108,7 @@ pub(super) async fn run(context: &mut Context<'_>, mut arguments: RouteArgs) -> 
     };
     // Tests may stand beside the manifests that they are about.
     arguments.source.except = arguments.test.iter().chain(&arguments.calls).cloned().collect();
-    let Read { snapshot, namespaces } = arguments.source.read(context).await?;
+    let ScopedSnapshot { snapshot, namespaces } = arguments.source.read(context).await?;
     let mesh = mesh::resolve(&snapshot, &arguments.source.options(&context.scope));
     for undecoded in &mesh.undecoded {
         let (object, field, why) = (&undecoded.object, &undecoded.field, &undecoded.why);
@@ -118,21 +118,21 @@ pub(super) async fn run(context: &mut Context<'_>, mut arguments: RouteArgs) -> 
     if let Some(tests) = tests {
         let report = tests_file::run(&mesh, tests);
         match arguments.output {
-            Format::Text => render::route_test::text(&report, &context.style, context.out)?,
-            Format::Json => render::json(&report, context.out)?,
-            Format::Junit => render::route_test::junit(&report, context.out)?,
+            RouteFormat::Text => render::route_test::text(&report, &context.style, context.out)?,
+            RouteFormat::Json => render::json(&report, context.out)?,
+            RouteFormat::Junit => render::route_test::junit(&report, context.out)?,
         }
         return Ok(match (report.failed, partial) {
-            (0, false) => Outcome::Clean,
-            (0, true) => Outcome::Partial,
-            _ => Outcome::Found,
+            (0, false) => CommandOutcome::Clean,
+            (0, true) => CommandOutcome::Partial,
+            _ => CommandOutcome::Found,
         });
     }
     let (reports, broken) = match lines {
         Some(lines) => answer_lines(&mesh, lines, &context.messages),
         None => {
             let call = calls::of_flags(&mesh, &arguments, namespaces.first().map(String::as_str))?;
-            let called = arguments.method.is_some() && arguments.protocol != Spoken::Http1;
+            let called = arguments.method.is_some() && arguments.protocol != CallProtocolArg::Http1;
             if called && !calls::is_grpc_path(&call.path) {
                 let path = &call.path;
                 context.messages.warning(&format!("{path} is not /package.Service/Method: no gRPC client calls it"));
@@ -149,8 +149,8 @@ pub(super) async fn run(context: &mut Context<'_>, mut arguments: RouteArgs) -> 
     partial |= broken > 0;
     for (at, report) in reports.iter().enumerate() {
         match arguments.output {
-            Format::Json | Format::Junit => render::json_line(report, context.out)?,
-            Format::Text => {
+            RouteFormat::Json | RouteFormat::Junit => render::json_line(report, context.out)?,
+            RouteFormat::Text => {
                 if at > 0 {
                     writeln!(context.out)?;
                 }
@@ -163,9 +163,9 @@ pub(super) async fn run(context: &mut Context<'_>, mut arguments: RouteArgs) -> 
     let differs = live.clone().any(|live| !matches!(live.state, "in-step" | "unreachable" | "not-compared"));
     let fails = arguments.calls.is_none() && reports.iter().any(|report| !report.arrives());
     Ok(match (partial, fails || differs) {
-        (_, true) => Outcome::Found,
-        (true, false) => Outcome::Partial,
-        (false, false) => Outcome::Clean,
+        (_, true) => CommandOutcome::Found,
+        (true, false) => CommandOutcome::Partial,
+        (false, false) => CommandOutcome::Clean,
     })
 }
 
@@ -174,11 +174,11 @@ pub(super) async fn run(context: &mut Context<'_>, mut arguments: RouteArgs) -> 
 /// Calls are answered class by class, so that the routes of one proxy are held at a time.
 fn answer_lines<'m>(
     mesh: &'m Mesh<'m>,
-    lines: Vec<Result<CallLine, String>>,
+    lines: Vec<Result<CallRequest, String>>,
     messages: &Messages,
 ) -> (Vec<RouteReport>, usize) {
-    let mut proxies = callers::Proxies::new(mesh);
-    let mut classes: BTreeMap<callers::Class, Vec<(usize, CallLine, callers::Named)>> = BTreeMap::new();
+    let mut proxies = callers::ProxyConfigs::new(mesh);
+    let mut classes: BTreeMap<callers::CallerKey, Vec<(usize, CallRequest, callers::NamedCaller)>> = BTreeMap::new();
     let mut reports: Vec<Option<RouteReport>> = Vec::new();
     reports.resize_with(lines.len(), || None);
     let mut broken = 0;
@@ -197,7 +197,7 @@ fn answer_lines<'m>(
     }
     for members in classes.into_values() {
         let Some((_, _, first)) = members.first() else { continue };
-        let outbound = Outbound::new(mesh, first.caller.clone());
+        let outbound = ProxyConfig::new(mesh, first.caller.clone());
         for (at, line, named) in members {
             let answer = outbound.answer(&line.call);
             let report = RouteReport::new(mesh, &named.caller, &named.title, &line.call, &answer);
@@ -213,7 +213,7 @@ fn answer_one<'m>(
     call: &Call,
 ) -> Result<Vec<(RouteReport, Caller)>, Failure> {
     if let Some(caller) = &arguments.caller {
-        let mut proxies = callers::Proxies::new(mesh);
+        let mut proxies = callers::ProxyConfigs::new(mesh);
         let (named, outbound) = proxies.find(caller)?;
         let report = RouteReport::new(mesh, &named.caller, &named.title, call, &outbound.answer(call));
         return Ok(vec![(report, named.caller.clone())]);

@@ -6,20 +6,20 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::callers::Proxies;
+use super::callers::ProxyConfigs;
 use super::calls;
 use crate::cli::failure::Failure;
 use crate::mesh::Mesh;
 use crate::mesh::xds::{Call, CallProtocol};
 use crate::report::route::RouteReport;
-use crate::report::route_test::{Expectation, RouteTest, RouteTests};
-use crate::snapshot::decode_error::{self, Misfit};
+use crate::report::route_test::{RouteExpectation, RouteTestReport, RouteTestsReport};
+use crate::snapshot::decode_error::{self, DecodeError};
 use crate::snapshot::yaml;
 
 /// A test as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct TestRecord {
     name: Option<String>,
     caller: String,
     host: String,
@@ -29,20 +29,20 @@ struct Written {
     headers: BTreeMap<String, String>,
     protocol: Option<String>,
     dial: Option<String>,
-    expect: Expectation,
+    expect: RouteExpectation,
 }
 
 /// A test.
 #[derive(Debug)]
-pub(super) struct Test {
+pub(super) struct RouteTestCase {
     name: String,
     caller: String,
     call: Call,
-    expect: Expectation,
+    expect: RouteExpectation,
 }
 
 /// Reads a file of tests.
-pub(super) fn read(path: &Path) -> Result<Vec<Test>, Failure> {
+pub(super) fn read(path: &Path) -> Result<Vec<RouteTestCase>, Failure> {
     let name = path.display();
     let text =
         std::fs::read_to_string(path).map_err(|error| Failure::source(format!("cannot read {name}")).cause(error))?;
@@ -63,11 +63,12 @@ pub(super) fn read(path: &Path) -> Result<Vec<Test>, Failure> {
         .collect()
 }
 
-fn test(at: usize, value: &RawValue) -> Result<Test, String> {
-    let written: Written = decode_error::decode(value.get()).map_err(|Misfit { field, why }| match &*field {
-        "" => why,
-        field => format!("{field}: {why}"),
-    })?;
+fn test(at: usize, value: &RawValue) -> Result<RouteTestCase, String> {
+    let written: TestRecord =
+        decode_error::decode(value.get()).map_err(|DecodeError { field, why }| match &*field {
+            "" => why,
+            field => format!("{field}: {why}"),
+        })?;
     if written.expect.is_empty() {
         return Err("expect names nothing".to_owned());
     }
@@ -84,7 +85,7 @@ fn test(at: usize, value: &RawValue) -> Result<Test, String> {
     };
     // A gRPC client sends the port with the host.
     let authority = if in_host.is_some() { written.host } else { format!("{}:{port}", written.host) };
-    Ok(Test {
+    Ok(RouteTestCase {
         name: written.name.unwrap_or_else(|| format!("test {}", at + 1)),
         caller: written.caller,
         call: Call {
@@ -100,10 +101,10 @@ fn test(at: usize, value: &RawValue) -> Result<Test, String> {
 }
 
 /// Runs the tests.
-pub(super) fn run<'m>(mesh: &'m Mesh<'m>, tests: Vec<Test>) -> RouteTests {
-    let mut proxies = Proxies::new(mesh);
+pub(super) fn run<'m>(mesh: &'m Mesh<'m>, tests: Vec<RouteTestCase>) -> RouteTestsReport {
+    let mut proxies = ProxyConfigs::new(mesh);
     let mut results = Vec::with_capacity(tests.len());
-    for Test { name, caller, call, expect } in tests {
+    for RouteTestCase { name, caller, call, expect } in tests {
         let authority = call.authority.clone();
         let (failures, route) = match proxies.find(&caller) {
             Ok((named, outbound)) => {
@@ -112,7 +113,7 @@ pub(super) fn run<'m>(mesh: &'m Mesh<'m>, tests: Vec<Test>) -> RouteTests {
             }
             Err(failure) => (vec![failure.message], None),
         };
-        results.push(RouteTest { name, failures, authority, route });
+        results.push(RouteTestReport { name, failures, authority, route });
     }
-    RouteTests::new(results)
+    RouteTestsReport::new(results)
 }

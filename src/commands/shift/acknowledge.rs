@@ -3,22 +3,22 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use super::super::proxy_states::{Question, ask};
+use super::super::proxy_states::{ProxyQuery, ask};
 use super::monitor::is_patchy;
-use super::rollback::Slip;
-use super::session::Session;
-use super::{Ack, Then};
-use crate::cli::failure::{Failure, Outcome};
+use super::rollback::StopReason;
+use super::session::ShiftSession;
+use super::{AckMode, FailureAction};
+use crate::cli::failure::{CommandOutcome, Failure};
 use crate::compare::Difference;
-use crate::compare::live::Proxies;
-use crate::compare::proxy::{Judged, State as ProxyState};
-use crate::envoy::sync::SyncView;
+use crate::compare::live::ProxyComparisons;
+use crate::compare::proxy::{ComparedProxy, ProxyState};
+use crate::envoy::sync::XdsSyncState;
 use crate::mesh;
 use crate::mesh::workload::Readiness;
-use crate::report::shift::ProxyCounts;
+use crate::report::shift::ProxyAckCounts;
 use crate::shift::affected::classes;
-use crate::shift::record::{Entry, RuleRecord};
-use crate::snapshot::live::{Answer, Proxy};
+use crate::shift::record::{RuleRecord, ShiftEntry};
+use crate::snapshot::live::{LiveProxy, ProxyResponse};
 
 /// Proxies that are all asked.
 const ALL: usize = 50;
@@ -26,76 +26,85 @@ const ALL: usize = 50;
 const LOOK: Duration = Duration::from_secs(1);
 
 /// What came of looking at the proxies.
-enum Followed {
+enum AckOutcome {
     /// All that could be asked run the new weights.
-    Yes(ProxyCounts),
+    Yes(ProxyAckCounts),
     /// Some do not.
-    No(ProxyCounts, String),
+    No(ProxyAckCounts, String),
     /// Nobody could be asked.
-    Unknown(ProxyCounts, String),
+    Unknown(ProxyAckCounts, String),
     /// The object is not ours any more.
-    Slipped(Slip),
+    Slipped(StopReason),
     /// The program was asked to end.
     Interrupted,
 }
 
-impl Session<'_, '_> {
+impl ShiftSession<'_, '_> {
     /// Sees that the proxies follow an entry that is written. If they do not, the shift ends as was asked for.
-    pub(super) async fn acknowledge(&mut self, entry: &Entry) -> Result<Result<ProxyCounts, Outcome>, Failure> {
+    pub(super) async fn acknowledge(
+        &mut self,
+        entry: &ShiftEntry,
+    ) -> Result<Result<ProxyAckCounts, CommandOutcome>, Failure> {
         let ended = match self.follow(&entry.rules, Some(entry), self.arguments.ack_timeout).await {
-            Followed::Yes(counts) => return Ok(Ok(counts)),
-            Followed::No(counts, why) => {
+            AckOutcome::Yes(counts) => return Ok(Ok(counts)),
+            AckOutcome::No(counts, why) => {
                 self.tell("acknowledged", &why, |event| event.proxies = Some(counts))?;
                 match self.arguments.on_failure {
-                    Then::Hold => self.hold(entry, &why).await,
-                    Then::Rollback => self.back_out(entry, &why).await,
+                    FailureAction::Hold => self.hold(entry, &why).await,
+                    FailureAction::Rollback => self.back_out(entry, &why).await,
                 }
             }
             // Not knowing is no reason to take anything back.
-            Followed::Unknown(counts, why) => {
+            AckOutcome::Unknown(counts, why) => {
                 self.tell("acknowledged", &why, |event| event.proxies = Some(counts))?;
                 self.hold(entry, &why).await
             }
-            Followed::Slipped(slip) => self.slipped(entry, slip).await,
-            Followed::Interrupted => self.interrupted(entry).await,
+            AckOutcome::Slipped(slip) => self.slipped(entry, slip).await,
+            AckOutcome::Interrupted => self.interrupted(entry).await,
         };
         ended.map(Err)
     }
 
     /// Sees that the proxies follow the way back, too.
-    pub(super) async fn follow_back(&mut self, restored: &[RuleRecord], limit: Duration) -> Result<Outcome, Failure> {
-        if self.arguments.ack == Some(Ack::None) {
-            return Ok(Outcome::Clean);
+    pub(super) async fn follow_back(
+        &mut self,
+        restored: &[RuleRecord],
+        limit: Duration,
+    ) -> Result<CommandOutcome, Failure> {
+        if self.arguments.ack == Some(AckMode::None) {
+            return Ok(CommandOutcome::Clean);
         }
         match self.follow(restored, None, limit).await {
-            Followed::Yes(counts) => {
+            AckOutcome::Yes(counts) => {
                 let message = format!("{} of {} proxies run the weights from before", counts.in_step, counts.total);
                 let partial = counts.in_step < counts.total;
                 self.tell("acknowledged", &message, |event| event.proxies = Some(counts))?;
-                Ok(if partial { Outcome::Partial } else { Outcome::Clean })
+                Ok(if partial { CommandOutcome::Partial } else { CommandOutcome::Clean })
             }
-            Followed::No(counts, why) | Followed::Unknown(counts, why) => {
+            AckOutcome::No(counts, why) | AckOutcome::Unknown(counts, why) => {
                 self.tell("acknowledged", &why, |event| event.proxies = Some(counts))?;
-                Ok(Outcome::Partial)
+                Ok(CommandOutcome::Partial)
             }
-            Followed::Slipped(Slip::Lost(why) | Slip::Aborted(why) | Slip::NoCanary(why)) => self.gone(&why),
-            Followed::Interrupted => Err(Failure::interrupted()),
+            AckOutcome::Slipped(StopReason::Lost(why) | StopReason::Aborted(why) | StopReason::NoCanary(why)) => {
+                self.gone(&why)
+            }
+            AckOutcome::Interrupted => Err(Failure::interrupted()),
         }
     }
 
     /// Waits until the proxies run what was written. With an entry, it must still be ours.
-    async fn follow(&mut self, rules: &[RuleRecord], entry: Option<&Entry>, limit: Duration) -> Followed {
+    async fn follow(&mut self, rules: &[RuleRecord], entry: Option<&ShiftEntry>, limit: Duration) -> AckOutcome {
         let end = Instant::now() + limit;
         let bar = self.context.messages.bar("proxies that follow");
         // One bar at a time: what is read meanwhile shows none.
         let progress = std::mem::replace(&mut self.context.messages.progress, false);
-        let mut last = (ProxyCounts::default(), "the cluster did not answer".to_owned());
+        let mut last = (ProxyAckCounts::default(), "the cluster did not answer".to_owned());
         let times = u32::from(entry.is_none() && self.is_interrupted());
         let followed = loop {
             let left = end.saturating_duration_since(Instant::now()).max(LOOK);
             let looked = tokio::select! {
                 biased;
-                () = self.asked_to_end(times) => break Followed::Interrupted,
+                () = self.asked_to_end(times) => break AckOutcome::Interrupted,
                 looked = tokio::time::timeout(left, self.look_at_proxies(rules, entry)) => looked,
             };
             match looked {
@@ -104,10 +113,10 @@ impl Session<'_, '_> {
                     bar.set_position(counts.in_step as u64);
                     if let Some(first) = counts.refused.first() {
                         let why = format!("refused by {first}");
-                        break Followed::No(counts, why);
+                        break AckOutcome::No(counts, why);
                     }
                     if counts.late.is_empty() && counts.in_step > 0 {
-                        break Followed::Yes(counts);
+                        break AckOutcome::Yes(counts);
                     }
                     let why = match counts.late.first() {
                         Some(first) => format!(
@@ -120,18 +129,22 @@ impl Session<'_, '_> {
                     };
                     last = (counts, why);
                 }
-                Ok(Ok(Err(slip))) => break Followed::Slipped(slip),
+                Ok(Ok(Err(slip))) => break AckOutcome::Slipped(slip),
                 // An API server that is away for a moment ends nothing.
                 Ok(Err(failure)) => self.context.messages.warning(&failure.message),
                 Err(_) => {}
             }
             if Instant::now() >= end {
                 let (counts, why) = last;
-                break if counts.late.is_empty() { Followed::Unknown(counts, why) } else { Followed::No(counts, why) };
+                break if counts.late.is_empty() {
+                    AckOutcome::Unknown(counts, why)
+                } else {
+                    AckOutcome::No(counts, why)
+                };
             }
             tokio::select! {
                 biased;
-                () = self.asked_to_end(times) => break Followed::Interrupted,
+                () = self.asked_to_end(times) => break AckOutcome::Interrupted,
                 () = tokio::time::sleep(LOOK) => {}
             }
         };
@@ -144,8 +157,8 @@ impl Session<'_, '_> {
     async fn look_at_proxies(
         &mut self,
         rules: &[RuleRecord],
-        entry: Option<&Entry>,
-    ) -> Result<Result<ProxyCounts, Slip>, Failure> {
+        entry: Option<&ShiftEntry>,
+    ) -> Result<Result<ProxyAckCounts, StopReason>, Failure> {
         let object = self.look().await?;
         let gripped = match entry {
             Some(entry) => self.grip(&object, entry),
@@ -163,7 +176,7 @@ impl Session<'_, '_> {
             let obey: Vec<_> = all.into_iter().filter(|class| class.obeys).collect();
             let is_known = !self.arguments.force && !is_patchy(&read.snapshot);
             if let Some(why) = entry.filter(|_| is_known).and_then(|entry| self.dead_canary(entry, &obey)) {
-                return Ok(Err(Slip::NoCanary(why)));
+                return Ok(Err(StopReason::NoCanary(why)));
             }
             let ready = obey.iter().flat_map(|class| &class.pods);
             let ready = ready.filter(|id| mesh.workload(**id).readiness != Readiness::NotReady);
@@ -173,7 +186,7 @@ impl Session<'_, '_> {
             hosts.dedup();
             (hosts, obeying)
         };
-        let mut counts = ProxyCounts { total: obeying.len(), ..ProxyCounts::default() };
+        let mut counts = ProxyAckCounts { total: obeying.len(), ..ProxyAckCounts::default() };
         let gaps = read.snapshot.gaps.iter().filter(|gap| gap.touches_answers());
         counts.unreachable.extend(gaps.map(|gap| format!("{}: {}", gap.what, gap.why)));
         counts.total += counts.unreachable.len();
@@ -181,23 +194,25 @@ impl Session<'_, '_> {
             return Ok(Ok(counts));
         }
         let most = match self.arguments.ack {
-            Some(Ack::All) => None,
-            Some(Ack::Sampled) => Some(ALL),
+            Some(AckMode::All) => None,
+            Some(AckMode::Sampled) => Some(ALL),
             _ => (obeying.len() > ALL).then_some(ALL),
         };
-        let question = Question { everywhere: true, only: Some(&obeying), most, reach: self.arguments.reach };
+        let question = ProxyQuery { everywhere: true, only: Some(&obeying), most, reach: self.arguments.reach };
         ask(self.context, &self.server, &self.source, &mut read, question).await;
         let mesh = mesh::resolve(&read.snapshot, &options);
-        let Some(proxies) = Proxies::new(&mesh) else { return Ok(Ok(counts)) };
+        let Some(proxies) = ProxyComparisons::new(&mesh) else { return Ok(Ok(counts)) };
         for (id, proxy) in proxies.known() {
             let path = mesh.workload(id).object.path();
             let Some(judged) = proxies.judge(id, &hosts).filter(|_| obeying.contains(&path)) else { continue };
             let named = format!("{path}: {}", judged.evidence);
             match verdict(&judged, proxy, &hosts) {
-                Stand::Runs => counts.in_step += 1,
-                Stand::Late => counts.late.push(named),
-                Stand::Refuses => counts.refused.push(named),
-                Stand::Unknown(why) => counts.unreachable.push(format!("{path}: {}", why.unwrap_or(judged.evidence))),
+                ProxyAck::Runs => counts.in_step += 1,
+                ProxyAck::Late => counts.late.push(named),
+                ProxyAck::Refuses => counts.refused.push(named),
+                ProxyAck::Unknown(why) => {
+                    counts.unreachable.push(format!("{path}: {}", why.unwrap_or(judged.evidence)))
+                }
             }
         }
         Ok(Ok(counts))
@@ -206,7 +221,7 @@ impl Session<'_, '_> {
 
 /// How a proxy stands to the weights.
 #[derive(Debug, PartialEq)]
-enum Stand {
+enum ProxyAck {
     Runs,
     Late,
     Refuses,
@@ -214,63 +229,63 @@ enum Stand {
 }
 
 /// Looks at the routes to the hosts only: pods that come and go, and clusters, are another matter.
-fn verdict(judged: &Judged, proxy: &Proxy, hosts: &[String]) -> Stand {
+fn verdict(judged: &ComparedProxy, proxy: &LiveProxy, hosts: &[String]) -> ProxyAck {
     // Not part of the sample: istiod's word must do.
-    if matches!(proxy.answer, Answer::NotAsked(_)) {
+    if matches!(proxy.answer, ProxyResponse::NotAsked(_)) {
         return match &proxy.sync {
-            SyncView::Connected(sync) if sync.refused.is_some() => Stand::Refuses,
-            SyncView::Connected(sync) if sync.waiting.is_empty() => Stand::Runs,
-            SyncView::Connected(_) => Stand::Late,
-            SyncView::NotConnected => Stand::Unknown(Some("it is connected to no istiod".to_owned())),
-            SyncView::NoAnswer(why) | SyncView::Unknown(why) => Stand::Unknown(Some(why.clone())),
+            XdsSyncState::Connected(sync) if sync.refused.is_some() => ProxyAck::Refuses,
+            XdsSyncState::Connected(sync) if sync.waiting.is_empty() => ProxyAck::Runs,
+            XdsSyncState::Connected(_) => ProxyAck::Late,
+            XdsSyncState::NotConnected => ProxyAck::Unknown(Some("it is connected to no istiod".to_owned())),
+            XdsSyncState::NoAnswer(why) | XdsSyncState::Unknown(why) => ProxyAck::Unknown(Some(why.clone())),
         };
     }
     if matches!(judged.state, ProxyState::Unreachable | ProxyState::NotCompared) {
-        return Stand::Unknown(None);
+        return ProxyAck::Unknown(None);
     }
     if judged.skips_routes {
         let patched = judged.not_compared.join("; ");
-        return Stand::Unknown(Some(format!("its weights cannot be compared: {patched}")));
+        return ProxyAck::Unknown(Some(format!("its weights cannot be compared: {patched}")));
     }
     let is_ours = |one: &&Difference| one.routes_calls && one.host.as_ref().is_none_or(|host| hosts.contains(host));
     match (judged.differences.iter().find(is_ours), judged.state, &proxy.sync) {
-        (None, ..) => Stand::Runs,
-        (Some(_), ProxyState::Refused, _) => Stand::Refuses,
-        (Some(_), _, SyncView::NotConnected) => Stand::Unknown(Some("it is connected to no istiod".to_owned())),
-        (Some(_), ..) => Stand::Late,
+        (None, ..) => ProxyAck::Runs,
+        (Some(_), ProxyState::Refused, _) => ProxyAck::Refuses,
+        (Some(_), _, XdsSyncState::NotConnected) => ProxyAck::Unknown(Some("it is connected to no istiod".to_owned())),
+        (Some(_), ..) => ProxyAck::Late,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::envoy::sync::Sync;
+    use crate::envoy::sync::XdsConnection;
 
     #[test]
     fn of_those_outside_a_sample_istiod_tells() {
-        let proxy = |sync| Proxy {
+        let proxy = |sync| LiveProxy {
             sync,
-            answer: Answer::NotAsked("not asked: --proxies 50".to_owned()),
+            answer: ProxyResponse::NotAsked("not asked: --proxies 50".to_owned()),
             counted: (None, None),
             passing: Vec::new(),
         };
-        let of = |sync| verdict(&Judged::without(ProxyState::NotCompared, String::new()), &proxy(sync), &[]);
+        let of = |sync| verdict(&ComparedProxy::without(ProxyState::NotCompared, String::new()), &proxy(sync), &[]);
         let waiting = vec![("route".to_owned(), None)];
-        assert_eq!(of(SyncView::Connected(Sync::default())), Stand::Runs);
-        assert_eq!(of(SyncView::Connected(Sync { waiting, refused: None })), Stand::Late);
+        assert_eq!(of(XdsSyncState::Connected(XdsConnection::default())), ProxyAck::Runs);
+        assert_eq!(of(XdsSyncState::Connected(XdsConnection { waiting, refused: None })), ProxyAck::Late);
         assert_eq!(
-            of(SyncView::Connected(Sync { waiting: Vec::new(), refused: Some("no".to_owned()) })),
-            Stand::Refuses
+            of(XdsSyncState::Connected(XdsConnection { waiting: Vec::new(), refused: Some("no".to_owned()) })),
+            ProxyAck::Refuses
         );
-        assert!(matches!(of(SyncView::NotConnected), Stand::Unknown(Some(_))));
-        assert!(matches!(of(SyncView::Unknown("403".to_owned())), Stand::Unknown(Some(_))));
+        assert!(matches!(of(XdsSyncState::NotConnected), ProxyAck::Unknown(Some(_))));
+        assert!(matches!(of(XdsSyncState::Unknown("403".to_owned())), ProxyAck::Unknown(Some(_))));
     }
 
     #[test]
     fn only_routes_to_the_hosts_keep_a_proxy_from_running_the_weights() {
-        let connected = SyncView::Connected(Sync::default());
-        let answer = Answer::Silent(String::new());
-        let proxy = Proxy { sync: connected, answer, counted: (None, None), passing: Vec::new() };
+        let connected = XdsSyncState::Connected(XdsConnection::default());
+        let answer = ProxyResponse::Silent(String::new());
+        let proxy = LiveProxy { sync: connected, answer, counted: (None, None), passing: Vec::new() };
         let judged = |routes_calls: bool, host: &str| {
             let one = Difference {
                 what: String::new(),
@@ -279,13 +294,13 @@ mod tests {
                 host: Some(host.to_owned()),
                 routes_calls,
             };
-            Judged { differences: vec![one], ..Judged::without(ProxyState::Different, String::new()) }
+            ComparedProxy { differences: vec![one], ..ComparedProxy::without(ProxyState::Different, String::new()) }
         };
         let of = |routes_calls: bool, host: &str| verdict(&judged(routes_calls, host), &proxy, &["a".to_owned()]);
-        assert_eq!(of(true, "a"), Stand::Late);
-        assert_eq!(of(true, "b"), Stand::Runs);
-        assert_eq!(of(false, "a"), Stand::Runs, "a circuit breaker, say");
-        let patched = Judged { skips_routes: true, ..judged(true, "a") };
-        assert!(matches!(verdict(&patched, &proxy, &["a".to_owned()]), Stand::Unknown(Some(_))));
+        assert_eq!(of(true, "a"), ProxyAck::Late);
+        assert_eq!(of(true, "b"), ProxyAck::Runs);
+        assert_eq!(of(false, "a"), ProxyAck::Runs, "a circuit breaker, say");
+        let patched = ComparedProxy { skips_routes: true, ..judged(true, "a") };
+        assert!(matches!(verdict(&patched, &proxy, &["a".to_owned()]), ProxyAck::Unknown(Some(_))));
     }
 }

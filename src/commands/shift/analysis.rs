@@ -10,22 +10,22 @@ use futures::StreamExt as _;
 use http::{HeaderName, HeaderValue};
 use tokio::sync::mpsc;
 
-use super::Then;
-use super::session::Session;
-use crate::accesslog::format::Format as LogFormat;
-use crate::accesslog::{Line, Reader};
-use crate::analysis::calls::Calls;
-use crate::analysis::cohorts::Sides;
-use crate::analysis::verdict::Limits;
-use crate::analysis::window::{FAULTS, Faults, Tally, Window};
+use super::FailureAction;
+use super::session::ShiftSession;
+use crate::accesslog::format::LogFormat;
+use crate::accesslog::{LogLine, LogReader};
+use crate::analysis::calls::LoggedCalls;
+use crate::analysis::cohorts::Cohorts;
+use crate::analysis::verdict::AnalysisLimits;
+use crate::analysis::window::{CallCounts, FAULTS, FailureCriteria, Window};
 use crate::analysis::{counters, prometheus};
 use crate::cli::env::Env;
 use crate::cli::failure::Failure;
-use crate::cluster::logs::{Event, Selection, Span};
-use crate::cluster::prometheus::{Place, Prometheus};
+use crate::cluster::logs::{LogEvent, LogRange, PodSelection};
+use crate::cluster::prometheus::{PrometheusAddress, PrometheusClient};
 use crate::cluster::proxies::PodName;
 use crate::diagnosis::flags;
-use crate::envoy::counters::Counted;
+use crate::envoy::counters::EndpointCounters;
 use crate::schema;
 
 /// How long the callers' logs of a window may be read.
@@ -36,7 +36,7 @@ const WAITING: usize = 1024;
 /// Who judges the canary, and by what.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Guard (with --steps or --watch)")]
-pub(super) struct GuardArgs {
+pub(super) struct AnalysisArgs {
     /// Time of a window; each step lasts at least one
     #[arg(long, value_name = "TIME", default_value = "1m", value_parser = schema::duration::parse)]
     pub(super) interval: Duration,
@@ -46,7 +46,7 @@ pub(super) struct GuardArgs {
     pub(super) watch: Option<Duration>,
     /// Who counts calls (default: Prometheus where it is given, else counters, else logs)
     #[arg(long, value_name = "SOURCE")]
-    pub(super) guard: Option<GuardSource>,
+    pub(super) guard: Option<AnalysisSource>,
     /// Prometheus: an address, or NAMESPACE/SERVICE[:PORT] to go through the API server
     #[arg(long, value_name = "PLACE")]
     pub(super) prometheus: Option<String>,
@@ -79,12 +79,12 @@ pub(super) struct GuardArgs {
     pub(super) max_wait: Duration,
     /// When there is none in that time
     #[arg(long, value_name = "WHAT", default_value = "hold")]
-    pub(super) on_stall: Then,
+    pub(super) on_stall: FailureAction,
 }
 
 /// Who counts calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum GuardSource {
+pub(super) enum AnalysisSource {
     /// Prometheus, with Istio's standard metrics.
     Prometheus,
     /// The callers' Envoys: tries for each endpoint; no set-up.
@@ -95,15 +95,15 @@ pub(super) enum GuardSource {
     None,
 }
 
-impl GuardArgs {
+impl AnalysisArgs {
     /// Where Prometheus is. It is not read by the command line's own parser, which would show a password in it.
-    pub(super) fn place(&self) -> Result<Option<Place>, Failure> {
+    pub(super) fn place(&self) -> Result<Option<PrometheusAddress>, Failure> {
         self.prometheus.as_deref().map(prometheus_at).transpose()
     }
 
     /// Refuses what would have no effect.
     fn check(&self, has_steps: bool) -> Result<(), Failure> {
-        let is_asked = self.guard.is_some_and(|source| source != GuardSource::None)
+        let is_asked = self.guard.is_some_and(|source| source != AnalysisSource::None)
             || self.prometheus.is_some()
             || self.max_p99.is_some()
             || self.error_status.is_some()
@@ -112,10 +112,10 @@ impl GuardArgs {
             return Err(Failure::usage("a guard is asked for, and nothing that it would judge")
                 .hint("add --watch for one step, or --steps 5,25,50"));
         }
-        if self.watch.is_some() && self.guard == Some(GuardSource::None) {
+        if self.watch.is_some() && self.guard == Some(AnalysisSource::None) {
             return Err(Failure::usage("--watch judges, and --guard none judges nothing"));
         }
-        if self.prometheus_header_file.is_some() && matches!(self.place()?, Some(Place::Service(..))) {
+        if self.prometheus_header_file.is_some() && matches!(self.place()?, Some(PrometheusAddress::Service(..))) {
             return Err(Failure::usage("headers go to an address; through the API server none are sent")
                 .hint("give Prometheus's address: --prometheus https://…"));
         }
@@ -135,59 +135,59 @@ fn status(text: &str) -> Result<u8, String> {
 }
 
 /// Where calls are counted.
-enum Source {
-    Prometheus(Box<Prometheus>),
+enum MetricsSource {
+    Prometheus(Box<PrometheusClient>),
     Counters,
     Logs(Arc<[LogFormat]>),
 }
 
 /// What a source told at one moment.
-pub(super) enum Reading {
-    Series(prometheus::Series),
-    Counters(ByCaller),
+pub(super) enum MetricsReading {
+    Series(prometheus::SeriesValues),
+    Counters(CountersByCaller),
     /// Lines after this time are read at the end.
     Since(String),
 }
 
 /// What callers' Envoys counted, by namespace and name of their pods.
-type ByCaller = HashMap<(String, String), Vec<Counted>>;
+type CountersByCaller = HashMap<(String, String), Vec<EndpointCounters>>;
 
 /// The first reading of a window, and when it was.
-pub(super) type Begun = (Reading, Instant);
+pub(super) type WindowStart = (MetricsReading, Instant);
 
 /// A guard.
-pub(super) struct Guard {
-    source: Source,
+pub(super) struct CanaryAnalysis {
+    source: MetricsSource,
     /// What is allowed.
-    pub(super) limits: Limits,
-    faults: Faults,
+    pub(super) limits: AnalysisLimits,
+    faults: FailureCriteria,
     /// Who is who.
-    pub(super) sides: Sides,
+    pub(super) sides: Cohorts,
     /// What all backends did before the shift.
-    pub(super) before: Tally,
+    pub(super) before: CallCounts,
     /// Why the ground is not firm enough for a verdict.
     pub(super) weak: Option<String>,
     /// Callers that the last window lacks, with the reason.
     pub(super) unread: Vec<String>,
 }
 
-impl Guard {
+impl CanaryAnalysis {
     /// The guard that is asked for, if one is. `has_steps` wants one, too.
-    pub(super) async fn new(session: &mut Session<'_, '_>, has_steps: bool) -> Result<Option<Self>, Failure> {
+    pub(super) async fn new(session: &mut ShiftSession<'_, '_>, has_steps: bool) -> Result<Option<Self>, Failure> {
         let arguments = &session.arguments.guard;
         arguments.check(has_steps)?;
-        if (!has_steps && arguments.watch.is_none()) || arguments.guard == Some(GuardSource::None) {
+        if (!has_steps && arguments.watch.is_none()) || arguments.guard == Some(AnalysisSource::None) {
             return Ok(None);
         }
         let wanted = match arguments.guard {
-            None if arguments.prometheus.is_some() => GuardSource::Prometheus,
-            None => GuardSource::Counters,
+            None if arguments.prometheus.is_some() => AnalysisSource::Prometheus,
+            None => AnalysisSource::Counters,
             Some(source) => source,
         };
         let source = match wanted {
-            GuardSource::Prometheus => Source::Prometheus(Box::new(prometheus_of(session)?)),
-            GuardSource::Counters | GuardSource::None => Source::Counters,
-            GuardSource::Logs => Source::Logs(formats(session).await.ok_or_else(untold)?),
+            AnalysisSource::Prometheus => MetricsSource::Prometheus(Box::new(prometheus_of(session)?)),
+            AnalysisSource::Counters | AnalysisSource::None => MetricsSource::Counters,
+            AnalysisSource::Logs => MetricsSource::Logs(formats(session).await.ok_or_else(untold)?),
         };
         let beyond: Vec<&str> = [
             (arguments.max_p99.is_some(), "--max-p99"),
@@ -197,7 +197,7 @@ impl Guard {
         .into_iter()
         .filter_map(|(is_asked, flag)| is_asked.then_some(flag))
         .collect();
-        if matches!(source, Source::Counters) && !beyond.is_empty() {
+        if matches!(source, MetricsSource::Counters) && !beyond.is_empty() {
             return Err(Failure::usage(format!(
                 "the callers' counters cannot tell what {} asks for: they count tries and Envoy's own set of errors",
                 beyond.join(" and ")
@@ -207,50 +207,50 @@ impl Guard {
         let statuses = arguments.error_status.clone().unwrap_or_else(|| FAULTS.to_vec());
         Ok(Some(Self {
             source,
-            limits: Limits {
+            limits: AnalysisLimits {
                 min_requests: arguments.min_requests,
                 max_error_rate: arguments.max_error_rate,
                 max_p99: arguments.max_p99.map(|limit| limit.as_secs_f64() * 1000.0),
                 tolerance: Some(arguments.split_tolerance),
             },
-            faults: Faults {
+            faults: FailureCriteria {
                 statuses: statuses.into_iter().collect(),
                 flags: arguments.error_flags.iter().map(|flag| flags::code(flag.trim())).collect(),
             },
-            sides: Sides::default(),
-            before: Tally::default(),
+            sides: Cohorts::default(),
+            before: CallCounts::default(),
             weak: None,
             unread: Vec::new(),
         }))
     }
 
     /// What is allowed, for backends as they are used.
-    pub(super) fn allowed(&self) -> Limits {
-        Limits { tolerance: self.limits.tolerance.filter(|_| !self.sides.shared), ..self.limits }
+    pub(super) fn allowed(&self) -> AnalysisLimits {
+        AnalysisLimits { tolerance: self.limits.tolerance.filter(|_| !self.sides.shared), ..self.limits }
     }
 
     /// Its name.
     pub(super) fn name(&self) -> &'static str {
         match self.source {
-            Source::Prometheus(_) => "prometheus",
-            Source::Counters => "counters",
-            Source::Logs(_) => "logs",
+            MetricsSource::Prometheus(_) => "prometheus",
+            MetricsSource::Counters => "counters",
+            MetricsSource::Logs(_) => "logs",
         }
     }
 
     /// Where nobody may ask the callers' Envoys, their logs are read instead, unless counters were asked for.
-    pub(super) async fn fall_back(&mut self, session: &mut Session<'_, '_>) -> bool {
-        let may = matches!(self.source, Source::Counters) && session.arguments.guard.guard.is_none();
+    pub(super) async fn fall_back(&mut self, session: &mut ShiftSession<'_, '_>) -> bool {
+        let may = matches!(self.source, MetricsSource::Counters) && session.arguments.guard.guard.is_none();
         let Some(formats) = (if may { formats(session).await } else { None }) else { return false };
         session.context.messages.warning("the callers' Envoys cannot be asked: their access logs are read instead");
-        self.source = Source::Logs(formats);
+        self.source = MetricsSource::Logs(formats);
         true
     }
 
     /// Reads the source; why it cannot be read, in a sentence.
-    pub(super) async fn begin(&mut self, session: &Session<'_, '_>) -> Result<Begun, String> {
+    pub(super) async fn begin(&mut self, session: &ShiftSession<'_, '_>) -> Result<WindowStart, String> {
         let began = Instant::now();
-        if let (Source::Prometheus(_), Some((namespace, name))) = (&self.source, self.sides.shared_workload()) {
+        if let (MetricsSource::Prometheus(_), Some((namespace, name))) = (&self.source, self.sides.shared_workload()) {
             return Err(format!(
                 "{namespace}/{name} serves the canary and the others: Prometheus cannot tell them apart"
             ));
@@ -258,24 +258,28 @@ impl Guard {
         Ok((self.read(session).await?, began))
     }
 
-    async fn read(&mut self, session: &Session<'_, '_>) -> Result<Reading, String> {
+    async fn read(&mut self, session: &ShiftSession<'_, '_>) -> Result<MetricsReading, String> {
         match &self.source {
-            Source::Prometheus(prometheus) => {
+            MetricsSource::Prometheus(prometheus) => {
                 let query = prometheus::calls_query(&self.sides.hosts);
                 let text = prometheus.query(&query).await.map_err(|error| format!("Prometheus: {error}"))?;
-                prometheus::read(&text).map(Reading::Series)
+                prometheus::read(&text).map(MetricsReading::Series)
             }
-            Source::Counters => {
+            MetricsSource::Counters => {
                 let (read, unread) = self.count(session).await?;
                 self.unread = unread;
-                Ok(Reading::Counters(read))
+                Ok(MetricsReading::Counters(read))
             }
-            Source::Logs(_) => Ok(Reading::Since(Env::clock())),
+            MetricsSource::Logs(_) => Ok(MetricsReading::Since(Env::clock())),
         }
     }
 
     /// What was counted since a first reading. Callers that were not in it are taken into it as they are now.
-    pub(super) async fn window(&mut self, session: &Session<'_, '_>, begun: &mut Begun) -> Result<Window, String> {
+    pub(super) async fn window(
+        &mut self,
+        session: &ShiftSession<'_, '_>,
+        begun: &mut WindowStart,
+    ) -> Result<Window, String> {
         let window = self.count_since(session, begun).await?;
         let (missing, all) = (self.unread.len(), self.sides.callers.len());
         if missing * 2 > all {
@@ -284,8 +288,12 @@ impl Guard {
         Ok(window)
     }
 
-    async fn count_since(&mut self, session: &Session<'_, '_>, (first, began): &mut Begun) -> Result<Window, String> {
-        if let (Source::Logs(formats), Reading::Since(time)) = (&self.source, &*first) {
+    async fn count_since(
+        &mut self,
+        session: &ShiftSession<'_, '_>,
+        (first, began): &mut WindowStart,
+    ) -> Result<Window, String> {
+        if let (MetricsSource::Logs(formats), MetricsReading::Since(time)) = (&self.source, &*first) {
             let (formats, time) = (Arc::clone(formats), time.clone());
             let read = tokio::time::timeout(LOGS, self.window_of_logs(session, &formats, &time)).await;
             let (window, unread) = read.map_err(|_| "the callers' logs do not end".to_owned())??;
@@ -293,17 +301,17 @@ impl Guard {
             return Ok(window);
         }
         match (self.read(session).await?, first) {
-            (Reading::Series(after), Reading::Series(before)) => {
+            (MetricsReading::Series(after), MetricsReading::Series(before)) => {
                 let mut window = prometheus::window(&self.sides, &self.faults, before, &after);
                 prometheus::adopt(before, &after);
-                if let (Source::Prometheus(prometheus), Some(_)) = (&self.source, self.limits.max_p99) {
+                if let (MetricsSource::Prometheus(prometheus), Some(_)) = (&self.source, self.limits.max_p99) {
                     let query = prometheus::p99_query(&self.sides, began.elapsed().as_secs().max(1));
                     let text = prometheus.query(&query).await.map_err(|error| format!("Prometheus: {error}"))?;
                     window.p99 = prometheus::number(&prometheus::read(&text)?);
                 }
                 Ok(window)
             }
-            (Reading::Counters(after), Reading::Counters(before)) => {
+            (MetricsReading::Counters(after), MetricsReading::Counters(before)) => {
                 let pairs: Vec<_> =
                     after.iter().filter_map(|(pod, after)| Some((before.get(pod)?.clone(), after.clone()))).collect();
                 for (pod, after) in after {
@@ -316,7 +324,7 @@ impl Guard {
     }
 
     /// What the callers' Envoys counted so far, and who does not answer, unless that are all.
-    async fn count(&self, session: &Session<'_, '_>) -> Result<(ByCaller, Vec<String>), String> {
+    async fn count(&self, session: &ShiftSession<'_, '_>) -> Result<(CountersByCaller, Vec<String>), String> {
         let names: Vec<(String, String)> = self.sides.callers.iter().cloned().collect();
         let pods = names.iter().map(|(namespace, pod)| PodName { namespace: namespace.clone(), pod: pod.clone() });
         let pods: Vec<PodName> = pods.collect();
@@ -343,17 +351,17 @@ impl Guard {
     /// Reads what the callers logged since a time.
     async fn window_of_logs(
         &self,
-        session: &Session<'_, '_>,
+        session: &ShiftSession<'_, '_>,
         formats: &Arc<[LogFormat]>,
         since: &str,
     ) -> Result<(Window, Vec<String>), String> {
-        let everything = Selection { namespace: None, labels: String::new(), name: None };
+        let everything = PodSelection { namespace: None, labels: String::new(), name: None };
         let pods = session.server.proxies(&everything).await.map_err(|error| error.message)?;
         let pods: Vec<_> = pods
             .into_iter()
             .filter(|pod| self.sides.callers.contains(&(pod.namespace.clone(), pod.name.clone())))
             .collect();
-        let span = Span { since_time: Some(since.to_owned()), ..Span::default() };
+        let span = LogRange { since_time: Some(since.to_owned()), ..LogRange::default() };
         let (sender, mut events) = mpsc::channel(WAITING);
         let follow = async {
             let sender = sender;
@@ -364,20 +372,20 @@ impl Guard {
                 .await;
         };
         let count = async {
-            let mut calls = Calls::default();
-            let mut readers: BTreeMap<usize, Reader> = BTreeMap::new();
+            let mut calls = LoggedCalls::default();
+            let mut readers: BTreeMap<usize, LogReader> = BTreeMap::new();
             let (mut lines, mut unread) = (0_u64, BTreeMap::new());
             while let Some(event) = events.recv().await {
                 match event {
-                    Event::Line(pod, line) => {
-                        let reader = readers.entry(pod).or_insert_with(|| Reader::with_formats(Arc::clone(formats)));
-                        if let Line::Access(access) = reader.read(&line) {
+                    LogEvent::Line(pod, line) => {
+                        let reader = readers.entry(pod).or_insert_with(|| LogReader::with_formats(Arc::clone(formats)));
+                        if let LogLine::Access(access) = reader.read(&line) {
                             lines += 1;
                             calls.count(&access, &self.sides, &self.faults);
                         }
                     }
-                    Event::Trouble(pod, why) => drop(unread.insert(pod, why)),
-                    Event::End(_) => {}
+                    LogEvent::Trouble(pod, why) => drop(unread.insert(pod, why)),
+                    LogEvent::End(_) => {}
                 }
             }
             let named = unread.into_iter().filter_map(|(pod, why)| {
@@ -395,7 +403,7 @@ impl Guard {
     }
 }
 
-fn prometheus_of(session: &Session<'_, '_>) -> Result<Prometheus, Failure> {
+fn prometheus_of(session: &ShiftSession<'_, '_>) -> Result<PrometheusClient, Failure> {
     let arguments = &session.arguments.guard;
     let Some(place) = arguments.place()? else {
         return Err(Failure::usage("where Prometheus is, is not said")
@@ -418,11 +426,11 @@ fn prometheus_of(session: &Session<'_, '_>) -> Result<Prometheus, Failure> {
             })?);
         }
     }
-    Ok(Prometheus::new(&place, &session.server, headers, &session.context.env.proxy)?)
+    Ok(PrometheusClient::new(&place, &session.server, headers, &session.context.env.proxy)?)
 }
 
 /// The place that a word means.
-pub(in crate::commands) fn prometheus_at(word: &str) -> Result<Place, Failure> {
+pub(in crate::commands) fn prometheus_at(word: &str) -> Result<PrometheusAddress, Failure> {
     word.parse().map_err(|why: String| Failure::usage(format!("--prometheus: {why}")))
 }
 
@@ -433,7 +441,7 @@ fn untold() -> Failure {
 }
 
 /// The formats of access logs that the mesh defines, if one tells the gRPC status.
-async fn formats(session: &Session<'_, '_>) -> Option<Arc<[LogFormat]>> {
+async fn formats(session: &ShiftSession<'_, '_>) -> Option<Arc<[LogFormat]>> {
     let scope = &session.context.scope;
     let places: std::collections::BTreeSet<&str> = [&*session.target.key.namespace].into();
     let read = session.server.log_settings(&scope.istio_namespace, scope.revision.as_deref(), &places).await;

@@ -4,17 +4,19 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Patched;
-use super::analysis::Guard;
-use super::rollback::Slip;
-use super::session::Session;
+use super::PatchOutcome;
+use super::analysis::CanaryAnalysis;
+use super::rollback::StopReason;
+use super::session::ShiftSession;
 use crate::cli::env::Env;
-use crate::cli::failure::{Failure, Outcome};
+use crate::cli::failure::{CommandOutcome, Failure};
 use crate::report::shift::weights;
 use crate::schema::Kind;
 use crate::shift::patch;
 use crate::shift::plan::RulePlan;
-use crate::shift::record::{Back, Entry, LostControl, Record, RuleRecord, State, weights_by_name};
+use crate::shift::record::{
+    LostControl, RollbackTarget, RuleRecord, ShiftEntry, ShiftRecord, ShiftState, weights_by_name,
+};
 
 /// Times that a write is tried again after somebody else's.
 const TRIES: u32 = 5;
@@ -23,15 +25,15 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// Pause before something is tried again.
 const AGAIN: Duration = Duration::from_millis(300);
 
-impl Session<'_, '_> {
+impl ShiftSession<'_, '_> {
     /// Writes, and sees that the proxies follow; if they do not, what was asked for in that case.
     pub(super) async fn write_and_follow(
         &mut self,
         plans: &[RulePlan],
         object: Value,
-        mut entry: Entry,
-        guard: Option<Guard>,
-    ) -> Result<Outcome, Failure> {
+        mut entry: ShiftEntry,
+        guard: Option<CanaryAnalysis>,
+    ) -> Result<CommandOutcome, Failure> {
         self.write(plans, object, &mut entry).await?;
         self.is_written = true;
         self.tell("written", &format!("session {} by {}", entry.session, entry.by), |event| {
@@ -41,15 +43,15 @@ impl Session<'_, '_> {
     }
 
     /// Writes plans; what somebody else wrote in between that is not about the weights is no reason to stop.
-    async fn write(&mut self, plans: &[RulePlan], first: Value, entry: &mut Entry) -> Result<(), Failure> {
+    async fn write(&mut self, plans: &[RulePlan], first: Value, entry: &mut ShiftEntry) -> Result<(), Failure> {
         let mut object = first.clone();
         for attempt in 0..TRIES {
             if self.is_interrupted() {
                 return Err(Failure::interrupted().hint("nothing is written"));
             }
             let mut record = self.record(&object)?;
-            if let Some(open) = record.entries.first_mut().filter(|one| one.state == State::Open) {
-                (open.state, open.until) = (State::Held, None);
+            if let Some(open) = record.entries.first_mut().filter(|one| one.state == ShiftState::Open) {
+                (open.state, open.until) = (ShiftState::Held, None);
                 open.message = format!("taken over by session {}", entry.session);
             }
             (entry.number, entry.at) = (record.next_number(), Env::clock());
@@ -62,12 +64,12 @@ impl Session<'_, '_> {
                 return Err(Failure::source(why).hint("nothing is written"));
             }
             match self.server.patch(&self.target.key, &self.target.api_version, &operations, true).await {
-                Ok(Patched::Stored(_)) => return Ok(()),
-                Ok(Patched::Refused(why)) => {
+                Ok(PatchOutcome::Stored(_)) => return Ok(()),
+                Ok(PatchOutcome::Refused(why)) => {
                     return Err(Failure::source(format!("the server refuses it: {why}")).hint("nothing is written"));
                 }
-                Ok(Patched::Forbidden(why)) => return Err(forbidden(&why)),
-                Ok(Patched::Conflict) => {}
+                Ok(PatchOutcome::Forbidden(why)) => return Err(forbidden(&why)),
+                Ok(PatchOutcome::Conflict) => {}
                 // Whether it was stored is seen below.
                 Err(error) => self.context.messages.warning(&error.message),
             }
@@ -142,8 +144,8 @@ impl Session<'_, '_> {
     }
 
     /// The record of an object; one that cannot be read is nothing to write over.
-    fn record(&self, object: &Value) -> Result<Record, Failure> {
-        Record::of(object).map_err(|error| {
+    fn record(&self, object: &Value) -> Result<ShiftRecord, Failure> {
+        ShiftRecord::of(object).map_err(|error| {
             Failure::source(format!("the record of {} cannot be read", self.target.title())).cause(error)
         })
     }
@@ -151,22 +153,22 @@ impl Session<'_, '_> {
     /// Notes how our shift stands. Where it is not ours any more, or cannot be noted, that is said and is no failure: the
     /// weights are what they are.
     /// What was asked for until then, to go back, comes first, and is given.
-    pub(super) async fn end(&mut self, entry: &Entry, state: State, message: &str) -> Option<Slip> {
+    pub(super) async fn end(&mut self, entry: &ShiftEntry, state: ShiftState, message: &str) -> Option<StopReason> {
         for _ in 0..TRIES {
             let Ok(Some(object)) = self.look_long(1).await else { break };
-            let Ok(mut record) = Record::of(&object) else { break };
+            let Ok(mut record) = ShiftRecord::of(&object) else { break };
             let Some(ours) = record.of_run(&entry.session) else { break };
-            if let (State::Done, Some(who)) = (state, &ours.abort) {
-                return Some(Slip::Aborted(format!("aborted by {who}")));
+            if let (ShiftState::Done, Some(who)) = (state, &ours.abort) {
+                return Some(StopReason::Aborted(format!("aborted by {who}")));
             }
             (ours.state, ours.until) = (state, None);
             message.clone_into(&mut ours.message);
             ours.verdicts.clone_from(&entry.verdicts);
             let Ok(operations) = patch::note(self.target.key.kind, &object, &record) else { break };
             match self.server.patch(&self.target.key, &self.target.api_version, &operations, true).await {
-                Ok(Patched::Stored(_)) => return None,
-                Ok(Patched::Conflict) | Err(_) => tokio::time::sleep(AGAIN).await,
-                Ok(Patched::Refused(_) | Patched::Forbidden(_)) => break,
+                Ok(PatchOutcome::Stored(_)) => return None,
+                Ok(PatchOutcome::Conflict) | Err(_) => tokio::time::sleep(AGAIN).await,
+                Ok(PatchOutcome::Refused(_) | PatchOutcome::Forbidden(_)) => break,
             }
         }
         let word = self.target.word();
@@ -177,7 +179,7 @@ impl Session<'_, '_> {
     }
 
     /// Makes a shift that was cut off our own.
-    pub(super) async fn take(&mut self, entry: &mut Entry) -> Result<(), Failure> {
+    pub(super) async fn take(&mut self, entry: &mut ShiftEntry) -> Result<(), Failure> {
         let (id, until) = (self.id.clone(), Env::clock_in(self.step_time()));
         let taken =
             self.amend(&entry.session, |open| (open.session, open.until) = (id.clone(), Some(until.clone()))).await?;
@@ -186,14 +188,14 @@ impl Session<'_, '_> {
     }
 
     /// Puts down that somebody wants a run to go back; it sees that at its next look. One that has ended wants nothing.
-    pub(super) async fn ask_to_abort(&mut self, entry: &Entry) -> Result<(), Failure> {
+    pub(super) async fn ask_to_abort(&mut self, entry: &ShiftEntry) -> Result<(), Failure> {
         let who = self.server.who_am_i().await.unwrap_or_else(|_| "somebody".to_owned());
         let wish = format!("{who} at {}", Env::clock());
         self.amend(&entry.session, |open| open.abort = Some(wish.clone())).await.map(drop)
     }
 
     /// Changes what the record says of an open run, and gives it; `None` when that run is not at it any more.
-    async fn amend(&self, session: &str, change: impl Fn(&mut Entry)) -> Result<Option<Entry>, Failure> {
+    async fn amend(&self, session: &str, change: impl Fn(&mut ShiftEntry)) -> Result<Option<ShiftEntry>, Failure> {
         for _ in 0..TRIES {
             let object = self.look().await?;
             let mut record = self.record(&object)?;
@@ -202,10 +204,10 @@ impl Session<'_, '_> {
             let amended = open.clone();
             let operations = patch::note(self.target.key.kind, &object, &record).map_err(|lost| self.lost(&lost))?;
             match self.server.patch(&self.target.key, &self.target.api_version, &operations, true).await? {
-                Patched::Stored(_) => return Ok(Some(amended)),
-                Patched::Conflict => tokio::time::sleep(AGAIN).await,
-                Patched::Forbidden(why) => return Err(forbidden(&why)),
-                Patched::Refused(why) => return Err(Failure::source(format!("the server refuses it: {why}"))),
+                PatchOutcome::Stored(_) => return Ok(Some(amended)),
+                PatchOutcome::Conflict => tokio::time::sleep(AGAIN).await,
+                PatchOutcome::Forbidden(why) => return Err(forbidden(&why)),
+                PatchOutcome::Refused(why) => return Err(Failure::source(format!("the server refuses it: {why}"))),
             }
         }
         Err(Failure::source("the record could not be written: somebody writes the object all the time")
@@ -216,11 +218,11 @@ impl Session<'_, '_> {
     /// With `only_ours` no other run may have come in between.
     pub(super) async fn roll_back(
         &mut self,
-        entry: &Entry,
+        entry: &ShiftEntry,
         why: &str,
         only_ours: bool,
     ) -> Result<Vec<RuleRecord>, Failure> {
-        let back: Back = self.arguments.rollback_to.into();
+        let back: RollbackTarget = self.arguments.rollback_to.into();
         let mut before: Option<Vec<RuleRecord>> = None;
         let by_hand = |word: &str| format!("by hand: kubectl grpcmesh shift {word} --undo");
         let end = tokio::time::Instant::now() + PATIENCE;
@@ -229,7 +231,7 @@ impl Session<'_, '_> {
             let Some(object) = self.look_long(1).await? else { return Err(Failure::interrupted()) };
             let mut record = self.record(&object)?;
             let one = record.entries.first_mut().filter(|one| one.session == entry.session);
-            let stands = |one: &Entry| one.state == State::Open || before.is_some();
+            let stands = |one: &ShiftEntry| one.state == ShiftState::Open || before.is_some();
             let Some(one) = one.filter(|one| !only_ours || stands(one)) else {
                 return Err(Failure::source("lost control: another run has come in between").hint(format!(
                     "nothing is written over it: kubectl grpcmesh shift {} --history",
@@ -246,12 +248,12 @@ impl Session<'_, '_> {
                 patch::back(self.target.key.kind, &object, entry, back, &record).map_err(|lost| self.lost(&lost))?;
             let restored = restored(self.target.key.kind, &object, entry, back);
             match self.server.patch(&self.target.key, &self.target.api_version, &operations, true).await {
-                Ok(Patched::Stored(_)) => {
+                Ok(PatchOutcome::Stored(_)) => {
                     self.tell_back(entry, back, why)?;
                     return Ok(restored);
                 }
-                Ok(Patched::Conflict) => conflicts += 1,
-                Ok(Patched::Refused(why) | Patched::Forbidden(why)) => {
+                Ok(PatchOutcome::Conflict) => conflicts += 1,
+                Ok(PatchOutcome::Refused(why) | PatchOutcome::Forbidden(why)) => {
                     return Err(Failure::source(format!("the weights from before could not be written: {why}"))
                         .hint(by_hand(&self.target.word())));
                 }
@@ -265,10 +267,10 @@ impl Session<'_, '_> {
         Err(Failure::source("the weights from before could not be written").hint(by_hand(&self.target.word())))
     }
 
-    fn tell_back(&mut self, entry: &Entry, back: Back, why: &str) -> Result<(), Failure> {
+    fn tell_back(&mut self, entry: &ShiftEntry, back: RollbackTarget, why: &str) -> Result<(), Failure> {
         let now = match back {
-            Back::Previous if entry.step > 1 => "the weights are those of the step before",
-            Back::Start | Back::Previous => "the weights are as before",
+            RollbackTarget::Previous if entry.step > 1 => "the weights are those of the step before",
+            RollbackTarget::Start | RollbackTarget::Previous => "the weights are as before",
         };
         let weights = weights_by_name(self.target.key.kind, &entry.rules, |rule| rule.weights(back));
         self.tell("rolled-back", &format!("{why}; {now}"), |event| event.weights = weights)
@@ -293,20 +295,20 @@ pub(super) fn forbidden(why: &str) -> Failure {
 }
 
 /// Whether the record says that an entry is taken back.
-fn is_back(one: &Entry, entry: &Entry, back: Back) -> bool {
+fn is_back(one: &ShiftEntry, entry: &ShiftEntry, back: RollbackTarget) -> bool {
     match back {
-        Back::Previous if entry.step > 1 => one.state == State::Held && one.step + 1 == entry.step,
-        Back::Start | Back::Previous => one.state == State::RolledBack,
+        RollbackTarget::Previous if entry.step > 1 => one.state == ShiftState::Held && one.step + 1 == entry.step,
+        RollbackTarget::Start | RollbackTarget::Previous => one.state == ShiftState::RolledBack,
     }
 }
 
 /// Puts down that an entry is taken back. What goes back to the step before stands with that step's weights.
-fn note_way_back(one: &mut Entry, entry: &Entry, back: Back, why: &str) {
-    (one.state, one.until) = (State::RolledBack, None);
+fn note_way_back(one: &mut ShiftEntry, entry: &ShiftEntry, back: RollbackTarget, why: &str) {
+    (one.state, one.until) = (ShiftState::RolledBack, None);
     one.verdicts.clone_from(&entry.verdicts);
     why.clone_into(&mut one.message);
-    if back == Back::Previous && entry.step > 1 {
-        (one.state, one.step) = (State::Held, entry.step - 1);
+    if back == RollbackTarget::Previous && entry.step > 1 {
+        (one.state, one.step) = (ShiftState::Held, entry.step - 1);
         for rule in &mut one.rules {
             rule.wrote = rule.weights(back).to_vec();
             rule.previous.clear();
@@ -315,7 +317,7 @@ fn note_way_back(one: &mut Entry, entry: &Entry, back: Back, why: &str) {
 }
 
 /// The rules of an entry as they are when its weights are taken back.
-fn restored(kind: Kind, object: &Value, entry: &Entry, to: Back) -> Vec<RuleRecord> {
+fn restored(kind: Kind, object: &Value, entry: &ShiftEntry, to: RollbackTarget) -> Vec<RuleRecord> {
     let back = |rule: &RuleRecord| {
         let mut split = rule.find(kind, object).ok()?;
         let weights = rule.weights(to).to_vec();

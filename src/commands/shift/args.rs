@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::super::proxy_states::ReachArgs;
-use super::analysis::GuardArgs;
+use super::super::proxy_states::AdminAccessArgs;
+use super::analysis::AnalysisArgs;
 use crate::schema;
-use crate::shift::plan::Wish;
-use crate::shift::record::Back;
+use crate::shift::plan::DesiredWeights;
+use crate::shift::record::RollbackTarget;
 use crate::shift::shares::Share;
 
 /// Move weights between the backends of a rule, and see that the proxies follow
@@ -35,7 +35,7 @@ pub struct ShiftArgs {
     pub(super) target: Option<String>,
     /// Shares in percent by subset, Service, service/subset or #number; others keep their proportion
     #[arg(long, value_name = "BACKEND=SHARE,...")]
-    pub(super) to: Option<Wish>,
+    pub(super) to: Option<DesiredWeights>,
     /// Shares on the way to the one of --to, each judged before the next
     #[arg(long, value_name = "SHARE,...", value_delimiter = ',')]
     pub(super) steps: Vec<Share>,
@@ -53,28 +53,28 @@ pub struct ShiftArgs {
     pub(super) reason: Option<String>,
     /// Write nothing: only plan (client), or let the server try it (server)
     #[arg(long, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_missing_value = "server")]
-    pub(super) dry_run: Option<DryRunAt>,
+    pub(super) dry_run: Option<DryRunMode>,
     /// Print what would be written instead of writing it
     #[arg(long, value_name = "FORM", conflicts_with_all = ["dry_run", "steps", "watch"])]
-    pub(super) emit: Option<Emit>,
+    pub(super) emit: Option<EmitFormat>,
     /// Write the weights into this manifest and nothing into a cluster; comments and layout stay
     #[arg(long, value_name = "FILE", conflicts_with_all = ["emit", "steps", "watch", "history", "undo", "resume"])]
     pub(super) edit: Option<PathBuf>,
     /// Whose Envoys must run the new weights (default: all where 50 or fewer obey, else a sample of every class)
     #[arg(long, value_name = "WHOSE")]
-    pub(super) ack: Option<Ack>,
+    pub(super) ack: Option<AckMode>,
     /// How long that may take
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = schema::duration::parse)]
     pub(super) ack_timeout: Duration,
     /// When the Envoys do not follow
     #[arg(long, value_name = "WHAT", default_value = "rollback")]
-    pub(super) on_failure: Then,
+    pub(super) on_failure: FailureAction,
     /// On Ctrl-C, or when the program is ended, before the shift is done
     #[arg(long, value_name = "WHAT", default_value = "rollback")]
-    pub(super) on_interrupt: Then,
+    pub(super) on_interrupt: FailureAction,
     /// Where a way back leads
     #[arg(long, value_name = "WHERE", default_value = "start")]
-    pub(super) rollback_to: BackTo,
+    pub(super) rollback_to: RollbackTargetArg,
     /// Go on although something speaks against it
     #[arg(long)]
     pub(super) force: bool,
@@ -101,34 +101,34 @@ pub struct ShiftArgs {
     pub(super) abort: bool,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    pub(super) output: Format,
+    pub(super) output: ShiftFormat,
     #[command(flatten)]
-    pub(super) reach: ReachArgs,
+    pub(super) reach: AdminAccessArgs,
     #[command(flatten)]
-    pub(super) guard: GuardArgs,
+    pub(super) guard: AnalysisArgs,
 }
 
 /// Where a way back leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum BackTo {
+pub(super) enum RollbackTargetArg {
     /// What was there before the shift.
     Start,
     /// The step before.
     Previous,
 }
 
-impl From<BackTo> for Back {
-    fn from(to: BackTo) -> Self {
+impl From<RollbackTargetArg> for RollbackTarget {
+    fn from(to: RollbackTargetArg) -> Self {
         match to {
-            BackTo::Start => Self::Start,
-            BackTo::Previous => Self::Previous,
+            RollbackTargetArg::Start => Self::Start,
+            RollbackTargetArg::Previous => Self::Previous,
         }
     }
 }
 
 /// Where a dry run is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum DryRunAt {
+pub(super) enum DryRunMode {
     /// Only the plan.
     Client,
     /// The server tries the patch.
@@ -137,7 +137,7 @@ pub(super) enum DryRunAt {
 
 /// What is printed instead of written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Emit {
+pub(super) enum EmitFormat {
     /// The JSON Patch.
     Patch,
     /// The object as it would be.
@@ -146,7 +146,7 @@ pub(super) enum Emit {
 
 /// Whose Envoys must follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Ack {
+pub(super) enum AckMode {
     /// All that obey.
     All,
     /// Some of every class of callers.
@@ -157,7 +157,7 @@ pub(super) enum Ack {
 
 /// What is done when it does not go well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Then {
+pub(super) enum FailureAction {
     /// The weights from before.
     Rollback,
     /// Leave the new weights and say so.
@@ -166,7 +166,7 @@ pub(super) enum Then {
 
 /// Output formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
+pub(super) enum ShiftFormat {
     /// For people.
     Text,
     /// One event a line.

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::target;
-use super::{Format, ShiftArgs};
+use super::{ShiftArgs, ShiftFormat};
 use crate::cli::context::Context;
-use crate::cli::failure::{Failure, Outcome};
+use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::SourceArgs;
 use crate::mesh;
 use crate::render;
@@ -15,7 +15,11 @@ use crate::shift::edit;
 use crate::shift::plan::RulePlan;
 
 /// Edits it.
-pub(super) async fn run(context: &mut Context<'_>, arguments: &ShiftArgs, path: &Path) -> Result<Outcome, Failure> {
+pub(super) async fn run(
+    context: &mut Context<'_>,
+    arguments: &ShiftArgs,
+    path: &Path,
+) -> Result<CommandOutcome, Failure> {
     let shown = path.display();
     let (Some(word), Some(wish)) = (&arguments.target, &arguments.to) else {
         return Err(Failure::usage("--edit needs a target and --to BACKEND=SHARE"));
@@ -45,7 +49,7 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: &ShiftArgs, path: 
         (false, None) => format!("{shown} is edited; nothing is written to a cluster"),
     };
     match arguments.output {
-        Format::Json => {
+        ShiftFormat::Json => {
             let event = ShiftEvent {
                 kind: "ShiftEvent",
                 version: 1,
@@ -59,11 +63,11 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: &ShiftArgs, path: 
             };
             render::json_line(&event, context.out)?;
         }
-        Format::Text => {
+        ShiftFormat::Text => {
             let patch = unified(&text, &edited, 2);
             render::shift::patch(&patch, &context.style, context.out)?;
             context.messages.hint(&what);
         }
     }
-    Ok(Outcome::Clean)
+    Ok(CommandOutcome::Clean)
 }

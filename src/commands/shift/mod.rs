@@ -21,46 +21,46 @@ use serde_json::Value;
 use tokio::sync::watch::Receiver;
 
 use crate::cli::context::Context;
-use crate::cli::failure::{Failure, Outcome};
+use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::SourceArgs;
-use crate::cluster::write::Patched;
+use crate::cluster::write::PatchOutcome;
 use crate::compare::objects;
 use crate::mesh;
 use crate::render;
-use crate::report::diff::ObjectReport;
+use crate::report::diff::DiffObjectReport;
 use crate::rules::Severity;
 use crate::schema;
 use crate::shift::patch;
-use crate::shift::plan::{RulePlan, Wish};
-use crate::shift::record::{Entry, Record, State};
+use crate::shift::plan::{DesiredWeights, RulePlan};
+use crate::shift::record::{ShiftEntry, ShiftRecord, ShiftState};
 use crate::shift::shares::Share;
 use crate::shift::steps;
-use analysis::Guard;
+use analysis::CanaryAnalysis;
 pub(super) use analysis::prometheus_at;
 pub use args::ShiftArgs;
-use args::{Ack, DryRunAt, Emit, Format, Then};
+use args::{AckMode, DryRunMode, EmitFormat, FailureAction, ShiftFormat};
 use preflight::Preflight;
-use session::Session;
-use target::Target;
+use session::ShiftSession;
+use target::ShiftTarget;
 
 /// What is left to do when everything was looked at.
-enum Ready<'a, 'w> {
+enum Prepared<'a, 'w> {
     /// Nothing.
-    Ended(Outcome),
+    Ended(CommandOutcome),
     /// Weights are to be written.
     Write {
-        session: Box<Session<'a, 'w>>,
+        session: Box<ShiftSession<'a, 'w>>,
         plans: Vec<RulePlan>,
         object: Value,
-        entry: Box<Entry>,
-        guard: Option<Box<Guard>>,
+        entry: Box<ShiftEntry>,
+        guard: Option<Box<CanaryAnalysis>>,
     },
     /// The last shift is to be undone, or gone on with.
-    GoOn { session: Box<Session<'a, 'w>>, object: Value, record: Record },
+    GoOn { session: Box<ShiftSession<'a, 'w>>, object: Value, record: ShiftRecord },
 }
 
 /// Runs the command.
-pub(super) async fn run(context: &mut Context<'_>, mut arguments: ShiftArgs) -> Result<Outcome, Failure> {
+pub(super) async fn run(context: &mut Context<'_>, mut arguments: ShiftArgs) -> Result<CommandOutcome, Failure> {
     let signals = super::signals();
     let (mut ended, messages) = (signals.clone(), context.messages);
     let is_abort = arguments.abort;
@@ -84,11 +84,11 @@ pub(super) async fn run(context: &mut Context<'_>, mut arguments: ShiftArgs) -> 
         ready = prepare(context, &arguments, signals) => ready?,
     };
     match ready {
-        Ready::Ended(outcome) => Ok(outcome),
-        Ready::Write { mut session, plans, object, entry, guard } => {
+        Prepared::Ended(outcome) => Ok(outcome),
+        Prepared::Write { mut session, plans, object, entry, guard } => {
             session.write_and_follow(&plans, object, *entry, guard.map(|guard| *guard)).await
         }
-        Ready::GoOn { mut session, object, record } => history::go_on(&mut session, &object, record).await,
+        Prepared::GoOn { mut session, object, record } => history::go_on(&mut session, &object, record).await,
     }
 }
 
@@ -98,7 +98,7 @@ async fn complete(context: &mut Context<'_>, arguments: &mut ShiftArgs) -> Resul
     if arguments.target.is_some() && (arguments.to.is_some() || looks_back) {
         return Ok(());
     }
-    let can_ask = context.env.stderr_is_terminal && arguments.output == Format::Text && !arguments.yes;
+    let can_ask = context.env.stderr_is_terminal && arguments.output == ShiftFormat::Text && !arguments.yes;
     match (&arguments.target, can_ask && !looks_back && arguments.to.is_none()) {
         (_, true) => prompts::complete(context, arguments).await,
         (None, false) => Err(Failure::usage("what is to be shifted is not said").hint(
@@ -114,7 +114,7 @@ async fn prepare<'a, 'w>(
     context: &'a mut Context<'w>,
     arguments: &'a ShiftArgs,
     signals: Receiver<u32>,
-) -> Result<Ready<'a, 'w>, Failure> {
+) -> Result<Prepared<'a, 'w>, Failure> {
     let source = SourceArgs::default();
     let mut read = source.read(context).await?;
     let options = source.options(&context.scope);
@@ -124,23 +124,23 @@ async fn prepare<'a, 'w>(
     let Some(mut object) = server.object(&target.key, &target.api_version).await? else {
         return Err(Failure::source(format!("{} is gone", target.title())));
     };
-    let record = Record::of(&object).map_err(|error| {
+    let record = ShiftRecord::of(&object).map_err(|error| {
         Failure::source(format!("the record of {} cannot be read", target.title()))
             .cause(error)
             .hint("a newer version of this program may have written it; without the annotation grpcmesh.io/shift it begins anew")
     })?;
     if arguments.history {
-        return history::history(context, arguments, &target, &record).map(Ready::Ended);
+        return history::history(context, arguments, &target, &record).map(Prepared::Ended);
     }
-    let mut session = Box::new(Session::new(context, arguments, server, target, source.clone(), signals));
+    let mut session = Box::new(ShiftSession::new(context, arguments, server, target, source.clone(), signals));
     if arguments.status {
-        return history::status(&mut session, &object, &record).map(Ready::Ended);
+        return history::status(&mut session, &object, &record).map(Prepared::Ended);
     }
     if arguments.abort {
-        return history::abort(&mut session, &record).await.map(Ready::Ended);
+        return history::abort(&mut session, &record).await.map(Prepared::Ended);
     }
     if arguments.undo || arguments.resume {
-        return Ok(Ready::GoOn { session, object, record });
+        return Ok(Prepared::GoOn { session, object, record });
     }
     let Some(wish) = &arguments.to else { return Err(Failure::usage("nothing is wished: --to BACKEND=SHARE")) };
     let (plans, wishes) = {
@@ -154,12 +154,12 @@ async fn prepare<'a, 'w>(
     };
     if plans.iter().all(RulePlan::is_idle) {
         session.tell("done", "the shares are as wished already: nothing is written", |_| {})?;
-        return Ok(Ready::Ended(Outcome::Clean));
+        return Ok(Prepared::Ended(CommandOutcome::Clean));
     }
     session.not_open(&record, &object)?;
     let mut entry = Box::new(session.entry(&plans).await);
     entry.plan = wishes.iter().map(ToString::to_string).collect();
-    let mut guard = Guard::new(&mut session, !wishes.is_empty()).await?.map(Box::new);
+    let mut guard = CanaryAnalysis::new(&mut session, !wishes.is_empty()).await?.map(Box::new);
     if guard.is_some() {
         can_be_judged(&plans)?;
     }
@@ -169,15 +169,15 @@ async fn prepare<'a, 'w>(
     let emitted = "emitted; nobody saw whether the proxies follow".to_owned();
     let number = record.next_number();
     written.push(match arguments.emit {
-        Some(_) => Entry { number, state: State::Held, until: None, message: emitted, ..(*entry).clone() },
-        None => Entry { number, ..(*entry).clone() },
+        Some(_) => ShiftEntry { number, state: ShiftState::Held, until: None, message: emitted, ..(*entry).clone() },
+        None => ShiftEntry { number, ..(*entry).clone() },
     });
     let mut operations = patch::shift(&object, &plans, &written);
-    if arguments.dry_run == Some(DryRunAt::Client) {
+    if arguments.dry_run == Some(DryRunMode::Client) {
         session.show_plan(&plans, &object, None, &Preflight::default())?;
         tell_way(&mut session, &entry, guard.as_deref())?;
         session.tell("done", "a dry run: nothing is written", |_| {})?;
-        return Ok(Ready::Ended(Outcome::Clean));
+        return Ok(Prepared::Ended(CommandOutcome::Clean));
     }
     let after = session.try_it(&operations).await?;
     let mut found = preflight::look(&mut read.snapshot, &options, &session.target, &object, &after, &plans);
@@ -189,12 +189,12 @@ async fn prepare<'a, 'w>(
         session.show_checks(&found);
         stopped(arguments, &found)?;
         match form {
-            Emit::Patch => render::json(&Value::from(operations), session.context.out)?,
-            Emit::Yaml => {
+            EmitFormat::Patch => render::json(&Value::from(operations), session.context.out)?,
+            EmitFormat::Yaml => {
                 render::yaml::yaml(&objects::sendable(&after), session.context.out)?;
             }
         }
-        return Ok(Ready::Ended(Outcome::Clean));
+        return Ok(Prepared::Ended(CommandOutcome::Clean));
     }
     let hosts: BTreeSet<&String> = found.classes.iter().flat_map(|class| &class.hosts).collect();
     entry.hosts = hosts.into_iter().cloned().collect();
@@ -203,11 +203,11 @@ async fn prepare<'a, 'w>(
     stopped(arguments, &found)?;
     if arguments.dry_run.is_some() {
         session.tell("done", "a dry run: nothing is written", |_| {})?;
-        return Ok(Ready::Ended(Outcome::Clean));
+        return Ok(Prepared::Ended(CommandOutcome::Clean));
     }
     if !session.is_agreed().await? {
         session.tell("held", "not agreed: nothing is written", |_| {})?;
-        return Ok(Ready::Ended(Outcome::Partial));
+        return Ok(Prepared::Ended(CommandOutcome::Partial));
     }
     if let Some(guard) = &mut guard {
         // Of the mesh as it will be, which was resolved last, and as it is.
@@ -220,7 +220,7 @@ async fn prepare<'a, 'w>(
         // Time has passed: the mesh may be another one by now.
         read = source.read(session.context).await?;
         let now = session.look().await?;
-        if Session::is_changed(&object, &now) {
+        if ShiftSession::is_changed(&object, &now) {
             return Err(session.changed(&now));
         }
         object = now;
@@ -232,16 +232,20 @@ async fn prepare<'a, 'w>(
         }
         stopped(arguments, &found)?;
     }
-    Ok(Ready::Write { session, plans, object, entry, guard })
+    Ok(Prepared::Write { session, plans, object, entry, guard })
 }
 
 /// Tells the steps, if there are several.
-fn tell_way(session: &mut Session<'_, '_>, entry: &Entry, guard: Option<&Guard>) -> Result<(), Failure> {
+fn tell_way(
+    session: &mut ShiftSession<'_, '_>,
+    entry: &ShiftEntry,
+    guard: Option<&CanaryAnalysis>,
+) -> Result<(), Failure> {
     if entry.plan.len() < 2 {
         return Ok(());
     }
     let interval = schema::duration::show(session.arguments.guard.interval);
-    let by = guard.map_or("not judged: steps go by time", Guard::name);
+    let by = guard.map_or("not judged: steps go by time", CanaryAnalysis::name);
     let message = format!("{} steps: {}; each at least {interval} ({by})", entry.plan.len(), entry.plan.join(", "));
     session.tell("plan", &message, |_| {})
 }
@@ -268,7 +272,7 @@ fn can_be_judged(plans: &[RulePlan]) -> Result<(), Failure> {
 }
 
 /// The steps of a wish, if steps are asked for: those that lie ahead.
-fn way(wish: &Wish, plans: &[RulePlan], arguments: &ShiftArgs) -> Result<Vec<Wish>, Failure> {
+fn way(wish: &DesiredWeights, plans: &[RulePlan], arguments: &ShiftArgs) -> Result<Vec<DesiredWeights>, Failure> {
     if arguments.steps.is_empty() {
         return Ok(Vec::new());
     }
@@ -304,6 +308,6 @@ fn stopped(arguments: &ShiftArgs, found: &Preflight) -> Result<(), Failure> {
 }
 
 /// The object before and after, as `diff` shows it.
-fn compared(target: &Target, object: &Value, after: &Value) -> ObjectReport {
-    ObjectReport::from(objects::compare(target.title(), Some(after), Some(object)))
+fn compared(target: &ShiftTarget, object: &Value, after: &Value) -> DiffObjectReport {
+    DiffObjectReport::from(objects::compare(target.title(), Some(after), Some(object)))
 }

@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::analysis::Guard;
-use super::rollback::Slip;
-use super::session::Session;
+use super::analysis::CanaryAnalysis;
+use super::rollback::StopReason;
+use super::session::ShiftSession;
 use crate::cli::failure::Failure;
 use crate::mesh;
 use crate::mesh::xds::BackendState;
-use crate::shift::affected::{Class, classes, label};
-use crate::shift::record::Entry;
+use crate::shift::affected::{AffectedClass, classes, label};
+use crate::shift::record::ShiftEntry;
 use crate::snapshot::{GapKind, Snapshot};
 
 /// Pause between two looks at the object.
@@ -18,24 +18,24 @@ pub(super) const LOOK: Duration = Duration::from_secs(1);
 const SURVEY: Duration = Duration::from_secs(5);
 
 /// What ended a wait.
-pub(super) enum Waited {
+pub(super) enum WaitOutcome {
     /// The time.
     Over,
     /// The program was asked to end.
     Interrupted,
     /// The object is not ours any more.
-    Slipped(Slip),
+    Slipped(StopReason),
 }
 
-impl Session<'_, '_> {
+impl ShiftSession<'_, '_> {
     /// Waits, and watches the ground: the object, and what callers get of the backends.
     pub(super) async fn wait(
         &mut self,
-        entry: &Entry,
-        mut guard: Option<&mut Guard>,
+        entry: &ShiftEntry,
+        mut guard: Option<&mut CanaryAnalysis>,
         time: Duration,
         what: &'static str,
-    ) -> Waited {
+    ) -> WaitOutcome {
         let bar = self.context.messages.bar(what);
         bar.set_length(time.as_secs().max(1));
         // One bar at a time: what is read meanwhile shows none.
@@ -50,16 +50,16 @@ impl Session<'_, '_> {
             let seen = async {
                 let object = self.look().await.map_err(|failure| failure.message)?;
                 match self.grip(&object, entry) {
-                    Err(slip) => return Ok(Some(Waited::Slipped(slip))),
+                    Err(slip) => return Ok(Some(WaitOutcome::Slipped(slip))),
                     Ok(_) if !is_due => return Ok(None),
                     Ok(_) => {}
                 }
                 let no_canary = self.survey(entry, guard.as_deref_mut()).await.map_err(|failure| failure.message)?;
-                Ok::<_, String>(no_canary.map(|why| Waited::Slipped(Slip::NoCanary(why))))
+                Ok::<_, String>(no_canary.map(|why| WaitOutcome::Slipped(StopReason::NoCanary(why))))
             };
             let seen = tokio::select! {
                 biased;
-                () = ended => break Waited::Interrupted,
+                () = ended => break WaitOutcome::Interrupted,
                 seen = seen => seen,
             };
             match seen {
@@ -75,11 +75,11 @@ impl Session<'_, '_> {
             }
             let left = time.saturating_sub(start.elapsed());
             if left.is_zero() {
-                break Waited::Over;
+                break WaitOutcome::Over;
             }
             tokio::select! {
                 biased;
-                () = self.asked_to_end(0) => break Waited::Interrupted,
+                () = self.asked_to_end(0) => break WaitOutcome::Interrupted,
                 () = tokio::time::sleep(LOOK.min(left)) => {}
             }
         };
@@ -90,7 +90,11 @@ impl Session<'_, '_> {
 
     /// Looks at the mesh: who obeys, and whether the backends are there for them. Says why callers cannot reach the
     /// canary, if they cannot.
-    pub(super) async fn survey(&mut self, entry: &Entry, guard: Option<&mut Guard>) -> Result<Option<String>, Failure> {
+    pub(super) async fn survey(
+        &mut self,
+        entry: &ShiftEntry,
+        guard: Option<&mut CanaryAnalysis>,
+    ) -> Result<Option<String>, Failure> {
         let read = self.source.read(self.context).await?;
         let mesh = mesh::resolve(&read.snapshot, &self.source.options(&self.context.scope));
         let places: Vec<usize> = entry.rules.iter().map(|rule| rule.rule).collect();
@@ -106,11 +110,11 @@ impl Session<'_, '_> {
     }
 
     /// Why callers cannot reach the canary.
-    pub(super) fn dead_canary(&self, entry: &Entry, classes: &[Class]) -> Option<String> {
+    pub(super) fn dead_canary(&self, entry: &ShiftEntry, classes: &[AffectedClass]) -> Option<String> {
         self.dead(entry, classes, true)
     }
 
-    fn dead(&self, entry: &Entry, classes: &[Class], canary: bool) -> Option<String> {
+    fn dead(&self, entry: &ShiftEntry, classes: &[AffectedClass], canary: bool) -> Option<String> {
         let rising = self.rising(entry);
         let obeying = classes.iter().filter(|class| class.obeys);
         let mut backends =
@@ -127,18 +131,24 @@ impl Session<'_, '_> {
     }
 
     /// Names of the backends whose share rises.
-    fn rising<'e>(&self, entry: &'e Entry) -> Vec<&'e str> {
+    fn rising<'e>(&self, entry: &'e ShiftEntry) -> Vec<&'e str> {
         entry.rules.iter().flat_map(|rule| rule.rising(self.target.key.kind).0).collect()
     }
 
     /// Learns who is who before the first window: of the mesh as it is, and as it will be.
-    pub(super) fn learn(&self, guard: &mut Guard, mesh: &mesh::Mesh<'_>, entry: &Entry) {
+    pub(super) fn learn(&self, guard: &mut CanaryAnalysis, mesh: &mesh::Mesh<'_>, entry: &ShiftEntry) {
         let places: Vec<usize> = entry.rules.iter().map(|rule| rule.rule).collect();
         let classes = classes(mesh, &self.target.object(), &places, "");
         self.learn_classes(guard, mesh, &classes, entry);
     }
 
-    fn learn_classes(&self, guard: &mut Guard, mesh: &mesh::Mesh<'_>, classes: &[Class], entry: &Entry) {
+    fn learn_classes(
+        &self,
+        guard: &mut CanaryAnalysis,
+        mesh: &mesh::Mesh<'_>,
+        classes: &[AffectedClass],
+        entry: &ShiftEntry,
+    ) {
         let rising = self.rising(entry);
         guard.sides.learn(mesh, classes, &|label| rising.contains(&label));
     }

@@ -5,21 +5,21 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::target::{Target, repeated};
-use crate::cluster::client::Server;
+use super::target::{ShiftTarget, repeated};
+use crate::cluster::client::ApiServer;
 use crate::compare::objects::controllers;
-use crate::mesh::workload::Proxy;
+use crate::mesh::workload::ProxyKind;
 use crate::mesh::xds::BackendState;
-use crate::mesh::{self, Mesh, Options};
+use crate::mesh::{self, Mesh, ResolveOptions};
 use crate::rules::{self, Finding, Severity};
 use crate::schema::Kind;
-use crate::shift::affected::{Class, classes, label};
+use crate::shift::affected::{AffectedClass, classes, label};
 use crate::shift::plan::RulePlan;
 use crate::snapshot::{Object, Snapshot};
 
 /// Something that speaks against a shift, or for looking twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Check {
+pub(super) struct PreflightCheck {
     /// An error stops, unless a flag says otherwise.
     pub(super) severity: Severity,
     pub(super) text: String,
@@ -27,7 +27,7 @@ pub(super) struct Check {
     pub(super) flag: Option<&'static str>,
 }
 
-impl Check {
+impl PreflightCheck {
     fn error(text: impl Into<String>, flag: &'static str) -> Self {
         Self { severity: Severity::Error, text: text.into(), flag: Some(flag) }
     }
@@ -40,16 +40,16 @@ impl Check {
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Preflight {
-    pub(super) checks: Vec<Check>,
+    pub(super) checks: Vec<PreflightCheck>,
     /// All callers, those that obey and those that do not.
-    pub(super) classes: Vec<Class>,
+    pub(super) classes: Vec<AffectedClass>,
 }
 
 /// Looks at the mesh as it is and as it will be: `after` is the object as the server would store it.
 pub(super) fn look(
     snapshot: &mut Snapshot,
-    options: &Options,
-    target: &Target,
+    options: &ResolveOptions,
+    target: &ShiftTarget,
     object: &Value,
     after: &Value,
     plans: &[RulePlan],
@@ -57,11 +57,11 @@ pub(super) fn look(
     let mut found = Preflight::default();
     let findings = |snapshot: &Snapshot| -> Vec<Finding> {
         let mesh = mesh::resolve(snapshot, options);
-        rules::run(&mesh, &rules::select::Selection::default()).findings
+        rules::run(&mesh, &rules::select::FindingSelection::default()).findings
     };
     let before = findings(snapshot);
     if replace(snapshot, target, after).is_none() {
-        found.checks.push(Check::error("the object would not be one of its kind any more", "--force"));
+        found.checks.push(PreflightCheck::error("the object would not be one of its kind any more", "--force"));
         return found;
     }
     let now = findings(snapshot);
@@ -70,9 +70,11 @@ pub(super) fn look(
         let is_new =
             !before.iter().any(|old| (old.code, &old.object, &old.field) == (one.code, &one.object, &one.field));
         match (is_new, one.severity) {
-            (true, Severity::Error) => found.checks.push(Check::error(format!("it would make {text}"), "--force")),
-            (true, _) => found.checks.push(Check::warning(format!("it would make {text}"))),
-            (false, _) if one.object == target.object() => found.checks.push(Check::warning(text)),
+            (true, Severity::Error) => {
+                found.checks.push(PreflightCheck::error(format!("it would make {text}"), "--force"))
+            }
+            (true, _) => found.checks.push(PreflightCheck::warning(format!("it would make {text}"))),
+            (false, _) if one.object == target.object() => found.checks.push(PreflightCheck::warning(text)),
             (false, _) => {}
         }
     }
@@ -80,9 +82,9 @@ pub(super) fn look(
     let rules: Vec<usize> = plans.iter().map(|plan| plan.split.rule).collect();
     found.classes = classes(&mesh, &target.object(), &rules, &host(&mesh, target, object));
     callers(&mesh, &mut found, plans);
-    found.checks.extend(repeated(&mesh, target, plans).into_iter().map(Check::warning));
+    found.checks.extend(repeated(&mesh, target, plans).into_iter().map(PreflightCheck::warning));
     let writers = controllers(object);
-    found.checks.extend(writers.into_iter().map(|text| Check::error(text, "--force-owner")));
+    found.checks.extend(writers.into_iter().map(|text| PreflightCheck::error(text, "--force-owner")));
     found.checks.extend(helm(object));
     found.checks.extend(status(target.key.kind, object));
     found.checks.sort_by_key(|check| check.severity);
@@ -91,7 +93,7 @@ pub(super) fn look(
 }
 
 /// The host that an object's rules are for, in full.
-fn host(mesh: &Mesh<'_>, target: &Target, object: &Value) -> String {
+fn host(mesh: &Mesh<'_>, target: &ShiftTarget, object: &Value) -> String {
     let own = &*target.key.namespace;
     if let Some(host) = object["spec"]["hosts"][0].as_str() {
         return mesh::host::resolve(host, &own.into(), &mesh.cluster_domain).to_string();
@@ -106,7 +108,7 @@ fn host(mesh: &Mesh<'_>, target: &Target, object: &Value) -> String {
 }
 
 /// Puts an object as the server has it into a snapshot.
-pub(super) fn replace(snapshot: &mut Snapshot, target: &Target, object: &Value) -> Option<()> {
+pub(super) fn replace(snapshot: &mut Snapshot, target: &ShiftTarget, object: &Value) -> Option<()> {
     let body = serde_json::value::to_raw_value(object).ok()?;
     let made =
         Object::new(target.key.kind, &target.api_version, &target.key.namespace, &target.key.name, &body).ok()?;
@@ -115,16 +117,16 @@ pub(super) fn replace(snapshot: &mut Snapshot, target: &Target, object: &Value) 
 }
 
 fn callers(mesh: &Mesh<'_>, found: &mut Preflight, plans: &[RulePlan]) {
-    let obeying: Vec<&Class> = found.classes.iter().filter(|class| class.obeys).collect();
+    let obeying: Vec<&AffectedClass> = found.classes.iter().filter(|class| class.obeys).collect();
     let mut checks = Vec::new();
-    let waypoints = mesh.workloads.iter().filter(|one| matches!(one.proxy, Proxy::Waypoint(_))).count();
+    let waypoints = mesh.workloads.iter().filter(|one| matches!(one.proxy, ProxyKind::Waypoint(_))).count();
     if waypoints > 0 {
-        checks.push(Check::warning(format!(
+        checks.push(PreflightCheck::warning(format!(
             "{waypoints} waypoints may obey too: they are neither looked at nor waited for"
         )));
     }
     if obeying.is_empty() {
-        checks.push(Check::error(
+        checks.push(PreflightCheck::error(
             "no sidecar's or gateway's calls go by this rule: the shift would move nothing",
             "--force",
         ));
@@ -144,19 +146,25 @@ fn callers(mesh: &Mesh<'_>, found: &mut Preflight, plans: &[RulePlan]) {
                 };
                 let text = format!("{}: the backend {} {why}, calls to it fail", class.name, backend.cluster);
                 // Less for one that is down is a way out.
-                let check = if rises(&label(backend)) { Check::error(text, "--force") } else { Check::warning(text) };
+                let check = if rises(&label(backend)) {
+                    PreflightCheck::error(text, "--force")
+                } else {
+                    PreflightCheck::warning(text)
+                };
                 checks.push(check);
             }
             for backend in backends.iter().filter(|one| rises(&label(one))) {
                 let Some(most) = backend.max_requests else { continue };
                 let rule = backend.destination_rule.as_ref().map(ToString::to_string).unwrap_or_default();
-                checks.push(Check::warning(format!(
+                checks.push(PreflightCheck::warning(format!(
                     "{} takes {most} calls at a time of each proxy (http2MaxRequests, {rule}): more fail with UO",
                     label(backend)
                 )));
             }
             if let Some(hash) = backends.iter().find_map(|one| one.hash.as_ref()) {
-                checks.push(Check::warning(format!("calls are pinned by {hash}: shares hold for keys, not for calls")));
+                checks.push(PreflightCheck::warning(format!(
+                    "calls are pinned by {hash}: shares hold for keys, not for calls"
+                )));
             }
         }
         // Pods against shares, where pods are known.
@@ -169,7 +177,7 @@ fn callers(mesh: &Mesh<'_>, found: &mut Preflight, plans: &[RulePlan]) {
             let (share, of_pods) = (plan.share_after(at), *pods as f64 / all.max(1) as f64);
             if *pods > 0 && share > plan.share_before(at) && share > of_pods * 1.5 {
                 let (label, percent) = (one.backend.label(), share * 100.0);
-                checks.push(Check::warning(format!(
+                checks.push(PreflightCheck::warning(format!(
                     "{label} gets {percent:.0}% of the calls with {pods} of {all} ready pods"
                 )));
             }
@@ -179,7 +187,12 @@ fn callers(mesh: &Mesh<'_>, found: &mut Preflight, plans: &[RulePlan]) {
 }
 
 /// Autoscalers of the workloads that are to get more calls. Who may not list them is told nothing.
-pub(super) async fn autoscalers(server: &Server, mesh: &Mesh<'_>, found: &Preflight, plans: &[RulePlan]) -> Vec<Check> {
+pub(super) async fn autoscalers(
+    server: &ApiServer,
+    mesh: &Mesh<'_>,
+    found: &Preflight,
+    plans: &[RulePlan],
+) -> Vec<PreflightCheck> {
     let rises = |name: &str| {
         plans.iter().any(|plan| {
             let at = plan.backends.iter().position(|one| one.backend.label() == name);
@@ -203,7 +216,7 @@ pub(super) async fn autoscalers(server: &Server, mesh: &Mesh<'_>, found: &Prefli
             let (name, spec) = (one["metadata"]["name"].as_str().unwrap_or_default(), &one["spec"]);
             let target = spec["scaleTargetRef"]["name"].as_str().unwrap_or_default();
             if workloads.contains(&(namespace.clone(), target.to_owned())) {
-                checks.push(Check::warning(format!(
+                checks.push(PreflightCheck::warning(format!(
                     "HorizontalPodAutoscaler {namespace}/{name} scales {target} up to {} pods: more calls wait until more \
                      pods are there",
                     spec["maxReplicas"]
@@ -214,13 +227,13 @@ pub(super) async fn autoscalers(server: &Server, mesh: &Mesh<'_>, found: &Prefli
     checks
 }
 
-fn helm(object: &Value) -> Option<Check> {
+fn helm(object: &Value) -> Option<PreflightCheck> {
     let by_helm = object["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "Helm";
-    by_helm.then(|| Check::warning("Helm wrote this object: its next upgrade writes its own weights"))
+    by_helm.then(|| PreflightCheck::warning("Helm wrote this object: its next upgrade writes its own weights"))
 }
 
 /// What the controller of Gateway API says of a route as it is.
-fn status(kind: Kind, object: &Value) -> Vec<Check> {
+fn status(kind: Kind, object: &Value) -> Vec<PreflightCheck> {
     if kind == Kind::VirtualService {
         return Vec::new();
     }
@@ -232,9 +245,9 @@ fn status(kind: Kind, object: &Value) -> Vec<Check> {
         let word = one["type"].as_str().unwrap_or_default();
         if matches!(word, "Accepted" | "ResolvedRefs") && one["status"] != "True" {
             let why = one["message"].as_str().unwrap_or_default();
-            checks.push(Check::error(format!("the route is not {word} now: {why}"), "--force"));
+            checks.push(PreflightCheck::error(format!("the route is not {word} now: {why}"), "--force"));
         } else if word == "Accepted" && one["observedGeneration"].as_i64() < generation {
-            checks.push(Check::warning("istiod has not looked at the last change of the route yet"));
+            checks.push(PreflightCheck::warning("istiod has not looked at the last change of the route yet"));
         }
     }
     checks

@@ -7,15 +7,15 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::ShiftArgs;
-use super::target::{self, Target};
+use super::target::{self, ShiftTarget};
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::global::SourceArgs;
 use crate::mesh::service::Service;
 use crate::mesh::{self, Mesh};
-use crate::shift::plan::Wish;
+use crate::shift::plan::DesiredWeights;
 use crate::shift::shares::Share;
-use crate::shift::split::Split;
+use crate::shift::split::RuleSplit;
 use crate::snapshot::Object;
 
 /// Shares that are offered.
@@ -41,10 +41,10 @@ pub(super) async fn answered<T>(answer: oneshot::Receiver<io::Result<T>>) -> Res
 }
 
 /// What can be shifted for a Service.
-struct Choice {
+struct ShiftCandidate {
     service: String,
-    target: Target,
-    split: Split,
+    target: ShiftTarget,
+    split: RuleSplit,
 }
 
 /// Asks for what the command line does not say: Service, rule, backend and share.
@@ -54,12 +54,12 @@ pub(super) async fn complete(context: &mut Context<'_>, arguments: &mut ShiftArg
     let mesh = mesh::resolve(&read.snapshot, &source.options(&context.scope));
     let in_scope =
         |service: &Service| read.namespaces.is_empty() || read.namespaces.contains(service.namespace().as_str());
-    let mut choices: Vec<Choice> = Vec::new();
+    let mut choices: Vec<ShiftCandidate> = Vec::new();
     match &arguments.target {
         Some(word) => {
             let found = target::find(&mesh, word, &read.namespaces)?;
             let of_target = target::all_rules(&mesh).into_iter().filter(|(object, ..)| object.key == found.key);
-            choices.extend(of_target.flat_map(|(_, _, splits)| splits).map(|split| Choice {
+            choices.extend(of_target.flat_map(|(_, _, splits)| splits).map(|split| ShiftCandidate {
                 service: word.clone(),
                 target: found.clone(),
                 split,
@@ -87,11 +87,11 @@ pub(super) async fn complete(context: &mut Context<'_>, arguments: &mut ShiftArg
     services.dedup();
     let service = choose(context, "Which Service?", services).await?;
     choices.retain(|one| one.service == service);
-    let title = |one: &Choice| format!("{} {} ({})", one.target.title(), one.split.title(), shares(&one.split));
+    let title = |one: &ShiftCandidate| format!("{} {} ({})", one.target.title(), one.split.title(), shares(&one.split));
     let titles: Vec<String> = choices.iter().map(title).collect();
     let chosen = choose(context, "Which rule?", titles.clone()).await?;
     let at = titles.iter().position(|one| *one == chosen).unwrap_or(0);
-    let Choice { target, split, .. } = choices.swap_remove(at);
+    let ShiftCandidate { target, split, .. } = choices.swap_remove(at);
     let total: u64 = split.acting().iter().sum();
     let shown =
         |at: usize, weight: u64| format!("#{} {} {}", at + 1, split.backends[at].label(), Share::of(weight, total));
@@ -109,21 +109,21 @@ pub(super) async fn complete(context: &mut Context<'_>, arguments: &mut ShiftArg
     }
     let share: Share = share.trim().parse().map_err(|_| Failure::usage(format!("\"{share}\" is no share")))?;
     arguments.rule = Some(split.rule.to_string());
-    arguments.to = Some(Wish(vec![(format!("#{}", at + 1), share)]));
+    arguments.to = Some(DesiredWeights(vec![(format!("#{}", at + 1), share)]));
     arguments.target = Some(format!("{}/{}.{}", target.kind_word(), target.key.name, target.key.namespace));
     Ok(())
 }
 
 fn rules_of<'a>(
     mesh: &'a Mesh<'_>,
-    rules: &'a [(&Object, Value, Vec<Split>)],
+    rules: &'a [(&Object, Value, Vec<RuleSplit>)],
     service: &'a Service,
-) -> impl Iterator<Item = Choice> + 'a {
+) -> impl Iterator<Item = ShiftCandidate> + 'a {
     rules.iter().flat_map(move |(object, body, splits)| {
         let ours = splits.iter().filter(move |split| target::leads_to(mesh, object, body, split, service));
-        ours.map(move |split| Choice {
+        ours.map(move |split| ShiftCandidate {
             service: mesh.short_host(&service.host).to_owned(),
-            target: Target::of(object),
+            target: ShiftTarget::of(object),
             split: split.clone(),
         })
     })
@@ -144,7 +144,7 @@ async fn choose(context: &Context<'_>, question: &str, items: Vec<String>) -> Re
 }
 
 /// `v1 90%, v2 10%`.
-fn shares(split: &Split) -> String {
+fn shares(split: &RuleSplit) -> String {
     let total: u64 = split.acting().iter().sum();
     let one = |(at, weight): (usize, u64)| format!("{} {}", split.backends[at].label(), Share::of(weight, total));
     split.acting().into_iter().enumerate().map(one).collect::<Vec<_>>().join(", ")

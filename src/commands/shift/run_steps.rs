@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::analysis::Guard;
+use super::analysis::CanaryAnalysis;
 use super::apply::forbidden;
-use super::monitor::{LOOK, Waited};
+use super::monitor::{LOOK, WaitOutcome};
 use super::prompts::aside;
-use super::rollback::Slip;
-use super::session::Session;
-use super::{Ack, Format, Patched, preflight, stopped};
+use super::rollback::StopReason;
+use super::session::ShiftSession;
+use super::{AckMode, PatchOutcome, ShiftFormat, preflight, stopped};
 use crate::cli::env::Env;
-use crate::cli::failure::{Failure, Outcome};
+use crate::cli::failure::{CommandOutcome, Failure};
 use crate::report::shift::weights;
 use crate::shift::patch;
-use crate::shift::plan::{RulePlan, Wish};
-use crate::shift::record::{Entry, Record, RuleRecord, State, weights_by_name};
+use crate::shift::plan::{DesiredWeights, RulePlan};
+use crate::shift::record::{RuleRecord, ShiftEntry, ShiftRecord, ShiftState, weights_by_name};
 use crate::shift::steps;
 
 /// Looks at the object for one at the mesh, while somebody thinks.
@@ -25,31 +25,35 @@ const LOOKS_TO_SURVEY: u32 = 5;
 const TRIES: u32 = 5;
 
 /// What became of a step.
-pub(super) enum Step {
+pub(super) enum StepOutcome {
     /// It is done.
     Done,
     /// The shift ended with it.
-    Ended(Outcome),
+    Ended(CommandOutcome),
 }
 
 /// What is done between two steps.
-enum Choice {
+enum StepChoice {
     GoOn,
     Hold,
     RollBack,
-    Slipped(Slip),
+    Slipped(StopReason),
     Interrupted,
 }
 
-impl Session<'_, '_> {
+impl ShiftSession<'_, '_> {
     /// Goes on from a step that is written, to the end.
-    pub(super) async fn walk(&mut self, mut entry: Entry, mut guard: Option<Guard>) -> Result<Outcome, Failure> {
+    pub(super) async fn walk(
+        &mut self,
+        mut entry: ShiftEntry,
+        mut guard: Option<CanaryAnalysis>,
+    ) -> Result<CommandOutcome, Failure> {
         let mut is_partial = false;
         let mut ended_by = None;
         loop {
             self.step = entry.step;
             let is_last = entry.step as usize >= entry.plan.len();
-            if self.arguments.ack == Some(Ack::None) {
+            if self.arguments.ack == Some(AckMode::None) {
                 if is_last && guard.is_none() {
                     return self.end_unasked(&entry).await;
                 }
@@ -68,10 +72,10 @@ impl Session<'_, '_> {
             }
             let step = match &mut guard {
                 Some(guard) => self.watch(&mut entry, guard, is_last).await?,
-                None if is_last => Step::Done,
+                None if is_last => StepOutcome::Done,
                 None => self.rest(&entry).await?,
             };
-            if let Step::Ended(outcome) = step {
+            if let StepOutcome::Ended(outcome) = step {
                 return Ok(outcome);
             }
             if is_last {
@@ -79,51 +83,55 @@ impl Session<'_, '_> {
                     is_partial |= !guard.unread.is_empty();
                     ended_by = entry.verdicts.last().map(|one| one.why.clone());
                 }
-                if let Some(slip) = self.end(&entry, State::Done, &ended_by.unwrap_or_default()).await {
+                if let Some(slip) = self.end(&entry, ShiftState::Done, &ended_by.unwrap_or_default()).await {
                     return self.slipped(&entry, slip).await;
                 }
                 self.tell("done", &self.way_back(), |_| {})?;
-                return Ok(if is_partial { Outcome::Partial } else { Outcome::Clean });
+                return Ok(if is_partial { CommandOutcome::Partial } else { CommandOutcome::Clean });
             }
             match self.choose(&entry).await? {
-                Choice::GoOn => {}
-                Choice::Hold => return self.hold(&entry, "held by choice").await,
-                Choice::RollBack => return self.back_out(&entry, "taken back by choice").await,
-                Choice::Slipped(slip) => return self.slipped(&entry, slip).await,
-                Choice::Interrupted => return self.interrupted(&entry).await,
+                StepChoice::GoOn => {}
+                StepChoice::Hold => return self.hold(&entry, "held by choice").await,
+                StepChoice::RollBack => return self.back_out(&entry, "taken back by choice").await,
+                StepChoice::Slipped(slip) => return self.slipped(&entry, slip).await,
+                StepChoice::Interrupted => return self.interrupted(&entry).await,
             }
-            if let Step::Ended(outcome) = self.write_step(&mut entry).await? {
+            if let StepOutcome::Ended(outcome) = self.write_step(&mut entry).await? {
                 return Ok(outcome);
             }
         }
     }
 
-    async fn end_unasked(&mut self, entry: &Entry) -> Result<Outcome, Failure> {
-        self.end(entry, State::Held, "no proxy was asked (--ack none)").await;
+    async fn end_unasked(&mut self, entry: &ShiftEntry) -> Result<CommandOutcome, Failure> {
+        self.end(entry, ShiftState::Held, "no proxy was asked (--ack none)").await;
         let message = format!("the weights are written; no proxy was asked (--ack none). {}", self.way_back());
         self.tell("held", &message, |_| {})?;
-        Ok(Outcome::Clean)
+        Ok(CommandOutcome::Clean)
     }
 
     /// A step without a guard lasts its time.
-    async fn rest(&mut self, entry: &Entry) -> Result<Step, Failure> {
+    async fn rest(&mut self, entry: &ShiftEntry) -> Result<StepOutcome, Failure> {
         let waited = self.wait(entry, None, self.arguments.guard.interval, "this step lasts").await;
-        self.waited(entry, waited).await.map(|ended| ended.map_or(Step::Done, Step::Ended))
+        self.waited(entry, waited).await.map(|ended| ended.map_or(StepOutcome::Done, StepOutcome::Ended))
     }
 
     /// What a wait that did not last its time leads to.
-    pub(super) async fn waited(&mut self, entry: &Entry, waited: Waited) -> Result<Option<Outcome>, Failure> {
+    pub(super) async fn waited(
+        &mut self,
+        entry: &ShiftEntry,
+        waited: WaitOutcome,
+    ) -> Result<Option<CommandOutcome>, Failure> {
         match waited {
-            Waited::Over => Ok(None),
-            Waited::Interrupted => self.interrupted(entry).await.map(Some),
-            Waited::Slipped(slip) => self.slipped(entry, slip).await.map(Some),
+            WaitOutcome::Over => Ok(None),
+            WaitOutcome::Interrupted => self.interrupted(entry).await.map(Some),
+            WaitOutcome::Slipped(slip) => self.slipped(entry, slip).await.map(Some),
         }
     }
 
     /// Asks what to do after a good step, where somebody can be asked; with `--yes` it goes on.
-    async fn choose(&mut self, entry: &Entry) -> Result<Choice, Failure> {
-        if self.arguments.yes || self.arguments.output == Format::Json {
-            return Ok(Choice::GoOn);
+    async fn choose(&mut self, entry: &ShiftEntry) -> Result<StepChoice, Failure> {
+        if self.arguments.yes || self.arguments.output == ShiftFormat::Json {
+            return Ok(StepChoice::GoOn);
         }
         self.context.out.flush()?;
         let next = entry.plan.get(entry.step as usize).cloned().unwrap_or_default();
@@ -141,15 +149,15 @@ impl Session<'_, '_> {
                 biased;
                 () = &mut ended => {
                     messages.give_cursor_back();
-                    return Ok(Choice::Interrupted);
+                    return Ok(StepChoice::Interrupted);
                 }
                 answer = &mut answer => {
                     return match answer {
-                        Ok(Ok(Some(0))) => Ok(Choice::GoOn),
-                        Ok(Ok(Some(1) | None)) => Ok(Choice::Hold),
-                        Ok(Ok(Some(_))) => Ok(Choice::RollBack),
-                        Ok(Err(error)) if error.kind() == std::io::ErrorKind::Interrupted => Ok(Choice::Interrupted),
-                        Ok(Err(_)) | Err(_) => Ok(Choice::Hold),
+                        Ok(Ok(Some(0))) => Ok(StepChoice::GoOn),
+                        Ok(Ok(Some(1) | None)) => Ok(StepChoice::Hold),
+                        Ok(Ok(Some(_))) => Ok(StepChoice::RollBack),
+                        Ok(Err(error)) if error.kind() == std::io::ErrorKind::Interrupted => Ok(StepChoice::Interrupted),
+                        Ok(Err(_)) | Err(_) => Ok(StepChoice::Hold),
                     };
                 }
                 slip = async {
@@ -159,13 +167,13 @@ impl Session<'_, '_> {
             };
             if let Some(slip) = slip {
                 messages.give_cursor_back();
-                return Ok(Choice::Slipped(slip));
+                return Ok(StepChoice::Slipped(slip));
             }
         }
     }
 
     /// Why the shift cannot stand as it is, as far as that is known just now.
-    async fn slip(&mut self, entry: &Entry, surveys: bool) -> Option<Slip> {
+    async fn slip(&mut self, entry: &ShiftEntry, surveys: bool) -> Option<StopReason> {
         let object = self.look().await.ok()?;
         if let Err(slip) = self.grip(&object, entry) {
             return Some(slip);
@@ -173,40 +181,40 @@ impl Session<'_, '_> {
         let progress = std::mem::replace(&mut self.context.messages.progress, false);
         let dead = if surveys { self.survey(entry, None).await.ok().flatten() } else { None };
         self.context.messages.progress = progress;
-        dead.map(Slip::NoCanary)
+        dead.map(StopReason::NoCanary)
     }
 
     /// Writes the next step, after everything was looked at again.
-    async fn write_step(&mut self, entry: &mut Entry) -> Result<Step, Failure> {
+    async fn write_step(&mut self, entry: &mut ShiftEntry) -> Result<StepOutcome, Failure> {
         let wish = entry.plan.get(entry.step as usize).cloned().unwrap_or_default();
-        let Ok(wish) = wish.parse::<Wish>() else {
-            return self.hold(entry, &format!("\"{wish}\" in the record is no step")).await.map(Step::Ended);
+        let Ok(wish) = wish.parse::<DesiredWeights>() else {
+            return self.hold(entry, &format!("\"{wish}\" in the record is no step")).await.map(StepOutcome::Ended);
         };
         self.step = entry.step + 1;
         for _ in 0..TRIES {
             let Some(object) = self.look_long(0).await? else {
-                return self.interrupted(entry).await.map(Step::Ended);
+                return self.interrupted(entry).await.map(StepOutcome::Ended);
             };
-            let mut record = Record::of(&object).unwrap_or_default();
+            let mut record = ShiftRecord::of(&object).unwrap_or_default();
             if record.of_run(&entry.session).is_some_and(|ours| ours.step == self.step) {
                 // The answer to our patch was lost.
                 let ours = record.of_run(&entry.session).cloned();
                 *entry = ours.unwrap_or_else(|| entry.clone());
                 let weights = weights_by_name(self.target.key.kind, &entry.rules, |rule| &rule.wrote);
                 self.tell_step(entry, &wish, weights)?;
-                return Ok(Step::Done);
+                return Ok(StepOutcome::Done);
             }
             let rules = match self.grip(&object, entry) {
                 Ok(rules) => rules,
-                Err(slip) => return self.slipped(entry, slip).await.map(Step::Ended),
+                Err(slip) => return self.slipped(entry, slip).await.map(StepOutcome::Ended),
             };
             let planned: Result<Vec<RulePlan>, _> =
                 entry.rules.iter().zip(&rules).map(|(rule, now)| steps::next(rule, now, &wish)).collect();
             let plans = match planned {
                 Ok(plans) => plans,
-                Err(refusal) => return self.hold(entry, &refusal.to_string()).await.map(Step::Ended),
+                Err(refusal) => return self.hold(entry, &refusal.to_string()).await.map(StepOutcome::Ended),
             };
-            let written = Entry {
+            let written = ShiftEntry {
                 step: self.step,
                 until: Some(Env::clock_in(self.step_time())),
                 rules: entry.rules.iter().zip(&plans).map(|(rule, plan)| rule.next(plan)).collect::<Vec<RuleRecord>>(),
@@ -219,7 +227,10 @@ impl Session<'_, '_> {
             match self.look_again(&object, &operations, &plans).await {
                 Ok(None) => {}
                 Ok(Some(why)) => {
-                    return self.hold(entry, &format!("the next step is not written: {why}")).await.map(Step::Ended);
+                    return self
+                        .hold(entry, &format!("the next step is not written: {why}"))
+                        .await
+                        .map(StepOutcome::Ended);
                 }
                 Err(failure) => {
                     self.context.messages.warning(&failure.message);
@@ -228,23 +239,23 @@ impl Session<'_, '_> {
                 }
             }
             if self.is_interrupted() {
-                return self.interrupted(entry).await.map(Step::Ended);
+                return self.interrupted(entry).await.map(StepOutcome::Ended);
             }
             match self.server.patch(&self.target.key, &self.target.api_version, &operations, true).await {
-                Ok(Patched::Stored(_)) => {
+                Ok(PatchOutcome::Stored(_)) => {
                     *entry = written;
                     self.tell_step(entry, &wish, weights(&plans))?;
-                    return Ok(Step::Done);
+                    return Ok(StepOutcome::Done);
                 }
-                Ok(Patched::Conflict) => {}
-                Ok(Patched::Refused(why)) => {
+                Ok(PatchOutcome::Conflict) => {}
+                Ok(PatchOutcome::Refused(why)) => {
                     return self
                         .hold(entry, &format!("the server refuses the next step: {why}"))
                         .await
-                        .map(Step::Ended);
+                        .map(StepOutcome::Ended);
                 }
-                Ok(Patched::Forbidden(why)) => {
-                    return self.hold(entry, &forbidden(&why).message).await.map(Step::Ended);
+                Ok(PatchOutcome::Forbidden(why)) => {
+                    return self.hold(entry, &forbidden(&why).message).await.map(StepOutcome::Ended);
                 }
                 // Whether it was stored is seen in the next round.
                 Err(error) => {
@@ -253,10 +264,17 @@ impl Session<'_, '_> {
                 }
             }
         }
-        self.hold(entry, &format!("the next step could not be written: {TRIES} tries failed")).await.map(Step::Ended)
+        self.hold(entry, &format!("the next step could not be written: {TRIES} tries failed"))
+            .await
+            .map(StepOutcome::Ended)
     }
 
-    fn tell_step(&mut self, entry: &Entry, wish: &Wish, weights: BTreeMap<String, u64>) -> Result<(), Failure> {
+    fn tell_step(
+        &mut self,
+        entry: &ShiftEntry,
+        wish: &DesiredWeights,
+        weights: BTreeMap<String, u64>,
+    ) -> Result<(), Failure> {
         let message = format!("step {} of {}: {wish}", entry.step, entry.plan.len());
         self.tell("written", &message, |event| event.weights = weights)
     }
@@ -269,11 +287,11 @@ impl Session<'_, '_> {
         plans: &[RulePlan],
     ) -> Result<Option<String>, Failure> {
         let after = match self.server.patch(&self.target.key, &self.target.api_version, operations, false).await? {
-            Patched::Stored(after) => after,
+            PatchOutcome::Stored(after) => after,
             // Somebody writes just now: the patch itself will see.
-            Patched::Conflict => return Ok(None),
-            Patched::Refused(why) => return Ok(Some(format!("the server refuses it: {why}"))),
-            Patched::Forbidden(why) => return Ok(Some(forbidden(&why).message)),
+            PatchOutcome::Conflict => return Ok(None),
+            PatchOutcome::Refused(why) => return Ok(Some(format!("the server refuses it: {why}"))),
+            PatchOutcome::Forbidden(why) => return Ok(Some(forbidden(&why).message)),
         };
         let mut read = self.source.read(self.context).await?;
         let options = self.source.options(&self.context.scope);

@@ -8,25 +8,25 @@ use tokio::sync::watch;
 use super::apply::forbidden;
 use super::preflight::Preflight;
 use super::prompts::{answered, aside};
-use super::target::Target;
-use super::{Format, Patched, ShiftArgs, compared};
+use super::target::ShiftTarget;
+use super::{PatchOutcome, ShiftArgs, ShiftFormat, compared};
 use crate::cli::context::Context;
 use crate::cli::env::Env;
 use crate::cli::failure::Failure;
 use crate::cli::global::SourceArgs;
-use crate::cluster::client::Server;
+use crate::cluster::client::ApiServer;
 use crate::render;
 use crate::report::shift::{ShiftEvent, weights};
 use crate::rules::Severity;
 use crate::shift::plan::RulePlan;
-use crate::shift::record::{Entry, Record, RuleRecord, State};
+use crate::shift::record::{RuleRecord, ShiftEntry, ShiftRecord, ShiftState};
 
 /// A run.
-pub(super) struct Session<'a, 'w> {
+pub(super) struct ShiftSession<'a, 'w> {
     pub(super) context: &'a mut Context<'w>,
     pub(super) arguments: &'a ShiftArgs,
-    pub(super) server: Server,
-    pub(super) target: Target,
+    pub(super) server: ApiServer,
+    pub(super) target: ShiftTarget,
     pub(super) source: SourceArgs,
     pub(super) id: String,
     seq: u32,
@@ -40,12 +40,12 @@ pub(super) struct Session<'a, 'w> {
     signals: watch::Receiver<u32>,
 }
 
-impl<'a, 'w> Session<'a, 'w> {
+impl<'a, 'w> ShiftSession<'a, 'w> {
     pub(super) fn new(
         context: &'a mut Context<'w>,
         arguments: &'a ShiftArgs,
-        server: Server,
-        target: Target,
+        server: ApiServer,
+        target: ShiftTarget,
         source: SourceArgs,
         signals: watch::Receiver<u32>,
     ) -> Self {
@@ -95,8 +95,8 @@ impl<'a, 'w> Session<'a, 'w> {
         };
         more(&mut told);
         let shown = match self.arguments.output {
-            Format::Json => render::json_line(&told, self.context.out),
-            Format::Text => render::shift::event(&told, &self.context.style, self.context.out),
+            ShiftFormat::Json => render::json_line(&told, self.context.out),
+            ShiftFormat::Text => render::shift::event(&told, &self.context.style, self.context.out),
         };
         match shown.and_then(|()| self.context.out.flush()) {
             Err(error) if !self.is_written => Err(error.into()),
@@ -128,9 +128,9 @@ impl<'a, 'w> Session<'a, 'w> {
 
     /// Refuses beside a shift that is not ended. One whose weights somebody changed has ended by that: its run stops as
     /// soon as it sees them.
-    pub(super) fn not_open(&self, record: &Record, object: &Value) -> Result<(), Failure> {
+    pub(super) fn not_open(&self, record: &ShiftRecord, object: &Value) -> Result<(), Failure> {
         let kind = self.target.key.kind;
-        let holds = |open: &&Entry| open.rules.iter().all(|rule| rule.find(kind, object).is_ok());
+        let holds = |open: &&ShiftEntry| open.rules.iter().all(|rule| rule.find(kind, object).is_ok());
         let Some(open) = record.open().filter(holds).filter(|_| !self.arguments.takeover) else { return Ok(()) };
         let until = open.until.clone().unwrap_or_default();
         let word = self.target.word();
@@ -139,8 +139,8 @@ impl<'a, 'w> Session<'a, 'w> {
     }
 
     /// The record of what is about to be written.
-    pub(super) async fn entry(&self, plans: &[RulePlan]) -> Entry {
-        Entry {
+    pub(super) async fn entry(&self, plans: &[RulePlan]) -> ShiftEntry {
+        ShiftEntry {
             number: 0,
             session: self.id.clone(),
             by: self.server.who_am_i().await.unwrap_or_else(|_| "unknown".to_owned()),
@@ -153,7 +153,7 @@ impl<'a, 'w> Session<'a, 'w> {
             guard: None,
             verdicts: Vec::new(),
             abort: None,
-            state: State::Open,
+            state: ShiftState::Open,
             message: String::new(),
             rules: plans.iter().map(RuleRecord::new).collect(),
         }
@@ -162,12 +162,12 @@ impl<'a, 'w> Session<'a, 'w> {
     /// What the server would make of a patch.
     pub(super) async fn try_it(&self, operations: &[Value]) -> Result<Value, Failure> {
         match self.server.patch(&self.target.key, &self.target.api_version, operations, false).await? {
-            Patched::Stored(after) => Ok(after),
-            Patched::Conflict => Err(Failure::source("somebody writes the object right now").hint("try again")),
-            Patched::Refused(why) => {
+            PatchOutcome::Stored(after) => Ok(after),
+            PatchOutcome::Conflict => Err(Failure::source("somebody writes the object right now").hint("try again")),
+            PatchOutcome::Refused(why) => {
                 Err(Failure::source(format!("the server refuses it: {why}")).hint("nothing is written"))
             }
-            Patched::Forbidden(why) => Err(forbidden(&why)),
+            PatchOutcome::Forbidden(why) => Err(forbidden(&why)),
         }
     }
 
@@ -183,7 +183,7 @@ impl<'a, 'w> Session<'a, 'w> {
         let changes = plans.iter().map(|plan| format!("{title} {}: {}", plan.split.title(), sentence(plan)));
         let changes = changes.collect::<Vec<_>>().join("; ");
         self.tell("plan", &changes, |event| event.weights = weights(plans))?;
-        if let Some(after) = after.filter(|_| self.arguments.output == Format::Text) {
+        if let Some(after) = after.filter(|_| self.arguments.output == ShiftFormat::Text) {
             let report = compared(&self.target, object, after);
             render::shift::patch(&report.patch, &self.context.style, self.context.out)?;
         }
@@ -204,7 +204,7 @@ impl<'a, 'w> Session<'a, 'w> {
             message += &format!("; {} do not", count(false));
         }
         self.tell("preflight", &message, |_| {})?;
-        if self.arguments.output == Format::Text {
+        if self.arguments.output == ShiftFormat::Text {
             render::shift::others(&found.classes, &self.context.style, self.context.out)?;
         }
         self.show_checks(found);
@@ -226,7 +226,7 @@ impl<'a, 'w> Session<'a, 'w> {
         if self.arguments.yes {
             return Ok(true);
         }
-        if !self.context.env.stderr_is_terminal || self.arguments.output == Format::Json {
+        if !self.context.env.stderr_is_terminal || self.arguments.output == ShiftFormat::Json {
             return Err(Failure::usage("nobody can be asked here").hint("to shift without a question: --yes"));
         }
         self.context.out.flush()?;

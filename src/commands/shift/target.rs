@@ -11,22 +11,22 @@ use crate::mesh::ids::{Host, ObjectRef};
 use crate::mesh::service::Service;
 use crate::mesh::{Mesh, host};
 use crate::schema::Kind;
-use crate::shift::plan::{Addable, Refusal, RulePlan, Wish, plan};
+use crate::shift::plan::{AddableBackend, DesiredWeights, PlanError, RulePlan, plan};
 use crate::shift::shares::Share;
-use crate::shift::split::{Backend, Split, splits};
-use crate::snapshot::{Key, Object};
+use crate::shift::split::{RuleSplit, SplitBackend, splits};
+use crate::snapshot::{Object, ObjectKey};
 
 /// Kinds that split calls by weight.
 const KINDS: [Kind; 3] = [Kind::VirtualService, Kind::HttpRoute, Kind::GrpcRoute];
 
 /// What is shifted.
 #[derive(Debug, Clone)]
-pub(super) struct Target {
-    pub(super) key: Key,
+pub(super) struct ShiftTarget {
+    pub(super) key: ObjectKey,
     pub(super) api_version: String,
 }
 
-impl Target {
+impl ShiftTarget {
     pub(super) fn of(object: &Object) -> Self {
         Self { key: object.key.clone(), api_version: object.api_version.to_string() }
     }
@@ -57,7 +57,7 @@ impl Target {
 }
 
 /// The object that a word means: itself, or the one that splits a Service's calls.
-pub(super) fn find(mesh: &Mesh<'_>, word: &str, namespaces: &BTreeSet<String>) -> Result<Target, Failure> {
+pub(super) fn find(mesh: &Mesh<'_>, word: &str, namespaces: &BTreeSet<String>) -> Result<ShiftTarget, Failure> {
     let (kind, name) = word.split_once('/').unwrap_or(("svc", word));
     let kind = match kind.to_ascii_lowercase().as_str() {
         "vs" | "virtualservice" | "virtualservices" => Kind::VirtualService,
@@ -83,19 +83,19 @@ pub(super) fn find(mesh: &Mesh<'_>, word: &str, namespaces: &BTreeSet<String>) -
     one(&found, word, &format!("there is no {} {name} here", kind.name()))
 }
 
-fn one(found: &[&Object], word: &str, none: &str) -> Result<Target, Failure> {
+fn one(found: &[&Object], word: &str, none: &str) -> Result<ShiftTarget, Failure> {
     match found {
         [] => Err(Failure::source(none).hint("see what there is: kubectl grpcmesh inspect")),
-        [object] => Ok(Target::of(object)),
+        [object] => Ok(ShiftTarget::of(object)),
         several => {
-            let words = several.iter().map(|object| Target::of(object).word()).collect::<Vec<_>>().join(", or ");
+            let words = several.iter().map(|object| ShiftTarget::of(object).word()).collect::<Vec<_>>().join(", or ");
             Err(Failure::usage(format!("{word} is split by {} objects", several.len()))
                 .hint(format!("name one: {words}")))
         }
     }
 }
 
-fn of_service(mesh: &Mesh<'_>, word: &str, namespaces: &BTreeSet<String>) -> Result<Target, Failure> {
+fn of_service(mesh: &Mesh<'_>, word: &str, namespaces: &BTreeSet<String>) -> Result<ShiftTarget, Failure> {
     let ids = target::services(mesh, word, namespaces)?;
     let [id] = ids[..] else {
         return Err(
@@ -105,7 +105,8 @@ fn of_service(mesh: &Mesh<'_>, word: &str, namespaces: &BTreeSet<String>) -> Res
     let service = mesh.service(id);
     let mut found: Vec<(&Object, [bool; 2])> = Vec::new();
     for (object, body, splits) in all_rules(mesh) {
-        let ours: Vec<&Split> = splits.iter().filter(|split| leads_to(mesh, object, &body, split, service)).collect();
+        let ours: Vec<&RuleSplit> =
+            splits.iter().filter(|split| leads_to(mesh, object, &body, split, service)).collect();
         if !ours.is_empty() {
             found.push((object, [ours.iter().any(|split| split.backends.len() > 1), acts_in_mesh(object, &body)]));
         }
@@ -132,8 +133,8 @@ fn acts_in_mesh(object: &Object, body: &Value) -> bool {
 }
 
 /// Whether a rule is about calls to a Service.
-pub(super) fn leads_to(mesh: &Mesh<'_>, object: &Object, body: &Value, split: &Split, service: &Service) -> bool {
-    let is_ours = |backend: &Backend| full_host(mesh, object, backend) == service.host;
+pub(super) fn leads_to(mesh: &Mesh<'_>, object: &Object, body: &Value, split: &RuleSplit, service: &Service) -> bool {
+    let is_ours = |backend: &SplitBackend| full_host(mesh, object, backend) == service.host;
     let own = &*object.key.namespace;
     let is_parent = |parent: &Value| {
         let namespace = parent["namespace"].as_str().unwrap_or(own);
@@ -146,7 +147,7 @@ pub(super) fn leads_to(mesh: &Mesh<'_>, object: &Object, body: &Value, split: &S
 }
 
 /// The host of a backend in full, as the object that it stands in means it.
-fn full_host(mesh: &Mesh<'_>, object: &Object, backend: &Backend) -> Host {
+fn full_host(mesh: &Mesh<'_>, object: &Object, backend: &SplitBackend) -> Host {
     let own = &*object.key.namespace;
     match object.key.kind {
         Kind::VirtualService => host::resolve(&backend.host, &own.into(), &mesh.cluster_domain),
@@ -158,7 +159,7 @@ fn full_host(mesh: &Mesh<'_>, object: &Object, backend: &Backend) -> Host {
 }
 
 /// All rules that have backends, with their objects.
-pub(super) fn all_rules<'m>(mesh: &Mesh<'m>) -> Vec<(&'m Object, Value, Vec<Split>)> {
+pub(super) fn all_rules<'m>(mesh: &Mesh<'m>) -> Vec<(&'m Object, Value, Vec<RuleSplit>)> {
     let objects = KINDS.iter().flat_map(|kind| mesh.snapshot.of_kind(*kind));
     let read = objects.filter_map(|object| {
         let body: Value = serde_json::from_str(object.body.get()).ok()?;
@@ -169,11 +170,11 @@ pub(super) fn all_rules<'m>(mesh: &Mesh<'m>) -> Vec<(&'m Object, Value, Vec<Spli
 }
 
 /// The object with a rule that sends to a host, by the first labels of it.
-pub(super) fn by_host(mesh: &Mesh<'_>, word: &str) -> Result<Target, Failure> {
+pub(super) fn by_host(mesh: &Mesh<'_>, word: &str) -> Result<ShiftTarget, Failure> {
     let beginning = format!("{word}.");
     let mut found: Vec<&Object> = Vec::new();
     for (object, _, splits) in all_rules(mesh) {
-        let is_it = |backend: &Backend| full_host(mesh, object, backend).as_str().starts_with(&beginning);
+        let is_it = |backend: &SplitBackend| full_host(mesh, object, backend).as_str().starts_with(&beginning);
         if splits.iter().any(|split| split.backends.iter().any(is_it)) {
             found.push(object);
         }
@@ -182,9 +183,9 @@ pub(super) fn by_host(mesh: &Mesh<'_>, word: &str) -> Result<Target, Failure> {
 }
 
 /// Rules of other objects that split the same backends, with the command that shifts them likewise.
-pub(super) fn repeated(mesh: &Mesh<'_>, target: &Target, plans: &[RulePlan]) -> Vec<String> {
+pub(super) fn repeated(mesh: &Mesh<'_>, target: &ShiftTarget, plans: &[RulePlan]) -> Vec<String> {
     let rules = all_rules(mesh);
-    let backends = |object: &Object, split: &Split| -> BTreeSet<(Host, Option<String>)> {
+    let backends = |object: &Object, split: &RuleSplit| -> BTreeSet<(Host, Option<String>)> {
         split.backends.iter().map(|one| (full_host(mesh, object, one), one.subset.clone())).collect()
     };
     let Some((own, ..)) = rules.iter().find(|(object, ..)| object.key == target.key) else { return Vec::new() };
@@ -198,7 +199,7 @@ pub(super) fn repeated(mesh: &Mesh<'_>, target: &Target, plans: &[RulePlan]) -> 
             };
             for split in splits.iter().filter(|split| backends(object, split) == ours) {
                 let wish = (0..plan.backends.len()).map(named).collect::<Vec<_>>().join(",");
-                let other = Target::of(object);
+                let other = ShiftTarget::of(object);
                 found.push(format!(
                     "{} {} repeats this split; to shift it too: kubectl grpcmesh shift {} --rule {} --to {wish}",
                     other.title(),
@@ -215,9 +216,9 @@ pub(super) fn repeated(mesh: &Mesh<'_>, target: &Target, plans: &[RulePlan]) -> 
 /// What the rules of a wish become. One rule is chosen by name or number, or because only it has the backends.
 pub(super) fn plans(
     mesh: &Mesh<'_>,
-    target: &Target,
+    target: &ShiftTarget,
     object: &Value,
-    wish: &Wish,
+    wish: &DesiredWeights,
     arguments: &ShiftArgs,
 ) -> Result<Vec<RulePlan>, Failure> {
     let mut all = splits(target.key.kind, object);
@@ -235,7 +236,7 @@ pub(super) fn plans(
     // Of all rules those without the backends are not meant; what cannot be granted is said.
     if arguments.all_rules
         && let Some((refusal, split)) = planned.iter().zip(&all).find_map(|(one, split)| {
-            let refusal = one.as_ref().err().filter(|refusal| !matches!(refusal, Refusal::Unknown { .. }))?;
+            let refusal = one.as_ref().err().filter(|refusal| !matches!(refusal, PlanError::Unknown { .. }))?;
             Some((refusal, split))
         })
     {
@@ -255,7 +256,7 @@ pub(super) fn plans(
         }
         (1, _) | (_, true) => Ok(granted),
         _ => {
-            let rules: Vec<Split> = granted.into_iter().map(|plan| plan.split).collect();
+            let rules: Vec<RuleSplit> = granted.into_iter().map(|plan| plan.split).collect();
             Err(Failure::usage(format!("several rules of {} have these backends: {}", target.title(), titles(&rules)))
                 .hint("say which with --rule N or --rule NAME, or --all-rules"))
         }
@@ -263,8 +264,8 @@ pub(super) fn plans(
 }
 
 /// `http[0] "canary" (v1 90, v2 10)`.
-fn titles(rules: &[Split]) -> String {
-    let one = |split: &Split| {
+fn titles(rules: &[RuleSplit]) -> String {
+    let one = |split: &RuleSplit| {
         let backends = split.backends.iter().zip(split.acting());
         let backends: Vec<String> = backends.map(|(one, weight)| format!("{} {weight}", one.label())).collect();
         format!("{} ({})", split.title(), backends.join(", "))
@@ -273,16 +274,19 @@ fn titles(rules: &[Split]) -> String {
 }
 
 /// What could stand beside the only backend of a rule.
-fn addable(mesh: &Mesh<'_>, target: &Target, split: &Split) -> Addable {
-    let [only] = &split.backends[..] else { return Addable::default() };
+fn addable(mesh: &Mesh<'_>, target: &ShiftTarget, split: &RuleSplit) -> AddableBackend {
+    let [only] = &split.backends[..] else { return AddableBackend::default() };
     let own = &*target.key.namespace;
     if target.key.kind != Kind::VirtualService {
         let namespace = only.namespace.as_deref().unwrap_or(own);
         let services = mesh.services.iter().filter(|one| one.namespace().as_str() == namespace && one.is_kubernetes());
-        return Addable { services: services.map(|one| one.object.name.to_string()).collect(), ..Addable::default() };
+        return AddableBackend {
+            services: services.map(|one| one.object.name.to_string()).collect(),
+            ..AddableBackend::default()
+        };
     }
     let full = host::resolve(&only.host, &own.into(), &mesh.cluster_domain);
     let rules = mesh.destination_rules.iter().filter(|rule| rule.host == full);
     let subsets = rules.flat_map(|rule| rule.spec.subsets.iter().map(|one| one.name.clone()));
-    Addable { subsets: subsets.collect(), ..Addable::default() }
+    AddableBackend { subsets: subsets.collect(), ..AddableBackend::default() }
 }

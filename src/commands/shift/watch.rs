@@ -2,21 +2,21 @@
 
 use std::time::{Duration, Instant};
 
-use super::Then;
-use super::analysis::{Begun, Guard};
+use super::FailureAction;
+use super::analysis::{CanaryAnalysis, WindowStart};
 use super::monitor::LOOK;
-use super::run_steps::Step;
-use super::session::Session;
-use crate::analysis::step_policy::{Course, Next};
-use crate::analysis::verdict::{Judged, Verdict, judge, judge_baseline};
+use super::run_steps::StepOutcome;
+use super::session::ShiftSession;
+use crate::analysis::step_policy::{NextAction, StepPolicy};
+use crate::analysis::verdict::{AnalysisResult, AnalysisVerdict, judge, judge_baseline};
 use crate::analysis::window::Window;
 use crate::cli::failure::Failure;
 use crate::report::shift::WindowReport;
-use crate::shift::record::{Entry, StepVerdict};
+use crate::shift::record::{ShiftEntry, StepVerdict};
 
-impl Session<'_, '_> {
+impl ShiftSession<'_, '_> {
     /// What callers see before anything is shifted. One that fails is no baseline.
-    pub(super) async fn baseline(&mut self, entry: &mut Entry, guard: &mut Guard) -> Result<(), Failure> {
+    pub(super) async fn baseline(&mut self, entry: &mut ShiftEntry, guard: &mut CanaryAnalysis) -> Result<(), Failure> {
         self.step = 0;
         let stays = "nothing is written";
         let unknown = |why: String| Failure::source(format!("the guard's source does not answer: {why}")).hint(stays);
@@ -57,8 +57,10 @@ impl Session<'_, '_> {
         self.show_window(entry, &window, guard, &judged)?;
         self.step = 1;
         match judged.verdict {
-            Verdict::Bad => Err(Failure::source(format!("there is no baseline to compare with: {}", judged.why))
-                .hint("nothing is written; see what fails: kubectl grpcmesh tail SERVICE --callers")),
+            AnalysisVerdict::Bad => {
+                Err(Failure::source(format!("there is no baseline to compare with: {}", judged.why))
+                    .hint("nothing is written; see what fails: kubectl grpcmesh tail SERVICE --callers"))
+            }
             _ => Ok(()),
         }
     }
@@ -82,10 +84,10 @@ impl Session<'_, '_> {
 
     fn show_window(
         &mut self,
-        entry: &mut Entry,
+        entry: &mut ShiftEntry,
         window: &Window,
-        guard: &Guard,
-        judged: &Judged,
+        guard: &CanaryAnalysis,
+        judged: &AnalysisResult,
     ) -> Result<(), Failure> {
         let report = WindowReport::new(window, guard.name());
         let mut sentence = report.sentence();
@@ -97,7 +99,12 @@ impl Session<'_, '_> {
     }
 
     /// Tells a verdict, and keeps it as the last of its step.
-    fn show_verdict(&mut self, entry: &mut Entry, window: &Window, judged: &Judged) -> Result<(), Failure> {
+    fn show_verdict(
+        &mut self,
+        entry: &mut ShiftEntry,
+        window: &Window,
+        judged: &AnalysisResult,
+    ) -> Result<(), Failure> {
         let word = judged.verdict.word();
         entry.verdicts.retain(|one| one.step != self.step);
         entry.verdicts.push(StepVerdict {
@@ -111,19 +118,24 @@ impl Session<'_, '_> {
     }
 
     /// Judges windows until the step is done or the shift ends.
-    pub(super) async fn watch(&mut self, entry: &mut Entry, guard: &mut Guard, is_last: bool) -> Result<Step, Failure> {
+    pub(super) async fn watch(
+        &mut self,
+        entry: &mut ShiftEntry,
+        guard: &mut CanaryAnalysis,
+        is_last: bool,
+    ) -> Result<StepOutcome, Failure> {
         let arguments = &self.arguments.guard;
         let (interval, lasts) = (arguments.interval, arguments.watch.unwrap_or_default());
-        let mut course = Course::new(arguments.bad_windows, arguments.max_wait);
+        let mut course = StepPolicy::new(arguments.bad_windows, arguments.max_wait);
         let start = Instant::now();
-        let mut begun: Option<Begun> = None;
+        let mut begun: Option<WindowStart> = None;
         let share = entry.rules.first().map_or(0.0, |rule| rule.rising(self.target.key.kind).1);
         loop {
             let mut trouble = None;
             if begun.is_none() {
                 let now = tokio::select! {
                     biased;
-                    () = self.asked_to_end(0) => return self.interrupted(entry).await.map(Step::Ended),
+                    () = self.asked_to_end(0) => return self.interrupted(entry).await.map(StepOutcome::Ended),
                     now = guard.begin(self) => now,
                 };
                 match now {
@@ -137,12 +149,12 @@ impl Session<'_, '_> {
             }
             let waited = self.wait(entry, Some(&mut *guard), interval, "counting calls").await;
             if let Some(outcome) = self.waited(entry, waited).await? {
-                return Ok(Step::Ended(outcome));
+                return Ok(StepOutcome::Ended(outcome));
             }
             let counted = match (&mut begun, trouble) {
                 (Some(begun), _) => tokio::select! {
                     biased;
-                    () = self.asked_to_end(0) => return self.interrupted(entry).await.map(Step::Ended),
+                    () = self.asked_to_end(0) => return self.interrupted(entry).await.map(StepOutcome::Ended),
                     window = guard.window(self, begun) => window,
                 },
                 (None, trouble) => Err(trouble.unwrap_or_default()),
@@ -150,35 +162,35 @@ impl Session<'_, '_> {
             let judged = match counted {
                 Ok(window) => {
                     let mut judged = judge(&window, guard.before, share, &guard.allowed());
-                    if let (Verdict::Good, Some(weak)) = (judged.verdict, &guard.weak) {
-                        judged = Judged { verdict: Verdict::Unknown, why: weak.clone() };
+                    if let (AnalysisVerdict::Good, Some(weak)) = (judged.verdict, &guard.weak) {
+                        judged = AnalysisResult { verdict: AnalysisVerdict::Unknown, why: weak.clone() };
                     }
                     self.show_window(entry, &window, guard, &judged)?;
                     judged
                 }
                 Err(why) => {
-                    let judged = Judged { verdict: Verdict::Unknown, why };
+                    let judged = AnalysisResult { verdict: AnalysisVerdict::Unknown, why };
                     self.show_verdict(entry, &Window::default(), &judged)?;
                     judged
                 }
             };
             match course.after(judged.verdict, start.elapsed()) {
-                Next::GoOn if is_last && start.elapsed() < lasts => {
+                NextAction::GoOn if is_last && start.elapsed() < lasts => {
                     begun = None;
-                    course = Course::new(arguments.bad_windows, start.elapsed() + arguments.max_wait);
+                    course = StepPolicy::new(arguments.bad_windows, start.elapsed() + arguments.max_wait);
                 }
-                Next::GoOn => return Ok(Step::Done),
-                Next::Again { anew: true } => begun = None,
-                Next::Again { anew: false } => {}
-                Next::RollBack => return self.back_out(entry, &judged.why).await.map(Step::Ended),
-                Next::Stall => {
+                NextAction::GoOn => return Ok(StepOutcome::Done),
+                NextAction::Again { anew: true } => begun = None,
+                NextAction::Again { anew: false } => {}
+                NextAction::RollBack => return self.back_out(entry, &judged.why).await.map(StepOutcome::Ended),
+                NextAction::Stall => {
                     let why =
                         format!("no verdict in {}: {}", crate::schema::duration::show(arguments.max_wait), judged.why);
                     let ended = match arguments.on_stall {
-                        Then::Hold => self.hold(entry, &why).await?,
-                        Then::Rollback => self.back_out(entry, &why).await?,
+                        FailureAction::Hold => self.hold(entry, &why).await?,
+                        FailureAction::Rollback => self.back_out(entry, &why).await?,
                     };
-                    return Ok(Step::Ended(ended));
+                    return Ok(StepOutcome::Ended(ended));
                 }
             }
         }

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::accesslog::Direction;
-use crate::accesslog::settings::{Logging, Proxy, Reason, Settings};
+use crate::accesslog::settings::{LogProxy, LogSettings, Logging, NotLoggedReason};
 use crate::cluster::logs::ProxyPod;
 
 /// What the settings say of the pods that are read.
-pub(super) struct Diagnosis {
+pub(super) struct LoggingDiagnosis {
     /// Said at once, when pods write nothing at all.
     pub(super) silent: Option<String>,
     /// Said at the end, when no line came.
@@ -15,12 +15,12 @@ pub(super) struct Diagnosis {
 }
 
 /// Looks at each pod's settings.
-pub(super) fn of(settings: &Settings, pods: &[ProxyPod]) -> Diagnosis {
-    let mut silent: BTreeMap<(&str, Reason), BTreeSet<&str>> = BTreeMap::new();
+pub(super) fn of(settings: &LogSettings, pods: &[ProxyPod]) -> LoggingDiagnosis {
+    let mut silent: BTreeMap<(&str, NotLoggedReason), BTreeSet<&str>> = BTreeMap::new();
     let mut one_sided: BTreeSet<String> = BTreeSet::new();
     let mut filters: BTreeSet<String> = BTreeSet::new();
     for pod in pods {
-        let proxy = Proxy { namespace: &pod.namespace, labels: &pod.labels };
+        let proxy = LogProxy { namespace: &pod.namespace, labels: &pod.labels };
         let sides = [Direction::Outbound, Direction::Inbound].map(|direction| settings.of(proxy, direction));
         if let [Logging::Off(reason), Logging::Off(_)] = &sides {
             silent.entry((&pod.namespace, reason.clone())).or_default().insert(&pod.name);
@@ -64,17 +64,17 @@ pub(super) fn of(settings: &Settings, pods: &[ProxyPod]) -> Diagnosis {
     } else {
         notes.join("; ")
     };
-    Diagnosis { silent, if_nothing_comes }
+    LoggingDiagnosis { silent, if_nothing_comes }
 }
 
-fn why(reason: &Reason) -> String {
+fn why(reason: &NotLoggedReason) -> String {
     match reason {
-        Reason::NoFile => "no Telemetry names a provider, and meshConfig.accessLogFile is empty".to_owned(),
-        Reason::OtherFile(path) => format!("meshConfig.accessLogFile is {path}, not /dev/stdout"),
-        Reason::Disabled(namespace, name) => format!("Telemetry {namespace}/{name} disables it"),
-        Reason::OtherProviders(names) => {
+        NotLoggedReason::NoFile => "no Telemetry names a provider, and meshConfig.accessLogFile is empty".to_owned(),
+        NotLoggedReason::OtherFile(path) => format!("meshConfig.accessLogFile is {path}, not /dev/stdout"),
+        NotLoggedReason::Disabled(namespace, name) => format!("Telemetry {namespace}/{name} disables it"),
+        NotLoggedReason::OtherProviders(names) => {
             format!("it goes to {} and not to the container's output", names.join(" and "))
         }
-        Reason::NotThisSide => "the Telemetry that applies is for the other side of calls".to_owned(),
+        NotLoggedReason::NotThisSide => "the Telemetry that applies is for the other side of calls".to_owned(),
     }
 }

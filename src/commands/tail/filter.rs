@@ -5,23 +5,23 @@ use std::sync::Arc;
 
 use cel::{Context as CelContext, Env, Program, Value};
 
-use super::{Side, TailArgs};
-use crate::accesslog::{Access, Direction};
+use super::{SideArg, TailArgs};
+use crate::accesslog::{AccessEntry, Direction};
 use crate::cli::failure::Failure;
-use crate::diagnosis::{Verdict, flags};
+use crate::diagnosis::{CallDiagnosis, flags};
 use crate::report::tail::TailLine;
 
 /// What must hold of a call; everything, when nothing was asked.
-pub(super) struct Filter {
-    conditions: Vec<Condition>,
-    expression: Option<Expression>,
+pub(super) struct CallFilter {
+    conditions: Vec<CallCondition>,
+    expression: Option<WhereExpression>,
     /// Only calls that began at this time or later, in milliseconds since 1970: for logs that were saved.
     pub(super) from: Option<i64>,
 }
 
 /// One condition on a call.
 #[derive(Debug)]
-pub(super) enum Condition {
+pub(super) enum CallCondition {
     /// It has one of these flags, given by their codes.
     Flag(Vec<String>),
     /// It ended with one of these gRPC statuses.
@@ -39,7 +39,7 @@ pub(super) enum Condition {
 }
 
 /// `--where`: an expression in CEL over the fields of `-o json`.
-struct Expression {
+struct WhereExpression {
     program: Program,
     env: Arc<Env>,
 }
@@ -69,48 +69,53 @@ const FIELDS: [&str; 21] = [
     "verdict",
 ];
 
-impl Filter {
+impl CallFilter {
     /// Compiles what the flags ask.
     pub(super) fn new(arguments: &TailArgs) -> Result<Self, Failure> {
-        let expression = arguments.expression.as_deref().map(Expression::compile).transpose()?;
-        let direction = |side: &Side| match side {
-            Side::Client => Direction::Outbound,
-            Side::Server => Direction::Inbound,
+        let expression = arguments.expression.as_deref().map(WhereExpression::compile).transpose()?;
+        let direction = |side: &SideArg| match side {
+            SideArg::Client => Direction::Outbound,
+            SideArg::Server => Direction::Inbound,
         };
         let flags: Vec<String> = arguments.flag.iter().map(|word| flags::code(word)).collect();
         let conditions = [
-            (!flags.is_empty()).then_some(Condition::Flag(flags)),
-            (!arguments.grpc_status.is_empty()).then(|| Condition::GrpcStatus(arguments.grpc_status.clone())),
-            arguments.method.clone().map(Condition::Method),
-            arguments.upstream.clone().map(Condition::Upstream),
-            arguments.min_duration.map(|limit| Condition::MinDuration(limit.as_millis())),
-            arguments.side.as_ref().map(|side| Condition::Side(direction(side))),
+            (!flags.is_empty()).then_some(CallCondition::Flag(flags)),
+            (!arguments.grpc_status.is_empty()).then(|| CallCondition::GrpcStatus(arguments.grpc_status.clone())),
+            arguments.method.clone().map(CallCondition::Method),
+            arguments.upstream.clone().map(CallCondition::Upstream),
+            arguments.min_duration.map(|limit| CallCondition::MinDuration(limit.as_millis())),
+            arguments.side.as_ref().map(|side| CallCondition::Side(direction(side))),
         ];
         Ok(Self { conditions: conditions.into_iter().flatten().collect(), expression, from: None })
     }
 
     /// Asks for more.
-    pub(super) fn add(&mut self, condition: Condition) {
+    pub(super) fn add(&mut self, condition: CallCondition) {
         self.conditions.push(condition);
     }
 
     /// Whether a call began when it should.
     #[inline]
-    pub(super) fn is_in_time(&self, access: &Access<'_>) -> bool {
+    pub(super) fn is_in_time(&self, access: &AccessEntry<'_>) -> bool {
         self.from.is_none_or(|from| access.start.is_some_and(|start| start >= from))
     }
 
     /// Whether a call passes; `line` is made only when an expression asks for it.
     #[inline]
-    pub(super) fn passes(&self, access: &Access<'_>, verdict: &Verdict, line: impl FnOnce() -> TailLine) -> bool {
+    pub(super) fn passes(
+        &self,
+        access: &AccessEntry<'_>,
+        verdict: &CallDiagnosis,
+        line: impl FnOnce() -> TailLine,
+    ) -> bool {
         self.conditions.iter().all(|condition| condition.holds(access, verdict))
             && self.expression.as_ref().is_none_or(|expression| expression.holds(&line()))
     }
 }
 
-impl Condition {
-    fn holds(&self, access: &Access<'_>, verdict: &Verdict) -> bool {
-        let contains = |value: &crate::accesslog::Value<'_>, wanted: &str| {
+impl CallCondition {
+    fn holds(&self, access: &AccessEntry<'_>, verdict: &CallDiagnosis) -> bool {
+        let contains = |value: &crate::accesslog::FieldBytes<'_>, wanted: &str| {
             value.is_some_and(|value| memchr::memmem::find(value, wanted.as_bytes()).is_some())
         };
         match self {
@@ -127,7 +132,7 @@ impl Condition {
     }
 }
 
-impl Expression {
+impl WhereExpression {
     fn compile(text: &str) -> Result<Self, Failure> {
         let example =
             "in CEL over the fields of -o json: --where 'grpc_status == 14 && duration_ms > 500 && verdict.fault'";
@@ -182,17 +187,17 @@ fn of_json(value: serde_json::Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accesslog::{Line, Reader};
+    use crate::accesslog::{LogLine, LogReader};
     use crate::diagnosis::judge;
-    use crate::report::tail::{Names, Origin};
+    use crate::report::tail::{AddressNames, LogOrigin};
 
     #[test]
     fn expressions_over_the_fields() {
         let text = "[2026-11-21T09:00:00.000Z] \"POST /a.B/C HTTP/2\" 200 URX,UF upstream_reset_before_response_started{x} - \"-\" 1 0 700 - \"-\" \
                     \"grpc-go/1\" \"id\" \"echo:50051\" \"10.0.0.1:50051\" outbound|50051|v2|echo.shop.svc.cluster.local - 10.0.0.3:2 10.0.0.4:3 - default";
-        let mut reader = Reader::default();
-        let Line::Access(access) = reader.read(text.as_bytes()) else { panic!("{text}") };
-        let line = TailLine::new(&access, &judge(&access), &Origin::default(), &Names::default());
+        let mut reader = LogReader::default();
+        let LogLine::Access(access) = reader.read(text.as_bytes()) else { panic!("{text}") };
+        let line = TailLine::new(&access, &judge(&access), &LogOrigin::default(), &AddressNames::default());
         for (expression, wanted) in [
             ("grpc_status == 14 && duration_ms > 500", true),
             ("duration_ms > 700", false),
@@ -206,13 +211,17 @@ mod tests {
             ("pod == null", true),
             ("'not a truth value'", false),
         ] {
-            assert_eq!(Expression::compile(expression).map(|one| one.holds(&line)).ok(), Some(wanted), "{expression}");
+            assert_eq!(
+                WhereExpression::compile(expression).map(|one| one.holds(&line)).ok(),
+                Some(wanted),
+                "{expression}"
+            );
         }
         for wrong in ["grpc_status ==", "status == 14", "flags.exists(x"] {
-            assert!(Expression::compile(wrong).is_err(), "{wrong}");
+            assert!(WhereExpression::compile(wrong).is_err(), "{wrong}");
         }
         // A macro's own variable is no field.
-        assert!(Expression::compile("flags.exists(f, f == 'UF')").unwrap().holds(&line));
+        assert!(WhereExpression::compile("flags.exists(f, f == 'UF')").unwrap().holds(&line));
         let fields = serde_json::to_value(&line).unwrap();
         let mut names: Vec<_> = fields.as_object().unwrap().keys().map(String::as_str).collect();
         names.retain(|name| !["kind", "version"].contains(name));

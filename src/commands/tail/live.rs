@@ -7,17 +7,17 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::super::end_signal;
-use super::filter::Condition;
-use super::sink::Sink;
+use super::filter::CallCondition;
+use super::sink::LineSink;
 use super::{TailArgs, diagnosis, targets};
-use crate::accesslog::format::Format as LogFormat;
-use crate::accesslog::{Access, Kind, Reader};
+use crate::accesslog::format::LogFormat;
+use crate::accesslog::{AccessEntry, LogReader, OtherLine};
 use crate::cli::context::Context;
-use crate::cli::failure::{Failure, Outcome};
-use crate::cluster::client::Server;
-use crate::cluster::logs::{Event, ProxyPod, Selection, Span};
+use crate::cli::failure::{CommandOutcome, Failure};
+use crate::cluster::client::ApiServer;
+use crate::cluster::logs::{LogEvent, LogRange, PodSelection, ProxyPod};
 use crate::envoy::{self, LISTENERS_WITH_LOGS};
-use crate::report::tail::{Names, Origin};
+use crate::report::tail::{AddressNames, LogOrigin};
 
 /// How often new pods are looked for.
 const LOOK: Duration = Duration::from_secs(3);
@@ -35,7 +35,7 @@ pub(super) async fn run(
     context: &mut Context<'_>,
     arguments: &TailArgs,
     format: Option<LogFormat>,
-) -> Result<Outcome, Failure> {
+) -> Result<CommandOutcome, Failure> {
     if arguments.targets.is_empty() && arguments.selector.is_none() {
         return Err(Failure::usage("tail needs a Service, a workload, a pod, labels (-l) or saved logs (--logs)")
             .hint("kubectl grpcmesh tail SERVICE -n NAMESPACE -f"));
@@ -46,7 +46,7 @@ pub(super) async fn run(
         named.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
     });
     let targets = targets::find(&server, arguments, places.as_deref()).await?;
-    let span = Span {
+    let span = LogRange {
         follow: arguments.follow || arguments.top,
         since_seconds: arguments.since.map(|since| since.as_secs().max(1)),
         since_time: arguments.since_time.clone(),
@@ -54,17 +54,17 @@ pub(super) async fn run(
         previous: arguments.previous,
     };
     let names = names(&server).await;
-    let mut sink = Sink::new(context, arguments, names)?;
+    let mut sink = LineSink::new(context, arguments, names)?;
     if !targets.hosts.is_empty() {
-        sink.filter.add(Condition::Host(targets.hosts));
+        sink.filter.add(CallCondition::Host(targets.hosts));
     }
     let (sender, events) = mpsc::channel(WAITING);
-    let mut tail = Tail {
+    let mut tail = LiveTail {
         server: Arc::new(server),
         arguments,
         selections: targets.selections,
         span,
-        formats: Formats { list: format.iter().cloned().collect(), fixed: format.is_some(), asked: 0 },
+        formats: KnownFormats { list: format.iter().cloned().collect(), fixed: format.is_some(), asked: 0 },
         sender: Some(sender),
         pods: Vec::new(),
         known: BTreeSet::new(),
@@ -83,21 +83,21 @@ pub(super) async fn run(
     let outcome = sink.finish(0, why_none.as_deref())?;
     match (interrupted, outcome) {
         (true, _) => Err(Failure::interrupted()),
-        (false, Outcome::Clean) if !tail.failed.is_empty() => Ok(Outcome::Partial),
+        (false, CommandOutcome::Clean) if !tail.failed.is_empty() => Ok(CommandOutcome::Partial),
         (false, outcome) => Ok(outcome),
     }
 }
 
 /// Who has which address: pods with a proxy, as far as they may be listed.
-async fn names(server: &Server) -> Names {
-    let everything = Selection { namespace: None, labels: String::new(), name: None };
+async fn names(server: &ApiServer) -> AddressNames {
+    let everything = PodSelection { namespace: None, labels: String::new(), name: None };
     let pods = server.proxies(&everything).await.unwrap_or_default();
     let named = pods.into_iter().filter_map(|pod| Some((pod.ip?, format!("{}.{}", pod.name, pod.namespace))));
-    Names(named.collect::<HashMap<_, _>>())
+    AddressNames(named.collect::<HashMap<_, _>>())
 }
 
 /// Custom formats, as far as they are known.
-struct Formats {
+struct KnownFormats {
     list: Arc<[LogFormat]>,
     /// Whether the user gave the format: then nobody is asked.
     fixed: bool,
@@ -106,23 +106,23 @@ struct Formats {
 }
 
 /// A pod whose log is read.
-struct Followed {
-    origin: Origin,
-    reader: Reader,
+struct FollowedPod {
+    origin: LogOrigin,
+    reader: LogReader,
     /// Whether its proxy was asked for its formats.
     asked: bool,
 }
 
-struct Tail<'a> {
-    server: Arc<Server>,
+struct LiveTail<'a> {
+    server: Arc<ApiServer>,
     arguments: &'a TailArgs,
-    selections: Vec<Selection>,
-    span: Span,
-    formats: Formats,
+    selections: Vec<PodSelection>,
+    span: LogRange,
+    formats: KnownFormats,
     /// Dropped when no more pods are looked for, so that the end of the last log is the end.
-    sender: Option<mpsc::Sender<Event>>,
+    sender: Option<mpsc::Sender<LogEvent>>,
     /// All that were ever read, by their number.
-    pods: Vec<Followed>,
+    pods: Vec<FollowedPod>,
     /// Identities of pods that are there and were read: none is begun twice.
     known: BTreeSet<String>,
     /// Numbers of those that are read now.
@@ -133,9 +133,13 @@ struct Tail<'a> {
     lines: u64,
 }
 
-impl Tail<'_> {
+impl LiveTail<'_> {
     /// Says whether the user ended it.
-    async fn run(&mut self, sink: &mut Sink<'_, '_>, mut events: mpsc::Receiver<Event>) -> Result<bool, Failure> {
+    async fn run(
+        &mut self,
+        sink: &mut LineSink<'_, '_>,
+        mut events: mpsc::Receiver<LogEvent>,
+    ) -> Result<bool, Failure> {
         if !self.span.follow {
             self.sender = None;
         }
@@ -161,13 +165,13 @@ impl Tail<'_> {
         }
     }
 
-    async fn take(&mut self, event: Event, sink: &mut Sink<'_, '_>) -> Result<(), Failure> {
+    async fn take(&mut self, event: LogEvent, sink: &mut LineSink<'_, '_>) -> Result<(), Failure> {
         match event {
-            Event::Line(number, line) => {
+            LogEvent::Line(number, line) => {
                 self.lines += 1;
                 self.failed.remove(&number);
                 self.learn(number, &line, sink).await;
-                if let Some(Followed { origin, reader, .. }) = self.pods.get_mut(number) {
+                if let Some(FollowedPod { origin, reader, .. }) = self.pods.get_mut(number) {
                     sink.take(reader, &line, origin)?;
                 }
                 // What is shown as it comes must not wait in a buffer.
@@ -175,12 +179,12 @@ impl Tail<'_> {
                     sink.context.out.flush()?;
                 }
             }
-            Event::Trouble(number, why) => {
+            LogEvent::Trouble(number, why) => {
                 self.failed.insert(number);
                 let name = self.pods.get(number).and_then(|one| one.origin.pod.clone()).unwrap_or_default();
                 sink.context.messages.warning(&format!("{name}: {why}"));
             }
-            Event::End(number) => {
+            LogEvent::End(number) => {
                 self.open.remove(&number);
             }
         }
@@ -188,13 +192,13 @@ impl Tail<'_> {
     }
 
     /// Asks a pod's proxy for its format when its lines are not understood; what it says serves all pods.
-    async fn learn(&mut self, number: usize, line: &[u8], sink: &Sink<'_, '_>) {
+    async fn learn(&mut self, number: usize, line: &[u8], sink: &LineSink<'_, '_>) {
         let Some(pod) = self.pods.get_mut(number).filter(|pod| !pod.asked) else { return };
         if self.formats.fixed || self.formats.asked == ASKED_MAX {
             return;
         }
-        let read = pod.reader.clone().fill(line, &mut Access::default()).map(drop);
-        if !matches!(read, Err(Kind::Unknown | Kind::UnknownJson)) {
+        let read = pod.reader.clone().fill(line, &mut AccessEntry::default()).map(drop);
+        if !matches!(read, Err(OtherLine::Unknown | OtherLine::UnknownJson)) {
             return;
         }
         pod.asked = true;
@@ -217,13 +221,13 @@ impl Tail<'_> {
         if !found.is_empty() {
             self.formats.list = self.formats.list.iter().cloned().chain(found).collect();
             for pod in &mut self.pods {
-                pod.reader = Reader::with_formats(Arc::clone(&self.formats.list));
+                pod.reader = LogReader::with_formats(Arc::clone(&self.formats.list));
             }
         }
     }
 
     /// Looks for pods that are not read yet.
-    async fn find(&mut self, sink: &mut Sink<'_, '_>, first: bool) -> Result<Vec<ProxyPod>, Failure> {
+    async fn find(&mut self, sink: &mut LineSink<'_, '_>, first: bool) -> Result<Vec<ProxyPod>, Failure> {
         let mut found: BTreeSet<ProxyPod> = BTreeSet::new();
         for selection in &self.selections {
             match self.server.proxies(selection).await {
@@ -247,7 +251,7 @@ impl Tail<'_> {
     }
 
     /// Begins to read pods.
-    fn open(&mut self, sink: &mut Sink<'_, '_>, new: Vec<ProxyPod>, first: bool) -> Result<(), Failure> {
+    fn open(&mut self, sink: &mut LineSink<'_, '_>, new: Vec<ProxyPod>, first: bool) -> Result<(), Failure> {
         let Some(sender) = self.sender.clone() else { return Ok(()) };
         let limit = self.arguments.max_log_requests;
         if self.open.len() + new.len() > limit {
@@ -263,19 +267,19 @@ impl Tail<'_> {
         for pod in new {
             let number = self.pods.len();
             let origin =
-                Origin { pod: Some(pod.name.clone()), namespace: Some(pod.namespace.clone()), ip: pod.ip.clone() };
+                LogOrigin { pod: Some(pod.name.clone()), namespace: Some(pod.namespace.clone()), ip: pod.ip.clone() };
             if !first {
                 sink.context.messages.hint(&format!("{}/{} joins", pod.namespace, pod.name));
             }
             if let Some(ip) = &pod.ip {
                 sink.names.0.insert(ip.clone(), format!("{}.{}", pod.name, pod.namespace));
             }
-            let reader = Reader::with_formats(Arc::clone(&self.formats.list));
-            self.pods.push(Followed { origin, reader, asked: false });
+            let reader = LogReader::with_formats(Arc::clone(&self.formats.list));
+            self.pods.push(FollowedPod { origin, reader, asked: false });
             self.known.insert(pod.uid.clone());
             self.open.insert(number);
             // A pod that joins is read from its beginning.
-            let span = if first { self.span.clone() } else { Span { follow: true, ..Span::default() } };
+            let span = if first { self.span.clone() } else { LogRange { follow: true, ..LogRange::default() } };
             let (server, sender) = (Arc::clone(&self.server), sender.clone());
             tokio::spawn(async move { server.follow(number, &pod, &span, sender).await });
         }
@@ -284,7 +288,7 @@ impl Tail<'_> {
 
     /// Reads what the mesh says about access logs: takes its formats, says which pods write none and why, and gives what
     /// is to be said if no line comes.
-    async fn settings(&mut self, sink: &mut Sink<'_, '_>, pods: &[ProxyPod]) -> Option<String> {
+    async fn settings(&mut self, sink: &mut LineSink<'_, '_>, pods: &[ProxyPod]) -> Option<String> {
         let namespaces: BTreeSet<&str> = pods.iter().map(|pod| pod.namespace.as_str()).collect();
         let scope = &sink.context.scope;
         let read = self.server.log_settings(&scope.istio_namespace, scope.revision.as_deref(), &namespaces).await;

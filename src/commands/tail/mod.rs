@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::accesslog::format::Format as LogFormat;
+use crate::accesslog::format::LogFormat;
 use crate::cli::context::Context;
-use crate::cli::failure::{Failure, Outcome};
+use crate::cli::failure::{CommandOutcome, Failure};
 use crate::diagnosis::grpc;
 
 /// Decode sidecar access logs: what failed, on whose side, and what to do
@@ -92,7 +92,7 @@ pub struct TailArgs {
     min_duration: Option<Duration>,
     /// Only lines of this side's proxies
     #[arg(long, value_name = "SIDE")]
-    side: Option<Side>,
+    side: Option<SideArg>,
     /// Only calls for which this holds, in CEL over the fields of -o json
     #[arg(long = "where", value_name = "EXPR")]
     expression: Option<String>,
@@ -110,7 +110,7 @@ pub struct TailArgs {
     fail_on: Option<f64>,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    output: Output,
+    output: TailFormat,
     /// Names of addresses come from here: "demo", a snapshot, manifests, a directory
     #[arg(long, value_name = "SOURCE")]
     from: Vec<String>,
@@ -118,7 +118,7 @@ pub struct TailArgs {
 
 /// Output formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
+enum TailFormat {
     /// For people.
     #[value(alias = "table")]
     Text,
@@ -130,7 +130,7 @@ enum Output {
 
 /// Whose proxy wrote a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Side {
+enum SideArg {
     /// The caller's.
     Client,
     /// The server's.
@@ -157,8 +157,8 @@ fn rate(text: &str) -> Result<f64, String> {
 }
 
 /// Runs the command.
-pub(super) async fn run(context: &mut Context<'_>, arguments: TailArgs) -> Result<Outcome, Failure> {
-    if (arguments.summary || arguments.join) && arguments.output == Output::Csv {
+pub(super) async fn run(context: &mut Context<'_>, arguments: TailArgs) -> Result<CommandOutcome, Failure> {
+    if (arguments.summary || arguments.join) && arguments.output == TailFormat::Csv {
         let what = if arguments.summary { "a summary has no rows" } else { "calls of --join have no rows" };
         return Err(Failure::usage(format!("{what}; use -o json")));
     }

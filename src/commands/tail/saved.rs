@@ -3,25 +3,25 @@
 use std::sync::Arc;
 
 use super::TailArgs;
-use super::sink::Sink;
-use crate::accesslog::format::Format as LogFormat;
-use crate::accesslog::settings::Settings;
-use crate::accesslog::{Access, Reader};
+use super::sink::LineSink;
+use crate::accesslog::format::LogFormat;
+use crate::accesslog::settings::LogSettings;
+use crate::accesslog::{AccessEntry, LogReader};
 use crate::cli::context::Context;
-use crate::cli::failure::{Failure, Outcome};
+use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::SourceArgs;
-use crate::cli::log_files::{self, Log};
+use crate::cli::log_files::{self, LogFile};
 use crate::mesh::{Mesh, resolve};
 use crate::render;
-use crate::report::tail::Names;
-use crate::report::tail_summary::Counter;
+use crate::report::tail::AddressNames;
+use crate::report::tail_summary::SummaryCounter;
 
 /// Reads them.
 pub(super) async fn run(
     context: &mut Context<'_>,
     arguments: &TailArgs,
     format: Option<LogFormat>,
-) -> Result<Outcome, Failure> {
+) -> Result<CommandOutcome, Failure> {
     if arguments.logs.iter().filter(|word| *word == "-").count() > 1 {
         return Err(Failure::usage("standard input (-) can be read only once"));
     }
@@ -36,11 +36,11 @@ pub(super) async fn run(
         }
     }
     let formats: Arc<[LogFormat]> = format.map_or(learned, |format| vec![format]).into();
-    let reader = || Reader::with_formats(Arc::clone(&formats));
+    let reader = || LogReader::with_formats(Arc::clone(&formats));
     let from = since(context, arguments)?;
-    let mut sink = Sink::new(context, arguments, names)?;
+    let mut sink = LineSink::new(context, arguments, names)?;
     sink.filter.from = from;
-    let mut damaged = Damaged::default();
+    let mut damaged = DamagedLogs::default();
     if arguments.summary && !arguments.raw {
         for log in &mut logs {
             let read = count_all(log, &reader, &mut sink);
@@ -64,7 +64,7 @@ pub(super) async fn run(
     } else {
         merge(&mut logs, &reader, &mut sink, &mut damaged)?;
     }
-    let Damaged(damaged) = damaged;
+    let DamagedLogs(damaged) = damaged;
     if let [(what, error), ..] = &damaged[..]
         && damaged.len() == logs.len()
         && !sink.has_read()
@@ -76,17 +76,17 @@ pub(super) async fn run(
     }
     let cut: u64 = logs.iter().map(|log| log.cut).sum();
     match sink.finish(cut, Some("are these the logs of the istio-proxy containers, and is access logging on?"))? {
-        Outcome::Clean if !damaged.is_empty() => Ok(Outcome::Partial),
+        CommandOutcome::Clean if !damaged.is_empty() => Ok(CommandOutcome::Partial),
         outcome => Ok(outcome),
     }
 }
 
 /// Logs that could not be read to their end, and why. What was read of them counts.
 #[derive(Default)]
-struct Damaged(Vec<(String, std::io::Error)>);
+struct DamagedLogs(Vec<(String, std::io::Error)>);
 
-impl Damaged {
-    fn note(&mut self, read: std::io::Result<()>, log: &Log) {
+impl DamagedLogs {
+    fn note(&mut self, read: std::io::Result<()>, log: &LogFile) {
         let name = log.origin.pod.as_deref().unwrap_or("-");
         let what = || format!("cannot read the log of {} to its end", render::text::safe(name));
         self.0.extend(read.err().map(|error| (what(), error)));
@@ -108,11 +108,15 @@ fn since(context: &Context<'_>, arguments: &TailArgs) -> Result<Option<i64>, Fai
 
 /// Counts a log, a large file on all cores; what was counted before an error counts. At the seams a record of several
 /// lines may be counted as unknown.
-fn count_all(log: &mut Log, reader: &(dyn Fn() -> Reader + Sync), sink: &mut Sink<'_, '_>) -> std::io::Result<()> {
+fn count_all(
+    log: &mut LogFile,
+    reader: &(dyn Fn() -> LogReader + Sync),
+    sink: &mut LineSink<'_, '_>,
+) -> std::io::Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let counting = sink.counting();
-    let count = |log: &mut Log| {
-        let (mut counter, mut reader) = (Counter::default(), reader());
+    let count = |log: &mut LogFile| {
+        let (mut counter, mut reader) = (SummaryCounter::default(), reader());
         let origin = log.origin.clone();
         let read = loop {
             match log.next_line() {
@@ -130,7 +134,7 @@ fn count_all(log: &mut Log, reader: &(dyn Fn() -> Reader + Sync), sink: &mut Sin
     };
     let counted: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = parts.iter_mut().map(|part| scope.spawn(|| count(part))).collect();
-        let failed = || (Counter::default(), Err(std::io::Error::other("a reader failed")));
+        let failed = || (SummaryCounter::default(), Err(std::io::Error::other("a reader failed")));
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| failed())).collect()
     });
     log.cut = parts.iter().map(|part| part.cut).sum();
@@ -143,9 +147,9 @@ fn count_all(log: &mut Log, reader: &(dyn Fn() -> Reader + Sync), sink: &mut Sin
 }
 
 /// Who has which address, and in which formats proxies log, from a source.
-async fn from_source(context: &mut Context<'_>, from: &[String]) -> Result<(Names, Vec<LogFormat>), Failure> {
+async fn from_source(context: &mut Context<'_>, from: &[String]) -> Result<(AddressNames, Vec<LogFormat>), Failure> {
     if from.is_empty() {
-        return Ok((Names::default(), Vec::new()));
+        return Ok((AddressNames::default(), Vec::new()));
     }
     let source = SourceArgs { from: from.to_vec(), ..SourceArgs::default() };
     let read = source.read(context).await?;
@@ -158,8 +162,8 @@ async fn from_source(context: &mut Context<'_>, from: &[String]) -> Result<(Name
         let name = mesh.short_host(&service.host).to_owned();
         service.addresses.iter().map(move |address| (address.to_string(), name.clone()))
     });
-    let names = Names(of_services.chain(of_pods).collect());
-    let (formats, refused) = Settings { mesh: mesh.config.clone(), ..Settings::default() }.formats();
+    let names = AddressNames(of_services.chain(of_pods).collect());
+    let (formats, refused) = LogSettings { mesh: mesh.config.clone(), ..LogSettings::default() }.formats();
     for (place, error) in refused {
         context.messages.warning(&format!("{place} cannot be used to read lines: {error}"));
     }
@@ -168,20 +172,20 @@ async fn from_source(context: &mut Context<'_>, from: &[String]) -> Result<(Name
 
 /// Several logs in the order of time. Lines of one log keep their order, which is nearly that of time.
 fn merge(
-    logs: &mut [Log],
-    reader: &dyn Fn() -> Reader,
-    sink: &mut Sink<'_, '_>,
-    damaged: &mut Damaged,
+    logs: &mut [LogFile],
+    reader: &dyn Fn() -> LogReader,
+    sink: &mut LineSink<'_, '_>,
+    damaged: &mut DamagedLogs,
 ) -> Result<(), Failure> {
     struct Head {
-        reader: Reader,
+        reader: LogReader,
         line: Vec<u8>,
         start: i64,
     }
     let mut heads: Vec<Option<Head>> =
         logs.iter().map(|_| Some(Head { reader: reader(), line: Vec::new(), start: i64::MIN })).collect();
     // Moves on to the next access line; everything before it is counted at once.
-    let mut advance = |log: &mut Log, head: &mut Option<Head>, sink: &mut Sink<'_, '_>| {
+    let mut advance = |log: &mut LogFile, head: &mut Option<Head>, sink: &mut LineSink<'_, '_>| {
         let Some(mut now) = head.take() else { return };
         loop {
             let line = match log.next_line() {
@@ -189,7 +193,7 @@ fn merge(
                 Ok(None) => return,
                 Err(error) => return damaged.note(Err(error), log),
             };
-            let mut access = Access::default();
+            let mut access = AccessEntry::default();
             match now.reader.fill(line, &mut access) {
                 Ok(_) => {
                     now.start = access.start.unwrap_or(now.start);

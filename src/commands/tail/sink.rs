@@ -2,47 +2,51 @@
 
 use std::borrow::Cow;
 
-use super::filter::Filter;
-use super::{Output, TailArgs};
-use crate::accesslog::{Access, Kind, Reader};
+use super::filter::CallFilter;
+use super::{TailArgs, TailFormat};
+use crate::accesslog::{AccessEntry, LogReader, OtherLine};
 use crate::cli::context::Context;
-use crate::cli::failure::{Failure, Outcome};
-use crate::diagnosis::{Grade, Verdict, judge};
+use crate::cli::failure::{CommandOutcome, Failure};
+use crate::diagnosis::{CallDiagnosis, FaultLevel, judge};
 use crate::render;
-use crate::report::tail::{Names, Origin, TailLine};
-use crate::report::tail_join::{Join, TailCall};
-use crate::report::tail_summary::Counter;
+use crate::report::tail::{AddressNames, LogOrigin, TailLine};
+use crate::report::tail_join::{CallJoiner, TailCall};
+use crate::report::tail_summary::SummaryCounter;
 
 /// What is done with each line.
-pub(super) struct Sink<'a, 'w> {
+pub(super) struct LineSink<'a, 'w> {
     pub(super) context: &'a mut Context<'w>,
     arguments: &'a TailArgs,
-    counter: Counter,
+    counter: SummaryCounter,
     /// Names of addresses.
-    pub(super) names: Names,
+    pub(super) names: AddressNames,
     csv: Option<csv::Writer<Vec<u8>>>,
     /// Which calls are wanted.
-    pub(super) filter: Filter,
-    join: Option<Join>,
+    pub(super) filter: CallFilter,
+    join: Option<CallJoiner>,
     /// Whether `--top` has taken the screen.
     has_screen: bool,
 }
 
-impl<'a, 'w> Sink<'a, 'w> {
+impl<'a, 'w> LineSink<'a, 'w> {
     /// Ready to take lines.
-    pub(super) fn new(context: &'a mut Context<'w>, arguments: &'a TailArgs, names: Names) -> Result<Self, Failure> {
-        let mut csv = (arguments.output == Output::Csv).then(|| csv::Writer::from_writer(Vec::new()));
+    pub(super) fn new(
+        context: &'a mut Context<'w>,
+        arguments: &'a TailArgs,
+        names: AddressNames,
+    ) -> Result<Self, Failure> {
+        let mut csv = (arguments.output == TailFormat::Csv).then(|| csv::Writer::from_writer(Vec::new()));
         if let Some(csv) = csv.as_mut().filter(|_| context.style.headers) {
             csv.write_record(render::tail::CSV_COLUMNS).map_err(|error| Failure::source(error.to_string()))?;
         }
-        let filter = Filter::new(arguments)?;
-        let join = arguments.join.then(Join::default);
-        Ok(Self { context, arguments, counter: Counter::default(), names, csv, filter, join, has_screen: false })
+        let filter = CallFilter::new(arguments)?;
+        let join = arguments.join.then(CallJoiner::default);
+        Ok(Self { context, arguments, counter: SummaryCounter::default(), names, csv, filter, join, has_screen: false })
     }
 
     /// Takes a line of a log.
-    pub(super) fn take(&mut self, reader: &mut Reader, line: &[u8], origin: &Origin) -> Result<(), Failure> {
-        let mut access = Access::default();
+    pub(super) fn take(&mut self, reader: &mut LogReader, line: &[u8], origin: &LogOrigin) -> Result<(), Failure> {
+        let mut access = AccessEntry::default();
         let pod = match reader.fill(line, &mut access) {
             Ok(pod) => pod,
             Err(kind) => {
@@ -58,7 +62,7 @@ impl<'a, 'w> Sink<'a, 'w> {
         if passes {
             self.counter.add(&access, &verdict);
         }
-        let shown = passes && (verdict.grade != Grade::Normal || self.shows_normal());
+        let shown = passes && (verdict.grade != FaultLevel::Normal || self.shows_normal());
         if self.arguments.summary || self.arguments.top || (!shown && self.join.is_none()) {
             return Ok(());
         }
@@ -74,9 +78,9 @@ impl<'a, 'w> Sink<'a, 'w> {
 
     fn show(&mut self, line: &TailLine) -> Result<(), Failure> {
         match self.arguments.output {
-            Output::Text => render::tail::line(line, &self.context.style, self.context.out)?,
-            Output::Json => self.show_json(line)?,
-            Output::Csv => {
+            TailFormat::Text => render::tail::line(line, &self.context.style, self.context.out)?,
+            TailFormat::Json => self.show_json(line)?,
+            TailFormat::Csv => {
                 if let Some(csv) = &mut self.csv {
                     csv.write_record(render::tail::csv(line)).map_err(|error| Failure::source(error.to_string()))?;
                     self.drain_csv()?;
@@ -88,9 +92,9 @@ impl<'a, 'w> Sink<'a, 'w> {
 
     fn show_call(&mut self, call: &TailCall) -> Result<(), Failure> {
         match self.arguments.output {
-            Output::Text => render::tail::call(call, &self.context.style, self.context.out)?,
-            Output::Json => self.show_json(call)?,
-            Output::Csv => call.lines.iter().try_for_each(|line| self.show(line))?,
+            TailFormat::Text => render::tail::call(call, &self.context.style, self.context.out)?,
+            TailFormat::Json => self.show_json(call)?,
+            TailFormat::Csv => call.lines.iter().try_for_each(|line| self.show(line))?,
         }
         Ok(())
     }
@@ -121,8 +125,8 @@ impl<'a, 'w> Sink<'a, 'w> {
     }
 
     /// What is needed to count lines on other threads.
-    pub(super) fn counting(&self) -> Counting<'_> {
-        Counting { filter: &self.filter, names: &self.names }
+    pub(super) fn counting(&self) -> CountingSink<'_> {
+        CountingSink { filter: &self.filter, names: &self.names }
     }
 
     /// What went well is shown when it was asked for, by `--all` or by a filter that tells of the outcome.
@@ -132,12 +136,12 @@ impl<'a, 'w> Sink<'a, 'w> {
     }
 
     /// Takes in what was counted elsewhere.
-    pub(super) fn counted(&mut self, counter: Counter) {
+    pub(super) fn counted(&mut self, counter: SummaryCounter) {
         self.counter.merge(counter);
     }
 
     /// Counts a line that is no access line.
-    pub(super) fn other(&mut self, kind: Kind, line: &[u8]) {
+    pub(super) fn other(&mut self, kind: OtherLine, line: &[u8]) {
         self.counter.other(kind);
         if self.arguments.raw {
             self.context.messages.detail(&String::from_utf8_lossy(line));
@@ -159,14 +163,14 @@ impl<'a, 'w> Sink<'a, 'w> {
     }
 
     /// Writes what stands at the end; `why_none` is said when there was no access line.
-    pub(super) fn finish(mut self, cut: u64, why_none: Option<&str>) -> Result<Outcome, Failure> {
-        let rest = self.join.as_mut().map(Join::finish).unwrap_or_default();
+    pub(super) fn finish(mut self, cut: u64, why_none: Option<&str>) -> Result<CommandOutcome, Failure> {
+        let rest = self.join.as_mut().map(CallJoiner::finish).unwrap_or_default();
         rest.iter().try_for_each(|call| self.show_call(call))?;
         self.drain_csv()?;
         self.leave_screen()?;
         let report = self.counter.report();
         match (self.arguments.summary || self.arguments.top, self.arguments.output) {
-            (true, Output::Json) => render::json(&report, self.context.out)?,
+            (true, TailFormat::Json) => render::json(&report, self.context.out)?,
             (true, _) => render::tail::summary(&report, &self.context.style, self.context.out)?,
             (false, _) => {
                 let lines: Vec<String> =
@@ -216,20 +220,20 @@ impl<'a, 'w> Sink<'a, 'w> {
             return Err(Failure::source(format!("--fail-on has nothing to judge: there was no access line{when}")));
         }
         let too_many = self.arguments.fail_on.is_some_and(|limit| self.counter.fault_rate() > limit);
-        Ok(if too_many { Outcome::Found } else { Outcome::Clean })
+        Ok(if too_many { CommandOutcome::Found } else { CommandOutcome::Clean })
     }
 }
 
 /// Counts lines and does nothing else with them, for those who only want the summary.
-pub(super) struct Counting<'s> {
-    filter: &'s Filter,
-    names: &'s Names,
+pub(super) struct CountingSink<'s> {
+    filter: &'s CallFilter,
+    names: &'s AddressNames,
 }
 
-impl Counting<'_> {
+impl CountingSink<'_> {
     /// Counts one.
-    pub(super) fn count(&self, counter: &mut Counter, reader: &mut Reader, line: &[u8], origin: &Origin) {
-        let mut access = Access::default();
+    pub(super) fn count(&self, counter: &mut SummaryCounter, reader: &mut LogReader, line: &[u8], origin: &LogOrigin) {
+        let mut access = AccessEntry::default();
         match reader.fill(line, &mut access) {
             Ok(pod) => {
                 let verdict = judge(&access);
@@ -245,7 +249,7 @@ impl Counting<'_> {
 }
 
 /// Notes that there was a call; says whether it began when it should.
-fn note(counter: &mut Counter, filter: &Filter, access: &Access<'_>, verdict: &Verdict) -> bool {
+fn note(counter: &mut SummaryCounter, filter: &CallFilter, access: &AccessEntry<'_>, verdict: &CallDiagnosis) -> bool {
     let is_in_time = filter.is_in_time(access);
     if is_in_time {
         counter.see(verdict);
@@ -256,9 +260,9 @@ fn note(counter: &mut Counter, filter: &Filter, access: &Access<'_>, verdict: &V
 }
 
 /// Where a line comes from: a prefix of the line itself says it better than the file's name.
-fn named<'o>(origin: &'o Origin, pod: Option<&str>) -> Cow<'o, Origin> {
+fn named<'o>(origin: &'o LogOrigin, pod: Option<&str>) -> Cow<'o, LogOrigin> {
     match pod {
-        Some(pod) => Cow::Owned(Origin { pod: Some(pod.to_owned()), namespace: origin.namespace.clone(), ip: None }),
+        Some(pod) => Cow::Owned(LogOrigin { pod: Some(pod.to_owned()), namespace: origin.namespace.clone(), ip: None }),
         None => Cow::Borrowed(origin),
     }
 }

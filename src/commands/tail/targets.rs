@@ -2,20 +2,20 @@
 
 use super::TailArgs;
 use crate::cli::failure::Failure;
-use crate::cluster::Trouble;
-use crate::cluster::client::Server;
-use crate::cluster::logs::Selection;
+use crate::cluster::ClusterErrorKind;
+use crate::cluster::client::ApiServer;
+use crate::cluster::logs::PodSelection;
 
 /// What is read.
-pub(super) struct Targets {
+pub(super) struct TailTargets {
     /// Pods.
-    pub(super) selections: Vec<Selection>,
+    pub(super) selections: Vec<PodSelection>,
     /// The host to which calls are wanted, with `--callers`.
     pub(super) hosts: Vec<String>,
 }
 
 /// What a kind's pods are found by.
-enum PodsOf {
+enum PodLookup {
     /// The selector of an object: group and plural.
     Selector(&'static str, &'static str),
     /// The pod itself.
@@ -26,32 +26,36 @@ enum PodsOf {
     Label(&'static str),
 }
 
-fn pods_of(kind: &str) -> Option<PodsOf> {
+fn pods_of(kind: &str) -> Option<PodLookup> {
     let apps = "/apis/apps/v1";
     Some(match kind.to_ascii_lowercase().as_str() {
-        "svc" | "service" | "services" => PodsOf::Selector("/api/v1", "services"),
-        "deploy" | "deployment" | "deployments" => PodsOf::Selector(apps, "deployments"),
-        "rs" | "replicaset" | "replicasets" => PodsOf::Selector(apps, "replicasets"),
-        "sts" | "statefulset" | "statefulsets" => PodsOf::Selector(apps, "statefulsets"),
-        "ds" | "daemonset" | "daemonsets" => PodsOf::Selector(apps, "daemonsets"),
-        "rollout" | "rollouts" => PodsOf::Selector("/apis/argoproj.io/v1alpha1", "rollouts"),
-        "job" | "jobs" => PodsOf::Label("batch.kubernetes.io/job-name"),
-        "gw" | "gateway" | "gateways" => PodsOf::Gateway,
-        "po" | "pod" | "pods" => PodsOf::Itself,
+        "svc" | "service" | "services" => PodLookup::Selector("/api/v1", "services"),
+        "deploy" | "deployment" | "deployments" => PodLookup::Selector(apps, "deployments"),
+        "rs" | "replicaset" | "replicasets" => PodLookup::Selector(apps, "replicasets"),
+        "sts" | "statefulset" | "statefulsets" => PodLookup::Selector(apps, "statefulsets"),
+        "ds" | "daemonset" | "daemonsets" => PodLookup::Selector(apps, "daemonsets"),
+        "rollout" | "rollouts" => PodLookup::Selector("/apis/argoproj.io/v1alpha1", "rollouts"),
+        "job" | "jobs" => PodLookup::Label("batch.kubernetes.io/job-name"),
+        "gw" | "gateway" | "gateways" => PodLookup::Gateway,
+        "po" | "pod" | "pods" => PodLookup::Itself,
         _ => return None,
     })
 }
 
 /// Finds them. `places` are the namespaces meant, `None` is all.
-pub(super) async fn find(server: &Server, arguments: &TailArgs, places: Option<&[String]>) -> Result<Targets, Failure> {
-    let mut found = Targets { selections: Vec::new(), hosts: Vec::new() };
+pub(super) async fn find(
+    server: &ApiServer,
+    arguments: &TailArgs,
+    places: Option<&[String]>,
+) -> Result<TailTargets, Failure> {
+    let mut found = TailTargets { selections: Vec::new(), hosts: Vec::new() };
     let everywhere = || match places {
         Some(places) => places.iter().map(|place| Some(place.clone())).collect(),
         None => vec![None],
     };
     if let Some(labels) = &arguments.selector {
         for namespace in everywhere() {
-            found.selections.push(Selection { namespace, labels: labels.clone(), name: None });
+            found.selections.push(PodSelection { namespace, labels: labels.clone(), name: None });
         }
     }
     for word in &arguments.targets {
@@ -60,7 +64,7 @@ pub(super) async fn find(server: &Server, arguments: &TailArgs, places: Option<&
             return Err(Failure::usage(format!("\"{kind}\" is not a kind with pods"))
                 .hint("one of svc, deploy, rs, sts, ds, job, rollout, gateway, pod"));
         };
-        let is_service = matches!(pods_of, PodsOf::Selector(_, "services"));
+        let is_service = matches!(pods_of, PodLookup::Selector(_, "services"));
         // `checkout.shop` names its namespace; names of other kinds may hold dots themselves.
         let (name, own) = match name.split_once('.') {
             Some((name, rest)) if is_service => (name, rest.split('.').next()),
@@ -84,11 +88,13 @@ pub(super) async fn find(server: &Server, arguments: &TailArgs, places: Option<&
                 Ok(selection) if arguments.callers => {
                     drop(selection);
                     found.hosts.push(format!("{name}.{namespace}.svc"));
-                    found.selections.push(Selection { namespace: None, labels: String::new(), name: None });
+                    found.selections.push(PodSelection { namespace: None, labels: String::new(), name: None });
                 }
                 Ok(selection) => found.selections.push(selection),
                 // Of several namespaces one is enough.
-                Err(error) if error.trouble == Trouble::NotFound && namespaces.len() > 1 => missing = Some(error),
+                Err(error) if error.trouble == ClusterErrorKind::NotFound && namespaces.len() > 1 => {
+                    missing = Some(error)
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -100,23 +106,23 @@ pub(super) async fn find(server: &Server, arguments: &TailArgs, places: Option<&
 }
 
 async fn selection(
-    server: &Server,
+    server: &ApiServer,
     namespace: &str,
-    pods_of: &PodsOf,
+    pods_of: &PodLookup,
     name: &str,
-) -> Result<Selection, crate::cluster::ClusterError> {
-    let by_labels = |labels| Selection { namespace: Some(namespace.to_owned()), labels, name: None };
+) -> Result<PodSelection, crate::cluster::ClusterError> {
+    let by_labels = |labels| PodSelection { namespace: Some(namespace.to_owned()), labels, name: None };
     Ok(match pods_of {
-        PodsOf::Selector(group, plural) => by_labels(server.selector(namespace, group, plural, name).await?),
-        PodsOf::Label(key) => by_labels(format!("{key}={name}")),
-        PodsOf::Itself => {
-            Selection { namespace: Some(namespace.to_owned()), labels: String::new(), name: Some(name.to_owned()) }
+        PodLookup::Selector(group, plural) => by_labels(server.selector(namespace, group, plural, name).await?),
+        PodLookup::Label(key) => by_labels(format!("{key}={name}")),
+        PodLookup::Itself => {
+            PodSelection { namespace: Some(namespace.to_owned()), labels: String::new(), name: Some(name.to_owned()) }
         }
-        PodsOf::Gateway => {
+        PodLookup::Gateway => {
             // Istio's Gateway picks pods in any namespace.
             match server.selector(namespace, "/apis/networking.istio.io/v1", "gateways", name).await {
-                Ok(labels) => Selection { namespace: None, labels, name: None },
-                Err(error) if error.trouble == Trouble::NotFound => {
+                Ok(labels) => PodSelection { namespace: None, labels, name: None },
+                Err(error) if error.trouble == ClusterErrorKind::NotFound => {
                     by_labels(format!("gateway.networking.k8s.io/gateway-name={name}"))
                 }
                 Err(error) => return Err(error),

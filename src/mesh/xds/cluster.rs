@@ -3,19 +3,19 @@
 //! Sources: `buildOutboundClusters`, `buildCluster` and `setUpstreamProtocol` in `pilot/pkg/networking/core/cluster.go`
 //! and `cluster_builder.go`, `shouldH2Upgrade` in `cluster_traffic_policy.go` of istio/istio 1.31.
 
-use super::scope::Seen;
-use super::{Backend, BackendState, Caller, CallerKind, Outbound, UpstreamProtocol};
+use super::scope::VisibleService;
+use super::{BackendState, Caller, CallerKind, CompiledBackend, ProxyConfig, UpstreamProtocol};
 use crate::mesh::Mesh;
-use crate::mesh::destination_rule::{AppliedRules, Policy};
+use crate::mesh::destination_rule::{AppliedRules, EffectivePolicy};
 use crate::mesh::ids::{Host, Labels, SubsetName, WorkloadId};
-use crate::mesh::protocol::{Family, Protocol};
+use crate::mesh::protocol::{Protocol, ProtocolFamily};
 use crate::mesh::service::{PodCount, Resolution, Service, ServicePort};
 use crate::schema::meta::StringMap;
 use crate::schema::virtual_service::Destination;
 
 /// How a cluster finds its endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Discovery {
+pub(super) enum ClusterDiscovery {
     /// istiod sends endpoints.
     Endpoints,
     /// Envoy resolves names; without any to resolve there is no cluster.
@@ -30,22 +30,28 @@ pub(super) fn name(port: u32, subset: &str, host: &str) -> String {
 }
 
 /// The clusters of one caller's proxy.
-pub(super) struct Clusters<'a, 'm> {
+pub(super) struct ClusterBuilder<'a, 'm> {
     pub(super) mesh: &'a Mesh<'m>,
     pub(super) caller: &'a Caller,
 }
 
-impl Outbound<'_> {
+impl ProxyConfig<'_> {
     /// A destination as the proxy gets it, its host completed. `port` is used where the destination names none.
-    pub(super) fn backend(&self, host: &Host, destination: &Destination, port: u32, weight: Option<i64>) -> Backend {
-        let clusters = Clusters { mesh: self.mesh, caller: &self.caller };
+    pub(super) fn backend(
+        &self,
+        host: &Host,
+        destination: &Destination,
+        port: u32,
+        weight: Option<i64>,
+    ) -> CompiledBackend {
+        let clusters = ClusterBuilder { mesh: self.mesh, caller: &self.caller };
         clusters.backend(self.scope.find(host.as_str()), host, destination, port, weight)
     }
 
     /// The workloads whose pods serve a backend, ready or not.
-    pub fn workloads_behind(&self, backend: &Backend) -> Vec<WorkloadId> {
+    pub fn workloads_behind(&self, backend: &CompiledBackend) -> Vec<WorkloadId> {
         let Some(service) = backend.service.map(|id| self.mesh.service(id)) else { return Vec::new() };
-        let clusters = Clusters { mesh: self.mesh, caller: &self.caller };
+        let clusters = ClusterBuilder { mesh: self.mesh, caller: &self.caller };
         let none = StringMap::default();
         let labels = match &backend.subset {
             None => &none,
@@ -58,7 +64,7 @@ impl Outbound<'_> {
     }
 }
 
-impl Clusters<'_, '_> {
+impl ClusterBuilder<'_, '_> {
     /// The DestinationRules that the proxy gets for a Service.
     pub(super) fn rules_for(&self, service: &Service) -> AppliedRules {
         self.mesh.destination_rules.applied(
@@ -73,24 +79,24 @@ impl Clusters<'_, '_> {
     /// A destination as the proxy gets it. `seen` is the Service that its host means to the proxy.
     pub(super) fn backend(
         &self,
-        seen: Option<&Seen>,
+        seen: Option<&VisibleService>,
         host: &Host,
         destination: &Destination,
         port: u32,
         weight: Option<i64>,
-    ) -> Backend {
+    ) -> CompiledBackend {
         let subset = destination.subset.as_deref().filter(|name| !name.is_empty());
         let port = destination.port.as_ref().map_or(port, |port| port.number);
         if host.as_str().is_empty() {
-            return Backend { cluster: "UnknownService".to_owned(), weight, ..Backend::default() };
+            return CompiledBackend { cluster: "UnknownService".to_owned(), weight, ..CompiledBackend::default() };
         }
-        let mut backend = Backend {
+        let mut backend = CompiledBackend {
             cluster: name(port, subset.unwrap_or_default(), host.as_str()),
             host: Some(host.clone()),
             port: Some(port),
             subset: subset.map(SubsetName::from),
             weight,
-            ..Backend::default()
+            ..CompiledBackend::default()
         };
         let Some(seen) = seen else { return backend };
         let number = u16::try_from(port).unwrap_or(0);
@@ -110,13 +116,13 @@ impl Clusters<'_, '_> {
         let service = self.mesh.service(seen.entry_of(number));
         let mut discovery = self.discovery(service);
         let pods = self.endpoints(service, labels);
-        if discovery == Discovery::Names && pods.total == 0 {
+        if discovery == ClusterDiscovery::Names && pods.total == 0 {
             return backend;
         }
         let named: Option<SubsetName> = subset.map(SubsetName::from);
         let policy = self.mesh.destination_rules.policy(&rules, number, named.as_ref());
         if policy.load_balancer.as_ref().is_some_and(|one| one.value.simple.as_deref() == Some("PASSTHROUGH")) {
-            discovery = Discovery::OriginalAddress;
+            discovery = ClusterDiscovery::OriginalAddress;
         }
         backend.service = Some(seen.service);
         backend.upstream_protocol = Some(self.upstream_protocol(service_port, &policy));
@@ -132,26 +138,28 @@ impl Clusters<'_, '_> {
             },
         );
         let known = self.knows_endpoints(service);
-        backend.endpoints = (discovery != Discovery::OriginalAddress && known).then_some(pods);
+        backend.endpoints = (discovery != ClusterDiscovery::OriginalAddress && known).then_some(pods);
         backend.state = match discovery {
-            Discovery::Endpoints if known && !pods.may_serve() => BackendState::NoEndpoints,
-            Discovery::Endpoints | Discovery::Names | Discovery::OriginalAddress => BackendState::Ok,
+            ClusterDiscovery::Endpoints if known && !pods.may_serve() => BackendState::NoEndpoints,
+            ClusterDiscovery::Endpoints | ClusterDiscovery::Names | ClusterDiscovery::OriginalAddress => {
+                BackendState::Ok
+            }
         };
         backend
     }
 
-    pub(super) fn discovery(&self, service: &Service) -> Discovery {
+    pub(super) fn discovery(&self, service: &Service) -> ClusterDiscovery {
         let at_gateway = self.caller.kind == CallerKind::Gateway;
         match &service.resolution {
             // A gateway cannot pass on where its client dialled.
-            Resolution::Headless if at_gateway => Discovery::Endpoints,
-            Resolution::Headless => Discovery::OriginalAddress,
-            Resolution::ClusterIp | Resolution::ExternalName(_) => Discovery::Endpoints,
+            Resolution::Headless if at_gateway => ClusterDiscovery::Endpoints,
+            Resolution::Headless => ClusterDiscovery::OriginalAddress,
+            Resolution::ClusterIp | Resolution::ExternalName(_) => ClusterDiscovery::Endpoints,
             Resolution::Entry(word) => match &**word {
-                "DNS" | "DNS_ROUND_ROBIN" => Discovery::Names,
-                "STATIC" => Discovery::Endpoints,
-                "NONE" if at_gateway => Discovery::Endpoints,
-                _ => Discovery::OriginalAddress,
+                "DNS" | "DNS_ROUND_ROBIN" => ClusterDiscovery::Names,
+                "STATIC" => ClusterDiscovery::Endpoints,
+                "NONE" if at_gateway => ClusterDiscovery::Endpoints,
+                _ => ClusterDiscovery::OriginalAddress,
             },
         }
     }
@@ -189,7 +197,7 @@ impl Clusters<'_, '_> {
         count
     }
 
-    fn upstream_protocol(&self, port: &ServicePort, policy: &Policy<'_>) -> UpstreamProtocol {
+    fn upstream_protocol(&self, port: &ServicePort, policy: &EffectivePolicy<'_>) -> UpstreamProtocol {
         let http = policy.http();
         if http.is_some_and(|http| http.use_client_protocol == Some(true)) {
             return UpstreamProtocol::Downstream;
@@ -205,7 +213,7 @@ impl Clusters<'_, '_> {
         let upgrades = match http.and_then(|http| http.h2_upgrade_policy.as_deref()) {
             Some("UPGRADE") => true,
             Some("DO_NOT_UPGRADE") => false,
-            _ => by_mesh && port.protocol.family() == Family::Http,
+            _ => by_mesh && port.protocol.family() == ProtocolFamily::Http,
         };
         if upgrades { UpstreamProtocol::Http2 } else { UpstreamProtocol::Http1 }
     }

@@ -9,7 +9,7 @@ use crate::schema::virtual_service::{HttpMatch, HttpRule, StringMatch};
 
 /// One alternative with its position in the root's rule.
 #[derive(Debug, Clone)]
-pub(super) struct Alternative {
+pub(super) struct MergedMatch {
     pub(super) conditions: HttpMatch,
     pub(super) of_root: Option<usize>,
 }
@@ -61,19 +61,19 @@ fn join(root: Option<&str>, delegate: Option<&str>) -> Option<String> {
     }
 }
 
-fn alternatives(root: &[HttpMatch], delegate: &[HttpMatch]) -> Option<Vec<Alternative>> {
+fn alternatives(root: &[HttpMatch], delegate: &[HttpMatch]) -> Option<Vec<MergedMatch>> {
     if root.is_empty() {
-        return Some(delegate.iter().map(|one| Alternative { conditions: one.clone(), of_root: None }).collect());
+        return Some(delegate.iter().map(|one| MergedMatch { conditions: one.clone(), of_root: None }).collect());
     }
     if delegate.is_empty() {
         let own = root.iter().enumerate();
-        return Some(own.map(|(at, one)| Alternative { conditions: one.clone(), of_root: Some(at) }).collect());
+        return Some(own.map(|(at, one)| MergedMatch { conditions: one.clone(), of_root: Some(at) }).collect());
     }
     let mut merged = Vec::new();
     for inner in delegate {
         let before = merged.len();
         for (at, outer) in root.iter().enumerate().filter(|(_, outer)| !contradict(outer, inner)) {
-            merged.push(Alternative { conditions: both(outer, inner), of_root: Some(at) });
+            merged.push(MergedMatch { conditions: both(outer, inner), of_root: Some(at) });
         }
         if merged.len() == before {
             return None;
@@ -117,9 +117,9 @@ fn both(root: &HttpMatch, delegate: &HttpMatch) -> HttpMatch {
     }
 }
 
-type Texts = BTreeMap<String, StringMatch>;
+type HeaderMatches = BTreeMap<String, StringMatch>;
 
-fn union(root: Option<&Texts>, delegate: Option<Texts>) -> Option<Texts> {
+fn union(root: Option<&HeaderMatches>, delegate: Option<HeaderMatches>) -> Option<HeaderMatches> {
     match (root, delegate) {
         (None, None) => None,
         (root, delegate) => Some(root.cloned().into_iter().flatten().chain(delegate.into_iter().flatten()).collect()),

@@ -1,7 +1,7 @@
 //! Where a client's connection goes: names as the cluster's DNS answers them to a pod.
 
 use super::listener::address_of;
-use super::{Address, CallerKind, Outbound};
+use super::{CallerKind, DialedAddress, ProxyConfig};
 use crate::mesh::Mesh;
 use crate::mesh::ids::{Host, ServiceId};
 use crate::mesh::service::Resolution;
@@ -9,12 +9,12 @@ use crate::mesh::service::Resolution;
 /// Steps over ExternalNames before it is a circle.
 const STEPS: usize = 8;
 
-impl Outbound<'_> {
+impl ProxyConfig<'_> {
     /// The address that a client dials for a host; `None` when the name has no address at all.
-    pub(super) fn resolve(&self, host: &str) -> Option<Address> {
+    pub(super) fn resolve(&self, host: &str) -> Option<DialedAddress> {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         if let Ok(address) = host.trim_matches(['[', ']']).parse() {
-            return Some(Address::Ip(address));
+            return Some(DialedAddress::Ip(address));
         }
         let mut host = host;
         for _ in 0..STEPS {
@@ -30,7 +30,7 @@ impl Outbound<'_> {
                     let Some(pod) = pod else { return self.pod_addresses(service).first().copied() };
                     let mut pods = service.workloads.iter();
                     let named = pods.find(|id| *self.mesh.workload(**id).object.name == *pod)?;
-                    return Some(Address::of_pod(self.mesh, *named));
+                    return Some(DialedAddress::of_pod(self.mesh, *named));
                 }
                 Resolution::ClusterIp | Resolution::Entry(_) => return Some(address_of(self.mesh, id)),
             }
@@ -63,11 +63,11 @@ impl Outbound<'_> {
     }
 
     /// The virtual address of a ServiceEntry's host, else some address that no listener knows.
-    fn entry_address(&self, host: &str) -> Address {
+    fn entry_address(&self, host: &str) -> DialedAddress {
         let entries = || self.mesh.services_named(host).iter().map(|id| self.mesh.service(*id));
         let seen = entries().filter(|entry| super::scope::is_visible(entry, &self.caller.namespace));
         let address = seen.chain(entries()).find_map(|service| service.addresses.first());
-        address.map_or(Address::Unknown, |address| Address::Ip(*address))
+        address.map_or(DialedAddress::Unknown, |address| DialedAddress::Ip(*address))
     }
 
     /// Whether the caller is a gateway, whose clients dial the gateway itself.

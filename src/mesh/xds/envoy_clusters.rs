@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::cluster::{self, Clusters};
-use super::scope::Seen;
-use super::{Backend, BackendState, Outbound, UpstreamProtocol};
-use crate::envoy::cluster::{Cluster, Ejection, Setting, limit};
-use crate::mesh::destination_rule::{AppliedRules, Policy};
+use super::cluster::{self, ClusterBuilder};
+use super::scope::VisibleService;
+use super::{BackendState, CompiledBackend, ProxyConfig, UpstreamProtocol};
+use crate::envoy::cluster::{ClusterSetting, EnvoyCluster, OutlierSettings, limit};
+use crate::mesh::destination_rule::{AppliedRules, EffectivePolicy};
 use crate::mesh::ids::{Labels, ServiceId, SubsetName};
 use crate::mesh::security::MtlsMode;
 use crate::mesh::service::{Resolution, Service};
@@ -20,9 +20,9 @@ use crate::schema::virtual_service::{Destination, PortSelector};
 
 /// A cluster as it should be, and what stands behind it.
 #[derive(Debug)]
-pub struct IntendedCluster {
+pub struct CompiledCluster {
     /// As Envoy has it.
-    pub cluster: Cluster,
+    pub cluster: EnvoyCluster,
     /// The Service.
     pub service: ServiceId,
     /// Its port.
@@ -33,10 +33,10 @@ pub struct IntendedCluster {
     pub has_endpoints: bool,
 }
 
-impl Outbound<'_> {
+impl ProxyConfig<'_> {
     /// The clusters that istiod makes for this proxy's calls.
-    pub fn clusters(&self) -> Vec<IntendedCluster> {
-        let clusters = Clusters { mesh: self.mesh, caller: &self.caller };
+    pub fn clusters(&self) -> Vec<CompiledCluster> {
+        let clusters = ClusterBuilder { mesh: self.mesh, caller: &self.caller };
         let mut found = Vec::new();
         let mut names: BTreeSet<String> = BTreeSet::new();
         for seen in &self.scope.services {
@@ -58,11 +58,11 @@ impl Outbound<'_> {
 
     fn intended(
         &self,
-        clusters: &Clusters<'_, '_>,
-        seen: &Seen,
+        clusters: &ClusterBuilder<'_, '_>,
+        seen: &VisibleService,
         port: u16,
         subset: Option<&str>,
-    ) -> Option<IntendedCluster> {
+    ) -> Option<CompiledCluster> {
         let service = self.mesh.service(seen.service);
         let destination = Destination {
             host: service.host.as_str().to_owned(),
@@ -78,8 +78,8 @@ impl Outbound<'_> {
         let policy = self.mesh.destination_rules.policy(&rules, port, name.as_ref());
         let discovery = clusters.discovery_in(seen, port, &policy);
         let settings = self.settings(&backend, discovery, &rules, &policy, seen.entry_of(port));
-        Some(IntendedCluster {
-            cluster: Cluster { name: backend.cluster, settings },
+        Some(CompiledCluster {
+            cluster: EnvoyCluster { name: backend.cluster, settings },
             service: seen.entry_of(port),
             port,
             subset_labels: name.as_ref().and_then(|name| {
@@ -92,12 +92,12 @@ impl Outbound<'_> {
 
     fn settings(
         &self,
-        backend: &Backend,
+        backend: &CompiledBackend,
         discovery: &str,
         rules: &AppliedRules,
-        policy: &Policy<'_>,
+        policy: &EffectivePolicy<'_>,
         service: ServiceId,
-    ) -> BTreeMap<Setting, String> {
+    ) -> BTreeMap<ClusterSetting, String> {
         let pool = policy.pool();
         let (tcp, http) = (pool.and_then(|pool| pool.tcp.as_ref()), pool.and_then(|pool| pool.http.as_ref()));
         let number = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0);
@@ -110,10 +110,10 @@ impl Outbound<'_> {
         let outlier = policy.outlier_detection.as_ref().map(|one| one.value);
         let outlier = outlier.or(default.and_then(|policy| policy.outlier_detection.as_ref()));
         BTreeMap::from([
-            (Setting::Discovery, discovery.to_owned()),
-            (Setting::Balancing, Self::balancing(discovery, policy).to_owned()),
+            (ClusterSetting::Discovery, discovery.to_owned()),
+            (ClusterSetting::Balancing, Self::balancing(discovery, policy).to_owned()),
             (
-                Setting::Protocol,
+                ClusterSetting::Protocol,
                 match backend.upstream_protocol {
                     Some(UpstreamProtocol::Http2) => "HTTP/2",
                     Some(UpstreamProtocol::Downstream) => "as the caller's",
@@ -122,25 +122,28 @@ impl Outbound<'_> {
                 .to_owned(),
             ),
             (
-                Setting::Tls,
+                ClusterSetting::Tls,
                 self.encryption(discovery, rules, backend.subset.as_ref().map(SubsetName::as_str), policy, service)
                     .to_owned(),
             ),
-            (Setting::MaxConnections, limit(number(tcp.and_then(|tcp| tcp.max_connections)))),
-            (Setting::MaxPendingRequests, limit(number(http.and_then(|http| http.http1_max_pending_requests)))),
-            (Setting::MaxRequests, limit(number(http.and_then(|http| http.http2_max_requests)))),
-            (Setting::MaxRetries, limit(number(http.and_then(|http| http.max_retries)))),
-            (Setting::ConnectTimeout, duration::show(connect)),
+            (ClusterSetting::MaxConnections, limit(number(tcp.and_then(|tcp| tcp.max_connections)))),
+            (ClusterSetting::MaxPendingRequests, limit(number(http.and_then(|http| http.http1_max_pending_requests)))),
+            (ClusterSetting::MaxRequests, limit(number(http.and_then(|http| http.http2_max_requests)))),
+            (ClusterSetting::MaxRetries, limit(number(http.and_then(|http| http.max_retries)))),
+            (ClusterSetting::ConnectTimeout, duration::show(connect)),
             (
-                Setting::MaxConcurrentStreams,
+                ClusterSetting::MaxConcurrentStreams,
                 limit(number(http.and_then(|http| http.max_concurrent_streams)).filter(|_| is_http2)),
             ),
-            (Setting::MaxRequestsPerConnection, limit(number(http.and_then(|http| http.max_requests_per_connection)))),
-            (Setting::OutlierDetection, outlier.map_or("none".to_owned(), |one| ejection(one).words())),
+            (
+                ClusterSetting::MaxRequestsPerConnection,
+                limit(number(http.and_then(|http| http.max_requests_per_connection))),
+            ),
+            (ClusterSetting::OutlierDetection, outlier.map_or("none".to_owned(), |one| ejection(one).words())),
         ])
     }
 
-    fn balancing(discovery: &str, policy: &Policy<'_>) -> &'static str {
+    fn balancing(discovery: &str, policy: &EffectivePolicy<'_>) -> &'static str {
         if discovery == "ORIGINAL_DST" {
             return "CLUSTER_PROVIDED";
         }
@@ -164,7 +167,7 @@ impl Outbound<'_> {
         discovery: &str,
         rules: &AppliedRules,
         subset: Option<&str>,
-        policy: &Policy<'_>,
+        policy: &EffectivePolicy<'_>,
         service: ServiceId,
     ) -> &'static str {
         let service = self.mesh.service(service);
@@ -197,7 +200,7 @@ impl Outbound<'_> {
     }
 
     /// Whether a rule names credentials that this proxy does not take from it: then istiod writes no TLS.
-    fn ignores_credential(&self, policy: &Policy<'_>) -> bool {
+    fn ignores_credential(&self, policy: &EffectivePolicy<'_>) -> bool {
         let Some(tls) = &policy.tls else { return false };
         let all = &self.mesh.destination_rules;
         let selects = all.iter().any(|rule| rule.object == *tls.object && rule.selector.is_some());
@@ -215,17 +218,17 @@ impl Outbound<'_> {
     }
 }
 
-impl Clusters<'_, '_> {
+impl ClusterBuilder<'_, '_> {
     /// How endpoints of a cluster are found, in Envoy's word.
-    fn discovery_in(&self, seen: &Seen, port: u16, policy: &Policy<'_>) -> &'static str {
+    fn discovery_in(&self, seen: &VisibleService, port: u16, policy: &EffectivePolicy<'_>) -> &'static str {
         let service = self.mesh.service(seen.entry_of(port));
         if policy.load_balancer.as_ref().is_some_and(|one| one.value.simple.as_deref() == Some("PASSTHROUGH")) {
             return "ORIGINAL_DST";
         }
         match self.discovery(service) {
-            cluster::Discovery::Endpoints => "EDS",
-            cluster::Discovery::OriginalAddress => "ORIGINAL_DST",
-            cluster::Discovery::Names => match &service.resolution {
+            cluster::ClusterDiscovery::Endpoints => "EDS",
+            cluster::ClusterDiscovery::OriginalAddress => "ORIGINAL_DST",
+            cluster::ClusterDiscovery::Names => match &service.resolution {
                 Resolution::Entry(word) if &**word == "DNS_ROUND_ROBIN" => "LOGICAL_DNS",
                 _ => "STRICT_DNS",
             },
@@ -233,14 +236,14 @@ impl Clusters<'_, '_> {
     }
 }
 
-fn ejection(written: &OutlierDetection) -> Ejection {
-    let default = Ejection::default();
+fn ejection(written: &OutlierDetection) -> OutlierSettings {
+    let default = OutlierSettings::default();
     let number = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
     let time = |text: &Option<String>, default| {
         let parsed = text.as_deref().and_then(|text| duration::parse(text).ok());
         parsed.filter(|time| !time.is_zero()).unwrap_or(default)
     };
-    Ejection {
+    OutlierSettings {
         errors: number(written.consecutive_5xx_errors).map_or(default.errors, |count| (count > 0).then_some(count)),
         gateway_errors: number(written.consecutive_gateway_errors).filter(|count| *count > 0),
         interval: time(&written.interval, default.interval),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::gateway_api_parents::{self, Attachment};
-use super::route_config::{RouteConfig, Rule};
+use super::route_config::{ConfigRule, RouteConfig};
 use crate::mesh::Mesh;
 use crate::mesh::gateway_api::RouteObject;
 use crate::mesh::host;
@@ -17,22 +17,22 @@ use crate::mesh::service::Visibility;
 use crate::mesh::virtual_service::GatewayName;
 use crate::schema::Kind;
 use crate::schema::gateway_api::{
-    BackendRef, Filter, HeaderModifier, MethodMatch, RouteMatch, RouteRule, UrlRewrite, ValueMatch,
+    ApiRouteMatch, ApiRouteRule, BackendRef, HeaderModifier, MethodMatch, RouteFilter, UrlRewrite, ValueMatch,
 };
 use crate::schema::virtual_service::{
-    Destination, DirectResponse, HeaderOperations, Headers, HttpMatch, HttpRule, Mirror, Percent, PortSelector,
-    Redirect, RegexRewrite, Retries, Rewrite, RouteDestination, StringMatch,
+    Destination, DirectResponse, HeaderOperations, Headers, HttpMatch, HttpMirror, HttpRetries, HttpRule, Percent,
+    PortSelector, Redirect, RegexRewrite, Rewrite, RouteDestination, StringMatch,
 };
 
 /// Where a rule will act: references across namespaces need a grant only at gateways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum RouteScope {
     Mesh,
     Gateway,
 }
 
 /// A rule of a route object, converted.
-struct Converted {
+struct ConvertedRule {
     index: usize,
     rule: HttpRule,
     problems: Vec<String>,
@@ -41,7 +41,7 @@ struct Converted {
 /// All route configurations that come of Gateway API routes.
 pub(super) fn configs(mesh: &Mesh<'_>) -> Vec<RouteConfig> {
     let gateways = gateway_api_parents::listeners(mesh);
-    let mut merged: BTreeMap<String, Vec<Part<'_>>> = BTreeMap::new();
+    let mut merged: BTreeMap<String, Vec<ConvertedPart<'_>>> = BTreeMap::new();
     // istiod numbers what comes of an object, and knows it by namespace, name and number: what comes of an HTTPRoute hides
     // what comes of a GRPCRoute of the same name (`NamespacedName` in `RouteWithKey.ResourceName`).
     let mut taken: HashSet<(Namespace, Arc<str>, usize)> = HashSet::new();
@@ -50,9 +50,9 @@ pub(super) fn configs(mesh: &Mesh<'_>) -> Vec<RouteConfig> {
     for object in http.into_iter().chain(grpc) {
         let mut count = 0;
         let attached = gateway_api_parents::attachments(mesh, &gateways, object);
-        let rules: HashMap<bool, Option<Vec<Converted>>> = [Place::Mesh, Place::Gateway]
+        let rules: HashMap<bool, Option<Vec<ConvertedRule>>> = [RouteScope::Mesh, RouteScope::Gateway]
             .into_iter()
-            .map(|place| (place == Place::Mesh, convert(mesh, object, place)))
+            .map(|place| (place == RouteScope::Mesh, convert(mesh, object, place)))
             .collect();
         for attachment in attached {
             let in_mesh = matches!(attachment, Attachment::Service { .. });
@@ -71,14 +71,20 @@ pub(super) fn configs(mesh: &Mesh<'_>) -> Vec<RouteConfig> {
                     continue;
                 }
                 let key = format!("{}/{host}", attachment.key(object));
-                merged.entry(key).or_default().push(Part { object, attachment: attachment.clone(), host, port });
+                merged.entry(key).or_default().push(ConvertedPart {
+                    object,
+                    attachment: attachment.clone(),
+                    host,
+                    port,
+                });
             }
         }
     }
     let mut found = Vec::new();
     for (key, mut parts) in merged {
         parts.sort_by(|a, b| {
-            let name = |part: &Part<'_>| (part.object.object.namespace.clone(), part.object.object.name.clone());
+            let name =
+                |part: &ConvertedPart<'_>| (part.object.object.namespace.clone(), part.object.object.name.clone());
             a.object.created.cmp(&b.object.created).then_with(|| name(a).cmp(&name(b)))
         });
         found.extend(merge(mesh, &key, &parts));
@@ -87,29 +93,29 @@ pub(super) fn configs(mesh: &Mesh<'_>) -> Vec<RouteConfig> {
 }
 
 /// What one route object adds for one parent and host.
-struct Part<'m> {
+struct ConvertedPart<'m> {
     object: &'m RouteObject,
     attachment: Attachment,
     host: String,
     port: Option<u16>,
 }
 
-fn merge(mesh: &Mesh<'_>, key: &str, parts: &[Part<'_>]) -> Option<RouteConfig> {
+fn merge(mesh: &Mesh<'_>, key: &str, parts: &[ConvertedPart<'_>]) -> Option<RouteConfig> {
     let first = parts.first()?;
     let mut rules = Vec::new();
     for part in parts {
         let place = match part.attachment {
-            Attachment::Service { .. } => Place::Mesh,
-            Attachment::Listener { .. } => Place::Gateway,
+            Attachment::Service { .. } => RouteScope::Mesh,
+            Attachment::Listener { .. } => RouteScope::Gateway,
         };
-        for Converted { index, mut rule, problems } in convert(mesh, part.object, place)? {
+        for ConvertedRule { index, mut rule, problems } in convert(mesh, part.object, place)? {
             if let Some(port) = part.port {
                 if rule.matches.is_empty() {
                     rule.matches.0.push(HttpMatch::default());
                 }
                 rule.matches.0.iter_mut().for_each(|one| one.port = Some(u32::from(port)));
             }
-            rules.push(Rule::made(part.object.object.clone(), index, rule, Vec::new(), problems));
+            rules.push(ConfigRule::made(part.object.object.clone(), index, rule, Vec::new(), problems));
         }
     }
     sort(&mut rules);
@@ -133,9 +139,9 @@ fn merge(mesh: &Mesh<'_>, key: &str, parts: &[Part<'_>]) -> Option<RouteConfig> 
 
 /// Exact paths before prefixes before expressions, longer before shorter, then by method, headers and parameters.
 /// Each rule has one alternative at most.
-fn sort(rules: &mut [Rule]) {
+fn sort(rules: &mut [ConfigRule]) {
     type Rank = (i8, usize, bool, usize, usize);
-    let rank = |rule: &Rule| -> Option<Rank> {
+    let rank = |rule: &ConfigRule| -> Option<Rank> {
         let one = rule.made_rule()?.matches.first()?;
         let (kind, length) = match &one.uri {
             None => (-1, 0),
@@ -152,11 +158,11 @@ fn sort(rules: &mut [Rule]) {
 }
 
 /// The rules of a route object; `None` when one of them cannot be converted, which takes all of them away.
-fn convert(mesh: &Mesh<'_>, object: &RouteObject, place: Place) -> Option<Vec<Converted>> {
+fn convert(mesh: &Mesh<'_>, object: &RouteObject, place: RouteScope) -> Option<Vec<ConvertedRule>> {
     let mut converted = Vec::new();
     for (index, rule) in object.route.spec.rules.iter().enumerate() {
         let none = [None];
-        let alternatives: Vec<Option<&RouteMatch>> =
+        let alternatives: Vec<Option<&ApiRouteMatch>> =
             if rule.matches.is_empty() { none.to_vec() } else { rule.matches.iter().map(Some).collect() };
         for alternative in alternatives {
             let mut problems = Vec::new();
@@ -169,7 +175,7 @@ fn convert(mesh: &Mesh<'_>, object: &RouteObject, place: Place) -> Option<Vec<Co
             if let Some(conditions) = conditions(object, alternative)? {
                 made.matches.0.push(conditions);
             }
-            converted.push(Converted { index, rule: made, problems });
+            converted.push(ConvertedRule { index, rule: made, problems });
         }
     }
     Some(converted)
@@ -178,8 +184,8 @@ fn convert(mesh: &Mesh<'_>, object: &RouteObject, place: Place) -> Option<Vec<Co
 fn action(
     mesh: &Mesh<'_>,
     object: &RouteObject,
-    rule: &RouteRule,
-    place: Place,
+    rule: &ApiRouteRule,
+    place: RouteScope,
     problems: &mut Vec<String>,
 ) -> Option<HttpRule> {
     let mut made = HttpRule::default();
@@ -193,11 +199,11 @@ fn action(
             .collect();
         words.extend(retry.codes.iter().map(ToString::to_string));
         let attempts = retry.attempts.unwrap_or(2);
-        made.retries = Some(Retries {
+        made.retries = Some(HttpRetries {
             attempts: Some(attempts),
             retry_on: (attempts != 0).then(|| words.join(",")),
             backoff: retry.backoff.clone(),
-            ..Retries::default()
+            ..HttpRetries::default()
         });
     }
     if let Some(timeouts) = &rule.timeouts {
@@ -230,8 +236,8 @@ fn action(
 fn apply(
     mesh: &Mesh<'_>,
     object: &RouteObject,
-    filter: &Filter,
-    place: Place,
+    filter: &RouteFilter,
+    place: RouteScope,
     made: &mut HttpRule,
     problems: &mut Vec<String>,
 ) -> Option<()> {
@@ -257,7 +263,7 @@ fn apply(
                 (None, None) => None,
             };
             let percentage = share.map(|value| Percent { value });
-            made.mirrors.0.push(Mirror { destination: target, percentage });
+            made.mirrors.0.push(HttpMirror { destination: target, percentage });
         }
         ("RequestRedirect", true) => {
             let redirect = filter.request_redirect.clone().unwrap_or_default();
@@ -311,14 +317,16 @@ fn destination(
     mesh: &Mesh<'_>,
     object: &RouteObject,
     backend: &BackendRef,
-    place: Place,
+    place: RouteScope,
     problems: &mut Vec<String>,
 ) -> Option<Destination> {
     let own = &object.object.namespace;
     let group = backend.group.as_deref().unwrap_or_default();
     let kind = backend.kind.as_deref().unwrap_or("Service");
     let namespace: Namespace = backend.namespace.as_deref().map_or_else(|| own.clone(), Into::into);
-    if place == Place::Gateway && namespace != *own && !is_granted(mesh, object, group, kind, &backend.name, &namespace)
+    if place == RouteScope::Gateway
+        && namespace != *own
+        && !is_granted(mesh, object, group, kind, &backend.name, &namespace)
     {
         problems.push(format!(
             "backend {}/{} needs a ReferenceGrant in {namespace} for {} of {own}",
@@ -382,12 +390,12 @@ fn is_granted(
 
 /// The conditions of one alternative; `Some(None)` when there are none, `None` when they cannot be converted.
 #[expect(clippy::option_option, reason = "nothing to check, and nothing that can be checked, are two things")]
-fn conditions(object: &RouteObject, written: Option<&RouteMatch>) -> Option<Option<HttpMatch>> {
+fn conditions(object: &RouteObject, written: Option<&ApiRouteMatch>) -> Option<Option<HttpMatch>> {
     let exact = |text: &str| StringMatch { exact: Some(text.to_owned()), ..StringMatch::default() };
     let prefix = |text: &str| StringMatch { prefix: Some(text.to_owned()), ..StringMatch::default() };
     let regex = |text: String| StringMatch { regex: Some(text), ..StringMatch::default() };
     let mut made = HttpMatch::default();
-    let Some(RouteMatch { path, method, headers, query_params }) = written else {
+    let Some(ApiRouteMatch { path, method, headers, query_params }) = written else {
         // An HTTPRoute's rule gets a match for `/` from its CRD; a GRPCRoute's gets none.
         made.uri = Some(prefix("/"));
         return Some((!object.is_grpc()).then_some(made));

@@ -9,14 +9,14 @@ use super::gateway_api_conversion::listener_gateway;
 use super::host_patterns;
 use crate::mesh::Mesh;
 use crate::mesh::gateway::ApiGateway;
-use crate::mesh::gateway_api::{Parent, RouteObject};
+use crate::mesh::gateway_api::{RouteObject, RouteParent};
 use crate::mesh::host;
 use crate::mesh::ids::Namespace;
 use crate::mesh::virtual_service::GatewayName;
 use crate::schema::Kind;
-use crate::schema::core::Namespace as Namespaced;
-use crate::schema::gateway::{Server, ServerPort, ServerTls};
-use crate::schema::gateway_api::Listener;
+use crate::schema::core::NamespaceObject as Namespaced;
+use crate::schema::gateway::{GatewayServer, ServerPort, ServerTls};
+use crate::schema::gateway_api::ApiListener;
 
 /// Classes of gateways that istiod runs; waypoints are none of them.
 const CLASSES: [&str; 3] = ["istio", "istio-remote", "istio-east-west"];
@@ -31,7 +31,7 @@ pub(super) struct GatewayListener {
     pub(super) created: Option<Arc<str>>,
     /// Hosts of the Services that run the gateway.
     pub(super) services: Vec<String>,
-    pub(super) server: Server,
+    pub(super) server: GatewayServer,
     /// Whether istiod deploys the gateway: then other namespaces' Istio Gateways are not merged into it.
     pub(super) is_managed: bool,
     namespace: Namespace,
@@ -89,7 +89,7 @@ fn services(mesh: &Mesh<'_>, gateway: &ApiGateway) -> Vec<String> {
     hostnames.map(|one| if one.value.contains('.') { one.value.clone() } else { of(&one.value) }).collect()
 }
 
-fn kinds(listener: &Listener) -> Vec<String> {
+fn kinds(listener: &ApiListener) -> Vec<String> {
     let all: &[&str] = match listener.protocol.as_str() {
         "HTTP" | "HTTPS" => &["HTTPRoute", "GRPCRoute"],
         "TLS" => &["TLSRoute"],
@@ -101,7 +101,7 @@ fn kinds(listener: &Listener) -> Vec<String> {
     all.iter().filter(|kind| allowed(kind)).map(|&kind| kind.to_owned()).collect()
 }
 
-fn server(mesh: &Mesh<'_>, gateway: &ApiGateway, listener: &Listener) -> Option<Server> {
+fn server(mesh: &Mesh<'_>, gateway: &ApiGateway, listener: &ApiListener) -> Option<GatewayServer> {
     let mode = listener.tls.as_ref().map(|tls| tls.mode.as_deref().unwrap_or("Terminate"));
     let tls = match (listener.protocol.as_str(), mode) {
         ("HTTPS" | "TLS", None) => return None,
@@ -110,25 +110,25 @@ fn server(mesh: &Mesh<'_>, gateway: &ApiGateway, listener: &Listener) -> Option<
         ("HTTPS" | "TLS", Some(_)) => Some("SIMPLE"),
         _ => return None,
     };
-    Some(Server {
+    Some(GatewayServer {
         port: Some(ServerPort {
             number: u32::try_from(listener.port).ok()?,
             protocol: listener.protocol.clone(),
             name: "default".to_owned(),
             target_port: None,
         }),
-        hosts: crate::schema::List(hosts(mesh, gateway, listener)),
+        hosts: crate::schema::NullableList(hosts(mesh, gateway, listener)),
         tls: tls.map(|mode| ServerTls {
             mode: Some(mode.to_owned()),
-            credential_names: crate::schema::List(credentials(gateway, listener)),
+            credential_names: crate::schema::NullableList(credentials(gateway, listener)),
             ..ServerTls::default()
         }),
-        ..Server::default()
+        ..GatewayServer::default()
     })
 }
 
 /// Hosts with the namespaces whose routes may attach.
-fn hosts(mesh: &Mesh<'_>, gateway: &ApiGateway, listener: &Listener) -> Vec<String> {
+fn hosts(mesh: &Mesh<'_>, gateway: &ApiGateway, listener: &ApiListener) -> Vec<String> {
     let hostname = listener.hostname.as_deref().unwrap_or("*");
     let allowed = listener.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
     let namespaces = match allowed.and_then(|allowed| allowed.from.as_deref()).unwrap_or("Same") {
@@ -228,13 +228,13 @@ pub(super) fn attachments(mesh: &Mesh<'_>, gateways: &[GatewayListener], object:
     let mut found = Vec::new();
     for (at, parent) in object.parents.iter().enumerate() {
         match parent {
-            Parent::Service { namespace, name, port } => {
+            RouteParent::Service { namespace, name, port } => {
                 if mesh.find_service(namespace.as_str(), name).is_some() {
                     let host = host::of_service(name, namespace, &mesh.cluster_domain);
                     found.push(Attachment::Service { hosts: vec![host.as_str().to_owned()], port: *port });
                 }
             }
-            Parent::Gateway { namespace, name, listener, port } => {
+            RouteParent::Gateway { namespace, name, listener, port } => {
                 let own: Vec<&GatewayListener> =
                     gateways.iter().filter(|one| one.namespace == *namespace && one.name == *name).collect();
                 for one in &own {
@@ -254,7 +254,7 @@ pub(super) fn attachments(mesh: &Mesh<'_>, gateways: &[GatewayListener], object:
                     }
                 }
             }
-            Parent::Other(_) => found.extend(service_entry(mesh, object, at)),
+            RouteParent::Other(_) => found.extend(service_entry(mesh, object, at)),
         }
     }
     found
@@ -297,7 +297,7 @@ fn takes(listener: &GatewayListener, object: &RouteObject) -> bool {
 
 /// What a listener's certificates are called between istiod and Envoy. Those of other namespaces need a grant, and are
 /// not followed.
-fn credentials(gateway: &ApiGateway, listener: &Listener) -> Vec<String> {
+fn credentials(gateway: &ApiGateway, listener: &ApiListener) -> Vec<String> {
     let own = gateway.object.namespace.as_str();
     let refs = listener.tls.iter().flat_map(|tls| tls.certificate_refs.iter());
     let refs = refs.filter(|one| one.kind.as_deref().is_none_or(|kind| kind == "Secret"));

@@ -9,19 +9,19 @@ use std::sync::Arc;
 use super::gateway_api_parents;
 use super::host_patterns;
 use super::listener::ListenerClass;
-use super::{CallProtocol, Outbound};
+use super::{CallProtocol, ProxyConfig};
 use crate::mesh::ids::{Namespace, ServiceId};
-use crate::mesh::protocol::{Family, Protocol};
+use crate::mesh::protocol::{Protocol, ProtocolFamily};
 use crate::mesh::service::Service;
 use crate::mesh::virtual_service::GatewayName;
-use crate::schema::gateway::Server;
+use crate::schema::gateway::GatewayServer;
 
 /// A Gateway that acts on the proxy.
-struct Config {
+struct GatewayConfig {
     name: GatewayName,
     namespace: Namespace,
     created: Option<Arc<str>>,
-    servers: Vec<Server>,
+    servers: Vec<GatewayServer>,
     /// Of Gateway API: hosts of the Services that run it.
     services: Option<Vec<String>>,
     is_managed: bool,
@@ -29,23 +29,23 @@ struct Config {
 
 /// A server on a port of the pod.
 #[derive(Clone)]
-pub(super) struct Placed {
+pub(super) struct PlacedServer {
     pub(super) gateway: GatewayName,
-    pub(super) server: Server,
+    pub(super) server: GatewayServer,
     table: Option<String>,
 }
 
 /// All servers that share a listener.
-struct Group {
+struct ServerGroup {
     port: u16,
     protocol: Protocol,
     bind: String,
-    servers: Vec<Placed>,
+    servers: Vec<PlacedServer>,
     table: Option<String>,
 }
 
 /// What a gateway does with a connection.
-pub(super) enum Entered {
+pub(super) enum GatewayConnection {
     /// Nothing listens on the port.
     NoListener,
     /// The connection is closed, with the reason.
@@ -58,7 +58,7 @@ pub(super) enum Entered {
 
 /// A server that istiod leaves out when it merges the Gateways of one proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeftOut {
+pub struct DroppedServer {
     /// Its Gateway.
     pub gateway: GatewayName,
     /// Position of the server there.
@@ -72,32 +72,32 @@ pub struct LeftOut {
 }
 
 /// A gateway's servers after they were merged.
-pub(super) struct Servers {
-    pub(super) left_out: Vec<LeftOut>,
-    groups: Vec<Group>,
-    pub(super) tables: BTreeMap<String, Vec<Placed>>,
+pub(super) struct MergedServers {
+    pub(super) left_out: Vec<DroppedServer>,
+    groups: Vec<ServerGroup>,
+    pub(super) tables: BTreeMap<String, Vec<PlacedServer>>,
 }
 
-fn is_passthrough(server: &Server) -> bool {
+fn is_passthrough(server: &GatewayServer) -> bool {
     let mode = server.tls.as_ref().map(|tls| tls.mode.as_deref().unwrap_or("PASSTHROUGH"));
     matches!(mode, Some("PASSTHROUGH" | "AUTO_PASSTHROUGH"))
 }
 
-fn protocol(server: &Server) -> Protocol {
+fn protocol(server: &GatewayServer) -> Protocol {
     server.port.as_ref().and_then(|port| Protocol::parse_word(&port.protocol)).unwrap_or(Protocol::Auto)
 }
 
-fn is_http(server: &Server) -> bool {
+fn is_http(server: &GatewayServer) -> bool {
     let protocol = protocol(server);
-    protocol.family() == Family::Http || (protocol == Protocol::Https && !is_passthrough(server))
+    protocol.family() == ProtocolFamily::Http || (protocol == Protocol::Https && !is_passthrough(server))
 }
 
-fn is_tls(server: &Server) -> bool {
-    server.tls.is_some() && protocol(server).family() != Family::Http
+fn is_tls(server: &GatewayServer) -> bool {
+    server.tls.is_some() && protocol(server).family() != ProtocolFamily::Http
 }
 
 /// Hosts with their namespaces written out: `./host` by the Gateway's own, `*/host` by none.
-fn sanitized(server: &Server, own: &Namespace) -> Server {
+fn sanitized(server: &GatewayServer, own: &Namespace) -> GatewayServer {
     let mut server = server.clone();
     if server.hosts.iter().any(|host| host == "*/*") {
         server.hosts.0 = vec!["*".to_owned()];
@@ -113,7 +113,7 @@ fn sanitized(server: &Server, own: &Namespace) -> Server {
     server
 }
 
-impl<'m> Outbound<'m> {
+impl<'m> ProxyConfig<'m> {
     /// The Services in front of the gateway's pod.
     fn own_services(&self) -> Vec<&'m Service> {
         let ids: Vec<ServiceId> = self
@@ -124,15 +124,15 @@ impl<'m> Outbound<'m> {
         ids.into_iter().map(|id| self.mesh.service(id)).collect()
     }
 
-    fn gateways(&self) -> Vec<Config> {
-        let mut found: Vec<Config> = self
+    fn gateways(&self) -> Vec<GatewayConfig> {
+        let mut found: Vec<GatewayConfig> = self
             .mesh
             .istio_gateways
             .iter()
             .filter(|gateway| self.caller.labels.contains_all(&gateway.selector))
             .map(|gateway| {
                 let namespace = gateway.object.namespace.clone();
-                Config {
+                GatewayConfig {
                     name: GatewayName::Named { namespace: namespace.clone(), name: Arc::clone(&gateway.object.name) },
                     namespace,
                     created: gateway.created.clone(),
@@ -149,7 +149,7 @@ impl<'m> Outbound<'m> {
                 service.namespace() == namespace && listener.services.iter().any(|host| host == service.host.as_str())
             });
             if runs {
-                found.push(Config {
+                found.push(GatewayConfig {
                     namespace: namespace.clone(),
                     name: listener.gateway,
                     created: listener.created,
@@ -159,7 +159,7 @@ impl<'m> Outbound<'m> {
                 });
             }
         }
-        let name = |config: &Config| match &config.name {
+        let name = |config: &GatewayConfig| match &config.name {
             GatewayName::Mesh => String::new(),
             GatewayName::Named { name, .. } => name.to_string(),
         };
@@ -207,15 +207,15 @@ impl<'m> Outbound<'m> {
     }
 
     /// Merges all Gateways that act on the proxy. What does not fit beside an earlier server is left out.
-    pub(super) fn servers(&self) -> Servers {
-        let mut servers = Servers { left_out: Vec::new(), groups: Vec::new(), tables: BTreeMap::new() };
+    pub(super) fn servers(&self) -> MergedServers {
+        let mut servers = MergedServers { left_out: Vec::new(), groups: Vec::new(), tables: BTreeMap::new() };
         let mut known_hosts: HashMap<u16, HashMap<String, (String, GatewayName)>> = HashMap::new();
         let mut used: Vec<u16> = Vec::new();
         let mut plain: HashMap<u16, usize> = HashMap::new();
         for config in self.gateways() {
             for (at, server) in config.servers.iter().enumerate() {
                 let Some(port) = &server.port else { continue };
-                let left_out = |winner: &GatewayName, why: String| LeftOut {
+                let left_out = |winner: &GatewayName, why: String| DroppedServer {
                     gateway: config.name.clone(),
                     server: at,
                     port: port.number,
@@ -239,7 +239,8 @@ impl<'m> Outbound<'m> {
                         known.extend(own);
                     }
                     let protocol = protocol(&server);
-                    let placed = Placed { gateway: config.name.clone(), server: server.clone(), table: table.clone() };
+                    let placed =
+                        PlacedServer { gateway: config.name.clone(), server: server.clone(), table: table.clone() };
                     let same = servers
                         .groups
                         .iter()
@@ -252,7 +253,8 @@ impl<'m> Outbound<'m> {
                     if let Some(current) = plain.get(&number).copied() {
                         let (have, have_bind) =
                             (servers.groups[current].protocol, servers.groups[current].bind.clone());
-                        let both_http = protocol.family() == Family::Http && have.family() == Family::Http;
+                        let both_http =
+                            protocol.family() == ProtocolFamily::Http && have.family() == ProtocolFamily::Http;
                         if have_bind == bind {
                             if !both_http || table.is_none() {
                                 let winner = &servers.groups[current].servers[0].gateway;
@@ -286,7 +288,13 @@ impl<'m> Outbound<'m> {
                     }
                     match same {
                         None => {
-                            servers.groups.push(Group { port: number, protocol, bind, servers: vec![placed], table });
+                            servers.groups.push(ServerGroup {
+                                port: number,
+                                protocol,
+                                bind,
+                                servers: vec![placed],
+                                table,
+                            });
                         }
                         Some(at) => servers.groups[at].servers.push(placed),
                     }
@@ -297,12 +305,18 @@ impl<'m> Outbound<'m> {
     }
 
     /// What the gateway does with a connection to a port of its Service.
-    pub(super) fn enter(&self, servers: &Servers, number: u16, protocol: CallProtocol, server_name: &str) -> Entered {
+    pub(super) fn enter(
+        &self,
+        servers: &MergedServers,
+        number: u16,
+        protocol: CallProtocol,
+        server_name: &str,
+    ) -> GatewayConnection {
         let port = self.entered_port(number);
-        let groups: Vec<&Group> = servers.groups.iter().filter(|one| one.port == port).collect();
+        let groups: Vec<&ServerGroup> = servers.groups.iter().filter(|one| one.port == port).collect();
         let mut chains: Vec<(Vec<String>, Option<&str>, bool)> = Vec::new();
         for group in &groups {
-            if group.protocol.family() == Family::Http {
+            if group.protocol.family() == ProtocolFamily::Http {
                 chains.push((Vec::new(), group.table.as_deref(), false));
                 continue;
             }
@@ -327,7 +341,7 @@ impl<'m> Outbound<'m> {
             }
         }
         if chains.is_empty() {
-            return Entered::NoListener;
+            return GatewayConnection::NoListener;
         }
         let speaks_tls = protocol == CallProtocol::GrpcTls;
         let name = if speaks_tls { server_name } else { "" };
@@ -343,22 +357,24 @@ impl<'m> Outbound<'m> {
         };
         match chosen.as_slice() {
             [] if !speaks_tls && chains.iter().all(|(.., with_tls)| *with_tls) => {
-                Entered::Closed("the gateway's servers on this port want TLS".to_owned())
+                GatewayConnection::Closed("the gateway's servers on this port want TLS".to_owned())
             }
-            [] => Entered::Closed("no server of the gateway has this name".to_owned()),
+            [] => GatewayConnection::Closed("no server of the gateway has this name".to_owned()),
             [(_, table, with_tls)] => match (table, with_tls, speaks_tls) {
-                (Some(_), true, false) => Entered::Closed("the gateway's server wants TLS".to_owned()),
-                (Some(_), false, true) => Entered::Closed("the gateway's server is plain text".to_owned()),
-                (Some(table), ..) => Entered::Http((*table).to_owned()),
-                (None, ..) => Entered::Bytes,
+                (Some(_), true, false) => GatewayConnection::Closed("the gateway's server wants TLS".to_owned()),
+                (Some(_), false, true) => GatewayConnection::Closed("the gateway's server is plain text".to_owned()),
+                (Some(table), ..) => GatewayConnection::Http((*table).to_owned()),
+                (None, ..) => GatewayConnection::Bytes,
             },
-            _ => Entered::Closed("several servers of the gateway take the same names, which Envoy refuses".to_owned()),
+            _ => GatewayConnection::Closed(
+                "several servers of the gateway take the same names, which Envoy refuses".to_owned(),
+            ),
         }
     }
 
     /// Names of the chains that pass bytes on, one list a rule of `tcp` or `tls` that fits.
-    pub(super) fn byte_chains(&self, placed: &Placed) -> Vec<Vec<String>> {
-        let Placed { gateway, server, .. } = placed;
+    pub(super) fn byte_chains(&self, placed: &PlacedServer) -> Vec<Vec<String>> {
+        let PlacedServer { gateway, server, .. } = placed;
         let port = server.port.as_ref().map_or(0, |port| port.number);
         let fits = |one: &crate::schema::virtual_service::L4Match, namespace: &Namespace| {
             one.port.is_none_or(|wanted| wanted == 0 || wanted == port)
@@ -395,17 +411,17 @@ impl<'m> Outbound<'m> {
     }
 
     /// The class of a gateway's listener.
-    pub(super) fn class(entered: &Entered) -> ListenerClass {
+    pub(super) fn class(entered: &GatewayConnection) -> ListenerClass {
         match entered {
-            Entered::Http(_) => ListenerClass::Http,
-            Entered::Bytes | Entered::Closed(_) => ListenerClass::Tcp,
-            Entered::NoListener => ListenerClass::None,
+            GatewayConnection::Http(_) => ListenerClass::Http,
+            GatewayConnection::Bytes | GatewayConnection::Closed(_) => ListenerClass::Tcp,
+            GatewayConnection::NoListener => ListenerClass::None,
         }
     }
 }
 
 /// Hosts of a server for configurations of a namespace.
-pub(super) fn server_hosts<'s>(server: &'s Server, namespace: &Namespace) -> Vec<&'s str> {
+pub(super) fn server_hosts<'s>(server: &'s GatewayServer, namespace: &Namespace) -> Vec<&'s str> {
     server
         .hosts
         .iter()
@@ -416,12 +432,12 @@ pub(super) fn server_hosts<'s>(server: &'s Server, namespace: &Namespace) -> Vec
         .collect()
 }
 
-fn table_name(server: &Server, port: u16, gateway: &GatewayName) -> Option<String> {
+fn table_name(server: &GatewayServer, port: u16, gateway: &GatewayName) -> Option<String> {
     let bind =
         server.bind.as_deref().filter(|bind| !bind.is_empty()).map(|bind| format!(".{bind}")).unwrap_or_default();
     let written = server.port.as_ref()?;
     match protocol(server) {
-        one if one.family() == Family::Http => Some(format!("http.{port}{bind}")),
+        one if one.family() == ProtocolFamily::Http => Some(format!("http.{port}{bind}")),
         Protocol::Https if !is_passthrough(server) => {
             let (namespace, name) = match gateway {
                 GatewayName::Named { namespace, name } => (namespace.as_str(), &**name),
@@ -433,19 +449,26 @@ fn table_name(server: &Server, port: u16, gateway: &GatewayName) -> Option<Strin
     }
 }
 
-impl Servers {
+impl MergedServers {
     /// The servers that are not left out.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Placed> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &PlacedServer> {
         self.groups.iter().flat_map(|group| &group.servers)
     }
 
-    fn note(&mut self, placed: &Placed) {
+    fn note(&mut self, placed: &PlacedServer) {
         if let Some(table) = &placed.table {
             self.tables.entry(table.clone()).or_default().push(placed.clone());
         }
     }
 
-    fn open(&mut self, placed: Placed, port: u16, protocol: Protocol, bind: String, plain: &mut HashMap<u16, usize>) {
+    fn open(
+        &mut self,
+        placed: PlacedServer,
+        port: u16,
+        protocol: Protocol,
+        bind: String,
+        plain: &mut HashMap<u16, usize>,
+    ) {
         if !is_tls(&placed.server) {
             plain.insert(port, self.groups.len());
         }
@@ -455,6 +478,6 @@ impl Servers {
             self.tables.insert(table.clone(), vec![placed.clone()]);
         }
         let table = placed.table.clone();
-        self.groups.push(Group { port, protocol, bind, servers: vec![placed], table });
+        self.groups.push(ServerGroup { port, protocol, bind, servers: vec![placed], table });
     }
 }

@@ -6,23 +6,23 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::Outbound;
-use super::gateway_listeners::{Placed, Servers, server_hosts};
+use super::ProxyConfig;
+use super::gateway_listeners::{MergedServers, PlacedServer, server_hosts};
 use super::host_patterns;
-use super::route::Route;
-use super::virtual_host::VirtualHost;
+use super::route::CompiledRoute;
+use super::virtual_host::CompiledVirtualHost;
 use crate::mesh::ids::{Host, Namespace};
 
 /// Routes of a configuration, and what was left out.
-type Made<'m> = (Rc<[Route<'m>]>, Rc<[super::Tried]>);
+type CompiledRoutes<'m> = (Rc<[CompiledRoute<'m>]>, Rc<[super::TriedRule]>);
 
-impl<'m> Outbound<'m> {
+impl<'m> ProxyConfig<'m> {
     /// The virtual hosts of a gateway's route table.
-    pub(super) fn gateway_hosts(&self, servers: &Servers, table: &str) -> Vec<VirtualHost<'m>> {
+    pub(super) fn gateway_hosts(&self, servers: &MergedServers, table: &str) -> Vec<CompiledVirtualHost<'m>> {
         let placed = servers.tables.get(table).map_or(&[][..], Vec::as_slice);
-        let mut hosts: Vec<(String, VirtualHost<'m>)> = Vec::new();
-        let mut cached: HashMap<(String, String), Made<'m>> = HashMap::new();
-        for Placed { gateway, server, .. } in placed {
+        let mut hosts: Vec<(String, CompiledVirtualHost<'m>)> = Vec::new();
+        let mut cached: HashMap<(String, String), CompiledRoutes<'m>> = HashMap::new();
+        for PlacedServer { gateway, server, .. } in placed {
             let number = server.port.as_ref().map_or(0, |port| port.number);
             let port = u16::try_from(number).unwrap_or(0);
             let redirects = server.tls.as_ref().is_some_and(|tls| tls.https_redirect == Some(true));
@@ -53,7 +53,7 @@ impl<'m> Outbound<'m> {
                             one.needs_tls |= redirects;
                         }
                         None => {
-                            let one = VirtualHost {
+                            let one = CompiledVirtualHost {
                                 name: format!("{host}:{number}"),
                                 domains: vec![host.clone()],
                                 routes: Rc::clone(routes),
@@ -73,7 +73,13 @@ impl<'m> Outbound<'m> {
                         let (name, domains) = (format!("{host}:{number}"), vec![host.clone()]);
                         hosts.push((
                             host,
-                            VirtualHost { name, domains, routes: Rc::new([]), needs_tls: true, left_out: Rc::new([]) },
+                            CompiledVirtualHost {
+                                name,
+                                domains,
+                                routes: Rc::new([]),
+                                needs_tls: true,
+                                left_out: Rc::new([]),
+                            },
                         ));
                     }
                 }
@@ -81,7 +87,7 @@ impl<'m> Outbound<'m> {
         }
         if hosts.is_empty() {
             let number = placed.first().and_then(|one| one.server.port.as_ref()).map_or(0, |port| port.number);
-            return vec![VirtualHost {
+            return vec![CompiledVirtualHost {
                 name: format!("blackhole:{number}"),
                 domains: vec!["*".to_owned()],
                 routes: Rc::new([]),
@@ -113,9 +119,9 @@ impl<'m> Outbound<'m> {
 }
 
 /// Hosts with the same routes share a virtual host, named by the most precise; catch-alls go behind other routes.
-fn collapse<'m>(mut hosts: Vec<(String, VirtualHost<'m>)>) -> Vec<VirtualHost<'m>> {
+fn collapse<'m>(mut hosts: Vec<(String, CompiledVirtualHost<'m>)>) -> Vec<CompiledVirtualHost<'m>> {
     hosts.sort_by(|(a, _), (b, _)| host_patterns::by_precision(a, b));
-    let mut found: Vec<VirtualHost<'m>> = Vec::new();
+    let mut found: Vec<CompiledVirtualHost<'m>> = Vec::new();
     for (_, one) in hosts {
         let same = found.iter_mut().find(|have| have.needs_tls == one.needs_tls && have.routes == one.routes);
         match same {
@@ -125,7 +131,7 @@ fn collapse<'m>(mut hosts: Vec<(String, VirtualHost<'m>)>) -> Vec<VirtualHost<'m
     }
     for host in &mut found {
         let mut routes = host.routes.to_vec();
-        routes.sort_by_key(Route::is_catch_all);
+        routes.sort_by_key(CompiledRoute::is_catch_all);
         host.routes = routes.into();
     }
     found

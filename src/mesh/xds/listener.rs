@@ -8,13 +8,13 @@ use std::rc::Rc;
 
 use super::host_patterns;
 use super::route_config::RouteConfig;
-use super::scope::{EgressListener, Seen};
-use super::{Address, Backend, CallProtocol, Outbound};
+use super::scope::{VisibleListener, VisibleService};
+use super::{CallProtocol, CompiledBackend, DialedAddress, ProxyConfig};
 use crate::mesh::Mesh;
 use crate::mesh::ids::{Host, ServiceId, WorkloadId};
-use crate::mesh::protocol::{Family, Protocol};
+use crate::mesh::protocol::{Protocol, ProtocolFamily};
 use crate::mesh::service::{Resolution, Service};
-use crate::mesh::traffic_exclusion::Range;
+use crate::mesh::traffic_exclusion::IpRange;
 use crate::mesh::virtual_service::GatewayName;
 use crate::mesh::workload::Readiness;
 use crate::schema::virtual_service::{Destination, L4Match, RouteDestination};
@@ -24,25 +24,25 @@ pub(crate) const RESERVED: [u16; 4] = [15001, 15006, 15021, 15090];
 
 /// What becomes of a connection.
 #[derive(Debug, Clone)]
-pub(super) enum Chain {
+pub(super) enum FilterChain {
     /// Calls are routed one by one.
-    Http(RouteTable),
+    Http(RouteTableName),
     /// Bytes go to one of these.
-    Tcp(Vec<Backend>),
+    Tcp(Vec<CompiledBackend>),
     /// Bytes go where the client dialled, or nowhere.
     Unknown,
 }
 
 /// The routes that a listener uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum RouteTable {
+pub(super) enum RouteTableName {
     /// Those of all Services on the port.
     Port(u16),
     /// Those of one Service, whatever the authority.
     Service(Host, u16),
 }
 
-impl std::fmt::Display for RouteTable {
+impl std::fmt::Display for RouteTableName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Port(port) => write!(f, "{port}"),
@@ -53,17 +53,17 @@ impl std::fmt::Display for RouteTable {
 
 /// A filter chain with its conditions.
 #[derive(Debug, Clone)]
-struct Conditional {
+struct MatchedChain {
     /// Names of the TLS handshake.
     names: Vec<String>,
     /// Addresses that were dialled.
-    ranges: Vec<Range>,
+    ranges: Vec<IpRange>,
     /// Only what begins like HTTP in plain text.
     plain_http: bool,
-    chain: Chain,
+    chain: FilterChain,
 }
 
-impl Conditional {
+impl MatchedChain {
     fn takes_all(&self) -> bool {
         (self.names.is_empty() || self.names.iter().any(|name| name == "*"))
             && self.ranges.is_empty()
@@ -87,13 +87,13 @@ impl Conditional {
 
 /// A listener while it is put together.
 #[derive(Debug)]
-pub(super) struct Listener {
-    bind: Address,
+pub(super) struct CompiledListener {
+    bind: DialedAddress,
     port: u16,
     protocol: Protocol,
     /// Made for a port that a Sidecar names: nothing is added by the listener for all ports.
     is_locked: bool,
-    chains: Vec<Conditional>,
+    chains: Vec<MatchedChain>,
 }
 
 /// What a listener is to the program's users.
@@ -111,41 +111,48 @@ pub enum ListenerClass {
 
 /// The answer of a proxy's listeners to a connection.
 #[derive(Debug, Clone)]
-pub(super) struct Taken {
+pub(super) struct ConnectionDecision {
     pub(super) class: ListenerClass,
-    pub(super) chain: Chain,
+    pub(super) chain: FilterChain,
 }
 
-impl Outbound<'_> {
+impl ProxyConfig<'_> {
     /// What the sidecar does with a connection to an address and port.
-    pub(super) fn take(&self, address: Address, port: u16, protocol: CallProtocol, server_name: &str) -> Taken {
+    pub(super) fn take(
+        &self,
+        address: DialedAddress,
+        port: u16,
+        protocol: CallProtocol,
+        server_name: &str,
+    ) -> ConnectionDecision {
         let listeners = self.listeners_at(port);
-        let exact = (address != Address::Unknown).then(|| listeners.iter().find(|one| one.bind == address)).flatten();
-        let Some(listener) = exact.or_else(|| listeners.iter().find(|one| one.bind == Address::Any)) else {
-            return Taken { class: ListenerClass::None, chain: Chain::Unknown };
+        let exact =
+            (address != DialedAddress::Unknown).then(|| listeners.iter().find(|one| one.bind == address)).flatten();
+        let Some(listener) = exact.or_else(|| listeners.iter().find(|one| one.bind == DialedAddress::Any)) else {
+            return ConnectionDecision { class: ListenerClass::None, chain: FilterChain::Unknown };
         };
-        let is_http = |one: &Conditional| matches!(one.chain, Chain::Http(_));
-        let class = match (listener.chains.iter().any(is_http), listener.bind == Address::Any) {
+        let is_http = |one: &MatchedChain| matches!(one.chain, FilterChain::Http(_));
+        let class = match (listener.chains.iter().any(is_http), listener.bind == DialedAddress::Any) {
             (true, true) => ListenerClass::Http,
             (true, false) => ListenerClass::Auto,
             (false, _) => ListenerClass::Tcp,
         };
-        Taken { class, chain: choose(&listener.chains, address, protocol, server_name) }
+        ConnectionDecision { class, chain: choose(&listener.chains, address, protocol, server_name) }
     }
 
     /// The route tables that the listeners of a port use.
-    pub(super) fn tables_of_port(&self, port: u16) -> Vec<RouteTable> {
+    pub(super) fn tables_of_port(&self, port: u16) -> Vec<RouteTableName> {
         let listeners = self.listeners_at(port);
         let chains = listeners.iter().flat_map(|listener| &listener.chains);
         chains
             .filter_map(|one| match &one.chain {
-                Chain::Http(table) => Some(table.clone()),
-                Chain::Tcp(_) | Chain::Unknown => None,
+                FilterChain::Http(table) => Some(table.clone()),
+                FilterChain::Tcp(_) | FilterChain::Unknown => None,
             })
             .collect()
     }
 
-    fn listeners_at(&self, port: u16) -> Rc<Vec<Listener>> {
+    fn listeners_at(&self, port: u16) -> Rc<Vec<CompiledListener>> {
         if let Some(known) = self.listeners.borrow().get(&port) {
             return Rc::clone(known);
         }
@@ -154,11 +161,11 @@ impl Outbound<'_> {
         made
     }
 
-    fn make_listeners(&self, port: u16) -> Vec<Listener> {
-        let mut listeners: Vec<Listener> = Vec::new();
+    fn make_listeners(&self, port: u16) -> Vec<CompiledListener> {
+        let mut listeners: Vec<CompiledListener> = Vec::new();
         for egress in &self.scope.listeners {
             let bind = egress.bind.filter(|bind| !bind.is_empty());
-            let bind = bind.map(|bind| bind.parse().map_or(Address::Unknown, Address::Ip));
+            let bind = bind.map(|bind| bind.parse().map_or(DialedAddress::Unknown, DialedAddress::Ip));
             if let Some((own, protocol)) = egress.port {
                 if own != port {
                     continue;
@@ -175,9 +182,9 @@ impl Outbound<'_> {
                 let Some(service_port) = seen.port(self.mesh, port) else { continue };
                 let protocol = service_port.protocol;
                 let service = self.mesh.service(seen.service);
-                let by_pod = matches!(protocol.family(), Family::Tcp | Family::Auto)
+                let by_pod = matches!(protocol.family(), ProtocolFamily::Tcp | ProtocolFamily::Auto)
                     && bind.is_none()
-                    && address_of(self.mesh, seen.service) == Address::Any
+                    && address_of(self.mesh, seen.service) == DialedAddress::Any
                     && is_passed_through(service);
                 if !by_pod {
                     self.add(&mut listeners, egress, seen, port, protocol, bind);
@@ -199,37 +206,37 @@ impl Outbound<'_> {
     }
 
     /// Addresses of a Service's endpoints.
-    pub(super) fn pod_addresses(&self, service: &Service) -> Vec<Address> {
+    pub(super) fn pod_addresses(&self, service: &Service) -> Vec<DialedAddress> {
         let ready =
             |id: &&WorkloadId| service.publishes_not_ready || self.mesh.workload(**id).readiness != Readiness::NotReady;
-        service.workloads.iter().filter(ready).map(|id| Address::of_pod(self.mesh, *id)).collect()
+        service.workloads.iter().filter(ready).map(|id| DialedAddress::of_pod(self.mesh, *id)).collect()
     }
 
     fn add(
         &self,
-        listeners: &mut Vec<Listener>,
-        egress: &EgressListener<'_>,
-        seen: &Seen,
+        listeners: &mut Vec<CompiledListener>,
+        egress: &VisibleListener<'_>,
+        seen: &VisibleService,
         port: u16,
         protocol: Protocol,
-        bind: Option<Address>,
+        bind: Option<DialedAddress>,
     ) {
         let service = self.mesh.service(seen.service);
         let family = protocol.family();
         let reserved = RESERVED.contains(&port);
-        if Mesh::is_alias(service) || family == Family::Nothing {
+        if Mesh::is_alias(service) || family == ProtocolFamily::Nothing {
             return;
         }
-        let shared = matches!(bind, Some(Address::Any)) || (bind.is_none() && family == Family::Http);
+        let shared = matches!(bind, Some(DialedAddress::Any)) || (bind.is_none() && family == ProtocolFamily::Http);
         if reserved && shared {
             return;
         }
         let mut ranges = Vec::new();
         let bind = bind.unwrap_or_else(|| match family {
-            Family::Http => Address::Any,
+            ProtocolFamily::Http => DialedAddress::Any,
             _ if service.addresses.is_empty() && !service.ranges.is_empty() => {
                 ranges.clone_from(&service.ranges);
-                Address::Any
+                DialedAddress::Any
             }
             _ => address_of(self.mesh, seen.service),
         });
@@ -238,33 +245,36 @@ impl Outbound<'_> {
             return;
         }
         let http = |plain_http: bool| {
-            let sniffed = family == Family::Auto && bind != Address::Any;
-            let table = if sniffed { RouteTable::Service(service.host.clone(), port) } else { RouteTable::Port(port) };
-            Conditional { names: Vec::new(), ranges: Vec::new(), plain_http, chain: Chain::Http(table) }
+            let sniffed = family == ProtocolFamily::Auto && bind != DialedAddress::Any;
+            let table =
+                if sniffed { RouteTableName::Service(service.host.clone(), port) } else { RouteTableName::Port(port) };
+            MatchedChain { names: Vec::new(), ranges: Vec::new(), plain_http, chain: FilterChain::Http(table) }
         };
         let existing = at.map(|at| listeners[at].protocol);
         let (chains, new_protocol) = match family {
-            Family::Http => {
-                if existing.is_some_and(|existing| existing.family() != Family::Tcp) {
+            ProtocolFamily::Http => {
+                if existing.is_some_and(|existing| existing.family() != ProtocolFamily::Tcp) {
                     return;
                 }
                 // On the shared listener, what is no HTTP goes on as bytes, so it is one that detects.
-                let shared = bind == Address::Any && protocol != Protocol::HttpProxy;
+                let shared = bind == DialedAddress::Any && protocol != Protocol::HttpProxy;
                 (vec![http(shared)], if shared { Protocol::Auto } else { protocol })
             }
-            Family::Auto => {
-                if existing.is_some_and(|existing| existing.family() == Family::Auto) {
+            ProtocolFamily::Auto => {
+                if existing.is_some_and(|existing| existing.family() == ProtocolFamily::Auto) {
                     return;
                 }
                 let mut chains = self.tcp_chains(egress, seen, port, protocol, bind, &ranges);
                 chains.push(http(true));
                 (chains, protocol)
             }
-            Family::Tcp | Family::Nothing => (self.tcp_chains(egress, seen, port, protocol, bind, &ranges), protocol),
+            ProtocolFamily::Tcp | ProtocolFamily::Nothing => {
+                (self.tcp_chains(egress, seen, port, protocol, bind, &ranges), protocol)
+            }
         };
         let alone = |one: Protocol| matches!(one, Protocol::Mongo | Protocol::MySql);
         let Some(at) = at else {
-            listeners.push(Listener { bind, port, protocol: new_protocol, is_locked: false, chains });
+            listeners.push(CompiledListener { bind, port, protocol: new_protocol, is_locked: false, chains });
             return;
         };
         let have = &mut listeners[at];
@@ -273,7 +283,7 @@ impl Outbound<'_> {
         }
         match (family, have.protocol.family()) {
             // What detects replaces what does not.
-            (Family::Auto, Family::Http) => {
+            (ProtocolFamily::Auto, ProtocolFamily::Http) => {
                 have.chains = chains;
                 have.protocol = new_protocol;
             }
@@ -283,7 +293,7 @@ impl Outbound<'_> {
                         have.chains.push(chain);
                     }
                 }
-                if !(family == Family::Tcp && had != Family::Http) {
+                if !(family == ProtocolFamily::Tcp && had != ProtocolFamily::Http) {
                     have.protocol = Protocol::Auto;
                 }
             }
@@ -293,13 +303,13 @@ impl Outbound<'_> {
     /// The chains for bytes: by VirtualServices' `tls` or `tcp` rules, else to the Service itself.
     fn tcp_chains(
         &self,
-        egress: &EgressListener<'_>,
-        seen: &Seen,
+        egress: &VisibleListener<'_>,
+        seen: &VisibleService,
         port: u16,
         protocol: Protocol,
-        bind: Address,
-        ranges: &[Range],
-    ) -> Vec<Conditional> {
+        bind: DialedAddress,
+        ranges: &[IpRange],
+    ) -> Vec<MatchedChain> {
         let service = self.mesh.service(seen.service);
         let configs: Vec<&RouteConfig> = egress
             .configs
@@ -319,13 +329,13 @@ impl Outbound<'_> {
     fn tls_chains(
         &self,
         configs: &[&RouteConfig],
-        seen: &Seen,
+        seen: &VisibleService,
         port: u16,
-        bind: Address,
-        ranges: &[Range],
-    ) -> Vec<Conditional> {
+        bind: DialedAddress,
+        ranges: &[IpRange],
+    ) -> Vec<MatchedChain> {
         let service = self.mesh.service(seen.service);
-        let mut chains: Vec<Conditional> = Vec::new();
+        let mut chains: Vec<MatchedChain> = Vec::new();
         let mut handled: Vec<(Vec<String>, Vec<String>)> = Vec::new();
         for config in configs {
             for rule in config.tls(self.mesh).iter().filter(|rule| !rule.route.is_empty()) {
@@ -335,20 +345,20 @@ impl Outbound<'_> {
                         continue;
                     }
                     handled.push(key);
-                    let subnets: Vec<Range> =
-                        one.destination_subnets.iter().filter_map(|text| Range::parse(text)).collect();
-                    chains.push(Conditional {
+                    let subnets: Vec<IpRange> =
+                        one.destination_subnets.iter().filter_map(|text| IpRange::parse(text)).collect();
+                    chains.push(MatchedChain {
                         names: one.sni_hosts.0.clone(),
                         ranges: if subnets.is_empty() { ranges.to_vec() } else { subnets },
                         plain_http: false,
-                        chain: Chain::Tcp(self.l4_backends(config, &rule.route, port)),
+                        chain: FilterChain::Tcp(self.l4_backends(config, &rule.route, port)),
                     });
                 }
             }
         }
         if chains.is_empty() {
-            let by_name =
-                !ranges.is_empty() || (address_of(self.mesh, seen.service) == Address::Any && bind == Address::Any);
+            let by_name = !ranges.is_empty()
+                || (address_of(self.mesh, seen.service) == DialedAddress::Any && bind == DialedAddress::Any);
             let mut names = Vec::new();
             if by_name {
                 names.push(service.host.as_str().to_owned());
@@ -356,22 +366,28 @@ impl Outbound<'_> {
                     names.push(self.mesh.service(*alias).host.as_str().to_owned());
                 }
             }
-            chains.push(Conditional {
+            chains.push(MatchedChain {
                 names,
                 ranges: ranges.to_vec(),
                 plain_http: false,
-                chain: Chain::Tcp(vec![self.own_backend(seen, port)]),
+                chain: FilterChain::Tcp(vec![self.own_backend(seen, port)]),
             });
         }
         chains
     }
 
-    fn plain_chains(&self, configs: &[&RouteConfig], seen: &Seen, port: u16, ranges: &[Range]) -> Vec<Conditional> {
+    fn plain_chains(
+        &self,
+        configs: &[&RouteConfig],
+        seen: &VisibleService,
+        port: u16,
+        ranges: &[IpRange],
+    ) -> Vec<MatchedChain> {
         let mut chains = Vec::new();
         for config in configs {
             for rule in config.tcp(self.mesh).iter().filter(|rule| !rule.route.is_empty()) {
-                let backends = || Chain::Tcp(self.l4_backends(config, &rule.route, port));
-                let conditional = |ranges: Vec<Range>| Conditional {
+                let backends = || FilterChain::Tcp(self.l4_backends(config, &rule.route, port));
+                let conditional = |ranges: Vec<IpRange>| MatchedChain {
                     names: Vec::new(),
                     ranges,
                     plain_http: false,
@@ -381,29 +397,29 @@ impl Outbound<'_> {
                     chains.push(conditional(ranges.to_vec()));
                     return chains;
                 }
-                let mut subnets: Vec<Range> = Vec::new();
+                let mut subnets: Vec<IpRange> = Vec::new();
                 for one in rule.matches.iter().filter(|one| self.l4_fits(one, config, port)) {
                     if one.destination_subnets.is_empty() {
                         chains.push(conditional(ranges.to_vec()));
                         return chains;
                     }
-                    subnets.extend(one.destination_subnets.iter().filter_map(|text| Range::parse(text)));
+                    subnets.extend(one.destination_subnets.iter().filter_map(|text| IpRange::parse(text)));
                 }
                 if !subnets.is_empty() {
                     chains.push(conditional(subnets));
                 }
             }
         }
-        chains.push(Conditional {
+        chains.push(MatchedChain {
             names: Vec::new(),
             ranges: ranges.to_vec(),
             plain_http: false,
-            chain: Chain::Tcp(vec![self.own_backend(seen, port)]),
+            chain: FilterChain::Tcp(vec![self.own_backend(seen, port)]),
         });
         chains
     }
 
-    fn own_backend(&self, seen: &Seen, port: u16) -> Backend {
+    fn own_backend(&self, seen: &VisibleService, port: u16) -> CompiledBackend {
         let host = &self.mesh.service(seen.service).host;
         let port = seen.single_port(self.mesh).map_or(port, |single| single.number);
         self.backend(host, &Destination::default(), u32::from(port), None)
@@ -421,7 +437,7 @@ impl Outbound<'_> {
         gateway && labels && number && namespace
     }
 
-    fn l4_backends(&self, config: &RouteConfig, targets: &[RouteDestination], port: u16) -> Vec<Backend> {
+    fn l4_backends(&self, config: &RouteConfig, targets: &[RouteDestination], port: u16) -> Vec<CompiledBackend> {
         let used = targets.iter().filter(|target| targets.len() == 1 || target.weight.unwrap_or(0) > 0);
         used.filter_map(|target| {
             let destination = target.destination.as_ref()?;
@@ -454,27 +470,27 @@ pub(super) fn is_passed_through(service: &Service) -> bool {
 }
 
 /// The address that clients of a Service dial, and its own listeners bind.
-pub(super) fn address_of(mesh: &Mesh<'_>, id: ServiceId) -> Address {
+pub(super) fn address_of(mesh: &Mesh<'_>, id: ServiceId) -> DialedAddress {
     let service = mesh.service(id);
     match (&service.resolution, service.addresses.first()) {
-        (Resolution::Headless, _) => Address::Any,
-        (_, Some(address)) => Address::Ip(*address),
-        (Resolution::ClusterIp, None) => Address::Service(id),
-        (Resolution::ExternalName(_) | Resolution::Entry(_), None) => Address::Any,
+        (Resolution::Headless, _) => DialedAddress::Any,
+        (_, Some(address)) => DialedAddress::Ip(*address),
+        (Resolution::ClusterIp, None) => DialedAddress::Service(id),
+        (Resolution::ExternalName(_) | Resolution::Entry(_), None) => DialedAddress::Any,
     }
 }
 
 /// Envoy's choice among filter chains: by address, then by the name of the TLS handshake, then by what is spoken; it
 /// does not go back. What fits none goes on as unknown.
-fn choose(chains: &[Conditional], address: Address, protocol: CallProtocol, server_name: &str) -> Chain {
+fn choose(chains: &[MatchedChain], address: DialedAddress, protocol: CallProtocol, server_name: &str) -> FilterChain {
     let reads_names = chains.iter().any(|one| !one.names.is_empty());
-    let default = chains.iter().find(|one| one.takes_all()).map_or(Chain::Unknown, |one| one.chain.clone());
-    let conditional: Vec<&Conditional> = chains.iter().filter(|one| !one.takes_all()).collect();
-    let dialled = |one: &&Conditional| match address {
-        Address::Ip(ip) => one.ranges.iter().any(|range| range.contains(ip)),
+    let default = chains.iter().find(|one| one.takes_all()).map_or(FilterChain::Unknown, |one| one.chain.clone());
+    let conditional: Vec<&MatchedChain> = chains.iter().filter(|one| !one.takes_all()).collect();
+    let dialled = |one: &&MatchedChain| match address {
+        DialedAddress::Ip(ip) => one.ranges.iter().any(|range| range.contains(ip)),
         _ => false,
     };
-    let by_address: Vec<&Conditional> = if conditional.iter().any(&dialled) {
+    let by_address: Vec<&MatchedChain> = if conditional.iter().any(&dialled) {
         conditional.into_iter().filter(dialled).collect()
     } else {
         conditional.into_iter().filter(|one| one.ranges.is_empty()).collect()
@@ -491,7 +507,7 @@ fn choose(chains: &[Conditional], address: Address, protocol: CallProtocol, serv
             fitting.first().copied().map(str::to_owned)
         })
         .flatten();
-    let by_name: Vec<&Conditional> = match &best {
+    let by_name: Vec<&MatchedChain> = match &best {
         Some(pattern) => by_address.into_iter().filter(|one| one.names.contains(pattern)).collect(),
         None => by_address.into_iter().filter(|one| one.names.is_empty()).collect(),
     };

@@ -8,7 +8,7 @@ use super::route_config::RouteConfig;
 use super::{Call, Caller};
 use crate::envoy::route::text_condition;
 use crate::mesh::virtual_service::GatewayName;
-use crate::schema::re2::Pattern;
+use crate::schema::re2::Re2Pattern;
 use crate::schema::virtual_service::{HttpMatch, StringMatch};
 
 /// Header names that stand for claims of a checked token; Envoy compares them with what its JWT filter found.
@@ -21,33 +21,33 @@ pub(super) enum PathMatch {
     /// Whole path segments.
     Segments(String),
     Exact(String),
-    Regex(Pattern),
+    Regex(Re2Pattern),
 }
 
 /// A text condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Text {
+pub(super) enum TextCondition {
     Present,
     Exact(String),
     Prefix(String),
-    Regex(Pattern),
+    Regex(Re2Pattern),
 }
 
 /// A condition on a header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HeaderMatch {
     name: String,
-    text: Text,
+    text: TextCondition,
     inverted: bool,
 }
 
 /// The conditions of one Envoy route.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct RouteMatch {
+pub(super) struct CompiledMatch {
     path: PathMatch,
     ignore_case: bool,
     headers: Vec<HeaderMatch>,
-    query: Vec<(String, Text)>,
+    query: Vec<(String, TextCondition)>,
     /// Conditions on claims of a token, which only the proxy knows.
     claims: Vec<String>,
 }
@@ -81,7 +81,7 @@ pub(super) fn is_for(
     }
 }
 
-impl RouteMatch {
+impl CompiledMatch {
     /// The conditions of an alternative; `None` stands for a rule without any.
     pub(super) fn new(one: Option<&HttpMatch>, is_gateway_api: bool) -> Self {
         let mut made = Self {
@@ -97,7 +97,11 @@ impl RouteMatch {
                 if name.starts_with(CLAIMS) {
                     made.claims.push(name.clone());
                 } else {
-                    made.headers.push(HeaderMatch { name: name.to_ascii_lowercase(), text: Text::of(text), inverted });
+                    made.headers.push(HeaderMatch {
+                        name: name.to_ascii_lowercase(),
+                        text: TextCondition::of(text),
+                        inverted,
+                    });
                 }
             }
         }
@@ -108,17 +112,22 @@ impl RouteMatch {
                     PathMatch::Segments(prefix.strip_suffix('/').unwrap_or(prefix).to_owned())
                 }
                 (_, Some(prefix), _) => PathMatch::Prefix(prefix.clone()),
-                (_, _, Some(regex)) => PathMatch::Regex(Pattern::new(regex)),
+                (_, _, Some(regex)) => PathMatch::Regex(Re2Pattern::new(regex)),
                 (None, None, None) => made.path,
             };
         }
         made.ignore_case = one.ignore_uri_case;
         for (name, text) in [(":method", &one.method), (":authority", &one.authority), (":scheme", &one.scheme)] {
             if let Some(text) = text {
-                made.headers.push(HeaderMatch { name: name.to_owned(), text: Text::of(text), inverted: false });
+                made.headers.push(HeaderMatch {
+                    name: name.to_owned(),
+                    text: TextCondition::of(text),
+                    inverted: false,
+                });
             }
         }
-        made.query = one.query_params.iter().flatten().map(|(name, text)| (name.clone(), Text::of(text))).collect();
+        made.query =
+            one.query_params.iter().flatten().map(|(name, text)| (name.clone(), TextCondition::of(text))).collect();
         made
     }
 
@@ -164,13 +173,13 @@ impl RouteMatch {
         let texts = self.headers.iter().map(|header| &header.text).chain(self.query.iter().map(|(_, text)| text));
         for text in texts {
             match text {
-                Text::Prefix(prefix) if prefix.is_empty() => return Some("an empty prefix".to_owned()),
-                Text::Regex(regex) => {
+                TextCondition::Prefix(prefix) if prefix.is_empty() => return Some("an empty prefix".to_owned()),
+                TextCondition::Regex(regex) => {
                     if let Some(why) = refused_regex(regex) {
                         return Some(why);
                     }
                 }
-                Text::Prefix(_) | Text::Exact(_) | Text::Present => {}
+                TextCondition::Prefix(_) | TextCondition::Exact(_) | TextCondition::Present => {}
             }
         }
         self.headers.iter().any(|header| header.name.is_empty()).then(|| "an empty header name".to_owned())
@@ -223,7 +232,7 @@ impl RouteMatch {
     }
 }
 
-fn refused_regex(regex: &Pattern) -> Option<String> {
+fn refused_regex(regex: &Re2Pattern) -> Option<String> {
     let text = regex.as_str();
     if text.is_empty() {
         return Some("an empty regular expression".to_owned());
@@ -231,14 +240,14 @@ fn refused_regex(regex: &Pattern) -> Option<String> {
     regex.refused().map(|why| format!("regular expression {text}: {why}"))
 }
 
-impl Text {
+impl TextCondition {
     fn of(text: &StringMatch) -> Self {
         match (&text.exact, &text.prefix, &text.regex) {
             (Some(exact), ..) => Self::Exact(exact.clone()),
             (_, Some(prefix), _) => Self::Prefix(prefix.clone()),
             // `*` is no RE2 expression; istiod takes it for "is there".
             (_, _, Some(regex)) if regex == "*" => Self::Present,
-            (_, _, Some(regex)) => Self::Regex(Pattern::new(regex)),
+            (_, _, Some(regex)) => Self::Regex(Re2Pattern::new(regex)),
             (None, None, None) => Self::Present,
         }
     }
@@ -263,7 +272,7 @@ impl Text {
     }
 }
 
-impl std::fmt::Display for Text {
+impl std::fmt::Display for TextCondition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Present => f.write_str("present"),
@@ -281,7 +290,7 @@ impl HeaderMatch {
         match (inverted, value) {
             (false, None) => Err(format!("header {name} is absent")),
             (false, Some(value)) if !text.fits(value) => Err(format!("{name} is \"{value}\", not {text}")),
-            (true, None) if *text == Text::Present => Ok(()),
+            (true, None) if *text == TextCondition::Present => Ok(()),
             // A header that is absent counts as empty.
             (true, value) if text.fits(value.unwrap_or_default()) => Err(format!(
                 "{name} is {}",

@@ -31,12 +31,12 @@ mod scope;
 mod secrets;
 mod virtual_host;
 
-pub use decision::{Answer, Outcome, RuleHit};
-pub use envoy_clusters::IntendedCluster;
-pub use envoy_routes::IntendedTable;
-pub use gateway_listeners::LeftOut;
+pub use decision::{CallDecision, CallOutcome, MatchedRule};
+pub use envoy_clusters::CompiledCluster;
+pub use envoy_routes::CompiledRouteTable;
+pub use gateway_listeners::DroppedServer;
 pub use listener::ListenerClass;
-pub use route_config::{ConfigId, RouteConfig, RouteConfigs, Rule, find_delegate};
+pub use route_config::{ConfigId, ConfigRule, RouteConfig, RouteConfigs, find_delegate};
 pub use route_owner::RouteOwner;
 pub use rules_in_use::RuleInUse;
 
@@ -81,7 +81,7 @@ impl Caller {
     pub fn of_workload(mesh: &Mesh<'_>, id: WorkloadId) -> Self {
         let workload = mesh.workload(id);
         let kind = match workload.proxy {
-            super::workload::Proxy::Gateway(_) => CallerKind::Gateway,
+            super::workload::ProxyKind::Gateway(_) => CallerKind::Gateway,
             _ => CallerKind::Sidecar,
         };
         Self { kind, namespace: workload.namespace().clone(), labels: workload.labels.clone(), workload: Some(id) }
@@ -104,8 +104,8 @@ impl Caller {
         }
     }
 
-    fn address(&self, mesh: &Mesh<'_>) -> Address {
-        self.workload.map_or(Address::Unknown, |id| Address::of_pod(mesh, id))
+    fn address(&self, mesh: &Mesh<'_>) -> DialedAddress {
+        self.workload.map_or(DialedAddress::Unknown, |id| DialedAddress::of_pod(mesh, id))
     }
 }
 
@@ -157,7 +157,7 @@ impl Call {
 
 /// An address as far as it matters which one it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Address {
+enum DialedAddress {
     /// All addresses: what a shared listener binds.
     Any,
     /// This one.
@@ -170,7 +170,7 @@ enum Address {
     Unknown,
 }
 
-impl Address {
+impl DialedAddress {
     fn of_pod(mesh: &Mesh<'_>, id: WorkloadId) -> Self {
         let ip = mesh.workload(id).ip.as_deref().and_then(|ip| ip.parse().ok());
         ip.map_or(Self::Pod(id), Self::Ip)
@@ -202,7 +202,7 @@ pub enum BackendState {
 
 /// A backend as the proxy has it.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Backend {
+pub struct CompiledBackend {
     /// Name of the cluster.
     pub cluster: String,
     /// Host; absent for a backend that may not be used.
@@ -233,16 +233,16 @@ pub struct Backend {
 
 /// A copy of the traffic.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Mirror {
+pub struct CompiledMirror {
     /// Where to.
-    pub backend: Backend,
+    pub backend: CompiledBackend,
     /// Share in percent.
     pub percent: f64,
 }
 
 /// A rule, or one alternative of it, that did not take the call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tried {
+pub struct TriedRule {
     /// The object.
     pub object: ObjectRef,
     /// Position of the rule.
@@ -253,8 +253,8 @@ pub struct Tried {
     pub why_not: String,
 }
 
-impl Tried {
-    fn rule(rule: &Rule, at: Option<usize>, why_not: String) -> Self {
+impl TriedRule {
+    fn rule(rule: &ConfigRule, at: Option<usize>, why_not: String) -> Self {
         Self {
             object: rule.object.clone(),
             index: rule.index,
@@ -266,22 +266,22 @@ impl Tried {
 
 /// The configuration of one proxy.
 #[derive(Debug)]
-pub struct Outbound<'m> {
+pub struct ProxyConfig<'m> {
     mesh: &'m Mesh<'m>,
     /// Whose proxy it is.
     pub caller: Caller,
-    scope: scope::Scope<'m>,
+    scope: scope::ProxyScope<'m>,
     serial: Cell<usize>,
     /// Virtual hosts that were already made, by route table.
-    tables: RefCell<HashMap<String, Rc<route_table::Table<'m>>>>,
+    tables: RefCell<HashMap<String, Rc<route_table::IndexedTable<'m>>>>,
     /// Listeners of each port, made when they are first asked for.
-    listeners: RefCell<HashMap<u16, Rc<Vec<listener::Listener>>>>,
+    listeners: RefCell<HashMap<u16, Rc<Vec<listener::CompiledListener>>>>,
 }
 
-impl<'m> Outbound<'m> {
+impl<'m> ProxyConfig<'m> {
     /// The configuration for a caller.
     pub fn new(mesh: &'m Mesh<'m>, caller: Caller) -> Self {
-        let scope = scope::Scope::new(mesh, &caller);
+        let scope = scope::ProxyScope::new(mesh, &caller);
         Self { mesh, caller, scope, serial: Cell::new(0), tables: RefCell::default(), listeners: RefCell::default() }
     }
 
@@ -293,15 +293,15 @@ impl<'m> Outbound<'m> {
 
 /// What is worked out once for a mesh.
 #[derive(Debug, Default)]
-pub(super) struct Index {
+pub(super) struct XdsIndex {
     configs: RouteConfigs,
     by_age: Vec<ServiceId>,
     aliases: HashMap<Host, Vec<ServiceId>>,
 }
 
 impl Mesh<'_> {
-    fn outbound_index(&self) -> &Index {
-        self.outbound_index.get_or_init(|| Index {
+    fn outbound_index(&self) -> &XdsIndex {
+        self.outbound_index.get_or_init(|| XdsIndex {
             configs: RouteConfigs::new(self),
             by_age: self.sort_by_age(),
             aliases: self.find_aliases(),

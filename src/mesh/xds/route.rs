@@ -6,9 +6,9 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::matching::{self, RouteMatch};
-use super::route_config::{RouteConfig, Rule};
-use super::{Backend, Call, Mirror, Outbound, Tried};
+use super::matching::{self, CompiledMatch};
+use super::route_config::{ConfigRule, RouteConfig};
+use super::{Call, CompiledBackend, CompiledMirror, ProxyConfig, TriedRule};
 use crate::mesh::ids::Host;
 use crate::mesh::retry::{self, RetryPolicy};
 use crate::mesh::virtual_service::GatewayName;
@@ -17,10 +17,10 @@ use crate::schema::virtual_service::{Destination, HttpRule, Percent};
 
 /// One route. Where it sends to is worked out when a call takes it: a proxy has many routes that no call is asked for.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Route<'m> {
-    pub(super) action: Action<'m>,
+pub(super) struct CompiledRoute<'m> {
+    pub(super) action: CompiledAction<'m>,
     /// The rule that it comes from; absent for Istio's own.
-    pub(super) origin: Option<Origin<'m>>,
+    pub(super) origin: Option<RouteOrigin<'m>>,
     /// Port that destinations without one have.
     pub(super) port: u16,
     /// Number of the making: hosts of a gateway share a virtual host only when their routes were made together.
@@ -29,17 +29,17 @@ pub(super) struct Route<'m> {
 
 /// The rule that a route comes from.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Origin<'m> {
+pub(super) struct RouteOrigin<'m> {
     pub(super) config: &'m RouteConfig,
-    pub(super) rule: &'m Rule,
+    pub(super) rule: &'m ConfigRule,
     /// The rule's text, delegates merged in.
     pub(super) written: &'m HttpRule,
     /// Which of its alternatives it is; absent when it has none.
     at: Option<usize>,
-    matches: &'m RouteMatch,
+    matches: &'m CompiledMatch,
 }
 
-impl PartialEq for Origin<'_> {
+impl PartialEq for RouteOrigin<'_> {
     fn eq(&self, other: &Self) -> bool {
         std::ptr::eq(self.matches, other.matches)
     }
@@ -47,7 +47,7 @@ impl PartialEq for Origin<'_> {
 
 /// What happens to a call.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Action<'m> {
+pub(super) enum CompiledAction<'m> {
     /// It goes to the rule's destinations.
     Forward,
     /// It goes to this Service.
@@ -62,32 +62,32 @@ pub(super) enum Action<'m> {
 
 /// Where a call is sent on, and how.
 #[derive(Debug, Clone)]
-pub(super) struct Forward {
-    pub(super) backends: Vec<Backend>,
+pub(super) struct CompiledForward {
+    pub(super) backends: Vec<CompiledBackend>,
     pub(super) timeout: Option<Duration>,
     pub(super) retries: RetryPolicy,
-    pub(super) mirrors: Vec<Mirror>,
+    pub(super) mirrors: Vec<CompiledMirror>,
 }
 
-impl Origin<'_> {
+impl RouteOrigin<'_> {
     /// Position of the alternative in the object.
     pub(super) fn alternative(&self) -> Option<usize> {
         self.at.and_then(|at| self.rule.alternative(at))
     }
 }
 
-impl<'m> Route<'m> {
+impl<'m> CompiledRoute<'m> {
     /// A route of Istio's own, for every call.
-    pub(super) fn catch_all(action: Action<'m>, port: u16) -> Self {
+    pub(super) fn catch_all(action: CompiledAction<'m>, port: u16) -> Self {
         Self { action, origin: None, port, made: 0 }
     }
 
     /// Its name.
     pub(super) fn name(&self) -> Cow<'m, str> {
-        let Some(Origin { written, at, .. }) = self.origin else {
+        let Some(RouteOrigin { written, at, .. }) = self.origin else {
             return Cow::Borrowed(match self.action {
-                Action::Passthrough => "allow_any",
-                Action::Block => "block_all",
+                CompiledAction::Passthrough => "allow_any",
+                CompiledAction::Block => "block_all",
                 _ => "default",
             });
         };
@@ -120,15 +120,17 @@ impl<'m> Route<'m> {
 
     /// What makes Envoy refuse it, and with it the whole route table.
     pub(super) fn refused(&self) -> Option<String> {
-        let Origin { written, matches, .. } = self.origin?;
+        let RouteOrigin { written, matches, .. } = self.origin?;
         let by_action = match self.action {
-            Action::Forward if written.route.len() != 1 && weighted(written).next().is_none() => {
+            CompiledAction::Forward if written.route.len() != 1 && weighted(written).next().is_none() => {
                 Some("several destinations without any weight".to_owned())
             }
-            Action::Redirect(code) if !matches!(code, 301 | 302 | 303 | 307 | 308) => {
+            CompiledAction::Redirect(code) if !matches!(code, 301 | 302 | 303 | 307 | 308) => {
                 Some(format!("redirect with HTTP status {code}"))
             }
-            Action::DirectResponse(status) if !(200..600).contains(&status) => Some(format!("HTTP status {status}")),
+            CompiledAction::DirectResponse(status) if !(200..600).contains(&status) => {
+                Some(format!("HTTP status {status}"))
+            }
             _ => None,
         };
         by_action.or_else(|| matches.refused())
@@ -141,15 +143,15 @@ fn weighted(written: &HttpRule) -> impl Iterator<Item = (Option<&Destination>, O
     targets.map(|one| (one.destination.as_ref(), one.weight))
 }
 
-impl<'m> Outbound<'m> {
+impl<'m> ProxyConfig<'m> {
     /// The routes of a configuration for this proxy and port, and what was left out with the reason.
     pub(super) fn routes(
         &self,
         config: &'m RouteConfig,
         gateway: &GatewayName,
         port: u16,
-    ) -> (Vec<Route<'m>>, Vec<Tried>) {
-        let mut routes: Vec<Route<'m>> = Vec::new();
+    ) -> (Vec<CompiledRoute<'m>>, Vec<TriedRule>) {
+        let mut routes: Vec<CompiledRoute<'m>> = Vec::new();
         let mut left_out = Vec::new();
         let mut done = false;
         self.serial.set(self.serial.get() + 1);
@@ -157,13 +159,18 @@ impl<'m> Outbound<'m> {
             let written = rule.rule(self.mesh, config);
             let conditions = rule.conditions(self.mesh, config);
             if done {
-                left_out.push(Tried::rule(rule, None, "an earlier rule takes every call".to_owned()));
+                left_out.push(TriedRule::rule(rule, None, "an earlier rule takes every call".to_owned()));
                 continue;
             }
             let made = |at: Option<usize>| {
                 let matches = &conditions[at.unwrap_or(0)];
-                let origin = Origin { config, rule, written, at, matches };
-                Route { action: Action::of(written), origin: Some(origin), port, made: self.serial.get() }
+                let origin = RouteOrigin { config, rule, written, at, matches };
+                CompiledRoute {
+                    action: CompiledAction::of(written),
+                    origin: Some(origin),
+                    port,
+                    made: self.serial.get(),
+                }
             };
             if written.matches.is_empty() {
                 routes.push(made(None));
@@ -172,11 +179,11 @@ impl<'m> Outbound<'m> {
             }
             for (at, one) in written.matches.iter().enumerate() {
                 if done {
-                    left_out.push(Tried::rule(rule, Some(at), "an earlier match takes every call".to_owned()));
+                    left_out.push(TriedRule::rule(rule, Some(at), "an earlier match takes every call".to_owned()));
                     continue;
                 }
                 match matching::is_for(one, config, &self.caller, gateway, port) {
-                    Err(why) => left_out.push(Tried::rule(rule, Some(at), why)),
+                    Err(why) => left_out.push(TriedRule::rule(rule, Some(at), why)),
                     Ok(()) => {
                         let route = made(Some(at));
                         done = route.is_catch_all();
@@ -189,16 +196,16 @@ impl<'m> Outbound<'m> {
     }
 
     /// Where a route sends calls; `None` when it sends them nowhere.
-    pub(super) fn forward(&self, route: &Route<'_>) -> Option<Forward> {
+    pub(super) fn forward(&self, route: &CompiledRoute<'_>) -> Option<CompiledForward> {
         match (route.action, route.origin) {
-            (Action::Service(host), _) => Some(self.forward_to(host, route.port)),
-            (Action::Forward, Some(origin)) => Some(self.forward_by_rule(origin, route.port)),
+            (CompiledAction::Service(host), _) => Some(self.forward_to(host, route.port)),
+            (CompiledAction::Forward, Some(origin)) => Some(self.forward_by_rule(origin, route.port)),
             _ => None,
         }
     }
 
-    fn forward_by_rule(&self, origin: Origin<'_>, port: u16) -> Forward {
-        let Origin { config, rule, written, .. } = origin;
+    fn forward_by_rule(&self, origin: RouteOrigin<'_>, port: u16) -> CompiledForward {
+        let RouteOrigin { config, rule, written, .. } = origin;
         let none = Destination::default();
         let target = |destination: Option<&Destination>, weight: Option<i64>| {
             let destination = destination.unwrap_or(&none);
@@ -231,20 +238,20 @@ impl<'m> Outbound<'m> {
             .into_iter()
             .chain(listed)
             .filter(|(_, share)| share.is_none_or(|share| share > 0.0))
-            .map(|(to, share)| Mirror { backend: target(Some(to), None), percent: share.unwrap_or(100.0) })
+            .map(|(to, share)| CompiledMirror { backend: target(Some(to), None), percent: share.unwrap_or(100.0) })
             .collect();
-        Forward { backends, timeout: timeout.filter(|limit| !limit.is_zero()), retries, mirrors }
+        CompiledForward { backends, timeout: timeout.filter(|limit| !limit.is_zero()), retries, mirrors }
     }
 
     /// Istio's own way to a Service.
-    fn forward_to(&self, host: &Host, port: u16) -> Forward {
+    fn forward_to(&self, host: &Host, port: u16) -> CompiledForward {
         let backend = self.backend(host, &Destination::default(), u32::from(port), None);
         let retries = retry::effective(None, self.mesh.config.default_http_retry_policy.as_ref());
-        Forward { backends: vec![backend], timeout: None, retries, mirrors: Vec::new() }
+        CompiledForward { backends: vec![backend], timeout: None, retries, mirrors: Vec::new() }
     }
 }
 
-impl Action<'_> {
+impl CompiledAction<'_> {
     fn of(written: &HttpRule) -> Self {
         if let Some(redirect) = &written.redirect {
             return Self::Redirect(redirect.redirect_code.filter(|code| *code != 0).unwrap_or(301));

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::delegate;
 use super::gateway_api_conversion;
-use super::matching::RouteMatch;
+use super::matching::CompiledMatch;
 use crate::mesh::Mesh;
 use crate::mesh::host::{self, HostMap};
 use crate::mesh::ids::{Host, Namespace, ObjectRef, VirtualServiceId};
@@ -35,7 +35,7 @@ pub struct RouteConfig {
     /// Whether it was made of Gateway API routes, which changes what prefixes and missing clusters mean.
     pub is_gateway_api: bool,
     /// HTTP rules, in order.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<ConfigRule>,
     /// The VirtualService that it is.
     pub virtual_service: Option<VirtualServiceId>,
     /// Objects that it comes from.
@@ -44,7 +44,7 @@ pub struct RouteConfig {
 
 /// One HTTP rule with the place that a user would look for it.
 #[derive(Debug)]
-pub struct Rule {
+pub struct ConfigRule {
     /// The object: of a delegate's rule, the root.
     pub object: ObjectRef,
     /// Position in the object's list of rules.
@@ -53,20 +53,20 @@ pub struct Rule {
     pub delegate: Option<(ObjectRef, usize)>,
     /// What is wrong with its backends.
     pub problems: Vec<String>,
-    text: Text,
+    text: RuleText,
     /// Made when they are first asked for: many proxies have the same.
-    conditions: OnceLock<Vec<RouteMatch>>,
+    conditions: OnceLock<Vec<CompiledMatch>>,
 }
 
 #[derive(Debug)]
-enum Text {
+enum RuleText {
     /// As it stands in the object.
     Written,
     /// Merged or converted, with the position of each alternative in the object.
     Made(Box<HttpRule>, Vec<Option<usize>>),
 }
 
-impl Rule {
+impl ConfigRule {
     /// A rule that stands nowhere as it is here.
     pub(super) fn made(
         object: ObjectRef,
@@ -75,18 +75,18 @@ impl Rule {
         alternatives: Vec<Option<usize>>,
         problems: Vec<String>,
     ) -> Self {
-        Self::new(object, index, problems, Text::Made(Box::new(rule), alternatives))
+        Self::new(object, index, problems, RuleText::Made(Box::new(rule), alternatives))
     }
 
-    fn new(object: ObjectRef, index: usize, problems: Vec<String>, text: Text) -> Self {
+    fn new(object: ObjectRef, index: usize, problems: Vec<String>, text: RuleText) -> Self {
         Self { object, index, delegate: None, problems, text, conditions: OnceLock::new() }
     }
 
     /// The rule.
     pub fn rule<'m>(&'m self, mesh: &'m Mesh<'_>, config: &RouteConfig) -> &'m HttpRule {
         match &self.text {
-            Text::Made(rule, _) => rule,
-            Text::Written => {
+            RuleText::Made(rule, _) => rule,
+            RuleText::Written => {
                 let id = config.virtual_service.unwrap_or(VirtualServiceId::new(0));
                 &mesh.virtual_services.get(id).spec.http[self.index]
             }
@@ -94,29 +94,29 @@ impl Rule {
     }
 
     /// The conditions of each alternative; of a rule without any, one that every call fits.
-    pub(super) fn conditions(&self, mesh: &Mesh<'_>, config: &RouteConfig) -> &[RouteMatch] {
+    pub(super) fn conditions(&self, mesh: &Mesh<'_>, config: &RouteConfig) -> &[CompiledMatch] {
         self.conditions.get_or_init(|| {
             let written = self.rule(mesh, config);
             if written.matches.is_empty() {
-                return vec![RouteMatch::new(None, config.is_gateway_api)];
+                return vec![CompiledMatch::new(None, config.is_gateway_api)];
             }
-            written.matches.iter().map(|one| RouteMatch::new(Some(one), config.is_gateway_api)).collect()
+            written.matches.iter().map(|one| CompiledMatch::new(Some(one), config.is_gateway_api)).collect()
         })
     }
 
     /// The rule that was made of a Gateway API rule; `None` for one that somebody wrote.
     pub(super) fn made_rule(&self) -> Option<&HttpRule> {
         match &self.text {
-            Text::Made(rule, _) => Some(rule),
-            Text::Written => None,
+            RuleText::Made(rule, _) => Some(rule),
+            RuleText::Written => None,
         }
     }
 
     /// Position in the object of the alternative at `at`.
     pub fn alternative(&self, at: usize) -> Option<usize> {
         match &self.text {
-            Text::Made(_, alternatives) => alternatives.get(at).copied().flatten(),
-            Text::Written => Some(at),
+            RuleText::Made(_, alternatives) => alternatives.get(at).copied().flatten(),
+            RuleText::Written => Some(at),
         }
     }
 
@@ -154,7 +154,7 @@ impl RouteConfig {
 pub struct ConfigId(usize);
 
 /// How a configuration stands among others for a namespace: lower is asked first.
-type Rank = (u8, bool, usize);
+type Precedence = (u8, bool, usize);
 
 /// All route configurations, oldest first.
 #[derive(Debug, Default)]
@@ -220,7 +220,7 @@ impl RouteConfigs {
     }
 
     /// How a configuration stands for proxies of a namespace; `None` where they do not see it.
-    pub(super) fn rank(&self, id: ConfigId, namespace: &Namespace) -> Option<Rank> {
+    pub(super) fn rank(&self, id: ConfigId, namespace: &Namespace) -> Option<Precedence> {
         let config = self.get(id);
         let own_route = config.is_gateway_api && config.namespace == *namespace;
         Some((rank(config, namespace)?, !own_route, id.0))
@@ -231,7 +231,7 @@ impl RouteConfigs {
     /// API in the proxy's own namespace go before others of their class.
     pub(super) fn visible(&self, gateway: &GatewayName, namespace: &Namespace) -> impl Iterator<Item = &RouteConfig> {
         let bound = self.by_gateway.get(gateway).map_or(&[][..], Vec::as_slice);
-        let mut ranked: Vec<Rank> = bound.iter().filter_map(|at| self.rank(ConfigId(*at), namespace)).collect();
+        let mut ranked: Vec<Precedence> = bound.iter().filter_map(|at| self.rank(ConfigId(*at), namespace)).collect();
         ranked.sort_unstable();
         ranked.into_iter().map(|(_, _, at)| &self.all[at])
     }
@@ -252,7 +252,7 @@ fn of_virtual_service(mesh: &Mesh<'_>, id: VirtualServiceId, object: &VirtualSer
     for (index, rule) in object.spec.http.iter().enumerate() {
         let own = object.object.clone();
         let Some(delegate) = &rule.delegate else {
-            rules.push(Rule::new(own, index, Vec::new(), Text::Written));
+            rules.push(ConfigRule::new(own, index, Vec::new(), RuleText::Written));
             continue;
         };
         // A delegate that is missing, or that the root's namespace does not see, takes only this rule away.
@@ -261,7 +261,7 @@ fn of_virtual_service(mesh: &Mesh<'_>, id: VirtualServiceId, object: &VirtualSer
         for (position, inner) in delegate.spec.http.iter().enumerate() {
             let inner = completed(mesh, &delegate.object.namespace, inner);
             if let Some((merged, alternatives)) = delegate::merge(&root, &inner) {
-                let mut rule = Rule::made(own.clone(), index, merged, alternatives, Vec::new());
+                let mut rule = ConfigRule::made(own.clone(), index, merged, alternatives, Vec::new());
                 rule.delegate = Some((delegate.object.clone(), position));
                 rules.push(rule);
             }

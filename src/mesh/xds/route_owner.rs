@@ -3,12 +3,12 @@
 
 use std::collections::HashSet;
 
-use super::gateway_listeners::LeftOut;
-use super::matching::RouteMatch;
-use super::route_config::Rule;
+use super::gateway_listeners::DroppedServer;
+use super::matching::CompiledMatch;
+use super::route_config::ConfigRule;
 use super::route_config::{ConfigId, RouteConfig};
 use super::scope::{self, EgressImports};
-use super::{Backend, Caller, CallerKind, Outbound, matching};
+use super::{Caller, CallerKind, CompiledBackend, ProxyConfig, matching};
 use crate::mesh::ids::{Host, Namespace, ServiceId, VirtualServiceId};
 use crate::mesh::virtual_service::GatewayName;
 use crate::mesh::{Mesh, SidecarObject};
@@ -96,7 +96,7 @@ impl Mesh<'_> {
     }
 
     /// Why Envoy refuses the whole route table that a rule stands in; `None` when it takes it.
-    pub fn refused(&self, config: &RouteConfig, rule: &Rule) -> Option<String> {
+    pub fn refused(&self, config: &RouteConfig, rule: &ConfigRule) -> Option<String> {
         let written = rule.rule(self, config);
         let weights: Vec<_> = written.route.iter().map(|target| target.weight).collect();
         if weights.len() > 1 && crate::mesh::written_route::shares(&weights).is_none() {
@@ -106,7 +106,7 @@ impl Mesh<'_> {
         if let Some(status) = status.filter(|status| !(200..600).contains(status)) {
             return Some(format!("HTTP status {status}"));
         }
-        rule.conditions(self, config).iter().find_map(RouteMatch::refused)
+        rule.conditions(self, config).iter().find_map(CompiledMatch::refused)
     }
 
     /// The Sidecar object that narrows what a caller sees.
@@ -115,7 +115,7 @@ impl Mesh<'_> {
     }
 
     /// Servers of Gateways that istiod leaves out beside an earlier one, on the gateways of the mesh.
-    pub fn left_out_servers(&self) -> Vec<LeftOut> {
+    pub fn left_out_servers(&self) -> Vec<DroppedServer> {
         let mut seen = HashSet::new();
         let mut found = Vec::new();
         for id in self.workload_ids() {
@@ -124,7 +124,7 @@ impl Mesh<'_> {
             if caller.kind != CallerKind::Gateway || !seen.insert(key) {
                 continue;
             }
-            for one in Outbound::new(self, caller).servers().left_out {
+            for one in ProxyConfig::new(self, caller).servers().left_out {
                 if !found.contains(&one) {
                     found.push(one);
                 }
@@ -143,8 +143,8 @@ impl Mesh<'_> {
 
     /// A destination of a configuration that a caller gets. Its host need not be imported: what a configuration sends
     /// to is.
-    pub fn backend_for(&self, caller: &Caller, host: &Host, destination: &Destination, port: u32) -> Backend {
+    pub fn backend_for(&self, caller: &Caller, host: &Host, destination: &Destination, port: u32) -> CompiledBackend {
         let seen = scope::inferred(self, &caller.namespace, host.as_str());
-        super::cluster::Clusters { mesh: self, caller }.backend(seen.as_ref(), host, destination, port, None)
+        super::cluster::ClusterBuilder { mesh: self, caller }.backend(seen.as_ref(), host, destination, port, None)
     }
 }

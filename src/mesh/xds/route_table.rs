@@ -5,24 +5,24 @@
 
 use std::collections::HashMap;
 
-use super::route::Route;
-use super::virtual_host::VirtualHost;
+use super::route::CompiledRoute;
+use super::virtual_host::CompiledVirtualHost;
 
 /// A route table, made to be asked often.
 #[derive(Debug)]
-pub(super) struct Table<'m> {
-    hosts: Vec<VirtualHost<'m>>,
+pub(super) struct IndexedTable<'m> {
+    hosts: Vec<CompiledVirtualHost<'m>>,
     /// Exact domains, lower case, with the position of the first host that has each.
     exact: HashMap<String, usize>,
     /// Domains with a wildcard, the most precise first.
-    wildcards: Vec<(Wildcard, usize)>,
+    wildcards: Vec<(WildcardDomain, usize)>,
     /// The first route that makes Envoy refuse the whole table: its host, its position there, and why.
     refused: Option<(usize, usize, String)>,
 }
 
 /// A domain with a wildcard.
 #[derive(Debug)]
-enum Wildcard {
+enum WildcardDomain {
     /// `*suffix`.
     Suffix(String),
     /// `prefix*`.
@@ -31,7 +31,7 @@ enum Wildcard {
     All,
 }
 
-impl Wildcard {
+impl WildcardDomain {
     fn covers(&self, host: &str) -> bool {
         match self {
             Self::Suffix(suffix) => host.len() > suffix.len() && host.ends_with(suffix.as_str()),
@@ -50,20 +50,20 @@ impl Wildcard {
     }
 }
 
-impl<'m> Table<'m> {
+impl<'m> IndexedTable<'m> {
     /// Indexes virtual hosts.
-    pub(super) fn new(hosts: Vec<VirtualHost<'m>>) -> Self {
+    pub(super) fn new(hosts: Vec<CompiledVirtualHost<'m>>) -> Self {
         let mut exact = HashMap::new();
         let mut wildcards = Vec::new();
         for (at, host) in hosts.iter().enumerate() {
             for domain in &host.domains {
                 let domain = domain.to_ascii_lowercase();
                 if domain == "*" {
-                    wildcards.push((Wildcard::All, at));
+                    wildcards.push((WildcardDomain::All, at));
                 } else if let Some(suffix) = domain.strip_prefix('*') {
-                    wildcards.push((Wildcard::Suffix(suffix.to_owned()), at));
+                    wildcards.push((WildcardDomain::Suffix(suffix.to_owned()), at));
                 } else if let Some(prefix) = domain.strip_suffix('*') {
-                    wildcards.push((Wildcard::Prefix(prefix.to_owned()), at));
+                    wildcards.push((WildcardDomain::Prefix(prefix.to_owned()), at));
                 } else {
                     exact.entry(domain).or_insert(at);
                 }
@@ -77,7 +77,7 @@ impl<'m> Table<'m> {
     }
 
     /// The virtual host that Envoy takes for an authority.
-    pub(super) fn find(&self, authority: &str) -> Option<&VirtualHost<'m>> {
+    pub(super) fn find(&self, authority: &str) -> Option<&CompiledVirtualHost<'m>> {
         let host = without_port(authority).to_ascii_lowercase();
         let at = self
             .exact
@@ -88,7 +88,7 @@ impl<'m> Table<'m> {
     }
 
     /// The route that makes Envoy refuse the whole table, and why.
-    pub(super) fn refused(&self) -> Option<(&Route<'m>, &str)> {
+    pub(super) fn refused(&self) -> Option<(&CompiledRoute<'m>, &str)> {
         let (host, at, why) = self.refused.as_ref()?;
         Some((&self.hosts[*host].routes[*at], why))
     }

@@ -1,8 +1,8 @@
 //! Which rules of which objects a proxy uses, and where each sends its calls.
 
-use super::route::Route;
-use super::virtual_host::VirtualHost;
-use super::{Backend, Outbound};
+use super::route::CompiledRoute;
+use super::virtual_host::CompiledVirtualHost;
+use super::{CompiledBackend, ProxyConfig};
 use crate::mesh::ids::ObjectRef;
 
 /// A rule as one proxy has it, under one virtual host.
@@ -15,14 +15,14 @@ pub struct RuleInUse {
     /// Index of the rule in the object.
     pub rule: usize,
     /// Where it sends calls, those without weight left out.
-    pub backends: Vec<Backend>,
+    pub backends: Vec<CompiledBackend>,
 }
 
-impl<'m> Outbound<'m> {
+impl<'m> ProxyConfig<'m> {
     /// The rules that decide over calls to hosts that `wanted` takes; those of delegates under the delegate's name.
     pub fn rules_in_use(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<RuleInUse> {
         let mut found = Vec::new();
-        let mut take = |hosts: Vec<VirtualHost<'m>>| {
+        let mut take = |hosts: Vec<CompiledVirtualHost<'m>>| {
             for one in hosts {
                 let host = one.name.rsplit_once(':').map_or(&*one.name, |(host, _)| host);
                 if wanted(host) {
@@ -49,7 +49,7 @@ impl<'m> Outbound<'m> {
         found
     }
 
-    fn in_use(&self, host: &str, route: &Route<'m>) -> RuleInUse {
+    fn in_use(&self, host: &str, route: &CompiledRoute<'m>) -> RuleInUse {
         let rule = route.origin.map(|origin| origin.rule);
         let named = rule.map(|rule| rule.delegate.clone().unwrap_or_else(|| (rule.object.clone(), rule.index)));
         let (object, rule) = named.map_or((None, 0), |(object, rule)| (Some(object), rule));

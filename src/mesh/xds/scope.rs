@@ -12,11 +12,11 @@ use crate::mesh::protocol::Protocol;
 use crate::mesh::service::{Resolution, Service, ServicePort, Visibility};
 use crate::mesh::virtual_service::GatewayName;
 use crate::mesh::{Mesh, SidecarObject};
-use crate::schema::sidecar::Egress;
+use crate::schema::sidecar::EgressSpec;
 
 /// A Service as one proxy sees it.
 #[derive(Debug, Clone)]
-pub(super) struct Seen {
+pub(super) struct VisibleService {
     pub(super) service: ServiceId,
     /// Only these ports; `None` means all.
     ports: Option<Vec<u16>>,
@@ -26,7 +26,7 @@ pub(super) struct Seen {
     pub(super) aliases: Vec<ServiceId>,
 }
 
-impl Seen {
+impl VisibleService {
     /// The ports that are seen.
     pub(super) fn ports<'m>(&self, mesh: &'m Mesh<'_>) -> impl Iterator<Item = &'m ServicePort> {
         let only = self.ports.clone();
@@ -59,23 +59,23 @@ impl Seen {
 
 /// One egress listener of a Sidecar, or the only one where there is none.
 #[derive(Debug)]
-pub(super) struct EgressListener<'m> {
+pub(super) struct VisibleListener<'m> {
     /// Port and protocol, where the Sidecar names one.
     pub(super) port: Option<(u16, Protocol)>,
     /// Address, where the Sidecar names one.
     pub(super) bind: Option<&'m str>,
     /// Services in the order in which istiod takes them.
-    pub(super) services: Vec<Seen>,
+    pub(super) services: Vec<VisibleService>,
     /// Route configurations for sidecars, in the order in which they are asked.
     pub(super) configs: Vec<&'m RouteConfig>,
 }
 
 /// What one proxy sees.
 #[derive(Debug)]
-pub(super) struct Scope<'m> {
-    pub(super) listeners: Vec<EgressListener<'m>>,
+pub(super) struct ProxyScope<'m> {
+    pub(super) listeners: Vec<VisibleListener<'m>>,
     /// All Services that the proxy has clusters for.
-    pub(super) services: Vec<Seen>,
+    pub(super) services: Vec<VisibleService>,
     by_host: HashMap<&'m str, usize>,
     /// Whether calls to unknown hosts go out as they are.
     pub(super) allows_any: bool,
@@ -83,7 +83,7 @@ pub(super) struct Scope<'m> {
     pub(super) sidecar: Option<&'m SidecarObject>,
 }
 
-impl<'m> Scope<'m> {
+impl<'m> ProxyScope<'m> {
     /// Makes the scope of a proxy.
     pub(super) fn new(mesh: &'m Mesh<'_>, caller: &Caller) -> Self {
         let mut scope = Self {
@@ -100,12 +100,13 @@ impl<'m> Scope<'m> {
             return scope;
         }
         scope.sidecar = sidecar_of(mesh, caller);
-        let default = [Egress { hosts: crate::schema::List(vec!["*/*".to_owned()]), ..Egress::default() }];
+        let default =
+            [EgressSpec { hosts: crate::schema::NullableList(vec!["*/*".to_owned()]), ..EgressSpec::default() }];
         let written = scope.sidecar.map_or(&[][..], |sidecar| &sidecar.spec.egress);
-        let listeners: Vec<EgressListener<'m>> = if written.is_empty() {
-            default.iter().map(|one| EgressListener::new(mesh, &caller.namespace, one, None)).collect()
+        let listeners: Vec<VisibleListener<'m>> = if written.is_empty() {
+            default.iter().map(|one| VisibleListener::new(mesh, &caller.namespace, one, None)).collect()
         } else {
-            written.iter().map(|one| EgressListener::new(mesh, &caller.namespace, one, one.bind.as_deref())).collect()
+            written.iter().map(|one| VisibleListener::new(mesh, &caller.namespace, one, one.bind.as_deref())).collect()
         };
         for listener in &listeners {
             for seen in &listener.services {
@@ -126,17 +127,17 @@ impl<'m> Scope<'m> {
     }
 
     /// The Service that a host means to the proxy.
-    pub(super) fn find(&self, host: &str) -> Option<&Seen> {
+    pub(super) fn find(&self, host: &str) -> Option<&VisibleService> {
         self.by_host.get(host).map(|at| &self.services[*at])
     }
 
     /// The egress listener that serves a port: the first that names it, or the first for all.
-    pub(super) fn listener_for(&self, port: u16) -> Option<&EgressListener<'m>> {
+    pub(super) fn listener_for(&self, port: u16) -> Option<&VisibleListener<'m>> {
         self.listeners.iter().find(|listener| listener.port.is_none_or(|(own, _)| own == port))
     }
 
     /// Adds a Service; of two with one host, one of Kubernetes goes before one of a ServiceEntry, else the first.
-    fn add(&mut self, mesh: &'m Mesh<'_>, seen: Seen) {
+    fn add(&mut self, mesh: &'m Mesh<'_>, seen: VisibleService) {
         let service = mesh.service(seen.service);
         let Some(at) = self.by_host.get(service.host.as_str()).copied() else {
             self.by_host.insert(service.host.as_str(), self.services.len());
@@ -161,7 +162,7 @@ impl<'m> Scope<'m> {
         &mut self,
         mesh: &'m Mesh<'_>,
         own: &Namespace,
-        listener: &EgressListener<'m>,
+        listener: &VisibleListener<'m>,
         host: &str,
         ports: &HashSet<u16>,
     ) {
@@ -189,7 +190,7 @@ fn mesh_allows_any(mesh: &Mesh<'_>) -> bool {
 
 /// The Service that a destination's host means to proxies of a namespace, imported or not: one of their own namespace,
 /// else of those that they see one of Kubernetes, else the oldest.
-pub(super) fn inferred(mesh: &Mesh<'_>, own: &Namespace, host: &str) -> Option<Seen> {
+pub(super) fn inferred(mesh: &Mesh<'_>, own: &Namespace, host: &str) -> Option<VisibleService> {
     let candidates = mesh.services_named(host);
     let chosen = preferred(mesh, candidates, own).or_else(|| {
         let visible = candidates.iter().filter(|id| is_visible(mesh.service(**id), own));
@@ -204,7 +205,7 @@ pub(super) fn inferred(mesh: &Mesh<'_>, own: &Namespace, host: &str) -> Option<S
 
 /// What a Sidecar imports on one port, for questions about single objects.
 pub(super) struct EgressImports<'m> {
-    places: HashMap<String, Imports<'m>>,
+    places: HashMap<String, NamespaceImports<'m>>,
     /// Whether the Sidecar has a listener for the port at all.
     listens: bool,
 }
@@ -213,10 +214,10 @@ impl<'m> EgressImports<'m> {
     pub(super) fn new(sidecar: &'m SidecarObject, own: &Namespace, port: u16) -> Self {
         let written = &sidecar.spec.egress;
         if written.is_empty() {
-            let all = Imports { hosts: vec!["*"], excluded: Vec::new() };
+            let all = NamespaceImports { hosts: vec!["*"], excluded: Vec::new() };
             return Self { places: HashMap::from([("*".to_owned(), all)]), listens: true };
         }
-        let of_port = |one: &&Egress| one.port.as_ref().is_none_or(|own| own.number == u32::from(port));
+        let of_port = |one: &&EgressSpec| one.port.as_ref().is_none_or(|own| own.number == u32::from(port));
         match written.iter().find(of_port) {
             Some(one) => Self { places: imports(one, own), listens: true },
             None => Self { places: HashMap::new(), listens: false },
@@ -265,7 +266,7 @@ fn can_merge(a: &Service, b: &Service) -> bool {
         && a.export_words == b.export_words
 }
 
-fn merge_ports(mesh: &Mesh<'_>, have: &mut Seen, more: &Seen) {
+fn merge_ports(mesh: &Mesh<'_>, have: &mut VisibleService, more: &VisibleService) {
     for number in more.ports(mesh).map(|port| port.number).collect::<Vec<_>>() {
         if have.ports(mesh).any(|port| port.number == number) {
             continue;
@@ -281,12 +282,12 @@ pub(super) fn is_visible(service: &Service, namespace: &Namespace) -> bool {
     service.export_to.reaches(namespace, service.namespace())
 }
 
-fn seen(mesh: &Mesh<'_>, id: ServiceId) -> Seen {
-    Seen { service: id, ports: None, more: Vec::new(), aliases: mesh.aliases_of(&mesh.service(id).host) }
+fn seen(mesh: &Mesh<'_>, id: ServiceId) -> VisibleService {
+    VisibleService { service: id, ports: None, more: Vec::new(), aliases: mesh.aliases_of(&mesh.service(id).host) }
 }
 
 /// Services that are shown to a namespace: those that name it first, then the public ones; each by age.
-fn exported(mesh: &Mesh<'_>, namespace: &Namespace) -> Vec<Seen> {
+fn exported(mesh: &Mesh<'_>, namespace: &Namespace) -> Vec<VisibleService> {
     let by_age = mesh.services_by_age();
     let is_public = |id: &&ServiceId| mesh.service(**id).export_to == Visibility::Public;
     let shown = |id: &&ServiceId| is_visible(mesh.service(**id), namespace);
@@ -297,12 +298,12 @@ fn exported(mesh: &Mesh<'_>, namespace: &Namespace) -> Vec<Seen> {
 
 /// Hosts that a Sidecar's `egress[].hosts` imports from one namespace.
 #[derive(Debug, Default)]
-struct Imports<'m> {
+struct NamespaceImports<'m> {
     hosts: Vec<&'m str>,
     excluded: Vec<&'m str>,
 }
 
-impl Imports<'_> {
+impl NamespaceImports<'_> {
     fn takes(&self, host: &str) -> bool {
         self.hosts.iter().any(|one| host_patterns::is_subset(host, one))
     }
@@ -318,14 +319,14 @@ impl Imports<'_> {
     }
 }
 
-impl<'m> EgressListener<'m> {
-    fn new(mesh: &'m Mesh<'_>, own: &Namespace, written: &Egress, bind: Option<&'m str>) -> Self {
+impl<'m> VisibleListener<'m> {
+    fn new(mesh: &'m Mesh<'_>, own: &Namespace, written: &EgressSpec, bind: Option<&'m str>) -> Self {
         let imports = imports(written, own);
         let port = written.port.as_ref().and_then(|port| {
             let number = u16::try_from(port.number).ok()?;
             Some((number, Protocol::parse_word(&port.protocol).unwrap_or(Protocol::Auto)))
         });
-        let mut services: Vec<Seen> = Vec::new();
+        let mut services: Vec<VisibleService> = Vec::new();
         for one in exported(mesh, own) {
             if let Some(one) = import(mesh, &imports, one, port) {
                 services.push(one);
@@ -342,8 +343,8 @@ impl<'m> EgressListener<'m> {
 }
 
 /// The hosts of a listener by namespace; `*` stands for all namespaces.
-fn imports<'w>(written: &'w Egress, own: &Namespace) -> HashMap<String, Imports<'w>> {
-    let mut imports: HashMap<String, Imports<'_>> = HashMap::new();
+fn imports<'w>(written: &'w EgressSpec, own: &Namespace) -> HashMap<String, NamespaceImports<'w>> {
+    let mut imports: HashMap<String, NamespaceImports<'_>> = HashMap::new();
     for text in &written.hosts {
         let Some((namespace, host)) = text.split_once('/').filter(|(_, host)| !host.contains('/')) else {
             continue;
@@ -361,7 +362,7 @@ fn imports<'w>(written: &'w Egress, own: &Namespace) -> HashMap<String, Imports<
 }
 
 /// Whether a listener imports a route configuration, by any of its hosts.
-fn takes_config(imports: &HashMap<String, Imports<'_>>, config: &RouteConfig) -> bool {
+fn takes_config(imports: &HashMap<String, NamespaceImports<'_>>, config: &RouteConfig) -> bool {
     let places = [imports.get(config.namespace.as_str()), imports.get("*")];
     places.iter().flatten().any(|place| {
         config.hosts.iter().any(|host| {
@@ -374,10 +375,10 @@ fn takes_config(imports: &HashMap<String, Imports<'_>>, config: &RouteConfig) ->
 /// A Service with what a listener imports of it.
 fn import(
     mesh: &Mesh<'_>,
-    imports: &HashMap<String, Imports<'_>>,
-    seen: Seen,
+    imports: &HashMap<String, NamespaceImports<'_>>,
+    seen: VisibleService,
     port: Option<(u16, Protocol)>,
-) -> Option<Seen> {
+) -> Option<VisibleService> {
     let service = mesh.service(seen.service);
     let places = [imports.get(service.namespace().as_str()), imports.get("*")];
     if places.iter().flatten().any(|place| place.excludes(service.host.as_str())) {
@@ -386,7 +387,7 @@ fn import(
     let place = places.into_iter().flatten().find(|place| place.takes(service.host.as_str()))?;
     let aliases: Vec<ServiceId> =
         seen.aliases.iter().copied().filter(|alias| place.takes(mesh.service(*alias).host.as_str())).collect();
-    let seen = Seen { aliases, ..seen };
+    let seen = VisibleService { aliases, ..seen };
     match port {
         Some((port, protocol)) if port != 0 && protocol != Protocol::HttpProxy => {
             seen.port(mesh, port)?;
@@ -397,7 +398,7 @@ fn import(
 }
 
 /// Of one host in several namespaces only one namespace stays: the caller's own, else one of Kubernetes, else the first.
-fn keep_one_namespace(mesh: &Mesh<'_>, services: &mut Vec<Seen>, own: &Namespace) {
+fn keep_one_namespace(mesh: &Mesh<'_>, services: &mut Vec<VisibleService>, own: &Namespace) {
     let mut chosen: HashMap<&str, (&Namespace, bool)> = HashMap::new();
     for one in services.iter() {
         let service = mesh.service(one.service);

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use super::Outbound;
-use crate::mesh::gateway::{TlsUse, tls_use};
+use super::ProxyConfig;
+use crate::mesh::gateway::{ServerTlsMode, tls_use};
 use crate::mesh::virtual_service::GatewayName;
-use crate::schema::gateway::Server;
+use crate::schema::gateway::GatewayServer;
 
-impl Outbound<'_> {
+impl ProxyConfig<'_> {
     /// Names of the secrets that Envoy asks istiod for, each with the Gateways that need it. A sidecar's own certificate
     /// is not among them: without it nothing works, and its agent says so.
     pub fn secrets(&self) -> BTreeMap<String, Vec<String>> {
@@ -20,7 +20,7 @@ impl Outbound<'_> {
         }
         for placed in self.servers().all() {
             // Without a route for its bytes a TLS server has no filter chain, and asks for nothing.
-            if tls_use(&placed.server) == TlsUse::TerminatedAsTcp && self.byte_chains(placed).is_empty() {
+            if tls_use(&placed.server) == ServerTlsMode::TerminatedAsTcp && self.byte_chains(placed).is_empty() {
                 continue;
             }
             for name in names(&placed.server) {
@@ -42,7 +42,7 @@ fn written(gateway: &GatewayName) -> String {
         .map_or(text.clone(), |(name, listener)| format!("{name} (listener {listener})"))
 }
 
-fn names(server: &Server) -> Vec<String> {
+fn names(server: &GatewayServer) -> Vec<String> {
     let Some(tls) = &server.tls else { return Vec::new() };
     if !matches!(tls.mode.as_deref(), Some("SIMPLE" | "MUTUAL" | "OPTIONAL_MUTUAL")) {
         return Vec::new();

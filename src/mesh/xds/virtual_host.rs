@@ -6,12 +6,12 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use super::Outbound;
+use super::ProxyConfig;
 use super::host_patterns;
-use super::listener::RouteTable;
-use super::route::{Action, Route};
+use super::listener::RouteTableName;
+use super::route::{CompiledAction, CompiledRoute};
 use super::route_config::RouteConfig;
-use super::scope::{EgressListener, Seen};
+use super::scope::{VisibleListener, VisibleService};
 use crate::mesh::Mesh;
 use crate::mesh::ids::{Host, ServiceId};
 use crate::mesh::protocol::Protocol;
@@ -20,34 +20,34 @@ use crate::mesh::virtual_service::GatewayName;
 
 /// A virtual host.
 #[derive(Debug, Clone)]
-pub(super) struct VirtualHost<'m> {
+pub(super) struct CompiledVirtualHost<'m> {
     pub(super) name: String,
     pub(super) domains: Vec<String>,
     /// Shared by the names of one configuration.
-    pub(super) routes: Rc<[Route<'m>]>,
+    pub(super) routes: Rc<[CompiledRoute<'m>]>,
     /// Plain text is answered with a redirect to HTTPS.
     pub(super) needs_tls: bool,
     /// What was not emitted for this proxy, with the reason.
-    pub(super) left_out: Rc<[super::Tried]>,
+    pub(super) left_out: Rc<[super::TriedRule]>,
 }
 
 /// A Service as a route table has it: with the one port of the table.
-struct Entry<'e> {
+struct TableEntry<'e> {
     host: String,
-    seen: &'e Seen,
+    seen: &'e VisibleService,
 }
 
-impl<'m> Outbound<'m> {
+impl<'m> ProxyConfig<'m> {
     /// The virtual hosts of a route table.
-    pub(super) fn virtual_hosts(&self, table: &RouteTable) -> Vec<VirtualHost<'m>> {
+    pub(super) fn virtual_hosts(&self, table: &RouteTableName) -> Vec<CompiledVirtualHost<'m>> {
         match table {
-            RouteTable::Port(port) => {
+            RouteTableName::Port(port) => {
                 let mut hosts = self.hosts_of_port(*port);
                 hosts.push(self.catch_all());
                 hosts
             }
-            RouteTable::Service(host, port) => {
-                let mut hosts: Vec<VirtualHost<'m>> = self
+            RouteTableName::Service(host, port) => {
+                let mut hosts: Vec<CompiledVirtualHost<'m>> = self
                     .hosts_of_port(*port)
                     .into_iter()
                     .filter(|one| one.domains.iter().any(|domain| domain == host.as_str()))
@@ -61,29 +61,37 @@ impl<'m> Outbound<'m> {
     }
 
     /// What unknown hosts get.
-    fn catch_all(&self) -> VirtualHost<'m> {
-        let (name, action) =
-            if self.scope.allows_any { ("allow_any", Action::Passthrough) } else { ("block_all", Action::Block) };
-        VirtualHost {
+    fn catch_all(&self) -> CompiledVirtualHost<'m> {
+        let (name, action) = if self.scope.allows_any {
+            ("allow_any", CompiledAction::Passthrough)
+        } else {
+            ("block_all", CompiledAction::Block)
+        };
+        CompiledVirtualHost {
             name: name.to_owned(),
             domains: vec!["*".to_owned()],
-            routes: Rc::new([Route::catch_all(action, 0)]),
+            routes: Rc::new([CompiledRoute::catch_all(action, 0)]),
             needs_tls: false,
             left_out: Rc::new([]),
         }
     }
 
-    fn hosts_of_port(&self, port: u16) -> Vec<VirtualHost<'m>> {
+    fn hosts_of_port(&self, port: u16) -> Vec<CompiledVirtualHost<'m>> {
         let Some(egress) = self.scope.listener_for(port) else { return Vec::new() };
-        let mut entries: HashMap<String, Entry<'_>> = HashMap::new();
+        let mut entries: HashMap<String, TableEntry<'_>> = HashMap::new();
         for seen in &egress.services {
             if seen.port(self.mesh, port).is_some_and(|port| port.protocol != Protocol::Udp) {
                 let host = self.mesh.service(seen.service).host.as_str().to_ascii_lowercase();
-                entries.insert(host.clone(), Entry { host, seen });
+                entries.insert(host.clone(), TableEntry { host, seen });
             }
         }
-        let mut made =
-            Making { outbound: self, port, hosts: Vec::new(), names: HashSet::new(), domains: HashSet::new() };
+        let mut made = VirtualHostBuilder {
+            outbound: self,
+            port,
+            hosts: Vec::new(),
+            names: HashSet::new(),
+            domains: HashSet::new(),
+        };
         let mut owned: HashSet<String> = HashSet::new();
         let mut wrappers = Vec::new();
         for config in &egress.configs {
@@ -109,8 +117,8 @@ impl<'m> Outbound<'m> {
                 made.add(&entry.host, Some(entry.seen), &wrapper.routes, &wrapper.left_out, &known);
             }
         }
-        let nothing: Rc<[super::Tried]> = Rc::new([]);
-        let mut rest: Vec<&Entry<'_>> = entries.values().filter(|entry| !owned.contains(&entry.host)).collect();
+        let nothing: Rc<[super::TriedRule]> = Rc::new([]);
+        let mut rest: Vec<&TableEntry<'_>> = entries.values().filter(|entry| !owned.contains(&entry.host)).collect();
         rest.sort_by(|a, b| a.host.cmp(&b.host));
         for entry in rest {
             let service = self.mesh.service(entry.seen.service);
@@ -118,7 +126,8 @@ impl<'m> Outbound<'m> {
             if Mesh::is_alias(service) || !routed {
                 continue;
             }
-            let routes: Rc<[Route<'m>]> = Rc::new([Route::catch_all(Action::Service(&service.host), port)]);
+            let routes: Rc<[CompiledRoute<'m>]> =
+                Rc::new([CompiledRoute::catch_all(CompiledAction::Service(&service.host), port)]);
             made.add(&entry.host, Some(entry.seen), &routes, &nothing, &known);
         }
         made.hosts
@@ -128,11 +137,11 @@ impl<'m> Outbound<'m> {
     /// and so steps aside.
     fn wrap<'e>(
         &self,
-        egress: &EgressListener<'m>,
+        egress: &VisibleListener<'m>,
         config: &'m RouteConfig,
-        entries: &'e HashMap<String, Entry<'e>>,
+        entries: &'e HashMap<String, TableEntry<'e>>,
         port: u16,
-    ) -> Option<Wrapper<'m, 'e>> {
+    ) -> Option<HostRoutes<'m, 'e>> {
         let (routes, left_out) = self.routes(config, &GatewayName::Mesh, port);
         if routes.is_empty() {
             return None;
@@ -149,16 +158,16 @@ impl<'m> Outbound<'m> {
         if services.is_empty() && port != 80 {
             return None;
         }
-        Some(Wrapper { hosts, services, routes: routes.into(), left_out: left_out.into() })
+        Some(HostRoutes { hosts, services, routes: routes.into(), left_out: left_out.into() })
     }
 
     /// Which hosts of a configuration are Services, and which nobody has.
     fn split_hosts<'e>(
         &self,
-        egress: &EgressListener<'m>,
+        egress: &VisibleListener<'m>,
         config: &RouteConfig,
-        entries: &'e HashMap<String, Entry<'e>>,
-    ) -> (Vec<String>, Vec<&'e Entry<'e>>) {
+        entries: &'e HashMap<String, TableEntry<'e>>,
+    ) -> (Vec<String>, Vec<&'e TableEntry<'e>>) {
         let mut hosts = Vec::new();
         let mut services = Vec::new();
         let (wildcards, exact): (Vec<&Host>, Vec<&Host>) =
@@ -175,7 +184,7 @@ impl<'m> Outbound<'m> {
                 continue;
             }
             let mut found = false;
-            let mut covered: Vec<&Entry<'_>> =
+            let mut covered: Vec<&TableEntry<'_>> =
                 entries.values().filter(|entry| host_patterns::overlap(&entry.host, host.as_str())).collect();
             covered.sort_by(|a, b| a.host.cmp(&b.host));
             for entry in covered {
@@ -202,14 +211,15 @@ impl<'m> Outbound<'m> {
             return host.clone();
         }
         let services = self.scope.listener_for(port).map_or(&[][..], |egress| &egress.services);
-        let has_port = |seen: &&Seen| seen.port(self.mesh, port).is_some_and(|port| port.protocol != Protocol::Udp);
+        let has_port =
+            |seen: &&VisibleService| seen.port(self.mesh, port).is_some_and(|port| port.protocol != Protocol::Udp);
         let named = services.iter().filter(|seen| self.mesh.service(seen.service).host == *host);
         let last = named.filter(has_port).last();
         last.and_then(|seen| target(seen.service)).unwrap_or(host).clone()
     }
 
     /// The configuration with the most precise host for a Service.
-    fn owner(&self, egress: &EgressListener<'m>, service: &str) -> Option<&'m RouteConfig> {
+    fn owner(&self, egress: &VisibleListener<'m>, service: &str) -> Option<&'m RouteConfig> {
         let pairs = egress
             .configs
             .iter()
@@ -231,7 +241,7 @@ impl<'m> Outbound<'m> {
 }
 
 /// Whether a configuration has a host that some Service on the port has.
-fn selects(config: &RouteConfig, entries: &HashMap<String, Entry<'_>>) -> bool {
+fn selects(config: &RouteConfig, entries: &HashMap<String, TableEntry<'_>>) -> bool {
     config.hosts.iter().any(|host| {
         entries.contains_key(host.as_str())
             || if host.as_str().starts_with('*') {
@@ -242,38 +252,38 @@ fn selects(config: &RouteConfig, entries: &HashMap<String, Entry<'_>>) -> bool {
     })
 }
 
-struct Wrapper<'m, 'e> {
+struct HostRoutes<'m, 'e> {
     hosts: Vec<String>,
-    services: Vec<&'e Entry<'e>>,
-    routes: Rc<[Route<'m>]>,
-    left_out: Rc<[super::Tried]>,
+    services: Vec<&'e TableEntry<'e>>,
+    routes: Rc<[CompiledRoute<'m>]>,
+    left_out: Rc<[super::TriedRule]>,
 }
 
 /// Virtual hosts while they are put together: the first one to have a domain keeps it.
-struct Making<'m, 'o> {
-    outbound: &'o Outbound<'m>,
+struct VirtualHostBuilder<'m, 'o> {
+    outbound: &'o ProxyConfig<'m>,
     port: u16,
-    hosts: Vec<VirtualHost<'m>>,
+    hosts: Vec<CompiledVirtualHost<'m>>,
     names: HashSet<String>,
     domains: HashSet<String>,
 }
 
-impl<'m> Making<'m, '_> {
+impl<'m> VirtualHostBuilder<'m, '_> {
     fn add(
         &mut self,
         host: &str,
-        service: Option<&Seen>,
-        routes: &Rc<[Route<'m>]>,
-        left_out: &Rc<[super::Tried]>,
+        service: Option<&VisibleService>,
+        routes: &Rc<[CompiledRoute<'m>]>,
+        left_out: &Rc<[super::TriedRule]>,
         known: &HashSet<String>,
     ) {
         let name = format!("{host}:{}", self.port);
         if !self.names.insert(name.clone()) {
             return;
         }
-        let all = service.map_or_else(|| vec![Domain::own(host)], |seen| self.outbound.domains(seen));
+        let all = service.map_or_else(|| vec![HostDomain::own(host)], |seen| self.outbound.domains(seen));
         let mut domains = Vec::with_capacity(all.len());
-        for Domain { name, is_other_form } in all {
+        for HostDomain { name, is_other_form } in all {
             // A short form never takes the full name of another Service.
             if is_other_form && known.contains(&name) {
                 continue;
@@ -284,36 +294,36 @@ impl<'m> Making<'m, '_> {
         }
         if !domains.is_empty() {
             let (routes, left_out) = (Rc::clone(routes), Rc::clone(left_out));
-            self.hosts.push(VirtualHost { name, domains, routes, needs_tls: false, left_out });
+            self.hosts.push(CompiledVirtualHost { name, domains, routes, needs_tls: false, left_out });
         }
     }
 }
 
 /// A name or address that leads to a virtual host.
-struct Domain {
+struct HostDomain {
     name: String,
     /// Whether it is another form of a Service's name.
     is_other_form: bool,
 }
 
-impl Domain {
+impl HostDomain {
     fn own(name: &str) -> Self {
         Self { name: name.to_owned(), is_other_form: false }
     }
 }
 
-impl Outbound<'_> {
+impl ProxyConfig<'_> {
     /// Names and addresses that lead to a Service.
-    fn domains(&self, seen: &Seen) -> Vec<Domain> {
+    fn domains(&self, seen: &VisibleService) -> Vec<HostDomain> {
         let service = self.mesh.service(seen.service);
         let mut domains = Vec::new();
         let aliases = seen.aliases.iter().map(|alias| self.mesh.service(*alias).host.as_str());
         for host in std::iter::once(service.host.as_str()).chain(aliases) {
-            domains.push(Domain::own(host));
-            domains.extend(self.other_forms(host).into_iter().map(|name| Domain { name, is_other_form: true }));
+            domains.push(HostDomain::own(host));
+            domains.extend(self.other_forms(host).into_iter().map(|name| HostDomain { name, is_other_form: true }));
         }
         if service.resolution == Resolution::Headless {
-            let all: Vec<Domain> = domains.iter().map(|one| Domain::own(&format!("*.{}", one.name))).collect();
+            let all: Vec<HostDomain> = domains.iter().map(|one| HostDomain::own(&format!("*.{}", one.name))).collect();
             domains.extend(all);
             return domains;
         }
@@ -322,7 +332,7 @@ impl Outbound<'_> {
             std::net::IpAddr::V6(address) => format!("[{address}]"),
         });
         let used = if service.is_kubernetes() { service.addresses.len() } else { 1 };
-        domains.extend(own.take(used).map(|name| Domain { name, is_other_form: false }));
+        domains.extend(own.take(used).map(|name| HostDomain { name, is_other_form: false }));
         domains
     }
 

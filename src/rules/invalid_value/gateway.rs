@@ -3,7 +3,7 @@
 use super::super::Findings;
 use super::refuse;
 use crate::mesh::gateway::IstioGateway;
-use crate::mesh::protocol::{Family, Protocol};
+use crate::mesh::protocol::{Protocol, ProtocolFamily};
 
 pub(super) fn check(gateway: &IstioGateway, out: &mut Findings<'_>) {
     let object = &gateway.object;
@@ -58,7 +58,7 @@ pub(super) fn check(gateway: &IstioGateway, out: &mut Findings<'_>) {
             );
         }
         let plain_tcp = protocol.is_some_and(|protocol| {
-            protocol.family() == Family::Tcp && !matches!(protocol, Protocol::Tls | Protocol::Https)
+            protocol.family() == ProtocolFamily::Tcp && !matches!(protocol, Protocol::Tls | Protocol::Https)
         });
         if plain_tcp && server.tls.is_some() {
             refuse(object, format!("{path}.tls"), "TLS settings need protocol HTTPS or TLS", "protocol: TLS", out);

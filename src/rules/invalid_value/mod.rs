@@ -10,9 +10,9 @@ use super::{Finding, Findings, Rule, Severity};
 use std::collections::BTreeSet;
 
 use crate::mesh::ids::ObjectRef;
-use crate::mesh::{Mesh, Undecoded};
+use crate::mesh::{Mesh, UndecodedObject};
 use crate::schema::duration;
-use crate::schema::fields::Wrong;
+use crate::schema::fields::FieldError;
 
 pub(super) static RULE: Rule = Rule {
     code: "GM003",
@@ -57,17 +57,17 @@ http:
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for (object, problem) in mesh.field_problems() {
         let (message, fix) = match &problem.what {
-            Wrong::Unknown { .. } => continue,
-            Wrong::Refused { message, fix } => (message.clone(), fix.clone()),
-            Wrong::Type { wanted, found } => type_texts(wanted, found),
-            Wrong::Word { found, allowed } => {
+            FieldError::Unknown { .. } => continue,
+            FieldError::Refused { message, fix } => (message.clone(), fix.clone()),
+            FieldError::Type { wanted, found } => type_texts(wanted, found),
+            FieldError::Word { found, allowed } => {
                 (format!("\"{found}\" is not allowed here"), format!("one of {}", allowed.join(", ")))
             }
         };
         refuse(object, problem.path.as_str(), message, fix, out);
     }
     let told: BTreeSet<&ObjectRef> = mesh.field_problems().iter().map(|(object, _)| object).collect();
-    for Undecoded { object, field, why } in mesh.undecoded.iter().filter(|one| !told.contains(&one.object)) {
+    for UndecodedObject { object, field, why } in mesh.undecoded.iter().filter(|one| !told.contains(&one.object)) {
         let quoted =
             if why.ends_with("expected a string") { "write it in quotes" } else { "give it the type it needs" };
         refuse(object, field.as_str(), why.as_str(), quoted, out);

@@ -3,13 +3,13 @@
 use serde_json::{Map, Value};
 
 use crate::schema::{duration, re2};
-use Limit::{
+use ValueLimit::{
     Address, AnyOf, Apart, AtMost, ClientTls, Destination, Differ, Duration, ExportTo, Filled, GatewayName, Host,
     Labels, Method, Needs, OneOf, Percent, Port, PortSelector, Range, Regex, ServerHost, ServerTls, Shares, Without,
 };
 
 /// What a value must be like.
-pub(super) enum Limit {
+pub(super) enum ValueLimit {
     /// A whole number in a range.
     Range(i64, i64),
     /// 0, or between 0.0001 and 100.
@@ -62,7 +62,7 @@ pub(super) enum Limit {
     ServerTls,
 }
 
-impl Limit {
+impl ValueLimit {
     /// Why a value is refused, and what would be right. Values of a wrong type are the field table's business.
     pub(super) fn refuses(&self, value: &Value) -> Option<(String, String)> {
         let refuse = |message: String, fix: &str| Some((message, fix.to_owned()));

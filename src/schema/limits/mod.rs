@@ -10,18 +10,18 @@ mod limit;
 
 pub(crate) use limit::is_label;
 
-use super::fields::{Problem, Wrong};
+use super::fields::{FieldError, FieldProblem};
 use super::kind::Kind;
 use crate::schema::path::push_field;
-use limit::Limit::{
+use limit::ValueLimit::{
     self, Address, AnyOf, Apart, AtMost, ClientTls, Destination, Differ, Duration, ExportTo, Filled, GatewayName, Host,
     Labels, Method, Needs, OneOf, Percent, Port, PortSelector, Range, Regex, ServerHost, ServerTls, Shares, Without,
 };
 
-const STRING_MATCH: Limit = OneOf(&["exact", "prefix", "regex"]);
+const STRING_MATCH: ValueLimit = OneOf(&["exact", "prefix", "regex"]);
 
 /// Paths are of fields below `spec`; `[]` is each item of a list, `*` each value of a map.
-static VIRTUAL_SERVICE: &[(&str, Limit)] = &[
+static VIRTUAL_SERVICE: &[(&str, ValueLimit)] = &[
     ("exportTo", ExportTo),
     ("hosts", Apart),
     ("hosts[]", Host),
@@ -74,7 +74,7 @@ static VIRTUAL_SERVICE: &[(&str, Limit)] = &[
 ];
 
 /// Limits of a DestinationRule outside its policies.
-static DESTINATION_RULE: &[(&str, Limit)] = &[
+static DESTINATION_RULE: &[(&str, ValueLimit)] = &[
     ("exportTo", ExportTo),
     ("host", Host),
     ("subsets[].labels", Labels),
@@ -85,7 +85,7 @@ static DESTINATION_RULE: &[(&str, Limit)] = &[
 ];
 
 /// Limits of a policy, wherever it stands.
-static POLICY: &[(&str, Limit)] = &[
+static POLICY: &[(&str, ValueLimit)] = &[
     ("connectionPool.http.http2KeepAlive.interval", Duration),
     ("connectionPool.http.http2KeepAlive.timeout", Duration),
     ("connectionPool.tcp.tcpKeepalive.time", Duration),
@@ -110,7 +110,7 @@ const POLICIES: [&str; 4] = [
     "subsets[].trafficPolicy.portLevelSettings[]",
 ];
 
-static GATEWAY: &[(&str, Limit)] = &[
+static GATEWAY: &[(&str, ValueLimit)] = &[
     ("servers[].hosts[]", ServerHost),
     ("servers[].bind", Address),
     ("servers[].tls.credentialNames", AtMost(2)),
@@ -119,14 +119,14 @@ static GATEWAY: &[(&str, Limit)] = &[
 ];
 
 /// What the limits say against an object's body.
-pub fn check(kind: Kind, body: &Value) -> Vec<Problem> {
+pub fn check(kind: Kind, body: &Value) -> Vec<FieldProblem> {
     let mut problems = Vec::new();
     let Some(spec) = body.get("spec") else { return problems };
-    let mut run = |at: &str, (path, limit): &(&str, Limit)| {
+    let mut run = |at: &str, (path, limit): &(&str, ValueLimit)| {
         let full = if at.is_empty() { (*path).to_owned() } else { format!("{at}.{path}") };
         walk(spec, &full, "spec".to_owned(), &mut |value, path| {
             if let Some((message, fix)) = limit.refuses(value) {
-                problems.push(Problem { path: path.to_owned(), what: Wrong::Refused { message, fix } });
+                problems.push(FieldProblem { path: path.to_owned(), what: FieldError::Refused { message, fix } });
             }
         });
     };
