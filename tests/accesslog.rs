@@ -257,7 +257,8 @@ fn a_time_in_another_form_shifts_nothing() {
 /// Statuses that we infer against those that Envoy had in its other log.
 #[test]
 fn inferred_statuses_are_true() {
-    use grpcmesh::diagnosis::{StatusSource, grpc, judge};
+    use grpcmesh::diagnosis::{StatusSource, judge};
+    use grpcmesh::vocabulary::grpc_status;
     let log = fixture("istio-text.log");
     let truth: Vec<Value> = serde_json::from_slice(&fixture("istio-text.expected.json")).unwrap();
     let mut reader = LogReader::default();
@@ -269,8 +270,8 @@ fn inferred_statuses_are_true() {
         total += 1;
         let status = verdict.status.unwrap_or_else(|| panic!("a gRPC call: {}", truth["scenario"]));
         match status.code {
-            Some(code) if grpc::name(code) == wanted => exact += 1,
-            Some(code) => wrong.push(format!("{}: {} is {wanted}", truth["scenario"], grpc::name(code))),
+            Some(code) if grpc_status::name(code) == wanted => exact += 1,
+            Some(code) => wrong.push(format!("{}: {} is {wanted}", truth["scenario"], grpc_status::name(code))),
             None => unknown += 1,
         }
         assert_eq!(status.known == StatusSource::Unknown, status.code.is_none());

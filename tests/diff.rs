@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use grpcmesh::compare::proxy::{ProxyState, judge};
+use grpcmesh::dataplane::proxy::{ProxyState, judge};
 use grpcmesh::envoy::config_dump::RunningConfig;
 use grpcmesh::envoy::sync::{XdsConnection, XdsSyncState};
 use grpcmesh::mesh::xds::{Caller, CallerKind};
@@ -157,7 +157,7 @@ fn differences(live: &Value, sync: &XdsSyncState) -> (ProxyState, Vec<(String, S
     let mesh = resolve(&snapshot, &ResolveOptions::default());
     let parts = ["routes", "clusters", "endpoints"];
     let answers = parts.map(|part| Some(json!({"configs": live[part]}).to_string().into_bytes()));
-    let slices = grpcmesh::compare::endpoints::SliceEndpoints::new(&mesh);
+    let slices = grpcmesh::dataplane::endpoints::SliceEndpoints::new(&mesh);
     let caller = caller(&mesh, "sidecar/shop/c");
     let judged = judge(&mesh, &caller, &RunningConfig::read(&answers).unwrap(), sync, slices.as_ref(), &[]);
     let short = |one: &str| one.replace(".shop.svc.cluster.local", "").replace("outbound|50051|", "");

@@ -187,8 +187,9 @@ impl<'a> AccessEntry<'a> {
             }
             O::ResponseFlagsLong => {
                 let text = present.map(String::from_utf8_lossy).unwrap_or_default();
-                let codes =
-                    text.split(',').map(|name| crate::diagnosis::flags::find(name).map_or(name, |flag| flag.code));
+                let codes = text
+                    .split(',')
+                    .map(|name| crate::vocabulary::response_flags::find(name).map_or(name, |flag| flag.code));
                 self.flags = ResponseFlags(arena.alloc_str(&codes.collect::<Vec<_>>().join(",")));
             }
             O::ResponseCodeDetails => self.details = present,
@@ -211,7 +212,7 @@ impl<'a> AccessEntry<'a> {
             O::ServerName => self.sni = present,
             O::RouteName => self.route = present,
             O::GrpcStatus => {
-                self.grpc_status = present.and_then(crate::diagnosis::grpc::parse);
+                self.grpc_status = present.and_then(crate::vocabulary::grpc_status::parse);
                 // A server may send a number that is no status.
                 return self.grpc_status.is_some() || present.is_none_or(|text| text.iter().all(u8::is_ascii_digit));
             }

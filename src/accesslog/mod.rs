@@ -13,7 +13,7 @@ mod flat_json;
 pub mod format;
 mod json;
 pub mod prefix;
-pub mod settings;
+pub(crate) mod settings;
 mod text;
 mod timestamp;
 

@@ -7,7 +7,7 @@
 use super::byte_search;
 use super::entry::{AccessEntry, ResponseFlags, number, value};
 use super::timestamp::TimestampCache;
-use crate::diagnosis::details;
+use crate::vocabulary::response_code_details;
 
 /// How the layouts differ: what stands between flags and sizes, and what after the upstream's host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ fn head<'a>(request: &'a [u8], after: &'a [u8], access: &mut AccessEntry<'a>) ->
     let request = (method, path, protocol);
     if let Some(next) = after.strip_prefix(WENT_WELL) {
         access.code = Some(200);
-        access.details = value(details::VIA_UPSTREAM.as_bytes());
+        access.details = value(response_code_details::VIA_UPSTREAM.as_bytes());
         return requested(request, next, Layout::Current, access);
     }
     let (code, after) = short(after)?;

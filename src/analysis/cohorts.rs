@@ -2,9 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use crate::mesh::Mesh;
-use crate::shift::affected::{AffectedClass, label};
-
 /// Name of a workload, after its namespace.
 pub type WorkloadName = (String, String);
 
@@ -49,30 +46,6 @@ pub struct Cohorts {
 }
 
 impl Cohorts {
-    /// Takes in what callers have now. `rises` says whether a backend, by its label, is the canary's.
-    pub fn learn(&mut self, mesh: &Mesh<'_>, classes: &[AffectedClass], rises: &dyn Fn(&str) -> bool) {
-        self.obeying.clear();
-        self.callers.clear();
-        self.shared = classes.iter().any(|class| class.obeys && class.shares_backends);
-        for class in classes.iter().filter(|class| class.obeys) {
-            self.hosts.extend(class.hosts.iter().cloned());
-            for id in &class.pods {
-                let workload = mesh.workload(*id);
-                self.obeying.insert(workload.telemetry_name());
-                self.callers.insert((workload.namespace().to_string(), workload.object.name.to_string()));
-            }
-            for backend in class.backends.values().flatten() {
-                let Some(host) = &backend.host else { continue };
-                let side = if rises(&label(backend)) { &mut self.canary } else { &mut self.baseline };
-                let subset = backend.subset.as_ref().map(ToString::to_string).unwrap_or_default();
-                side.destinations.insert((subset, host.to_string()));
-                let servers = class.servers.get(&backend.cluster).into_iter().flatten();
-                side.workloads.extend(servers.map(|id| mesh.workload(*id).telemetry_name()));
-                self.hosts.insert(host.to_string());
-            }
-        }
-    }
-
     /// A workload that serves both: telemetry by workload cannot tell them apart.
     pub fn shared_workload(&self) -> Option<&WorkloadName> {
         self.canary.workloads.intersection(&self.baseline.workloads).next()

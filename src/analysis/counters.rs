@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use super::cohorts::Cohorts;
 use super::window::{CallCounts, Window};
-use crate::compare::balance::{CounterReadings, since};
+use crate::dataplane::balance::{CounterReadings, since};
 use crate::envoy::counters::EndpointCounters;
 
 /// What callers counted between their two readings.

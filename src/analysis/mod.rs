@@ -6,10 +6,10 @@
 //! three sources that see different things: [`prometheus`] series, Envoy's per-endpoint [`counters`], and access logs
 //! ([`calls`]). Which of what they tell belongs to whom is in [`sides`].
 
-pub mod calls;
-pub mod cohorts;
-pub mod counters;
-pub mod prometheus;
-pub mod step_policy;
-pub mod verdict;
-pub mod window;
+pub(crate) mod calls;
+pub(crate) mod cohorts;
+pub(crate) mod counters;
+pub(crate) mod prometheus;
+pub(crate) mod step_policy;
+pub(crate) mod verdict;
+pub(crate) mod window;

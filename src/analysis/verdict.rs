@@ -4,7 +4,7 @@
 //! back.
 
 use super::window::{CallCounts, Window};
-use crate::mesh::written_route::show_share;
+use crate::vocabulary::share::format_percent;
 
 /// Standard deviations by which an observed share may be off by chance.
 const CHANCE: f64 = 3.0;
@@ -85,7 +85,7 @@ pub fn judge(window: &Window, before: CallCounts, share: f64, limits: &AnalysisL
                 format!("{found} fail, and {other} of the baseline: not the canary's doing"),
             )
         } else {
-            let allowed = show_share(limits.max_error_rate * 100.0);
+            let allowed = format_percent(limits.max_error_rate * 100.0);
             judged(
                 AnalysisVerdict::Bad,
                 format!("{found} to the canary fail, {other} to the baseline; {allowed} are allowed"),
@@ -126,7 +126,7 @@ pub fn judge_baseline(window: &Window, limits: &AnalysisLimits) -> AnalysisResul
             format!("{} of the {} calls that a verdict needs", all.calls, limits.min_requests),
         );
     }
-    let allowed = show_share(limits.max_error_rate * 100.0);
+    let allowed = format_percent(limits.max_error_rate * 100.0);
     // A canary that has a share already, as after a hold, must not hide among the others.
     let canary = window.canary;
     if canary.calls >= limits.min_requests && canary.rate() > limits.max_error_rate {
@@ -144,8 +144,8 @@ fn split_is_off(window: &Window, share: f64, limits: &AnalysisLimits) -> Option<
     is_off.then(|| {
         format!(
             "the canary gets {} of the calls of those that obey, and the weights say {}",
-            show_share(observed * 100.0),
-            show_share(share * 100.0)
+            format_percent(observed * 100.0),
+            format_percent(share * 100.0)
         )
     })
 }

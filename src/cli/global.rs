@@ -70,7 +70,7 @@ fn request_timeout(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<u64>() {
         return Ok(Duration::from_secs(seconds));
     }
-    crate::schema::duration::parse(text).map_err(|error| error.to_string())
+    crate::vocabulary::duration::parse(text).map_err(|error| error.to_string())
 }
 
 impl ConnectionArgs {

@@ -2,11 +2,11 @@
 //!
 //! TOP: knows everything below; nothing below knows it.
 
-pub mod context;
+pub(crate) mod context;
 pub mod env;
-pub mod failure;
-pub mod global;
+pub(crate) mod failure;
+pub(crate) mod global;
 mod input_lines;
-pub mod log_files;
-pub mod source;
-pub mod target;
+pub(crate) mod log_files;
+pub(crate) mod source;
+pub(crate) mod target;

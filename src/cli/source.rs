@@ -16,6 +16,7 @@ use crate::render::text::safe;
 use crate::snapshot::manifest::{self, OnMalformed};
 use crate::snapshot::{Snapshot, SourceKind, SourceText, codec};
 use crate::terminal::Messages;
+use crate::vocabulary::nearest_name;
 
 /// The built-in example.
 static DEMO: &str = include_str!("../demo/shop.yaml");
@@ -77,9 +78,7 @@ impl SourceArgs {
             if !known {
                 let names: BTreeSet<&str> =
                     read.snapshot.objects.keys().map(|key| &*key.namespace).filter(|ns| !ns.is_empty()).collect();
-                let mut near: Vec<_> = names.into_iter().collect();
-                near.sort_by_key(|name| strsim::damerau_levenshtein(name, namespace));
-                near.truncate(3);
+                let near = nearest_name::closest(namespace, names, 3);
                 let failure = Failure::source(format!("there is nothing in namespace \"{namespace}\""));
                 return Err(if near.is_empty() {
                     failure

@@ -15,6 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use super::error::{ClusterError, ClusterErrorKind};
 use super::proxy::ProxyEnvironment;
 use super::request::RequestEvent;
+use crate::vocabulary::nearest_name;
 
 /// kubectl's connection flags, and what the environment adds.
 #[derive(Debug, Clone, Default)]
@@ -253,9 +254,7 @@ fn certificates(pem: &[u8], what: &str) -> Result<Vec<Vec<u8>>, ClusterError> {
 }
 
 fn missing<'a>(what: &str, name: &str, names: impl Iterator<Item = &'a str>) -> ClusterError {
-    let mut names: Vec<_> = names.collect();
-    names.sort_by_key(|known| strsim::damerau_levenshtein(known, name));
-    names.truncate(5);
+    let names = nearest_name::closest(name, names, 5);
     let known = if names.is_empty() { "it has none".to_owned() } else { format!("it has {}", names.join(", ")) };
     ClusterError::new(ClusterErrorKind::Config, format!("the kubeconfig has no {what} \"{name}\"; {known}"))
         .hint(format!("kubectl config get-{what}s"))

@@ -13,10 +13,10 @@ use crate::cli::global::SourceArgs;
 use crate::cli::target;
 use crate::cluster::client::ApiServer;
 use crate::cluster::proxies::PodName;
-use crate::compare::balance::{BalanceVerdict, is_tcp, of_service};
+use crate::dataplane::balance::{BalanceVerdict, is_tcp, of_service};
 use crate::mesh;
+use crate::render;
 use crate::report::balance::{BalanceReport, LogPatternReport};
-use crate::{render, schema};
 
 /// Show how calls spread over the pods of a Service
 ///
@@ -33,7 +33,7 @@ pub struct BalanceArgs {
     #[arg(value_name = "SERVICE")]
     service: String,
     /// Time between the two readings
-    #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = schema::duration::parse)]
+    #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = crate::vocabulary::duration::parse)]
     window: Duration,
     /// Only this port of the Service
     #[arg(long, value_name = "PORT")]

@@ -4,10 +4,11 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::context::Context;
 use crate::cli::failure::{CommandOutcome, Failure};
-use crate::diagnosis::{details, flags, grpc};
 use crate::render;
 use crate::report::explain::{ExplainItem, ExplainReport};
 use crate::rules::{self, RULES};
+use crate::vocabulary::nearest_name;
+use crate::vocabulary::{grpc_status, response_code_details, response_flags};
 
 /// Explain a finding, a response flag, response code details or a gRPC status
 #[derive(Debug, Args)]
@@ -68,12 +69,12 @@ fn items(arguments: &ExplainArgs) -> Result<Vec<ExplainItem>, Failure> {
             }
         } else if let Some(rule) = rules::find(word) {
             items.push(ExplainItem::of_rule(rule));
-        } else if let Some(flag) = flags::find(word) {
+        } else if let Some(flag) = response_flags::find(word) {
             flags.push(flag.code);
             items.push(ExplainItem::of_flag(flag));
-        } else if let Some(code) = grpc::parse(word.as_bytes()) {
-            items.push(ExplainItem::of_status(&grpc::STATUSES[usize::from(code)]));
-        } else if let Some(detail) = details::find(details::DETAILS, word) {
+        } else if let Some(code) = grpc_status::parse(word.as_bytes()) {
+            items.push(ExplainItem::of_status(&grpc_status::STATUSES[usize::from(code)]));
+        } else if let Some(detail) = response_code_details::find(response_code_details::DETAILS, word) {
             items.push(ExplainItem::of_details(detail));
         } else if could_be_flag(word) && nearest(word).is_none() {
             flags.push(word);
@@ -96,13 +97,10 @@ fn could_be_flag(word: &str) -> bool {
 
 fn nearest(word: &str) -> Option<&'static str> {
     let findings = RULES.iter().flat_map(|rule| [rule.code, rule.name]);
-    let words =
-        findings.chain(flags::FLAGS.iter().map(|flag| flag.name)).chain(grpc::STATUSES.iter().map(|one| one.name));
-    words
-        .map(|name| (strsim::damerau_levenshtein(&name.to_lowercase(), &word.to_lowercase()), name))
-        .min()
-        .filter(|(distance, name)| *distance <= (name.len() / 4).max(1))
-        .map(|(_, name)| name)
+    let words = findings
+        .chain(response_flags::FLAGS.iter().map(|flag| flag.name))
+        .chain(grpc_status::STATUSES.iter().map(|one| one.name));
+    nearest_name::nearest(word, words)
 }
 
 fn unknown(word: &str) -> Failure {

@@ -11,7 +11,7 @@ use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::SourceArgs;
 use crate::cli::source::ScopedSnapshot;
 use crate::cli::target;
-use crate::compare::proxy::ProxyState;
+use crate::dataplane::proxy::ProxyState;
 use crate::mesh::version::VersionSource;
 use crate::mesh::{self, Mesh, UndecodedObject};
 use crate::render::inspect::InspectView;

@@ -1,18 +1,18 @@
 //! One file a command: its arguments on top, what it does below. A command that is not finished is not here.
 
-pub mod balance;
+pub(crate) mod balance;
 mod complete;
 pub mod completion;
-pub mod diff;
-pub mod doctor;
-pub mod explain;
-pub mod inspect;
+pub(crate) mod diff;
+pub(crate) mod doctor;
+pub(crate) mod explain;
+pub(crate) mod inspect;
 mod proxy_states;
-pub mod route;
-pub mod shift;
-pub mod snapshot;
-pub mod tail;
-pub mod version;
+pub(crate) mod route;
+pub(crate) mod shift;
+pub(crate) mod snapshot;
+pub(crate) mod tail;
+pub(crate) mod version;
 
 use std::io::Write;
 

@@ -15,14 +15,14 @@ use crate::cli::source::ScopedSnapshot;
 use crate::cluster::ClusterError;
 use crate::cluster::client::ApiServer;
 use crate::cluster::proxies::{AdminAccess, PodName};
-use crate::compare::Difference;
-use crate::compare::live::ProxyComparisons;
+use crate::dataplane::Difference;
+use crate::dataplane::proxy_comparisons::ProxyComparisons;
 use crate::envoy::config_dump::RunningConfig;
 use crate::envoy::counters::EndpointCounters;
 use crate::mesh::ids::WorkloadId;
 use crate::mesh::xds::Caller;
 use crate::mesh::{self, Mesh, workload};
-use crate::schema::{self, Kind};
+use crate::schema::Kind;
 use crate::snapshot::live::{LiveProxy, LiveState, ProxyResponse};
 
 /// Which proxies are asked, and how.
@@ -45,7 +45,7 @@ pub(super) struct AdminAccessArgs {
     #[arg(long, value_name = "WAY", default_value = "port-forward")]
     pub(super) via: AdminAccessMode,
     /// Limit for one proxy's answers
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = schema::duration::parse)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = crate::vocabulary::duration::parse)]
     pub(super) proxy_timeout: Duration,
 }
 

@@ -4,44 +4,11 @@
 //! on the two sides of a call. The gRPC status is taken from the log where the format has it, else inferred and marked,
 //! else unknown. Sources stand at the head of each table.
 
-pub mod details;
-pub mod flags;
-pub mod grpc;
-
 use std::borrow::Cow;
 
 use crate::accesslog::{AccessEntry, Direction};
-
-/// Whose side something is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum FaultSide {
-    /// The caller's program.
-    Caller,
-    /// The server's program, or its pods.
-    Server,
-    /// The way between the two.
-    Network,
-    /// This proxy itself.
-    Proxy,
-    /// What somebody configured.
-    Configuration,
-    /// Nobody's: it is normal.
-    Nobody,
-}
-
-impl FaultSide {
-    /// The word.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Caller => "caller",
-            Self::Server => "server",
-            Self::Network => "network",
-            Self::Proxy => "proxy",
-            Self::Configuration => "configuration",
-            Self::Nobody => "nobody",
-        }
-    }
-}
+use crate::vocabulary::response_flags::FaultSide;
+use crate::vocabulary::{grpc_status, response_code_details, response_flags};
 
 /// Whether a line is about a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,10 +74,10 @@ pub fn judge(access: &AccessEntry<'_>) -> CallDiagnosis {
     }
     // Most calls: nothing but the other side's answer is told.
     let is_plain = access.flags.is_empty()
-        && access.details == Some(details::VIA_UPSTREAM.as_bytes())
+        && access.details == Some(response_code_details::VIA_UPSTREAM.as_bytes())
         && access.termination.is_none();
     let is_grpc = access.is_grpc();
-    let details = if is_plain { Cow::Borrowed(details::VIA_UPSTREAM) } else { text(&access.details) };
+    let details = if is_plain { Cow::Borrowed(response_code_details::VIA_UPSTREAM) } else { text(&access.details) };
     let judged = if is_plain {
         None
     } else {
@@ -181,7 +148,7 @@ fn by_details(access: &AccessEntry<'_>, details: &str) -> Option<Judged> {
                 FaultSide::Configuration,
                 Fault,
                 "add a ServiceEntry, or outboundTrafficPolicy ALLOW_ANY",
-                Some(grpc::of_http(access.code.unwrap_or(502))),
+                Some(grpc_status::of_http(access.code.unwrap_or(502))),
             )
         } else {
             said(
@@ -223,7 +190,7 @@ fn by_flags(access: &AccessEntry<'_>, details: &str, transport: &str) -> Option<
     let started = details.starts_with("upstream_reset_after_response_started");
     let inbound = access.direction() == Some(Direction::Inbound);
     let host = access.upstream_host.map(|host| format!(" {}", String::from_utf8_lossy(host))).unwrap_or_default();
-    let Some(flag) = flags::find(main) else {
+    let Some(flag) = response_flags::find(main) else {
         return said(
             format!("flag {main}, which this program does not know"),
             FaultSide::Proxy,
@@ -236,7 +203,7 @@ fn by_flags(access: &AccessEntry<'_>, details: &str, transport: &str) -> Option<
     let status = if started { None } else { flag.grpc };
     match main {
         "UF" => {
-            let why = details::transport(transport)
+            let why = response_code_details::transport(transport)
                 .or_else(|| details.contains("connection_timeout").then_some("the connection was not made in time"))
                 .map(|why| format!(": {why}"))
                 .unwrap_or_default();
@@ -356,14 +323,14 @@ fn plain(access: &AccessEntry<'_>, is_grpc: bool, details: &str) -> Judged {
         (CallDiagnosis { what: what.into(), side, grade, next: next.into(), status: None }, status)
     };
     // What this proxy refuses by itself has details of its own.
-    let of_proxy = || details::find(details::DETAILS, details);
-    if let Some(detail) = (!details.starts_with(details::VIA_UPSTREAM)).then(of_proxy).flatten() {
+    let of_proxy = || response_code_details::find(response_code_details::DETAILS, details);
+    if let Some(detail) = (!details.starts_with(response_code_details::VIA_UPSTREAM)).then(of_proxy).flatten() {
         return judged(
             detail.meaning,
             FaultSide::Caller,
             FaultLevel::Notice,
             "",
-            access.code.filter(|code| *code >= 400).map(grpc::of_http),
+            access.code.filter(|code| *code >= 400).map(grpc_status::of_http),
         );
     }
     let code = access.code.unwrap_or(0);
@@ -379,7 +346,7 @@ fn plain(access: &AccessEntry<'_>, is_grpc: bool, details: &str) -> Judged {
                 "",
                 Some(0),
             ),
-            (200, Some(0)) if details == details::VIA_UPSTREAM => judged(
+            (200, Some(0)) if details == response_code_details::VIA_UPSTREAM => judged(
                 "the server answered an error, or nothing at all: a status without a message",
                 FaultSide::Server,
                 FaultLevel::Notice,
@@ -393,7 +360,7 @@ fn plain(access: &AccessEntry<'_>, is_grpc: bool, details: &str) -> Judged {
                 FaultSide::Server,
                 FaultLevel::Fault,
                 "who listens on that port? see upstream host and path",
-                Some(grpc::of_http(code)),
+                Some(grpc_status::of_http(code)),
             ),
         };
     }
@@ -417,7 +384,7 @@ fn with_status(verdict: &mut CallDiagnosis, code: u8) {
     if !is_plain {
         return;
     }
-    let status = grpc::STATUSES.get(usize::from(code));
+    let status = grpc_status::STATUSES.get(usize::from(code));
     let meaning = status.map_or("an unknown status", |status| status.meaning);
     let (grade, side) = match code {
         0 => (FaultLevel::Normal, FaultSide::Nobody),
@@ -431,7 +398,7 @@ fn with_status(verdict: &mut CallDiagnosis, code: u8) {
     verdict.what = if code == 0 {
         "answered".into()
     } else {
-        format!("the server answered {}: {meaning}", grpc::name(code)).into()
+        format!("the server answered {}: {meaning}", grpc_status::name(code)).into()
     };
     let next = if grade == FaultLevel::Fault {
         "the server's own log at that time; the line of its proxy has the same request id"

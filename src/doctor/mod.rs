@@ -3,9 +3,9 @@
 //! CORE. Facts in, checks out: [`rights`] compares what a user may do with the documented roles, [`versions`] knows how
 //! far Istio's parts may lie apart, [`path`] sees what kubectl would run instead of us.
 
-pub mod plugin_path;
-pub mod rights;
-pub mod versions;
+pub(crate) mod plugin_path;
+pub(crate) mod rights;
+pub(crate) mod versions;
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::tolerant;
-use crate::schema::duration;
+use crate::vocabulary::duration;
 
 /// A cluster: its settings in words, so that two can be compared one by one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

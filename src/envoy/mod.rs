@@ -3,11 +3,11 @@
 //! CORE: answers come in as bytes; unknown filters and fields do no harm.
 //! Source: `envoy/admin/v3` of envoyproxy/envoy 1.39.
 
-pub mod cluster;
+pub(crate) mod cluster;
 pub mod config_dump;
-pub mod counters;
-pub mod endpoint;
-pub mod route;
+pub(crate) mod counters;
+pub(crate) mod endpoint;
+pub(crate) mod route;
 pub mod sync;
 mod tolerant;
 

@@ -43,5 +43,5 @@ impl SocketAddress {
 
 /// `1.500s`; nothing, and what is no duration, is zero.
 pub(super) fn duration(text: Option<&str>) -> Duration {
-    text.and_then(|text| crate::schema::duration::parse(text).ok()).unwrap_or_default()
+    text.and_then(|text| crate::vocabulary::duration::parse(text).ok()).unwrap_or_default()
 }

@@ -6,29 +6,29 @@
 //!
 //! CORE. Never serialised: [`crate::report`] holds what is shown.
 
-pub mod caller_classes;
-pub mod coverage;
-pub mod destination_rule;
-pub mod evidence;
-pub mod gateway;
-pub mod gateway_api;
+pub(crate) mod caller_classes;
+pub(crate) mod coverage;
+pub(crate) mod destination_rule;
+pub(crate) mod evidence;
+pub(crate) mod gateway;
+pub(crate) mod gateway_api;
 mod gateway_exposure;
-pub mod host;
+pub(crate) mod host;
 pub mod ids;
-pub mod name_index;
+pub(crate) mod name_index;
 pub mod protocol;
 mod reader;
 mod references;
 mod registry;
 mod resolve;
-pub mod retry;
-pub mod security;
+pub(crate) mod retry;
+pub(crate) mod security;
 pub mod service;
-pub mod traffic_exclusion;
-pub mod version;
-pub mod virtual_service;
-pub mod workload;
-pub mod written_route;
+pub(crate) mod traffic_exclusion;
+pub(crate) mod version;
+pub(crate) mod virtual_service;
+pub(crate) mod workload;
+pub(crate) mod written_route;
 mod written_rules;
 pub mod xds;
 

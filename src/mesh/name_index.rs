@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::ids::{Host, Namespace, ServiceId};
 use super::service::Service;
+use crate::vocabulary::nearest_name;
 
 /// How many near names are told.
 const TOLD: usize = 3;
@@ -59,7 +60,7 @@ impl NameIndex {
     /// Names near to `name`, as `name.namespace`: of this namespace by distance, then of the same name elsewhere. An
     /// empty namespace stands for all of them.
     pub fn similar(&self, namespace: &str, name: &str) -> Vec<String> {
-        let limit = (name.chars().count() / 3).max(2);
+        let limit = nearest_name::max_edits(name).max(2);
         let meant = |other: &&Namespace| namespace.is_empty() || other.as_str() == namespace;
         let mut near: Vec<(usize, &Arc<str>, &Namespace)> = self
             .by_namespace
@@ -67,7 +68,7 @@ impl NameIndex {
             .filter(|(other, _)| meant(other))
             .flat_map(|(place, names)| names.keys().map(move |other| (other, place)))
             .filter(|(other, _)| other.len().abs_diff(name.len()) <= limit)
-            .map(|(other, place)| (strsim::damerau_levenshtein(other, name), other, place))
+            .map(|(other, place)| (nearest_name::edits(name, other), other, place))
             .filter(|(distance, ..)| *distance <= limit)
             .collect();
         near.sort_unstable();

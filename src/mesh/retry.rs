@@ -6,8 +6,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::ids::ObjectRef;
-use crate::schema::duration;
 use crate::schema::virtual_service::HttpRetries;
+use crate::vocabulary::duration;
 
 /// Conditions of Istio's default policy.
 pub const DEFAULT_RETRY_ON: [&str; 5] =

@@ -121,12 +121,6 @@ pub fn shares(weights: &[Option<i64>]) -> Option<Vec<f64>> {
     Some(weights.iter().map(|weight| *weight as f64 * 100.0 / total as f64).collect())
 }
 
-/// Writes a share: `90%`, `33.3%`.
-pub fn show_share(share: f64) -> String {
-    let tenths = (share * 10.0).round() / 10.0;
-    if tenths.fract() == 0.0 { format!("{tenths:.0}%") } else { format!("{tenths:.1}%") }
-}
-
 /// A set of conditions that must all hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WrittenMatch {
@@ -350,7 +344,6 @@ mod tests {
         assert_eq!(shares(&[Some(9), Some(1)]), Some(vec![90.0, 10.0]));
         assert_eq!(shares(&[Some(80), None]), Some(vec![100.0, 0.0]));
         assert_eq!(shares(&[None, Some(0)]), None);
-        assert_eq!(show_share(100.0 / 3.0), "33.3%");
     }
 
     proptest::proptest! {

@@ -6,8 +6,9 @@ use super::retry;
 use super::virtual_service::VirtualService;
 use super::written_route::{WrittenAction, WrittenBackend, WrittenMatch, WrittenMirror, WrittenRule};
 use super::xds::RouteConfig;
+use crate::schema::Kind;
 use crate::schema::virtual_service::{Fault, HttpRule};
-use crate::schema::{Kind, duration};
+use crate::vocabulary::duration;
 
 impl Mesh<'_> {
     /// The HTTP rules of a VirtualService as they are written, with short names completed.
@@ -107,7 +108,7 @@ impl Mesh<'_> {
 
 fn faults(fault: &Fault) -> Vec<String> {
     let share = |percent: &Option<crate::schema::virtual_service::Percent>| {
-        super::written_route::show_share(percent.as_ref().map_or(100.0, |percent| percent.value))
+        crate::vocabulary::share::format_percent(percent.as_ref().map_or(100.0, |percent| percent.value))
     };
     let mut texts = Vec::new();
     if let Some(delay) = &fault.delay {

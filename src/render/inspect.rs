@@ -9,10 +9,10 @@ use super::page::page;
 use super::style::{Style, TextRole};
 use super::table::{self, Column, STICKY};
 use super::text::{count, paragraph, safe};
-use crate::mesh::written_route::show_share;
 use crate::report::inspect::{BackendReport, InspectReport, PodsReport, PortReport, ServiceReport};
 use crate::rules::Severity;
 use crate::snapshot::GapKind;
+use crate::vocabulary::share::format_percent;
 
 /// Whether the overview or pages are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,7 +148,7 @@ fn routes_cell(service: &ServiceReport) -> String {
                 backends => {
                     let shares = backends
                         .iter()
-                        .map(|backend| format!("{}{STICKY}{}", backend_name(backend), show_share(backend.share)));
+                        .map(|backend| format!("{}{STICKY}{}", backend_name(backend), format_percent(backend.share)));
                     shares.collect::<Vec<_>>().join("  ")
                 }
             }

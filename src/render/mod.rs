@@ -1,20 +1,20 @@
 //! Reports to text. VIEW: rendering is last and dumb; it writes to whatever it is handed and decides nothing.
 
-pub mod balance;
-pub mod diff;
-pub mod doctor;
-pub mod explain;
+pub(crate) mod balance;
+pub(crate) mod diff;
+pub(crate) mod doctor;
+pub(crate) mod explain;
 mod finding;
-pub mod inspect;
+pub(crate) mod inspect;
 mod json;
 mod page;
-pub mod route;
-pub mod route_test;
-pub mod shift;
+pub(crate) mod route;
+pub(crate) mod route_test;
+pub(crate) mod shift;
 pub mod style;
 mod table;
-pub mod tail;
-pub mod text;
-pub mod yaml;
+pub(crate) mod tail;
+pub(crate) mod text;
+pub(crate) mod yaml;
 
 pub use json::{json, json_line};

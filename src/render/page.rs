@@ -7,9 +7,9 @@ use super::inspect::{port_title, protocol, show_pods};
 use super::style::{Style, TextRole};
 use super::table::{self, Column};
 use super::text::{count, paragraph, safe, safe_lines};
-use crate::mesh::written_route::show_share;
 use crate::report::inspect::{LiveServiceReport, RuleReport, ServiceReport};
 use crate::report::page::show_millis;
+use crate::vocabulary::share::format_percent;
 
 fn heading(out: &mut String, style: &Style, text: &str) {
     let _ = writeln!(out, "\n{}", style.paint(TextRole::Heading, text));
@@ -210,7 +210,7 @@ fn route_lines(route: &RuleReport, style: &Style) -> String {
         let _ = writeln!(
             out,
             "    → {:>5} {}{port}{}  {state}",
-            show_share(backend.share),
+            format_percent(backend.share),
             safe(&backend.short),
             safe(&subset)
         );

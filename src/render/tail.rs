@@ -5,11 +5,11 @@ use std::io::{self, Write};
 use super::style::{Style, TextRole};
 use super::table::{self, Column};
 use super::text::{count, paragraph, safe};
-use crate::diagnosis::grpc;
 use crate::report::page::show_millis;
 use crate::report::tail::TailLine;
 use crate::report::tail_join::TailCall;
 use crate::report::tail_summary::TailSummary;
+use crate::vocabulary::grpc_status;
 
 /// Writes one call: a line that says what, and under it why and what next.
 ///
@@ -143,8 +143,8 @@ fn cut(line: &str, width: usize) -> String {
 /// `~14 UNAVAILABLE` for an inferred one; `status not logged` for a gRPC call without any.
 fn status(line: &TailLine) -> String {
     match (line.grpc_status, line.grpc_status_from, line.http_status) {
-        (Some(code), Some("inferred"), _) => format!("~{code} {}", grpc::name(code)),
-        (Some(code), _, _) => format!("{code} {}", grpc::name(code)),
+        (Some(code), Some("inferred"), _) => format!("~{code} {}", grpc_status::name(code)),
+        (Some(code), _, _) => format!("{code} {}", grpc_status::name(code)),
         (None, _, Some(code)) if code != 200 => format!("HTTP {code}"),
         (None, ..) => String::new(),
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::compare::balance::{CallDistribution, cause, is_tcp};
+use crate::dataplane::balance::{CallDistribution, cause, is_tcp};
 use crate::mesh::Mesh;
 use crate::mesh::service::Service;
 

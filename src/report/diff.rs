@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::GapReport;
 use super::unified::unified;
-use crate::compare::live::ProxyComparisons;
-use crate::compare::objects::{ComparedObject, ObjectState};
-use crate::compare::proxy::{ComparedProxy, ProxyState};
+use crate::compare::{ComparedObject, ObjectState};
+use crate::dataplane::proxy::{ComparedProxy, ProxyState};
+use crate::dataplane::proxy_comparisons::ProxyComparisons;
 use crate::mesh::Mesh;
 use crate::mesh::ids::WorkloadId;
 use crate::mesh::xds::Caller;

@@ -6,11 +6,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::accesslog::{AccessEntry, ResponseFlags};
-use crate::diagnosis::details::{CodeDetail, DETAILS};
-use crate::diagnosis::flags::{FLAGS, ResponseFlag};
-use crate::diagnosis::grpc::{self, GrpcStatus, STATUSES};
-use crate::diagnosis::{details, judge};
+use crate::diagnosis::judge;
 use crate::rules::{RULES, Rule, Severity};
+use crate::vocabulary::grpc_status::{self, GrpcStatus, STATUSES};
+use crate::vocabulary::response_code_details;
+use crate::vocabulary::response_code_details::{CodeDetail, DETAILS};
+use crate::vocabulary::response_flags::{FLAGS, ResponseFlag};
 
 /// Answer of `explain`.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -130,7 +131,7 @@ impl ExplainItem {
             Some(code) => format!(
                 "a unary call gets {code} {}; the log shows HTTP status 200 all the same. Once the answer has begun, the \
                  client sees a broken stream instead",
-                grpc::name(code)
+                grpc_status::name(code)
             ),
             None => "no status of its own: see the other flags and the details of the line".to_owned(),
         };
@@ -199,11 +200,11 @@ impl ExplainItem {
         let status = verdict.status.and_then(|status| status.code);
         let grpc = status.map_or_else(
             || "the log cannot tell which status the client got".to_owned(),
-            |code| format!("the client gets {code} {}", grpc::name(code)),
+            |code| format!("the client gets {code} {}", grpc_status::name(code)),
         );
         let key = [flags, text].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
         let side = format!("{} side", verdict.side.word());
-        let meaning = match details::find(DETAILS, text) {
+        let meaning = match response_code_details::find(DETAILS, text) {
             Some(detail) => format!("{}. {}: {}", verdict.what, detail.text, detail.meaning),
             None if text.is_empty() => verdict.what.into_owned(),
             None if flags.is_empty() => {

@@ -8,7 +8,7 @@ pub mod diff;
 pub mod doctor;
 mod durations;
 pub mod explain;
-pub mod finding;
+pub(crate) mod finding;
 pub mod inspect;
 pub(crate) mod page;
 mod policy;

@@ -19,7 +19,7 @@ use crate::mesh::service::{PodCount, Resolution, Service, ServicePort, TargetPor
 use crate::mesh::written_route::{CallerBackend, CallerBackendState, WrittenAction, WrittenRule};
 use crate::mesh::xds::RouteOwner;
 use crate::schema::Kind;
-use crate::schema::duration;
+use crate::vocabulary::duration;
 
 /// The objects whose findings touch a Service: itself, what routes to it, what applies to it, its pods.
 pub(super) fn related(mesh: &Mesh<'_>, id: ServiceId) -> BTreeSet<ObjectRef> {
@@ -223,7 +223,7 @@ fn route(mesh: &Mesh<'_>, service: &Service, view: &CallerClass, rule: &WrittenR
             .iter()
             .map(|mirror| {
                 let subset = mirror.subset.as_ref().map(|subset| format!(" {subset}")).unwrap_or_default();
-                let share = crate::mesh::written_route::show_share(mirror.percent);
+                let share = crate::vocabulary::share::format_percent(mirror.percent);
                 format!("{share} to {}{subset}", mesh.short_host(&mirror.host))
             })
             .collect(),

@@ -1,18 +1,18 @@
 //! What the client of a call sees when the call does not arrive.
 
 use super::route::{ClientOutcomeReport, share};
-use crate::diagnosis::grpc;
 use crate::mesh::Mesh;
 use crate::mesh::security::MtlsMode;
 use crate::mesh::workload::Workload;
 use crate::mesh::xds::{
     BackendState, Call, CallDecision, CallOutcome, CallProtocol, CompiledBackend, UpstreamProtocol,
 };
+use crate::vocabulary::grpc_status;
 
 /// What a client sees of a call that does not arrive; `None` when it may arrive.
 pub(super) fn client_view(mesh: &Mesh<'_>, call: &Call, answer: &CallDecision) -> Option<ClientOutcomeReport> {
     let seen = |http: Option<u32>, grpc: u8, flag: Option<&'static str>, percent: f64| {
-        Some(ClientOutcomeReport { http_status: http, grpc_status: grpc::name(grpc).to_owned(), flag, percent })
+        Some(ClientOutcomeReport { http_status: http, grpc_status: grpc_status::name(grpc).to_owned(), flag, percent })
     };
     match answer.outcome {
         CallOutcome::Forward => {
@@ -47,7 +47,7 @@ pub(super) fn client_view(mesh: &Mesh<'_>, call: &Call, answer: &CallDecision) -
         }
         CallOutcome::DirectResponse | CallOutcome::Blocked | CallOutcome::Redirect => {
             let status = answer.status.unwrap_or(502);
-            seen(Some(status), grpc::of_http(u16::try_from(status).unwrap_or(500)), None, 100.0)
+            seen(Some(status), grpc_status::of_http(u16::try_from(status).unwrap_or(500)), None, 100.0)
         }
         CallOutcome::NoRoute => seen(Some(404), 12, Some("NR"), 100.0),
         CallOutcome::Closed | CallOutcome::Unresolved => seen(None, 14, None, 100.0),

@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::route::{self, RouteBackendReport, RouteReport};
-use crate::diagnosis::grpc;
-use crate::schema::duration;
+use crate::vocabulary::duration;
+use crate::vocabulary::grpc_status;
 
 /// How far a share may be from what is expected, in percent: for 33.3 written for a third.
 const TOLERANCE: f64 = 0.1;
@@ -184,7 +184,7 @@ const OUTCOMES: [&str; 10] = [
 
 /// The name of a gRPC status that is written by name or number.
 fn status_of(word: &TextOrNumber) -> Option<&'static str> {
-    grpc::parse(word.to_string().to_ascii_uppercase().as_bytes()).map(grpc::name)
+    grpc_status::parse(word.to_string().to_ascii_uppercase().as_bytes()).map(grpc_status::name)
 }
 
 /// A limit in milliseconds; 0 is none.

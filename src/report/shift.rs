@@ -6,9 +6,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::analysis::window::{CallCounts, Window};
-use crate::mesh::written_route::show_share;
 use crate::shift::plan::RulePlan;
 use crate::shift::record::{ShiftEntry, StepVerdict};
+use crate::vocabulary::share::format_percent;
 
 /// Something that happened.
 #[derive(Debug, Clone, Default, Serialize, JsonSchema)]
@@ -86,7 +86,7 @@ impl WindowReport {
     /// In a sentence.
     pub fn sentence(&self) -> String {
         let side = |name: &str, tally: CallCounts| format!("{name} {} calls, {} failed", tally.calls, tally.errors);
-        let share = self.observed_share.map(|share| format!("; the canary got {}", show_share(share * 100.0)));
+        let share = self.observed_share.map(|share| format!("; the canary got {}", format_percent(share * 100.0)));
         let nowhere = if self.nowhere > 0 { format!("; {} found no server", self.nowhere) } else { String::new() };
         let (canary, baseline) = (side("canary", self.canary), side("baseline", self.baseline));
         format!("{canary}; {baseline}{nowhere}{} ({})", share.unwrap_or_default(), self.source)

@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::durations::Durations;
 use super::tail::{short, show_time, text};
 use crate::accesslog::{AccessEntry, OtherLine};
-use crate::diagnosis::{CallDiagnosis, FaultLevel, StatusSource, grpc};
+use crate::diagnosis::{CallDiagnosis, FaultLevel, StatusSource};
+use crate::vocabulary::grpc_status;
 
 /// Kinds of outcomes beyond this number are counted together.
 const GROUPS_MAX: usize = 2_000;
@@ -262,8 +263,8 @@ impl SummaryCounter {
 pub fn show_status(verdict: &CallDiagnosis) -> String {
     match verdict.status {
         Some(status) => match (status.code, status.known) {
-            (Some(code), StatusSource::Inferred) => format!("~{code} {}", grpc::name(code)),
-            (Some(code), _) => format!("{code} {}", grpc::name(code)),
+            (Some(code), StatusSource::Inferred) => format!("~{code} {}", grpc_status::name(code)),
+            (Some(code), _) => format!("{code} {}", grpc_status::name(code)),
             (None, _) => "?".to_owned(),
         },
         None => String::new(),
@@ -286,7 +287,7 @@ fn consistent_with(group: &CallGroup, durations: &Durations) -> Option<String> {
         "UF" => "a limit for making connections",
         _ => return None,
     };
-    let show = crate::schema::duration::show(std::time::Duration::from_millis(at));
+    let show = crate::vocabulary::duration::show(std::time::Duration::from_millis(at));
     Some(format!("{near} of {} within 5% of about {show}: consistent with {what}", durations.count()))
 }
 

@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Rule;
-use crate::compare::live::ProxyComparisons;
-use crate::compare::proxy::ComparedProxy;
+use crate::dataplane::proxy::ComparedProxy;
+use crate::dataplane::proxy_comparisons::ProxyComparisons;
 use crate::mesh::Mesh;
 use crate::mesh::ids::{Namespace, ObjectRef, WorkloadId};
 

@@ -5,6 +5,7 @@ use std::fmt;
 use super::{Finding, Rule};
 use crate::mesh::Mesh;
 use crate::snapshot::ObjectKey;
+use crate::vocabulary::nearest_name;
 
 /// The annotation that silences findings on an object: codes, joined by commas.
 pub const ANNOTATION: &str = "grpcmesh.io/ignore";
@@ -53,11 +54,7 @@ impl FindingSelector {
         let fits = super::RULES.iter().any(|rule| fits(code, rule.code, rule.name));
         if !fits {
             let names = super::RULES.iter().flat_map(|rule| [rule.code, rule.name]);
-            let nearest = names
-                .map(|name| (strsim::damerau_levenshtein(&name.to_lowercase(), &code.to_lowercase()), name))
-                .min()
-                .filter(|(distance, _)| *distance <= 2)
-                .map(|(_, name)| name.to_owned());
+            let nearest = nearest_name::nearest(code, names).map(str::to_owned);
             return Err(SelectorError::Unknown { word: code.to_owned(), nearest });
         }
         let object = object.map(ObjectPattern::parse).transpose()?;

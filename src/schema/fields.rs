@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::kind::Kind;
 use crate::schema::path::push_field;
+use crate::vocabulary::nearest_name;
 
 /// Something in an object that its kind's schema does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,7 +143,7 @@ pub fn check(kind: Kind, body: &Value) -> Vec<FieldProblem> {
             other => {
                 const TOP: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
                 let elsewhere = tree.children.contains_key(other).then(|| format!("spec.{other}"));
-                let nearest = nearest(other, TOP.into_iter());
+                let nearest = nearest_name::nearest(other, TOP).map(str::to_owned);
                 let what = FieldError::Unknown { name: other.to_owned(), nearest, elsewhere };
                 problems.push(FieldProblem { path: other.to_owned(), what });
             }
@@ -189,7 +190,7 @@ fn compare(node: &Node, lists: usize, value: &Value, path: &str, problems: &mut 
                     None => {
                         let what = FieldError::Unknown {
                             name: name.clone(),
-                            nearest: nearest(name, node.children.keys().copied()),
+                            nearest: nearest_name::nearest(name, node.children.keys().copied()).map(str::to_owned),
                             elsewhere: find_below(node, name, path),
                         };
                         problems.push(FieldProblem { path: inner, what });
@@ -219,18 +220,6 @@ fn wrong_type(path: &str, wanted: &'static str, found: &Value) -> FieldProblem {
     let found =
         if text.chars().count() > 40 { format!("{}…", text.chars().take(40).collect::<String>()) } else { text };
     FieldProblem { path: path.to_owned(), what: FieldError::Type { wanted, found } }
-}
-
-/// The nearest name, at most a third of its letters away.
-fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
-    let limit = (name.chars().count() / 3).max(1);
-    candidates
-        .map(|candidate| {
-            (strsim::damerau_levenshtein(&name.to_ascii_lowercase(), &candidate.to_ascii_lowercase()), candidate)
-        })
-        .filter(|(distance, _)| *distance <= limit)
-        .min()
-        .map(|(_, candidate)| candidate.to_owned())
 }
 
 /// A field of this name one or two levels further in: "weight at the wrong level".

@@ -1,5 +1,6 @@
 //! The kinds of objects that this program reads, and where the API serves them.
 
+use crate::vocabulary::nearest_name;
 use serde::{Deserialize, Serialize};
 
 /// A kind of object that is read.
@@ -278,7 +279,7 @@ fn looks_like(group: &str, right: &str) -> bool {
     group.contains("istio") && right.contains("istio")
         || group == "networking.io"
         || (right == GATEWAY_API && (group.contains("gateway") || group == "networking.k8s.io"))
-        || strsim::levenshtein(group, right) <= 6
+        || nearest_name::edits(group, right) <= 6
 }
 
 #[cfg(test)]

@@ -7,25 +7,24 @@
 //!
 //! CORE: no files, no clock, no cluster.
 
-pub mod core;
-pub mod destination_rule;
-pub mod duration;
-pub mod fields;
-pub mod gateway;
-pub mod gateway_api;
+pub(crate) mod core;
+pub(crate) mod destination_rule;
+pub(crate) mod fields;
+pub(crate) mod gateway;
+pub(crate) mod gateway_api;
 pub mod kind;
-pub mod limits;
-pub mod list;
-pub mod mesh_config;
-pub mod meta;
-pub mod path;
-pub mod re2;
-pub mod security;
-pub mod service_entry;
-pub mod sidecar;
-pub mod string_list;
-pub mod telemetry;
-pub mod virtual_service;
+pub(crate) mod limits;
+pub(crate) mod list;
+pub(crate) mod mesh_config;
+pub(crate) mod meta;
+pub(crate) mod path;
+pub(crate) mod re2;
+pub(crate) mod security;
+pub(crate) mod service_entry;
+pub(crate) mod sidecar;
+pub(crate) mod string_list;
+pub(crate) mod telemetry;
+pub(crate) mod virtual_service;
 
 pub use kind::Kind;
 pub use list::NullableList;

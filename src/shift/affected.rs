@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::analysis::cohorts::Cohorts;
 use crate::mesh::Mesh;
 use crate::mesh::ids::{ObjectRef, WorkloadId};
 use crate::mesh::workload::ProxyKind;
@@ -67,6 +68,30 @@ pub fn classes(mesh: &Mesh<'_>, object: &ObjectRef, rules: &[usize], host: &str)
         Some(AffectedClass { name, pods, obeys: !ours.is_empty(), why_not, hosts, backends, shares_backends, servers })
     });
     made.collect()
+}
+
+/// Takes in what callers have now. `rises` says whether a backend, by its label, is the canary's.
+pub fn update_cohorts(cohorts: &mut Cohorts, mesh: &Mesh<'_>, classes: &[AffectedClass], rises: &dyn Fn(&str) -> bool) {
+    cohorts.obeying.clear();
+    cohorts.callers.clear();
+    cohorts.shared = classes.iter().any(|class| class.obeys && class.shares_backends);
+    for class in classes.iter().filter(|class| class.obeys) {
+        cohorts.hosts.extend(class.hosts.iter().cloned());
+        for id in &class.pods {
+            let workload = mesh.workload(*id);
+            cohorts.obeying.insert(workload.telemetry_name());
+            cohorts.callers.insert((workload.namespace().to_string(), workload.object.name.to_string()));
+        }
+        for backend in class.backends.values().flatten() {
+            let Some(host) = &backend.host else { continue };
+            let side = if rises(&label(backend)) { &mut cohorts.canary } else { &mut cohorts.baseline };
+            let subset = backend.subset.as_ref().map(ToString::to_string).unwrap_or_default();
+            side.destinations.insert((subset, host.to_string()));
+            let servers = class.servers.get(&backend.cluster).into_iter().flatten();
+            side.workloads.extend(servers.map(|id| mesh.workload(*id).telemetry_name()));
+            cohorts.hosts.insert(host.to_string());
+        }
+    }
 }
 
 fn why_not(all: &[RuleInUse], object: &ObjectRef, host: &str) -> String {

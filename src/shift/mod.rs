@@ -4,11 +4,11 @@
 //! were wished. A plan becomes one JSON Patch ([`patch`]) that tests what it rests on, writes nothing but weights, and puts
 //! down in the same stroke what was there before ([`record`]), so that there is always a way back.
 
-pub mod affected;
-pub mod edit;
-pub mod patch;
-pub mod plan;
-pub mod record;
-pub mod shares;
-pub mod split;
-pub mod steps;
+pub(crate) mod affected;
+pub(crate) mod edit;
+pub(crate) mod patch;
+pub(crate) mod plan;
+pub(crate) mod record;
+pub(crate) mod shares;
+pub(crate) mod split;
+pub(crate) mod steps;

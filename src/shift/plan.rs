@@ -3,9 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::shares::{DesiredShare, Share, ShareError, weights};
+use super::shares::{DesiredShare, weights};
 use super::split::{RuleSplit, SplitBackend};
 use crate::schema::Kind;
+use crate::vocabulary::share::{Share, ShareError};
 
 /// Backends with the shares that they are to get.
 #[derive(Debug, Clone, PartialEq, Eq)]

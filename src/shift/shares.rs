@@ -1,73 +1,9 @@
 //! Shares, and weights that give them.
 
-use std::fmt;
-use std::str::FromStr;
+use crate::vocabulary::share::Share;
 
 /// Totals to which weights are scaled when their own does not fit, smallest first.
 const TOTALS: [u64; 3] = [100, 1_000, 10_000];
-
-/// A share in hundredths of a percent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Share(u32);
-
-impl Share {
-    /// All of it.
-    pub const ALL: Self = Self(10_000);
-
-    /// A part of a total, to the nearest hundredth of a percent; of nothing it is none.
-    pub fn of(part: u64, total: u64) -> Self {
-        let all = u128::from(Self::ALL.0);
-        let hundredths = (2 * all * u128::from(part) + u128::from(total)) / (2 * u128::from(total)).max(1);
-        Self(u32::try_from(hundredths).unwrap_or(Self::ALL.0).min(Self::ALL.0))
-    }
-
-    /// The hundredths of a percent.
-    pub fn hundredths(self) -> u32 {
-        self.0
-    }
-
-    /// What is left of all of it.
-    #[must_use]
-    pub fn rest(self) -> Self {
-        Self::ALL.less(self)
-    }
-
-    /// What is left when another share is taken away.
-    #[must_use]
-    pub fn less(self, other: Self) -> Self {
-        Self(self.0.saturating_sub(other.0))
-    }
-}
-
-impl fmt::Display for Share {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = format!("{}.{:02}", self.0 / 100, self.0 % 100);
-        f.pad(&format!("{}%", text.trim_end_matches('0').trim_end_matches('.')))
-    }
-}
-
-/// Why a text is no share.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is no share: a number from 0 to 100 with at most two decimals, such as 25 or 12.5")]
-pub struct ShareError(String);
-
-impl FromStr for Share {
-    type Err = ShareError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || ShareError(text.to_owned());
-        let number = text.strip_suffix('%').unwrap_or(text);
-        let (whole, part) = number.split_once('.').unwrap_or((number, ""));
-        let digits = |text: &str, most: usize| text.len() <= most && text.bytes().all(|byte| byte.is_ascii_digit());
-        if whole.is_empty() || !digits(whole, 3) || !digits(part, 2) || number.ends_with('.') {
-            return Err(wrong());
-        }
-        let whole: u32 = whole.parse().map_err(|_| wrong())?;
-        let part: u32 = format!("{part:0<2}").parse().map_err(|_| wrong())?;
-        let share = Self(whole * 100 + part);
-        if share <= Self::ALL { Ok(share) } else { Err(wrong()) }
-    }
-}
 
 /// What one backend is to get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,18 +18,20 @@ pub enum DesiredShare {
 /// others theirs as exactly as possible; else the smallest of 100, 1000 and 10000 that does. Rounding is by largest
 /// remainder; no backend with a share gets the weight 0.
 pub fn weights(now: u64, wanted: &[DesiredShare]) -> (Vec<u64>, u64) {
-    let named: u64 =
-        wanted.iter().map(|one| if let DesiredShare::Share(share) = one { u64::from(share.0) } else { 0 }).sum();
-    let rest = u128::from(u64::from(Share::ALL.0).saturating_sub(named));
+    let named: u64 = wanted
+        .iter()
+        .map(|one| if let DesiredShare::Share(share) = one { u64::from(share.hundredths()) } else { 0 })
+        .sum();
+    let rest = u128::from(u64::from(Share::ALL.hundredths()).saturating_sub(named));
     let of_rest: u128 =
         wanted.iter().map(|one| if let DesiredShare::Rest(weight) = one { u128::from(*weight) } else { 0 }).sum();
     // Every share as a fraction of one denominator.
     let scale = of_rest.max(1);
-    let all = u128::from(Share::ALL.0) * scale;
+    let all = u128::from(Share::ALL.hundredths()) * scale;
     let parts: Vec<u128> = wanted
         .iter()
         .map(|one| match one {
-            DesiredShare::Share(share) => u128::from(share.0) * scale,
+            DesiredShare::Share(share) => u128::from(share.hundredths()) * scale,
             DesiredShare::Rest(weight) => rest * u128::from(*weight),
         })
         .collect();
@@ -138,31 +76,6 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_percents_with_two_decimals() {
-        for (text, hundredths, shown) in [
-            ("25", 2500, "25%"),
-            ("0", 0, "0%"),
-            ("100%", 10_000, "100%"),
-            ("12.5", 1250, "12.5%"),
-            ("0.05", 5, "0.05%"),
-        ] {
-            assert_eq!((share(text).hundredths(), share(text).to_string().as_str()), (hundredths, shown));
-        }
-        for wrong in ["", "%", "101", "-1", "1.234", "1.", ".5", "1e1", "ten", "100.01", "+5", "٢"] {
-            assert!(wrong.parse::<Share>().is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn parts_are_shares() {
-        let of = |part, total| Share::of(part, total).to_string();
-        assert_eq!(
-            (of(1, 3), of(2, 3), of(9, 9), of(0, 7), of(0, 0)),
-            ("33.33%".into(), "66.67%".into(), "100%".into(), "0%".into(), "0%".into())
-        );
-    }
-
-    #[test]
     fn the_total_is_kept_where_it_fits() {
         use DesiredShare::{Rest, Share as Named};
         for (now, wanted, expected) in [
@@ -191,17 +104,17 @@ mod tests {
             second in 0_u32..=10_000,
             rest in prop::collection::vec(1_u64..1_000, 1..6),
         ) {
-            let first = Share(first);
-            let second = Share(second.min(first.rest().0));
+            let first = Share::from_hundredths(first);
+            let second = Share::from_hundredths(second.min(first.rest().hundredths()));
             let mut wanted = vec![DesiredShare::Share(first), DesiredShare::Share(second)];
             wanted.extend(rest.iter().map(|weight| DesiredShare::Rest(*weight)));
             let (given, total) = weights(now, &wanted);
             prop_assert_eq!(given.iter().sum::<u64>(), total);
             for (at, share) in [first, second].into_iter().enumerate() {
-                prop_assert_eq!(given[at] * 10_000, u64::from(share.0) * total);
+                prop_assert_eq!(given[at] * 10_000, u64::from(share.hundredths()) * total);
             }
             // The others are within one of their exact part.
-            let (left, of) = (u64::from(Share(first.0 + second.0).rest().0), rest.iter().sum::<u64>());
+            let (left, of) = (u64::from(Share::from_hundredths(first.hundredths() + second.hundredths()).rest().hundredths()), rest.iter().sum::<u64>());
             for (weight, old) in given[2..].iter().zip(&rest) {
                 let exact = (left * old * total) as f64 / (10_000 * of) as f64;
                 prop_assert!((*weight as f64 - exact).abs() < 1.0 + 1e-9, "{} is not about {}", weight, exact);

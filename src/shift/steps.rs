@@ -2,8 +2,8 @@
 
 use super::plan::{AddableBackend, DesiredWeights, PlanError, PlannedBackend, RulePlan, plan};
 use super::record::RuleRecord;
-use super::shares::Share;
 use super::split::RuleSplit;
+use crate::vocabulary::share::Share;
 
 /// Why steps are none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -13,11 +13,11 @@ use crate::cli::context::Context;
 use crate::cli::env::Env;
 use crate::cli::global::{OutputArgs, SourceArgs};
 use crate::cluster::client::ApiServer;
-use crate::diagnosis::{flags, grpc};
 use crate::rules::RULES;
 use crate::schema::Kind;
 use crate::shift::split::splits;
 use crate::snapshot::Snapshot;
+use crate::vocabulary::{grpc_status, response_flags};
 
 /// A shell waits for so long, and no longer.
 const PATIENCE: Duration = Duration::from_millis(280);
@@ -94,9 +94,11 @@ impl NameSource {
             }
             NameKind::Users => self.of_kubeconfig(|config| config.auth_infos.into_iter().map(|one| one.name).collect()),
             NameKind::Codes => RULES.iter().map(|rule| (rule.code.to_owned(), rule.name.to_owned())).collect(),
-            NameKind::Flags => flags::FLAGS.iter().map(|flag| (flag.code.to_owned(), flag.name.to_owned())).collect(),
+            NameKind::Flags => {
+                response_flags::FLAGS.iter().map(|flag| (flag.code.to_owned(), flag.name.to_owned())).collect()
+            }
             NameKind::Statuses => {
-                grpc::STATUSES.iter().map(|one| (one.name.to_owned(), one.code.to_string())).collect()
+                grpc_status::STATUSES.iter().map(|one| (one.name.to_owned(), one.code.to_string())).collect()
             }
             NameKind::Explained => [NameKind::Codes, NameKind::Flags, NameKind::Statuses]
                 .into_iter()

@@ -13,10 +13,10 @@ use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::SourceArgs;
 use crate::cli::target;
 use crate::mesh;
+use crate::render;
 use crate::render::diff::DiffDetail;
 use crate::report::GapReport;
 use crate::report::diff::DiffReport;
-use crate::{render, schema};
 
 /// Show what files would change, and whether every Envoy runs what the cluster's objects say
 ///
@@ -48,7 +48,7 @@ pub struct DiffArgs {
     full: bool,
     /// Wait until all proxies are in step, at most so long
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "60s",
-        value_parser = schema::duration::parse)]
+        value_parser = crate::vocabulary::duration::parse)]
     wait: Option<Duration>,
     /// Do not ask proxies
     #[arg(long, conflicts_with_all = ["wait", "proxies"])]

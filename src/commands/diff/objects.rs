@@ -11,7 +11,7 @@ use crate::cli::global::SourceArgs;
 use crate::cli::source::ScopedSnapshot;
 use crate::cluster::client::ApiServer;
 use crate::cluster::write::DryRunOutcome;
-use crate::compare::objects::{self, ComparedObject, ObjectState};
+use crate::compare::{self, ComparedObject, ObjectState};
 use crate::report::GapReport;
 use crate::schema::kind::Reduction;
 use crate::snapshot::{Gap, GapKind, Object, ObjectKey, Snapshot};
@@ -53,8 +53,8 @@ pub(super) async fn compare(
                 continue;
             }
             let have = read.snapshot.objects.get(key).map(body);
-            let wanted = have.as_ref().map_or_else(|| body(object), |have| objects::merged(have, &body(object)));
-            let mut found = objects::compare(title(key), Some(&wanted), have.as_ref());
+            let wanted = have.as_ref().map_or_else(|| body(object), |have| compare::merged(have, &body(object)));
+            let mut found = compare::compare(title(key), Some(&wanted), have.as_ref());
             found.notes.push("laid over the saved object; defaults of a server are not known".to_owned());
             compared.push(found);
         }
@@ -98,7 +98,7 @@ async fn against_cluster(server: &ApiServer, object: &Object, gaps: &mut Vec<Gap
         gaps.push(gap("no object can have this name".to_owned()));
         return None;
     }
-    let file = objects::sendable(&body(object));
+    let file = compare::sendable(&body(object));
     let have = match server.object(key, &object.api_version).await {
         Ok(have) => have,
         Err(error) => {
@@ -106,13 +106,13 @@ async fn against_cluster(server: &ApiServer, object: &Object, gaps: &mut Vec<Gap
             return None;
         }
     };
-    let merged = have.as_ref().map_or_else(|| file.clone(), |have| objects::merged(have, &file));
-    let sent = have.as_ref().map_or_else(|| file.clone(), |have| objects::merge_patch(have, &merged));
+    let merged = have.as_ref().map_or_else(|| file.clone(), |have| compare::merged(have, &file));
+    let sent = have.as_ref().map_or_else(|| file.clone(), |have| compare::merge_patch(have, &merged));
     let tried = match server.dry_run(key, &object.api_version, &sent, have.is_some()).await {
         Ok(tried) => tried,
         Err(error) => DryRunOutcome::Forbidden(error.message),
     };
-    let compared = |wanted: &Value| objects::compare(title(key), Some(wanted), have.as_ref());
+    let compared = |wanted: &Value| compare::compare(title(key), Some(wanted), have.as_ref());
     let found = match tried {
         DryRunOutcome::Would(wanted) => compared(&wanted),
         DryRunOutcome::Refuses(why) => {
@@ -140,7 +140,7 @@ fn two(first: &Snapshot, second: &Snapshot) -> Vec<ComparedObject> {
         .map(|key| {
             let (one, other) = (first.objects.get(*key).map(body), second.objects.get(*key).map(body));
             // Read as a change from the first source to the second.
-            let mut found = objects::compare(title(key), other.as_ref(), one.as_ref());
+            let mut found = compare::compare(title(key), other.as_ref(), one.as_ref());
             found.state = match found.state {
                 ObjectState::Missing => ObjectState::Extra,
                 ObjectState::Extra => ObjectState::Missing,

@@ -9,9 +9,9 @@ use super::rollback::StopReason;
 use super::session::ShiftSession;
 use super::{AckMode, FailureAction};
 use crate::cli::failure::{CommandOutcome, Failure};
-use crate::compare::Difference;
-use crate::compare::live::ProxyComparisons;
-use crate::compare::proxy::{ComparedProxy, ProxyState};
+use crate::dataplane::Difference;
+use crate::dataplane::proxy::{ComparedProxy, ProxyState};
+use crate::dataplane::proxy_comparisons::ProxyComparisons;
 use crate::envoy::sync::XdsSyncState;
 use crate::mesh;
 use crate::mesh::workload::Readiness;
@@ -123,7 +123,7 @@ impl ShiftSession<'_, '_> {
                             "{} of {} proxies did not run them within {}, such as {first}",
                             counts.late.len(),
                             counts.total,
-                            crate::schema::duration::show(limit)
+                            crate::vocabulary::duration::show(limit)
                         ),
                         None => "no proxy that obeys could be asked: it is not known whether they follow".to_owned(),
                     };

@@ -24,9 +24,8 @@ use crate::cli::failure::Failure;
 use crate::cluster::logs::{LogEvent, LogRange, PodSelection};
 use crate::cluster::prometheus::{PrometheusAddress, PrometheusClient};
 use crate::cluster::proxies::PodName;
-use crate::diagnosis::flags;
 use crate::envoy::counters::EndpointCounters;
-use crate::schema;
+use crate::vocabulary::response_flags;
 
 /// How long the callers' logs of a window may be read.
 const LOGS: Duration = Duration::from_mins(1);
@@ -38,11 +37,11 @@ const WAITING: usize = 1024;
 #[command(next_help_heading = "Guard (with --steps or --watch)")]
 pub(super) struct AnalysisArgs {
     /// Time of a window; each step lasts at least one
-    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = schema::duration::parse)]
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = crate::vocabulary::duration::parse)]
     pub(super) interval: Duration,
     /// After the last step, go on judging for so long (default: one window)
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "0s",
-          value_parser = schema::duration::parse)]
+          value_parser = crate::vocabulary::duration::parse)]
     pub(super) watch: Option<Duration>,
     /// Who counts calls (default: Prometheus where it is given, else counters, else logs)
     #[arg(long, value_name = "SOURCE")]
@@ -60,7 +59,7 @@ pub(super) struct AnalysisArgs {
     #[arg(long, value_name = "PERCENT", default_value = "1", value_parser = percent)]
     pub(super) max_error_rate: f64,
     /// 99th percentile of the canary's latency that is allowed (Prometheus and logs)
-    #[arg(long, value_name = "TIME", value_parser = schema::duration::parse)]
+    #[arg(long, value_name = "TIME", value_parser = crate::vocabulary::duration::parse)]
     pub(super) max_p99: Option<Duration>,
     /// gRPC statuses that count as failed (Prometheus and logs; default: 2,4,8,12,13,14,15)
     #[arg(long, value_name = "STATUS,...", value_delimiter = ',', value_parser = status)]
@@ -75,7 +74,7 @@ pub(super) struct AnalysisArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(super) bad_windows: u32,
     /// How long a step waits for a good or a bad window
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = schema::duration::parse)]
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = crate::vocabulary::duration::parse)]
     pub(super) max_wait: Duration,
     /// When there is none in that time
     #[arg(long, value_name = "WHAT", default_value = "hold")]
@@ -130,7 +129,7 @@ fn percent(text: &str) -> Result<f64, String> {
 }
 
 fn status(text: &str) -> Result<u8, String> {
-    crate::diagnosis::grpc::parse(text.trim().as_bytes())
+    crate::vocabulary::grpc_status::parse(text.trim().as_bytes())
         .ok_or_else(|| format!("\"{text}\" is no gRPC status: a number from 0 to 16, or a name such as UNAVAILABLE"))
 }
 
@@ -215,7 +214,7 @@ impl CanaryAnalysis {
             },
             faults: FailureCriteria {
                 statuses: statuses.into_iter().collect(),
-                flags: arguments.error_flags.iter().map(|flag| flags::code(flag.trim())).collect(),
+                flags: arguments.error_flags.iter().map(|flag| response_flags::code(flag.trim())).collect(),
             },
             sides: Cohorts::default(),
             before: CallCounts::default(),

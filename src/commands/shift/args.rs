@@ -7,10 +7,9 @@ use clap::{Args, ValueEnum};
 
 use super::super::proxy_states::AdminAccessArgs;
 use super::analysis::AnalysisArgs;
-use crate::schema;
 use crate::shift::plan::DesiredWeights;
 use crate::shift::record::RollbackTarget;
-use crate::shift::shares::Share;
+use crate::vocabulary::share::Share;
 
 /// Move weights between the backends of a rule, and see that the proxies follow
 ///
@@ -64,7 +63,7 @@ pub struct ShiftArgs {
     #[arg(long, value_name = "WHOSE")]
     pub(super) ack: Option<AckMode>,
     /// How long that may take
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = schema::duration::parse)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = crate::vocabulary::duration::parse)]
     pub(super) ack_timeout: Duration,
     /// When the Envoys do not follow
     #[arg(long, value_name = "WHAT", default_value = "rollback")]

@@ -24,17 +24,16 @@ use crate::cli::context::Context;
 use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::SourceArgs;
 use crate::cluster::write::PatchOutcome;
-use crate::compare::objects;
+use crate::compare;
 use crate::mesh;
 use crate::render;
 use crate::report::diff::DiffObjectReport;
 use crate::rules::Severity;
-use crate::schema;
 use crate::shift::patch;
 use crate::shift::plan::{DesiredWeights, RulePlan};
 use crate::shift::record::{ShiftEntry, ShiftRecord, ShiftState};
-use crate::shift::shares::Share;
 use crate::shift::steps;
+use crate::vocabulary::share::Share;
 use analysis::CanaryAnalysis;
 pub(super) use analysis::prometheus_at;
 pub use args::ShiftArgs;
@@ -191,7 +190,7 @@ async fn prepare<'a, 'w>(
         match form {
             EmitFormat::Patch => render::json(&Value::from(operations), session.context.out)?,
             EmitFormat::Yaml => {
-                render::yaml::yaml(&objects::sendable(&after), session.context.out)?;
+                render::yaml::yaml(&compare::sendable(&after), session.context.out)?;
             }
         }
         return Ok(Prepared::Ended(CommandOutcome::Clean));
@@ -244,7 +243,7 @@ fn tell_way(
     if entry.plan.len() < 2 {
         return Ok(());
     }
-    let interval = schema::duration::show(session.arguments.guard.interval);
+    let interval = crate::vocabulary::duration::show(session.arguments.guard.interval);
     let by = guard.map_or("not judged: steps go by time", CanaryAnalysis::name);
     let message = format!("{} steps: {}; each at least {interval} ({by})", entry.plan.len(), entry.plan.join(", "));
     session.tell("plan", &message, |_| {})
@@ -309,5 +308,5 @@ fn stopped(arguments: &ShiftArgs, found: &Preflight) -> Result<(), Failure> {
 
 /// The object before and after, as `diff` shows it.
 fn compared(target: &ShiftTarget, object: &Value, after: &Value) -> DiffObjectReport {
-    DiffObjectReport::from(objects::compare(target.title(), Some(after), Some(object)))
+    DiffObjectReport::from(compare::compare(target.title(), Some(after), Some(object)))
 }

@@ -150,7 +150,7 @@ impl ShiftSession<'_, '_> {
         entry: &ShiftEntry,
     ) {
         let rising = self.rising(entry);
-        guard.sides.learn(mesh, classes, &|label| rising.contains(&label));
+        crate::shift::affected::update_cohorts(&mut guard.sides, mesh, classes, &|label| rising.contains(&label));
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::target::{ShiftTarget, repeated};
 use crate::cluster::client::ApiServer;
-use crate::compare::objects::controllers;
+use crate::compare::controllers;
 use crate::mesh::workload::ProxyKind;
 use crate::mesh::xds::BackendState;
 use crate::mesh::{self, Mesh, ResolveOptions};

@@ -14,9 +14,9 @@ use crate::cli::global::SourceArgs;
 use crate::mesh::service::Service;
 use crate::mesh::{self, Mesh};
 use crate::shift::plan::DesiredWeights;
-use crate::shift::shares::Share;
 use crate::shift::split::RuleSplit;
 use crate::snapshot::Object;
+use crate::vocabulary::share::Share;
 
 /// Shares that are offered.
 const PRESETS: [&str; 6] = ["0", "5", "10", "25", "50", "100"];

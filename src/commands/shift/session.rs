@@ -237,7 +237,7 @@ impl<'a, 'w> ShiftSession<'a, 'w> {
 
 /// `v1 90% → 75%, v2 10% → 25%`, and how the weights are written where that is new.
 fn sentence(plan: &RulePlan) -> String {
-    let show = |share: f64| crate::mesh::written_route::show_share(share * 100.0);
+    let show = |share: f64| crate::vocabulary::share::format_percent(share * 100.0);
     let one = |at: usize| {
         let label = plan.backends[at].backend.label();
         let before = match plan.backends[at].before {

@@ -12,9 +12,9 @@ use crate::mesh::service::Service;
 use crate::mesh::{Mesh, host};
 use crate::schema::Kind;
 use crate::shift::plan::{AddableBackend, DesiredWeights, PlanError, RulePlan, plan};
-use crate::shift::shares::Share;
 use crate::shift::split::{RuleSplit, SplitBackend, splits};
 use crate::snapshot::{Object, ObjectKey};
+use crate::vocabulary::share::Share;
 
 /// Kinds that split calls by weight.
 const KINDS: [Kind; 3] = [Kind::VirtualService, Kind::HttpRoute, Kind::GrpcRoute];

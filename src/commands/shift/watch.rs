@@ -46,7 +46,7 @@ impl ShiftSession<'_, '_> {
             }
             self.show_window(entry, &window, guard, &judged)?;
             if start.elapsed() >= self.arguments.guard.max_wait {
-                let waited = crate::schema::duration::show(self.arguments.guard.max_wait);
+                let waited = crate::vocabulary::duration::show(self.arguments.guard.max_wait);
                 return Err(Failure::source(format!("{} saw no call to these backends in {waited}", guard.name()))
                     .hint(format!(
                         "{stays}; is it the right source? kubectl grpcmesh balance SERVICE counts by Envoy"
@@ -184,8 +184,11 @@ impl ShiftSession<'_, '_> {
                 NextAction::Again { anew: false } => {}
                 NextAction::RollBack => return self.back_out(entry, &judged.why).await.map(StepOutcome::Ended),
                 NextAction::Stall => {
-                    let why =
-                        format!("no verdict in {}: {}", crate::schema::duration::show(arguments.max_wait), judged.why);
+                    let why = format!(
+                        "no verdict in {}: {}",
+                        crate::vocabulary::duration::show(arguments.max_wait),
+                        judged.why
+                    );
                     let ended = match arguments.on_stall {
                         FailureAction::Hold => self.hold(entry, &why).await?,
                         FailureAction::Rollback => self.back_out(entry, &why).await?,

@@ -8,8 +8,9 @@ use cel::{Context as CelContext, Env, Program, Value};
 use super::{SideArg, TailArgs};
 use crate::accesslog::{AccessEntry, Direction};
 use crate::cli::failure::Failure;
-use crate::diagnosis::{CallDiagnosis, flags};
+use crate::diagnosis::CallDiagnosis;
 use crate::report::tail::TailLine;
+use crate::vocabulary::response_flags;
 
 /// What must hold of a call; everything, when nothing was asked.
 pub(super) struct CallFilter {
@@ -77,7 +78,7 @@ impl CallFilter {
             SideArg::Client => Direction::Outbound,
             SideArg::Server => Direction::Inbound,
         };
-        let flags: Vec<String> = arguments.flag.iter().map(|word| flags::code(word)).collect();
+        let flags: Vec<String> = arguments.flag.iter().map(|word| response_flags::code(word)).collect();
         let conditions = [
             (!flags.is_empty()).then_some(CallCondition::Flag(flags)),
             (!arguments.grpc_status.is_empty()).then(|| CallCondition::GrpcStatus(arguments.grpc_status.clone())),

@@ -14,7 +14,7 @@ use clap::{Args, ValueEnum};
 use crate::accesslog::format::LogFormat;
 use crate::cli::context::Context;
 use crate::cli::failure::{CommandOutcome, Failure};
-use crate::diagnosis::grpc;
+use crate::vocabulary::grpc_status;
 
 /// Decode sidecar access logs: what failed, on whose side, and what to do
 #[derive(Debug, Args)]
@@ -138,11 +138,12 @@ enum SideArg {
 }
 
 fn status(text: &str) -> Result<u8, String> {
-    grpc::parse(text.trim().as_bytes()).ok_or_else(|| "a number from 0 to 16 or a name such as UNAVAILABLE".to_owned())
+    grpc_status::parse(text.trim().as_bytes())
+        .ok_or_else(|| "a number from 0 to 16 or a name such as UNAVAILABLE".to_owned())
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    crate::schema::duration::parse(text).map_err(|error| error.to_string())
+    crate::vocabulary::duration::parse(text).map_err(|error| error.to_string())
 }
 
 fn time(text: &str) -> Result<String, String> {

@@ -14,9 +14,9 @@ use crate::mesh::ids::{Labels, ServiceId, SubsetName};
 use crate::mesh::security::MtlsMode;
 use crate::mesh::service::{Resolution, Service};
 use crate::schema::destination_rule::OutlierDetection;
-use crate::schema::duration;
 use crate::schema::meta::StringMap;
 use crate::schema::virtual_service::{Destination, PortSelector};
+use crate::vocabulary::duration;
 
 /// A cluster as it should be, and what stands behind it.
 #[derive(Debug)]

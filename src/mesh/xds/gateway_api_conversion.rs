@@ -208,7 +208,7 @@ fn action(
     }
     if let Some(timeouts) = &rule.timeouts {
         let set = |text: &Option<String>| {
-            text.clone().filter(|text| crate::schema::duration::parse(text).is_ok_and(|limit| !limit.is_zero()))
+            text.clone().filter(|text| crate::vocabulary::duration::parse(text).is_ok_and(|limit| !limit.is_zero()))
         };
         made.timeout = set(&timeouts.request);
         if let Some(limit) = set(&timeouts.backend_request) {

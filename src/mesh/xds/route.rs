@@ -12,8 +12,8 @@ use super::{Call, CompiledBackend, CompiledMirror, ProxyConfig, TriedRule};
 use crate::mesh::ids::Host;
 use crate::mesh::retry::{self, RetryPolicy};
 use crate::mesh::virtual_service::GatewayName;
-use crate::schema::duration;
 use crate::schema::virtual_service::{Destination, HttpRule, Percent};
+use crate::vocabulary::duration;
 
 /// One route. Where it sends to is worked out when a call takes it: a proxy has many routes that no call is asked for.
 #[derive(Debug, Clone, Copy, PartialEq)]

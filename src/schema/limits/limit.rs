@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use crate::schema::{duration, re2};
+use crate::schema::re2;
+use crate::vocabulary::duration;
 use ValueLimit::{
     Address, AnyOf, Apart, AtMost, ClientTls, Destination, Differ, Duration, ExportTo, Filled, GatewayName, Host,
     Labels, Method, Needs, OneOf, Percent, Port, PortSelector, Range, Regex, ServerHost, ServerTls, Shares, Without,

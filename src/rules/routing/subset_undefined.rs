@@ -1,0 +1,197 @@
+//! GM203: a route leads to a subset that no DestinationRule defines.
+
+use std::collections::BTreeSet;
+
+use crate::mesh::Mesh;
+use crate::mesh::ids::Host;
+use crate::mesh::virtual_service::VirtualService;
+use crate::mesh::written_route::{WrittenAction, WrittenBackend, WrittenMirror, WrittenRule};
+use crate::rules::{Finding, Findings, Rule, Severity};
+use crate::schema::Kind;
+use crate::vocabulary::nearest_name;
+
+pub(in crate::rules) static RULE: Rule = Rule {
+    code: "GM203",
+    name: "subset-undefined",
+    severity: Severity::Error,
+    needs: &[Kind::DestinationRule],
+    istio_code: Some("IST0101"),
+    summary: "A route leads to a subset that no DestinationRule defines",
+    docs: "\
+## What it looks for
+A route that names a subset which no DestinationRule for the destination's host defines, in any namespace.
+
+## Why it matters for gRPC
+Envoy accepts the route, but its cluster does not exist: each call that takes it fails with UNAVAILABLE, flag `NC`,
+while the log's response code is 200. With weights, just that share of the calls fails, which looks like a flaky server.
+
+## Example
+```yaml
+kind: VirtualService
+spec: {http: [{route: [{destination: {host: checkout, subset: v2}, weight: 10}, …]}]}
+---
+kind: DestinationRule
+spec: {host: checkout, subsets: [{name: v1, labels: {version: v1}}]}
+```
+
+## Repair
+Add the subset before the route that names it:
+```yaml
+subsets:
+- name: v2
+  labels: {version: v2}
+```
+
+## References
+- Seen on a real mesh: `tests/lab/effects/GM203.yaml`.
+- Istio: `pilot/pkg/networking/core/cluster_builder.go`; routes are not validated against clusters.
+",
+    check,
+};
+
+fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
+    for (_, object) in mesh.virtual_services.iter() {
+        for rule in mesh.virtual_service_rules(object) {
+            let WrittenRule { action, mirrors, field, .. } = &rule;
+            if let WrittenAction::Forward(targets) = action {
+                for target in targets {
+                    let WrittenBackend { host, subset: Some(subset), field, .. } = target else { continue };
+                    judge(
+                        mesh,
+                        object,
+                        host,
+                        subset.as_str(),
+                        &format!("{field}.destination.subset"),
+                        Severity::Error,
+                        out,
+                    );
+                }
+            }
+            for WrittenMirror { host, subset, percent: _ } in mirrors {
+                if let Some(subset) = subset {
+                    judge(
+                        mesh,
+                        object,
+                        host,
+                        subset.as_str(),
+                        &format!("{field}.mirror.subset"),
+                        Severity::Warning,
+                        out,
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn judge(
+    mesh: &Mesh<'_>,
+    object: &VirtualService,
+    host: &Host,
+    subset: &str,
+    field: &str,
+    severity: Severity,
+    out: &mut Findings<'_>,
+) {
+    // An unknown host is another rule's business: its subsets cannot be defined.
+    if !mesh.knows_host(host.as_str()) {
+        return;
+    }
+    let rules: Vec<_> = mesh.destination_rules.covering(host.as_str()).map(|(_, rule)| rule).collect();
+    let names: BTreeSet<&str> =
+        rules.iter().flat_map(|rule| &rule.spec.subsets).map(|subset| subset.name.as_str()).collect();
+    if names.contains(subset) {
+        return;
+    }
+    let nearest = names
+        .iter()
+        .map(|name| (nearest_name::edits(subset, name), *name))
+        .min()
+        .filter(|(distance, name)| *distance <= (name.len() / 3).max(1) && names.len() > 1 || *distance == 1)
+        .map(|(_, name)| name);
+    let short = mesh.short_host(host);
+    let evidence = match rules.as_slice() {
+        [] => format!("no DestinationRule has the host {}", host.as_str()),
+        rules => {
+            let objects: Vec<_> = rules.iter().map(|rule| rule.object.path()).collect();
+            let names = if names.is_empty() {
+                "no subset".to_owned()
+            } else {
+                names.iter().copied().collect::<Vec<_>>().join(", ")
+            };
+            format!("DestinationRule {} defines {names}", objects.join(", "))
+        }
+    };
+    let message = format!("no DestinationRule defines the subset \"{subset}\" of {short}");
+    let message = match nearest {
+        Some(nearest) => format!("{message}; did you mean {nearest}?"),
+        None => message,
+    };
+    let has_pods = |version: &str| {
+        let service = mesh.find_host(host.as_str()).map(|id| mesh.service(id));
+        let mut pods = service.into_iter().flat_map(|service| mesh.workloads_of(service)).peekable();
+        pods.peek().is_none() || pods.any(|pod| pod.labels.get("version") == Some(version))
+    };
+    let fix = match (rules.first(), nearest.or(names.first().copied())) {
+        (Some(_), Some(known)) if !has_pods(subset) => {
+            format!("send to a subset that is defined, such as {known}: no pod has the label version={subset}")
+        }
+        (Some(rule), _) => format!(
+            "# DestinationRule {}\nspec:\n  subsets:\n  - name: {subset}\n    labels: {{version: {subset}}}",
+            rule.object.path()
+        ),
+        (None, _) => format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata:\n  name: {}\n  namespace: {}\nspec:\n  host: {}\n  subsets:\n  - name: {subset}\n    labels: {{version: {subset}}}",
+            short.split('.').next().unwrap_or(short),
+            mesh.namespace_of_host(host).unwrap_or_else(|| object.object.namespace.clone()),
+            host.as_str()
+        ),
+    };
+    let owner = mesh.namespace_of_host(host);
+    let finding = Finding::new(&RULE, &object.object, field)
+        .severity(severity)
+        .message(message)
+        .effect("calls that take this route fail with UNAVAILABLE (flag NC, no such cluster)")
+        .evidence([evidence])
+        .rests_on(owner.iter().chain([&mesh.root]))
+        .fix(fix);
+    out.add(&RULE, finding);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::testing::{check, check_gap, findings, istio, service};
+
+    fn mesh(subsets: &str) -> String {
+        service("a", "{name: grpc, port: 1}")
+            + &istio(
+                "VirtualService",
+                "r",
+                "{hosts: [a], http: [{route: [{destination: {host: a, subset: v1}, weight: 90}, {destination: {host: a, subset: v2}, weight: 10}]}]}",
+            )
+            + &istio("DestinationRule", "d", &format!("{{host: a, subsets: {subsets}}}"))
+    }
+
+    #[test]
+    fn a_subset_that_nobody_defines_is_reported() {
+        let yaml = mesh("[{name: v1, labels: {version: v1}}]");
+        check(&RULE, &yaml, &["error VirtualService shop/r spec.http[0].route[1].destination.subset"]);
+        check_gap(&RULE, &yaml);
+        assert_eq!(findings(&RULE, &yaml)[0].evidence, ["DestinationRule shop/d defines v1"]);
+    }
+
+    #[test]
+    fn without_any_destination_rule_both_are_reported() {
+        let yaml = mesh("[]").replace("{host: a, subsets", "{host: other, subsets");
+        assert_eq!(findings(&RULE, &yaml).len(), 2);
+    }
+
+    #[test]
+    fn subsets_defined_anywhere_for_the_host_are_silent() {
+        check(&RULE, &mesh("[{name: v1}, {name: v2}]"), &[]);
+        let wildcard =
+            mesh("[{name: v1}, {name: v2}]").replace("{host: a, subsets", "{host: '*.shop.svc.cluster.local', subsets");
+        check(&RULE, &wildcard, &[]);
+    }
+}
