@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use grpcmesh::accesslog::{LogLine, LogReader};
-use grpcmesh::diagnosis::judge;
+use grpcmesh::diagnosis::diagnose;
 
 fn lines(name: &str) -> Vec<u8> {
     std::fs::read(format!("{}/tests/fixtures/accesslog/{name}", env!("CARGO_MANIFEST_DIR"))).expect("a fixture")
@@ -28,7 +28,7 @@ fn read(criterion: &mut Criterion) {
                 let mut reader = LogReader::default();
                 for line in log.split(|byte| *byte == b'\n') {
                     if let LogLine::Access(access) = reader.read(line) {
-                        black_box(judge(&access));
+                        black_box(diagnose(&access));
                     }
                 }
             });

@@ -85,7 +85,7 @@ fn differences(name: &str) -> Vec<String> {
                 }
             }
             LogLine::Other(kind) => {
-                let ours = if kind == OtherLine::Continuation { "envoy-log-continuation" } else { kind.word() };
+                let ours = if kind == OtherLine::Continuation { "envoy-log-continuation" } else { kind.as_str() };
                 if ours != expected {
                     found.push(format!("{place}: {ours}, not {expected}"));
                 }
@@ -257,7 +257,7 @@ fn a_time_in_another_form_shifts_nothing() {
 /// Statuses that we infer against those that Envoy had in its other log.
 #[test]
 fn inferred_statuses_are_true() {
-    use grpcmesh::diagnosis::{StatusSource, judge};
+    use grpcmesh::diagnosis::{StatusSource, diagnose};
     use grpcmesh::vocabulary::grpc_status;
     let log = fixture("istio-text.log");
     let truth: Vec<Value> = serde_json::from_slice(&fixture("istio-text.expected.json")).unwrap();
@@ -265,7 +265,7 @@ fn inferred_statuses_are_true() {
     let (mut exact, mut unknown, mut wrong, mut total) = (0, 0, Vec::new(), 0);
     for (line, truth) in lines(&log).zip(&truth) {
         let LogLine::Access(access) = reader.read(line) else { continue };
-        let verdict = judge(&access);
+        let verdict = diagnose(&access);
         let Some(wanted) = truth["grpc_status"].as_str() else { continue };
         total += 1;
         let status = verdict.status.unwrap_or_else(|| panic!("a gRPC call: {}", truth["scenario"]));
@@ -337,7 +337,7 @@ proptest::proptest! {
         let at = cut.min(line.len());
         for hostile in [line[..at].to_vec(), [&line[..at], &bytes, &line[at..]].concat()] {
             if let LogLine::Access(access) = reader.read(&hostile) {
-                let _ = grpcmesh::diagnosis::judge(&access);
+                let _ = grpcmesh::diagnosis::diagnose(&access);
             }
         }
         let _ = grpcmesh::accesslog::prefix::strip(&bytes);

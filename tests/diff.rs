@@ -72,7 +72,7 @@ fn what_istiods_own_code_generates_is_in_step() {
             let judged = judge(&mesh, &caller(&mesh, proxy), &running(&line), &connected(), None, &[]);
             count += 1;
             for one in judged.differences.into_iter().chain(judged.endpoints) {
-                wrong.push(format!("{id} {proxy}: {}: intent {}, istiod {}", one.what, one.intent, one.live));
+                wrong.push(format!("{id} {proxy}: {}: intent {}, istiod {}", one.what, one.desired, one.live));
             }
         }
     }
@@ -165,7 +165,7 @@ fn differences(live: &Value, sync: &XdsSyncState) -> (ProxyState, Vec<(String, S
         .differences
         .iter()
         .chain(&judged.endpoints)
-        .map(|one| (short(&one.what), short(&one.intent), short(&one.live)));
+        .map(|one| (short(&one.what), short(&one.desired), short(&one.live)));
     (judged.state, found.collect())
 }
 

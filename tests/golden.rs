@@ -111,7 +111,7 @@ fn pages_of_findings_are_up_to_date() {
                      | Code | Name | Severity | In a sentence |\n|---|---|---|---|\n"
         .to_owned();
     for rule in grpcmesh::rules::RULES {
-        let (code, name, severity) = (rule.code, rule.name, rule.severity.word());
+        let (code, name, severity) = (rule.code, rule.name, rule.severity.as_str());
         index += &format!("| [{code}]({code}.md) | {name} | {severity} | {} |\n", rule.summary.replace('|', "\\|"));
         let istio = rule.istio_code.map(|code| format!("; Istio's {code}")).unwrap_or_default();
         let page = format!("# {code} {name}\n\n{} ({severity}{istio})\n\n{}", rule.summary, rule.docs);

@@ -199,7 +199,7 @@ fn pages_say_what_calls_get() {
             if !http || is_alias || !alone || service.host.as_str().starts_with('*') {
                 continue;
             }
-            for view in mesh.views(id) {
+            for view in mesh.caller_classes(id) {
                 let call = Call {
                     authority: format!("{}:{port}", service.host),
                     port,

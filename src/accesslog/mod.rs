@@ -57,7 +57,7 @@ pub enum OtherLine {
 
 impl OtherLine {
     /// The word for counts.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Envoy => "envoy-log",
             Self::Agent => "agent-log",

@@ -19,7 +19,7 @@ impl LoggedCalls {
         if access.direction() == Some(Direction::Inbound) {
             return;
         }
-        let status = diagnosis::judge(access).status;
+        let status = diagnosis::diagnose(access).status;
         let code = status.and_then(|status| status.code);
         let is_fault = faults.is_fault(code, access.code, access.flags.iter());
         let destination = access.destination();

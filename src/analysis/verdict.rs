@@ -37,7 +37,7 @@ pub enum AnalysisVerdict {
 
 impl AnalysisVerdict {
     /// The word of the contract.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Good => "good",
             Self::Bad => "bad",

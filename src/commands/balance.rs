@@ -122,7 +122,7 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: BalanceArgs) -> Re
         unreachable,
         ..BalanceReport::new(&mesh, service, arguments.port, &spread)
     };
-    if spread.calls() > 0 && report.verdict == BalanceVerdict::TooFew.word() {
+    if spread.calls() > 0 && report.verdict == BalanceVerdict::TooFew.as_str() {
         context.messages.hint("count for longer: --for 2m");
     }
     match arguments.output {

@@ -305,7 +305,7 @@ fn result(arguments: &InspectArgs, report: &InspectReport, mesh: &Mesh<'_>) -> C
     if report.findings.iter().any(|finding| arguments.fail_on.reached_by(finding.severity)) {
         return CommandOutcome::Found;
     }
-    let unasked = [ProxyState::Unreachable, ProxyState::NotCompared].map(ProxyState::word);
+    let unasked = [ProxyState::Unreachable, ProxyState::NotCompared].map(ProxyState::as_str);
     let silent = report.live.iter().any(|live| unasked.iter().any(|word| live.proxies.contains_key(word)));
     let partial = silent || mesh.snapshot.gaps.iter().any(crate::snapshot::Gap::touches_answers);
     if partial { CommandOutcome::Partial } else { CommandOutcome::Clean }

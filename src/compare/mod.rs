@@ -21,7 +21,7 @@ pub enum ObjectState {
 
 impl ObjectState {
     /// The word for it.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Same => "same",
             Self::Differs => "differs",

@@ -93,7 +93,7 @@ pub enum BalanceVerdict {
 
 impl BalanceVerdict {
     /// The word for it.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Even => "even",
             Self::Uneven => "uneven",

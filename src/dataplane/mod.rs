@@ -19,7 +19,7 @@ pub struct Difference {
     /// What differs.
     pub what: String,
     /// As the objects have it; empty when they do not have it at all.
-    pub intent: String,
+    pub desired: String,
     /// As the Envoy has it; empty when it does not have it at all.
     pub live: String,
     /// The host that it is about, if it is about one.
@@ -31,12 +31,12 @@ pub struct Difference {
 impl Difference {
     /// All of it in one text, to tell it from others.
     pub fn words(&self) -> String {
-        format!("{}\n{}\n{}", self.what, self.intent, self.live)
+        format!("{}\n{}\n{}", self.what, self.desired, self.live)
     }
 
     /// One that is about no host, as far as is known yet.
     fn new(what: String, intent: String, live: String) -> Self {
-        Self { what, intent, live, host: None, routes_calls: false }
+        Self { what, desired: intent, live, host: None, routes_calls: false }
     }
 
     /// One that decides which backends get calls.

@@ -34,7 +34,7 @@ pub enum ProxyState {
 
 impl ProxyState {
     /// The word for it.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Refused => "refused",
             Self::Different => "different",

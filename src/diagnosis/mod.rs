@@ -23,7 +23,7 @@ pub enum FaultLevel {
 
 impl FaultLevel {
     /// The word.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Fault => "fault",
             Self::Notice => "notice",
@@ -68,7 +68,7 @@ pub struct CallDiagnosis {
 }
 
 /// Judges a line.
-pub fn judge(access: &AccessEntry<'_>) -> CallDiagnosis {
+pub fn diagnose(access: &AccessEntry<'_>) -> CallDiagnosis {
     fn text<'v>(value: &'v crate::accesslog::FieldBytes<'_>) -> Cow<'v, str> {
         value.map(String::from_utf8_lossy).unwrap_or_default()
     }

@@ -22,7 +22,7 @@ pub enum CheckState {
 
 impl CheckState {
     /// The word of the contract.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Warning => "warning",

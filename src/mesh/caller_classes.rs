@@ -45,7 +45,7 @@ type ClassKey = (AppliedRules, RouteOwner, Option<String>);
 
 impl Mesh<'_> {
     /// The classes of callers of a Service in the mesh, everybody else first.
-    pub fn views(&self, id: ServiceId) -> Vec<CallerClass> {
+    pub fn caller_classes(&self, id: ServiceId) -> Vec<CallerClass> {
         let service = self.service(id);
         let own = service.namespace();
         let port = service.main_port();

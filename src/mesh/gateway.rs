@@ -77,7 +77,7 @@ impl fmt::Display for ServerTlsMode {
 /// On a port of the HTTP family a TLS block is not looked at: the listener is plain text.
 /// Source: `createGatewayHTTPFilterChainOpts` in `pilot/pkg/networking/core/gateway.go`.
 pub fn tls_use(server: &GatewayServer) -> ServerTlsMode {
-    let protocol = server.port.as_ref().and_then(|port| Protocol::parse_word(&port.protocol));
+    let protocol = server.port.as_ref().and_then(|port| Protocol::parse(&port.protocol));
     let mode = server.tls.as_ref().map(|tls| tls.mode.as_deref().unwrap_or("PASSTHROUGH"));
     let passes = matches!(mode, Some("PASSTHROUGH" | "AUTO_PASSTHROUGH"));
     match protocol {

@@ -53,7 +53,7 @@ pub enum ProtocolFamily {
 
 impl Protocol {
     /// Istio's own word for it; `Auto` where Istio says `UnsupportedProtocol`.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Grpc => "GRPC",
             Self::GrpcWeb => "GRPC-Web",
@@ -78,7 +78,7 @@ impl Protocol {
             Self::GrpcWeb => "gRPC-Web",
             Self::Http2 => "HTTP/2",
             Self::Auto => "auto-detect",
-            other => other.word(),
+            other => other.as_str(),
         }
     }
 
@@ -109,7 +109,7 @@ impl Protocol {
     }
 
     /// Parses a protocol word as ServiceEntries, Sidecars and Gateways write it: the whole text, any case.
-    pub fn parse_word(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         const WORDS: [(&str, Protocol); 12] = [
             ("tcp", Protocol::Tcp),
             ("udp", Protocol::Udp),
@@ -232,7 +232,7 @@ fn parse_text(text: &str) -> Option<Protocol> {
         return Some(Protocol::GrpcWeb);
     }
     let word = text.split('-').next().unwrap_or(text);
-    Protocol::parse_word(word)
+    Protocol::parse(word)
 }
 
 #[cfg(test)]

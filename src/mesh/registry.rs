@@ -185,7 +185,7 @@ impl<'s> ObjectReader<'s> {
                 let ports = spec.ports.iter().enumerate().filter_map(|(index, port)| {
                     let number = u16::try_from(port.number).ok().filter(|number| *number > 0)?;
                     let word = port.protocol.as_deref().unwrap_or_default();
-                    let (protocol, decided_by) = match Protocol::parse_word(word) {
+                    let (protocol, decided_by) = match Protocol::parse(word) {
                         Some(protocol) => (protocol, DecidedBy::EntryProtocol(self.names.intern(word))),
                         None if word.is_empty() => (Protocol::Auto, DecidedBy::NoEntryProtocol),
                         None => (Protocol::Auto, DecidedBy::UnknownEntryProtocol(self.names.intern(word))),

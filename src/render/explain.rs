@@ -20,8 +20,8 @@ pub fn explain(report: &ExplainReport, style: &Style, out: &mut dyn Write) -> io
         let istio = item.istio_code.map(|code| format!(", Istio's {code}")).unwrap_or_default();
         let title = safe(&format!("{} {}", item.key, item.title)).into_owned();
         let grade = match item.severity {
-            Some(severity) => style.paint(severity.into(), severity.word()),
-            None => item.topic.word().to_owned(),
+            Some(severity) => style.paint(severity.into(), severity.as_str()),
+            None => item.topic.as_str().to_owned(),
         };
         writeln!(out, "{} ({grade}{istio})", style.paint(TextRole::Heading, &title))?;
         for block in blocks(&item.docs) {
@@ -43,8 +43,8 @@ pub fn explain(report: &ExplainReport, style: &Style, out: &mut dyn Write) -> io
 pub fn list(report: &ExplainReport, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     let rows = report.items.iter().map(|item| {
         let grade = match item.severity {
-            Some(severity) => style.paint(severity.into(), severity.word()),
-            None => item.topic.word().to_owned(),
+            Some(severity) => style.paint(severity.into(), severity.as_str()),
+            None => item.topic.as_str().to_owned(),
         };
         vec![item.key.clone(), grade, item.title.clone(), item.summary.clone()]
     });

@@ -26,7 +26,7 @@ pub(super) fn findings(report: &InspectReport, style: &Style) -> String {
             let _ = writeln!(out, "\n{}", style.paint(TextRole::Heading, &safe(&finding.object.to_string())));
             last = Some(&finding.object);
         }
-        let title = format!("{} {} {}", finding.severity.word(), finding.code, finding.name);
+        let title = format!("{} {} {}", finding.severity.as_str(), finding.code, finding.name);
         let field = safe(&finding.field);
         let fits = style.width.is_none_or(|width| title.width() + field.width() + 4 <= width);
         let title = style.paint(finding.severity.into(), &title);

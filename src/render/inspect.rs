@@ -172,9 +172,9 @@ fn backend_name(backend: &BackendReport) -> String {
 fn counts(counts: &BTreeMap<&'static str, usize>, style: &Style, space: char) -> String {
     let parts: Vec<_> = [Severity::Error, Severity::Warning, Severity::Info]
         .into_iter()
-        .filter_map(|severity| counts.get(severity.word()).map(|number| (severity, *number)))
+        .filter_map(|severity| counts.get(severity.as_str()).map(|number| (severity, *number)))
         .map(|(severity, number)| {
-            style.paint(severity.into(), &count(number, severity.word()).replace(' ', &space.to_string()))
+            style.paint(severity.into(), &count(number, severity.as_str()).replace(' ', &space.to_string()))
         })
         .collect();
     if parts.is_empty() { style.paint(TextRole::Good, "none") } else { parts.join(", ") }
@@ -183,7 +183,7 @@ fn counts(counts: &BTreeMap<&'static str, usize>, style: &Style, space: char) ->
 fn summary(report: &InspectReport, style: &Style) -> String {
     let mut totals: BTreeMap<&'static str, usize> = BTreeMap::new();
     for finding in &report.findings {
-        *totals.entry(finding.severity.word()).or_insert(0) += 1;
+        *totals.entry(finding.severity.as_str()).or_insert(0) += 1;
     }
     let services = count(report.services.len(), "Service");
     let found =

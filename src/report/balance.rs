@@ -75,7 +75,7 @@ impl BalanceReport {
             calls,
             effective_servers: spread.effective_servers(),
             jain: spread.jain(),
-            verdict: spread.evenness(is_tcp(service, port)).word(),
+            verdict: spread.evenness(is_tcp(service, port)).as_str(),
             cause: cause(mesh, service, port, spread),
             log_pattern: None,
             unreachable: Vec::new(),

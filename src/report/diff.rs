@@ -98,14 +98,14 @@ impl DiffReport {
         gaps: Vec<GapReport>,
     ) -> Self {
         let mut proxies = proxies;
-        let rank = |one: &DiffProxyReport| (one.state == ProxyState::InStep.word(), one.state);
+        let rank = |one: &DiffProxyReport| (one.state == ProxyState::InStep.as_str(), one.state);
         proxies.sort_by(|a, b| (rank(a), &a.namespace, &a.pod).cmp(&(rank(b), &b.namespace, &b.pod)));
         let mut counts = BTreeMap::from([("objects".to_owned(), objects.len()), ("proxies".to_owned(), proxies.len())]);
         for proxy in &proxies {
             *counts.entry(proxy.state.to_owned()).or_default() += 1;
         }
         for object in &objects {
-            *counts.entry(format!("objects-{}", object.state.word())).or_default() += 1;
+            *counts.entry(format!("objects-{}", object.state.as_str())).or_default() += 1;
         }
         let objects = objects.into_iter().map(DiffObjectReport::from).collect();
         Self { kind: "Diff", version: 1, sides, objects, proxies, counts, gaps }
@@ -113,7 +113,7 @@ impl DiffReport {
 
     /// Whether anything is not as wanted.
     pub fn differs(&self) -> bool {
-        let objects = self.objects.iter().any(|one| one.state != ObjectState::Same.word());
+        let objects = self.objects.iter().any(|one| one.state != ObjectState::Same.as_str());
         objects || self.proxies.iter().any(|one| matches!(one.state, "refused" | "different" | "late" | "not-sent"))
     }
 
@@ -129,7 +129,7 @@ impl From<ComparedObject> for DiffObjectReport {
     fn from(compared: ComparedObject) -> Self {
         let ComparedObject { object, state, changes, before, after, notes } = compared;
         let patch = if state == ObjectState::Same { String::new() } else { unified(&before, &after, 3) };
-        Self { object, state: state.word(), changes, patch, notes }
+        Self { object, state: state.as_str(), changes, patch, notes }
     }
 }
 
@@ -157,13 +157,13 @@ impl DiffProxyReport {
         let differences = differences
             .into_iter()
             .chain(endpoints)
-            .map(|one| DifferenceReport { what: one.what, intent: one.intent, live: one.live })
+            .map(|one| DifferenceReport { what: one.what, intent: one.desired, live: one.live })
             .collect();
         Self {
             namespace: workload.namespace().to_string(),
             pod: workload.object.name.to_string(),
             caller_class: Caller::of_workload(mesh, id).class(mesh),
-            state: state.word(),
+            state: state.as_str(),
             evidence,
             since,
             differences,

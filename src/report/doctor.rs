@@ -36,7 +36,7 @@ impl DoctorReport {
     pub fn new(checks: &[DoctorCheck]) -> Self {
         let report = |check: &DoctorCheck| CheckReport {
             id: check.id.clone(),
-            state: check.state.word(),
+            state: check.state.as_str(),
             reason: check.reason.clone(),
             fix: check.fix.clone(),
         };

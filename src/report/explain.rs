@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::accesslog::{AccessEntry, ResponseFlags};
-use crate::diagnosis::judge;
+use crate::diagnosis::diagnose;
 use crate::rules::{RULES, Rule, Severity};
 use crate::vocabulary::grpc_status::{self, GrpcStatus, STATUSES};
 use crate::vocabulary::response_code_details;
@@ -43,7 +43,7 @@ pub enum ExplainTopic {
 
 impl ExplainTopic {
     /// The word.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Finding => "finding",
             Self::Flag => "flag",
@@ -135,7 +135,7 @@ impl ExplainItem {
             ),
             None => "no status of its own: see the other flags and the details of the line".to_owned(),
         };
-        let side = format!("{} side", flag.side.word());
+        let side = format!("{} side", flag.side.as_str());
         Self::of_log(flag.code, ExplainTopic::Flag, flag.name, flag.meaning, grpc, &[flag.points_at, &side], flag.next)
     }
 
@@ -196,14 +196,14 @@ impl ExplainItem {
         if let Some((_, reason)) = text.split_once('|') {
             access.transport_failure = Some(reason.trim_end_matches('}').as_bytes());
         }
-        let verdict = judge(&access);
+        let verdict = diagnose(&access);
         let status = verdict.status.and_then(|status| status.code);
         let grpc = status.map_or_else(
             || "the log cannot tell which status the client got".to_owned(),
             |code| format!("the client gets {code} {}", grpc_status::name(code)),
         );
         let key = [flags, text].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
-        let side = format!("{} side", verdict.side.word());
+        let side = format!("{} side", verdict.side.as_str());
         let meaning = match response_code_details::find(DETAILS, text) {
             Some(detail) => format!("{}. {}: {}", verdict.what, detail.text, detail.meaning),
             None if text.is_empty() => verdict.what.into_owned(),

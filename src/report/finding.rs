@@ -80,7 +80,7 @@ impl FindingReport {
             object: (&finding.object).into(),
             field: finding.field.clone(),
             message: finding.message.clone(),
-            effect: finding.effect.clone(),
+            effect: finding.impact.clone(),
             callers: finding.callers.clone(),
             evidence: finding.evidence.clone(),
             fix: finding.fix.clone(),

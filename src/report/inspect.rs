@@ -371,7 +371,7 @@ fn states(mesh: &Mesh<'_>, outcome: &RulesOutcome, request: &InspectRequest) -> 
     for (id, state) in &outcome.proxies {
         let namespace = mesh.workload(*id).namespace();
         if !request.targets.is_empty() || request.in_scope(namespace.as_str()) {
-            *counts.entry(state.word()).or_default() += 1;
+            *counts.entry(state.as_str()).or_default() += 1;
         }
     }
     counts
@@ -410,12 +410,12 @@ pub fn inspect(mesh: &Mesh<'_>, outcome: &RulesOutcome, request: &InspectRequest
             .collect();
         let mut counts = BTreeMap::new();
         for index in &related {
-            *counts.entry(outcome.findings[*index].severity.word()).or_insert(0) += 1;
+            *counts.entry(outcome.findings[*index].severity.as_str()).or_insert(0) += 1;
         }
         wanted.extend(related);
         let live = live.as_ref().map(|live| live.of(mesh, id));
         // What keeps a caller from following touches the Service that it calls.
-        let callers = live.iter().flat_map(|live| &live.proxies).filter(|one| one.state != ProxyState::InStep.word());
+        let callers = live.iter().flat_map(|live| &live.proxies).filter(|one| one.state != ProxyState::InStep.as_str());
         for one in callers {
             let path = format!("{}/{}", one.namespace, one.pod);
             let of_pod = by_object.iter().filter(|(object, _)| object.kind == Kind::Pod && object.path() == path);

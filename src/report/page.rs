@@ -46,7 +46,7 @@ pub(super) fn related(mesh: &Mesh<'_>, id: ServiceId) -> BTreeSet<ObjectRef> {
 /// Everything about one Service.
 pub(super) fn service(mesh: &Mesh<'_>, id: ServiceId, finding_counts: BTreeMap<&'static str, usize>) -> ServiceReport {
     let service = mesh.service(id);
-    let views = mesh.views(id);
+    let views = mesh.caller_classes(id);
     let everybody = &views[0];
     let known = mesh.knows_pods_of(service);
     let routes = routes(mesh, service, everybody);
@@ -124,7 +124,7 @@ fn port(mesh: &Mesh<'_>, service: &Service, port: &ServicePort, view: &CallerCla
         number: port.number,
         name: port.name.as_deref().unwrap_or_default().to_owned(),
         app_protocol: port.app_protocol.as_deref().map(str::to_owned),
-        protocol: port.protocol.word(),
+        protocol: port.protocol.as_str(),
         protocol_label: port.protocol.label(),
         decided_by: port.decided_by.to_string(),
         evidence: port.evidence.iter().map(ToString::to_string).collect(),

@@ -227,7 +227,7 @@ impl From<&ShiftEntry> for PastShiftReport {
             by: entry.by.clone(),
             at: entry.at.clone(),
             reason: entry.reason.clone(),
-            state: entry.state.word(),
+            state: entry.state.as_str(),
             from: show(false),
             to: show(true),
             plan: entry.plan.clone(),

@@ -156,7 +156,7 @@ impl TailLine {
             ambiguous: access.ambiguous,
             verdict: CallDiagnosisReport {
                 what: verdict.what.to_string(),
-                side: verdict.side.word(),
+                side: verdict.side.as_str(),
                 fault: verdict.grade == FaultLevel::Fault,
                 next: if verdict.next.is_empty() { Vec::new() } else { vec![verdict.next.to_string()] },
             },

@@ -101,7 +101,7 @@ fn call(request_id: Option<String>, mut lines: Vec<(i64, TailLine)>) -> TailCall
 mod tests {
     use super::*;
     use crate::accesslog::{LogLine, LogReader};
-    use crate::diagnosis::judge;
+    use crate::diagnosis::diagnose;
     use crate::report::tail::{AddressNames, LogOrigin};
 
     fn line(id: &str, cluster: &str) -> TailLine {
@@ -111,7 +111,7 @@ mod tests {
         );
         let mut reader = LogReader::default();
         let LogLine::Access(access) = reader.read(text.as_bytes()) else { panic!("{text}") };
-        TailLine::new(&access, &judge(&access), &LogOrigin::default(), &AddressNames::default())
+        TailLine::new(&access, &diagnose(&access), &LogOrigin::default(), &AddressNames::default())
     }
 
     #[test]

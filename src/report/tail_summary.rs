@@ -134,7 +134,7 @@ impl SummaryCounter {
             None => verdict.what.to_string(),
         };
         let group = CallGroup {
-            grade: verdict.grade.word(),
+            grade: verdict.grade.as_str(),
             flags: flags.join(","),
             status: show_status(verdict),
             method: text(&access.path)
@@ -239,7 +239,7 @@ impl SummaryCounter {
             })
             .collect();
         let mut other: Vec<(&'static str, u64)> =
-            self.other.iter().map(|(kind, count)| (kind.word(), *count)).collect();
+            self.other.iter().map(|(kind, count)| (kind.as_str(), *count)).collect();
         other.sort_unstable();
         TailSummary {
             kind: "TailSummary",
@@ -355,7 +355,7 @@ pub struct CallGroupReport {
 mod tests {
     use super::*;
     use crate::accesslog::LogReader;
-    use crate::diagnosis::judge;
+    use crate::diagnosis::diagnose;
 
     #[test]
     fn a_limit_shows_itself_whatever_is_called() {
@@ -368,7 +368,7 @@ mod tests {
             );
             let (mut reader, mut access) = (LogReader::default(), AccessEntry::default());
             reader.fill(line.as_bytes(), &mut access).unwrap();
-            counter.add(&access, &judge(&access));
+            counter.add(&access, &diagnose(&access));
         }
         let said: Vec<String> = counter.report().groups.into_iter().filter_map(|group| group.consistent_with).collect();
         assert_eq!(said.len(), 1, "{said:?}");
@@ -385,7 +385,7 @@ mod tests {
             );
             let (mut reader, mut access) = (LogReader::default(), AccessEntry::default());
             reader.fill(line.as_bytes(), &mut access).unwrap();
-            counter.add(&access, &judge(&access));
+            counter.add(&access, &diagnose(&access));
         }
         let what: Vec<String> = counter.report().groups.into_iter().map(|group| group.what).collect();
         assert!(what.len() == 8 && what.is_sorted(), "{what:?}");

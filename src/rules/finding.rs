@@ -27,7 +27,7 @@ pub enum Severity {
 
 impl Severity {
     /// The word.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Error => "error",
             Self::Warning => "warning",
@@ -38,7 +38,7 @@ impl Severity {
 
 impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.word())
+        f.pad(self.as_str())
     }
 }
 
@@ -60,7 +60,7 @@ pub struct Finding {
     /// What is wrong, in one sentence.
     pub message: String,
     /// What callers will see.
-    pub effect: String,
+    pub impact: String,
     /// Namespaces of the callers it touches; empty means all.
     pub callers: Vec<String>,
     /// What makes us say so.
@@ -84,7 +84,7 @@ impl Finding {
             also: Vec::new(),
             field: field.into(),
             message: String::new(),
-            effect: String::new(),
+            impact: String::new(),
             callers: Vec::new(),
             evidence: Vec::new(),
             fix: String::new(),
@@ -119,8 +119,8 @@ impl Finding {
 
     /// What callers will see.
     #[must_use]
-    pub fn effect(self, effect: impl Into<String>) -> Self {
-        Self { effect: effect.into(), ..self }
+    pub fn impact(self, effect: impl Into<String>) -> Self {
+        Self { impact: effect.into(), ..self }
     }
 
     /// What makes us say so.

@@ -42,7 +42,7 @@ pub(super) fn check(rule: &'static Rule, yaml: &str, expected: &[&str]) {
         .iter()
         .map(|finding| {
             assert!(
-                !finding.message.is_empty() && !finding.effect.is_empty() && !finding.fix.is_empty(),
+                !finding.message.is_empty() && !finding.impact.is_empty() && !finding.fix.is_empty(),
                 "{finding:?}"
             );
             format!("{} {} {}", finding.severity, finding.object, finding.field)
@@ -172,7 +172,7 @@ pub(super) fn check_live(rule: &'static Rule, yaml: &str, change: impl Fn(&str, 
     drop(mesh);
     snapshot.live = Some(live);
     let found = run(rule, &snapshot).findings;
-    assert!(found.iter().all(|one| !one.message.is_empty() && !one.effect.is_empty() && !one.fix.is_empty()));
+    assert!(found.iter().all(|one| !one.message.is_empty() && !one.impact.is_empty() && !one.fix.is_empty()));
     let found: Vec<_> = found.iter().map(|one| format!("{} {} {}", one.severity, one.object, one.field)).collect();
     assert_eq!(found, expected, "{yaml}");
 }

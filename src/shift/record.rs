@@ -114,7 +114,7 @@ pub enum ShiftState {
 
 impl ShiftState {
     /// The word.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Open => "open",
             Self::Done => "done",

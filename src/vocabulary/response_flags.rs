@@ -23,7 +23,7 @@ pub enum FaultSide {
 
 impl FaultSide {
     /// The word.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Caller => "caller",
             Self::Server => "server",

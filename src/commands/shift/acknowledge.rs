@@ -289,7 +289,7 @@ mod tests {
         let judged = |routes_calls: bool, host: &str| {
             let one = Difference {
                 what: String::new(),
-                intent: String::new(),
+                desired: String::new(),
                 live: String::new(),
                 host: Some(host.to_owned()),
                 routes_calls,

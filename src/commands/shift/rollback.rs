@@ -58,7 +58,7 @@ impl ShiftSession<'_, '_> {
             StopReason::Lost(why) => self.gone(&why),
             StopReason::Aborted(why) => self.back_out(entry, &why).await,
             StopReason::NoCanary(why) => {
-                self.tell("verdict", &why, |event| event.verdict = Some(AnalysisVerdict::Bad.word()))?;
+                self.tell("verdict", &why, |event| event.verdict = Some(AnalysisVerdict::Bad.as_str()))?;
                 self.back_out(entry, &why).await
             }
         }

@@ -105,7 +105,7 @@ impl ShiftSession<'_, '_> {
         window: &Window,
         judged: &AnalysisResult,
     ) -> Result<(), Failure> {
-        let word = judged.verdict.word();
+        let word = judged.verdict.as_str();
         entry.verdicts.retain(|one| one.step != self.step);
         entry.verdicts.push(StepVerdict {
             step: self.step,

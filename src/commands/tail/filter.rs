@@ -189,7 +189,7 @@ fn of_json(value: serde_json::Value) -> Value {
 mod tests {
     use super::*;
     use crate::accesslog::{LogLine, LogReader};
-    use crate::diagnosis::judge;
+    use crate::diagnosis::diagnose;
     use crate::report::tail::{AddressNames, LogOrigin};
 
     #[test]
@@ -198,7 +198,7 @@ mod tests {
                     \"grpc-go/1\" \"id\" \"echo:50051\" \"10.0.0.1:50051\" outbound|50051|v2|echo.shop.svc.cluster.local - 10.0.0.3:2 10.0.0.4:3 - default";
         let mut reader = LogReader::default();
         let LogLine::Access(access) = reader.read(text.as_bytes()) else { panic!("{text}") };
-        let line = TailLine::new(&access, &judge(&access), &LogOrigin::default(), &AddressNames::default());
+        let line = TailLine::new(&access, &diagnose(&access), &LogOrigin::default(), &AddressNames::default());
         for (expression, wanted) in [
             ("grpc_status == 14 && duration_ms > 500", true),
             ("duration_ms > 700", false),

@@ -7,7 +7,7 @@ use super::{TailArgs, TailFormat};
 use crate::accesslog::{AccessEntry, LogReader, OtherLine};
 use crate::cli::context::Context;
 use crate::cli::failure::{CommandOutcome, Failure};
-use crate::diagnosis::{CallDiagnosis, FaultLevel, judge};
+use crate::diagnosis::{CallDiagnosis, FaultLevel, diagnose};
 use crate::render;
 use crate::report::tail::{AddressNames, LogOrigin, TailLine};
 use crate::report::tail_join::{CallJoiner, TailCall};
@@ -54,7 +54,7 @@ impl<'a, 'w> LineSink<'a, 'w> {
                 return Ok(());
             }
         };
-        let verdict = judge(&access);
+        let verdict = diagnose(&access);
         let origin = &*named(origin, pod);
         let is_in_time = note(&mut self.counter, &self.filter, &access, &verdict);
         let passes = is_in_time
@@ -236,7 +236,7 @@ impl CountingSink<'_> {
         let mut access = AccessEntry::default();
         match reader.fill(line, &mut access) {
             Ok(pod) => {
-                let verdict = judge(&access);
+                let verdict = diagnose(&access);
                 let line = || TailLine::new(&access, &verdict, &named(origin, pod), self.names);
                 let is_in_time = note(counter, self.filter, &access, &verdict);
                 if is_in_time && self.filter.passes(&access, &verdict, line) {

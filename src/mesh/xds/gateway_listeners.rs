@@ -84,7 +84,7 @@ fn is_passthrough(server: &GatewayServer) -> bool {
 }
 
 fn protocol(server: &GatewayServer) -> Protocol {
-    server.port.as_ref().and_then(|port| Protocol::parse_word(&port.protocol)).unwrap_or(Protocol::Auto)
+    server.port.as_ref().and_then(|port| Protocol::parse(&port.protocol)).unwrap_or(Protocol::Auto)
 }
 
 fn is_http(server: &GatewayServer) -> bool {
@@ -258,7 +258,7 @@ impl<'m> ProxyConfig<'m> {
                         if have_bind == bind {
                             if !both_http || table.is_none() {
                                 let winner = &servers.groups[current].servers[0].gateway;
-                                servers.left_out.push(left_out(winner, format!("the port, for {}", have.word())));
+                                servers.left_out.push(left_out(winner, format!("the port, for {}", have.as_str())));
                                 continue;
                             }
                             servers.note(&placed);

@@ -324,7 +324,7 @@ impl<'m> VisibleListener<'m> {
         let imports = imports(written, own);
         let port = written.port.as_ref().and_then(|port| {
             let number = u16::try_from(port.number).ok()?;
-            Some((number, Protocol::parse_word(&port.protocol).unwrap_or(Protocol::Auto)))
+            Some((number, Protocol::parse(&port.protocol).unwrap_or(Protocol::Auto)))
         });
         let mut services: Vec<VisibleService> = Vec::new();
         for one in exported(mesh, own) {

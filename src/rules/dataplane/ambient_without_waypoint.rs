@@ -49,7 +49,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         }
         let finding = Finding::new(&RULE, &service.object, "metadata.labels")
             .message(format!("the pods of {} are in ambient mode and no waypoint takes its calls", service.object))
-            .effect("all calls of one connection go to one pod; routes, retries and timeouts do nothing")
+            .impact("all calls of one connection go to one pod; routes, retries and timeouts do nothing")
             .evidence([format!("{ambient} ambient pods or workloads, no label istio.io/use-waypoint")])
             .fix(format!("istioctl waypoint apply -n {} --enroll-namespace", service.namespace()));
         out.add(&RULE, finding);

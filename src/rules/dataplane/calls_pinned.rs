@@ -61,7 +61,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 spread.calls(),
                 spread.endpoints.len()
             ))
-            .effect("the other pods idle, and one more pod does not help")
+            .impact("the other pods idle, and one more pod does not help")
             .evidence([format!("counted {when}, by {} callers", spread.callers)])
             .evidence((!why.is_empty()).then_some(why))
             .fix(format!("kubectl grpcmesh balance {}", mesh.short_host(&service.host)));

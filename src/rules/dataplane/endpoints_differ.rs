@@ -53,7 +53,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         }
         for one in &judged.endpoints {
             let Some(host) = one.host.clone() else { continue };
-            let missing = (!one.intent.is_empty()).then(|| format!("lack {}", one.intent));
+            let missing = (!one.desired.is_empty()).then(|| format!("lack {}", one.desired));
             let more = (!one.live.is_empty()).then(|| format!("have {}, which no EndpointSlice has", one.live));
             let text = missing.into_iter().chain(more).collect::<Vec<_>>().join(" and ");
             let port = one.what.split('|').nth(1).unwrap_or_default();
@@ -75,7 +75,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         let finding = Finding::new(&RULE, &service.object, "spec.ports")
             .severity(severity)
             .message(format!("the endpoints of {} callers' proxies are not those of its EndpointSlices", all.len()))
-            .effect("calls to pods that are gone fail with UNAVAILABLE; pods that proxies do not know get none")
+            .impact("calls to pods that are gone fail with UNAVAILABLE; pods that proxies do not know get none")
             .evidence(evidence)
             .evidence(doubt)
             .callers(all.iter().map(|id| mesh.workload(*id).namespace()).collect::<std::collections::BTreeSet<_>>())

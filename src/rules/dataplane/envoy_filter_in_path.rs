@@ -52,7 +52,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         let patches: Vec<&str> = extension.patches().into_iter().collect();
         let finding = Finding::new(&RULE, &extension.object, "spec.configPatches")
             .message(format!("it acts on the proxies of {}", few(&names, 4)))
-            .effect("what these proxies do may differ from what objects say and from what is shown here")
+            .impact("what these proxies do may differ from what objects say and from what is shown here")
             .evidence((!patches.is_empty()).then(|| format!("it patches {}", patches.join(", "))))
             .fix("compare with what the proxies run: kubectl grpcmesh diff");
         out.add(&RULE, finding);

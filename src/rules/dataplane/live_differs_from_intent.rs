@@ -74,7 +74,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         let evidence = differences.iter().take(SHOWN).map(|(text, ids)| format!("{}: {text}", names(mesh, ids)));
         let finding = Finding::new(&RULE, &object, "spec")
             .message(message)
-            .effect("calls of these callers go by what their Envoys have")
+            .impact("calls of these callers go by what their Envoys have")
             .evidence(evidence)
             .evidence(doubts.remove(&object))
             .callers(ids.iter().map(|id| mesh.workload(*id).namespace()).collect::<BTreeSet<_>>())
@@ -89,7 +89,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 
 fn sentence(one: &Difference) -> String {
     let side = |text: &str| if text.is_empty() { "nothing".to_owned() } else { text.to_owned() };
-    format!("{}: the objects say {}, the Envoy has {}", one.what, side(&one.intent), side(&one.live))
+    format!("{}: the objects say {}, the Envoy has {}", one.what, side(&one.desired), side(&one.live))
 }
 
 #[cfg(test)]

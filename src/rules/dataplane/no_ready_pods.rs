@@ -107,7 +107,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         };
         let finding = Finding::new(&RULE, &service.object, "spec.selector")
             .message(message)
-            .effect("every call fails with UNAVAILABLE (flag UH, no healthy upstream)")
+            .impact("every call fails with UNAVAILABLE (flag UH, no healthy upstream)")
             .evidence(evidence)
             .fix(fix);
         out.add(&RULE, finding);

@@ -59,7 +59,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         };
         let finding = Finding::new(&RULE, &first.object, "spec.containers")
             .message(format!("{} of {title} in {namespace} should have a sidecar and has none", count(pods.len())))
-            .effect("its gRPC connections stay with one server; it does no mTLS, and policies do not act on it")
+            .impact("its gRPC connections stay with one server; it does no mTLS, and policies do not act on it")
             .evidence([format!("without a proxy: {}", names.join(", "))])
             .fix(restart);
         out.add(&RULE, finding);
@@ -86,7 +86,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 count(bare.len()),
                 service.object
             ))
-            .effect("calls to it have no mTLS and no authorization; as a client it keeps to one server")
+            .impact("calls to it have no mTLS and no authorization; as a client it keeps to one server")
             .evidence([names.join(", ")])
             .fix(format!("give the pods the label sidecar.istio.io/inject: \"true\" and restart {}", first.title()));
         out.add(&RULE, finding);

@@ -51,7 +51,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         let finding = Finding::new(&RULE, &mesh.workload(*first).object, "status")
             .also(ids.iter().skip(1).map(|id| mesh.workload(*id).object.clone()))
             .message(why)
-            .effect("it runs what it had before: changes do not arrive there, while other proxies have them")
+            .impact("it runs what it had before: changes do not arrive there, while other proxies have them")
             .evidence([format!("so say the proxies of {}", names(mesh, &ids))])
             .callers(ids.iter().map(|id| mesh.workload(*id).namespace()).collect::<std::collections::BTreeSet<_>>())
             .fix("mend the object that the refused part is made of, then: kubectl grpcmesh diff --wait");

@@ -69,7 +69,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         let finding = Finding::new(&RULE, object, "status")
             .also(ids.iter().skip(1).map(|id| mesh.workload(*id).object.clone()))
             .message(format!("its proxy does not follow: {why}"))
-            .effect("it routes by what it has: by old weights, and to endpoints that may be gone")
+            .impact("it routes by what it has: by old weights, and to endpoints that may be gone")
             .evidence([format!("so stand the proxies of {}", names(mesh, &ids))])
             .evidence(since.map(|since| format!("the first since {since}")))
             .callers(ids.iter().map(|id| mesh.workload(*id).namespace()).collect::<std::collections::BTreeSet<_>>())

@@ -43,7 +43,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         };
         let finding = Finding::new(&RULE, &service.object, "spec.selector")
             .message(format!("pods of {} use gRPC without a proxy", service.object))
-            .effect("only clients that dial xds:/// are balanced by the mesh; there is no Envoy to inspect and no access log")
+            .impact("only clients that dial xds:/// are balanced by the mesh; there is no Envoy to inspect and no access log")
             .evidence([format!("{} has an injection template for proxyless gRPC", first.title())])
             .fix("nothing, if this is meant; else remove the annotation inject.istio.io/templates");
         out.add(&RULE, finding);

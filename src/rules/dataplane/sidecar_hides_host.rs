@@ -58,7 +58,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             let Some(sidecar) = mesh.sidecar_for(&caller).filter(|_| exported && hidden) else { continue };
             let finding = Finding::new(&RULE, &sidecar.object, "spec.egress")
                 .message(format!("{} is hidden from callers in {namespace}", mesh.short_host(&service.host)))
-                .effect("their calls go out as plain connections: no balancing, no retries, no mTLS; or they fail (UNAVAILABLE)")
+                .impact("their calls go out as plain connections: no balancing, no retries, no mTLS; or they fail (UNAVAILABLE)")
                 .callers([&namespace])
                 .evidence([why])
                 .rests_on([service.namespace()])

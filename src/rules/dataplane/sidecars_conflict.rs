@@ -79,7 +79,7 @@ fn report(
 ) {
     let mut finding = Finding::new(&RULE, &loser.object, field)
         .message(format!("{} is also {whom}, and wins", winner.object))
-        .effect("the hosts that only this object lists stay hidden: calls to them leave the mesh, or are refused")
+        .impact("the hosts that only this object lists stay hidden: calls to them leave the mesh, or are refused")
         .fix(format!("join the hosts of both in {}", winner.object));
     finding.istio_code = code;
     out.add(&RULE, finding);

@@ -89,7 +89,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                         format_args!("{shown} go"),
                         workload.title()
                     ))
-                    .effect(effect)
+                    .impact(effect)
                     .evidence([format!("{}: \"{}\"", exclusion.annotation, exclusion.value)])
                     .fix(format!("remove it from {} and restart {}", exclusion.annotation, workload.title()));
             out.add(&RULE, finding);

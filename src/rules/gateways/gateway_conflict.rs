@@ -56,7 +56,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         };
         let finding = Finding::new(&RULE, &loser.object, format!("spec.servers[{server}]"))
             .message(format!("the server on port {port} is left out: {by} has {why}"))
-            .effect("its clients get no route (UNIMPLEMENTED), another certificate, or no connection (UNAVAILABLE)")
+            .impact("its clients get no route (UNIMPLEMENTED), another certificate, or no connection (UNAVAILABLE)")
             .evidence(["the oldest Gateway wins, ties by name"])
             .fix("give it hosts, a port or a name of the port of its own, or join both servers");
         out.add(&RULE, finding);

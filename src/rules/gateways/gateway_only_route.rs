@@ -46,7 +46,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             let Some(service) = service.filter(|service| service.is_kubernetes()) else { continue };
             let finding = Finding::new(&RULE, &object.object, format!("spec.hosts[{index}]"))
                 .message(format!("callers in the mesh do not get these rules for {}", mesh.short_host(host)))
-                .effect("they use Istio's default route, without this object's weights, timeouts and retries")
+                .impact("they use Istio's default route, without this object's weights, timeouts and retries")
                 .rests_on([service.namespace()])
                 .fix("add `mesh` to spec.gateways, or leave it if only outside traffic is meant");
             out.add(&RULE, finding);

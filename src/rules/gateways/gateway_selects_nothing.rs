@@ -69,7 +69,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             .unwrap_or_else(|| "deploy a gateway with these labels".to_owned());
         let finding = Finding::new(&RULE, &gateway.object, "spec.selector")
             .message(format!("no gateway pod carries the labels {}", gateway.selector))
-            .effect("no proxy opens the port: clients cannot connect, and routes bound to it act nowhere")
+            .impact("no proxy opens the port: clients cannot connect, and routes bound to it act nowhere")
             .evidence(carried)
             .fix(fix);
         out.add(&RULE, finding);

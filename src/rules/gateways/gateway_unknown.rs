@@ -100,7 +100,7 @@ fn judge(
             "there is no {} {namespace}/{name}",
             if is_route { "Gateway (Gateway API)" } else { "Gateway" }
         ))
-        .effect("the route acts on no gateway: calls from outside get no route (UNIMPLEMENTED)")
+        .impact("the route acts on no gateway: calls from outside get no route (UNIMPLEMENTED)")
         .evidence(evidence)
         .rests_on([namespace])
         .fix(fix);

@@ -63,7 +63,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                         mesh.short_host(host),
                         object.object.namespace
                     ))
-                    .effect("clients of the gateway that call this host get no route (UNIMPLEMENTED)")
+                    .impact("clients of the gateway that call this host get no route (UNIMPLEMENTED)")
                     .evidence([format!("its servers have {}", served.join(", "))])
                     .rests_on([&gateway.object.namespace])
                     .fix(format!("servers:\n- hosts: [{}/{host}]   # of {}", object.object.namespace, gateway.object));

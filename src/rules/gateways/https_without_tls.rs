@@ -45,7 +45,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for gateway in &mesh.istio_gateways {
         for (index, server) in gateway.spec.servers.iter().enumerate() {
             let Some(port) = &server.port else { continue };
-            let encrypted = matches!(Protocol::parse_word(&port.protocol), Some(Protocol::Https | Protocol::Tls));
+            let encrypted = matches!(Protocol::parse(&port.protocol), Some(Protocol::Https | Protocol::Tls));
             if !encrypted || server.tls.is_some() {
                 continue;
             }
@@ -54,7 +54,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                     "server {} on port {} is {} but has no tls block",
                     port.name, port.number, port.protocol
                 ))
-                .effect("the webhook refuses it; where it gets in, every TLS handshake fails (UNAVAILABLE)")
+                .impact("the webhook refuses it; where it gets in, every TLS handshake fails (UNAVAILABLE)")
                 .fix("tls: {mode: SIMPLE, credentialName: my-cert}");
             out.add(&RULE, finding);
         }

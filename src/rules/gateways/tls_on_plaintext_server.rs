@@ -46,7 +46,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for gateway in &mesh.istio_gateways {
         for (index, server) in gateway.spec.servers.iter().enumerate() {
             let (Some(port), Some(tls)) = (&server.port, &server.tls) else { continue };
-            let Some(protocol) = Protocol::parse_word(&port.protocol) else { continue };
+            let Some(protocol) = Protocol::parse(&port.protocol) else { continue };
             let settings = [
                 tls.mode.as_ref().map(|mode| format!("mode: {mode}")),
                 tls.credential_name.as_ref().map(|name| format!("credentialName: {name}")),
@@ -67,7 +67,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                     "server {} on port {} has TLS settings, but protocol {} means plain text",
                     port.name, port.number, port.protocol
                 ))
-                .effect(if refused {
+                .impact(if refused {
                     "the webhook refuses it; where it gets in, TLS is not terminated and calls are served in the clear"
                 } else {
                     "the webhook lets it pass, yet TLS is not terminated: calls are served in the clear"

@@ -67,7 +67,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         };
         let finding = Finding::new(&RULE, object, problem.path.as_str())
             .message(format!("{} has no field \"{name}\" here; {hint}", object.kind.name()))
-            .effect("the API server refuses the object, or drops the field: what it should do does not happen")
+            .impact("the API server refuses the object, or drops the field: what it should do does not happen")
             .fix(fix);
         out.add(&RULE, finding);
     }
@@ -79,7 +79,7 @@ fn duplicates(object: &Object, names: &mut Interner, out: &mut Findings<'_>) {
         push_field(&mut path, &duplicate.key);
         let finding = Finding::new(&RULE, &ObjectRef::new(&object.key, names), path)
             .message(format!("the key \"{}\" is written twice in one mapping", duplicate.key))
-            .effect("only the last one counts, and strict validation refuses the object")
+            .impact("only the last one counts, and strict validation refuses the object")
             .evidence([format!("again on line {} of the document", duplicate.at.line)])
             .fix("keep one of them");
         out.add(&RULE, finding);

@@ -49,7 +49,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             kind.info().versions.iter().map(|version| format!("{}/{version}", kind.info().group)).collect();
         let finding = Finding::new(&RULE, &reference, "apiVersion")
             .message(format!("apiVersion \"{}\" does not serve {}", object.api_version, kind.name()))
-            .effect("the API server refuses the object: for the mesh it does not exist")
+            .impact("the API server refuses the object: for the mesh it does not exist")
             .evidence([format!("{} is served as {}", kind.name(), served.join(", "))])
             .fix(format!("apiVersion: {}", kind.api_version()));
         out.add(&RULE, finding);

@@ -57,7 +57,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             continue;
         }
         let mut got: BTreeSet<&ObjectRef> = BTreeSet::new();
-        for view in mesh.views(id) {
+        for view in mesh.caller_classes(id) {
             got.extend(view.rules.0.iter().map(|rule| &mesh.destination_rules.get(*rule).object));
         }
         used.extend(&got);
@@ -76,7 +76,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         };
         let finding = Finding::new(&RULE, &rule.object, "spec.host")
             .message("no caller gets this rule")
-            .effect("its subsets, limits, TLS and ejection hold for nobody")
+            .impact("its subsets, limits, TLS and ejection hold for nobody")
             .evidence([why])
             .rests_on([service.namespace()])
             .fix("write what must hold into the rule that callers get, or delete this one");

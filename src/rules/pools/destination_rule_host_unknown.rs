@@ -86,7 +86,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         let target = mesh.namespace_of_host(full);
         let finding = Finding::new(&RULE, &rule.object, "spec.host")
             .message(format!("no Service or ServiceEntry has the host \"{}\"", full.as_str()))
-            .effect("the rule does nothing: its subsets, limits and TLS settings exist for no caller")
+            .impact("the rule does nothing: its subsets, limits and TLS settings exist for no caller")
             .evidence(evidence)
             .rests_on(target.as_ref())
             .fix(fix);

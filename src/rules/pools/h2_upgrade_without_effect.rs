@@ -87,7 +87,7 @@ fn judge(mesh: &Mesh<'_>, rule: &DestinationRule, port: Option<u32>, place: &str
     let field = format!("spec.trafficPolicy.{place}connectionPool.http.h2UpgradePolicy");
     let finding = Finding::new(&RULE, &rule.object, field)
         .message(format!("the upgrade changes nothing for {}", mesh.short_host(&service.host)))
-        .effect("none: sidecars speak to these ports as they would without it")
+        .impact("none: sidecars speak to these ports as they would without it")
         .evidence([format!("port {}", named.join(", "))])
         .rests_on([service.namespace()])
         .fix(fix);

@@ -86,7 +86,7 @@ fn of_policy(
         };
         let finding = Finding::new(&RULE, &rule.object, format!("{path}.connectionPool.http.maxRequestsPerConnection"))
             .message(format!("maxRequestsPerConnection {limit}: {what}"))
-            .effect("latency and CPU rise; under load callers run out of connections (flag UF or UO)")
+            .impact("latency and CPU rise; under load callers run out of connections (flag UF or UO)")
             .rests_on([owner])
             .fix("maxRequestsPerConnection: 0");
         out.add(&RULE, finding);

@@ -59,7 +59,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 let number = port.port.as_ref().map_or(0, |port| port.number);
                 let finding = Finding::new(&RULE, &rule.object, format!("{place}.portLevelSettings[{index}]"))
                     .message(format!("port {number} loses {} of the policy above", lost.join(", ")))
-                    .effect(format!("on port {number} Istio's defaults hold for {}", lost.join(", ")))
+                    .impact(format!("on port {number} Istio's defaults hold for {}", lost.join(", ")))
                     .fix(format!("repeat {} under portLevelSettings[{index}]", lost.join(", ")));
                 out.add(&RULE, finding);
             }

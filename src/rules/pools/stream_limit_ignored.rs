@@ -138,7 +138,7 @@ fn report(
     };
     let finding = Finding::new(&RULE, &rule.object, format!("{path}.{setting}"))
         .message(format!("{setting} is not applied to port {} of {}", port.number, service.object))
-        .effect(match (setting, port.protocol.is_http2()) {
+        .impact(match (setting, port.protocol.is_http2()) {
             ("http2KeepAlive", _) => "Envoy never gets the setting: idle connections are not probed",
             (_, true) => "Envoy never gets the setting: its own limit of 1024 streams a connection holds",
             (_, false) => {

@@ -65,7 +65,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             };
             let finding = Finding::new(&RULE, &service.object, port.field("appProtocol"))
                 .message(format!("appProtocol \"{value}\" of port {} is unknown to Istio {hides}", port.title()))
-                .effect("gateways speak HTTP/1.1 to it; HTTP/2 settings of DestinationRules are not applied")
+                .impact("gateways speak HTTP/1.1 to it; HTTP/2 settings of DestinationRules are not applied")
                 .evidence(&port.evidence)
                 .fix(format!("ports:\n- appProtocol: {right}\n  port: {}", port.number));
             out.add(&RULE, finding);

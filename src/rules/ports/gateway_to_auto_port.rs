@@ -68,7 +68,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                     port.title(),
                     exposure.gateway
                 ))
-                .effect("calls through the gateway fail with UNAVAILABLE: it speaks HTTP/1.1 to the server")
+                .impact("calls through the gateway fail with UNAVAILABLE: it speaks HTTP/1.1 to the server")
                 .evidence([format!("{} routes {} to it", exposure.route, exposure.hosts.join(", "))])
                 .evidence(&port.evidence)
                 .rests_on([&exposure.gateway.namespace])

@@ -54,7 +54,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             if !matches!(port.protocol, Protocol::Http | Protocol::HttpProxy) {
                 continue;
             }
-            let views = mesh.views(id);
+            let views = mesh.caller_classes(id);
             let broken: Vec<_> = views
                 .iter()
                 .filter(|view| {
@@ -74,7 +74,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             let callers = broken.iter().filter(|_| !everybody).flat_map(|view| &view.namespaces);
             let finding = Finding::new(&RULE, &service.object, port.deciding_field())
                 .message(format!("port {} carries gRPC but Istio takes it for HTTP/1.1", port.title()))
-                .effect(
+                .impact(
                     "calls fail with UNAVAILABLE: the server is spoken to in HTTP/1.1 (flag UPE; URX at the caller)",
                 )
                 .callers(callers)

@@ -55,7 +55,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 "{} is headless: callers dial pods, and the mesh keeps to the one that was dialled",
                 service.object
             ))
-            .effect("balancing, weights and subsets do not choose the pod; timeouts, retries and path rules act")
+            .impact("balancing, weights and subsets do not choose the pod; timeouts, retries and path rules act")
             .evidence(evidence)
             .fix("for balancing by the mesh, add a Service of another name without `clusterIP: None` and call that");
         out.add(&RULE, finding);

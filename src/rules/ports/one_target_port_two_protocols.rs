@@ -124,7 +124,7 @@ fn conflict(mesh: &Mesh<'_>, number: u16, mut users: Vec<(ServiceId, usize)>, ou
                 port(winner).title(),
                 winning.object,
             ))
-            .effect(format!(
+            .impact(format!(
                 "the server's proxy reads the port as {} ({why}); callers through the other port get a listener that does not fit",
                 port(winner).protocol
             ))

@@ -66,7 +66,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             };
             let finding = Finding::new(&RULE, &service.object, port.deciding_field())
                 .message(format!("port {} carries gRPC but its protocol is left to detection", port.title()))
-                .effect(
+                .impact(
                     "gateways speak HTTP/1.1 to it, so gRPC from outside fails; maxConcurrentStreams and keep-alive \
                      settings are not applied",
                 )

@@ -61,8 +61,8 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             };
             let finding = Finding::new(&RULE, &service.object, port.deciding_field())
                 .message(format!("port {} carries gRPC but Istio takes it for {}", port.title(), port.protocol))
-                .effect(effect)
-                .evidence(std::iter::once(format!("{} decided: {}", port.decided_by, port.protocol.word())))
+                .impact(effect)
+                .evidence(std::iter::once(format!("{} decided: {}", port.decided_by, port.protocol.as_str())))
                 .evidence(&port.evidence)
                 .fix(port.as_grpc());
             out.add(&RULE, finding);

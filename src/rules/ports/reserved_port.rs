@@ -58,7 +58,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             }
             let finding = Finding::new(&RULE, &service.object, port.field("port"))
                 .message(format!("port {} is one that the proxy keeps for itself", port.title()))
-                .effect("callers' proxies have no listener for it: calls are not routed")
+                .impact("callers' proxies have no listener for it: calls are not routed")
                 .fix(format!("ports:\n- name: {}\n  port: 50051", port.name.as_deref().unwrap_or("grpc")));
             out.add(&RULE, finding);
         }
@@ -78,7 +78,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                     workload.title(),
                     port.number
                 ))
-                .effect("one of the two cannot bind the port: the pod does not get ready, or its proxy does not answer")
+                .impact("one of the two cannot bind the port: the pod does not get ready, or its proxy does not answer")
                 .evidence([format!("containerPort {}", port.number)])
                 .fix("move the application to another port".to_owned());
             out.add(&RULE, finding);

@@ -72,7 +72,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                             "no pod has a container port named \"{name}\", which port {} leads to",
                             port.title()
                         ))
-                        .effect("the port has no endpoints: calls fail with UNAVAILABLE (flag UH)")
+                        .impact("the port has no endpoints: calls fail with UNAVAILABLE (flag UH)")
                         .evidence([format!("declared container ports: {known}")])
                         .fix(format!("ports:\n- port: {}\n  targetPort: {nearest}", port.number));
                     out.add(&RULE, finding);
@@ -86,7 +86,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                     let finding = Finding::new(&RULE, &service.object, port.field("targetPort"))
                         .severity(Severity::Info)
                         .message(format!("no container declares port {number}, which port {} leads to", port.title()))
-                        .effect("none if the server listens there; else calls fail with UNAVAILABLE (flag UF)")
+                        .impact("none if the server listens there; else calls fail with UNAVAILABLE (flag UF)")
                         .fix(format!("containers:\n- ports:\n  - name: grpc\n    containerPort: {number}"));
                     out.add(&RULE, finding);
                 }

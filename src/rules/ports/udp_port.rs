@@ -49,7 +49,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             }
             let finding = Finding::new(&RULE, &service.object, port.deciding_field())
                 .message(format!("port {} carries gRPC but is UDP", port.title()))
-                .effect("no proxy has a listener for it: calls are neither balanced nor secured, or they fail")
+                .impact("no proxy has a listener for it: calls are neither balanced nor secured, or they fail")
                 .evidence(std::iter::once(&port.decided_by).map(ToString::to_string))
                 .evidence(&port.evidence)
                 .fix(port.as_grpc());

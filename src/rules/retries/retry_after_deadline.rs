@@ -48,7 +48,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 if rest.is_empty() { "connect-failure,refused-stream,unavailable".to_owned() } else { rest.join(",") };
             let finding = Finding::new(&RULE, &object.object, format!("spec.http[{index}].retries.retryOn"))
                 .message("retries on deadline-exceeded seldom help: the client's own deadline is usually spent")
-                .effect("the retry loads a slow server; the client has gone")
+                .impact("the retry loads a slow server; the client has gone")
                 .fix(format!("retryOn: {rest}"));
             out.add(&RULE, finding);
         }

@@ -91,7 +91,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             right.dedup();
             let finding = Finding::new(&RULE, &object.object, format!("spec.http[{index}].retries.retryOn"))
                 .message(format!("retryOn \"{text}\" is refused by Istio's validation"))
-                .effect("the webhook refuses the object; where it got in, unknown words retry nothing")
+                .impact("the webhook refuses the object; where it got in, unknown words retry nothing")
                 .evidence(refused)
                 .evidence(["gRPC words that are accepted: cancelled, deadline-exceeded, internal, resource-exhausted, unavailable"])
                 .fix(format!("retryOn: {}", if right.is_empty() { "unavailable".to_owned() } else { right.join(",") }));

@@ -57,7 +57,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             }
             let finding = Finding::new(&RULE, &object.object, format!("{}.retries.retryOn", rule.field))
                 .message(format!("retryOn \"{written}\" no longer covers connections that fail"))
-                .effect("calls that reached no server fail with UNAVAILABLE (flag UF) without a retry")
+                .impact("calls that reached no server fail with UNAVAILABLE (flag UF) without a retry")
                 .rests_on([grpc.namespace()])
                 .fix(format!("retries:\n  retryOn: connect-failure,refused-stream,{written}"));
             out.add(&RULE, finding);

@@ -61,12 +61,12 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 Finding::new(&RULE, &object.object, field)
                     .severity(Severity::Info)
                     .message("retries are switched off for this rule")
-                    .effect("no call is retried, also not on connect-failure, which Istio retries by default")
+                    .impact("no call is retried, also not on connect-failure, which Istio retries by default")
                     .fix("remove the retries block for Istio's default, or set attempts")
             } else {
                 Finding::new(&RULE, &object.object, field)
                     .message("retry conditions are written, but attempts is 0 or missing: retries are off")
-                    .effect("the webhook refuses the object; where it got in, no call is retried")
+                    .impact("the webhook refuses the object; where it got in, no call is retried")
                     .evidence(written)
                     .fix("retries:\n  attempts: 2")
             };

@@ -64,7 +64,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 };
                 let finding = Finding::new(&RULE, &rule.object, format!("{}.backendRefs", rule.field()))
                     .message(problem.clone())
-                    .effect("its share of the calls is answered with HTTP 500: UNKNOWN to the client")
+                    .impact("its share of the calls is answered with HTTP 500: UNKNOWN to the client")
                     .rests_on(&places)
                     .fix(fix);
                 out.add(&RULE, finding);

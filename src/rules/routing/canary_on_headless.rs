@@ -57,7 +57,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             let namespace = mesh.namespace_of_host(&target.host);
             let finding = Finding::new(&RULE, &object.object, format!("{}.destination", target.field))
                 .message(format!("{what} for {}, which is headless", mesh.short_host(&target.host)))
-                .effect("the pod that the client dialled is used: the rule does not choose who answers")
+                .impact("the pod that the client dialled is used: the rule does not choose who answers")
                 .rests_on(namespace.as_ref())
                 .fix("add a Service of another name without `clusterIP: None` for the same pods, call and route that");
             out.add(&RULE, finding);

@@ -62,7 +62,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             }
             let finding = Finding::new(&RULE, &object.object, format!("spec.http[{index}].delegate"))
                 .message(what)
-                .effect("the rule is left away: its calls fall to later rules, or get 404 (UNIMPLEMENTED)")
+                .impact("the rule is left away: its calls fall to later rules, or get 404 (UNIMPLEMENTED)")
                 .rests_on([&namespace])
                 .fix(fix);
             out.add(&RULE, finding);

@@ -99,7 +99,7 @@ fn judge(mesh: &Mesh<'_>, object: &VirtualService, field: &str, written: &str, o
     let finding = Finding::new(&RULE, &object.object, field)
         .severity(if is_mirror { Severity::Warning } else { Severity::Error })
         .message(format!("no Service or ServiceEntry has the host \"{}\"", full.as_str()))
-        .effect(effect)
+        .impact(effect)
         .evidence(explanation)
         .rests_on(target.as_ref())
         .fix(fix);

@@ -121,11 +121,11 @@ fn judge(
         finding
             .severity(Severity::Info)
             .message(format!("no port is named, and {short} has several: the one that is dialled is taken"))
-            .effect("calls arrive as long as both Services use the same numbers")
+            .impact("calls arrive as long as both Services use the same numbers")
     } else {
         finding
             .message(format!("no port is named, and {short} has no port {}", lacking.join(", ")))
-            .effect("calls that take this route fail with UNAVAILABLE (flag NC, no such cluster)")
+            .impact("calls that take this route fail with UNAVAILABLE (flag NC, no such cluster)")
     };
     out.add(&RULE, finding);
 }

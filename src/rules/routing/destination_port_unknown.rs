@@ -97,7 +97,7 @@ fn judge(mesh: &Mesh<'_>, object: &ObjectRef, field: String, host: &Host, wanted
     let finding = Finding::new(&RULE, object, field)
         .severity(severity)
         .message(format!("{} has no port {wanted}", mesh.short_host(host)))
-        .effect(effect)
+        .impact(effect)
         .evidence([format!("its ports: {}", listed.join(", "))])
         .evidence(of_pods.map(|port| format!("{wanted} is the pods' port behind {}", port.title())))
         .rests_on(entries.iter().map(|entry| entry.namespace()))

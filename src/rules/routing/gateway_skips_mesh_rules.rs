@@ -57,7 +57,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         for (object, field) in users.into_iter().filter(|(object, _)| *object != splitter) {
             let finding = Finding::new(&RULE, &object, field)
                 .message(format!("the gateway sends to all pods of {}, which {splitter} splits", mesh.short_host(host)))
-                .effect(format!("traffic from outside ignores the weights ({split})"))
+                .impact(format!("traffic from outside ignores the weights ({split})"))
                 .rests_on([&splitter.namespace, mesh.service(id).namespace()])
                 .fix(format!("write the split into {object} too, or add the gateway and its host to {splitter}"));
             out.add(&RULE, finding);
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn a_gateway_beside_a_split_is_told() {
         check(&RULE, &mesh(), &["warning VirtualService shop/in spec.http[0].route[0]"]);
-        assert!(findings(&RULE, &mesh())[0].effect.contains("90% to v1, 10% to v2"));
+        assert!(findings(&RULE, &mesh())[0].impact.contains("90% to v1, 10% to v2"));
         check_gap(&RULE, &mesh());
     }
 

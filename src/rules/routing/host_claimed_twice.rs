@@ -139,7 +139,7 @@ fn report(mesh: &Mesh<'_>, loser: &VirtualService, loss: &Loss<'_>, out: &mut Fi
             mesh.short_host(loss.host),
             named.join(", ")
         ))
-        .effect("this object's routes, weights, timeouts and retries do nothing for these callers")
+        .impact("this object's routes, weights, timeouts and retries do nothing for these callers")
         .callers(callers)
         .evidence(evidence)
         .rests_on(winners.iter().map(|winner| &winner.object.namespace))

@@ -61,7 +61,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         let hosts: Vec<&str> = config.hosts.iter().map(|host| mesh.short_host(host)).collect();
         let finding = Finding::new(&RULE, object, field)
             .message(format!("no rule takes the remaining calls to {}", hosts.join(", ")))
-            .effect("calls that no rule takes get 404 (flag NR): UNIMPLEMENTED to the client")
+            .impact("calls that no rule takes get 404 (flag NR): UNIMPLEMENTED to the client")
             .evidence(config.objects.iter().skip(1).map(|other| format!("{other} has rules for it too")))
             .fix("add a last rule without conditions, or leave it if other calls must not pass");
         out.add(&RULE, finding);

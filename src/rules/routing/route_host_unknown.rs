@@ -70,7 +70,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             let namespace = mesh.namespace_of_host(host);
             let finding = Finding::new(&RULE, &object.object, format!("spec.hosts[{index}]"))
                 .message(format!("no Service or ServiceEntry has the host \"{host}\""))
-                .effect("the rules act for this name on port 80 only; on ports of gRPC they do nothing")
+                .impact("the rules act for this name on port 80 only; on ports of gRPC they do nothing")
                 .evidence(evidence)
                 .rests_on(namespace.as_ref())
                 .fix(fix);

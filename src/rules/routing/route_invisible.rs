@@ -75,7 +75,7 @@ fn not_exported(object: &VirtualService, needing: &BTreeSet<Namespace>) -> Findi
     let who = if object.acts_in_mesh() { "meshed pods run in" } else { "its gateways run in" };
     Finding::new(&RULE, &object.object, "spec.exportTo")
         .message("no caller sees this object")
-        .effect("its routes, weights, timeouts and retries do nothing")
+        .impact("its routes, weights, timeouts and retries do nothing")
         .evidence([format!("{who} {}", named.join(", "))])
         .fix(format!("spec:\n  exportTo: [{}]", named.join(", ")))
 }
@@ -92,7 +92,7 @@ fn not_imported(mesh: &Mesh<'_>, id: VirtualServiceId, object: &VirtualService, 
     let host = object.hosts.first().map_or("*", |host| host.as_str());
     let finding = Finding::new(&RULE, &object.object, "spec.hosts")
         .message("no caller's Sidecar imports this object")
-        .effect("its routes, weights, timeouts and retries do nothing")
+        .impact("its routes, weights, timeouts and retries do nothing")
         .evidence([format!("left out by {}", first.object)])
         .fix(format!("# in {}\negress:\n- hosts: [\"{}/{host}\"]", first.object, object.object.namespace));
     Some(finding)

@@ -47,7 +47,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             let Some(why) = mesh.refused(config, rule) else { continue };
             let finding = Finding::new(&RULE, &rule.object, rule.field())
                 .message(format!("Envoy refuses this rule: {why}"))
-                .effect("the whole route table of the port is refused: every host on it keeps its former routes")
+                .impact("the whole route table of the port is refused: every host on it keeps its former routes")
                 .evidence(rule.delegate.as_ref().map(|(object, at)| format!("it comes from {object} spec.http[{at}]")))
                 .fix("mend the rule; `kubectl grpcmesh inspect` shows when nothing is left");
             out.add(&RULE, finding);

@@ -64,11 +64,13 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             }
             let named: Vec<String> = ports
                 .iter()
-                .map(|port| format!("port {}: {}, decided by {}", port.title(), port.protocol.word(), port.decided_by))
+                .map(|port| {
+                    format!("port {}: {}, decided by {}", port.title(), port.protocol.as_str(), port.decided_by)
+                })
                 .collect();
             let finding = Finding::new(&RULE, &object.object, "spec.http")
                 .message(format!("{} has no port on which calls are seen", mesh.short_host(host)))
-                .effect("none of the rules acts: connections are passed on as bytes, each to one pod")
+                .impact("none of the rules acts: connections are passed on as bytes, each to one pod")
                 .evidence(named)
                 .rests_on([service.namespace()])
                 .fix(ports[0].as_grpc());

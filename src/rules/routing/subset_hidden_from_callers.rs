@@ -83,7 +83,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                         "{noun} {names} of {} {verb} not exist for {who}: they get {got}",
                         mesh.short_host(&host)
                     ))
-                    .effect("their calls that take this route fail with UNAVAILABLE (flag NC, no such cluster)")
+                    .impact("their calls that take this route fail with UNAVAILABLE (flag NC, no such cluster)")
                     .callers(callers)
                     .evidence(defined.iter().map(|object| format!("{object} defines what they lack")))
                     .rests_on(mesh.namespace_of_host(&host).as_ref())
@@ -113,7 +113,7 @@ fn lack(
     if defining(mesh, host, subset).is_empty() {
         return None;
     }
-    let views = mesh.views(service);
+    let views = mesh.caller_classes(service);
     let takes_route = |view: &CallerClass| {
         mesh.owning_virtual_service(view.owner) == Some(id) || (!object.acts_in_mesh() && view.is_default())
     };

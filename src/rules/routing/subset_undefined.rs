@@ -151,7 +151,7 @@ fn judge(
     let finding = Finding::new(&RULE, &object.object, field)
         .severity(severity)
         .message(message)
-        .effect("calls that take this route fail with UNAVAILABLE (flag NC, no such cluster)")
+        .impact("calls that take this route fail with UNAVAILABLE (flag NC, no such cluster)")
         .evidence([evidence])
         .rests_on(owner.iter().chain([&mesh.root]))
         .fix(fix);

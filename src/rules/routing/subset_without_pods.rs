@@ -110,7 +110,7 @@ fn judge(mesh: &Mesh<'_>, object: &VirtualService, rule: &WrittenRule, out: &mut
         let finding = Finding::new(&RULE, &object.object, format!("{}.destination.subset", target.field))
             .severity(severity)
             .message(format!("subset {name} of {} selects {what} ({labels})", mesh.short_host(&target.host)))
-            .effect(effect)
+            .impact(effect)
             .evidence([format!("pods of {} carry {carried}", service.object)])
             .rests_on([&owner, &destination_rule.object.namespace])
             .fix(fix);

@@ -69,7 +69,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         let index = virtual_service.hosts.iter().position(|host| *host == service.host).unwrap_or_default();
         let finding = Finding::new(&RULE, object, format!("spec.hosts[{index}]"))
             .message(format!("{other} routes {} too", mesh.short_host(&service.host)))
-            .effect("only one of them acts for a caller, and which one depends on the caller's namespace")
+            .impact("only one of them acts for a caller, and which one depends on the caller's namespace")
             .evidence(evidence)
             .rests_on([&other.namespace, service.namespace()])
             .fix(format!("keep one: remove the host here, or delete {other}"));

@@ -60,7 +60,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             });
             let finding = Finding::new(&RULE, &object.object, format!("{}.route", rule.field))
                 .message(format!("the weights add up to {total}, not 100; they are relative"))
-                .effect("calls are split by the real shares")
+                .impact("calls are split by the real shares")
                 .evidence(real)
                 .fix("write weights that add up to 100");
             out.add(&RULE, finding);

@@ -17,7 +17,7 @@ pub(super) fn check(gateway: &IstioGateway, out: &mut Findings<'_>) {
             refuse(object, &path, "the server has no port", "port: {number: 443, name: https, protocol: HTTPS}", out);
             continue;
         };
-        let protocol = Protocol::parse_word(&port.protocol);
+        let protocol = Protocol::parse(&port.protocol);
         if protocol.is_none() {
             refuse(
                 object,

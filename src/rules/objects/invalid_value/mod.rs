@@ -106,7 +106,7 @@ fn refuse(
 ) {
     let finding = Finding::new(&RULE, object, field)
         .message(message)
-        .effect("the object is refused: the mesh keeps what it had before")
+        .impact("the object is refused: the mesh keeps what it had before")
         .fix(fix);
     out.add(&RULE, finding);
 }
