@@ -1,4 +1,4 @@
-# What one can do here.
+# Tasks of this repository.
 check:
     cargo check --all-targets
 fmt:
@@ -7,15 +7,18 @@ lint:
     cargo clippy --all-targets -- -D warnings
 test:
     cargo test
-# Rewrite what is generated: completions and schemas.
+# Rewrite generated files: completions, schemas, manual pages, pages of findings, the README's console blocks.
 golden:
     GOLDEN=1 cargo test --test golden
+# Rewrite the snapshots of command output. Review them with git diff.
+snapshots:
+    INSTA_UPDATE=always cargo test --test cli --lib
 fields:
     scripts/fields.py
-# Release archives into dist/, and the krew manifest with their checksums: scripts/dist.py says what it needs.
+# Build release archives into dist/, and the krew manifest with their checksums. scripts/dist.py lists its requirements.
 dist *NAMES:
     scripts/dist.py {{NAMES}}
-# A real mesh on this machine (root): up, its tests, down.
+# A real mesh on this machine (needs root): start, test, stop.
 lab:
     tests/lab/up
 lab-status:

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Whole-process time and memory beside peers: `inspect` and `route` on generated meshes beside `istioctl analyze` where
-that is on PATH, `tail --summary` on large logs beside `wc`, `grep`, `awk` and `jq`, `tail -f` of many pods from an API
-server of this script on loopback.
+"""Measures time and memory of whole processes against peers: `inspect` and `route` on generated meshes against `istioctl analyze`
+(if on PATH), `tail --summary` on large logs against `wc`, `grep`, `awk` and `jq`, and `tail -f` of many pods against a fake API
+server on loopback.
 
     scripts/figures.py [SERVICES ...]          (default: 1000 10000 100000)
     scripts/figures.py logs [MEGABYTES]        (default: 400)
     scripts/figures.py follow [PODS]           (default: 500)
 
-Each line is the median of the runs. Absolute times tell about the machine; compare lines of one run.
+Each line is the median of several runs. Absolute times depend on the machine; compare lines of one run.
 """
 import http.server
 import json
@@ -32,7 +32,7 @@ PROGRAM = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "ta
 
 
 def measure(command, runs):
-    """Median wall seconds, median CPU seconds, largest memory in MB."""
+    """Returns median wall seconds, median CPU seconds, and peak memory in MB."""
     wall, cpu, memory = [], [], []
     for _ in range(runs):
         start = os.times().elapsed
@@ -45,7 +45,7 @@ def measure(command, runs):
 
 
 def calls(mesh, path):
-    """Writes calls of a few pods to Services anywhere."""
+    """Writes calls from a few pods to random Services."""
     found = {"Service": [], "Pod": []}
     form = re.compile(r"^kind: (Service|Pod)$.*?^  name: (\S+)$.*?^  namespace: (\S+)$", re.M | re.S)
     with open(mesh) as text:
@@ -63,7 +63,7 @@ def calls(mesh, path):
 
 
 def usual(name, lines):
-    """Lines as of a mesh in service: 49 of 50 went well, times go up."""
+    """Generates the log of a healthy mesh: 49 of 50 calls succeed, in order of time."""
     step = random.Random(1)
     if name == "text":
         well = re.compile(rb'^\[.* HTTP/2" 200 - via_upstream - "-" \d+ [1-9]')
@@ -93,12 +93,12 @@ def logs(megabytes):
                 for _ in range(megabytes * 1_000_000 // len(lines)):
                     out.write(lines)
             peers = {"text": ["awk"], "json": ["jq"]}[name] if is_usual else []
-            # What the summary counts, as nearly as a pattern can say it.
+            # The closest pattern to what the summary counts.
             flagged = {"text": '" [0-9]* [A-Z]', "json": '"response_flags":"[A-Z]'}[name]
             label = name if is_usual else name + ", failing"
             rows = [
                 ("wc -l", ["wc", "-l", path]),
-                # Its output must go somewhere: into nothing it would stop at the first hit.
+                # With output to /dev/null, grep would stop at the first match.
                 ("grep -c URX", ["sh", "-c", f"grep -c URX {path} | cat"]),
                 ("grep -c, lines with a flag", ["sh", "-c", f"LC_ALL=C grep -c '{flagged}' {path} | cat"]),
                 ("tail --summary", [ours, "tail", "--logs", path, "--summary"]),
@@ -121,7 +121,7 @@ LINES_A_SECOND = 10
 
 
 class Cluster(http.server.BaseHTTPRequestHandler):
-    """As much of an API server as a follower asks for: pods, and their logs as they grow."""
+    """A fake API server that serves pods and their growing logs."""
     protocol_version = "HTTP/1.1"
     pods = 0
     sent = 0
@@ -167,7 +167,7 @@ class Cluster(http.server.BaseHTTPRequestHandler):
 
 
 def follow(pods):
-    """Memory and CPU of following so many pods at once, and how many lines came."""
+    """Measures memory and CPU while following many pods, and counts the lines received."""
     Cluster.pods = pods
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Cluster)
     server.daemon_threads = True

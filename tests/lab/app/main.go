@@ -1,13 +1,12 @@
-// Command labapp is the application of the lab: a gRPC server that does what metadata asks for, and the client that
-// asks and tells in JSON what it saw.
+// Command labapp is the application of the lab: a gRPC server whose behavior the metadata of each call controls, and a client
+// that makes calls and prints the results as JSON.
 //
 //	labapp serve --port 7070 --name echo-v1-abc --version v1
 //	labapp call --count 100 --header x-status=14 --header x-status-in=trailers echo.shop.svc.cluster.local:7070
 //
-// Metadata that the server obeys: x-status (a status number), x-status-in (headers or trailers: whether a reply goes
-// before it), x-delay (such as 300ms; ends with the
-// call's deadline), x-hang (the same, whatever the deadline), x-count (messages of a stream). x-version makes only servers of
-// that version fail, x-percent only so many of a hundred calls.
+// Metadata: x-status (a status number), x-status-in (headers or trailers: whether a reply precedes the status), x-delay (such as
+// 300ms; ends at the deadline of the call), x-hang (the same, but ignores the deadline), x-count (messages of a stream).
+// x-version restricts failures to servers of that version, x-percent to a percentage of calls.
 package main
 
 import (
@@ -125,7 +124,7 @@ func (s *server) reply() string {
 	return string(text)
 }
 
-// What the metadata of a call asks for.
+// What the metadata of a call requests.
 type wish struct {
 	code     codes.Code
 	trailers bool
@@ -186,7 +185,7 @@ func (s *server) unary(_ any, ctx context.Context, decode func(any) error, _ grp
 		return nil, err
 	}
 	if w.code != codes.OK {
-		// A status alone travels in the headers frame; once headers are out it must come in trailers.
+		// Without a reply, the status is in the headers frame (trailers-only); after headers, it is in the trailers.
 		if w.trailers {
 			_ = grpc.SendHeader(ctx, metadata.Pairs("x-server", s.name))
 		}
@@ -225,7 +224,7 @@ func (p *pairs) Set(text string) error {
 	return nil
 }
 
-// What the client saw of one call.
+// The result of one call.
 type seen struct {
 	Code    int    `json:"code"`
 	Name    string `json:"name"`

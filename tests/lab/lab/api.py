@@ -1,4 +1,4 @@
-"""A small client of the API server: JSON in, JSON out."""
+"""A small JSON client for the API server."""
 
 import http.client
 import json
@@ -8,7 +8,7 @@ from settings import API, run
 
 
 class Failed(Exception):
-    """An answer that is no success."""
+    """A response with an error status."""
 
     def __init__(self, status, text):
         super().__init__(f"{status}: {text[:300]}")
@@ -16,7 +16,7 @@ class Failed(Exception):
 
 
 class Api:
-    """One connection, used by one thread."""
+    """One connection for one thread."""
 
     def __init__(self, user="admin"):
         self.context = ssl.create_default_context(cafile=run("pki", "ca.crt"))
@@ -35,7 +35,7 @@ class Api:
                 text = answer.read().decode()
                 break
             except (OSError, http.client.HTTPException):
-                # The server closed an idle connection, or is not there yet.
+                # The server closed an idle connection, or is not up yet.
                 self.connection = None
                 if attempt == 2:
                     raise
@@ -56,5 +56,5 @@ class Api:
         return self.ask("PATCH", path, body, "application/merge-patch+json")
 
     def apply(self, path, body):
-        """Server-side apply, by force: the lab owns its objects."""
+        """Server-side apply with force, because the lab owns its objects."""
         return self.ask("PATCH", path + "?fieldManager=lab&force=true", body, "application/apply-patch+yaml")

@@ -1,4 +1,4 @@
-"""Builds or fetches the programs that are missing, into folders named by what they are made from."""
+"""Builds or downloads missing programs into folders named by a hash of their inputs."""
 
 import json
 import os
@@ -24,8 +24,8 @@ KUBE_STAMP = " ".join(
     ]
 )
 
-# Module folder, package, program, build tag, linker flags. The tag `agent` on the other programs of Istio would leave
-# out what they need of Kubernetes.
+# Module folder, package, program, build tag, linker flags. The tag `agent` would remove Kubernetes types that the other Istio
+# programs need.
 PROGRAMS = [
     ("app", ".", "labapp", "", ""),
     ("modules/etcd", "go.etcd.io/etcd/server/v3", "etcd", "", ""),
@@ -64,7 +64,7 @@ def packages():
         subprocess.run(install, check=True, env=quiet, stdout=sys.stderr)
     for command in ("go", "kubectl", "python3"):
         if not shutil.which(command):
-            raise SystemExit(f"lab: {command} is missing: install it and run this again")
+            raise SystemExit(f"lab: {command} is missing: install it and try again")
 
 
 def build(module, package, program, tag, stamp):
@@ -79,7 +79,7 @@ def build(module, package, program, tag, stamp):
         if tag:
             command[2:2] = ["-tags", tag]
         env = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false", "GOWORK": "off"}
-        # Go writes into go.sum when it is asked for more than is listed; the checkout stays as it is.
+        # Go may write to go.sum, so build a copy and leave the checkout unchanged.
         copy = os.path.join(CACHE, "src", os.path.basename(place))
         shutil.copytree(folder, copy, dirs_exist_ok=True)
         subprocess.run(command, cwd=copy, env=env, check=True, stdout=sys.stderr)
@@ -99,14 +99,14 @@ def envoy():
 
 
 def module_folder(module, name):
-    """Where Go keeps the sources of a dependency; fetched if Go's own cache was emptied since the programs were built."""
+    """Returns the folder with the sources of a dependency. Downloads them if Go's module cache was cleared."""
     command = ["go", "mod", "download", "-json", name]
     done = subprocess.run(command, cwd=os.path.join(HERE, module), check=True, capture_output=True, text=True)
     return json.loads(done.stdout)["Dir"]
 
 
 def all_programs():
-    """Builds everything and links it into one folder, which pods see as /usr/local/bin."""
+    """Builds everything and links it into one folder, which pods mount as /usr/local/bin."""
     packages()
     paths = [build(*row) for row in PROGRAMS] + [envoy()]
     os.makedirs(run("bin"), exist_ok=True)

@@ -1,4 +1,4 @@
-"""Brings the lab up and down: certificates, etcd, API server, controllers, kwok, istiod, Prometheus, and the mesh."""
+"""Starts and stops the lab: certificates, etcd, API server, controllers, kwok, istiod, Prometheus, and the mesh."""
 
 import os
 import re
@@ -18,18 +18,18 @@ from settings import (
 )
 
 BEGIN = time.monotonic()
-# In the order in which they end.
+# In the order in which they are stopped.
 PROGRAMS = ["kubelet", "prometheus", "istiod", "kwok", "kube-controller-manager", "kube-apiserver", "etcd"]
 CONTROLLERS = [
     "endpointslice-controller", "serviceaccount-controller", "root-ca-certificate-publisher-controller",
     "deployment-controller", "replicaset-controller", "statefulset-controller", "namespace-controller",
     "garbage-collector-controller",
 ]
-# Lines shown of each log when a part does not come up.
+# Number of log lines to print if a component does not start.
 LOG_TAIL = 15
-# Commands that `kubectl exec` runs inside a pod.
+# Commands that `kubectl exec` may run in a pod.
 SHIMS = ["pilot-agent", "labapp", "curl", "sh", "ls", "env", "cat"]
-# What Envoy as Envoy's own project builds it cannot load of what Istio configures.
+# Istio configuration that upstream Envoy cannot load.
 ISTIOD_ENVIRONMENT = {
     "PILOT_ENABLE_METADATA_EXCHANGE": "false",
     "PILOT_ENABLE_ALPN_FILTER": "false",
@@ -48,7 +48,7 @@ def say(text):
 
 
 def wait_for(what, ready, limit=60.0):
-    """Asks until something is there; a missing thing ends the bring-up with its name."""
+    """Waits for a condition. Exits with its name if it is not met in time."""
     until = time.monotonic() + limit
     while True:
         try:
@@ -59,12 +59,12 @@ def wait_for(what, ready, limit=60.0):
             pass
         if time.monotonic() > until:
             explain()
-            raise SystemExit(f"lab: {what}: not there after {limit:.0f} s; logs are in {run('logs')}")
+            raise SystemExit(f"lab: {what}: not ready after {limit:.0f} s; see the logs in {run('logs')}")
         time.sleep(0.1)
 
 
 def explain():
-    """Shows what is not ready and the ends of the logs, for a reader who has only this output."""
+    """Prints what is not ready and the ends of the logs, because the output may be all that is available."""
     try:
         for pod in Api().get("/api/v1/pods")["items"]:
             if not ready(pod):
@@ -127,7 +127,7 @@ def kubernetes():
         f"--service-account-key-file={key('sa.pub')}", f"--service-account-signing-key-file={key('sa.key')}",
         f"--kubelet-client-certificate={key('kubelet-client.crt')}", f"--kubelet-client-key={key('kubelet-client.key')}",
         f"--kubelet-certificate-authority={key('ca.crt')}", "--kubelet-preferred-address-types=InternalIP",
-        # Webhooks are dialled at their endpoint: nothing serves the Service's address.
+        # Webhooks are called at their endpoint, because nothing serves the cluster IP of their Service.
         "--enable-aggregator-routing=true", "--profiling=false", f"--cert-dir={run('pki')}",
     ])
     wait_for("API server", lambda: Api().get("/readyz") == "ok")
@@ -141,7 +141,7 @@ def kubernetes():
 
 
 def node():
-    """The node's object, and kwok, which speaks for its kubelet. Without stages of ours kwok would bring its own."""
+    """Creates the node and starts kwok, which acts as its kubelet. Without our stages, kwok would use its own."""
     sources = build.module_folder("modules/kwok", "sigs.k8s.io/kwok")
     apply(os.path.join(sources, "kustomize", "crd", "bases"))
     api = Api()
@@ -155,7 +155,7 @@ def node():
         "daemonEndpoints": {"kubeletEndpoint": {"Port": KUBELET_PORT}},
         "capacity": room, "allocatable": room,
         "conditions": [{"type": "Ready", "status": "True", "reason": "Lab", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}],
-        # istiod asks for it before it injects native sidecars.
+        # istiod reads it before it injects native sidecars.
         "nodeInfo": {"kubeletVersion": "v" + KUBERNETES, "architecture": "amd64", "operatingSystem": "linux", "bootID": "", "containerRuntimeVersion": "lab", "kernelVersion": "", "kubeProxyVersion": "", "machineID": "", "osImage": "", "systemUUID": ""},
     }})
     os.makedirs(run("shims"), exist_ok=True)
@@ -197,7 +197,7 @@ def istio():
         out.write(manifest("istio-operator.yaml", VERSION=ISTIO, NODE=NODE))
     generate = [program("istioctl"), "manifest", "generate", "-f", operator]
     apply(text=subprocess.run(generate, check=True, capture_output=True, text=True).stdout)
-    # The validating webhook for objects without a revision label is the tag's; its injection webhook would overlap.
+    # The tag provides the validating webhook for objects without a revision label. Its injection webhook would overlap.
     tag = [program("istioctl"), "--kubeconfig", KUBECONFIG, "tag", "generate", "default", "--revision", "default", "--overwrite", "--skip-confirmation"]
     documents = subprocess.run(tag, check=True, capture_output=True, text=True).stdout.split("\n---\n")
     apply(text="\n---\n".join(one for one in documents if not re.search(r"^kind: MutatingWebhookConfiguration$", one, re.M)))
@@ -229,7 +229,7 @@ def ready(pod):
 
 
 def settled():
-    """Whether every pod of the lab node is ready and none is leaving."""
+    """Whether every pod of the lab node is ready and none is terminating."""
     pods = [pod for pod in Api().get("/api/v1/pods")["items"] if pod["spec"].get("nodeName") in (NODE, None)]
     return len(pods) > 5 and all(ready(pod) and "deletionTimestamp" not in pod["metadata"] for pod in pods)
 
@@ -250,10 +250,10 @@ def mesh():
 
 def up():
     if os.geteuid():
-        raise SystemExit("lab: network namespaces need root: run this as root")
+        raise SystemExit("lab: network namespaces require root")
     if os.path.isdir(RUN) and not all(process.recall(run("pids", name)) for name in PROGRAMS):
-        # A crash or a restart of the machine left objects in etcd whose pods can never come back.
-        say("an earlier lab did not end well: it is cleared first")
+        # After a crash or restart of the machine, etcd has objects whose pods cannot recover.
+        say("removing the remains of an earlier lab")
         down()
     for name in ("pids", "logs", "pods"):
         os.makedirs(run(name), exist_ok=True)
@@ -279,7 +279,7 @@ def pid_files():
 
 
 def down():
-    """Ends what `up` started, also after a crash: by pid files, and namespaces by their prefix."""
+    """Stops what `up` started, also after a crash: processes by pid file, network namespaces by prefix."""
     if os.path.isdir(RUN):
         open(run("ending"), "w").close()
     process.end([file for file in pid_files() if "/pods/" in file], patience=6.0)
@@ -294,7 +294,7 @@ def down():
 
 
 def status():
-    """Prints what runs, and where its log is."""
+    """Prints the running processes and their logs."""
     rows = [("WHAT", "PID", "LOG")]
     for file in pid_files():
         parts = file.split(os.sep)

@@ -1,8 +1,8 @@
 """The lab's kubelet: pods of the lab node become network namespaces with real processes in them.
 
-It polls the API server, and does for each pod what a kubelet and a CRI would do: an address, a namespace, the injected
-init container's iptables, pilot-agent and Envoy, the application, readiness, restarts, and the end. kwok serves logs,
-port-forward and exec of the same pods; this program tells it where to find them.
+It polls the API server and does the work of a kubelet and CRI for each pod: address, network namespace, the iptables rules of the
+injected init container, pilot-agent and Envoy, the application, readiness, restarts and termination. kwok serves logs, port-forward
+and exec for the same pods; this program configures where it finds them.
 """
 
 import json
@@ -20,7 +20,7 @@ from settings import BRIDGE, ISTIOD_HTTP, ISTIOD_MONITORING, NODE, NODE_IP, POD_
 
 PROXY = "istio-proxy"
 INIT = "istio-init"
-# What Istio's agent and Envoy expect to own, with the folder behind it.
+# Folders that Istio's agent and Envoy expect, with the folders mounted there.
 MOUNTS = [
     ("bin", "/usr/local/bin"),
     ("secrets", "/var/run/secrets"),
@@ -29,7 +29,7 @@ MOUNTS = [
     ("resolv.conf", "/etc/resolv.conf"),
     ("hosts", "/etc/hosts"),
 ]
-# Ports of a proxy that people forward to.
+# Ports of a proxy that support port-forward.
 ADMIN_PORTS = [15000, 15004, 15020, 15021, 15090]
 PROXY_UID, APP_UID = 1337, 1000
 
@@ -63,7 +63,7 @@ class Pod:
         self.gone = False
         self.lock = threading.Lock()
 
-    # ---- what the object says ----
+    # ---- spec ----
 
     def containers(self):
         spec = self.body["spec"]
@@ -146,7 +146,7 @@ class Pod:
             },
         )
 
-    # ---- life ----
+    # ---- lifecycle ----
 
     def up(self):
         """Starts everything and waits until the pod is ready."""
@@ -213,7 +213,7 @@ class Pod:
         write("secrets/tokens/istio-token", self.api.post(accounts, {"spec": wish})["status"]["token"])
         root = f"/api/v1/namespaces/{self.namespace}/configmaps/istio-ca-root-cert"
         for _ in range(100):
-            # istiod writes it into a namespace a moment after it appears.
+            # istiod writes it shortly after the namespace is created.
             try:
                 write("secrets/istio/root-cert.pem", self.api.get(root)["data"]["root-cert.pem"])
                 break
@@ -240,9 +240,9 @@ class Pod:
         self.running[name] = {"process": self.spawn(name, words, environment, uid), "restarts": restarts}
 
     def spawn(self, name, words, environment, uid):
-        """Runs words inside the pod; what they print goes to a log in the format of a container runtime."""
+        """Runs a command in the pod and writes its output to a log in the format of a container runtime."""
         read, write = os.pipe()
-        # Envoy opens /dev/stdout anew, so the pipe must belong to its user.
+        # Envoy reopens /dev/stdout, so its user must own the pipe.
         os.fchown(write, uid, uid)
         mounts = []
         for source, target in MOUNTS:
@@ -276,11 +276,11 @@ class Pod:
             return False
 
     def tend(self):
-        """Starts again what died, as restartPolicy Always asks."""
+        """Restarts processes that died (restartPolicy: Always)."""
         for name, one in list(self.running.items()):
             if one["process"].poll() is not None and not self.gone:
                 log("restart", self.name, name)
-                # An Envoy outlives an agent that was killed, and would keep the ports.
+                # An Envoy outlives a killed agent and would keep the ports.
                 ignore(ProcessLookupError, os.killpg, one["process"].pid, signal.SIGKILL)
                 self.launch(self.container(name))
 
@@ -340,7 +340,7 @@ def ignore(kind, work, *arguments):
 
 
 def keep_log(read, file):
-    """Writes each line as a container runtime does: time, stream, F for a full line."""
+    """Writes each line in the format of a container runtime: time, stream, F for a full line."""
     with os.fdopen(read, "rb") as lines, open(file, "ab", buffering=0) as out:
         for line in lines:
             now = time.time_ns()
@@ -349,7 +349,7 @@ def keep_log(read, file):
 
 
 def resolve_nothing():
-    """The name server behind the agents' own: no such name, at once. A silent one would cost 5 s a look-up."""
+    """The upstream DNS server of the agents. It answers NXDOMAIN at once; without an answer, each lookup would take 5 s."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind((NODE_IP, 53))
         while True:
@@ -382,9 +382,9 @@ class Node:
 
     def step(self):
         if os.path.exists(run("ending")):
-            # The lab is going down: nothing is started any more, and logs are read to their ends.
+            # The lab is stopping: start nothing, and read the logs to their ends.
             return
-        # The whole scheduler: pods that nobody placed come here.
+        # This is the scheduler: unscheduled pods run on the lab node.
         for body in self.api.get("/api/v1/pods?fieldSelector=spec.nodeName%3D")["items"]:
             if not body["metadata"].get("deletionTimestamp"):
                 meta = body["metadata"]
@@ -413,7 +413,7 @@ class Node:
                 pod.tend()
         alive = {body["metadata"]["uid"] for body in mine}
         for uid in [uid for uid in self.pods if uid not in alive]:
-            # Deleted by force: the object is gone before its processes are.
+            # After a forced deletion, the object is gone before its processes.
             pod = self.pods[uid]
             if pod.gone:
                 del self.pods[uid]

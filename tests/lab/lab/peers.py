@@ -16,12 +16,12 @@ SERVICES, PODS_EACH, NAMESPACES = 1000, 5, 20
 RUNS = 5
 CROWD = 500
 CROWD_NODE = "crowd-node"
-# istioctl asks for one pod at a time: so many are asked, and its time is scaled up.
+# istioctl reads one pod at a time: measure this many pods and scale the time.
 ASKED = 10
 
 
 def measure(command, runs=RUNS):
-    """Median wall and CPU seconds, and the largest memory in MB."""
+    """Returns median wall and CPU seconds, and peak memory in MB."""
     wall, cpu, memory = [], [], []
     for _ in range(runs):
         start = time.monotonic()
@@ -61,7 +61,7 @@ def namespace_of(number):
 
 
 def create(number):
-    """One Service with its pods and routes."""
+    """Creates a Service with its pods and routes."""
     api = LOCAL.api
     namespace, name = namespace_of(number), f"svc-{number}"
     meta = lambda name, **labels: {"name": name, "namespace": namespace, "labels": labels}
@@ -81,7 +81,7 @@ def create(number):
             {"name": "app", "image": "app", "ports": [{"name": "grpc", "containerPort": 50051}]},
             {"name": "istio-proxy", "image": "istio/proxyv2:1.31.0"},
         ]
-        # A node that nobody keeps: the objects are all that there is of these pods.
+        # No kubelet manages this node: these pods exist only as objects.
         spec = {"nodeName": "nowhere", "containers": containers}
         path = f"{core}/pods"
         put(api, path, {"metadata": meta(f"{name}-{pod}", app=name, version=version), "spec": spec})
@@ -92,7 +92,7 @@ def create(number):
 
 
 class Local:
-    """A connection a thread."""
+    """Returns a connection for each thread."""
 
     def __init__(self):
         import threading
@@ -124,7 +124,7 @@ def generated():
     time.sleep(1)
     with concurrent.futures.ThreadPoolExecutor(4) as threads:
         list(threads.map(create, range(SERVICES)))
-    # Controllers and istiod work on for a while; figures are taken when they are done.
+    # Wait until controllers and istiod are idle before measuring.
     made = lambda: len(api.get("/apis/discovery.k8s.io/v1/endpointslices")["items"])
     until = time.monotonic() + 180
     while made() < SERVICES and time.monotonic() < until:
@@ -133,7 +133,7 @@ def generated():
 
 
 def crowd():
-    """Pods of which only objects exist; their port-forwards lead to the client's Envoy."""
+    """Creates pods that exist only as objects; their port-forwards lead to the Envoy of the client."""
     api = Api()
     port = {"kubeletEndpoint": {"Port": KUBELET_PORT}}
     api.apply(f"/api/v1/nodes/{CROWD_NODE}", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": CROWD_NODE}})
@@ -176,7 +176,7 @@ def disperse():
 
 
 def proxies(ours):
-    """`diff` of all of them once, and what istioctl takes to print as much for some."""
+    """Measures `diff` of all proxies, and istioctl printing the same for some of them."""
     istioctl = run("bin", "istioctl")
     loop = "".join(
         f"{istioctl} proxy-config {part} crowd-{number}.web -o json; " for number in range(ASKED) for part in ("routes", "clusters", "endpoints")

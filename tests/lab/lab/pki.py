@@ -1,4 +1,4 @@
-"""Certificates of the control plane and kubeconfigs for its parts. openssl does the work; all of it takes a second."""
+"""Certificates and kubeconfigs of the control plane, created with openssl in about a second."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ def make():
 
 
 def kubeconfig(path, user, *credentials):
-    """Writes a kubeconfig with kubectl, so that its form is kubectl's business."""
+    """Writes a kubeconfig with kubectl, which decides its format."""
     config = lambda *arguments: subprocess.run(
         ["kubectl", "config", "--kubeconfig", path, *arguments], check=True, capture_output=True
     )

@@ -1,4 +1,4 @@
-"""Processes of the lab: started in sessions of their own, found again and ended by pid and start time."""
+"""Processes of the lab: each has its own session, and is identified by pid and start time."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from settings import run
 
 
 def started(pid):
-    """When a process started, in clock ticks; `None` when there is none. A pid alone may be somebody else's by now."""
+    """Returns the start time of a process in clock ticks, or `None`. A pid alone may have been reused."""
     try:
         with open(f"/proc/{pid}/stat") as stat:
             fields = stat.read().rsplit(")", 1)[1].split()
@@ -24,7 +24,7 @@ def remember(file, pid):
 
 
 def recall(file):
-    """The pid in a file, if that very process still runs."""
+    """Returns the pid in a file if that process still runs."""
     try:
         with open(file) as text:
             pid, start = text.read().split()
@@ -34,7 +34,7 @@ def recall(file):
 
 
 def start(name, command, env=None, cwd=None):
-    """Starts a program unless it runs; its output goes to logs/NAME.log."""
+    """Starts a program if it does not run. Its output goes to logs/NAME.log."""
     file = run("pids", name)
     if recall(file):
         return
@@ -52,7 +52,7 @@ def inside(namespace):
 
 
 def end_namespace(namespace):
-    """Ends what is left in a network namespace of the lab, such as an Envoy whose agent died, and removes it."""
+    """Kills the remaining processes in a network namespace, such as an Envoy whose agent died, and deletes it."""
     for pid in inside(namespace):
         try:
             os.kill(pid, signal.SIGKILL)
@@ -62,11 +62,11 @@ def end_namespace(namespace):
 
 
 def end(files, patience=8.0):
-    """Ends the processes in pid files: politely, then not. Removes the files."""
+    """Terminates, then kills, the processes in pid files. Removes the files."""
     for sign, limit in ((signal.SIGTERM, patience), (signal.SIGKILL, 2.0)):
         for file in files:
             if pid := recall(file):
-                # A stopped process gets its signals only when it goes on.
+                # A stopped process receives signals only after it continues.
                 for one in (sign, signal.SIGCONT):
                     try:
                         os.kill(pid, one)
@@ -81,11 +81,11 @@ def end(files, patience=8.0):
 
 
 def restart(name):
-    """Ends a program and starts it with the very same words; what it serves is away in between."""
+    """Restarts a program with the same arguments. What it serves is unavailable in between."""
     file = run("pids", name)
     pid = recall(file)
     if not pid:
-        raise SystemExit(f"lab: {name} does not run")
+        raise SystemExit(f"lab: {name} is not running")
     with open(f"/proc/{pid}/cmdline", "rb") as words, open(f"/proc/{pid}/environ", "rb") as variables:
         command = words.read().decode().rstrip("\0").split("\0")
         env = dict(one.split("=", 1) for one in variables.read().decode().split("\0") if "=" in one)

@@ -1,4 +1,4 @@
-"""Versions, addresses and folders of the lab. Change a version here and `up` builds what is missing."""
+"""Versions, addresses and folders of the lab. After a version change, `up` builds what is missing."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ ISTIO = "1.31.0"
 KUBERNETES = "1.36.3"
 ENVOY = "1.39.3"
 
-# Everything listens on loopback or on the bridge, whose address only this machine has.
+# Everything listens on loopback or on the bridge, which only this machine can reach.
 BRIDGE = "grpcmesh0"
 NODE = "lab-node"
 NODE_IP = "10.199.255.1"
@@ -27,12 +27,12 @@ KUBECONFIG = os.path.join(RUN, "admin.kubeconfig")
 
 
 def run(*parts):
-    """A path below the folder of the running lab."""
+    """Returns a path below the folder of the running lab."""
     return os.path.join(RUN, *parts)
 
 
 def key(*paths):
-    """A short name for the content of files and folders, so that a cache is found again only by the same content."""
+    """Returns a short hash of the content of files and folders, for use as a cache key."""
     digest = hashlib.sha256()
     for path in paths:
         files = [path]
