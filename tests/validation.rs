@@ -1,7 +1,7 @@
-//! What we call invalid against what a real API server with Istio's validation webhook refuses.
+//! Compares the findings about invalid values with a real API server and Istio's validation webhook.
 //!
-//! `fixtures/validation.jsonl` holds 290 small objects with the answers of kube-apiserver 1.36.3 (CRDs of Istio 1.31)
-//! and istiod 1.31.0, asked with `kubectl apply --dry-run=server` and `istioctl validate`.
+//! `fixtures/validation.jsonl` holds 290 small objects with the responses of kube-apiserver 1.36.3 (CRDs of Istio 1.31) and
+//! istiod 1.31.0, recorded with `kubectl apply --dry-run=server` and `istioctl validate`.
 
 use std::sync::Arc;
 
@@ -13,21 +13,23 @@ use grpcmesh::snapshot::manifest::{OnMalformed, read};
 use grpcmesh::snapshot::{Snapshot, SourceKind, SourceText};
 
 #[derive(serde::Deserialize)]
-struct Case {
-    case: String,
+struct ValidationCase {
+    #[serde(rename = "case")]
+    name: String,
     kind: String,
     spec: serde_json::Value,
-    refused: bool,
-    why: String,
+    rejected: bool,
+    reason: String,
 }
 
-/// Refused, and not judged by us: SNI hosts outside the VirtualService's hosts, and a Maglev table that is not prime.
-const NOT_JUDGED: &[&str] = &["tls", "lbmaglev"];
+/// Rejected by the server, but not checked here: SNI hosts outside the VirtualService's hosts, and a Maglev table size that
+/// is not prime.
+const NOT_CHECKED: &[&str] = &["tls", "lbmaglev"];
 
-/// Accepted, and an error all the same: the server has TLS settings and still serves in the clear (GM501).
-const ACCEPTED_AND_WRONG: &[&str] = &["gwgrpccredonly", "gwhttppassthrough"];
+/// Accepted by the server, but an error here: the Gateway server has TLS settings and serves plaintext (GM501).
+const ACCEPTED_BUT_WRONG: &[&str] = &["gwgrpccredonly", "gwhttppassthrough"];
 
-fn complaints(case: &Case) -> Vec<String> {
+fn errors(case: &ValidationCase) -> Vec<String> {
     let object = serde_json::json!({
         "apiVersion": "networking.istio.io/v1",
         "kind": case.kind,
@@ -50,21 +52,21 @@ fn complaints(case: &Case) -> Vec<String> {
 }
 
 #[test]
-fn what_the_server_refuses_is_an_error_and_nothing_else() {
+fn reports_errors_exactly_for_objects_that_the_server_rejects() {
     let text = include_str!("fixtures/validation.jsonl");
-    let cases: Vec<Case> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let cases: Vec<ValidationCase> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(cases.len() > 250);
-    let mut wrong = Vec::new();
+    let mut mismatches = Vec::new();
     for case in &cases {
-        let complaints = complaints(case);
-        let name = case.case.as_str();
-        let expected = (case.refused && !NOT_JUDGED.contains(&name)) || ACCEPTED_AND_WRONG.contains(&name);
-        if complaints.is_empty() == expected {
-            wrong.push(format!(
-                "{} refused={} {}\n    {}\n    {complaints:?}",
-                case.case, case.refused, case.why, case.spec
+        let errors = errors(case);
+        let name = case.name.as_str();
+        let is_error_expected = (case.rejected && !NOT_CHECKED.contains(&name)) || ACCEPTED_BUT_WRONG.contains(&name);
+        if errors.is_empty() == is_error_expected {
+            mismatches.push(format!(
+                "{} rejected={} {}\n    {}\n    {errors:?}",
+                case.name, case.rejected, case.reason, case.spec
             ));
         }
     }
-    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+    assert!(mismatches.is_empty(), "{} of {} differ:\n{}", mismatches.len(), cases.len(), mismatches.join("\n"));
 }

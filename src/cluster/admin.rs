@@ -1,4 +1,4 @@
-//! A proxy's admin port, through the API server's port-forward. Only GET: nothing of a proxy is changed.
+//! GET requests to a pod's port, such as Envoy's admin port, through the API server's port-forward.
 
 use std::time::Duration;
 
@@ -14,31 +14,37 @@ use super::client::ApiServer;
 use super::error::{ClusterError, ClusterErrorKind};
 use crate::envoy::ADMIN_PORT;
 
-/// Largest answer that is read.
-const LARGEST: usize = 256 << 20;
+/// Largest response that is read.
+const MAX_RESPONSE_BYTES: usize = 256 << 20;
 
 impl ApiServer {
-    /// Asks a pod's proxy for a path of its admin port, within `limit` in all.
+    /// Gets a path of a proxy's admin port. `limit` bounds the whole request.
     ///
     /// # Errors
-    /// No right to forward ports (`pods/portforward`, create), a pod without such a port, no answer in time, or a status
-    /// that is not a success.
-    pub async fn admin(&self, namespace: &str, pod: &str, path: &str, limit: Duration) -> Result<Bytes, ClusterError> {
-        let answers = self.forwarded(namespace, pod, ADMIN_PORT, &[path], limit).await?;
-        answers.into_iter().next().flatten().ok_or_else(|| {
+    /// The user may not forward ports (`create` on `pods/portforward`), the pod does not listen on the port, the proxy does
+    /// not answer in time, or the status is not a success.
+    pub async fn get_admin(
+        &self,
+        namespace: &str,
+        pod: &str,
+        path: &str,
+        limit: Duration,
+    ) -> Result<Bytes, ClusterError> {
+        let responses = self.get_forwarded(namespace, pod, ADMIN_PORT, &[path], limit).await?;
+        responses.into_iter().next().flatten().ok_or_else(|| {
             ClusterError::new(
                 ClusterErrorKind::NotFound,
-                format!("the proxy of {namespace}/{pod} has nothing at {path}"),
+                format!("cannot get {path} from the proxy of {namespace}/{pod}: not found"),
             )
         })
     }
 
-    /// Asks a pod's port for paths one after another on one connection, within `limit` in all. What is not there (404)
-    /// is `None`.
+    /// Gets paths from a port of a pod, one after another on one connection. `limit` bounds all of them together. The body
+    /// is `None` for a path that is not found (404).
     ///
     /// # Errors
     /// As [`Self::admin`].
-    pub async fn forwarded(
+    pub async fn get_forwarded(
         &self,
         namespace: &str,
         pod: &str,
@@ -46,76 +52,84 @@ impl ApiServer {
         paths: &[&str],
         limit: Duration,
     ) -> Result<Vec<Option<Bytes>>, ClusterError> {
-        let asked = tokio::time::timeout(limit, self.ask_all(namespace, pod, port, paths)).await;
-        asked.map_err(|_| {
+        let responses = tokio::time::timeout(limit, self.get_all_forwarded(namespace, pod, port, paths)).await;
+        responses.map_err(|_| {
             let seconds = limit.as_secs_f32();
-            ClusterError::new(ClusterErrorKind::Silent, format!("{namespace}/{pod} did not answer in {seconds} s"))
+            let message =
+                format!("cannot reach port {port} of {namespace}/{pod}: it did not answer within {seconds} s");
+            ClusterError::new(ClusterErrorKind::Timeout, message)
         })?
     }
 
-    async fn ask_all(
+    async fn get_all_forwarded(
         &self,
         namespace: &str,
         pod: &str,
         port: u16,
         paths: &[&str],
     ) -> Result<Vec<Option<Bytes>>, ClusterError> {
-        let broken = |what: &dyn std::fmt::Display| {
+        let unreachable = |cause: &dyn std::fmt::Display| {
             ClusterError::new(
                 ClusterErrorKind::Unreachable,
-                format!("port {port} of {namespace}/{pod} cannot be asked: {what}"),
+                format!("cannot reach port {port} of {namespace}/{pod}: {cause}"),
             )
         };
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let mut forwarded = api.portforward(pod, &[port]).await.map_err(|error| self.refused_forward(&error))?;
-        let stream = forwarded.take_stream(port).ok_or_else(|| broken(&"no stream"))?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
-        // It ends when the sender is dropped.
+        let mut forwarded = api.portforward(pod, &[port]).await.map_err(|error| self.port_forward_error(&error))?;
+        let stream = forwarded.take_stream(port).ok_or_else(|| unreachable(&"the port-forward has no stream"))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(&error))?;
+        // The task ends when the sender is dropped.
         tokio::spawn(connection);
-        let mut answers = Vec::with_capacity(paths.len());
+        let mut responses = Vec::with_capacity(paths.len());
         for path in paths {
-            let answer = ask(&mut sender, path).await;
-            match answer {
-                Ok((status, body)) if status.is_success() => answers.push(Some(body)),
-                Ok((http::StatusCode::NOT_FOUND, _)) => answers.push(None),
+            match send_get(&mut sender, path).await {
+                Ok((status, body)) if status.is_success() => responses.push(Some(body)),
+                Ok((http::StatusCode::NOT_FOUND, _)) => responses.push(None),
                 Ok((status, body)) => {
                     let text = String::from_utf8_lossy(&body[..body.len().min(200)]).trim().to_owned();
-                    let message = format!("port {port} of {namespace}/{pod} answered {status}: {text}");
+                    let message = format!(
+                        "cannot get {path} from port {port} of {namespace}/{pod}: it responded with {status} {text}"
+                    );
                     return Err(ClusterError::new(ClusterErrorKind::Server, message));
                 }
-                // Why the port was refused comes on a way of its own.
+                // The port-forward reports the reason of a refused connection on a separate channel.
                 Err(error) => {
-                    let why = match forwarded.take_error(port) {
-                        Some(why) => tokio::time::timeout(Duration::from_millis(500), why).await.ok().flatten(),
+                    let reason = match forwarded.take_error(port) {
+                        Some(reason) => tokio::time::timeout(Duration::from_millis(500), reason).await.ok().flatten(),
                         None => None,
                     };
-                    return Err(broken(&why.unwrap_or(error)));
+                    return Err(unreachable(&reason.unwrap_or(error)));
                 }
             }
         }
-        Ok(answers)
+        Ok(responses)
     }
 
-    fn refused_forward(&self, error: &kube::Error) -> ClusterError {
-        let forbidden = match error {
+    fn port_forward_error(&self, error: &kube::Error) -> ClusterError {
+        let is_forbidden = match error {
             kube::Error::Api(status) => status.code == 403,
             other => other.to_string().contains("403"),
         };
-        if forbidden {
-            return ClusterError::new(ClusterErrorKind::Forbidden, "the right to forward ports is missing")
-                .hint("it is create on pods/portforward: docs/rbac/live-reader.yaml");
+        if is_forbidden {
+            return ClusterError::new(ClusterErrorKind::Forbidden, "cannot forward ports: forbidden")
+                .hint("grant create on pods/portforward: kubectl apply -f docs/rbac/live-reader.yaml");
         }
-        ClusterError::of_log(error, &self.server)
+        ClusterError::from_log_request(error, &self.server)
     }
 }
 
-/// One question; an error is told in words.
-async fn ask(sender: &mut http1::SendRequest<Empty<Bytes>>, path: &str) -> Result<(http::StatusCode, Bytes), String> {
+/// Sends one request on an open connection. Errors are messages.
+async fn send_get(
+    sender: &mut http1::SendRequest<Empty<Bytes>>,
+    path: &str,
+) -> Result<(http::StatusCode, Bytes), String> {
     sender.ready().await.map_err(|error| error.to_string())?;
     let request = Request::get(path).header(header::HOST, "localhost").body(Empty::<Bytes>::new());
     let request = request.map_err(|error| error.to_string())?;
-    let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
-    let status = answer.status();
-    let body = Limited::new(answer.into_body(), LARGEST).collect().await.map_err(|error| error.to_string())?;
+    let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    let status = response.status();
+    let body =
+        Limited::new(response.into_body(), MAX_RESPONSE_BYTES).collect().await.map_err(|error| error.to_string())?;
     Ok((status, body.to_bytes()))
 }

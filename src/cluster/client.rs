@@ -1,7 +1,7 @@
-//! From kubectl's connection flags to a client.
+//! Turns kubectl's connection flags into a client.
 //!
-//! The kubeconfig is taken apart here rather than by the client library, so that a context or user that is not there
-//! gets a message with the names that are, and so that proxies are decided by [`super::proxy`].
+//! The kubeconfig is resolved here instead of in the client library. A missing context or user gets a message that lists
+//! the existing ones, and [`super::http_proxy`] decides about proxies.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,16 +13,16 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::error::{ClusterError, ClusterErrorKind};
-use super::proxy::ProxyEnvironment;
+use super::http_proxy::HttpProxyEnvironment;
 use super::request::RequestEvent;
 use crate::vocabulary::nearest_name;
 
-/// kubectl's connection flags, and what the environment adds.
+/// kubectl's connection flags, with the defaults of the environment.
 #[derive(Debug, Clone, Default)]
 pub struct Connection {
     /// `--kubeconfig`.
     pub kubeconfig: Option<PathBuf>,
-    /// Files of `KUBECONFIG`, then the default one; those that do not exist are passed over.
+    /// Files of `KUBECONFIG`, or the default file. Missing files are skipped.
     pub kubeconfig_files: Vec<PathBuf>,
     /// `--context`.
     pub context: Option<String>,
@@ -52,54 +52,54 @@ pub struct Connection {
     pub insecure: bool,
     /// `--disable-compression`.
     pub disable_compression: bool,
-    /// `--request-timeout`; absent means 10 s for the first contact.
+    /// `--request-timeout`; absent means 10 s for the first request.
     pub request_timeout: Option<Duration>,
-    /// Proxies.
-    pub proxy: ProxyEnvironment,
+    /// HTTP proxies of the environment.
+    pub proxy: HttpProxyEnvironment,
 }
 
-/// A client with what the kubeconfig says beside it.
+/// A client with the settings of its kubeconfig context.
 #[derive(Clone)]
 pub struct ApiServer {
-    /// The client.
+    /// Sends requests with the context's credentials.
     pub client: Client,
-    /// Address of the server, for messages.
+    /// Server URL, for messages.
     pub server: String,
-    /// Namespace of the context.
+    /// Default namespace of the context.
     pub namespace: String,
-    /// Limit for one request.
+    /// Limit of one request.
     pub timeout: Duration,
-    /// Is told of every request.
-    pub watch: Option<RequestObserver>,
+    /// Called after every request.
+    pub observer: Option<RequestObserver>,
 }
 
-/// Who is told of every request.
+/// Receives every completed request.
 pub type RequestObserver = Arc<dyn Fn(&RequestEvent<'_>) + Send + Sync>;
 
-/// Limit for the first contact when none is given.
-const FIRST_CONTACT: Duration = Duration::from_secs(10);
+/// Limit of the first request without `--request-timeout`.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Connection {
-    /// Makes a client. No request is sent, except that an exec plugin may run.
+    /// Builds a client. Sends no request, but may run an exec plugin.
     ///
     /// # Errors
-    /// Trouble with the kubeconfig, certificates or credentials.
+    /// The kubeconfig, a certificate or the credentials are unusable.
     pub async fn connect(&self) -> Result<ApiServer, ClusterError> {
         let mut config = match self.kubeconfig()? {
-            Some(kubeconfig) => self.of_kubeconfig(kubeconfig)?,
-            None if self.server.is_some() => self.of_cluster(&Cluster::default(), AuthInfo::default(), None)?,
-            None => Config::incluster().map_err(|_| self.no_kubeconfig())?,
+            Some(kubeconfig) => self.config_from_kubeconfig(kubeconfig)?,
+            None if self.server.is_some() => self.config_for_cluster(&Cluster::default(), AuthInfo::default(), None)?,
+            None => Config::incluster().map_err(|_| self.missing_kubeconfig())?,
         };
         config.default_retry = false;
-        let timeout = self.request_timeout.filter(|limit| !limit.is_zero()).unwrap_or(FIRST_CONTACT);
+        let timeout = self.request_timeout.filter(|limit| !limit.is_zero()).unwrap_or(DEFAULT_TIMEOUT);
         config.connect_timeout = Some(timeout);
         let (server, namespace) = (config.cluster_url.to_string(), config.default_namespace.clone());
         let server = server.trim_end_matches('/').to_owned();
         let client = tokio::time::timeout(timeout, async { Client::try_from(config) })
             .await
             .map_err(|_| ClusterError::timeout(timeout, &server))?
-            .map_err(|error| ClusterError::of(&error, &server))?;
-        Ok(ApiServer { client, server, namespace, timeout, watch: None })
+            .map_err(|error| ClusterError::from_client(&error, &server))?;
+        Ok(ApiServer { client, server, namespace, timeout, observer: None })
     }
 
     fn kubeconfig(&self) -> Result<Option<Kubeconfig>, ClusterError> {
@@ -112,36 +112,39 @@ impl Connection {
             merged = Some(match merged {
                 None => next,
                 Some(before) => before.merge(next).map_err(|error| {
-                    ClusterError::new(ClusterErrorKind::Config, format!("cannot merge {}: {error}", path.display()))
+                    ClusterError::new(
+                        ClusterErrorKind::Config,
+                        format!("cannot merge kubeconfig {}: {error}", path.display()),
+                    )
                 })?,
             });
         }
         Ok(merged)
     }
 
-    fn no_kubeconfig(&self) -> ClusterError {
-        let looked: Vec<_> = self.kubeconfig_files.iter().map(|path| path.display().to_string()).collect();
-        ClusterError::new(
-            ClusterErrorKind::Config,
-            format!("there is no kubeconfig (looked for {})", looked.join(", ")),
-        )
-        .hint("give one with --kubeconfig")
+    fn missing_kubeconfig(&self) -> ClusterError {
+        let paths: Vec<_> = self.kubeconfig_files.iter().map(|path| path.display().to_string()).collect();
+        ClusterError::new(ClusterErrorKind::Config, format!("cannot find a kubeconfig in {}", paths.join(", ")))
+            .hint("pass one with --kubeconfig")
     }
 
-    fn of_kubeconfig(&self, kubeconfig: Kubeconfig) -> Result<Config, ClusterError> {
+    fn config_from_kubeconfig(&self, kubeconfig: Kubeconfig) -> Result<Config, ClusterError> {
         let Kubeconfig { clusters, auth_infos, contexts, current_context, .. } = kubeconfig;
-        let wanted = self.context.clone().or(current_context).filter(|name| !name.is_empty());
-        let context = match &wanted {
+        let context_name = self.context.clone().or(current_context).filter(|name| !name.is_empty());
+        let context = match &context_name {
             Some(name) => {
                 let names = contexts.iter().map(|context| context.name.as_str());
-                let found = contexts.iter().find(|context| &context.name == name);
-                let found = found.ok_or_else(|| missing("context", name, names))?;
-                found.context.clone().unwrap_or_default()
+                let named = contexts.iter().find(|context| &context.name == name);
+                let named = named.ok_or_else(|| missing_entry("context", name, names))?;
+                named.context.clone().unwrap_or_default()
             }
             None if self.cluster.is_some() || self.server.is_some() => Context::default(),
             None => {
-                return Err(ClusterError::new(ClusterErrorKind::Config, "the kubeconfig names no current context")
-                    .hint("kubectl config use-context NAME, or --context NAME"));
+                return Err(ClusterError::new(
+                    ClusterErrorKind::Config,
+                    "cannot select a context: the kubeconfig sets no current context",
+                )
+                .hint("run kubectl config use-context NAME, or pass --context NAME"));
             }
         };
         let cluster_name = self.cluster.clone().unwrap_or_else(|| context.cluster.clone());
@@ -149,7 +152,11 @@ impl Connection {
             Some(named) => named.cluster.clone().unwrap_or_default(),
             None if cluster_name.is_empty() && self.server.is_some() => Cluster::default(),
             None => {
-                return Err(missing("cluster", &cluster_name, clusters.iter().map(|cluster| cluster.name.as_str())));
+                return Err(missing_entry(
+                    "cluster",
+                    &cluster_name,
+                    clusters.iter().map(|cluster| cluster.name.as_str()),
+                ));
             }
         };
         let user_name = self.user.clone().or_else(|| context.user.clone()).filter(|name| !name.is_empty());
@@ -157,19 +164,25 @@ impl Connection {
             None => AuthInfo::default(),
             Some(name) => match auth_infos.iter().find(|user| user.name == name) {
                 Some(named) => named.auth_info.clone().unwrap_or_default(),
-                None => return Err(missing("user", &name, auth_infos.iter().map(|user| user.name.as_str()))),
+                None => return Err(missing_entry("user", &name, auth_infos.iter().map(|user| user.name.as_str()))),
             },
         };
-        self.of_cluster(&cluster, auth, context.namespace)
+        self.config_for_cluster(&cluster, auth, context.namespace)
     }
 
-    fn of_cluster(&self, cluster: &Cluster, auth: AuthInfo, namespace: Option<String>) -> Result<Config, ClusterError> {
+    fn config_for_cluster(
+        &self,
+        cluster: &Cluster,
+        auth: AuthInfo,
+        namespace: Option<String>,
+    ) -> Result<Config, ClusterError> {
         let config_error = |message: String| ClusterError::new(ClusterErrorKind::Config, message);
         let server = self.server.clone().or_else(|| cluster.server.clone()).filter(|server| !server.is_empty());
-        let server = server.ok_or_else(|| config_error("the kubeconfig's cluster has no server".to_owned()))?;
+        let server =
+            server.ok_or_else(|| config_error("cannot connect: the kubeconfig's cluster has no server".to_owned()))?;
         let server = if server.contains("://") { server } else { format!("https://{server}") };
         let url: http::Uri =
-            server.parse().map_err(|error| config_error(format!("\"{server}\" is not an address: {error}")))?;
+            server.parse().map_err(|error| config_error(format!("invalid server URL \"{server}\": {error}")))?;
         let proxy = self.proxy.proxy_for(&url, cluster.proxy_url.as_deref()).map_err(config_error)?;
         let mut config = Config::new(url);
         config.proxy_url = proxy;
@@ -189,7 +202,7 @@ impl Connection {
         Ok(config)
     }
 
-    /// Flags overrule the user's entry. A token beside an exec plugin wins, as in kubectl.
+    /// Applies the flags over the user's entry. As in kubectl, `--token` takes precedence over an exec plugin.
     fn auth(&self, mut auth: AuthInfo) -> AuthInfo {
         if let Some(token) = &self.token {
             auth = AuthInfo {
@@ -220,14 +233,17 @@ impl Connection {
 
 fn read(path: &Path) -> Result<Kubeconfig, ClusterError> {
     if !path.exists() {
-        return Err(ClusterError::new(ClusterErrorKind::Config, format!("there is no kubeconfig {}", path.display()))
-            .hint("check --kubeconfig"));
+        return Err(ClusterError::new(
+            ClusterErrorKind::Config,
+            format!("cannot read kubeconfig {}: no such file", path.display()),
+        )
+        .hint("check --kubeconfig"));
     }
     Kubeconfig::read_from(path).map_err(|error| {
-        // The library shows the lines around a fault, and those may hold a token.
+        // Only the first line: the library also quotes the lines around an error, which may hold a token.
         let first = error.to_string().lines().next().unwrap_or_default().to_owned();
-        ClusterError::new(ClusterErrorKind::Config, format!("cannot read the kubeconfig {}: {first}", path.display()))
-            .hint(format!("kubectl config view --kubeconfig {}", path.display()))
+        ClusterError::new(ClusterErrorKind::Config, format!("cannot read kubeconfig {}: {first}", path.display()))
+            .hint(format!("check it with: kubectl config view --kubeconfig {}", path.display()))
     })
 }
 
@@ -239,25 +255,31 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>, ClusterError> {
 
 fn decode(data: &str) -> Result<Vec<u8>, ClusterError> {
     use base64::Engine as _;
-    base64::engine::general_purpose::STANDARD
-        .decode(data.trim())
-        .map_err(|_| ClusterError::new(ClusterErrorKind::Config, "certificate-authority-data is not base64"))
+    base64::engine::general_purpose::STANDARD.decode(data.trim()).map_err(|_| {
+        ClusterError::new(ClusterErrorKind::Config, "cannot decode certificate-authority-data: invalid base64")
+    })
 }
 
-fn certificates(pem: &[u8], what: &str) -> Result<Vec<Vec<u8>>, ClusterError> {
+fn certificates(pem: &[u8], source: &str) -> Result<Vec<Vec<u8>>, ClusterError> {
     let certificates: Result<Vec<_>, _> =
         CertificateDer::pem_slice_iter(pem).map(|certificate| certificate.map(|der| der.to_vec())).collect();
     match certificates {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        Ok(_) | Err(_) => Err(ClusterError::new(ClusterErrorKind::Config, format!("{what} holds no PEM certificate"))),
+        Ok(_) | Err(_) => Err(ClusterError::new(
+            ClusterErrorKind::Config,
+            format!("cannot read certificates from {source}: no PEM certificate found"),
+        )),
     }
 }
 
-fn missing<'a>(what: &str, name: &str, names: impl Iterator<Item = &'a str>) -> ClusterError {
+fn missing_entry<'a>(entry: &str, name: &str, names: impl Iterator<Item = &'a str>) -> ClusterError {
     let names = nearest_name::closest(name, names, 5);
-    let known = if names.is_empty() { "it has none".to_owned() } else { format!("it has {}", names.join(", ")) };
-    ClusterError::new(ClusterErrorKind::Config, format!("the kubeconfig has no {what} \"{name}\"; {known}"))
-        .hint(format!("kubectl config get-{what}s"))
+    let existing = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    ClusterError::new(
+        ClusterErrorKind::Config,
+        format!("cannot find {entry} \"{name}\": the kubeconfig has {existing}"),
+    )
+    .hint(format!("list them with: kubectl config get-{entry}s"))
 }
 
 #[cfg(test)]
@@ -267,11 +289,11 @@ mod tests {
     const CONFIG: &str = "apiVersion: v1\nkind: Config\ncurrent-context: a\ncontexts:\n- {name: a, context: {cluster: c, user: u, namespace: shop}}\n- {name: b, context: {cluster: gone, user: u}}\nclusters:\n- {name: c, cluster: {server: 'https://127.0.0.1:1'}}\nusers:\n- {name: u, user: {token: t}}\n";
 
     fn config(connection: &Connection) -> Result<Config, ClusterError> {
-        connection.of_kubeconfig(Kubeconfig::from_yaml(CONFIG).unwrap())
+        connection.config_from_kubeconfig(Kubeconfig::from_yaml(CONFIG).unwrap())
     }
 
     #[test]
-    fn the_current_context_gives_server_and_namespace() {
+    fn current_context_sets_server_and_namespace() {
         let config = config(&Connection::default()).unwrap();
         assert_eq!(
             (config.cluster_url.to_string().as_str(), config.default_namespace.as_str()),
@@ -280,17 +302,17 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_not_there_are_answered_with_those_that_are() {
+    fn missing_names_are_reported_with_the_existing_ones() {
         let message = |connection: Connection| config(&connection).unwrap_err().message;
         let context = |name: &str| Connection { context: Some(name.to_owned()), ..Connection::default() };
-        assert_eq!(message(context("x")), "the kubeconfig has no context \"x\"; it has a, b");
-        assert_eq!(message(context("b")), "the kubeconfig has no cluster \"gone\"; it has c");
+        assert_eq!(message(context("x")), "cannot find context \"x\": the kubeconfig has a, b");
+        assert_eq!(message(context("b")), "cannot find cluster \"gone\": the kubeconfig has c");
         let user = Connection { user: Some("v".to_owned()), ..Connection::default() };
-        assert_eq!(message(user), "the kubeconfig has no user \"v\"; it has u");
+        assert_eq!(message(user), "cannot find user \"v\": the kubeconfig has u");
     }
 
     #[test]
-    fn flags_overrule_the_file() {
+    fn flags_take_precedence_over_the_kubeconfig() {
         let connection = Connection {
             server: Some("api.example".to_owned()),
             impersonate: Some("dev".to_owned()),

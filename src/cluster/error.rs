@@ -1,106 +1,109 @@
-//! What can go wrong with a cluster, told apart by what the user can do about it.
+//! Errors of cluster access, by what the user can do about them.
 
 use std::error::Error as StdError;
 use std::time::Duration;
 
-/// The kinds of trouble.
+/// The cause of a [`ClusterError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClusterErrorKind {
-    /// The kubeconfig is missing, unreadable, or names something that is not in it.
+    /// The kubeconfig is missing, unreadable or incomplete.
     Config,
-    /// No connection.
+    /// The connection failed.
     Unreachable,
-    /// No answer in time.
-    Silent,
-    /// The server's certificate does not fit.
+    /// The server did not answer in time.
+    Timeout,
+    /// The server's certificate could not be verified.
     Certificate,
-    /// Who the user is was not accepted.
+    /// The server rejected the credentials.
     Unauthorized,
-    /// The user may not do it.
+    /// The user lacks a permission.
     Forbidden,
-    /// It does not exist.
+    /// The object or resource does not exist.
     NotFound,
-    /// The list changed too much while it was read page by page.
+    /// The continue token of a paged list expired.
     Expired,
-    /// The server is busy or failed.
+    /// The server failed, is busy, or sent an unexpected response.
     Server,
 }
 
-/// Trouble with a cluster.
+/// An error of cluster access.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct ClusterError {
-    /// Which kind.
-    pub trouble: ClusterErrorKind,
-    /// What happened, in a sentence.
+    /// The cause, for decisions.
+    pub kind: ClusterErrorKind,
+    /// What failed and why: `cannot <verb> <object>: <cause>`.
     pub message: String,
-    /// What to do about it.
+    /// How to fix it, with a command to copy.
     pub hint: Option<String>,
 }
 
 impl ClusterError {
-    /// Trouble with a message.
-    pub fn new(trouble: ClusterErrorKind, message: impl Into<String>) -> Self {
-        Self { trouble, message: message.into(), hint: None }
+    /// Creates an error without a hint.
+    pub fn new(kind: ClusterErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: None }
     }
 
-    /// Adds what to do about it.
+    /// Adds a hint.
     #[must_use]
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
 
-    /// No answer in time.
+    /// Creates the error for a request that exceeded its limit.
     pub fn timeout(limit: Duration, server: &str) -> Self {
-        Self::new(ClusterErrorKind::Silent, format!("{server} did not answer within {} s", limit.as_secs_f32()))
-            .hint("check the connection, or give more time with --request-timeout")
+        Self::new(
+            ClusterErrorKind::Timeout,
+            format!("cannot reach {server}: it did not answer within {} s", limit.as_secs_f32()),
+        )
+        .hint("check the connection, or raise the limit with --request-timeout")
     }
 
-    /// Reads an error of opening a log, whose body is the API's own.
-    pub fn of_log(error: &kube::Error, server: &str) -> Self {
-        let kube::Error::Api(status) = error else { return Self::of(error, server) };
-        let trouble = match status.code {
+    /// Converts an error of a log request. Its body is the API server's own status, unlike that of other requests.
+    pub fn from_log_request(error: &kube::Error, server: &str) -> Self {
+        let kube::Error::Api(status) = error else { return Self::from_client(error, server) };
+        let kind = match status.code {
             401 => ClusterErrorKind::Unauthorized,
             403 => ClusterErrorKind::Forbidden,
             404 => ClusterErrorKind::NotFound,
             _ => ClusterErrorKind::Server,
         };
-        Self::new(trouble, status.message.clone())
+        Self::new(kind, status.message.clone())
     }
 
-    /// Reads an error of the client. The useful part of a failed connection is at the end of its chain of causes.
-    pub fn of(error: &kube::Error, server: &str) -> Self {
-        let chain = chain(error);
-        let root = chain.last().cloned().unwrap_or_default();
-        let all = chain.join(": ");
+    /// Converts an error of the client. The root cause of a failed connection is the last of its causes.
+    pub fn from_client(error: &kube::Error, server: &str) -> Self {
+        let causes = causes(error);
+        let root = causes.last().cloned().unwrap_or_default();
+        let all = causes.join(": ");
         if matches!(error, kube::Error::Auth(_)) {
-            return Self::new(ClusterErrorKind::Unauthorized, format!("no credentials for {server}: {root}"))
-                .hint("check the user's entry in the kubeconfig; exec plugins must be on PATH");
+            return Self::new(ClusterErrorKind::Unauthorized, format!("cannot authenticate to {server}: {root}"))
+                .hint("check the user in the kubeconfig (kubectl config view --minify); exec plugins must be on PATH");
         }
         if all.contains("received corrupt message") || all.contains("InvalidContentType") {
-            return Self::new(ClusterErrorKind::Unreachable, format!("{server} does not speak TLS: {root}"))
-                .hint("is the address right, and is it http:// rather than https://?");
+            return Self::new(ClusterErrorKind::Unreachable, format!("cannot reach {server}: it does not speak TLS ({root})"))
+                .hint("check the address (kubectl config view --minify); a plaintext server needs http:// instead of https://");
         }
         if all.contains("deadline has elapsed") || all.contains("timed out") {
-            return Self::new(ClusterErrorKind::Silent, format!("{server} did not answer in time"))
-                .hint("check the connection, or give more time with --request-timeout");
+            return Self::new(ClusterErrorKind::Timeout, format!("cannot reach {server}: it did not answer in time"))
+                .hint("check the connection, or raise the limit with --request-timeout");
         }
         if all.contains("certificate") {
             return Self::new(
                 ClusterErrorKind::Certificate,
-                format!("the certificate of {server} was not accepted: {root}"),
+                format!("cannot verify the certificate of {server}: {root}"),
             )
             .hint(
                 "check certificate-authority-data in the kubeconfig, or --certificate-authority and --tls-server-name",
             );
         }
         Self::new(ClusterErrorKind::Unreachable, format!("cannot reach {server}: {root}"))
-            .hint("is the cluster up, and is this the right context? kubectl config get-contexts")
+            .hint("check that the cluster is running and the context is right: kubectl config get-contexts")
     }
 }
 
-/// The texts of an error and its causes, outermost first, repetitions left out.
-fn chain(error: &dyn StdError) -> Vec<String> {
+/// Messages of an error and its causes, outermost first, without repetitions.
+fn causes(error: &dyn StdError) -> Vec<String> {
     let mut texts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {

@@ -1,4 +1,4 @@
-//! What the cluster's objects say about access logs.
+//! Reads the objects that configure access logs: the mesh configuration and Telemetries.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,19 +13,17 @@ use crate::schema::meta::ObjectMeta;
 use crate::schema::telemetry::TelemetrySpec;
 use crate::snapshot::yaml;
 
-/// Limit for one list.
-const ANSWER: Duration = Duration::from_secs(10);
-/// Versions that are asked for, newest first.
-const VERSIONS: [&str; 2] = ["v1", "v1alpha1"];
+/// Limit of one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// API versions of Telemetry, in the order in which they are tried.
+const TELEMETRY_VERSIONS: [&str; 2] = ["v1", "v1alpha1"];
 
-/// Settings, and what could not be read of them.
+/// The log settings of a cluster, with what could not be read.
 #[derive(Debug, Default)]
 pub struct ClusterLogSettings {
-    /// What was read.
     pub settings: LogSettings,
-    /// Whether the mesh configuration was found.
-    pub has_mesh: bool,
-    /// What is missing, with the reason.
+    pub has_mesh_config: bool,
+    /// Objects that could not be read, with the reason.
     pub gaps: Vec<String>,
 }
 
@@ -42,8 +40,8 @@ struct ListItem {
 }
 
 impl ApiServer {
-    /// Reads the mesh configuration and the Telemetries of the root namespace and of `namespaces`.
-    pub async fn log_settings(
+    /// Reads the mesh configuration, and the Telemetries of the root namespace and of `namespaces`.
+    pub async fn read_log_settings(
         &self,
         istio_namespace: &str,
         revision: Option<&str>,
@@ -59,27 +57,27 @@ impl ApiServer {
                     Some(Err(error)) => read.gaps.push(format!("ConfigMap {istio_namespace}/{map}: {error}")),
                     None => {}
                 }
-                read.has_mesh = true;
+                read.has_mesh_config = true;
             }
-            Err(why) => read.gaps.push(format!("ConfigMap {istio_namespace}/{map}: {why}")),
+            Err(error) => read.gaps.push(format!("ConfigMap {istio_namespace}/{map}: {error}")),
         }
-        read.settings.root = read.settings.mesh.root(istio_namespace).to_owned();
-        let mut places: BTreeSet<&str> = namespaces.clone();
-        let root = read.settings.root.clone();
-        places.insert(&root);
-        let mut found = Vec::new();
-        for namespace in places {
+        read.settings.root_namespace = read.settings.mesh.effective_root_namespace(istio_namespace).to_owned();
+        let mut namespaces: BTreeSet<&str> = namespaces.clone();
+        let root = read.settings.root_namespace.clone();
+        namespaces.insert(&root);
+        let mut telemetries = Vec::new();
+        for namespace in namespaces {
             match self.telemetries(namespace).await {
-                Ok(items) => found.extend(items),
-                Err(why) => read.gaps.push(format!("Telemetry in {namespace}: {why}")),
+                Ok(items) => telemetries.extend(items),
+                Err(error) => read.gaps.push(format!("Telemetry in {namespace}: {error}")),
             }
         }
-        // istiod takes the oldest first.
-        found.sort_by(|a, b| {
+        // istiod applies the oldest object first.
+        telemetries.sort_by(|a, b| {
             let key = |item: &ListItem| (item.metadata.creation_timestamp.clone(), item.metadata.name.clone());
             key(a).cmp(&key(b))
         });
-        read.settings.telemetries = found
+        read.settings.telemetries = telemetries
             .into_iter()
             .map(|ListItem { metadata, spec }| TelemetryObject {
                 namespace: metadata.namespace.unwrap_or_default(),
@@ -91,26 +89,26 @@ impl ApiServer {
     }
 
     async fn telemetries(&self, namespace: &str) -> Result<Vec<ListItem>, String> {
-        for version in VERSIONS {
+        for version in TELEMETRY_VERSIONS {
             let path = format!("/apis/telemetry.istio.io/{version}/namespaces/{namespace}/telemetries");
-            match self.get(&path, ANSWER).await {
+            match self.get(&path, REQUEST_TIMEOUT).await {
                 Ok(text) => {
                     return serde_json::from_str::<ListPage>(&text)
                         .map(|page| page.items)
                         .map_err(|error| error.to_string());
                 }
-                Err(error) if error.trouble == ClusterErrorKind::NotFound => {}
+                Err(error) if error.kind == ClusterErrorKind::NotFound => {}
                 Err(error) => return Err(error.message),
             }
         }
         Ok(Vec::new())
     }
 
-    /// One ConfigMap's value.
+    /// Gets one value of a ConfigMap.
     async fn config_value(&self, namespace: &str, name: &str, key: &str) -> Result<String, String> {
         let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
-        let text = self.get(&path, ANSWER).await.map_err(|error| error.message)?;
+        let text = self.get(&path, REQUEST_TIMEOUT).await.map_err(|error| error.message)?;
         let map: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-        map["data"][key].as_str().map(str::to_owned).ok_or_else(|| format!("it has no \"{key}\""))
+        map["data"][key].as_str().map(str::to_owned).ok_or_else(|| format!("it has no key \"{key}\""))
     }
 }

@@ -1,8 +1,7 @@
-//! Logs of proxies through the API server: which pods there are, and their lines as they come.
+//! Logs of proxies through the API server: finding the pods, and streaming their lines.
 //!
-//! A stream that ends is opened again from the second of the last line; lines that were told already are left out by
-//! their time and a hash. Lines wait in a bounded channel, so a slow reader slows the servers down instead of filling
-//! memory.
+//! A stream that ends is reopened from the second of its last line. Lines that were emitted before are skipped by their time
+//! and a hash. Lines wait in a bounded channel, so that a slow reader slows the servers down instead of filling memory.
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -15,77 +14,75 @@ use tokio::sync::mpsc;
 
 use super::client::ApiServer;
 use super::error::{ClusterError, ClusterErrorKind};
+use super::request::encode;
 use crate::schema::core::{PROXY_CONTAINER, Pod};
 use crate::schema::meta::{ObjectMeta, StringMap};
 
-/// Limit for lists and objects.
-const ANSWER: Duration = Duration::from_secs(30);
-/// Pause before a stream is opened again, doubled each time it fails.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
-/// A line that is longer is cut.
-const LINE_MAX: usize = 1 << 20;
+/// Limit of a list, an object, or opening a stream.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause before a stream is reopened. It doubles with each failure, up to [`MAX_PAUSE`].
+const MIN_PAUSE: Duration = Duration::from_millis(500);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// Longer lines are cut.
+const MAX_LINE_BYTES: usize = 1 << 20;
 
-/// Pods by namespace and labels, or one by its name.
+/// Selects pods by namespace and labels, or one pod by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodSelection {
-    /// Namespace; `None` is all of them.
+    /// `None` means all namespaces.
     pub namespace: Option<String>,
-    /// Label selector as kubectl takes it; empty is all pods.
+    /// Label selector in kubectl's syntax; empty means all pods.
     pub labels: String,
-    /// Name of one pod.
+    /// Limits the selection to one pod.
     pub name: Option<String>,
 }
 
-/// A pod with a proxy.
+/// A pod that runs a proxy.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProxyPod {
-    /// Namespace.
     pub namespace: String,
-    /// Name.
     pub name: String,
-    /// Identity: a pod of the same name is another one.
+    /// Tells apart pods that reuse a name.
     pub uid: String,
-    /// Address.
     pub ip: Option<String>,
-    /// How often the proxy was restarted.
+    /// Restarts of the proxy container.
     pub restarts: i64,
-    /// Labels.
     pub labels: StringMap,
 }
 
-/// Which part of a log is wanted.
+/// The part of a log to read, as in `kubectl logs`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogRange {
-    /// Go on as the log grows.
+    /// Continue as the log grows.
     pub follow: bool,
-    /// Only lines of the last so many seconds.
+    /// Only lines of the last seconds.
     pub since_seconds: Option<u64>,
     /// Only lines after this time, RFC 3339.
     pub since_time: Option<String>,
-    /// Only so many lines from the end.
-    pub lines: Option<u64>,
-    /// The log of the container before its last restart.
+    /// Only this number of lines from the end.
+    pub tail_lines: Option<u64>,
+    /// The log of the container instance before the last restart.
     pub previous: bool,
 }
 
-/// What a follower tells.
+/// An event of a log stream. The number is the one passed to [`ApiServer::stream_log`].
 #[derive(Debug)]
 pub enum LogEvent {
-    /// A line of a pod's proxy, without line break and time.
+    /// A log line, without the line break and the API server's timestamp.
     Line(usize, Vec<u8>),
-    /// A stream broke, and was opened again or given up.
-    Trouble(usize, String),
+    /// The stream failed. It is reopened unless [`LogEvent::End`] follows.
+    StreamError(usize, String),
     /// The log ended.
     End(usize),
 }
 
 impl ApiServer {
-    /// The label selector of an object: a Service, a workload, an Istio Gateway. `group` is the path of its API, such as
+    /// Gets the label selector of a Service, a workload or an Istio Gateway. `group` is the path of its API, such as
     /// `/apis/apps/v1`.
     ///
     /// # Errors
-    /// When the object is not there or may not be read.
-    pub async fn selector(
+    /// The object does not exist, selects no pods by labels, or may not be read.
+    pub async fn pod_selector_of(
         &self,
         namespace: &str,
         group: &str,
@@ -101,30 +98,27 @@ impl ApiServer {
             #[serde(default)]
             selector: serde_json::Value,
         }
-        let text = self.get(&format!("{group}/namespaces/{namespace}/{plural}/{name}"), ANSWER).await;
-        let text = text.map_err(|error| match error.trouble {
-            ClusterErrorKind::NotFound => {
-                error.hint(format!("see which there are: kubectl get {plural} -n {namespace}"))
-            }
+        let text = self.get(&format!("{group}/namespaces/{namespace}/{plural}/{name}"), REQUEST_TIMEOUT).await;
+        let text = text.map_err(|error| match error.kind {
+            ClusterErrorKind::NotFound => error.hint(format!("list them with: kubectl get {plural} -n {namespace}")),
             _ => error,
         })?;
-        let object: Object = serde_json::from_str(&text).map_err(|error| self.odd(&error))?;
+        let object: Object = serde_json::from_str(&text).map_err(|error| self.unexpected_response(&error))?;
         let labels = object.spec.selector.get("matchLabels").unwrap_or(&object.spec.selector);
         let labels: BTreeMap<String, String> = serde_json::from_value(labels.clone()).unwrap_or_default();
         if labels.is_empty() {
-            let message = format!("{plural}/{name} in {namespace} selects no pods by labels");
-            return Err(
-                ClusterError::new(ClusterErrorKind::NotFound, message).hint("name its pods, or select them with -l")
-            );
+            let message = format!("cannot find the pods of {plural}/{name} in {namespace}: it has no label selector");
+            return Err(ClusterError::new(ClusterErrorKind::NotFound, message)
+                .hint("name the pods instead (pod/NAME), or select them with -l"));
         }
         Ok(labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(","))
     }
 
-    /// The pods of a selection that run a proxy.
+    /// Lists the pods of a selection that run a proxy. Pending pods are excluded: they have no log yet.
     ///
     /// # Errors
-    /// Those of listing pods.
-    pub async fn proxies(&self, selection: &PodSelection) -> Result<Vec<ProxyPod>, ClusterError> {
+    /// The list fails.
+    pub async fn list_proxy_pods(&self, selection: &PodSelection) -> Result<Vec<ProxyPod>, ClusterError> {
         let root = match &selection.namespace {
             Some(namespace) => format!("/api/v1/namespaces/{namespace}/pods"),
             None => "/api/v1/pods".to_owned(),
@@ -134,53 +128,54 @@ impl ApiServer {
             query.push_str(&format!("%2Cmetadata.name%3D{name}"));
         }
         if !selection.labels.is_empty() {
-            query.push_str(&format!("&labelSelector={}", super::request::encode(&selection.labels)));
+            query.push_str(&format!("&labelSelector={}", encode(&selection.labels)));
         }
-        let mut found = Vec::new();
+        let mut pods = Vec::new();
         let mut next = String::new();
         loop {
-            let text = self.get(&format!("{root}?limit=500&{query}{next}"), ANSWER).await?;
-            let page: PodPage = serde_json::from_str(&text).map_err(|error| self.odd(&error))?;
-            found.extend(page.items.into_iter().filter_map(with_proxy));
+            let text = self.get(&format!("{root}?limit=500&{query}{next}"), REQUEST_TIMEOUT).await?;
+            let page: PodPage = serde_json::from_str(&text).map_err(|error| self.unexpected_response(&error))?;
+            pods.extend(page.items.into_iter().filter_map(proxy_pod));
             match page.metadata.next.filter(|token| !token.is_empty()) {
-                Some(token) => next = format!("&continue={}", super::request::encode(&token)),
-                None => return Ok(found),
+                Some(token) => next = format!("&continue={}", encode(&token)),
+                None => return Ok(pods),
             }
         }
     }
 
-    fn odd(&self, error: &serde_json::Error) -> ClusterError {
-        ClusterError::new(ClusterErrorKind::Server, format!("{} answered something odd: {error}", self.server))
+    fn unexpected_response(&self, error: &serde_json::Error) -> ClusterError {
+        ClusterError::new(ClusterErrorKind::Server, format!("cannot decode the response of {}: {error}", self.server))
     }
 
-    /// Reads one pod's log into `events` until it ends; with `span.follow` until the pod is gone.
-    pub async fn follow(&self, number: usize, pod: &ProxyPod, span: &LogRange, events: mpsc::Sender<LogEvent>) {
-        let mut told = SeenLines::default();
-        let mut pause = PAUSE.0;
+    /// Sends one pod's log to `events` until it ends, or with `range.follow` until the pod is deleted. `number` identifies the
+    /// pod in the events.
+    pub async fn stream_log(&self, number: usize, pod: &ProxyPod, range: &LogRange, events: mpsc::Sender<LogEvent>) {
+        let mut emitted = EmittedLines::default();
+        let mut pause = MIN_PAUSE;
         loop {
-            let outcome = self.read(number, pod, span, &mut told, &events).await;
+            let outcome = self.read_stream(number, pod, range, &mut emitted, &events).await;
             if events.is_closed() {
                 return;
             }
             match outcome {
-                Ok(progress) => {
-                    if !span.follow {
+                Ok(has_new_lines) => {
+                    if !range.follow {
                         break;
                     }
-                    pause = if progress { PAUSE.0 } else { (pause * 2).min(PAUSE.1) };
+                    pause = if has_new_lines { MIN_PAUSE } else { (pause * 2).min(MAX_PAUSE) };
                 }
-                // The pod is gone, or its container has no log yet.
-                Err(error) if error.trouble == ClusterErrorKind::NotFound => break,
+                // The pod was deleted, or its container has no log yet.
+                Err(error) if error.kind == ClusterErrorKind::NotFound => break,
                 Err(error) => {
-                    let _ = events.send(LogEvent::Trouble(number, error.message.clone())).await;
-                    let lasting = matches!(
-                        error.trouble,
+                    let _ = events.send(LogEvent::StreamError(number, error.message.clone())).await;
+                    let is_permanent = matches!(
+                        error.kind,
                         ClusterErrorKind::Forbidden | ClusterErrorKind::Unauthorized | ClusterErrorKind::Config
                     );
-                    if lasting || !span.follow {
+                    if is_permanent || !range.follow {
                         break;
                     }
-                    pause = (pause * 2).min(PAUSE.1);
+                    pause = (pause * 2).min(MAX_PAUSE);
                 }
             }
             tokio::time::sleep(pause).await;
@@ -188,60 +183,63 @@ impl ApiServer {
         let _ = events.send(LogEvent::End(number)).await;
     }
 
-    /// One stream; says whether anything new came.
-    async fn read(
+    /// Reads one stream to its end. Returns whether it had new lines.
+    async fn read_stream(
         &self,
         number: usize,
         pod: &ProxyPod,
-        span: &LogRange,
-        told: &mut SeenLines,
+        range: &LogRange,
+        emitted: &mut EmittedLines,
         events: &mpsc::Sender<LogEvent>,
     ) -> Result<bool, ClusterError> {
         let ProxyPod { namespace, name, .. } = pod;
         let mut url =
             format!("/api/v1/namespaces/{namespace}/pods/{name}/log?container={PROXY_CONTAINER}&timestamps=true");
-        if span.follow {
+        if range.follow {
             url.push_str("&follow=true");
         }
-        if span.previous {
+        if range.previous {
             url.push_str("&previous=true");
         }
-        match (told.second(), &span.since_time, span.since_seconds) {
-            (Some(second), ..) => url.push_str(&format!("&sinceTime={}", super::request::encode(&second))),
-            (None, Some(time), _) => url.push_str(&format!("&sinceTime={}", super::request::encode(time))),
+        match (emitted.last_second(), &range.since_time, range.since_seconds) {
+            (Some(second), ..) => url.push_str(&format!("&sinceTime={}", encode(&second))),
+            (None, Some(time), _) => url.push_str(&format!("&sinceTime={}", encode(time))),
             (None, None, Some(seconds)) => url.push_str(&format!("&sinceSeconds={seconds}")),
             (None, None, None) => {}
         }
-        if let (None, Some(lines)) = (told.second(), span.lines) {
+        if let (None, Some(lines)) = (emitted.last_second(), range.tail_lines) {
             url.push_str(&format!("&tailLines={lines}"));
         }
-        let request = Request::get(url)
-            .body(Vec::new())
-            .map_err(|error| ClusterError::new(ClusterErrorKind::Config, format!("cannot ask for a log: {error}")))?;
-        let opened = tokio::time::timeout(ANSWER, self.client.request_stream(request)).await;
-        let stream = opened.map_err(|_| ClusterError::timeout(ANSWER, &self.server))?;
-        let mut stream = std::pin::pin!(stream.map_err(|error| ClusterError::of_log(&error, &self.server))?);
-        told.reopened();
+        let request = Request::get(url).body(Vec::new()).map_err(|error| {
+            ClusterError::new(
+                ClusterErrorKind::Config,
+                format!("cannot request the log of {namespace}/{name}: {error}"),
+            )
+        })?;
+        let opened = tokio::time::timeout(REQUEST_TIMEOUT, self.client.request_stream(request)).await;
+        let stream = opened.map_err(|_| ClusterError::timeout(REQUEST_TIMEOUT, &self.server))?;
+        let mut stream = std::pin::pin!(stream.map_err(|error| ClusterError::from_log_request(&error, &self.server))?);
+        emitted.mark_reopened();
         let mut line = Vec::new();
-        let mut progress = false;
+        let mut has_new_lines = false;
         loop {
             line.clear();
-            let whole = match next_line(&mut stream, &mut line).await {
-                Ok(Some(whole)) => whole,
-                Ok(None) => return Ok(progress),
+            let is_complete = match next_line(&mut stream, &mut line).await {
+                Ok(Some(is_complete)) => is_complete,
+                Ok(None) => return Ok(has_new_lines),
                 Err(error) => {
                     return Err(ClusterError::new(
                         ClusterErrorKind::Unreachable,
-                        format!("the log of {namespace}/{name} broke off: {error}"),
+                        format!("cannot read the log of {namespace}/{name}: {error}"),
                     ));
                 }
             };
-            // Half a line comes again, whole, when the stream is opened anew.
-            if !whole && span.follow {
-                return Ok(progress);
+            // The reopened stream repeats an incomplete line as a whole.
+            if !is_complete && range.follow {
+                return Ok(has_new_lines);
             }
-            let Some(text) = told.take(&line) else { continue };
-            progress = true;
+            let Some(text) = emitted.accept(&line) else { continue };
+            has_new_lines = true;
             if events.send(LogEvent::Line(number, text.to_vec())).await.is_err() {
                 return Ok(true);
             }
@@ -249,8 +247,8 @@ impl ApiServer {
     }
 }
 
-/// Reads a line without its break; says whether the break was there, `None` at the end. What is longer than allowed is
-/// read past and not kept.
+/// Reads a line without its break. Returns whether it ended in a break, or `None` at the end of the stream. Bytes beyond
+/// [`MAX_LINE_BYTES`] are dropped.
 async fn next_line(
     stream: &mut (impl futures::AsyncBufRead + Unpin),
     line: &mut Vec<u8>,
@@ -262,57 +260,56 @@ async fn next_line(
         }
         let end = memchr::memchr(b'\n', available);
         let part = &available[..end.unwrap_or(available.len())];
-        let room = LINE_MAX.saturating_sub(line.len()).min(part.len());
-        line.extend_from_slice(&part[..room]);
-        let used = part.len() + usize::from(end.is_some());
-        stream.consume_unpin(used);
+        let copied = MAX_LINE_BYTES.saturating_sub(line.len()).min(part.len());
+        line.extend_from_slice(&part[..copied]);
+        let consumed = part.len() + usize::from(end.is_some());
+        stream.consume_unpin(consumed);
         if end.is_some() {
             return Ok(Some(true));
         }
     }
 }
 
-/// Which lines were told, as far as a stream that is opened again could repeat them.
+/// The emitted lines that a reopened stream could repeat.
 #[derive(Debug, Default)]
-struct SeenLines {
-    /// Time of the last line, as it was printed.
-    last: String,
-    /// Lines of the last second.
-    seen: HashSet<u64>,
-    /// Whether the stream may still repeat what was told.
-    catching_up: bool,
+struct EmittedLines {
+    /// Timestamp of the last line, as text.
+    last_time: String,
+    /// Hashes of the lines of the last second.
+    hashes: HashSet<u64>,
+    /// Whether the stream may still repeat emitted lines.
+    is_catching_up: bool,
 }
 
-impl SeenLines {
-    /// The second from which to ask again.
-    fn second(&self) -> Option<String> {
-        self.last.get(..19).map(|second| format!("{second}Z"))
+impl EmittedLines {
+    /// The second from which a reopened stream starts.
+    fn last_second(&self) -> Option<String> {
+        self.last_time.get(..19).map(|second| format!("{second}Z"))
     }
 
-    /// The stream was opened again.
-    fn reopened(&mut self) {
-        self.catching_up = !self.last.is_empty();
+    fn mark_reopened(&mut self) {
+        self.is_catching_up = !self.last_time.is_empty();
     }
 
-    /// The line without its time, unless it was told before. A runtime's clock may go back: only a stream that was opened
-    /// again repeats lines.
-    fn take<'a>(&mut self, line: &'a [u8]) -> Option<&'a [u8]> {
-        let space = line.iter().position(|byte| *byte == b' ').filter(|at| *at >= 20);
+    /// Returns the line without its timestamp, or `None` when it was emitted before. Only a reopened stream repeats lines: an
+    /// earlier timestamp alone does not show a repetition, since the runtime's clock may go back.
+    fn accept<'a>(&mut self, line: &'a [u8]) -> Option<&'a [u8]> {
+        let space = line.iter().position(|byte| *byte == b' ').filter(|index| *index >= 20);
         let Some(space) = space else { return Some(line) };
         let time = std::str::from_utf8(&line[..space]).unwrap_or_default();
-        let (second, last) = (time.get(..19).unwrap_or_default(), self.last.get(..19).unwrap_or_default());
+        let (second, last) = (time.get(..19).unwrap_or_default(), self.last_time.get(..19).unwrap_or_default());
         let mut hasher = DefaultHasher::new();
         line.hash(&mut hasher);
         let hash = hasher.finish();
-        if self.catching_up && (second < last || self.seen.contains(&hash)) {
+        if self.is_catching_up && (second < last || self.hashes.contains(&hash)) {
             return None;
         }
-        self.catching_up = false;
+        self.is_catching_up = false;
         if second != last {
-            self.seen.clear();
+            self.hashes.clear();
         }
-        self.seen.insert(hash);
-        time.clone_into(&mut self.last);
+        self.hashes.insert(hash);
+        time.clone_into(&mut self.last_time);
         Some(&line[space + 1..])
     }
 }
@@ -332,12 +329,12 @@ struct PageMeta {
     next: Option<String>,
 }
 
-/// The pod, if it runs a proxy: a container, or a restarting init container.
-fn with_proxy(pod: Pod) -> Option<ProxyPod> {
+/// Converts a pod that runs a proxy, as a container or as a native sidecar.
+fn proxy_pod(pod: Pod) -> Option<ProxyPod> {
     let Pod { metadata, spec, status } = pod;
-    spec.containers.iter().chain(&spec.init_containers).find(|one| one.name == PROXY_CONTAINER)?;
+    spec.containers.iter().chain(&spec.init_containers).find(|container| container.name == PROXY_CONTAINER)?;
     let statuses = status.container_statuses.iter().chain(&status.init_container_statuses);
-    let restarts = statuses.filter(|one| one.name == PROXY_CONTAINER).map(|one| one.restart_count).sum();
+    let restarts = statuses.filter(|status| status.name == PROXY_CONTAINER).map(|status| status.restart_count).sum();
     let ObjectMeta { name, namespace, uid, labels, .. } = metadata;
     let (namespace, uid) = (namespace.unwrap_or_default(), uid.unwrap_or_default());
     Some(ProxyPod { namespace, name, uid, ip: status.pod_ip, restarts, labels })
@@ -348,21 +345,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stream_that_is_opened_again_repeats_nothing_and_loses_nothing() {
-        let mut told = SeenLines::default();
+    fn a_reopened_stream_neither_repeats_nor_loses_lines() {
+        let mut emitted = EmittedLines::default();
         let line = |nanos: u32, text: &str| format!("2026-11-21T09:00:01.{nanos:09}Z {text}").into_bytes();
         let first = [line(1, "a"), line(2, "b"), line(2, "c")];
-        assert_eq!(first.iter().filter_map(|one| told.take(one)).count(), 3);
-        assert_eq!(told.second().as_deref(), Some("2026-11-21T09:00:01Z"));
-        told.reopened();
-        let again = [line(1, "a"), line(2, "b"), line(2, "c"), line(2, "d"), line(900, "e")];
-        let new: Vec<_> = again.iter().filter_map(|one| told.take(one)).collect();
+        assert_eq!(first.iter().filter_map(|line| emitted.accept(line)).count(), 3);
+        assert_eq!(emitted.last_second().as_deref(), Some("2026-11-21T09:00:01Z"));
+        emitted.mark_reopened();
+        let repeated = [line(1, "a"), line(2, "b"), line(2, "c"), line(2, "d"), line(900, "e")];
+        let new: Vec<_> = repeated.iter().filter_map(|line| emitted.accept(line)).collect();
         assert_eq!(new, [b"d", b"e"]);
-        told.reopened();
-        assert_eq!(told.take(b"2026-11-21T09:00:00.5Z old"), None);
-        assert_eq!(told.take(b"2026-11-21T09:00:02.5Z new"), Some(&b"new"[..]));
-        assert_eq!(told.take(b"no time"), Some(&b"no time"[..]));
-        // A clock that goes back loses nothing.
-        assert_eq!(told.take(b"2026-11-21T09:00:01.5Z back"), Some(&b"back"[..]));
+        emitted.mark_reopened();
+        assert_eq!(emitted.accept(b"2026-11-21T09:00:00.5Z old"), None);
+        assert_eq!(emitted.accept(b"2026-11-21T09:00:02.5Z new"), Some(&b"new"[..]));
+        assert_eq!(emitted.accept(b"no time"), Some(&b"no time"[..]));
+        // Lines of a clock that goes back are new.
+        assert_eq!(emitted.accept(b"2026-11-21T09:00:01.5Z back"), Some(&b"back"[..]));
     }
 }

@@ -1,4 +1,4 @@
-//! Asking Prometheus, or what speaks its protocol: at an address, or as a Service through the API server.
+//! Queries Prometheus or a compatible server: at a URL, or as a Service through the API server's proxy.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use kube::config::Config;
 
 use super::client::ApiServer;
 use super::error::{ClusterError, ClusterErrorKind};
-use super::proxy::ProxyEnvironment;
+use super::http_proxy::HttpProxyEnvironment;
 use super::request::encode;
 
-/// Limit for one answer.
-const ANSWER: Duration = Duration::from_secs(10);
+/// Limit of one query.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where Prometheus is.
+/// The location of a Prometheus server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PrometheusAddress {
-    /// An address, with the path below which its API stands.
+    /// A URL, with the path prefix of the API.
     Address(Uri),
-    /// A Service: namespace, name, and port by number or name.
+    /// A Service: namespace, name, and port number or name.
     Service(String, String, String),
 }
 
@@ -28,76 +28,83 @@ impl std::str::FromStr for PrometheusAddress {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.contains("://") {
-            let uri: Uri = text.parse().map_err(|error| format!("it is no address: {error}"))?;
+            let uri: Uri = text.parse().map_err(|error| format!("invalid URL: {error}"))?;
             if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) || uri.query().is_some() {
-                return Err(
-                    "an address with a password or a query would be shown in messages: --prometheus-header-file \
-                            takes what is secret"
-                        .to_owned(),
-                );
+                return Err("the URL must not contain credentials or a query, because messages show it; \
+                            pass secrets with --prometheus-header-file"
+                    .to_owned());
             }
-            return if uri.host().is_some() { Ok(Self::Address(uri)) } else { Err(format!("\"{text}\" has no host")) };
+            return if uri.host().is_some() {
+                Ok(Self::Address(uri))
+            } else {
+                Err(format!("the URL \"{text}\" has no host"))
+            };
         }
-        let wrong = || format!("\"{text}\" is neither an address (http://…) nor NAMESPACE/SERVICE[:PORT]");
-        let (namespace, service) = text.split_once('/').ok_or_else(wrong)?;
+        let invalid = || format!("\"{text}\" is neither a URL (http://…) nor NAMESPACE/SERVICE[:PORT]");
+        let (namespace, service) = text.split_once('/').ok_or_else(invalid)?;
         let (name, port) = service.split_once(':').unwrap_or((service, "9090"));
-        let is_word =
-            |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        if is_word(namespace) && is_word(name) && is_word(port) {
+        let is_label =
+            |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        if is_label(namespace) && is_label(name) && is_label(port) {
             Ok(Self::Service(namespace.to_owned(), name.to_owned(), port.to_owned()))
         } else {
-            Err(wrong())
+            Err(invalid())
         }
     }
 }
 
-/// A Prometheus.
+/// A connection to a Prometheus server.
 #[derive(Clone)]
 pub struct PrometheusClient {
     server: ApiServer,
     /// Path before `/api/v1`.
-    root: String,
+    path_prefix: String,
 }
 
 impl PrometheusClient {
-    /// The one at a place. Headers go with every question to an address.
+    /// Connects to `address`. The headers are sent with every query to a URL.
     ///
     /// # Errors
-    /// An address that cannot be used.
+    /// The URL or the HTTP proxy is unusable.
     pub fn new(
-        place: &PrometheusAddress,
+        address: &PrometheusAddress,
         api: &ApiServer,
         headers: Vec<(HeaderName, HeaderValue)>,
-        proxy: &ProxyEnvironment,
+        proxy: &HttpProxyEnvironment,
     ) -> Result<Self, ClusterError> {
-        match place {
+        match address {
             PrometheusAddress::Service(namespace, name, port) => {
-                let root = format!("/api/v1/namespaces/{namespace}/services/{name}:{port}/proxy");
-                Ok(Self { server: api.clone(), root })
+                let path_prefix = format!("/api/v1/namespaces/{namespace}/services/{name}:{port}/proxy");
+                Ok(Self { server: api.clone(), path_prefix })
             }
             PrometheusAddress::Address(uri) => {
                 let mut config = Config::new(uri.clone());
                 config.default_retry = false;
-                config.connect_timeout = Some(ANSWER);
+                config.connect_timeout = Some(QUERY_TIMEOUT);
                 config.proxy_url =
-                    proxy.proxy_for(uri, None).map_err(|why| ClusterError::new(ClusterErrorKind::Config, why))?;
+                    proxy.proxy_for(uri, None).map_err(|error| ClusterError::new(ClusterErrorKind::Config, error))?;
                 config.headers = headers;
-                let shown = uri.to_string().trim_end_matches('/').to_owned();
-                let client = Client::try_from(config).map_err(|error| ClusterError::of(&error, &shown))?;
-                let server =
-                    ApiServer { client, server: shown, timeout: ANSWER, watch: api.watch.clone(), ..api.clone() };
-                // The client puts the address's own path before each.
-                Ok(Self { server, root: String::new() })
+                let url = uri.to_string().trim_end_matches('/').to_owned();
+                let client = Client::try_from(config).map_err(|error| ClusterError::from_client(&error, &url))?;
+                let server = ApiServer {
+                    client,
+                    server: url,
+                    timeout: QUERY_TIMEOUT,
+                    observer: api.observer.clone(),
+                    ..api.clone()
+                };
+                // The client prepends the path of the URL itself.
+                Ok(Self { server, path_prefix: String::new() })
             }
         }
     }
 
-    /// The answer to an instant query, as of now.
+    /// Runs an instant query as of now and returns the JSON response.
     ///
     /// # Errors
-    /// No answer in time, or a status that is not a success.
+    /// The server does not answer in time, or the status is not a success.
     pub async fn query(&self, query: &str) -> Result<String, ClusterError> {
-        self.server.get(&format!("{}/api/v1/query?query={}", self.root, encode(query)), ANSWER).await
+        self.server.get(&format!("{}/api/v1/query?query={}", self.path_prefix, encode(query)), QUERY_TIMEOUT).await
     }
 }
 
@@ -106,14 +113,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places() {
+    fn parses_urls_and_services_and_never_shows_secrets() {
         let service = |port: &str| {
             PrometheusAddress::Service("istio-system".to_owned(), "prometheus".to_owned(), port.to_owned())
         };
         assert_eq!("istio-system/prometheus".parse(), Ok(service("9090")));
         assert_eq!("istio-system/prometheus:http".parse(), Ok(service("http")));
         assert!(matches!("https://mimir.example/prometheus".parse(), Ok(PrometheusAddress::Address(_))));
-        for wrong in [
+        for text in [
             "prometheus",
             "a/b/c",
             "a/b:",
@@ -123,8 +130,8 @@ mod tests {
             "https://ci:secret@prom",
             "http://prom/?token=secret",
         ] {
-            let why = wrong.parse::<PrometheusAddress>().unwrap_err();
-            assert!(!why.contains("secret@") && !why.contains("token"), "{why}");
+            let error = text.parse::<PrometheusAddress>().unwrap_err();
+            assert!(!error.contains("secret@") && !error.contains("token"), "{error}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One GET of the API: its limits, its retries, and what an answer's status means.
+//! GET requests to the API server: limits, retries and the meaning of status codes.
 
 use std::time::{Duration, Instant};
 
@@ -10,27 +10,30 @@ use serde::Deserialize;
 use super::client::ApiServer;
 use super::error::{ClusterError, ClusterErrorKind};
 
-/// Tries of one request while the server is busy.
-const TRIES: u32 = 3;
-/// Largest answer that is read: a page of 500 large Pods is below 20 MB; a whole list of ten thousand below 400 MB.
-const LARGEST: usize = 1 << 30;
+/// Attempts of one request while the server is busy.
+const MAX_ATTEMPTS: u32 = 3;
+/// Largest response. A page of 500 large Pods is below 20 MB, a whole list of ten thousand below 400 MB.
+const MAX_RESPONSE_BYTES: usize = 1 << 30;
 
-/// One request that was answered, or not, for those who watch (`-v`).
+const LOGIN_HINT: &str =
+    "check that this is the API server's address (kubectl config view --minify) and that no proxy asks for a login";
+
+/// A completed request, for `-v`.
 #[derive(Debug, Clone)]
 pub struct RequestEvent<'a> {
-    /// `GET`, `PATCH`.
+    /// `GET` or `PATCH`.
     pub method: &'a str,
-    /// Path with its query.
+    /// Path with query.
     pub path: &'a str,
-    /// The answer's status; absent when there was none.
+    /// HTTP status code of the response; absent when no response arrived.
     pub status: Option<u16>,
-    /// Size of the answer in bytes.
+    /// Size of the response body.
     pub bytes: usize,
-    /// Time from the question to the last byte.
-    pub took: Duration,
+    /// Time from the request to the last byte of the response.
+    pub duration: Duration,
 }
 
-/// The API's own form of an error.
+/// The `Status` object that the API server sends with an error.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct ApiStatus {
@@ -39,37 +42,44 @@ struct ApiStatus {
 }
 
 impl ApiServer {
-    /// Tells those who watch of a request; `answer` is the status and how long the answer was.
-    pub(super) fn tell(&self, method: &str, path: &str, answer: Option<(StatusCode, usize)>, start: Instant) {
-        if let Some(watch) = &self.watch {
-            let (status, bytes) = (answer.map(|(status, _)| status.as_u16()), answer.map_or(0, |(_, bytes)| bytes));
-            watch(&RequestEvent { method, path, status, bytes, took: start.elapsed() });
+    /// Passes a request to the observer; `response` is the status and the size of the body.
+    pub(super) fn report_request(
+        &self,
+        method: &str,
+        path: &str,
+        response: Option<(StatusCode, usize)>,
+        start: Instant,
+    ) {
+        if let Some(observer) = &self.observer {
+            let status = response.map(|(status, _)| status.as_u16());
+            let bytes = response.map_or(0, |(_, bytes)| bytes);
+            observer(&RequestEvent { method, path, status, bytes, duration: start.elapsed() });
         }
     }
 
-    /// Asks for a path. A busy server (429, 503, 504) is asked again a few times, within seconds.
+    /// Gets a path as text. Retries twice, within seconds, while the server is busy (429, 503, 504).
     ///
     /// # Errors
-    /// No answer in time, a status that is not a success, or an answer that is no text.
+    /// The server does not answer in time, the status is not a success, or the body is not text.
     pub async fn get(&self, path: &str, timeout: Duration) -> Result<String, ClusterError> {
         let mut pause = Duration::from_millis(250);
         let mut attempt = 1;
         loop {
             let start = Instant::now();
-            let answer = tokio::time::timeout(timeout, self.ask(path)).await;
-            let answer = answer.unwrap_or_else(|_| Err(ClusterError::timeout(timeout, &self.server)));
-            let told = answer.as_ref().ok().map(|(status, text)| (*status, text.len()));
-            self.tell("GET", path, told, start);
-            let (status, text) = answer?;
-            let busy = matches!(
+            let response = tokio::time::timeout(timeout, self.send_get(path)).await;
+            let response = response.unwrap_or_else(|_| Err(ClusterError::timeout(timeout, &self.server)));
+            let size = response.as_ref().ok().map(|(status, text)| (*status, text.len()));
+            self.report_request("GET", path, size, start);
+            let (status, text) = response?;
+            let is_busy = matches!(
                 status,
                 StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
             );
             if status.is_success() {
-                return if text.trim_start().starts_with('<') { Err(self.web_page()) } else { Ok(text) };
+                return if text.trim_start().starts_with('<') { Err(self.web_page_error()) } else { Ok(text) };
             }
-            if !busy || attempt == TRIES {
-                return Err(self.refused(status, &text));
+            if !is_busy || attempt == MAX_ATTEMPTS {
+                return Err(self.status_error(status, &text));
             }
             attempt += 1;
             tokio::time::sleep(pause).await;
@@ -77,68 +87,75 @@ impl ApiServer {
         }
     }
 
-    async fn ask(&self, path: &str) -> Result<(StatusCode, String), ClusterError> {
-        let unreachable = |error: &dyn std::fmt::Display| {
-            ClusterError::new(ClusterErrorKind::Unreachable, format!("{} broke off its answer: {error}", self.server))
-                .hint("check the connection, and whether something between you and the server ends long answers")
-        };
+    async fn send_get(&self, path: &str) -> Result<(StatusCode, String), ClusterError> {
+        let unreadable =
+            |cause: &dyn std::fmt::Display| format!("cannot read the response of {}: {cause}", self.server);
         let request = Request::get(path)
             .header(header::ACCEPT, "application/json")
             .body(Body::empty())
-            .map_err(|error| ClusterError::new(ClusterErrorKind::Config, format!("cannot ask for {path}: {error}")))?;
-        let answer = self.client.send(request).await.map_err(|error| ClusterError::of(&error, &self.server))?;
-        let (head, body) = answer.into_parts();
-        let body = Limited::new(body, LARGEST).collect().await.map_err(|error| unreachable(&error))?;
-        let text = String::from_utf8(body.to_bytes().into()).map_err(|_| {
-            ClusterError::new(ClusterErrorKind::Server, format!("{} answered something that is not text", self.server))
+            .map_err(|error| ClusterError::new(ClusterErrorKind::Config, format!("cannot request {path}: {error}")))?;
+        let response =
+            self.client.send(request).await.map_err(|error| ClusterError::from_client(&error, &self.server))?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await.map_err(|error| {
+            ClusterError::new(ClusterErrorKind::Unreachable, unreadable(&error))
+                .hint("check the connection, and whether a proxy in front of the server cuts long responses")
         })?;
+        let text = String::from_utf8(body.to_bytes().into())
+            .map_err(|_| ClusterError::new(ClusterErrorKind::Server, unreadable(&"it is not UTF-8 text")))?;
         Ok((head.status, text))
     }
 
-    fn web_page(&self) -> ClusterError {
-        ClusterError::new(ClusterErrorKind::Server, format!("{} answered with a web page instead of data", self.server))
-            .hint("is it the API server's address, and does something in front of it ask for a log-in?")
+    fn web_page_error(&self) -> ClusterError {
+        ClusterError::new(
+            ClusterErrorKind::Server,
+            format!("cannot read the response of {}: it is a web page", self.server),
+        )
+        .hint(LOGIN_HINT)
     }
 
-    /// What a status that is no success means. Something in front of the server may have spoken: then the body is not
-    /// the API's, and only its status counts.
-    fn refused(&self, status: StatusCode, text: &str) -> ClusterError {
+    /// Converts an HTTP error status. A proxy in front of the API server may have sent it: then the body is not a `Status`
+    /// object, and only the code counts.
+    fn status_error(&self, status: StatusCode, text: &str) -> ClusterError {
         let server = &self.server;
         let ApiStatus { message, reason } = serde_json::from_str(text).unwrap_or_default();
-        let is_of_kubernetes = !message.is_empty() || !reason.is_empty();
+        let is_from_api_server = !message.is_empty() || !reason.is_empty();
         let message = match (message.is_empty(), reason.is_empty()) {
             (false, _) => message,
             (true, false) => reason,
             (true, true) => status.canonical_reason().unwrap_or("no reason given").to_owned(),
         };
         match status.as_u16() {
-            401 => ClusterError::new(
-                ClusterErrorKind::Unauthorized,
-                format!("{server} did not accept the credentials: {message}"),
-            )
-            .hint("the token may have expired; log in again, and check with: kubectl auth whoami"),
-            403 => ClusterError::new(ClusterErrorKind::Forbidden, message),
-            404 if !is_of_kubernetes => {
-                ClusterError::new(ClusterErrorKind::NotFound, format!("{server} answered 404: {message}"))
-                    .hint("is it the API server's address?")
+            401 => {
+                ClusterError::new(ClusterErrorKind::Unauthorized, format!("cannot authenticate to {server}: {message}"))
+                    .hint("the token may have expired: log in again, then check with kubectl auth whoami")
             }
+            403 => ClusterError::new(ClusterErrorKind::Forbidden, message),
+            404 if !is_from_api_server => ClusterError::new(
+                ClusterErrorKind::NotFound,
+                format!("cannot read from {server}: it responded with 404 {message}"),
+            )
+            .hint("check that this is the API server's address: kubectl config view --minify"),
             404 => ClusterError::new(ClusterErrorKind::NotFound, message),
             410 => ClusterError::new(ClusterErrorKind::Expired, message),
             code @ 300..=399 => ClusterError::new(
                 ClusterErrorKind::Server,
-                format!("{server} answered {code}: it sends clients elsewhere"),
+                format!("cannot read from {server}: it responded with a redirect ({code})"),
             )
-            .hint("is it the API server's address, and does something in front of it ask for a log-in?"),
-            code => ClusterError::new(ClusterErrorKind::Server, format!("{server} answered {code}: {message}"))
-                .hint("try again; if it stays, ask who runs the server, or what stands in front of it"),
+            .hint(LOGIN_HINT),
+            code => ClusterError::new(
+                ClusterErrorKind::Server,
+                format!("cannot read from {server}: it responded with {code} {message}"),
+            )
+            .hint("try again; if the error persists, check the API server and the proxies in front of it"),
         }
     }
 }
 
-/// Percent-encodes a value of a query.
-pub(super) fn encode(token: &str) -> String {
-    let mut out = String::with_capacity(token.len());
-    for byte in token.bytes() {
+/// Percent-encodes a query value.
+pub(super) fn encode(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    for byte in value.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             out.push(char::from(byte));
         } else {

@@ -1,4 +1,4 @@
-//! Asking the API server about ourselves: who we are, and what we may do.
+//! Reviews: the API server's answers about the current user and its permissions.
 
 use serde_json::{Value, json};
 
@@ -7,22 +7,26 @@ use super::error::{ClusterError, ClusterErrorKind};
 use crate::doctor::rights::{RbacRule, RequiredRight};
 
 impl ApiServer {
-    /// The user as the cluster knows it.
+    /// Gets the name of the current user.
     ///
     /// # Errors
-    /// Those of asking.
-    pub async fn who_am_i(&self) -> Result<String, ClusterError> {
+    /// The request fails.
+    pub async fn current_user(&self) -> Result<String, ClusterError> {
         let value = self.review("authentication.k8s.io/v1", "SelfSubjectReview", &json!({})).await?;
         let name = value["userInfo"]["username"].as_str();
-        name.map(str::to_owned)
-            .ok_or_else(|| ClusterError::new(ClusterErrorKind::Server, "who you are was not answered"))
+        name.map(str::to_owned).ok_or_else(|| {
+            ClusterError::new(
+                ClusterErrorKind::Server,
+                "cannot read the current user: the SelfSubjectReview has no username",
+            )
+        })
     }
 
-    /// What we may do in a namespace, and whether the answer may lack something.
+    /// Gets the current user's permissions in a namespace, and whether the list may be incomplete.
     ///
     /// # Errors
-    /// Those of asking.
-    pub async fn rules_in(&self, namespace: &str) -> Result<(Vec<RbacRule>, bool), ClusterError> {
+    /// The request fails.
+    pub async fn rules_in_namespace(&self, namespace: &str) -> Result<(Vec<RbacRule>, bool), ClusterError> {
         let spec = json!({"spec": {"namespace": namespace}});
         let value = self.review("authorization.k8s.io/v1", "SelfSubjectRulesReview", &spec).await?;
         let rules = serde_json::from_value(value["resourceRules"].clone())
@@ -30,11 +34,11 @@ impl ApiServer {
         Ok((rules, value["incomplete"] == true))
     }
 
-    /// Whether we have a right over the whole cluster.
+    /// Reports whether the current user has a permission in the whole cluster.
     ///
     /// # Errors
-    /// Those of asking.
-    pub async fn may_everywhere(&self, right: &RequiredRight) -> Result<bool, ClusterError> {
+    /// The request fails.
+    pub async fn is_allowed_cluster_wide(&self, right: &RequiredRight) -> Result<bool, ClusterError> {
         let (resource, subresource) = right.resource.split_once('/').unwrap_or((&right.resource, ""));
         let attributes =
             json!({"group": right.group, "resource": resource, "subresource": subresource, "verb": right.verb});
@@ -43,17 +47,17 @@ impl ApiServer {
         Ok(value["allowed"] == true)
     }
 
-    /// The status of a review, which stores nothing.
+    /// Posts a review, which stores nothing, and returns its status.
     async fn review(&self, api_version: &str, kind: &str, spec: &Value) -> Result<Value, ClusterError> {
         let mut body = spec.clone();
         body["apiVersion"] = api_version.into();
         body["kind"] = kind.into();
         let uri = format!("/apis/{api_version}/{}s", kind.to_ascii_lowercase());
-        let (status, mut value) = self.ask_by_post(uri, &body).await?;
+        let (status, mut value) = self.post_review(uri, &body).await?;
         if status.is_success() {
             return Ok(value["status"].take());
         }
-        let why = value["message"].as_str().unwrap_or("no reason given");
-        Err(ClusterError::new(ClusterErrorKind::Server, format!("{kind} was answered {status}: {why}")))
+        let reason = value["message"].as_str().unwrap_or("no reason given");
+        Err(ClusterError::new(ClusterErrorKind::Server, format!("cannot create a {kind}: {status} {reason}")))
     }
 }

@@ -1,5 +1,5 @@
-//! The one place that writes to a cluster: a dry run, which stores nothing, and a JSON Patch of one object, which stores
-//! it when everything that it tests still holds.
+//! Writes to a cluster: dry runs, which store nothing, and a JSON Patch of one object, which is stored when all of its tests
+//! pass. No other file changes objects in a cluster.
 
 use std::time::{Duration, Instant};
 
@@ -12,57 +12,60 @@ use super::client::ApiServer;
 use super::error::{ClusterError, ClusterErrorKind};
 use crate::snapshot::ObjectKey;
 
-/// Limit for one answer.
-const ANSWER: Duration = Duration::from_secs(10);
-/// Largest answer that is read.
-const LARGEST: usize = 16 << 20;
+/// Limit of one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest response that is read.
+const MAX_RESPONSE_BYTES: usize = 16 << 20;
 
-/// The name under which fields are written.
-const MANAGER: &str = "kubectl-grpcmesh";
+/// Field manager of all writes.
+const FIELD_MANAGER: &str = "kubectl-grpcmesh";
 
-/// What became of a patch.
+/// The result of a patch.
 #[derive(Debug)]
 pub enum PatchOutcome {
-    /// The object as it is now, or would be.
-    Stored(Value),
-    /// Something that the patch tests is not so any more: somebody wrote in between.
+    /// The object as it is stored now, or would be after a dry run.
+    Accepted(Value),
+    /// A test of the patch failed: another client changed the object in the meantime.
     Conflict,
-    /// The server, or a webhook, refuses it, and says why.
-    Refused(String),
-    /// The right is missing.
+    /// The API server or a webhook rejects the patch, with the reason.
+    Rejected(String),
+    /// The user may not patch the object, with the reason.
     Forbidden(String),
 }
 
-/// What a dry run gave.
+/// The result of a dry run.
 #[derive(Debug)]
 pub enum DryRunOutcome {
-    /// The object as the server would store it, defaults and admission included.
-    Would(Value),
-    /// The server would refuse it, and says why.
-    Refuses(String),
-    /// It may not be tried, or cannot be.
+    /// The object as the API server would store it, after defaulting and admission.
+    Accepted(Value),
+    /// The API server or a webhook rejects the object, with the reason.
+    Rejected(String),
+    /// The user may not try it, or a webhook does not support dry runs, with the reason.
     Forbidden(String),
 }
 
 impl ApiServer {
-    /// An object as it is; `None` when there is none.
+    /// Gets an object; `None` when it does not exist.
     ///
     /// # Errors
-    /// Those of asking.
-    pub async fn object(&self, key: &ObjectKey, api_version: &str) -> Result<Option<Value>, ClusterError> {
-        match self.get(&path(key, api_version, true), ANSWER).await {
-            Ok(text) => serde_json::from_str(&text)
-                .map(Some)
-                .map_err(|error| ClusterError::new(ClusterErrorKind::Server, format!("{}: {error}", key.kind.name()))),
-            Err(error) if error.trouble == ClusterErrorKind::NotFound => Ok(None),
+    /// The request fails.
+    pub async fn get_object(&self, key: &ObjectKey, api_version: &str) -> Result<Option<Value>, ClusterError> {
+        match self.get(&path(key, api_version, true), REQUEST_TIMEOUT).await {
+            Ok(text) => serde_json::from_str(&text).map(Some).map_err(|error| {
+                ClusterError::new(
+                    ClusterErrorKind::Server,
+                    format!("cannot decode {} {}/{}: {error}", key.kind.name(), key.namespace, key.name),
+                )
+            }),
+            Err(error) if error.kind == ClusterErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// What the server would make of an object: a merge over the one that is there, or a new one.
+    /// Applies an object in a dry run: as a merge patch when it exists, else as a new object.
     ///
     /// # Errors
-    /// Those of asking.
+    /// The request fails.
     pub async fn dry_run(
         &self,
         key: &ObjectKey,
@@ -70,26 +73,26 @@ impl ApiServer {
         body: &Value,
         exists: bool,
     ) -> Result<DryRunOutcome, ClusterError> {
-        let question = format!("dryRun=All&fieldManager={MANAGER}");
-        let uri = format!("{}?{question}", path(key, api_version, exists));
-        let (method, form) =
+        let query = format!("dryRun=All&fieldManager={FIELD_MANAGER}");
+        let uri = format!("{}?{query}", path(key, api_version, exists));
+        let (method, content_type) =
             if exists { (Method::PATCH, "application/merge-patch+json") } else { (Method::POST, "application/json") };
-        let (status, value) = self.send_change(method, uri, form, body).await?;
+        let (status, value) = self.send_write(method, uri, content_type, body).await?;
         if status.is_success() {
-            return Ok(DryRunOutcome::Would(value));
+            return Ok(DryRunOutcome::Accepted(value));
         }
         let message = value["message"].as_str().unwrap_or("no reason given").to_owned();
-        let by_admission = message.contains("admission webhook");
+        let is_from_webhook = message.contains("admission webhook");
         Ok(match status {
-            StatusCode::FORBIDDEN if !by_admission => DryRunOutcome::Forbidden(message),
+            StatusCode::FORBIDDEN if !is_from_webhook => DryRunOutcome::Forbidden(message),
             _ if message.contains("does not support dry run") => DryRunOutcome::Forbidden(message),
             status if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => {
-                DryRunOutcome::Refuses(message)
+                DryRunOutcome::Rejected(message)
             }
             status => {
                 return Err(ClusterError::new(
                     ClusterErrorKind::Server,
-                    format!("dry run answered {status}: {message}"),
+                    format!("cannot dry-run {} {}/{}: {status} {message}", key.kind.name(), key.namespace, key.name),
                 ));
             }
         })
@@ -97,10 +100,10 @@ impl ApiServer {
 }
 
 impl ApiServer {
-    /// Changes an object by a JSON Patch (RFC 6902), all of it or nothing; with `stores` off it is only tried.
+    /// Applies a JSON Patch (RFC 6902) to an object, atomically. Without `stores` it is a dry run.
     ///
     /// # Errors
-    /// Those of asking. When no answer comes, the patch may have been stored: look.
+    /// The request fails. After a timeout the patch may be stored all the same: get the object to find out.
     pub async fn patch(
         &self,
         key: &ObjectKey,
@@ -108,81 +111,81 @@ impl ApiServer {
         operations: &[Value],
         stores: bool,
     ) -> Result<PatchOutcome, ClusterError> {
-        let dry = if stores { "" } else { "dryRun=All&" };
-        let uri = format!("{}?{dry}fieldManager={MANAGER}", path(key, api_version, true));
+        let dry_run = if stores { "" } else { "dryRun=All&" };
+        let uri = format!("{}?{dry_run}fieldManager={FIELD_MANAGER}", path(key, api_version, true));
         let body = Value::from(operations.to_vec());
-        let (status, value) = self.send_change(Method::PATCH, uri, "application/json-patch+json", &body).await?;
+        let (status, value) = self.send_write(Method::PATCH, uri, "application/json-patch+json", &body).await?;
         if status.is_success() {
-            return Ok(PatchOutcome::Stored(value));
+            return Ok(PatchOutcome::Accepted(value));
         }
         let message = value["message"].as_str().unwrap_or("no reason given").to_owned();
-        let by_admission = message.contains("admission webhook");
-        // A test that fails is told in these words, without saying which.
+        let is_from_webhook = message.contains("admission webhook");
+        // The API server reports a failed test with one of these messages, without naming the test.
         let test_failed = message.contains("the server rejected our request due to an error in our request")
             || message.contains("testing value");
         Ok(match status {
             StatusCode::CONFLICT => PatchOutcome::Conflict,
             StatusCode::UNPROCESSABLE_ENTITY if test_failed => PatchOutcome::Conflict,
-            StatusCode::NOT_FOUND => PatchOutcome::Refused("the object is gone".to_owned()),
-            StatusCode::FORBIDDEN if !by_admission => PatchOutcome::Forbidden(message),
+            StatusCode::NOT_FOUND => PatchOutcome::Rejected("the object was deleted".to_owned()),
+            StatusCode::FORBIDDEN if !is_from_webhook => PatchOutcome::Forbidden(message),
             status if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => {
-                PatchOutcome::Refused(message)
+                PatchOutcome::Rejected(message)
             }
             status => {
                 return Err(ClusterError::new(
                     ClusterErrorKind::Server,
-                    format!("the patch was answered {status}: {message}"),
+                    format!("cannot patch {} {}/{}: {status} {message}", key.kind.name(), key.namespace, key.name),
                 ));
             }
         })
     }
 
-    async fn send_change(
+    async fn send_write(
         &self,
         method: Method,
         uri: String,
-        form: &str,
+        content_type: &str,
         body: &Value,
     ) -> Result<(StatusCode, Value), ClusterError> {
         let start = Instant::now();
         let request = Request::builder()
             .method(&method)
             .uri(&uri)
-            .header(header::CONTENT_TYPE, form)
+            .header(header::CONTENT_TYPE, content_type)
             .header(header::ACCEPT, "application/json")
             .body(Body::from(body.to_string().into_bytes()))
             .map_err(|error| ClusterError::new(ClusterErrorKind::Config, error.to_string()))?;
-        let answer = async {
-            let answer = tokio::time::timeout(ANSWER, self.client.send(request))
+        let response = async {
+            let response = tokio::time::timeout(REQUEST_TIMEOUT, self.client.send(request))
                 .await
-                .map_err(|_| ClusterError::timeout(ANSWER, &self.server))?
-                .map_err(|error| ClusterError::of(&error, &self.server))?;
-            let status = answer.status();
-            let body = Limited::new(answer.into_body(), LARGEST)
+                .map_err(|_| ClusterError::timeout(REQUEST_TIMEOUT, &self.server))?
+                .map_err(|error| ClusterError::from_client(&error, &self.server))?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MAX_RESPONSE_BYTES)
                 .collect()
                 .await
                 .map_err(|error| ClusterError::new(ClusterErrorKind::Unreachable, error.to_string()))?;
             Ok((status, body.to_bytes()))
         };
-        let answer = answer.await;
-        let told = answer.as_ref().ok().map(|(status, body)| (*status, body.len()));
-        self.tell(method.as_str(), &uri, told, start);
-        answer.map(|(status, body)| (status, serde_json::from_slice(&body).unwrap_or_default()))
+        let response = response.await;
+        let size = response.as_ref().ok().map(|(status, body)| (*status, body.len()));
+        self.report_request(method.as_str(), &uri, size, start);
+        response.map(|(status, body)| (status, serde_json::from_slice(&body).unwrap_or_default()))
     }
 
-    /// A question that the API takes as an object, of which it stores nothing.
+    /// Posts a review object, which the API server answers without storing it.
     ///
     /// # Errors
-    /// Those of asking.
-    pub(super) async fn ask_by_post(&self, uri: String, body: &Value) -> Result<(StatusCode, Value), ClusterError> {
-        self.send_change(Method::POST, uri, "application/json", body).await
+    /// The request fails.
+    pub(super) async fn post_review(&self, uri: String, body: &Value) -> Result<(StatusCode, Value), ClusterError> {
+        self.send_write(Method::POST, uri, "application/json", body).await
     }
 }
 
-fn path(key: &ObjectKey, api_version: &str, named: bool) -> String {
+fn path(key: &ObjectKey, api_version: &str, has_name: bool) -> String {
     let info = key.kind.info();
     let root = if api_version.contains('/') { "/apis" } else { "/api" };
-    let place = if info.namespaced { format!("/namespaces/{}", key.namespace) } else { String::new() };
-    let name = if named { format!("/{}", key.name) } else { String::new() };
-    format!("{root}/{api_version}{place}/{}{name}", info.plural)
+    let namespace = if info.namespaced { format!("/namespaces/{}", key.namespace) } else { String::new() };
+    let name = if has_name { format!("/{}", key.name) } else { String::new() };
+    format!("{root}/{api_version}{namespace}/{}{name}", info.plural)
 }

@@ -1,59 +1,54 @@
-//! Whether this program can be used here, and what would mend what is in its way.
+//! Checks whether the program works in an environment, and how to fix what does not.
 //!
-//! CORE. Facts in, checks out: [`rights`] compares what a user may do with the documented roles, [`versions`] knows how
-//! far Istio's parts may lie apart, [`path`] sees what kubectl would run instead of us.
+//! CORE. Takes facts and returns checks: [`rights`] compares a user's permissions with the documented roles, [`versions`]
+//! checks Istio's supported version skew, and [`plugin_path`] finds the program that kubectl would run.
 
 pub(crate) mod plugin_path;
 pub(crate) mod rights;
 pub(crate) mod versions;
 
-/// How a check ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// The result of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema, strum::IntoStaticStr)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum CheckState {
-    /// Nothing to do.
+    /// No action is needed.
     Ok,
-    /// Something does less than it could.
+    /// A feature is limited.
     Warning,
-    /// Something will not work.
+    /// A feature does not work.
     Failed,
-    /// It could not be found out.
+    /// The check could not be completed.
     Unknown,
 }
 
 impl CheckState {
-    /// The word of the contract.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Warning => "warning",
-            Self::Failed => "failed",
-            Self::Unknown => "unknown",
-        }
+        self.into()
     }
 }
 
-/// A check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DoctorCheck {
-    /// Its name, such as `rights/shifter`.
+    /// Such as `rights/shifter`.
     pub id: String,
-    /// How it ended.
     pub state: CheckState,
-    /// Why.
     pub reason: String,
-    /// The command, or the objects to apply, that mend it.
+    /// A command to run, or objects to apply.
     pub fix: Option<String>,
 }
 
 impl DoctorCheck {
-    /// A check without anything to mend.
+    /// Creates a check without a fix.
     pub fn new(id: impl Into<String>, state: CheckState, reason: impl Into<String>) -> Self {
         Self { id: id.into(), state, reason: reason.into(), fix: None }
     }
 
-    /// What mends it.
     #[must_use]
-    pub fn fix(self, fix: impl Into<String>) -> Self {
+    pub fn with_fix(self, fix: impl Into<String>) -> Self {
         Self { fix: Some(fix.into()), ..self }
     }
 }

@@ -1,37 +1,37 @@
-//! What kubectl runs when somebody says `kubectl grpcmesh …`.
+//! Finds the program that `kubectl grpcmesh …` runs.
 //!
 //! kubectl tries the longest name first: `kubectl grpcmesh inspect` looks for `kubectl-grpcmesh-inspect` before
-//! `kubectl-grpcmesh`. Completion is asked of `kubectl_complete-grpcmesh`. Sources: `pkg/cmd/cmd.go`,
+//! `kubectl-grpcmesh`. For completion it runs `kubectl_complete-grpcmesh`. Source: `pkg/cmd/cmd.go` and
 //! `pkg/cmd/plugin/plugin_completion.go` of kubernetes/kubectl.
 
 use super::{CheckState, DoctorCheck};
 
-/// The program.
 pub const PROGRAM: &str = "kubectl-grpcmesh";
-/// The program that kubectl asks for completions.
+/// The program that kubectl runs for completion.
 pub const COMPLETER: &str = "kubectl_complete-grpcmesh";
 
-/// Checks of the files on `PATH`, in its order: folder and file name of each that begins like ours.
+/// Checks the files on `PATH`. `files` holds folder and file name, in the order of `PATH`, of each file whose name starts
+/// with the plugin's name. `commands` are the names of our commands.
 pub fn checks(files: &[(String, String)], commands: &[&str]) -> Vec<DoctorCheck> {
     let stem = |name: &str| name.strip_suffix(".exe").unwrap_or(name).to_owned();
-    let of = |wanted: &str| -> Vec<&str> {
-        files.iter().filter(|(_, name)| stem(name) == wanted).map(|(folder, _)| folder.as_str()).collect()
+    let folders_with = |program: &str| -> Vec<&str> {
+        files.iter().filter(|(_, name)| stem(name) == program).map(|(folder, _)| folder.as_str()).collect()
     };
     let mut checks = Vec::new();
-    checks.push(match &of(PROGRAM)[..] {
+    checks.push(match &folders_with(PROGRAM)[..] {
         [] => DoctorCheck::new(
             "plugin/path",
             CheckState::Warning,
-            format!("{PROGRAM} is not on PATH: kubectl does not find it"),
+            format!("kubectl cannot find {PROGRAM}: it is not on PATH"),
         )
-        .fix("kubectl krew install grpcmesh, or put it into a folder of PATH"),
+        .with_fix("run kubectl krew install grpcmesh, or copy the program to a folder on PATH"),
         [only] => DoctorCheck::new("plugin/path", CheckState::Ok, format!("kubectl runs {only}/{PROGRAM}")),
         [first, others @ ..] => DoctorCheck::new(
             "plugin/path",
             CheckState::Warning,
-            format!("kubectl runs {first}/{PROGRAM}, and not the one in {}", others.join(", ")),
+            format!("kubectl runs {first}/{PROGRAM}, which hides the copy in {}", others.join(", ")),
         )
-        .fix(format!("rm {}/{PROGRAM}", others[0])),
+        .with_fix(format!("rm {}/{PROGRAM}", others[0])),
     });
     let prefix = format!("{PROGRAM}-");
     for (folder, name) in files {
@@ -39,26 +39,22 @@ pub fn checks(files: &[(String, String)], commands: &[&str]) -> Vec<DoctorCheck>
         let Some(rest) = name.strip_prefix(&prefix) else { continue };
         let first = rest.split('-').next().unwrap_or(rest).replace('_', "-");
         let check = if commands.contains(&first.as_str()) {
-            let why = format!("{folder}/{name} is run instead of kubectl grpcmesh {}", rest.replace('-', " "));
-            DoctorCheck::new(format!("plugin/{rest}"), CheckState::Failed, why)
+            let reason = format!("kubectl runs {folder}/{name} instead of kubectl grpcmesh {}", rest.replace('-', " "));
+            DoctorCheck::new(format!("plugin/{rest}"), CheckState::Failed, reason)
         } else {
-            DoctorCheck::new(
-                format!("plugin/{rest}"),
-                CheckState::Ok,
-                format!("{folder}/{name} adds a command of its own"),
-            )
+            DoctorCheck::new(format!("plugin/{rest}"), CheckState::Ok, format!("{folder}/{name} adds its own command"))
         };
         let is_failed = check.state == CheckState::Failed;
-        checks.push(if is_failed { check.fix(format!("rm {folder}/{name}")) } else { check });
+        checks.push(if is_failed { check.with_fix(format!("rm {folder}/{name}")) } else { check });
     }
-    checks.push(match &of(COMPLETER)[..] {
+    checks.push(match &folders_with(COMPLETER)[..] {
         [] => DoctorCheck::new(
             "completion",
             CheckState::Warning,
-            format!("{COMPLETER} is not on PATH: kubectl completes nothing"),
+            format!("kubectl cannot complete commands: {COMPLETER} is not on PATH"),
         )
-        .fix("kubectl grpcmesh completion install"),
-        [first, ..] => DoctorCheck::new("completion", CheckState::Ok, format!("kubectl asks {first}/{COMPLETER}")),
+        .with_fix("kubectl grpcmesh completion install"),
+        [first, ..] => DoctorCheck::new("completion", CheckState::Ok, format!("kubectl runs {first}/{COMPLETER}")),
     });
     checks
 }
@@ -68,19 +64,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_kubectl_would_run() {
+    fn reports_missing_duplicate_and_shadowing_programs() {
         let files = |names: &[(&str, &str)]| -> Vec<(String, String)> {
             names.iter().map(|(folder, name)| ((*folder).to_owned(), (*name).to_owned())).collect()
         };
         let states = |names: &[(&str, &str)]| -> Vec<(String, CheckState)> {
-            checks(&files(names), &["inspect", "shift"]).into_iter().map(|one| (one.id, one.state)).collect()
+            checks(&files(names), &["inspect", "shift"]).into_iter().map(|check| (check.id, check.state)).collect()
         };
-        let id = |text: &str, state| (text.to_owned(), state);
+        let expected = |id: &str, state| (id.to_owned(), state);
         assert_eq!(
             states(&[("/a", PROGRAM), ("/a", COMPLETER)]),
-            [id("plugin/path", CheckState::Ok), id("completion", CheckState::Ok)]
+            [expected("plugin/path", CheckState::Ok), expected("completion", CheckState::Ok)]
         );
-        assert_eq!(states(&[]), [id("plugin/path", CheckState::Warning), id("completion", CheckState::Warning)]);
+        assert_eq!(
+            states(&[]),
+            [expected("plugin/path", CheckState::Warning), expected("completion", CheckState::Warning)]
+        );
         assert_eq!(
             states(&[
                 ("/a", PROGRAM),
@@ -89,10 +88,10 @@ mod tests {
                 ("/c", "kubectl-grpcmesh-own")
             ]),
             [
-                id("plugin/path", CheckState::Warning),
-                id("plugin/inspect", CheckState::Failed),
-                id("plugin/own", CheckState::Ok),
-                id("completion", CheckState::Warning)
+                expected("plugin/path", CheckState::Warning),
+                expected("plugin/inspect", CheckState::Failed),
+                expected("plugin/own", CheckState::Ok),
+                expected("completion", CheckState::Warning)
             ]
         );
     }

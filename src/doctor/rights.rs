@@ -1,4 +1,4 @@
-//! What a user may do, against the roles in `docs/rbac/`.
+//! Compares a user's permissions with the roles in `docs/rbac/`.
 
 use std::collections::BTreeMap;
 
@@ -6,48 +6,46 @@ use serde::Deserialize;
 
 use super::{CheckState, DoctorCheck};
 use crate::schema::kind::KINDS;
-use crate::schema::string_list::few;
 use crate::snapshot::yaml;
+use crate::vocabulary::name_list::abbreviate;
 
-/// A rule of a role, and of what the API server says that a user may.
+/// A rule of a role, or of the permissions that the API server reports for a user.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RbacRule {
-    /// API groups; `*` is all.
+    /// `*` means all groups.
     pub api_groups: Vec<String>,
-    /// Resources, with a subresource after a slash; `*` is all.
+    /// With a subresource after a slash; `*` means all resources.
     pub resources: Vec<String>,
-    /// Verbs; `*` is all.
+    /// `*` means all verbs.
     pub verbs: Vec<String>,
-    /// Only objects of these names; empty is all.
+    /// Limits the rule to objects with these names; empty means all objects.
     pub resource_names: Vec<String>,
 }
 
-/// One thing that one may do.
+/// A permission: one verb on one resource.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequiredRight {
-    /// API group; empty for the core group.
+    /// Empty for the core group.
     pub group: String,
-    /// Resource, with a subresource after a slash.
+    /// With a subresource after a slash.
     pub resource: String,
-    /// Verb.
     pub verb: String,
 }
 
-/// The documented roles.
 const READER: &str = include_str!("../../docs/rbac/reader.yaml");
 const LIVE_READER: &str = include_str!("../../docs/rbac/live-reader.yaml");
 const SHIFTER: &str = include_str!("../../docs/rbac/shifter.yaml");
 
-/// Roles, each on top of those before, with the commands that need it.
+/// Role names, the commands that require them, and their manifests. Each role adds to the ones before it.
 const ROLES: [(&str, &str, &str); 3] = [
     ("reader", "inspect, route and snapshot", READER),
-    ("live-reader", "tail, diff, balance and what is --live", LIVE_READER),
+    ("live-reader", "tail, diff, balance and --live", LIVE_READER),
     ("shifter", "shift", SHIFTER),
 ];
 
-/// Rights without which nothing works at all: they are asked about one by one, over the whole cluster.
-pub fn decisive() -> Vec<RequiredRight> {
+/// Permissions without which a command does not work at all. They are checked one by one, for the whole cluster.
+pub fn essential_rights() -> Vec<RequiredRight> {
     let right = |group: &str, resource: &str, verb: &str| RequiredRight {
         group: group.to_owned(),
         resource: resource.to_owned(),
@@ -63,8 +61,8 @@ pub fn decisive() -> Vec<RequiredRight> {
     ]
 }
 
-/// The rights that a role's text gives; `*` of Istio's groups are the resources that are read here.
-fn needed(role: &str) -> Vec<RequiredRight> {
+/// Lists the permissions of a role's manifest. `*` of an Istio group stands for the resources that the program reads.
+fn required_rights(role: &str) -> Vec<RequiredRight> {
     #[derive(Deserialize)]
     struct Role {
         rules: Vec<RbacRule>,
@@ -74,9 +72,9 @@ fn needed(role: &str) -> Vec<RequiredRight> {
     let mut rights = Vec::new();
     for rule in rules.unwrap_or_default() {
         for group in &rule.api_groups {
-            let known = KINDS.iter().filter(|info| info.group == group).map(|info| info.plural.to_owned());
-            let every = rule.resources.iter().any(|resource| resource == "*");
-            let resources: Vec<String> = if every { known.collect() } else { rule.resources.clone() };
+            let read_resources = KINDS.iter().filter(|info| info.group == group).map(|info| info.plural.to_owned());
+            let is_wildcard = rule.resources.iter().any(|resource| resource == "*");
+            let resources: Vec<String> = if is_wildcard { read_resources.collect() } else { rule.resources.clone() };
             for resource in resources {
                 for verb in &rule.verbs {
                     rights.push(RequiredRight { group: group.clone(), resource: resource.clone(), verb: verb.clone() });
@@ -90,80 +88,88 @@ fn needed(role: &str) -> Vec<RequiredRight> {
 }
 
 impl RbacRule {
-    /// Whether it gives a right, for objects of any name.
-    fn gives(&self, right: &RequiredRight) -> bool {
-        let has = |list: &[String], word: &str| list.iter().any(|one| one == "*" || one == word);
-        let by_subresource = || {
-            let (_, sub) = right.resource.split_once('/')?;
-            Some(self.resources.iter().any(|one| one.strip_prefix("*/") == Some(sub)))
+    /// Reports whether the rule grants a permission on objects of any name.
+    fn grants(&self, right: &RequiredRight) -> bool {
+        let contains = |list: &[String], value: &str| list.iter().any(|item| item == "*" || item == value);
+        let matches_subresource = || {
+            let (_, subresource) = right.resource.split_once('/')?;
+            Some(self.resources.iter().any(|resource| resource.strip_prefix("*/") == Some(subresource)))
         };
         self.resource_names.is_empty()
-            && has(&self.api_groups, &right.group)
-            && has(&self.verbs, &right.verb)
-            && (has(&self.resources, &right.resource) || by_subresource() == Some(true))
+            && contains(&self.api_groups, &right.group)
+            && contains(&self.verbs, &right.verb)
+            && (contains(&self.resources, &right.resource) || matches_subresource() == Some(true))
     }
 }
 
-/// What the commands may do in a namespace, a check for each role. `everywhere` holds the decisive rights, with whether
-/// they are given over the whole cluster.
-pub fn checks(namespace: &str, granted: &[RbacRule], everywhere: &[(RequiredRight, bool)]) -> Vec<DoctorCheck> {
+/// Checks each role in a namespace. `granted` are the user's permissions there. `cluster_wide` holds each of
+/// [`essential_rights`] with whether it is granted in the whole cluster.
+pub fn checks(namespace: &str, granted: &[RbacRule], cluster_wide: &[(RequiredRight, bool)]) -> Vec<DoctorCheck> {
     let of_role = |(name, commands, text): (&str, &str, &str)| {
-        let needed = needed(text);
+        let required = required_rights(text);
         let id = format!("rights/{name}");
         let missing: Vec<RequiredRight> =
-            needed.iter().filter(|right| !granted.iter().any(|rule| rule.gives(right))).cloned().collect();
+            required.iter().filter(|right| !granted.iter().any(|rule| rule.grants(right))).cloned().collect();
         if missing.is_empty() {
-            let is_narrow = everywhere.iter().any(|(right, is_given)| !is_given && needed.contains(right));
-            return if is_narrow {
-                let why = format!("all that {commands} need in {namespace}, and not in every namespace");
-                DoctorCheck::new(id, CheckState::Warning, format!("{why}: callers elsewhere stay unseen"))
-                    .fix(format!("bind ClusterRole grpcmesh-{name} (docs/rbac/{name}.yaml) with a ClusterRoleBinding"))
+            let is_namespaced = cluster_wide.iter().any(|(right, is_granted)| !is_granted && required.contains(right));
+            return if is_namespaced {
+                let reason = format!(
+                    "{commands} have all permissions in {namespace} but not in the whole cluster: callers in other \
+                     namespaces are not visible"
+                );
+                DoctorCheck::new(id, CheckState::Warning, reason).with_fix(format!(
+                    "bind ClusterRole grpcmesh-{name} (docs/rbac/{name}.yaml) with a ClusterRoleBinding"
+                ))
             } else {
-                DoctorCheck::new(id, CheckState::Ok, format!("all that {commands} need, in every namespace"))
+                DoctorCheck::new(id, CheckState::Ok, format!("{commands} have all permissions in every namespace"))
             };
         }
-        let is_decisive = decisive().iter().any(|right| missing.contains(right));
-        let state = if is_decisive { CheckState::Failed } else { CheckState::Warning };
-        DoctorCheck::new(id, state, format!("{namespace} lacks for {commands}: {}", few(missing.iter().map(show), 3)))
-            .fix(role(namespace, name, &missing))
+        let is_essential = essential_rights().iter().any(|right| missing.contains(right));
+        let state = if is_essential { CheckState::Failed } else { CheckState::Warning };
+        DoctorCheck::new(
+            id,
+            state,
+            format!("{commands} lack permissions in {namespace}: {}", abbreviate(missing.iter().map(title), 3)),
+        )
+        .with_fix(role_manifest(namespace, name, &missing))
     };
     ROLES.into_iter().map(of_role).collect()
 }
 
 /// `list pods`, `patch virtualservices.networking.istio.io`.
-fn show(right: &RequiredRight) -> String {
+fn title(right: &RequiredRight) -> String {
     let dot = if right.group.is_empty() { "" } else { "." };
     format!("{} {}{dot}{}", right.verb, right.resource, right.group)
 }
 
-/// What stands in no namespace: a Role cannot give it.
-const OF_CLUSTER: [&str; 2] = ["namespaces", "gatewayclasses"];
+/// Cluster-scoped resources: only a ClusterRole can grant them.
+const CLUSTER_SCOPED: [&str; 2] = ["namespaces", "gatewayclasses"];
 
-/// Roles with what is missing, ready to apply, and how to bind them.
-fn role(namespace: &str, name: &str, missing: &[RequiredRight]) -> String {
-    let (of_cluster, inside): (Vec<&RequiredRight>, Vec<&RequiredRight>) =
-        missing.iter().partition(|right| OF_CLUSTER.contains(&right.resource.as_str()));
+/// Renders roles with the missing permissions, ready to apply, and the commands that bind them.
+fn role_manifest(namespace: &str, name: &str, missing: &[RequiredRight]) -> String {
+    let (cluster_scoped, namespaced): (Vec<&RequiredRight>, Vec<&RequiredRight>) =
+        missing.iter().partition(|right| CLUSTER_SCOPED.contains(&right.resource.as_str()));
     let name = format!("grpcmesh-{name}");
-    let mut texts = Vec::new();
-    if !inside.is_empty() {
-        texts.push(format!(
+    let mut manifests = Vec::new();
+    if !namespaced.is_empty() {
+        manifests.push(format!(
             "# kubectl create rolebinding {name} -n {namespace} --role={name} --user=USER\n\
              apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {{name: {name}, namespace: {namespace}}}\n{}",
-            rules(&inside)
+            rules_manifest(&namespaced)
         ));
     }
-    if !of_cluster.is_empty() {
-        texts.push(format!(
+    if !cluster_scoped.is_empty() {
+        manifests.push(format!(
             "# kubectl create clusterrolebinding {name} --clusterrole={name} --user=USER\n\
              apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {{name: {name}}}\n{}",
-            rules(&of_cluster)
+            rules_manifest(&cluster_scoped)
         ));
     }
-    texts.join("---\n")
+    manifests.join("---\n")
 }
 
-/// The rules of a role, rights with the same verbs together.
-fn rules(rights: &[&RequiredRight]) -> String {
+/// Renders the rules of a role. Resources with the same group and verbs share a rule.
+fn rules_manifest(rights: &[&RequiredRight]) -> String {
     let mut verbs: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
     for right in rights {
         verbs.entry((&right.group, &right.resource)).or_default().push(&right.verb);
@@ -187,8 +193,8 @@ fn rules(rights: &[&RequiredRight]) -> String {
 mod tests {
     use super::*;
 
-    fn given(role: &str) -> Vec<RbacRule> {
-        needed(role)
+    fn granted(role: &str) -> Vec<RbacRule> {
+        required_rights(role)
             .into_iter()
             .map(|right| RbacRule {
                 api_groups: vec![right.group],
@@ -204,24 +210,24 @@ mod tests {
     }
 
     #[test]
-    fn roles_give_their_commands() {
-        assert!(needed(READER).len() > 40 && needed(SHIFTER).len() == 6);
-        let reader = checks("shop", &given(READER), &[]);
+    fn each_role_is_sufficient_for_its_commands() {
+        assert!(required_rights(READER).len() > 40 && required_rights(SHIFTER).len() == 6);
+        let reader = checks("shop", &granted(READER), &[]);
         assert_eq!(state(&reader, "rights/reader"), CheckState::Ok);
         assert_eq!(state(&reader, "rights/live-reader"), CheckState::Failed);
         let fix = reader.iter().find(|check| check.id == "rights/shifter").unwrap().fix.clone().unwrap();
         assert!(fix.contains("resources: [virtualservices], verbs: [patch]"), "only what is missing: {fix}");
-        // What is missing, applied, is enough.
-        let fixed = [given(READER), given(&fix)].concat();
+        // Applying the printed role is sufficient.
+        let fixed = [granted(READER), granted(&fix)].concat();
         assert_eq!(state(&checks("shop", &fixed, &[]), "rights/shifter"), CheckState::Ok);
-        let all = [given(READER), given(LIVE_READER), given(SHIFTER)].concat();
+        let all = [granted(READER), granted(LIVE_READER), granted(SHIFTER)].concat();
         assert!(checks("shop", &all, &[]).iter().all(|check| check.state == CheckState::Ok));
-        let narrow = checks("shop", &all, &[(decisive().remove(0), false)]);
-        assert_eq!(state(&narrow, "rights/reader"), CheckState::Warning);
+        let namespaced = checks("shop", &all, &[(essential_rights().remove(0), false)]);
+        assert_eq!(state(&namespaced, "rights/reader"), CheckState::Warning);
     }
 
     #[test]
-    fn stars_give_all_and_names_do_not() {
+    fn wildcards_grant_everything_and_resource_names_do_not() {
         let all = RbacRule {
             api_groups: vec!["*".into()],
             resources: vec!["*".into()],
@@ -229,12 +235,12 @@ mod tests {
             ..RbacRule::default()
         };
         assert!(checks("shop", std::slice::from_ref(&all), &[]).iter().all(|check| check.state == CheckState::Ok));
-        let named = RbacRule { resource_names: vec!["one".into()], ..all };
+        let named = RbacRule { resource_names: vec!["a".into()], ..all };
         assert_eq!(state(&checks("shop", &[named], &[]), "rights/reader"), CheckState::Failed);
         let none = checks("shop", &[], &[]);
         assert!(none.iter().all(|check| check.state == CheckState::Failed && check.fix.is_some()));
         let fix = none[0].fix.clone().unwrap();
-        let (inside, of_cluster) = fix.split_once("---\n").unwrap();
-        assert!(!inside.contains("namespaces]") && of_cluster.contains("resources: [namespaces]"), "{fix}");
+        let (namespaced, cluster_scoped) = fix.split_once("---\n").unwrap();
+        assert!(!namespaced.contains("namespaces]") && cluster_scoped.contains("resources: [namespaces]"), "{fix}");
     }
 }

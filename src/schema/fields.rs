@@ -1,6 +1,6 @@
-//! Which fields the Istio and Gateway API kinds have, and of which type: the table behind GM002 and part of GM003.
+//! The fields of the Istio and Gateway API kinds and their types: the table behind GM002 and part of GM003.
 //!
-//! The table is text made by `scripts/fields.py` from the published CRDs, and read once when it is first needed.
+//! `scripts/fields.py` generates the table (`fields.txt`) from the published CRDs. It is parsed once, on first use.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -11,63 +11,50 @@ use super::kind::Kind;
 use crate::schema::path::push_field;
 use crate::vocabulary::nearest_name;
 
-/// Something in an object that its kind's schema does not have.
+/// A field that violates its kind's schema or a limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldProblem {
-    /// Field path.
     pub path: String,
-    /// What is wrong.
-    pub what: FieldError,
+    pub error: FieldError,
 }
 
-/// What is wrong with a field.
+/// How a field violates the schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FieldError {
-    /// There is no such field here.
+    /// The schema has no such field at this path.
     Unknown {
-        /// The field.
         name: String,
-        /// The nearest name that does exist here.
+        /// The most similar field name at this path.
         nearest: Option<String>,
-        /// Where a field of this name does exist, near by.
+        /// Path, one or two levels deeper, of a field with this name.
         elsewhere: Option<String>,
     },
     /// The value has another type.
-    Type {
-        /// What the schema wants, such as `a string`.
-        wanted: &'static str,
-        /// The value as JSON, shortened.
-        found: String,
+    WrongType {
+        /// The type in the schema, such as `a string`.
+        expected: &'static str,
+        /// The value as JSON, shortened to 40 characters.
+        actual: String,
     },
-    /// The value is of its type, and refused all the same.
-    Refused {
-        /// Why.
-        message: String,
-        /// What would be right.
-        fix: String,
-    },
-    /// The value is none of the allowed words.
-    Word {
-        /// The value.
-        found: String,
-        /// The words.
-        allowed: Vec<String>,
-    },
+    /// The value has the right type, but Istio's webhook or the CRD rejects it.
+    Rejected { message: String, fix: String },
+    /// The value is not in the field's list of allowed values.
+    NotAllowed { value: String, allowed: Vec<String> },
 }
 
-/// A field's type and what is inside it.
+/// A field's type and its child fields.
 #[derive(Debug)]
-struct Node {
-    kind: Type,
-    /// How many lists are around the type.
-    lists: usize,
-    children: BTreeMap<&'static str, Node>,
+struct SchemaNode {
+    kind: FieldType,
+    /// Number of list levels around the type: 1 for `[]string`.
+    list_depth: usize,
+    children: BTreeMap<&'static str, SchemaNode>,
 }
 
 #[derive(Debug)]
-enum Type {
+enum FieldType {
     Text,
-    Words(Vec<&'static str>),
+    Enum(Vec<&'static str>),
     Integer,
     Number,
     Boolean,
@@ -79,9 +66,9 @@ enum Type {
 
 static TEXT: &str = include_str!("fields.txt");
 
-/// The tree of each kind, under `group/Kind`.
-fn trees() -> &'static BTreeMap<&'static str, Node> {
-    static TREES: OnceLock<BTreeMap<&'static str, Node>> = OnceLock::new();
+/// The schema of each kind's `spec`, by `group/Kind`.
+fn trees() -> &'static BTreeMap<&'static str, SchemaNode> {
+    static TREES: OnceLock<BTreeMap<&'static str, SchemaNode>> = OnceLock::new();
     TREES.get_or_init(|| {
         let mut trees = BTreeMap::new();
         let mut lines = TEXT.lines().filter(|line| !line.starts_with('#')).peekable();
@@ -95,10 +82,11 @@ fn trees() -> &'static BTreeMap<&'static str, Node> {
     })
 }
 
+/// Parses the lines indented by `depth` into fields, with their own children.
 fn children<I: Iterator<Item = &'static str>>(
     lines: &mut std::iter::Peekable<I>,
     depth: usize,
-) -> BTreeMap<&'static str, Node> {
+) -> BTreeMap<&'static str, SchemaNode> {
     let mut fields = BTreeMap::new();
     while let Some(line) = lines.peek() {
         let content = line.trim_start();
@@ -107,26 +95,26 @@ fn children<I: Iterator<Item = &'static str>>(
         }
         lines.next();
         let (name, kind) = content.split_once(' ').unwrap_or((content, "x"));
-        let lists = kind.matches("[]").count();
+        let list_depth = kind.matches("[]").count();
         let kind = match kind.trim_start_matches("[]") {
-            "s" => Type::Text,
-            "i" => Type::Integer,
-            "n" => Type::Number,
-            "b" => Type::Boolean,
-            "o" => Type::Object,
-            "m" => Type::Map,
-            "q" => Type::IntOrText,
+            "s" => FieldType::Text,
+            "i" => FieldType::Integer,
+            "n" => FieldType::Number,
+            "b" => FieldType::Boolean,
+            "o" => FieldType::Object,
+            "m" => FieldType::Map,
+            "q" => FieldType::IntOrText,
             other => match other.strip_prefix("s=") {
-                Some(words) => Type::Words(words.split('|').collect()),
-                None => Type::Anything,
+                Some(values) => FieldType::Enum(values.split('|').collect()),
+                None => FieldType::Anything,
             },
         };
-        fields.insert(name, Node { kind, lists, children: children(lines, depth + 1) });
+        fields.insert(name, SchemaNode { kind, list_depth, children: children(lines, depth + 1) });
     }
     fields
 }
 
-/// Compares an object's body with its kind's schema. Kinds without a table have no problems.
+/// Checks an object's body against its kind's schema. Kinds without a schema have no problems.
 pub fn check(kind: Kind, body: &Value) -> Vec<FieldProblem> {
     let info = kind.info();
     let Some(tree) = trees().get(format!("{}/{}", info.group, info.name).as_str()) else {
@@ -138,29 +126,29 @@ pub fn check(kind: Kind, body: &Value) -> Vec<FieldProblem> {
     };
     for (name, value) in top {
         match name.as_str() {
-            "spec" => compare(tree, tree.lists, value, "spec", &mut problems),
+            "spec" => compare(tree, tree.list_depth, value, "spec", &mut problems),
             "apiVersion" | "kind" | "metadata" | "status" => {}
             other => {
-                const TOP: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
+                const TOP_LEVEL: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
                 let elsewhere = tree.children.contains_key(other).then(|| format!("spec.{other}"));
-                let nearest = nearest_name::nearest(other, TOP).map(str::to_owned);
-                let what = FieldError::Unknown { name: other.to_owned(), nearest, elsewhere };
-                problems.push(FieldProblem { path: other.to_owned(), what });
+                let nearest = nearest_name::nearest(other, TOP_LEVEL).map(str::to_owned);
+                let error = FieldError::Unknown { name: other.to_owned(), nearest, elsewhere };
+                problems.push(FieldProblem { path: other.to_owned(), error });
             }
         }
     }
     problems
 }
 
-fn compare(node: &Node, lists: usize, value: &Value, path: &str, problems: &mut Vec<FieldProblem>) {
+fn compare(node: &SchemaNode, list_depth: usize, value: &Value, path: &str, problems: &mut Vec<FieldProblem>) {
     if value.is_null() {
         return;
     }
-    if lists > 0 {
+    if list_depth > 0 {
         match value {
             Value::Array(items) => {
                 for (index, item) in items.iter().enumerate() {
-                    compare(node, lists - 1, item, &format!("{path}[{index}]"), problems);
+                    compare(node, list_depth - 1, item, &format!("{path}[{index}]"), problems);
                 }
             }
             other => problems.push(wrong_type(path, "a list", other)),
@@ -168,63 +156,63 @@ fn compare(node: &Node, lists: usize, value: &Value, path: &str, problems: &mut 
         return;
     }
     match (&node.kind, value) {
-        (Type::Anything, _)
-        | (Type::Text, Value::String(_))
-        | (Type::Boolean, Value::Bool(_))
-        | (Type::Number, Value::Number(_))
-        | (Type::IntOrText, Value::String(_) | Value::Number(_)) => {}
-        (Type::Integer, Value::Number(number)) if number.is_i64() || number.is_u64() => {}
-        (Type::Words(words), Value::String(text)) => {
-            if !words.contains(&text.as_str()) {
-                let allowed = words.iter().map(|&word| word.to_owned()).collect();
-                let what = FieldError::Word { found: text.clone(), allowed };
-                problems.push(FieldProblem { path: path.to_owned(), what });
+        (FieldType::Anything, _)
+        | (FieldType::Text, Value::String(_))
+        | (FieldType::Boolean, Value::Bool(_))
+        | (FieldType::Number, Value::Number(_))
+        | (FieldType::IntOrText, Value::String(_) | Value::Number(_)) => {}
+        (FieldType::Integer, Value::Number(number)) if number.is_i64() || number.is_u64() => {}
+        (FieldType::Enum(allowed), Value::String(text)) => {
+            if !allowed.contains(&text.as_str()) {
+                let allowed = allowed.iter().map(|&value| value.to_owned()).collect();
+                let error = FieldError::NotAllowed { value: text.clone(), allowed };
+                problems.push(FieldProblem { path: path.to_owned(), error });
             }
         }
-        (Type::Object, Value::Object(fields)) => {
+        (FieldType::Object, Value::Object(fields)) => {
             for (name, value) in fields {
                 let mut inner = path.to_owned();
                 push_field(&mut inner, name);
                 match node.children.get(name.as_str()) {
-                    Some(child) => compare(child, child.lists, value, &inner, problems),
+                    Some(child) => compare(child, child.list_depth, value, &inner, problems),
                     None => {
-                        let what = FieldError::Unknown {
+                        let error = FieldError::Unknown {
                             name: name.clone(),
                             nearest: nearest_name::nearest(name, node.children.keys().copied()).map(str::to_owned),
-                            elsewhere: find_below(node, name, path),
+                            elsewhere: find_deeper(node, name, path),
                         };
-                        problems.push(FieldProblem { path: inner, what });
+                        problems.push(FieldProblem { path: inner, error });
                     }
                 }
             }
         }
-        (Type::Map, Value::Object(fields)) => {
+        (FieldType::Map, Value::Object(fields)) => {
             let Some(child) = node.children.get("*") else { return };
             for (name, value) in fields {
                 let mut inner = path.to_owned();
                 push_field(&mut inner, name);
-                compare(child, child.lists, value, &inner, problems);
+                compare(child, child.list_depth, value, &inner, problems);
             }
         }
-        (Type::Text | Type::Words(_), other) => problems.push(wrong_type(path, "a string", other)),
-        (Type::Integer, other) => problems.push(wrong_type(path, "a whole number", other)),
-        (Type::Number, other) => problems.push(wrong_type(path, "a number", other)),
-        (Type::Boolean, other) => problems.push(wrong_type(path, "true or false", other)),
-        (Type::IntOrText, other) => problems.push(wrong_type(path, "a number or a string", other)),
-        (Type::Object | Type::Map, other) => problems.push(wrong_type(path, "a mapping", other)),
+        (FieldType::Text | FieldType::Enum(_), other) => problems.push(wrong_type(path, "a string", other)),
+        (FieldType::Integer, other) => problems.push(wrong_type(path, "a whole number", other)),
+        (FieldType::Number, other) => problems.push(wrong_type(path, "a number", other)),
+        (FieldType::Boolean, other) => problems.push(wrong_type(path, "true or false", other)),
+        (FieldType::IntOrText, other) => problems.push(wrong_type(path, "a number or a string", other)),
+        (FieldType::Object | FieldType::Map, other) => problems.push(wrong_type(path, "a mapping", other)),
     }
 }
 
-fn wrong_type(path: &str, wanted: &'static str, found: &Value) -> FieldProblem {
-    let text = found.to_string();
-    let found =
+fn wrong_type(path: &str, expected: &'static str, value: &Value) -> FieldProblem {
+    let text = value.to_string();
+    let actual =
         if text.chars().count() > 40 { format!("{}…", text.chars().take(40).collect::<String>()) } else { text };
-    FieldProblem { path: path.to_owned(), what: FieldError::Type { wanted, found } }
+    FieldProblem { path: path.to_owned(), error: FieldError::WrongType { expected, actual } }
 }
 
-/// A field of this name one or two levels further in: "weight at the wrong level".
-fn find_below(node: &Node, name: &str, path: &str) -> Option<String> {
-    let suffix = |node: &Node| if node.lists > 0 { "[]" } else { "" };
+/// Finds a field with this name one or two levels deeper, for a field that is written at the wrong level.
+fn find_deeper(node: &SchemaNode, name: &str, path: &str) -> Option<String> {
+    let suffix = |node: &SchemaNode| if node.list_depth > 0 { "[]" } else { "" };
     for (first, child) in &node.children {
         if child.children.contains_key(name) {
             return Some(format!("{path}.{first}{}.{name}", suffix(child)));
@@ -249,7 +237,7 @@ mod tests {
     fn problems(kind: Kind, spec: &str) -> Vec<String> {
         let body = crate::snapshot::yaml::to_json(&format!("spec: {spec}")).unwrap().json.unwrap();
         let body: Value = serde_json::from_str(body.get()).unwrap();
-        check(kind, &body).into_iter().map(|problem| format!("{} {:?}", problem.path, problem.what)).collect()
+        check(kind, &body).into_iter().map(|problem| format!("{} {:?}", problem.path, problem.error)).collect()
     }
 
     #[test]
@@ -261,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_fields_get_the_nearest_name_or_the_right_place() {
+    fn unknown_fields_suggest_the_nearest_name_or_the_right_path() {
         assert_eq!(
             problems(
                 Kind::DestinationRule,
@@ -280,19 +268,19 @@ mod tests {
     }
 
     #[test]
-    fn types_and_words_are_compared() {
+    fn reports_wrong_types_and_values_that_are_not_allowed() {
         assert_eq!(
             problems(Kind::VirtualService, "{http: [{timeout: 5, match: [{uri: {exact: yes}}]}]}"),
             [
-                "spec.http[0].match[0].uri.exact Type { wanted: \"a string\", found: \"true\" }",
-                "spec.http[0].timeout Type { wanted: \"a string\", found: \"5\" }"
+                "spec.http[0].match[0].uri.exact WrongType { expected: \"a string\", actual: \"true\" }",
+                "spec.http[0].timeout WrongType { expected: \"a string\", actual: \"5\" }"
             ]
         );
         assert_eq!(problems(Kind::DestinationRule, "{trafficPolicy: {tls: {mode: simple}}}").len(), 1);
     }
 
     #[test]
-    fn what_the_schema_has_is_silent() {
+    fn accepts_fields_of_the_schema() {
         let spec = "{hosts: [a], http: [{match: [{headers: {x: {exact: b}}}], route: [{destination: {host: a, subset: b, port: {number: 1}}, weight: 1}], \
                     retries: {attempts: 2, backoff: 1s}, fault: null}]}";
         assert_eq!(problems(Kind::VirtualService, spec), Vec::<String>::new());

@@ -1,209 +1,164 @@
-//! Gateway API's Gateway, HTTPRoute, GRPCRoute and ReferenceGrant.
+//! Gateway API's Gateway, HTTPRoute, GRPCRoute and ReferenceGrant, as written.
 //! Source: `apis/v1` of kubernetes-sigs/gateway-api v1.6.0.
 
 use serde::Deserialize;
 
-use super::core::StatusCondition;
 use super::list::NullableList;
 use super::meta::{ObjectMeta, StringMap, string_map};
 
-/// A route object with its status.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct ApiRoute {
-    /// Metadata.
     pub metadata: ObjectMeta,
-    /// Spec.
     pub spec: ApiRouteSpec,
-    /// Status.
-    pub status: RouteStatus,
 }
 
-/// `spec` of an HTTPRoute or GRPCRoute; the two differ only inside matches.
+/// `spec` of an HTTPRoute or GRPCRoute; the two differ only in their matches.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ApiRouteSpec {
-    /// Gateways or Services it attaches to.
+    /// The Gateways or Services that the route attaches to.
     pub parent_refs: NullableList<ParentRef>,
-    /// Hosts.
     pub hostnames: NullableList<String>,
-    /// Rules.
     pub rules: NullableList<ApiRouteRule>,
 }
 
-/// What a route attaches to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ParentRef {
-    /// Group; absent means Gateway API's.
+    /// Absent means Gateway API's group.
     pub group: Option<String>,
-    /// Kind; absent means `Gateway`.
+    /// Absent means `Gateway`.
     pub kind: Option<String>,
-    /// Namespace; absent means the route's.
+    /// Absent means the route's namespace.
     pub namespace: Option<String>,
-    /// Name.
     pub name: String,
-    /// Listener.
+    /// Name of a listener.
     pub section_name: Option<String>,
-    /// Port.
     pub port: Option<i64>,
 }
 
-/// One rule.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ApiRouteRule {
-    /// Name.
     pub name: Option<String>,
-    /// Alternatives; empty matches everything.
+    /// A call needs to satisfy one of them; empty matches every call.
     pub matches: NullableList<ApiRouteMatch>,
-    /// Filters.
     pub filters: NullableList<RouteFilter>,
-    /// Weighted backends.
     pub backend_refs: NullableList<BackendRef>,
-    /// Only HTTPRoute.
+    /// HTTPRoute only.
     pub timeouts: Option<RouteTimeouts>,
-    /// Only HTTPRoute.
+    /// HTTPRoute only.
     pub retry: Option<RouteRetry>,
 }
 
-/// Retries of an HTTPRoute rule.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct RouteRetry {
     /// HTTP status codes that are retried.
     pub codes: NullableList<i64>,
-    /// Retries after the first try.
+    /// Retries after the first attempt.
     pub attempts: Option<i64>,
-    /// First pause.
+    /// Delay before the first retry.
     pub backoff: Option<String>,
 }
 
-/// Conditions that must all hold.
+/// A call needs to satisfy all of the conditions.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ApiRouteMatch {
-    /// HTTPRoute: path.
+    /// HTTPRoute only.
     pub path: Option<ValueMatch>,
-    /// HTTPRoute: a word. GRPCRoute: service and method.
+    /// HTTPRoute: an HTTP method. GRPCRoute: service and method.
     pub method: Option<MethodMatch>,
-    /// Headers.
     pub headers: NullableList<ValueMatch>,
-    /// Query parameters (HTTPRoute).
+    /// HTTPRoute only.
     pub query_params: NullableList<ValueMatch>,
 }
 
-/// `{type, name, value}`.
+/// `{type, name, value}`: a condition on a path, header or query parameter.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct ValueMatch {
-    /// `Exact`, `PathPrefix`, `RegularExpression`.
+    /// `Exact`, `PathPrefix` or `RegularExpression`.
     #[serde(rename = "type")]
     pub kind: Option<String>,
-    /// Name of the header or parameter.
+    /// Name of the header or query parameter.
     pub name: Option<String>,
-    /// Value.
     pub value: Option<String>,
 }
 
-/// The method condition of either kind of route.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub enum MethodMatch {
-    /// HTTPRoute: an HTTP method.
     Http(String),
-    /// GRPCRoute.
     Grpc(GrpcMethodMatch),
 }
 
-/// gRPC service and method.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct GrpcMethodMatch {
-    /// `Exact` (default) or `RegularExpression`.
+    /// `Exact` (the default) or `RegularExpression`.
     #[serde(rename = "type")]
     pub kind: Option<String>,
-    /// Full service name.
+    /// Fully qualified service name.
     pub service: Option<String>,
-    /// Method.
     pub method: Option<String>,
 }
 
-/// A filter, by its type and the mirror it may hold.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RouteFilter {
-    /// `RequestHeaderModifier`, `RequestMirror`, `RequestRedirect`, `URLRewrite`, …
+    /// `RequestHeaderModifier`, `RequestMirror`, `RequestRedirect`, `URLRewrite` and others.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Only of `RequestMirror`.
     pub request_mirror: Option<RequestMirror>,
-    /// Only of `RequestRedirect`.
     pub request_redirect: Option<RequestRedirect>,
-    /// Only of `URLRewrite`.
     pub url_rewrite: Option<UrlRewrite>,
-    /// Only of `RequestHeaderModifier`.
     pub request_header_modifier: Option<HeaderModifier>,
-    /// Only of `ResponseHeaderModifier`.
     pub response_header_modifier: Option<HeaderModifier>,
 }
 
-/// An answer that sends the client elsewhere.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RequestRedirect {
-    /// New scheme.
     pub scheme: Option<String>,
-    /// New host.
     pub hostname: Option<String>,
-    /// HTTP status; absent is 302.
+    /// Absent means 302.
     pub status_code: Option<u32>,
 }
 
-/// Change of path or host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct UrlRewrite {
-    /// New host.
     pub hostname: Option<String>,
-    /// New path.
     pub path: Option<PathModifier>,
 }
 
-/// Change of a path.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PathModifier {
     /// `ReplaceFullPath` or `ReplacePrefixMatch`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// New path.
     pub replace_full_path: Option<String>,
-    /// New prefix.
     pub replace_prefix_match: Option<String>,
 }
 
-/// Changes of headers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct HeaderModifier {
-    /// Replaced.
     pub set: NullableList<ValueMatch>,
-    /// Added.
     pub add: NullableList<ValueMatch>,
-    /// Taken away.
     pub remove: NullableList<String>,
 }
 
-/// A copy of traffic.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RequestMirror {
-    /// Where to.
     pub backend_ref: BackendRef,
-    /// Share in percent; absent means all.
+    /// Absent means all requests.
     pub percent: Option<i64>,
-    /// Share as a fraction.
     pub fraction: Option<Fraction>,
 }
 
@@ -211,220 +166,166 @@ pub struct RequestMirror {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Fraction {
-    /// Above.
     pub numerator: i32,
-    /// Below.
     pub denominator: Option<i32>,
 }
 
-/// A weighted backend.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct BackendRef {
-    /// Group; absent means the core group.
+    /// Absent means the core group.
     pub group: Option<String>,
-    /// Kind; absent means `Service`.
+    /// Absent means `Service`.
     pub kind: Option<String>,
-    /// Name.
     pub name: String,
-    /// Namespace; absent means the route's.
+    /// Absent means the route's namespace.
     pub namespace: Option<String>,
-    /// Port; needed for a Service.
+    /// Required for a Service.
     pub port: Option<i64>,
-    /// Relative weight; absent means 1.
+    /// Relative to the other backends; absent means 1.
     pub weight: Option<i64>,
 }
 
-/// Timeouts of an HTTPRoute rule.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RouteTimeouts {
-    /// Whole call.
+    /// Limit of the whole request, retries included.
     pub request: Option<String>,
-    /// One try.
+    /// Limit of a single attempt.
     pub backend_request: Option<String>,
 }
 
-/// `status` of a route.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub struct RouteStatus {
-    /// One entry a parent.
-    pub parents: NullableList<ParentStatus>,
-}
-
-/// What a parent's controller says.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct ParentStatus {
-    /// The parent.
-    pub parent_ref: ParentRef,
-    /// `Accepted`, `ResolvedRefs`, …
-    pub conditions: NullableList<StatusCondition>,
-}
-
-/// `spec` of a Gateway.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ApiGatewaySpec {
-    /// `istio`, `istio-waypoint`, `istio-remote` or somebody else's.
+    /// `istio`, `istio-waypoint`, `istio-remote`, or a class of another controller.
     pub gateway_class_name: String,
-    /// Listeners.
     pub listeners: NullableList<ApiListener>,
-    /// A Service that already runs the gateway, instead of one that is made.
+    /// Names an existing Service that runs the gateway; otherwise istiod creates one.
     pub addresses: NullableList<GatewayAddress>,
 }
 
-/// An address of a Gateway.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct GatewayAddress {
-    /// `IPAddress` (default) or `Hostname`.
+    /// `IPAddress` (the default) or `Hostname`.
     #[serde(rename = "type")]
     pub kind: Option<String>,
-    /// The address.
     pub value: String,
 }
 
-/// `spec` of a ReferenceGrant.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct ReferenceGrantSpec {
-    /// Who may refer.
     pub from: NullableList<GrantFrom>,
-    /// To what in the grant's namespace.
     pub to: NullableList<GrantTo>,
 }
 
-/// Who may refer.
+/// Objects that may refer to objects in the grant's namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct GrantFrom {
-    /// Group.
     pub group: String,
-    /// Kind.
     pub kind: String,
-    /// Namespace.
     pub namespace: String,
 }
 
-/// To what.
+/// Objects in the grant's namespace that may be referred to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct GrantTo {
-    /// Group.
     pub group: String,
-    /// Kind.
     pub kind: String,
-    /// Name; absent means all of the kind.
+    /// Absent means every object of the kind.
     pub name: Option<String>,
 }
 
-/// One listener.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ApiListener {
-    /// Name.
     pub name: String,
-    /// Host; absent means all.
+    /// Absent means every host.
     pub hostname: Option<String>,
-    /// Port.
     pub port: i64,
-    /// `HTTP`, `HTTPS`, `TLS`, `TCP`, `HBONE`.
+    /// `HTTP`, `HTTPS`, `TLS`, `TCP` or `HBONE`.
     pub protocol: String,
-    /// TLS.
     pub tls: Option<ListenerTls>,
-    /// Who may attach.
     pub allowed_routes: Option<AllowedRoutes>,
 }
 
-/// TLS of a listener.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ListenerTls {
-    /// `Terminate` (default) or `Passthrough`.
+    /// `Terminate` (the default) or `Passthrough`.
     pub mode: Option<String>,
-    /// Secrets with the certificate.
     pub certificate_refs: NullableList<CertificateRef>,
 }
 
-/// A Secret with a certificate.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct CertificateRef {
-    /// Kind; absent is `Secret`.
+    /// Absent means `Secret`.
     pub kind: Option<String>,
-    /// Name.
     pub name: String,
-    /// Namespace; absent is the Gateway's own.
+    /// Absent means the Gateway's namespace.
     pub namespace: Option<String>,
 }
 
-/// Who may attach to a listener.
+/// Routes that may attach to a listener.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct AllowedRoutes {
-    /// From which namespaces.
     pub namespaces: Option<RouteNamespaces>,
-    /// Kinds of routes; empty means all that the protocol takes.
+    /// Empty means every kind that the listener's protocol supports.
     pub kinds: NullableList<RouteKind>,
 }
 
-/// A kind of route.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct RouteKind {
-    /// Kind.
     pub kind: String,
 }
 
-/// From which namespaces routes may attach.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct RouteNamespaces {
-    /// `Same` (default), `All`, `Selector`.
+    /// `Same` (the default), `All` or `Selector`.
     pub from: Option<String>,
-    /// For `Selector`.
     pub selector: Option<LabelSelector>,
 }
 
-/// Kubernetes' own label selector.
+/// The label selector of the Kubernetes API: all labels and all expressions must match.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct LabelSelector {
-    /// Labels that must all be there.
     #[serde(deserialize_with = "string_map")]
     pub match_labels: StringMap,
-    /// Conditions that must all hold.
     pub match_expressions: NullableList<LabelExpression>,
 }
 
-/// A condition on one label.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct LabelExpression {
-    /// Label.
     pub key: String,
-    /// `In`, `NotIn`, `Exists`, `DoesNotExist`.
+    /// `In`, `NotIn`, `Exists` or `DoesNotExist`.
     pub operator: String,
-    /// Values.
     pub values: NullableList<String>,
 }
 
 impl LabelSelector {
-    /// Whether labels are selected.
-    pub fn selects(&self, labels: &StringMap) -> bool {
-        let expression = |one: &LabelExpression| {
-            let value = labels.get(&one.key);
-            match one.operator.as_str() {
-                "In" => value.is_some_and(|value| one.values.contains(value)),
-                "NotIn" => value.is_none_or(|value| !one.values.contains(value)),
+    /// Reports whether the selector selects an object with these labels.
+    pub fn matches(&self, labels: &StringMap) -> bool {
+        let is_satisfied = |expression: &LabelExpression| {
+            let value = labels.get(&expression.key);
+            match expression.operator.as_str() {
+                "In" => value.is_some_and(|value| expression.values.contains(value)),
+                "NotIn" => value.is_none_or(|value| !expression.values.contains(value)),
                 "Exists" => value.is_some(),
                 "DoesNotExist" => value.is_none(),
                 _ => false,
             }
         };
         self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
-            && self.match_expressions.iter().all(expression)
+            && self.match_expressions.iter().all(is_satisfied)
     }
 }

@@ -1,9 +1,9 @@
-//! The kinds of objects that this program reads, and where the API serves them.
+//! The kinds of objects that this program reads, with their API groups, versions and short names.
 
 use crate::vocabulary::nearest_name;
 use serde::{Deserialize, Serialize};
 
-/// A kind of object that is read.
+/// A kind of object that this program reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Kind {
     /// `v1` Namespace.
@@ -28,7 +28,7 @@ pub enum Kind {
     Job,
     /// `batch/v1` CronJob, reduced to its pod template.
     CronJob,
-    /// The ConfigMaps that hold the mesh configuration; no other ConfigMap is read.
+    /// `v1` ConfigMap; only those that hold a mesh configuration are read.
     ConfigMap,
     /// Istio VirtualService.
     VirtualService,
@@ -64,18 +64,18 @@ pub enum Kind {
     ReferenceGrant,
 }
 
-/// How much of an object a snapshot keeps.
+/// The part of an object that a snapshot keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reduction {
-    /// The object as it came, without managed fields' bodies and the last-applied annotation.
+    /// The whole object except the bodies of managed fields and the last-applied annotation.
     Whole,
-    /// As `Whole`, without what an extension is configured with: it may hold passwords.
+    /// Like `Whole`, without the settings of extensions, which may hold passwords.
     WithoutSettings,
-    /// The listed fields of [`super::core::Pod`].
+    /// The fields of [`super::core::Pod`].
     Pod,
-    /// The listed fields of [`super::core::EndpointSlice`].
+    /// The fields of [`super::core::EndpointSlice`].
     EndpointSlice,
-    /// Metadata, replica count and the pod template, reduced as a Pod.
+    /// Metadata, replica count and the pod template, which is reduced like a Pod.
     PodTemplate,
     /// Metadata and `data.mesh`.
     MeshConfig,
@@ -83,23 +83,25 @@ pub enum Reduction {
     Metadata,
 }
 
-/// Where and how one kind is served.
+/// How the API serves one kind.
 #[derive(Debug)]
 pub struct KindInfo {
     /// The kind.
     pub kind: Kind,
-    /// The `kind` text of its objects.
+    /// The `kind` field of its objects.
     pub name: &'static str,
     /// API group; empty for the core group.
     pub group: &'static str,
-    /// Versions that are or were served, best first.
+    /// Versions that are or were served, preferred version first.
     pub versions: &'static [&'static str],
-    /// The resource in URLs.
+    /// The resource name in URLs.
     pub plural: &'static str,
-    /// Whether objects live in a namespace.
+    /// Names for arguments besides the singular and the plural. Messages use the first.
+    pub short_names: &'static [&'static str],
+    /// Whether the kind is namespaced.
     pub namespaced: bool,
     /// What a snapshot keeps.
-    pub keep: Reduction,
+    pub reduction: Reduction,
 }
 
 const V1: &[&str] = &["v1"];
@@ -108,10 +110,10 @@ const SECURITY: &[&str] = &["v1", "v1beta1"];
 const ISTIO: &str = "networking.istio.io";
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 
-/// Every kind that is read, in reading order.
+/// All kinds, in the order of [`Kind`], which is also the reading order.
 ///
-/// Sources: `manifests/charts/base/files/crd-all.gen.yaml` of istio/istio 1.31; `config/crd` of
-/// kubernetes-sigs/gateway-api v1.6.0, earlier versions from its releases.
+/// Source: `manifests/charts/base/files/crd-all.gen.yaml` of istio/istio 1.31; `config/crd` of
+/// kubernetes-sigs/gateway-api v1.6.0 and its earlier releases.
 pub static KINDS: &[KindInfo] = {
     const fn info(
         kind: Kind,
@@ -119,45 +121,80 @@ pub static KINDS: &[KindInfo] = {
         group: &'static str,
         versions: &'static [&'static str],
         plural: &'static str,
+        short_names: &'static [&'static str],
         keep: Reduction,
     ) -> KindInfo {
         let namespaced = !matches!(kind, Kind::Namespace);
-        KindInfo { kind, name, group, versions, plural, namespaced, keep }
+        KindInfo { kind, name, group, versions, plural, short_names, namespaced, reduction: keep }
     }
     &[
-        info(Kind::Namespace, "Namespace", "", V1, "namespaces", Reduction::Metadata),
-        info(Kind::Service, "Service", "", V1, "services", Reduction::Whole),
-        info(Kind::Pod, "Pod", "", V1, "pods", Reduction::Pod),
+        info(Kind::Namespace, "Namespace", "", V1, "namespaces", &["ns"], Reduction::Metadata),
+        info(Kind::Service, "Service", "", V1, "services", &["svc"], Reduction::Whole),
+        info(Kind::Pod, "Pod", "", V1, "pods", &["pod", "po"], Reduction::Pod),
         info(
             Kind::EndpointSlice,
             "EndpointSlice",
             "discovery.k8s.io",
             &["v1", "v1beta1"],
             "endpointslices",
+            &["endpointslice"],
             Reduction::EndpointSlice,
         ),
-        info(Kind::Deployment, "Deployment", "apps", V1, "deployments", Reduction::PodTemplate),
-        info(Kind::StatefulSet, "StatefulSet", "apps", V1, "statefulsets", Reduction::PodTemplate),
-        info(Kind::DaemonSet, "DaemonSet", "apps", V1, "daemonsets", Reduction::PodTemplate),
-        info(Kind::ReplicaSet, "ReplicaSet", "apps", V1, "replicasets", Reduction::PodTemplate),
-        info(Kind::Rollout, "Rollout", "argoproj.io", &["v1alpha1"], "rollouts", Reduction::PodTemplate),
-        info(Kind::Job, "Job", "batch", V1, "jobs", Reduction::PodTemplate),
-        info(Kind::CronJob, "CronJob", "batch", &["v1", "v1beta1"], "cronjobs", Reduction::PodTemplate),
-        info(Kind::ConfigMap, "ConfigMap", "", V1, "configmaps", Reduction::MeshConfig),
-        info(Kind::VirtualService, "VirtualService", ISTIO, NETWORKING, "virtualservices", Reduction::Whole),
-        info(Kind::DestinationRule, "DestinationRule", ISTIO, NETWORKING, "destinationrules", Reduction::Whole),
-        info(Kind::IstioGateway, "Gateway", ISTIO, NETWORKING, "gateways", Reduction::Whole),
-        info(Kind::ServiceEntry, "ServiceEntry", ISTIO, NETWORKING, "serviceentries", Reduction::Whole),
-        info(Kind::WorkloadEntry, "WorkloadEntry", ISTIO, NETWORKING, "workloadentries", Reduction::Whole),
-        info(Kind::Sidecar, "Sidecar", ISTIO, NETWORKING, "sidecars", Reduction::Whole),
-        info(Kind::EnvoyFilter, "EnvoyFilter", ISTIO, &["v1alpha3"], "envoyfilters", Reduction::WithoutSettings),
-        info(Kind::ProxyConfig, "ProxyConfig", ISTIO, &["v1beta1"], "proxyconfigs", Reduction::Whole),
+        info(Kind::Deployment, "Deployment", "apps", V1, "deployments", &["deploy"], Reduction::PodTemplate),
+        info(Kind::StatefulSet, "StatefulSet", "apps", V1, "statefulsets", &["sts"], Reduction::PodTemplate),
+        info(Kind::DaemonSet, "DaemonSet", "apps", V1, "daemonsets", &["ds"], Reduction::PodTemplate),
+        info(Kind::ReplicaSet, "ReplicaSet", "apps", V1, "replicasets", &["rs"], Reduction::PodTemplate),
+        info(
+            Kind::Rollout,
+            "Rollout",
+            "argoproj.io",
+            &["v1alpha1"],
+            "rollouts",
+            &["rollout", "ro"],
+            Reduction::PodTemplate,
+        ),
+        info(Kind::Job, "Job", "batch", V1, "jobs", &["job"], Reduction::PodTemplate),
+        info(
+            Kind::CronJob,
+            "CronJob",
+            "batch",
+            &["v1", "v1beta1"],
+            "cronjobs",
+            &["cronjob", "cj"],
+            Reduction::PodTemplate,
+        ),
+        info(Kind::ConfigMap, "ConfigMap", "", V1, "configmaps", &["cm"], Reduction::MeshConfig),
+        info(Kind::VirtualService, "VirtualService", ISTIO, NETWORKING, "virtualservices", &["vs"], Reduction::Whole),
+        info(
+            Kind::DestinationRule,
+            "DestinationRule",
+            ISTIO,
+            NETWORKING,
+            "destinationrules",
+            &["dr"],
+            Reduction::Whole,
+        ),
+        info(Kind::IstioGateway, "Gateway", ISTIO, NETWORKING, "gateways", &["gateway", "gw"], Reduction::Whole),
+        info(Kind::ServiceEntry, "ServiceEntry", ISTIO, NETWORKING, "serviceentries", &["se"], Reduction::Whole),
+        info(Kind::WorkloadEntry, "WorkloadEntry", ISTIO, NETWORKING, "workloadentries", &["we"], Reduction::Whole),
+        info(Kind::Sidecar, "Sidecar", ISTIO, NETWORKING, "sidecars", &["sidecar"], Reduction::Whole),
+        info(
+            Kind::EnvoyFilter,
+            "EnvoyFilter",
+            ISTIO,
+            &["v1alpha3"],
+            "envoyfilters",
+            &["envoyfilter"],
+            Reduction::WithoutSettings,
+        ),
+        info(Kind::ProxyConfig, "ProxyConfig", ISTIO, &["v1beta1"], "proxyconfigs", &["proxyconfig"], Reduction::Whole),
         info(
             Kind::PeerAuthentication,
             "PeerAuthentication",
             "security.istio.io",
             SECURITY,
             "peerauthentications",
+            &["pa"],
             Reduction::Whole,
         ),
         info(
@@ -166,98 +203,149 @@ pub static KINDS: &[KindInfo] = {
             "security.istio.io",
             SECURITY,
             "authorizationpolicies",
+            &["ap"],
             Reduction::Whole,
         ),
-        info(Kind::Telemetry, "Telemetry", "telemetry.istio.io", &["v1", "v1alpha1"], "telemetries", Reduction::Whole),
+        info(
+            Kind::Telemetry,
+            "Telemetry",
+            "telemetry.istio.io",
+            &["v1", "v1alpha1"],
+            "telemetries",
+            &["telemetry"],
+            Reduction::Whole,
+        ),
         info(
             Kind::WasmPlugin,
             "WasmPlugin",
             "extensions.istio.io",
             &["v1alpha1"],
             "wasmplugins",
+            &["wasmplugin"],
             Reduction::WithoutSettings,
         ),
-        info(Kind::Gateway, "Gateway", GATEWAY_API, &["v1", "v1beta1", "v1alpha2"], "gateways", Reduction::Whole),
-        info(Kind::HttpRoute, "HTTPRoute", GATEWAY_API, &["v1", "v1beta1", "v1alpha2"], "httproutes", Reduction::Whole),
-        info(Kind::GrpcRoute, "GRPCRoute", GATEWAY_API, &["v1", "v1alpha2"], "grpcroutes", Reduction::Whole),
+        info(
+            Kind::Gateway,
+            "Gateway",
+            GATEWAY_API,
+            &["v1", "v1beta1", "v1alpha2"],
+            "gateways",
+            &["gateway", "gtw"],
+            Reduction::Whole,
+        ),
+        info(
+            Kind::HttpRoute,
+            "HTTPRoute",
+            GATEWAY_API,
+            &["v1", "v1beta1", "v1alpha2"],
+            "httproutes",
+            &["httproute"],
+            Reduction::Whole,
+        ),
+        info(
+            Kind::GrpcRoute,
+            "GRPCRoute",
+            GATEWAY_API,
+            &["v1", "v1alpha2"],
+            "grpcroutes",
+            &["grpcroute"],
+            Reduction::Whole,
+        ),
         info(
             Kind::ReferenceGrant,
             "ReferenceGrant",
             GATEWAY_API,
             &["v1", "v1beta1", "v1alpha2"],
             "referencegrants",
+            &["referencegrant", "refgrant"],
             Reduction::Whole,
         ),
     ]
 };
 
-/// What an object's `apiVersion` and `kind` say it is.
+/// The result of [`Kind::recognize`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecognizedKind {
-    /// A kind that is read, under a version that is or was served.
-    Known(Kind),
-    /// A kind that Istio or Gateway API defines, under a group or version that nobody serves.
-    Misplaced(Kind),
-    /// Some other kind: not ours.
+    /// A kind that this program reads, under a version that is or was served.
+    Served(Kind),
+    /// A kind of Istio or Gateway API under a group or version that was never served.
+    Unserved(Kind),
+    /// A kind that this program does not read.
     Other,
 }
 
 impl Kind {
-    /// Where this kind is served.
+    /// How the API serves this kind.
     pub fn info(self) -> &'static KindInfo {
-        // The table is in the order of the enum, which a test holds.
+        // A test ensures that the table is in the order of the enum.
         &KINDS[self as usize]
     }
 
-    /// The `kind` text of its objects; `Gateway` for both kinds of gateway.
+    /// The `kind` field of its objects. Istio's Gateway and Gateway API's Gateway share a name.
     pub fn name(self) -> &'static str {
         self.info().name
     }
 
-    /// `apiVersion` of the best version.
+    /// The short name that arguments, hints and completion use: `svc`, `vs`, `deploy`, `pod`.
+    pub fn short_name(self) -> &'static str {
+        self.info().short_names[0]
+    }
+
+    /// Parses the kind in an argument such as `vs/checkout`: a short name, the singular or the plural, in any case.
+    ///
+    /// `gateway` means Istio's Gateway. Commands that accept Gateway API's as well must try both.
+    pub fn parse(argument: &str) -> Option<Kind> {
+        let name = argument.to_ascii_lowercase();
+        let is_named = |info: &&KindInfo| {
+            info.short_names.contains(&name.as_str()) || info.plural == name || info.name.eq_ignore_ascii_case(&name)
+        };
+        KINDS.iter().find(is_named).map(|info| info.kind)
+    }
+
+    /// `apiVersion` of the preferred version.
     pub fn api_version(self) -> String {
         let info = self.info();
         if info.group.is_empty() { info.versions[0].to_owned() } else { format!("{}/{}", info.group, info.versions[0]) }
     }
 
-    /// True for the kinds whose pod template may stand for Pods.
+    /// Reports whether the kind has a pod template, which stands in for Pods when a source has none.
     pub fn is_workload(self) -> bool {
-        self.info().keep == Reduction::PodTemplate
+        self.info().reduction == Reduction::PodTemplate
     }
 
-    /// True when Istio or Gateway API defines the kind.
+    /// Reports whether Istio or Gateway API defines the kind.
     pub fn is_mesh_kind(self) -> bool {
         let group = self.info().group;
         group.ends_with("istio.io") || group == GATEWAY_API
     }
 
-    /// Recognises an object by its `apiVersion` and `kind`.
+    /// Recognizes an object by its `apiVersion` and `kind`.
     ///
-    /// A kind such as `DestinationRule` belongs to nobody else, so a wrong group is a mistake. `Gateway` and
-    /// `Sidecar` are common words: they count only under a group that looks like Istio's or Gateway API's.
-    pub fn recognise(api_version: &str, kind: &str) -> RecognizedKind {
+    /// No other project uses a name like `DestinationRule`, so an unserved group is a mistake. `Gateway` and `Sidecar` are
+    /// common names: an unserved group only counts as a mistake when it resembles Istio's or Gateway API's.
+    pub fn recognize(api_version: &str, kind: &str) -> RecognizedKind {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        let mut misplaced = None;
+        let mut unserved = None;
         for info in KINDS.iter().filter(|info| info.name == kind) {
             if info.group == group {
                 if info.versions.contains(&version) {
-                    return RecognizedKind::Known(info.kind);
+                    return RecognizedKind::Served(info.kind);
                 }
                 if info.kind.is_mesh_kind() {
-                    return RecognizedKind::Misplaced(info.kind);
+                    return RecognizedKind::Unserved(info.kind);
                 }
                 return RecognizedKind::Other;
             }
-            if info.kind.is_mesh_kind() && (unmistakable(info.kind) || looks_like(group, info.group)) {
-                misplaced.get_or_insert(info.kind);
+            if info.kind.is_mesh_kind() && (has_unique_name(info.kind) || resembles(group, info.group)) {
+                unserved.get_or_insert(info.kind);
             }
         }
-        misplaced.map_or(RecognizedKind::Other, RecognizedKind::Misplaced)
+        unserved.map_or(RecognizedKind::Other, RecognizedKind::Unserved)
     }
 }
 
-/// Kinds whose names no other project uses.
-fn unmistakable(kind: Kind) -> bool {
+/// Reports whether no other project uses the kind's name.
+fn has_unique_name(kind: Kind) -> bool {
     matches!(
         kind,
         Kind::VirtualService
@@ -270,16 +358,16 @@ fn unmistakable(kind: Kind) -> bool {
     )
 }
 
-/// Whether `group` is a likely slip for `right`: part of it, or a few letters away.
-fn looks_like(group: &str, right: &str) -> bool {
-    const OTHERS: [&str; 4] = ["traefik", "gloo", "solo.io", "kong"];
-    if OTHERS.iter().any(|other| group.contains(other)) {
+/// Reports whether `group` is probably a misspelling of `expected`.
+fn resembles(group: &str, expected: &str) -> bool {
+    const OTHER_PROJECTS: [&str; 4] = ["traefik", "gloo", "solo.io", "kong"];
+    if OTHER_PROJECTS.iter().any(|other| group.contains(other)) {
         return false;
     }
-    group.contains("istio") && right.contains("istio")
+    group.contains("istio") && expected.contains("istio")
         || group == "networking.io"
-        || (right == GATEWAY_API && (group.contains("gateway") || group == "networking.k8s.io"))
-        || nearest_name::edits(group, right) <= 6
+        || (expected == GATEWAY_API && (group.contains("gateway") || group == "networking.k8s.io"))
+        || nearest_name::edits(group, expected) <= 6
 }
 
 #[cfg(test)]
@@ -287,32 +375,52 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_in_the_order_of_the_enum() {
+    fn table_is_in_the_order_of_the_enum() {
         for (index, info) in KINDS.iter().enumerate() {
             assert_eq!(info.kind as usize, index, "{}", info.name);
         }
     }
 
     #[test]
-    fn old_versions_are_known_and_wrong_groups_are_misplaced() {
-        use RecognizedKind::{Known, Misplaced, Other};
+    fn arguments_accept_short_names_singulars_and_plurals() {
+        for (argument, expected) in [
+            ("svc", Some(Kind::Service)),
+            ("VS", Some(Kind::VirtualService)),
+            ("virtualservices", Some(Kind::VirtualService)),
+            ("po", Some(Kind::Pod)),
+            ("gw", Some(Kind::IstioGateway)),
+            ("gateway", Some(Kind::IstioGateway)),
+            ("grpcroute", Some(Kind::GrpcRoute)),
+            ("secret", None),
+            ("", None),
+        ] {
+            assert_eq!(Kind::parse(argument), expected, "{argument}");
+        }
+        for info in KINDS.iter().filter(|info| info.kind != Kind::Gateway) {
+            assert_eq!(Kind::parse(info.kind.short_name()), Some(info.kind), "{}", info.name);
+        }
+    }
+
+    #[test]
+    fn recognizes_old_versions_and_reports_unserved_groups() {
+        use RecognizedKind::{Other, Served, Unserved};
         for (api_version, kind, expected) in [
-            ("networking.istio.io/v1alpha3", "VirtualService", Known(Kind::VirtualService)),
-            ("gateway.networking.k8s.io/v1beta1", "HTTPRoute", Known(Kind::HttpRoute)),
-            ("networking.istio.io/v1", "Gateway", Known(Kind::IstioGateway)),
-            ("gateway.networking.k8s.io/v1", "Gateway", Known(Kind::Gateway)),
-            ("networking.io/v1", "DestinationRule", Misplaced(Kind::DestinationRule)),
-            ("networking.io/v1", "Gateway", Misplaced(Kind::IstioGateway)),
-            ("networking.istio.io/v2", "VirtualService", Misplaced(Kind::VirtualService)),
-            ("security.istio.io/v1", "DestinationRule", Misplaced(Kind::DestinationRule)),
-            ("gateway.networking.k8s.io/v1alpha3", "GRPCRoute", Misplaced(Kind::GrpcRoute)),
-            ("networking.k8s.io/v1", "HTTPRoute", Misplaced(Kind::HttpRoute)),
+            ("networking.istio.io/v1alpha3", "VirtualService", Served(Kind::VirtualService)),
+            ("gateway.networking.k8s.io/v1beta1", "HTTPRoute", Served(Kind::HttpRoute)),
+            ("networking.istio.io/v1", "Gateway", Served(Kind::IstioGateway)),
+            ("gateway.networking.k8s.io/v1", "Gateway", Served(Kind::Gateway)),
+            ("networking.io/v1", "DestinationRule", Unserved(Kind::DestinationRule)),
+            ("networking.io/v1", "Gateway", Unserved(Kind::IstioGateway)),
+            ("networking.istio.io/v2", "VirtualService", Unserved(Kind::VirtualService)),
+            ("security.istio.io/v1", "DestinationRule", Unserved(Kind::DestinationRule)),
+            ("gateway.networking.k8s.io/v1alpha3", "GRPCRoute", Unserved(Kind::GrpcRoute)),
+            ("networking.k8s.io/v1", "HTTPRoute", Unserved(Kind::HttpRoute)),
             ("gateway.solo.io/v1", "Gateway", Other),
             ("example.com/v1", "Sidecar", Other),
             ("apps/v1beta1", "Deployment", Other),
             ("v1", "Secret", Other),
         ] {
-            assert_eq!(Kind::recognise(api_version, kind), expected, "{api_version} {kind}");
+            assert_eq!(Kind::recognize(api_version, kind), expected, "{api_version} {kind}");
         }
     }
 }

@@ -1,16 +1,16 @@
-//! A list that reads `null` as empty, as Kubernetes does.
+//! A list that deserializes `null` as empty, like the Kubernetes API.
 
 use std::ops::Deref;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// A list field of an object; absent, `null` and `[]` are the same.
+/// A list field of an object. Absent, `null` and `[]` mean the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct NullableList<T>(pub Vec<T>);
 
 impl<T> NullableList<T> {
-    /// True when there is no element, for `skip_serializing_if`.
+    /// Reports whether the list is empty; a method of its own for `skip_serializing_if`.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,4 +1,4 @@
-//! The metadata that every object has.
+//! Object metadata.
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 /// Labels, annotations and selectors.
 pub type StringMap = BTreeMap<String, String>;
 
-/// Reads a map of strings; `null` for the map or for a value is empty, numbers and booleans are written out.
+/// Deserializes a map of strings. `null` reads as empty; numbers and booleans become text.
 ///
-/// The API server refuses values that are not strings, so leniency only matters for manifests.
+/// The API server rejects values that are not strings, so this leniency only matters for manifests.
 ///
 /// # Errors
-/// A value that is no map of scalars.
+/// The value is not a map.
 pub fn string_map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StringMap, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -35,57 +35,46 @@ pub fn string_map<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StringMa
         .collect())
 }
 
-/// `metadata` of an object, reduced to what is used.
+/// `metadata` of an object, reduced to the fields in use.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ObjectMeta {
-    /// Name; empty only in an object that is malformed.
+    /// Empty only in a malformed object.
     pub name: String,
-    /// Namespace; absent for cluster-scoped kinds.
+    /// Absent for cluster-scoped kinds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// Identity across re-creation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
-    /// RFC 3339 time of creation. Compared as text, which orders times in UTC.
+    /// RFC 3339 in UTC, so that text order is time order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub creation_timestamp: Option<String>,
-    /// Present while the object is being deleted.
+    /// Set while the object is being deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_timestamp: Option<String>,
-    /// Counts changes of the spec.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub generation: Option<i64>,
-    /// Labels.
     #[serde(deserialize_with = "string_map", skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: StringMap,
-    /// Annotations.
     #[serde(deserialize_with = "string_map", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: StringMap,
-    /// Who owns the object.
     #[serde(skip_serializing_if = "super::NullableList::is_empty")]
     pub owner_references: super::NullableList<OwnerReference>,
 }
 
-/// One entry of `metadata.ownerReferences`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct OwnerReference {
-    /// Kind of the owner, for example `ReplicaSet`.
     pub kind: String,
-    /// Name of the owner.
     pub name: String,
-    /// Whether this owner is the managing controller.
+    /// Whether the owner is the managing controller.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub controller: Option<bool>,
 }
 
-/// An object with a `spec` of one kind: what every view of a custom resource is.
+/// A custom resource: metadata and the `spec` of its kind.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, bound(deserialize = "S: Deserialize<'de> + Default"))]
 pub struct Resource<S> {
-    /// Metadata.
     pub metadata: ObjectMeta,
-    /// The kind's own part. Absent reads as empty.
+    /// Absent reads as empty.
     pub spec: S,
 }

@@ -1,9 +1,9 @@
-//! Serde views of the Kubernetes, Istio and Gateway API objects that this program reads.
+//! Serde types of the Kubernetes, Istio and Gateway API objects that this program reads: the *written* stage of a route.
 //!
-//! A view names only the fields that something here uses, takes every enum as a string and every absent or
-//! `null` field as its default, so one surprising value never loses an object. Views are for reading: nothing
-//! is ever written back from them. Whether a field *exists* is not decided here but by [`fields`], the table
-//! made from the published schemas.
+//! A type lists only the fields that the program uses (`tests/schema_fields.rs` checks that). Enums are strings, and an
+//! absent or `null` field reads as its default, so that one unexpected value does not lose an object. The types are for
+//! reading only: no object is ever written back from them. Whether a field exists at all is decided by [`fields`], a table
+//! generated from the published CRDs.
 //!
 //! CORE: no files, no clock, no cluster.
 
@@ -22,7 +22,6 @@ pub(crate) mod re2;
 pub(crate) mod security;
 pub(crate) mod service_entry;
 pub(crate) mod sidecar;
-pub(crate) mod string_list;
 pub(crate) mod telemetry;
 pub(crate) mod virtual_service;
 

@@ -1,20 +1,15 @@
-//! Paths of fields, such as `spec.http[0].headers["x.y"]`.
+//! Field paths such as `spec.http[0].headers["x.y"]`.
 
-/// A piece of a field path.
+/// One step of a field path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathSegment {
     /// A field of a mapping.
     Field(String),
-    /// An element of a list.
+    /// An item of a list, from 0.
     Index(usize),
 }
 
-/// Splits `spec.http[0].headers["x.y"]` into its pieces.
-///
-/// ```
-/// use grpcmesh::schema::path::{parse_path, Segment};
-/// assert_eq!(parse_path("a[1]"), vec![Segment::Field("a".into()), Segment::Index(1)]);
-/// ```
+/// Splits a field path into segments. An index that is not a number is dropped.
 pub fn parse_path(path: &str) -> Vec<PathSegment> {
     let mut segments = Vec::new();
     let mut rest = path;
@@ -41,7 +36,7 @@ pub fn parse_path(path: &str) -> Vec<PathSegment> {
     segments
 }
 
-/// Appends a field to a path, quoted when its name has characters that a path uses.
+/// Appends a field name to a path, in quotes when the name has characters with a meaning in paths.
 pub fn push_field(path: &mut String, field: &str) {
     if field.contains(['.', '[', '/', '"']) || field.is_empty() {
         path.push_str("[\"");
@@ -52,5 +47,20 @@ pub fn push_field(path: &mut String, field: &str) {
             path.push('.');
         }
         path.push_str(field);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_quoted_names_and_indexes() {
+        let mut path = "spec.http[0].headers".to_owned();
+        push_field(&mut path, "x.y");
+        assert_eq!(path, "spec.http[0].headers[\"x.y\"]");
+        let fields = ["spec", "http", "headers", "x.y"].map(|name| PathSegment::Field(name.to_owned()));
+        let [spec, http, headers, quoted] = fields;
+        assert_eq!(parse_path(&path), [spec, http, PathSegment::Index(0), headers, quoted]);
     }
 }

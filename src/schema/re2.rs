@@ -1,27 +1,20 @@
-//! RE2 expressions, which Istio and Envoy use, to expressions of the `regex` crate.
+//! Translates RE2 expressions, which Istio and Envoy use, to expressions of the `regex` crate.
 //!
-//! The two languages differ at the edges: RE2 takes `[[a]` and `/a{b}` as they stand, quotes with `\Q…\E`, has ASCII
-//! classes, and refuses `a**`, `a{2000}` and `\u0041`. Istio's validation compiles with Go's `regexp`, whose parser
-//! (`regexp/syntax/parse.go`, flags `Perl`) is the source of the rules here.
-
-use std::sync::OnceLock;
+//! The two languages differ in details: RE2 accepts `[[a]` and `/a{b}`, quotes with `\Q…\E`, has ASCII classes, and
+//! rejects `a**`, `a{2000}` and `\u0041`. Istio's webhook compiles expressions with Go's `regexp`, so the rules here
+//! follow its parser. Source: Go, `regexp/syntax/parse.go` with the flags `Perl`.
 
 use std::iter::Peekable;
 use std::str::Chars;
+use std::sync::OnceLock;
 
-/// The largest count in `{n,m}`.
+/// The largest count that RE2 accepts in `{n,m}`.
 const REPEAT_MAX: u32 = 1000;
 
-/// Compiles an RE2 expression that must match a whole text, as Envoy's `safe_regex` does.
-///
-/// ```
-/// use grpcmesh::schema::re2::compile;
-/// assert!(compile("/shop\\.Cart/.*").unwrap().is_match("/shop.Cart/Add"));
-/// assert!(compile("a**").is_err());
-/// ```
+/// Compiles an RE2 expression. Like Envoy's `safe_regex`, it must match the whole text.
 ///
 /// # Errors
-/// What RE2 does not take, in a few words.
+/// Why RE2 rejects the expression, in a few words.
 pub fn compile(pattern: &str) -> Result<regex::Regex, String> {
     let translated = translate(pattern)?;
     regex::Regex::new(&format!("^(?:{translated})$")).map_err(|error| {
@@ -30,7 +23,7 @@ pub fn compile(pattern: &str) -> Result<regex::Regex, String> {
     })
 }
 
-/// An expression that is compiled when it is first used, and once.
+/// An RE2 expression, compiled once on first use.
 #[derive(Debug, Clone)]
 pub struct Re2Pattern {
     text: String,
@@ -38,23 +31,21 @@ pub struct Re2Pattern {
 }
 
 impl Re2Pattern {
-    /// An expression as it is written.
     pub fn new(text: &str) -> Self {
         Self { text: text.to_owned(), compiled: OnceLock::new() }
     }
 
-    /// As it is written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// What RE2 does not take, in a few words.
-    pub fn refused(&self) -> Option<&str> {
+    /// Why RE2 rejects the expression, in a few words; `None` when it is valid.
+    pub fn error(&self) -> Option<&str> {
         self.compiled().as_ref().err().map(String::as_str)
     }
 
-    /// Whether a whole text fits; an expression that RE2 does not take fits nothing.
-    pub fn fits(&self, text: &str) -> bool {
+    /// Reports whether the expression matches the whole text. An invalid expression matches nothing.
+    pub fn matches(&self, text: &str) -> bool {
         self.compiled().as_ref().is_ok_and(|regex| regex.is_match(text))
     }
 
@@ -71,22 +62,21 @@ impl PartialEq for Re2Pattern {
 
 impl Eq for Re2Pattern {}
 
-/// Rewrites an RE2 expression.
 fn translate(pattern: &str) -> Result<String, String> {
     let mut out = String::with_capacity(pattern.len() + 8);
     let mut input = pattern.chars().peekable();
-    // Whether the last thing was a repetition: another one may not follow.
-    let mut repeated = false;
+    // RE2 rejects a repetition operator directly after another one.
+    let mut follows_repetition = false;
     while let Some(c) = input.next() {
-        let mut repeats = false;
+        let mut is_repetition = false;
         match c {
             '*' | '+' | '?' => {
-                repeats = true;
+                is_repetition = true;
                 out.push(c);
             }
-            '{' => match counts(&mut input)? {
+            '{' => match repetition(&mut input)? {
                 Some(counts) => {
-                    repeats = true;
+                    is_repetition = true;
                     out.push_str(&counts);
                 }
                 None => out.push_str("\\{"),
@@ -98,21 +88,21 @@ fn translate(pattern: &str) -> Result<String, String> {
             '\\' => escape(&mut input, &mut out)?,
             c => out.push(c),
         }
-        if repeats {
-            if repeated {
-                return Err("a repetition stands after another".to_owned());
+        if is_repetition {
+            if follows_repetition {
+                return Err("two repetition operators in a row".to_owned());
             }
             if input.next_if_eq(&'?').is_some() {
                 out.push('?');
             }
         }
-        repeated = repeats;
+        follows_repetition = is_repetition;
     }
     Ok(out)
 }
 
-/// Reads what follows `{`, if it is a repetition; else the brace stands for itself and nothing is read.
-fn counts(input: &mut Peekable<Chars<'_>>) -> Result<Option<String>, String> {
+/// Reads a repetition after `{`. Returns `None`, and reads nothing, when the brace is a literal.
+fn repetition(input: &mut Peekable<Chars<'_>>) -> Result<Option<String>, String> {
     let ahead: String = input.clone().take_while(|c| *c != '}').collect();
     let closed = input.clone().any(|c| c == '}');
     let (low, high) = ahead.split_once(',').unwrap_or((&ahead, &ahead));
@@ -123,13 +113,13 @@ fn counts(input: &mut Peekable<Chars<'_>>) -> Result<Option<String>, String> {
     }
     let number = |text: &str| text.parse::<u32>().unwrap_or_default();
     if number(low) > REPEAT_MAX || number(high) > REPEAT_MAX || (!high.is_empty() && number(high) < number(low)) {
-        return Err(format!("{{{ahead}}} is no count of at most {REPEAT_MAX}"));
+        return Err(format!("invalid repetition {{{ahead}}}: the maximum is {REPEAT_MAX}"));
     }
     input.nth(ahead.len());
     Ok(Some(format!("{{{ahead}}}")))
 }
 
-/// Reads what follows `(`: a capture, a named one, or flags.
+/// Reads the part after `(`: a capture group, a named group, or flags.
 fn group(input: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
     out.push('(');
     if input.next_if_eq(&'?').is_none() {
@@ -145,8 +135,8 @@ fn group(input: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String
     let name = head.strip_prefix("P<").or_else(|| head.strip_prefix('<')).and_then(|name| name.strip_suffix('>'));
     if let Some(name) = name {
         let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        // Names are of no use here, and RE2 takes one name twice.
-        return if is_name { Ok(()) } else { Err(format!("\"{name}\" is no name of a group")) };
+        // Names have no effect on matching. They are dropped, because RE2 accepts the same name twice.
+        return if is_name { Ok(()) } else { Err(format!("invalid group name \"{name}\"")) };
     }
     let flags = head.strip_suffix([':', ')']).filter(|flags| flags.chars().all(|c| "imsU-".contains(c)));
     match flags {
@@ -155,14 +145,14 @@ fn group(input: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String
             out.push_str(&head);
             Ok(())
         }
-        None => Err(format!("(?{head} is not supported: there is no look-around")),
+        None => Err(format!("(?{head} is not supported: RE2 has no look-around")),
     }
 }
 
-/// Reads what follows a backslash outside a class.
+/// Reads an escape sequence after its backslash, outside a character class.
 fn escape(input: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
     match input.next() {
-        None => Err("it ends in a backslash".to_owned()),
+        None => Err("trailing backslash".to_owned()),
         Some('Q') => {
             let rest: String = input.clone().collect();
             let quoted = rest.split("\\E").next().unwrap_or_default();
@@ -200,7 +190,7 @@ fn escape(input: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), Strin
     }
 }
 
-/// The ASCII characters of `\d`, `\s`, `\w`, and of what their capitals leave out.
+/// The ASCII characters of `\d`, `\s` and `\w`; the upper-case forms stand for all other characters.
 fn perl_class(c: char) -> Option<&'static str> {
     match c {
         'd' | 'D' => Some("0-9"),
@@ -210,7 +200,7 @@ fn perl_class(c: char) -> Option<&'static str> {
     }
 }
 
-/// Reads what follows `\p`: a general category or a script, as Go has them.
+/// Reads a Unicode general category or script after `\p` or `\P`.
 fn property(c: char, input: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
     let name: String = match input.next() {
         Some('{') => input.by_ref().take_while(|c| *c != '}').collect(),
@@ -221,24 +211,24 @@ fn property(c: char, input: &mut Peekable<Chars<'_>>, out: &mut String) -> Resul
     let negated = (c == 'P') != not;
     let letter = if negated { 'P' } else { 'p' };
     let is_category = bare.len() <= 2 && bare.starts_with(|c: char| "CLMNPSZ".contains(c));
-    let wanted = match bare {
+    let property = match bare {
         "Any" => "Any".to_owned(),
         bare if is_category => format!("gc={bare}"),
         bare => format!("sc={bare}"),
     };
-    let written = format!("\\{letter}{{{wanted}}}");
-    match regex::Regex::new(&written) {
+    let class = format!("\\{letter}{{{property}}}");
+    match regex::Regex::new(&class) {
         Ok(_) => {
-            out.push_str(&written);
+            out.push_str(&class);
             Ok(())
         }
-        Err(_) => Err(format!("\\{c}{{{name}}} is not a class")),
+        Err(_) => Err(format!("unknown character class \\{c}{{{name}}}")),
     }
 }
 
-/// Reads an escaped character whose first letter was `c`.
+/// Reads the rest of an escaped character after its first letter `c`.
 fn literal(c: char, input: &mut Peekable<Chars<'_>>) -> Result<char, String> {
-    let unknown = || format!("\\{c} is not an escape");
+    let invalid = || format!("invalid escape sequence \\{c}");
     match c {
         'a' => Ok('\u{7}'),
         'f' => Ok('\u{c}'),
@@ -247,17 +237,17 @@ fn literal(c: char, input: &mut Peekable<Chars<'_>>) -> Result<char, String> {
         't' => Ok('\t'),
         'v' => Ok('\u{b}'),
         '0'..='7' => {
-            let more = input.peek().is_some_and(|next| ('0'..='7').contains(next));
-            // A single digit but 0 is a back-reference.
-            if c != '0' && !more {
-                return Err("there are no back-references".to_owned());
+            let is_octal = input.peek().is_some_and(|next| ('0'..='7').contains(next));
+            // A single digit other than 0 is a back-reference.
+            if c != '0' && !is_octal {
+                return Err("RE2 has no back-references".to_owned());
             }
             let mut value = c.to_digit(8).unwrap_or_default();
             for _ in 0..2 {
                 let Some(next) = input.next_if(|next| ('0'..='7').contains(next)) else { break };
                 value = value * 8 + next.to_digit(8).unwrap_or_default();
             }
-            char::from_u32(value).ok_or_else(unknown)
+            char::from_u32(value).ok_or_else(invalid)
         }
         'x' => {
             let digits: String = match input.next() {
@@ -265,16 +255,16 @@ fn literal(c: char, input: &mut Peekable<Chars<'_>>) -> Result<char, String> {
                 Some(first) => first.to_string() + &input.next().map(String::from).unwrap_or_default(),
                 None => String::new(),
             };
-            u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32).ok_or_else(unknown)
+            u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32).ok_or_else(invalid)
         }
         c if c.is_ascii() && !c.is_ascii_alphanumeric() => Ok(c),
-        _ => Err(unknown()),
+        _ => Err(invalid()),
     }
 }
 
-/// Reads what follows `[`.
+/// Reads a character class after `[`.
 fn class(input: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
-    let unclosed = || "a [ has no ]".to_owned();
+    let unclosed = || "missing closing ]".to_owned();
     out.push('[');
     if input.next_if_eq(&'^').is_some() {
         out.push('^');
@@ -291,9 +281,10 @@ fn class(input: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String
             let ahead: String = input.clone().take_while(|c| *c != ']').collect();
             if ahead.ends_with(':') && ahead.len() > 1 {
                 let name = ahead.trim_matches(':').trim_start_matches('^');
-                let known = ["alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct"];
-                if !known.contains(&name) && !["space", "upper", "word", "xdigit"].contains(&name) {
-                    return Err(format!("[{ahead}] is not a class"));
+                let classes =
+                    ["alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct"];
+                if !classes.contains(&name) && !["space", "upper", "word", "xdigit"].contains(&name) {
+                    return Err(format!("unknown character class [{ahead}]"));
                 }
                 out.push_str(&format!("[{ahead}]"));
                 input.nth(ahead.chars().count());
@@ -317,34 +308,34 @@ fn class(input: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String
                 continue;
             }
         }
-        let low = one(c, input)?;
+        let low = class_char(c, input)?;
         let mut ahead = input.clone();
         let is_range = ahead.next() == Some('-') && ahead.peek().is_some_and(|next| *next != ']');
-        out.push_str(&in_class(low));
+        out.push_str(&escape_in_class(low));
         if is_range {
             input.next();
             let c = input.next().ok_or_else(unclosed)?;
-            let high = one(c, input)?;
+            let high = class_char(c, input)?;
             if high < low {
-                return Err(format!("{low}-{high} is no range"));
+                return Err(format!("invalid character range {low}-{high}"));
             }
             out.push('-');
-            out.push_str(&in_class(high));
+            out.push_str(&escape_in_class(high));
         }
     }
 }
 
-/// One character of a class.
-fn one(c: char, input: &mut Peekable<Chars<'_>>) -> Result<char, String> {
+/// Reads one character of a class, which may be escaped.
+fn class_char(c: char, input: &mut Peekable<Chars<'_>>) -> Result<char, String> {
     if c != '\\' {
         return Ok(c);
     }
-    let next = input.next().ok_or_else(|| "it ends in a backslash".to_owned())?;
+    let next = input.next().ok_or_else(|| "trailing backslash".to_owned())?;
     literal(next, input)
 }
 
-/// A character as it must be written in a class here, where `[`, `&`, `~` and `-` mean something.
-fn in_class(c: char) -> String {
+/// Escapes punctuation: `[`, `&`, `~` and `-` are operators in classes of the `regex` crate.
+fn escape_in_class(c: char) -> String {
     if c.is_ascii_punctuation() { format!("\\{c}") } else { c.to_string() }
 }
 
@@ -353,33 +344,33 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn matches(pattern: &str, yes: &[&str], no: &[&str]) {
+    fn check(pattern: &str, matching: &[&str], other: &[&str]) {
         let regex = compile(pattern).unwrap_or_else(|error| panic!("{pattern}: {error}"));
-        for text in yes {
+        for text in matching {
             assert!(regex.is_match(text), "{pattern} does not match {text}: {regex}");
         }
-        for text in no {
+        for text in other {
             assert!(!regex.is_match(text), "{pattern} matches {text}: {regex}");
         }
     }
 
     #[test]
-    fn what_only_re2_takes_means_what_it_means_there() {
-        matches("[[a]", &["[", "a"], &["]"]);
-        matches("/a{b}", &["/a{b}"], &["/ab"]);
-        matches("\\Qa.b\\E+", &["a.b", "a.bb"], &["axb"]);
-        matches("[\\w-a]+", &["x-a_9"], &["ä"]);
-        matches("(?P<n>a)(?P<n>b)", &["ab"], &["a"]);
-        matches("[]a]", &["]", "a"], &["b"]);
-        matches("[a&&b~~-]+", &["a&b~-"], &["c"]);
-        matches("\\d\\s\\w", &["1 a"], &["\u{661} a"]);
-        matches("[[:alpha:]]+\\.(?i)X", &["ab.x"], &["1.x"]);
-        matches("\\x41\\x{42}\\103", &["ABC"], &["abc"]);
-        matches("a|b", &["a", "b"], &["ab"]);
+    fn translates_syntax_that_only_re2_has() {
+        check("[[a]", &["[", "a"], &["]"]);
+        check("/a{b}", &["/a{b}"], &["/ab"]);
+        check("\\Qa.b\\E+", &["a.b", "a.bb"], &["axb"]);
+        check("[\\w-a]+", &["x-a_9"], &["ä"]);
+        check("(?P<n>a)(?P<n>b)", &["ab"], &["a"]);
+        check("[]a]", &["]", "a"], &["b"]);
+        check("[a&&b~~-]+", &["a&b~-"], &["c"]);
+        check("\\d\\s\\w", &["1 a"], &["\u{661} a"]);
+        check("[[:alpha:]]+\\.(?i)X", &["ab.x"], &["1.x"]);
+        check("\\x41\\x{42}\\103", &["ABC"], &["abc"]);
+        check("a|b", &["a", "b"], &["ab"]);
     }
 
     #[test]
-    fn what_re2_refuses_is_refused() {
+    fn rejects_what_re2_rejects() {
         for pattern in [
             "a**",
             "a{2000}",
@@ -406,7 +397,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_text_is_too_odd(pattern in ".{0,40}") {
+        fn any_text_compiles_or_fails_without_a_panic(pattern in ".{0,40}") {
             let _ = compile(&pattern);
         }
 

@@ -1,4 +1,4 @@
-//! Istio's Sidecar and the selectors of other per-workload kinds.
+//! Istio Sidecar as written, and the parts of other kinds that select workloads.
 //! Source: `networking/v1alpha3/sidecar.proto` of istio/api 1.31.
 
 use serde::Deserialize;
@@ -6,66 +6,56 @@ use serde::Deserialize;
 use super::list::NullableList;
 use super::service_entry::WorkloadSelector;
 
-/// `spec` of a Sidecar.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SidecarSpec {
-    /// Which pods; absent means all of the namespace.
+    /// Absent selects every pod of the namespace.
     pub workload_selector: Option<WorkloadSelector>,
-    /// What these pods may see.
+    /// The hosts that the selected pods can see.
     pub egress: NullableList<EgressSpec>,
-    /// Replaces the inbound listeners when not empty.
-    pub ingress: NullableList<serde_json::Value>,
-    /// Unknown hosts.
+    /// Decides about calls to unknown hosts.
     pub outbound_traffic_policy: Option<OutboundPolicy>,
 }
 
-/// What is visible on one listener.
+/// The hosts that are visible on one listener.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct EgressSpec {
     /// `namespace/host` patterns.
     pub hosts: NullableList<String>,
-    /// Narrows to one port.
+    /// Limits the listener to one port.
     pub port: Option<super::gateway::ServerPort>,
-    /// Address of the listener.
     pub bind: Option<String>,
-    /// `DEFAULT`, `IPTABLES`, `NONE`.
-    pub capture_mode: Option<String>,
 }
 
-/// `ALLOW_ANY` or `REGISTRY_ONLY`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct OutboundPolicy {
-    /// The mode.
+    /// `ALLOW_ANY` or `REGISTRY_ONLY`.
     pub mode: Option<String>,
 }
 
-/// `spec` of an EnvoyFilter, WasmPlugin or Telemetry as far as it says whom it acts on.
+/// `spec` of an EnvoyFilter, WasmPlugin or Telemetry, reduced to the workloads that it selects.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct SelectingSpec {
-    /// EnvoyFilter's selector.
+pub struct SelectorSpec {
+    /// EnvoyFilter only.
     pub workload_selector: Option<WorkloadSelector>,
-    /// Selector of the others.
+    /// WasmPlugin and Telemetry.
     pub selector: Option<super::destination_rule::MatchLabels>,
-    /// Patches of an EnvoyFilter.
+    /// EnvoyFilter only.
     pub config_patches: NullableList<ConfigPatch>,
 }
 
-/// One patch of an EnvoyFilter.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ConfigPatch {
-    /// What is patched: `HTTP_ROUTE`, `CLUSTER`, `HTTP_FILTER`, …
+    /// `HTTP_ROUTE`, `CLUSTER`, `HTTP_FILTER` and others.
     pub apply_to: Option<String>,
-    /// Where it acts.
     #[serde(rename = "match")]
     pub matches: Option<PatchMatch>,
 }
 
-/// Where a patch acts.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PatchMatch {

@@ -1,48 +1,48 @@
-//! Which field of an object does not fit the shape that was wanted.
+//! Decode errors with the path of the field.
 //!
-//! The decoder tells a place in the text; the field is found from it, on the rare way where something does not fit. A
-//! decoder that notes its path as it goes would be a second one for every shape, and a tenth of the program.
+//! serde_json reports a position in the text. The path is derived from it, only when decoding fails. A decoder that tracks
+//! its path would be compiled for every type, and would add a tenth to the size of the program.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::raw::RawEntries;
 
-/// What does not fit, and why.
+/// A field that cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DecodeError {
-    /// Path of the field, such as `spec.http[0].route`; empty for the whole.
+    /// Such as `spec.http[0].route`; empty for the whole text.
     pub(crate) field: String,
-    /// What stands there, and what was expected.
-    pub(crate) why: String,
+    /// The value and the expected type.
+    pub(crate) message: String,
 }
 
-/// Reads a shape from JSON.
+/// Decodes a value from JSON.
 pub(crate) fn decode<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, DecodeError> {
     serde_json::from_str(text).map_err(|error| {
-        let told = error.to_string();
-        let why = told.rsplit_once(" at line ").map_or(&*told, |(why, _)| why);
+        let text_with_position = error.to_string();
+        let message = text_with_position.rsplit_once(" at line ").map_or(&*text_with_position, |(message, _)| message);
         let line = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum::<usize>();
         let field = if error.is_data() {
-            path(text, line + error.column(), why.starts_with("missing field"))
+            path(text, line + error.column(), message.starts_with("missing field"))
         } else {
             String::new()
         };
-        DecodeError { field, why: why.to_owned() }
+        DecodeError { field, message: message.to_owned() }
     })
 }
 
-/// The path of what ends at a place of `text`, or holds it. What a whole object lacks is told at its end, as is what a
-/// decoder finds about the last of its fields.
-fn path(text: &str, mut at: usize, is_missing: bool) -> String {
+/// Finds the path of the innermost value at byte `offset` of `text`. The decoder reports a missing field at the end of its
+/// object, like an error in the last field.
+fn path(text: &str, mut offset: usize, is_missing: bool) -> String {
     let (mut path, mut inner) = (String::new(), text);
     loop {
         let fields = children(inner);
-        let is_end = at >= inner.trim_end().len();
+        let is_end = offset >= inner.trim_end().len();
         let Some((name, child)) = fields.iter().rev().find(|(_, child)| {
             let start = child.as_ptr().addr() - inner.as_ptr().addr();
             let space = inner[start + child.len()..].bytes().take_while(u8::is_ascii_whitespace).count();
-            (start <= at && at <= start + child.len() + space) || (is_end && !is_missing)
+            (start <= offset && offset <= start + child.len() + space) || (is_end && !is_missing)
         }) else {
             return path;
         };
@@ -50,12 +50,12 @@ fn path(text: &str, mut at: usize, is_missing: bool) -> String {
             path.push('.');
         }
         path.push_str(name);
-        at = (at - (child.as_ptr().addr() - inner.as_ptr().addr())).min(child.len());
+        offset = (offset - (child.as_ptr().addr() - inner.as_ptr().addr())).min(child.len());
         inner = child;
     }
 }
 
-/// What an object or a list holds, by name or by `[place]`.
+/// Children of an object or a list, by name or by `[index]`.
 fn children(text: &str) -> Vec<(String, &str)> {
     if let Ok(RawEntries(entries)) = serde_json::from_str::<RawEntries<'_>>(text) {
         let borrowed = entries.into_iter().filter_map(|(name, value)| match value {
@@ -65,7 +65,7 @@ fn children(text: &str) -> Vec<(String, &str)> {
         return borrowed.collect();
     }
     let items: Vec<&RawValue> = serde_json::from_str(text).unwrap_or_default();
-    items.into_iter().enumerate().map(|(at, item)| (format!("[{at}]"), item.get())).collect()
+    items.into_iter().enumerate().map(|(index, item)| (format!("[{index}]"), item.get())).collect()
 }
 
 #[cfg(test)]
@@ -76,15 +76,15 @@ mod tests {
     use super::*;
     use crate::schema::virtual_service::VirtualServiceSpec;
 
-    fn misfit<'a, T: Deserialize<'a> + std::fmt::Debug>(text: &'a str) -> DecodeError {
+    fn decode_error<'a, T: Deserialize<'a> + std::fmt::Debug>(text: &'a str) -> DecodeError {
         decode::<T>(text).unwrap_err()
     }
 
     #[test]
-    fn what_does_not_fit_is_named() {
+    fn names_the_field_that_cannot_be_decoded() {
         #[derive(Debug, Deserialize)]
         #[serde(deny_unknown_fields)]
-        #[expect(dead_code, reason = "only whether it can be read matters")]
+        #[expect(dead_code, reason = "only decoding is tested")]
         struct Shape {
             name: String,
             #[serde(default)]
@@ -92,7 +92,7 @@ mod tests {
             #[serde(default)]
             list: Vec<u8>,
         }
-        for (text, field, why) in [
+        for (text, field, message) in [
             (r#"{"name": 5}"#, "name", "invalid type: integer `5`, expected a string"),
             (
                 r#"{"name": "a", "list": [1, 2, "x"], "inner": null}"#,
@@ -111,54 +111,62 @@ mod tests {
             ("[1, 2]", "[0]", "invalid type: integer `1`, expected a string"),
             (r#"{"name": "#, "", "EOF while parsing a value"),
         ] {
-            assert_eq!(misfit::<Shape>(text), DecodeError { field: field.to_owned(), why: why.to_owned() }, "{text}");
+            assert_eq!(
+                decode_error::<Shape>(text),
+                DecodeError { field: field.to_owned(), message: message.to_owned() },
+                "{text}"
+            );
         }
     }
 
-    /// Replaces what a pointer names.
-    fn with(mut spec: Value, pointer: &str, wrong: &Value) -> Value {
-        *spec.pointer_mut(pointer).unwrap() = wrong.clone();
+    fn replace(mut spec: Value, pointer: &str, value: &Value) -> Value {
+        *spec.pointer_mut(pointer).unwrap() = value.clone();
         spec
     }
 
-    fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
-        found.push(at.to_owned());
+    fn pointers(value: &Value, prefix: &str, pointers_out: &mut Vec<String>) {
+        pointers_out.push(prefix.to_owned());
         match value {
-            Value::Object(map) => map.iter().for_each(|(key, value)| pointers(value, &format!("{at}/{key}"), found)),
+            Value::Object(map) => {
+                map.iter().for_each(|(key, value)| pointers(value, &format!("{prefix}/{key}"), pointers_out))
+            }
             Value::Array(items) => {
-                items.iter().enumerate().for_each(|(key, value)| pointers(value, &format!("{at}/{key}"), found));
+                items
+                    .iter()
+                    .enumerate()
+                    .for_each(|(key, value)| pointers(value, &format!("{prefix}/{key}"), pointers_out));
             }
             _ => {}
         }
     }
 
     proptest! {
-        /// A decoder that notes its path as it goes is the judge.
+        /// Compares with a decoder that tracks its path.
         #[test]
-        fn the_field_is_that_of_a_decoder_that_notes_its_path(at in any::<prop::sample::Index>(), wrong in prop_oneof![
+        fn finds_the_same_field_as_a_decoder_that_tracks_its_path(index in any::<prop::sample::Index>(), value in prop_oneof![
             Just(json!(true)), Just(json!(-1.5)), Just(json!("word")), Just(json!(["x"])), Just(json!({"x": []})),
-        ], is_wide in any::<bool>()) {
+        ], is_indented in any::<bool>()) {
             let spec = json!({
                 "hosts": ["a"], "gateways": ["mesh"],
                 "http": [
-                    {"name": "one", "match": [{"uri": {"prefix": "/"}, "headers": {"h": {"exact": "v"}}, "port": 80}]},
+                    {"name": "a", "match": [{"uri": {"prefix": "/"}, "headers": {"h": {"exact": "v"}}, "port": 80}]},
                     {"timeout": "1s", "retries": {"attempts": 2, "perTryTimeout": "1s", "retryOn": "x"},
                      "route": [{"destination": {"host": "a", "port": {"number": 1}}, "weight": 100}]},
                 ],
             });
-            let mut places = Vec::new();
-            pointers(&spec, "", &mut places);
-            let spec = with(spec, &places[at.index(places.len())], &wrong);
-            let text = if is_wide { format!("{spec:#}") } else { spec.to_string() };
-            let judge: Result<VirtualServiceSpec, _> =
+            let mut paths = Vec::new();
+            pointers(&spec, "", &mut paths);
+            let spec = replace(spec, &paths[index.index(paths.len())], &value);
+            let text = if is_indented { format!("{spec:#}") } else { spec.to_string() };
+            let expected: Result<VirtualServiceSpec, _> =
                 serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(&text));
-            match (decode::<VirtualServiceSpec>(&text), judge) {
+            match (decode::<VirtualServiceSpec>(&text), expected) {
                 (Ok(_), Ok(_)) => {}
-                (Err(found), Err(wanted)) => {
-                    let wanted = wanted.path().to_string();
-                    prop_assert_eq!(found.field, if wanted == "." { "" } else { &wanted }, "{}", text);
+                (Err(actual), Err(expected)) => {
+                    let path = expected.path().to_string();
+                    prop_assert_eq!(actual.field, if path == "." { "" } else { &path }, "{}", text);
                 }
-                (found, wanted) => prop_assert!(false, "{found:?} {wanted:?}"),
+                (actual, expected) => prop_assert!(false, "{actual:?} {expected:?}"),
             }
         }
     }

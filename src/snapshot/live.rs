@@ -1,5 +1,7 @@
-//! What the Envoys of a mesh ran when they were asked. Proxies that nothing tells apart run the same: each route table,
-//! cluster and list of endpoints is kept once, and a proxy is a list of numbers.
+//! The observed configuration and counters of the Envoys of a mesh.
+//!
+//! Proxies of the same caller class run the same configuration. Each route table, cluster and endpoint list is stored once,
+//! and a proxy refers to them by number.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher as _};
@@ -13,120 +15,121 @@ use crate::envoy::endpoint::EndpointAssignment;
 use crate::envoy::route::EnvoyRouteTable;
 use crate::envoy::sync::XdsSyncState;
 
-/// What the Envoys of a mesh ran.
+/// The observed configuration of the Envoys of a mesh.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LiveState {
-    /// When they were asked, RFC 3339.
-    pub asked: String,
+    /// Time of the queries, as RFC 3339.
+    pub recorded_at: String,
     routes: Deduplicated<EnvoyRouteTable>,
     clusters: Deduplicated<EnvoyCluster>,
     endpoints: Deduplicated<EndpointAssignment>,
-    /// By namespace and pod.
+    /// Proxies by namespace and pod.
     #[serde(with = "by_pod")]
     proxies: BTreeMap<(String, String), LiveProxy>,
 }
 
-/// One proxy.
+/// The observed state of one proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LiveProxy {
-    /// What istiod said of it.
+    /// The sync state that istiod reports.
     pub sync: XdsSyncState,
-    /// What it answered.
-    pub answer: ProxyResponse,
-    /// What it counted at two times, for clusters that it ever used: first and last; absent where it did not answer.
+    /// The response of its admin port.
+    pub response: ProxyResponse,
+    /// The first and the last reading of its endpoint counters, for clusters that it used. A reading is absent when the proxy
+    /// did not answer.
     #[serde(default)]
-    pub counted: (Option<Vec<EndpointCounters>>, Option<Vec<EndpointCounters>>),
-    /// What differed at the last look and not at the one before: it was about to arrive, and is no difference.
+    pub counters: (Option<Vec<EndpointCounters>>, Option<Vec<EndpointCounters>>),
+    /// Differences of the last query that the query before it did not show. They are updates in progress, not differences.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub passing: Vec<String>,
+    pub transient: Vec<String>,
 }
 
-/// What a proxy answered.
+/// The response of a proxy's admin port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProxyResponse {
-    /// What it runs.
-    Runs(ConfigParts),
-    /// It could not be asked, and why.
-    Silent(String),
-    /// It was not asked, and why.
-    NotAsked(String),
+    /// The configuration that it runs.
+    Running(ConfigParts),
+    /// The proxy could not be reached, with the reason.
+    Unreachable(String),
+    /// The proxy was not queried, with the reason.
+    NotQueried(String),
 }
 
-/// The parts of one proxy's configuration, by their numbers.
+/// One proxy's configuration, as numbers of deduplicated parts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigParts {
     routes: Vec<u32>,
     clusters: Vec<u32>,
     endpoints: Vec<u32>,
-    refused: Vec<(String, String)>,
+    rejected: Vec<(String, String)>,
     #[serde(default)]
     secrets: Option<BTreeSet<String>>,
 }
 
 impl LiveState {
-    /// Nobody was asked yet.
-    pub fn new(asked: String) -> Self {
-        Self { asked, ..Self::default() }
+    /// Creates a state without proxies. `recorded_at` is RFC 3339.
+    pub fn new(recorded_at: String) -> Self {
+        Self { recorded_at, ..Self::default() }
     }
 
-    /// Takes what a proxy runs.
-    pub fn keep(&mut self, running: RunningConfig) -> ProxyResponse {
-        let RunningConfig { routes, clusters, endpoints, refused, secrets } = running;
-        ProxyResponse::Runs(ConfigParts {
-            routes: routes.into_iter().map(|one| self.routes.place(one)).collect(),
-            clusters: clusters.into_iter().map(|one| self.clusters.place(one)).collect(),
-            endpoints: endpoints.into_iter().map(|one| self.endpoints.place(one)).collect(),
-            refused,
+    /// Stores a proxy's configuration and returns the response that refers to it.
+    pub fn record_config(&mut self, running: RunningConfig) -> ProxyResponse {
+        let RunningConfig { routes, clusters, endpoints, rejected, secrets } = running;
+        ProxyResponse::Running(ConfigParts {
+            routes: routes.into_iter().map(|table| self.routes.intern(table)).collect(),
+            clusters: clusters.into_iter().map(|cluster| self.clusters.intern(cluster)).collect(),
+            endpoints: endpoints.into_iter().map(|assignment| self.endpoints.intern(assignment)).collect(),
+            rejected,
             secrets,
         })
     }
 
-    /// Takes a proxy.
+    /// Adds a proxy, replacing an earlier state of the same pod.
     pub fn insert(&mut self, namespace: String, pod: String, proxy: LiveProxy) {
         self.proxies.insert((namespace, pod), proxy);
     }
 
-    /// Adds to what is known of a pod's proxy.
+    /// The state of a pod's proxy, for changes.
     pub fn proxy_mut(&mut self, namespace: &str, pod: &str) -> Option<&mut LiveProxy> {
         self.proxies.get_mut(&(namespace.to_owned(), pod.to_owned()))
     }
 
-    /// What is known of a pod's proxy.
+    /// The state of a pod's proxy.
     pub fn proxy(&self, namespace: &str, pod: &str) -> Option<&LiveProxy> {
         self.proxies.get(&(namespace.to_owned(), pod.to_owned()))
     }
 
-    /// All of them, by namespace and pod.
+    /// Iterates all proxies as namespace, pod and state, by namespace and pod.
     pub fn proxies(&self) -> impl Iterator<Item = (&str, &str, &LiveProxy)> {
         self.proxies.iter().map(|((namespace, pod), proxy)| (namespace.as_str(), pod.as_str(), proxy))
     }
 
-    /// What a proxy runs, put together again. Numbers that lead nowhere, in a file that was changed, are passed over.
-    pub fn running(&self, parts: &ConfigParts) -> RunningConfig {
+    /// Rebuilds a proxy's configuration. Numbers without a part, which only an edited file can contain, are skipped.
+    pub fn running_config(&self, parts: &ConfigParts) -> RunningConfig {
         RunningConfig {
-            routes: self.routes.take(&parts.routes),
-            clusters: self.clusters.take(&parts.clusters),
-            endpoints: self.endpoints.take(&parts.endpoints),
-            refused: parts.refused.clone(),
+            routes: self.routes.resolve(&parts.routes),
+            clusters: self.clusters.resolve(&parts.clusters),
+            endpoints: self.endpoints.resolve(&parts.endpoints),
+            rejected: parts.rejected.clone(),
             secrets: parts.secrets.clone(),
         }
     }
 }
 
-/// Different things, each once.
+/// A list of distinct values, addressed by their index.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
 struct Deduplicated<T> {
     parts: Vec<T>,
-    /// Places of things by their hash.
+    /// Indexes of parts by hash.
     #[serde(skip)]
-    places: HashMap<u64, Vec<u32>>,
+    indexes: HashMap<u64, Vec<u32>>,
 }
 
 impl<T> Default for Deduplicated<T> {
     fn default() -> Self {
-        Self { parts: Vec::new(), places: HashMap::new() }
+        Self { parts: Vec::new(), indexes: HashMap::new() }
     }
 }
 
@@ -137,26 +140,27 @@ impl<T: PartialEq> PartialEq for Deduplicated<T> {
 }
 
 impl<T: Hash + PartialEq + Clone> Deduplicated<T> {
-    fn place(&mut self, part: T) -> u32 {
+    /// Returns the index of `part`, adding it if it is new.
+    fn intern(&mut self, part: T) -> u32 {
         let mut hasher = DefaultHasher::new();
         part.hash(&mut hasher);
-        let places = self.places.entry(hasher.finish()).or_default();
-        let same = places.iter().find(|place| self.parts.get(**place as usize) == Some(&part));
-        if let Some(place) = same {
-            return *place;
+        let indexes = self.indexes.entry(hasher.finish()).or_default();
+        let existing = indexes.iter().find(|index| self.parts.get(**index as usize) == Some(&part));
+        if let Some(index) = existing {
+            return *index;
         }
-        let place = u32::try_from(self.parts.len()).unwrap_or(u32::MAX);
-        places.push(place);
+        let index = u32::try_from(self.parts.len()).unwrap_or(u32::MAX);
+        indexes.push(index);
         self.parts.push(part);
-        place
+        index
     }
 
-    fn take(&self, places: &[u32]) -> Vec<T> {
-        places.iter().filter_map(|place| self.parts.get(*place as usize)).cloned().collect()
+    fn resolve(&self, indexes: &[u32]) -> Vec<T> {
+        indexes.iter().filter_map(|index| self.parts.get(*index as usize)).cloned().collect()
     }
 }
 
-/// JSON has no pairs as keys: a list of entries.
+/// Serializes the proxies as a list, because JSON keys cannot be pairs.
 mod by_pod {
     use std::collections::BTreeMap;
 
@@ -196,33 +200,38 @@ mod tests {
     use super::*;
 
     fn table(name: &str) -> EnvoyRouteTable {
-        EnvoyRouteTable { name: name.to_owned(), hosts: Vec::new() }
+        EnvoyRouteTable { name: name.to_owned(), virtual_hosts: Vec::new() }
     }
 
     #[test]
-    fn each_part_is_kept_once_and_comes_back() {
+    fn stores_each_part_once_and_restores_configurations() {
         let mut live = LiveState::new("2026-11-21T09:00:00Z".to_owned());
         let all = ["a", "b", "a"]
             .map(|name| RunningConfig { routes: vec![table("80"), table(name)], ..RunningConfig::default() });
-        for (at, running) in all.iter().enumerate() {
-            let answer = live.keep(running.clone());
-            let proxy =
-                LiveProxy { sync: XdsSyncState::NotConnected, answer, counted: <_>::default(), passing: Vec::new() };
-            live.insert("shop".to_owned(), format!("pod-{at}"), proxy);
+        for (index, running) in all.iter().enumerate() {
+            let response = live.record_config(running.clone());
+            let proxy = LiveProxy {
+                sync: XdsSyncState::NotConnected,
+                response,
+                counters: <_>::default(),
+                transient: Vec::new(),
+            };
+            live.insert("shop".to_owned(), format!("pod-{index}"), proxy);
         }
         assert_eq!(live.routes.parts.len(), 3);
         let text = serde_json::to_string(&live).unwrap();
-        let again: LiveState = serde_json::from_str(&text).unwrap();
-        assert_eq!(again, live);
-        for (at, running) in all.iter().enumerate() {
-            let ProxyResponse::Runs(parts) = &again.proxy("shop", &format!("pod-{at}")).unwrap().answer else {
+        let decoded: LiveState = serde_json::from_str(&text).unwrap();
+        assert_eq!(decoded, live);
+        for (index, running) in all.iter().enumerate() {
+            let ProxyResponse::Running(parts) = &decoded.proxy("shop", &format!("pod-{index}")).unwrap().response
+            else {
                 panic!()
             };
-            assert_eq!(&again.running(parts), running);
+            assert_eq!(&decoded.running_config(parts), running);
         }
-        // A file may have been changed: a number that leads nowhere is no reason to fail.
-        let odd: LiveState = serde_json::from_str(&text.replace("[0,1]", "[0,99]")).unwrap();
-        let ProxyResponse::Runs(parts) = &odd.proxy("shop", "pod-0").unwrap().answer else { panic!() };
-        assert_eq!(odd.running(parts).routes, [table("80")]);
+        // An edited file may contain numbers without a part.
+        let edited: LiveState = serde_json::from_str(&text.replace("[0,1]", "[0,99]")).unwrap();
+        let ProxyResponse::Running(parts) = &edited.proxy("shop", "pod-0").unwrap().response else { panic!() };
+        assert_eq!(edited.running_config(parts).routes, [table("80")]);
     }
 }

@@ -1,6 +1,6 @@
-//! Manifests to objects: YAML or JSON text with one or many documents, and `List` kinds.
+//! Reads manifests: YAML or JSON text with one or many documents, and `List` kinds.
 //!
-//! Documents are converted on all cores, since YAML is what reading manifests costs.
+//! Documents are converted on all cores, because parsing YAML dominates the cost of reading manifests.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,44 +17,44 @@ use crate::schema::kind::{Kind, RecognizedKind};
 /// A document that is not a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestError {
-    /// Path of the text.
+    /// Path of the file.
     pub path: String,
-    /// Where.
-    pub at: LineColumn,
-    /// What is wrong, and what was expected.
-    pub what: String,
+    /// Position in the file.
+    pub position: LineColumn,
+    /// The cause, and the expected form.
+    pub message: String,
 }
 
 impl fmt::Display for ManifestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: {}", self.path, self.at.line, self.at.column, self.what)
+        write!(f, "{}:{}:{}: {}", self.path, self.position.line, self.position.column, self.message)
     }
 }
 
 impl std::error::Error for ManifestError {}
 
-/// What to do with a document that is not a manifest.
+/// How to handle a document that is not a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnMalformed {
-    /// Stop with the error.
+    /// Return the error.
     Stop,
-    /// Make it a gap.
+    /// Add a gap and continue.
     KeepGoing,
 }
 
-/// What was found besides the kinds that are read.
+/// Numbers of objects in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ManifestCounts {
-    /// Objects taken.
-    pub taken: usize,
-    /// Objects of kinds that nothing here reads.
-    pub other: usize,
+    /// Objects of kinds that this program reads.
+    pub objects: usize,
+    /// Objects of other kinds.
+    pub ignored: usize,
 }
 
 /// Reads `text` into `snapshot`. Objects without a namespace get `namespace`.
 ///
 /// # Errors
-/// The first document that is not a manifest, unless it may become a gap.
+/// A document is not a manifest, unless `on_malformed` is `KeepGoing`.
 pub fn read(
     snapshot: &mut Snapshot,
     text: Arc<SourceText>,
@@ -66,16 +66,16 @@ pub fn read(
     for outcome in convert_all(&text, &documents, namespace) {
         match outcome {
             Ok(read) => {
-                counts.taken += read.objects.len() + read.misplaced.len();
-                counts.other += read.other;
+                counts.objects += read.objects.len() + read.unserved.len();
+                counts.ignored += read.ignored;
                 for object in read.objects {
                     snapshot.insert(object);
                 }
-                snapshot.misplaced.extend(read.misplaced);
+                snapshot.unserved.extend(read.unserved);
             }
             Err(error) if on_malformed == OnMalformed::KeepGoing => {
-                let place = format!("{}:{}:{}", error.path, error.at.line, error.at.column);
-                snapshot.gaps.push(Gap::new(place, error.what, GapKind::Malformed));
+                let location = format!("{}:{}:{}", error.path, error.position.line, error.position.column);
+                snapshot.gaps.push(Gap::new(location, error.message, GapKind::Malformed));
             }
             Err(error) => return Err(error),
         }
@@ -83,32 +83,32 @@ pub fn read(
     Ok(counts)
 }
 
-/// One document of a text.
+/// One YAML document of a file.
 #[derive(Debug, Clone)]
 struct Document {
     bytes: Range<usize>,
     line: usize,
 }
 
-/// The documents of a text, as bytes.
+/// Byte ranges of the YAML documents of a text.
 pub fn documents(text: &str) -> Vec<Range<usize>> {
-    split(text).into_iter().map(|one| one.bytes).collect()
+    split(text).into_iter().map(|document| document.bytes).collect()
 }
 
-/// Splits at lines that begin with `---`; such a line is a document marker wherever it stands.
+/// Splits at lines that start with `---`. Such a line is always a document marker, even inside a block scalar.
 /// Source: YAML 1.2.2, rule c-forbidden.
 fn split(text: &str) -> Vec<Document> {
     let mut documents = Vec::new();
     let (mut start, mut start_line) = (0, 1);
     let (mut offset, mut line) = (0, 1);
-    for piece in text.split_inclusive('\n') {
-        let trimmed = piece.trim_end();
+    for text_line in text.split_inclusive('\n') {
+        let trimmed = text_line.trim_end();
         let is_marker = trimmed == "---" || trimmed.starts_with("--- ");
         if is_marker && offset > start {
             documents.push(Document { bytes: start..offset, line: start_line });
             (start, start_line) = (offset, line);
         }
-        offset += piece.len();
+        offset += text_line.len();
         line += 1;
     }
     documents.push(Document { bytes: start..text.len(), line: start_line });
@@ -118,19 +118,20 @@ fn split(text: &str) -> Vec<Document> {
 #[derive(Default)]
 struct ReadDocument {
     objects: Vec<Object>,
-    misplaced: Vec<Object>,
-    other: usize,
+    unserved: Vec<Object>,
+    ignored: usize,
 }
 
-/// Converts documents in their order, on as many threads as there are cores.
+/// Converts documents on all cores and keeps their order.
 fn convert_all(
     text: &Arc<SourceText>,
     documents: &[Document],
     namespace: &str,
 ) -> Vec<Result<ReadDocument, ManifestError>> {
-    const WORTH_A_THREAD: usize = 64 << 10;
+    // Smaller texts convert faster than a thread starts.
+    const MIN_BYTES_PER_THREAD: usize = 64 << 10;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = cores.min(text.text.len() / WORTH_A_THREAD).max(1);
+    let threads = cores.min(text.text.len() / MIN_BYTES_PER_THREAD).max(1);
     let convert = |documents: &[Document]| {
         documents.iter().map(|document| convert(text, document, namespace)).collect::<Vec<_>>()
     };
@@ -173,38 +174,40 @@ struct HeaderMeta<'a> {
 
 fn convert(text: &Arc<SourceText>, document: &Document, namespace: &str) -> Result<ReadDocument, ManifestError> {
     let source = &text.text[document.bytes.clone()];
-    let fail = |at: LineColumn, what: String| ManifestError {
+    let fail = |in_document: LineColumn, message: String| ManifestError {
         path: text.path.clone(),
-        at: LineColumn { line: at.line + document.line - 1, column: at.column },
-        what,
+        position: LineColumn { line: in_document.line + document.line - 1, column: in_document.column },
+        message,
     };
-    let converted = yaml::to_json(source)
-        .map_err(|error| fail(error.at, format!("not YAML or JSON: {}; expected a Kubernetes object", error.what)))?;
+    let converted = yaml::to_json(source).map_err(|error| {
+        fail(error.position, format!("not YAML or JSON: {}; expected a Kubernetes object", error.message))
+    })?;
     let mut read = ReadDocument::default();
     let Some(json) = converted.json.filter(|json| json.get() != "null") else {
         return Ok(read);
     };
-    let at = first_content(source);
+    let start = first_content(source);
     if !json.get().starts_with('{') {
-        let what = "not a Kubernetes object: expected a mapping with apiVersion, kind and metadata".to_owned();
-        return Err(fail(at, what));
+        let message = "not a Kubernetes object: expected a mapping with apiVersion, kind and metadata".to_owned();
+        return Err(fail(start, message));
     }
-    let place = TextPosition {
+    let position = TextPosition {
         text: Arc::clone(text),
         document: document.bytes.clone(),
         line: document.line,
         item: None,
         template: helm_template(source),
     };
-    object(&json, None, place, converted.duplicates, namespace, &mut read).map_err(|what| fail(at, what))?;
+    read_object(&json, None, position, converted.duplicates, namespace, &mut read)
+        .map_err(|message| fail(start, message))?;
     Ok(read)
 }
 
-/// Takes one object, or the items of a list, into `read`.
-fn object(
+/// Adds one object, or the items of a list, to `read`.
+fn read_object(
     json: &RawValue,
     list: Option<&Header<'_>>,
-    place: TextPosition,
+    position: TextPosition,
     duplicates: Vec<yaml::DuplicateKey>,
     namespace: &str,
     read: &mut ReadDocument,
@@ -213,22 +216,22 @@ fn object(
         .map_err(|error| format!("not a Kubernetes object: {}", strip_location(&error.to_string())))?;
     let kind = match (&header.kind, list) {
         (Some(kind), _) => kind.clone(),
-        // The items of a typed list, as the API returns it, do not repeat their kind.
+        // The items of a typed list, such as `ServiceList`, have no kind of their own.
         (None, Some(list)) => match list.kind.as_deref().and_then(|kind| kind.strip_suffix("List")) {
             Some(kind) if !kind.is_empty() => Cow::Owned(kind.to_owned()),
-            _ => return Err("no kind: expected apiVersion, kind and metadata.name".to_owned()),
+            _ => return Err("missing kind: expected apiVersion, kind and metadata.name".to_owned()),
         },
-        (None, None) => return Err("no kind: expected apiVersion, kind and metadata.name".to_owned()),
+        (None, None) => return Err("missing kind: expected apiVersion, kind and metadata.name".to_owned()),
     };
     let api_version =
         header.api_version.clone().or_else(|| list.and_then(|list| list.api_version.clone())).unwrap_or_default();
     if api_version.is_empty() {
-        return Err(format!("no apiVersion: expected one beside kind: {kind}"));
+        return Err(format!("missing apiVersion: expected apiVersion with kind: {kind}"));
     }
     if let Some(items) = header.items.as_ref().filter(|_| kind.ends_with("List") && list.is_none()) {
         for (index, item) in items.iter().enumerate() {
             let item_path = format!("items[{index}]");
-            let own = duplicates
+            let item_duplicates = duplicates
                 .iter()
                 .filter_map(|duplicate| {
                     let rest = duplicate.path.strip_prefix(item_path.as_str())?;
@@ -236,18 +239,17 @@ fn object(
                     Some(yaml::DuplicateKey { path, ..duplicate.clone() })
                 })
                 .collect();
-            let place = TextPosition { item: Some(index), ..place.clone() };
-            object(item, Some(&header), place, own, namespace, read)
-                .map_err(|what| format!("items[{index}]: {what}"))?;
+            let position = TextPosition { item: Some(index), ..position.clone() };
+            read_object(item, Some(&header), position, item_duplicates, namespace, read)
+                .map_err(|message| format!("items[{index}]: {message}"))?;
         }
         return Ok(());
     }
-    let recognised = Kind::recognise(&api_version, &kind);
-    let (kind, misplaced) = match recognised {
-        RecognizedKind::Known(kind) => (kind, false),
-        RecognizedKind::Misplaced(kind) => (kind, true),
+    let (kind, is_served) = match Kind::recognize(&api_version, &kind) {
+        RecognizedKind::Served(kind) => (kind, true),
+        RecognizedKind::Unserved(kind) => (kind, false),
         RecognizedKind::Other => {
-            read.other += 1;
+            read.ignored += 1;
             return Ok(());
         }
     };
@@ -255,45 +257,45 @@ fn object(
     let name = meta.and_then(|meta| meta.name.as_deref()).filter(|name| !name.is_empty());
     let Some(name) = name else {
         if meta.is_some_and(|meta| meta.generate_name.is_some()) {
-            read.other += 1;
+            read.ignored += 1;
             return Ok(());
         }
-        return Err(format!("{} without a name: expected metadata.name", kind.name()));
+        return Err(format!("missing name of the {}: expected metadata.name", kind.name()));
     };
     let namespace =
         meta.and_then(|meta| meta.namespace.as_deref()).filter(|namespace| !namespace.is_empty()).unwrap_or(namespace);
     let mut object = Object::new(kind, &api_version, namespace, name, json).map_err(|error| {
-        format!("{} {name} has a field of a wrong type: {}", kind.name(), strip_location(&error.to_string()))
+        format!("{} {name} has a field of the wrong type: {}", kind.name(), strip_location(&error.to_string()))
     })?;
-    object.place = Some(place);
+    object.position = Some(position);
     object.duplicate_keys = duplicates;
-    if misplaced {
-        read.misplaced.push(object);
-    } else {
+    if is_served {
         read.objects.push(object);
+    } else {
+        read.unserved.push(object);
     }
     Ok(())
 }
 
-/// serde_json's positions are those of the JSON in between; nobody has seen that text.
+/// Removes serde_json's position, which refers to the converted JSON text.
 fn strip_location(message: &str) -> &str {
     message.rsplit_once(" at line ").map_or(message, |(message, _)| message)
 }
 
-/// Where the document's own text begins, after its marker, comments and blank lines.
+/// Finds the first content of a document after its marker, comments and blank lines.
 fn first_content(document: &str) -> LineColumn {
     for (index, line) in document.lines().enumerate() {
         let content = line.trim_start();
-        let skipped =
+        let is_skipped =
             content.is_empty() || content.starts_with('#') || content.starts_with("---") || content.starts_with('%');
-        if !skipped {
+        if !is_skipped {
             return LineColumn { line: index + 1, column: line.len() - content.len() + 1 };
         }
     }
     LineColumn { line: 1, column: 1 }
 }
 
-/// Helm writes `# Source: chart/templates/x.yaml` above each object.
+/// Reads the template's path from the comment `# Source: chart/templates/x.yaml`, which Helm writes above each object.
 fn helm_template(document: &str) -> Option<String> {
     document
         .lines()
@@ -315,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_lists_and_json_are_read() {
+    fn reads_documents_lists_and_json() {
         let (snapshot, counts) = read_text(
             "# a comment\n---\n# Source: shop/templates/svc.yaml\napiVersion: v1\nkind: Service\nmetadata: {name: a}\n---\n\
              ---\napiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Service\n  metadata: {name: b, namespace: z}\n\
@@ -325,24 +327,27 @@ mod tests {
         .unwrap();
         let names: Vec<_> = snapshot.objects.keys().map(|key| format!("{}/{}", key.namespace, key.name)).collect();
         assert_eq!(names, ["default/a", "default/c", "z/b"]);
-        assert_eq!(counts, ManifestCounts { taken: 3, other: 1 });
+        assert_eq!(counts, ManifestCounts { objects: 3, ignored: 1 });
         let object = snapshot.of_kind(Kind::Service).next().unwrap();
-        assert_eq!(object.place.as_ref().unwrap().template.as_deref(), Some("shop/templates/svc.yaml"));
+        assert_eq!(object.position.as_ref().unwrap().template.as_deref(), Some("shop/templates/svc.yaml"));
         let b = snapshot.of_kind(Kind::Service).nth(2).unwrap();
-        assert_eq!(b.place.as_ref().unwrap().find("metadata.name").unwrap().at, LineColumn { line: 14, column: 14 });
+        assert_eq!(
+            b.position.as_ref().unwrap().find("metadata.name").unwrap().start,
+            LineColumn { line: 14, column: 14 }
+        );
     }
 
     #[test]
-    fn malformed_documents_say_where_and_what_was_expected() {
+    fn malformed_documents_report_the_position_and_the_expected_form() {
         for (text, expected) in [
             ("a: [", "x.yaml:1:4: not YAML or JSON"),
             ("---\nfoo\n", "x.yaml:2:1: not a Kubernetes object"),
-            ("---\n\nkind: Service\n", "x.yaml:3:1: no apiVersion"),
-            ("apiVersion: v1\nmetadata: {name: a}\n", "x.yaml:1:1: no kind"),
-            ("apiVersion: v1\nkind: Service\n", "x.yaml:1:1: Service without a name"),
+            ("---\n\nkind: Service\n", "x.yaml:3:1: missing apiVersion"),
+            ("apiVersion: v1\nmetadata: {name: a}\n", "x.yaml:1:1: missing kind"),
+            ("apiVersion: v1\nkind: Service\n", "x.yaml:1:1: missing name of the Service"),
             (
                 "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: 3\n",
-                "x.yaml:1:1: Pod a has a field of a wrong type",
+                "x.yaml:1:1: Pod a has a field of the wrong type",
             ),
         ] {
             let error = read_text(text).unwrap_err().to_string();

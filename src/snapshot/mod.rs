@@ -1,10 +1,10 @@
-//! Everything that was read from a source, as it was read.
+//! Snapshots: the objects that were read from a source, and the gaps.
 //!
-//! A [`Snapshot`] holds objects with their bodies as JSON text, and *gaps*: what could not be read, and why. It is
-//! offline mode, support bundle and test fixture in one form. Typed views are decoded later, in
-//! [`crate::mesh::resolve`], so an old snapshot still feeds a new rule.
+//! A [`Snapshot`] holds objects with their bodies as JSON text. A *gap* is something that could not be read, with the
+//! reason. The same form serves offline mode, support bundles and test fixtures. Bodies are decoded to typed values later, in
+//! [`crate::mesh::resolve`], so that new rules work on old snapshots.
 //!
-//! CORE: bytes come in and go out; nothing here opens a file or asks a cluster.
+//! CORE: bytes in, bytes out. Nothing here opens a file or queries a cluster.
 
 pub mod codec;
 pub(crate) mod decode_error;
@@ -30,53 +30,53 @@ use crate::schema::kind::Reduction;
 use crate::schema::path::{PathSegment, parse_path};
 use yaml::LineColumn;
 
-/// Where a snapshot came from.
+/// The source of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SourceKind {
     /// A live cluster.
     Cluster,
-    /// Manifest files: what is not there may still exist elsewhere.
+    /// Manifest files. An object that they do not contain may still exist in the cluster.
     Manifests,
-    /// The built-in example.
+    /// The built-in example mesh.
     Demo,
 }
 
-/// A text that objects came from, kept so that findings can show its lines.
+/// The text of a manifest file, kept so that findings can quote its lines.
 #[derive(Debug)]
 pub struct SourceText {
     /// Path as the user gave it, `-` for standard input.
     pub path: String,
-    /// The whole text.
+    /// Content of the file.
     pub text: String,
 }
 
-/// Where in a text an object stands.
+/// The position of an object in a manifest file.
 #[derive(Debug, Clone)]
 pub struct TextPosition {
-    /// The text.
+    /// The file.
     pub text: Arc<SourceText>,
-    /// Bytes of the object's document.
+    /// Byte range of the object's YAML document.
     pub document: Range<usize>,
-    /// Line of the text on which the document begins, from 1.
+    /// First line of the document, from 1.
     pub line: usize,
-    /// Which item of a `List` the object is.
+    /// Index of the object in a `List`, from 0.
     pub item: Option<usize>,
-    /// Template that a `# Source:` comment (Helm) names.
+    /// Template named by a `# Source:` comment of Helm.
     pub template: Option<String>,
 }
 
-/// A place with file, line and column, ready to be shown.
+/// The position of a field in a file, for messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourcePosition {
-    /// Line and column in the whole text.
-    pub at: LineColumn,
-    /// Bytes in the whole text.
+    /// Line and column in the file.
+    pub start: LineColumn,
+    /// Byte range in the file.
     pub bytes: Range<usize>,
 }
 
 impl TextPosition {
-    /// Finds the field at `path`, or its nearest ancestor.
+    /// Finds the field at `path`, or its nearest existing ancestor.
     pub fn find(&self, path: &str) -> Option<SourcePosition> {
         let document = self.text.text.get(self.document.clone())?;
         let mut segments = Vec::new();
@@ -85,10 +85,10 @@ impl TextPosition {
             segments.push(PathSegment::Index(item));
         }
         segments.extend(parse_path(path));
-        let found = position::find(document, &segments)?;
+        let field = position::find(document, &segments)?;
         Some(SourcePosition {
-            at: LineColumn { line: found.at.line + self.line - 1, column: found.at.column },
-            bytes: found.bytes.start + self.document.start..found.bytes.end + self.document.start,
+            start: LineColumn { line: field.start.line + self.line - 1, column: field.start.column },
+            bytes: field.bytes.start + self.document.start..field.bytes.end + self.document.start,
         })
     }
 }
@@ -96,34 +96,34 @@ impl TextPosition {
 /// Identity of an object within a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey {
-    /// Kind.
+    /// Kind of the object.
     pub kind: Kind,
-    /// Namespace; empty for cluster-scoped kinds.
+    /// Empty for cluster-scoped kinds.
     pub namespace: Box<str>,
-    /// Name.
+    /// Name of the object.
     pub name: Box<str>,
 }
 
-/// An object as it was read.
+/// An object, with its body as JSON text.
 #[derive(Debug, Clone)]
 pub struct Object {
-    /// Identity.
+    /// Identity of the object.
     pub key: ObjectKey,
-    /// `apiVersion` as written.
+    /// `apiVersion` of the object, which may be an older served version.
     pub api_version: Box<str>,
-    /// JSON text, reduced as [`Kind`] says.
+    /// JSON text, reduced to the fields of [`Reduction`].
     pub body: Box<RawValue>,
-    /// Where it stands, for manifests.
-    pub place: Option<TextPosition>,
-    /// Keys written twice, for manifests.
+    /// Position in a manifest; absent for objects of a cluster or snapshot file.
+    pub position: Option<TextPosition>,
+    /// Keys that occur twice in the manifest.
     pub duplicate_keys: Vec<yaml::DuplicateKey>,
 }
 
 impl Object {
-    /// Makes an object from its body, reducing it.
+    /// Creates an object and reduces its body.
     ///
     /// # Errors
-    /// When the body's shape is not that of the kind.
+    /// The body does not have the shape of the kind.
     pub fn new(
         kind: Kind,
         api_version: &str,
@@ -133,149 +133,151 @@ impl Object {
     ) -> Result<Self, serde_json::Error> {
         let info = kind.info();
         let namespace = if info.namespaced { namespace } else { "" };
-        let body = reduce::reduce(info.keep, body, info.namespaced.then_some(namespace))?;
+        let body = reduce::reduce(info.reduction, body, info.namespaced.then_some(namespace))?;
         Ok(Self {
             key: ObjectKey { kind, namespace: namespace.into(), name: name.into() },
             api_version: api_version.into(),
             body,
-            place: None,
+            position: None,
             duplicate_keys: Vec::new(),
         })
     }
 }
 
-/// Why something could not be read.
+/// The reason for a gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum GapKind {
-    /// The cluster does not serve the kind: there are no such objects, and no answer is touched.
+    /// The cluster does not serve the kind, so no such objects exist and no answer is affected.
     NotInstalled,
-    /// The source does not contain it, though a mesh would: manifests without Services, say.
+    /// The source does not contain objects that every mesh has, such as manifests without Services.
     NotInSource,
-    /// The user may not read it.
+    /// The user may not read the objects.
     Forbidden,
     /// The server failed or did not answer.
     Failed,
-    /// An object that is not of its kind's shape.
+    /// The object does not have the shape of its kind.
     Malformed,
 }
 
-/// Something that could not be read.
+/// A gap: something that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Gap {
-    /// What is missing, in words.
+    /// The missing objects, as text.
     pub what: String,
-    /// Why, in words, with the missing right if that is it.
+    /// The reason as text, with the missing permission when the user may not read the objects.
     pub why: String,
-    /// Why, as one of the known reasons.
+    /// The reason, for decisions.
     pub reason: GapKind,
-    /// Kind of objects that are missing, when it is one kind.
+    /// Kind of the missing objects, when all have the same kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
-    /// Namespace in which they are missing; absent means everywhere.
+    /// Namespace of the missing objects; absent means all namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// For a gap everywhere: the namespaces that could be read all the same.
+    /// For a gap in all namespaces: the namespaces that could be read nevertheless.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub read_in: Vec<String>,
 }
 
 impl Gap {
-    /// A gap that is not about one kind or namespace.
+    /// Creates a gap that is not limited to a kind or namespace.
     pub fn new(what: impl Into<String>, why: impl Into<String>, reason: GapKind) -> Self {
         Self { what: what.into(), why: why.into(), reason, kind: None, namespace: None, read_in: Vec::new() }
     }
 
-    /// A gap of objects of one kind, everywhere.
+    /// Creates a gap for the objects of one kind in all namespaces.
     pub fn of_kind(kind: Kind, what: impl Into<String>, why: impl Into<String>, reason: GapKind) -> Self {
         Self { kind: Some(kind.name().to_owned()), ..Self::new(what, why, reason) }
     }
 
-    /// Whether an answer may be wrong because of this gap.
-    pub fn touches_answers(&self) -> bool {
+    /// Reports whether answers may be incomplete because of this gap.
+    pub fn affects_answers(&self) -> bool {
         !matches!(self.reason, GapKind::NotInstalled | GapKind::NotInSource)
     }
 }
 
-/// What was read.
+/// The objects and gaps of a source.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Where from.
+    /// Where the objects come from.
     pub source: SourceKind,
-    /// When, as RFC 3339; absent for manifests and the demo.
-    pub taken: Option<String>,
+    /// Time of the reading, as RFC 3339; absent for manifests and the demo.
+    pub taken_at: Option<String>,
     /// Version of the Kubernetes API server, such as `v1.36.3`.
     pub kubernetes_version: Option<String>,
-    /// Objects by identity; a later one replaced an earlier one.
+    /// Objects by identity. A later object replaces an earlier one.
     pub objects: BTreeMap<ObjectKey, Object>,
-    /// Objects of our kinds under a group or version that nobody serves; they do not exist for the mesh.
-    pub misplaced: Vec<Object>,
-    /// What could not be read.
+    /// Objects of Istio and Gateway API kinds under a group or version that is not served. They do not exist for the mesh.
+    pub unserved: Vec<Object>,
+    /// Everything that could not be read.
     pub gaps: Vec<Gap>,
-    /// What the Envoys ran, if they were asked.
+    /// The observed configuration of the Envoys, if they were queried.
     pub live: Option<live::LiveState>,
 }
 
 impl Snapshot {
-    /// An empty snapshot.
+    /// Creates an empty snapshot.
     pub fn new(source: SourceKind) -> Self {
         Self {
             source,
-            taken: None,
+            taken_at: None,
             kubernetes_version: None,
             objects: BTreeMap::new(),
-            misplaced: Vec::new(),
+            unserved: Vec::new(),
             gaps: Vec::new(),
             live: None,
         }
     }
 
-    /// Adds an object; replaces the one with the same identity.
+    /// Adds an object, replacing one with the same identity. ConfigMaps without a mesh configuration are dropped.
     pub fn insert(&mut self, object: Object) {
-        if object.key.kind.info().keep == Reduction::MeshConfig && !holds_mesh_config(&object) {
+        if object.key.kind.info().reduction == Reduction::MeshConfig && !holds_mesh_config(&object) {
             return;
         }
         self.objects.insert(object.key.clone(), object);
     }
 
-    /// Lays `overlay` over this snapshot: its objects replace those of the same identity. What Envoys ran was made of
-    /// other objects: it goes.
-    pub fn lay_over(&mut self, overlay: Self) {
-        let Self { source: _, taken: _, kubernetes_version: _, objects, misplaced, gaps, live: _ } = overlay;
+    /// Applies `overlay`: its objects replace those with the same identity. The observed configuration is dropped, because it
+    /// belongs to the replaced objects.
+    pub fn apply_overlay(&mut self, overlay: Self) {
+        let Self { source: _, taken_at: _, kubernetes_version: _, objects, unserved, gaps, live: _ } = overlay;
         self.objects.extend(objects);
-        self.misplaced.extend(misplaced);
+        self.unserved.extend(unserved);
         self.gaps.extend(gaps);
         self.live = None;
     }
 
-    /// The objects of one kind, by namespace and name.
+    /// Iterates the objects of one kind, by namespace and name.
     pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Object> {
-        let from = ObjectKey { kind, namespace: "".into(), name: "".into() };
-        self.objects.range(from..).take_while(move |(key, _)| key.kind == kind).map(|(_, object)| object)
+        let first = ObjectKey { kind, namespace: "".into(), name: "".into() };
+        self.objects.range(first..).take_while(move |(key, _)| key.kind == kind).map(|(_, object)| object)
     }
 
-    /// Whether there is any object of this kind.
-    pub fn has(&self, kind: Kind) -> bool {
+    /// Reports whether the snapshot has an object of this kind.
+    pub fn contains_kind(&self, kind: Kind) -> bool {
         self.of_kind(kind).next().is_some()
     }
 
-    /// Adds a gap for each kind that manifests need and do not contain, so that nothing is concluded from its absence.
-    pub fn note_absent_kinds(&mut self) {
-        let why = "no object of that kind is among the files; what they would decide is not judged".to_owned();
-        let mut absent =
-            |kind: Kind, what: &str| self.gaps.push(Gap::of_kind(kind, what, why.clone(), GapKind::NotInSource));
+    /// Adds a gap for each kind that manifests usually contain but these do not, so that rules do not draw conclusions from
+    /// its absence.
+    pub fn add_gaps_for_absent_kinds(&mut self) {
+        let reason = "the files contain no such object, so findings that depend on them are not reported".to_owned();
+        let mut add_gap = |kind: Kind, objects: &str| {
+            self.gaps.push(Gap::of_kind(kind, objects, reason.clone(), GapKind::NotInSource))
+        };
         let has = |kind: Kind| self.objects.keys().any(|key| key.kind == kind);
         if !has(Kind::Service) {
-            absent(Kind::Service, "Services");
+            add_gap(Kind::Service, "Services");
         }
         let has_pods = has(Kind::Pod) || self.objects.keys().any(|key| key.kind.is_workload());
         if !has_pods {
-            absent(Kind::Pod, "Pods and workloads");
+            add_gap(Kind::Pod, "Pods and workloads");
         }
     }
 }
 
-/// The mesh's ConfigMaps are `istio` and `istio-<revision>`; others are never kept.
+/// Reports whether a ConfigMap is the mesh configuration: `istio` or `istio-<revision>`.
 fn holds_mesh_config(object: &Object) -> bool {
     (&*object.key.name == "istio" || object.key.name.starts_with("istio-")) && object.body.get().contains("\"mesh\":")
 }

@@ -1,8 +1,7 @@
-//! Where a field of an object stands in the text it came from.
+//! Finds the position of a field in the YAML text of its object.
 //!
-//! Nothing is remembered while manifests are read. When a finding is shown, its one document is parsed again
-//! and followed along the finding's field path. A path that leads nowhere, such as a missing field, ends at its
-//! nearest ancestor.
+//! Positions are not recorded while manifests are read. When a finding is shown, its document is parsed again and searched
+//! for the field path. For a path that does not exist, such as a missing field, the search returns the nearest ancestor.
 
 use std::ops::Range;
 
@@ -11,42 +10,42 @@ use granit_parser::{Event, Parser};
 use super::yaml::{LineColumn, options};
 use crate::schema::path::PathSegment;
 
-/// A place in a document.
+/// The position of a field in a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldPosition {
-    /// Where it begins, within the document.
-    pub at: LineColumn,
-    /// Its bytes in the document: the key and, when that is short, the value.
+    /// Start of the field, within the document.
+    pub start: LineColumn,
+    /// Bytes of the key, and of the value when it is a scalar.
     pub bytes: Range<usize>,
 }
 
-/// Finds what `path` names in `document`.
+/// Finds the field at `path`, or its nearest existing ancestor.
 pub fn find(document: &str, path: &[PathSegment]) -> Option<FieldPosition> {
-    let mut walk = PathSearch { path, depth: 0, best: None, best_depth: None, open: Vec::new(), pending: None };
+    let mut search = PathSearch { path, depth: 0, best: None, best_depth: None, open: Vec::new(), pending: None };
     for next in Parser::new_from_str_with_options(document, options()) {
         let Ok((event, span)) = next else { break };
         let Some(bytes) = span.byte_range() else { break };
-        if !walk.event(&event, bytes, LineColumn::of(&span)) {
+        if !search.event(&event, bytes, LineColumn::of(&span)) {
             break;
         }
     }
-    walk.best
+    search.best
 }
 
 struct PathSearch<'a> {
     path: &'a [PathSegment],
-    /// How many segments of `path` lead to the innermost open collection that is on it.
+    /// Number of path segments that lead to the innermost open collection on the path.
     depth: usize,
     best: Option<FieldPosition>,
     best_depth: Option<usize>,
     open: Vec<OpenNode>,
-    /// Place of the key whose value comes next, if that key is on the path.
+    /// Position of the key whose value comes next, if the key is on the path.
     pending: Option<FieldPosition>,
 }
 
 enum OpenNode {
     /// A collection off the path.
-    Off { mapping: bool, key_next: bool },
+    Off { is_mapping: bool, key_next: bool },
     /// A mapping on the path.
     Mapping { key_next: bool, matched: bool },
     /// A list on the path.
@@ -54,17 +53,17 @@ enum OpenNode {
 }
 
 impl PathSearch<'_> {
-    /// Takes one event; false when the search is over.
-    fn event(&mut self, event: &Event<'_>, bytes: Range<usize>, at: LineColumn) -> bool {
+    /// Processes one event. Returns false when the search is over.
+    fn event(&mut self, event: &Event<'_>, bytes: Range<usize>, start: LineColumn) -> bool {
         match event {
             Event::Scalar(value, ..) => {
                 if self.is_key() {
-                    self.key(value, bytes, at);
+                    self.key(value, bytes, start);
                     return true;
                 }
                 let on_path = self.value_is_on_path();
                 if on_path {
-                    self.hit(bytes, at, true);
+                    self.record_match(bytes, start, true);
                     if self.depth == self.path.len() {
                         return false;
                     }
@@ -75,37 +74,37 @@ impl PathSearch<'_> {
             }
             Event::Alias(_) | Event::UnresolvedAlias(_) => {
                 if self.is_key() {
-                    self.key("", bytes, at);
+                    self.key("", bytes, start);
                     return true;
                 }
                 if self.value_is_on_path() {
-                    self.hit(bytes, at, true);
+                    self.record_match(bytes, start, true);
                     return false;
                 }
                 self.after_value();
                 true
             }
             Event::MappingStart(..) | Event::SequenceStart(..) => {
-                let mapping = matches!(event, Event::MappingStart(..));
+                let is_mapping = matches!(event, Event::MappingStart(..));
                 if self.value_is_on_path() {
-                    self.hit(bytes, at, false);
+                    self.record_match(bytes, start, false);
                     if self.depth == self.path.len() {
                         return false;
                     }
-                    self.open.push(if mapping {
+                    self.open.push(if is_mapping {
                         OpenNode::Mapping { key_next: true, matched: false }
                     } else {
                         OpenNode::List { index: 0 }
                     });
                 } else {
-                    self.open.push(OpenNode::Off { mapping, key_next: mapping });
+                    self.open.push(OpenNode::Off { is_mapping, key_next: is_mapping });
                 }
                 true
             }
             Event::MappingEnd | Event::SequenceEnd => {
                 let was_on_path = !matches!(self.open.pop(), Some(OpenNode::Off { .. }));
                 if was_on_path {
-                    // The path led into this collection and did not end there: nothing deeper will be found.
+                    // The path leads into this collection and does not end in it, so no deeper match can follow.
                     return false;
                 }
                 self.after_value();
@@ -117,7 +116,7 @@ impl PathSearch<'_> {
             | Event::DocumentEnd
             | Event::Anchor(..)
             | Event::Comment(..)
-            // The parser may grow events that carry no data.
+            // Future versions of the parser may add events without data.
             | _ => true,
         }
     }
@@ -125,23 +124,23 @@ impl PathSearch<'_> {
     fn is_key(&self) -> bool {
         matches!(
             self.open.last(),
-            Some(OpenNode::Mapping { key_next: true, .. } | OpenNode::Off { mapping: true, key_next: true })
+            Some(OpenNode::Mapping { key_next: true, .. } | OpenNode::Off { is_mapping: true, key_next: true })
         )
     }
 
-    fn key(&mut self, name: &str, bytes: Range<usize>, at: LineColumn) {
+    fn key(&mut self, name: &str, bytes: Range<usize>, start: LineColumn) {
         match self.open.last_mut() {
             Some(OpenNode::Mapping { key_next, matched }) => {
                 *key_next = false;
                 *matched = matches!(self.path.get(self.depth), Some(PathSegment::Field(field)) if field == name);
-                self.pending = matched.then_some(FieldPosition { at, bytes });
+                self.pending = matched.then_some(FieldPosition { start, bytes });
             }
             Some(OpenNode::Off { key_next, .. }) => *key_next = false,
             Some(OpenNode::List { .. }) | None => {}
         }
     }
 
-    /// Whether the value that begins now is on the path; goes one segment deeper if so.
+    /// Reports whether the next value is on the path, and descends one segment if so.
     fn value_is_on_path(&mut self) -> bool {
         let on_path = match self.open.last() {
             None => return true,
@@ -155,22 +154,22 @@ impl PathSearch<'_> {
         on_path
     }
 
-    fn hit(&mut self, value: Range<usize>, value_at: LineColumn, scalar: bool) {
+    fn record_match(&mut self, value: Range<usize>, value_start: LineColumn, is_scalar: bool) {
         if self.best_depth.is_some_and(|depth| depth > self.depth) {
             return;
         }
         self.best_depth = Some(self.depth);
         self.best = Some(match self.pending.take() {
-            Some(key) if scalar && value.end > key.bytes.end => {
-                FieldPosition { at: key.at, bytes: key.bytes.start..value.end }
+            Some(key) if is_scalar && value.end > key.bytes.end => {
+                FieldPosition { start: key.start, bytes: key.bytes.start..value.end }
             }
             Some(key) => key,
-            None if scalar => FieldPosition { at: value_at, bytes: value },
-            None => FieldPosition { at: value_at, bytes: value.start..value.start + 1 },
+            None if is_scalar => FieldPosition { start: value_start, bytes: value },
+            None => FieldPosition { start: value_start, bytes: value.start..value.start + 1 },
         });
     }
 
-    /// A scalar on the path where the path goes deeper: step back out of it.
+    /// Ascends from a scalar that is on the path but not at its end.
     fn leave(&mut self) {
         self.depth = self.depth.saturating_sub(1);
     }
@@ -182,7 +181,7 @@ impl PathSearch<'_> {
                 *matched = false;
             }
             Some(OpenNode::List { index }) => *index += 1,
-            Some(OpenNode::Off { mapping, key_next }) => *key_next = *mapping,
+            Some(OpenNode::Off { is_mapping, key_next }) => *key_next = *is_mapping,
             None => {}
         }
     }
@@ -199,7 +198,7 @@ metadata:
   annotations: {a.b/c: x}
 spec:
   http:
-  - name: one
+  - name: a
     route: []
   - name: two
     route:
@@ -211,12 +210,16 @@ spec:
 
     #[track_caller]
     fn check(path: &str, line: usize, column: usize, slice: &str) {
-        let found = find(TEXT, &parse_path(path)).unwrap();
-        assert_eq!((found.at.line, found.at.column, &TEXT[found.bytes]), (line, column, slice), "{path}");
+        let position = find(TEXT, &parse_path(path)).unwrap();
+        assert_eq!(
+            (position.start.line, position.start.column, &TEXT[position.bytes]),
+            (line, column, slice),
+            "{path}"
+        );
     }
 
     #[test]
-    fn a_path_leads_to_its_key_and_value() {
+    fn finds_the_key_and_value_of_a_path() {
         check("spec.http[1].route[0].destination.subset", 12, 9, "subset: v2");
         check("spec.http[1].route[1].destination.host", 13, 22, "host: ledger");
         check("spec.http[1].name", 8, 5, "name: two");
@@ -225,7 +228,7 @@ spec:
     }
 
     #[test]
-    fn a_missing_field_is_shown_at_its_nearest_ancestor() {
+    fn finds_the_nearest_ancestor_of_a_missing_field() {
         check("spec.http[1].timeout", 8, 5, "n");
         check("spec.gateways", 4, 1, "spec");
         check("spec.http[1].route[0].destination.port.number", 10, 7, "destination");

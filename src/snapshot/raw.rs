@@ -1,4 +1,4 @@
-//! JSON objects taken apart one level deep, so that a body can be changed in one place without a tree of it.
+//! JSON objects parsed one level deep, so that one field of a body can change without parsing the rest.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,17 +13,16 @@ use serde_json::value::RawValue;
 pub(crate) struct RawEntries<'a>(pub(crate) Vec<(Cow<'a, str>, Cow<'a, RawValue>)>);
 
 impl<'a> RawEntries<'a> {
-    /// Takes `text` apart; `None` when it is not an object.
+    /// Parses `text`; `None` when it is not an object.
     pub(crate) fn parse(text: &'a RawValue) -> Option<Self> {
         serde_json::from_str(text.get()).ok()
     }
 
-    /// The value of `key`.
     pub(crate) fn get(&self, key: &str) -> Option<&RawValue> {
         self.0.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_ref())
     }
 
-    /// Sets `key`, in its place when it is there, else first.
+    /// Sets `key` at its current position, or as the first entry when it is new.
     pub(crate) fn set(&mut self, key: &'static str, value: Box<RawValue>) {
         match self.0.iter_mut().find(|(name, _)| name == key) {
             Some((_, slot)) => *slot = Cow::Owned(value),
@@ -31,29 +30,29 @@ impl<'a> RawEntries<'a> {
         }
     }
 
-    /// Removes `key`; says whether it was there.
+    /// Removes `key`. Returns whether it existed.
     pub(crate) fn remove(&mut self, key: &str) -> bool {
         let before = self.0.len();
         self.0.retain(|(name, _)| name != key);
         self.0.len() != before
     }
 
-    /// Keeps the last of several entries with one key, as kubectl does.
+    /// Keeps only the last entry of each key, like kubectl.
     pub(crate) fn keep_last(&mut self) {
-        let mut seen = std::collections::HashSet::new();
-        let mut kept: Vec<_> = Vec::with_capacity(self.0.len());
+        let mut keys = std::collections::HashSet::new();
+        let mut entries: Vec<_> = Vec::with_capacity(self.0.len());
         for (key, value) in std::mem::take(&mut self.0).into_iter().rev() {
-            if seen.insert(key.clone()) {
-                kept.push((key, value));
+            if keys.insert(key.clone()) {
+                entries.push((key, value));
             }
         }
-        kept.reverse();
-        self.0 = kept;
+        entries.reverse();
+        self.0 = entries;
     }
 
-    /// Puts the object together again.
+    /// Serializes the object.
     pub(crate) fn to_raw(&self) -> Box<RawValue> {
-        // Writing entries that were read from JSON cannot fail: keys are strings and values are valid JSON.
+        // Entries that were parsed from JSON always serialize: keys are strings and values are valid JSON.
         serde_json::value::to_raw_value(self).unwrap_or_else(|_| RawValue::NULL.to_owned())
     }
 }
@@ -90,6 +89,6 @@ impl<'de> Deserialize<'de> for RawEntries<'de> {
     }
 }
 
-/// A key that borrows unless it has escapes.
+/// A key, borrowed unless it contains escapes.
 #[derive(Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);

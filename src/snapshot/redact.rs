@@ -1,19 +1,20 @@
-//! A snapshot that can be shared: names become pseudonyms, and the rules find in it what they found before.
+//! Redacts a snapshot for sharing: names become pseudonyms, and the rules report the same findings as before.
 //!
-//! Default-deny: every word of every string goes unless it is vocabulary of Kubernetes, Istio or gRPC. A word gets the
-//! same pseudonym everywhere, whatever its case, so that names still meet: `checkout` and
+//! Redaction is default-deny: every word of every string is replaced unless it belongs to the vocabulary of Kubernetes, Istio
+//! or gRPC. A word gets the same pseudonym everywhere, in any case, so that references still resolve: `checkout` and
 //! `checkout.shop.svc.cluster.local` become `r1` and `r1.r2.svc.cluster.local`.
 //!
-//! Kept: numbers, durations, times, versions, field names (unknown ones too) and managers of managed fields.
+//! Numbers, durations, times, versions, field names (unknown ones too) and the managers of managed fields are kept.
 //!
 //! Limits:
-//! - Addresses move to `10.0.0.0/8` and `fd00::/8`. Ranges still hold what they held when their prefix is a multiple of
-//!   8 from /16 on (IPv6: of 16 from /32 on); other lengths and more than 255 networks of /16 are approximations.
-//! - Relations inside a word are lost: `*pay.example` covers no `r1.r2`, nor does the prefix `/pa` cover `/pay`.
-//! - Words that differ only in the case of inner letters become one, and pseudonyms sort differently: where a tie is
-//!   broken by name, another object may be the one that a finding is about.
-//! - A finding that a key is written twice is lost, and what stands inside EnvoyFilter patches and plugin settings.
-//! - Names of namespaces, domains and revisions given as options must be given as pseudonyms.
+//! - Addresses are mapped into `10.0.0.0/8` and `fd00::/8`. A range still contains the same addresses when its prefix length is
+//!   a multiple of 8 from /16 on (IPv6: of 16 from /32 on). Other lengths, and more than 255 networks of /16, are
+//!   approximations.
+//! - Relations inside a word are lost: `*pay.example` no longer covers `r1.r2`, and the prefix `/pa` no longer covers `/pay`.
+//! - Words that differ only in the case of inner letters share a pseudonym. Pseudonyms also sort differently, so that a finding
+//!   that breaks a tie by name may be about another object.
+//! - Findings about duplicate keys are lost, and so is the content of EnvoyFilter patches and plugin settings.
+//! - Namespaces, domains and revisions in options have to be given as pseudonyms.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -25,8 +26,8 @@ use serde_json::{Map, Value};
 use super::{Gap, Object, ObjectKey, Snapshot, yaml};
 use crate::schema::kind::{KINDS, Kind};
 
-/// Words that say nothing about anybody, in lower case; they are kept in any case.
-const KEEP: &str = "\
+/// Words that identify no user or organization, in lower case. They are kept in any case.
+const VOCABULARY: &str = "\
  istio io k8s kubernetes networking security telemetry extensions gateway gateways apps argoproj batch discovery core \
  sidecar svc cluster local default system kube mesh ingress ingressgateway egressgateway istiod proxy proxyv2 pilot \
  router waypoint ztunnel ambient controller class dataplane mode rev injection inject templates template enabled \
@@ -42,7 +43,7 @@ const KEEP: &str = "\
  externalname clusterip nodeport loadbalancer ipv4 ipv6 fqdn running pending succeeded ready always matchlabels \
  matchexpressions accepted programmed resolvedrefs";
 
-/// Fields whose keys are names that users chose.
+/// Map fields whose keys are chosen by users.
 const FREE_MAPS: &[&str] = &[
     "labels",
     "annotations",
@@ -63,16 +64,14 @@ const FREE_MAPS: &[&str] = &[
     "metadataMatch",
 ];
 
-/// Fields of [`crate::schema::mesh_config::MeshConfig`] that routing and findings rest on; others of a mesh configuration
-/// are dropped, formats and providers of logs too, which may hold any text.
+/// Fields of [`crate::schema::mesh_config::MeshConfig`] that routing and findings depend on. Other fields are dropped; formats
+/// and providers of access logs may hold any text.
 const MESH_CONFIG: &[&str] = &[
     "rootNamespace",
-    "trustDomain",
     "enableAutoMtls",
     "h2UpgradePolicy",
     "defaultHttpRetryPolicy",
     "connectTimeout",
-    "protocolDetectionTimeout",
     "defaultVirtualServiceExportTo",
     "defaultDestinationRuleExportTo",
     "defaultServiceExportTo",
@@ -81,50 +80,50 @@ const MESH_CONFIG: &[&str] = &[
     "defaultTrafficPolicy",
 ];
 
-/// Replaces the names in a snapshot by pseudonyms. What Envoys ran is full of names inside of other texts: it goes.
+/// Replaces the names in a snapshot by pseudonyms. The observed configuration of Envoys is dropped, because it contains names
+/// inside other strings.
 pub fn redact(snapshot: Snapshot) -> Snapshot {
-    let Snapshot { source, taken, kubernetes_version, objects, misplaced, gaps, live: _ } = snapshot;
+    let Snapshot { source, taken_at, kubernetes_version, objects, unserved, gaps, live: _ } = snapshot;
     let mut redactor = Redactor::default();
     let objects = objects.into_values().map(|object| redactor.object(object));
     let objects = objects.map(|object| (object.key.clone(), object)).collect();
-    let misplaced = misplaced.into_iter().map(|object| redactor.object(object)).collect();
+    let unserved = unserved.into_iter().map(|object| redactor.object(object)).collect();
     let gaps = gaps.into_iter().map(|gap| redactor.gap(gap)).collect();
-    Snapshot { source, taken, kubernetes_version, objects, misplaced, gaps, live: None }
+    Snapshot { source, taken_at, kubernetes_version, objects, unserved, gaps, live: None }
 }
 
-/// The pseudonyms that were given so far.
+/// The pseudonyms assigned so far.
 #[derive(Default)]
 struct Redactor {
-    /// Numbers of words, by their lower-case form.
+    /// Number of each word, by its lower-case form.
     words: HashMap<String, usize>,
-    /// The next part of an address, by the original parts before it and its own.
+    /// Replacement of an address part, by the original parts up to and including it. The flag marks IPv6.
     parts: HashMap<(bool, Vec<u16>), u16>,
-    /// How many parts follow the same original parts.
+    /// Number of distinct parts that follow the same original parts.
     counts: HashMap<(bool, Vec<u16>), u16>,
 }
 
 impl Redactor {
-    /// Redacts an object; its place and keys written twice go, since their texts are the user's.
+    /// Redacts an object. Its position and duplicate keys are dropped, because they hold text of the user.
     fn object(&mut self, object: Object) -> Object {
-        let Object { key: ObjectKey { kind, namespace, name }, api_version, body, place: _, duplicate_keys: _ } =
+        let Object { key: ObjectKey { kind, namespace, name }, api_version, body, position: _, duplicate_keys: _ } =
             object;
         let key = ObjectKey { kind, namespace: self.text(&namespace).into(), name: self.text(&name).into() };
         let body = match serde_json::from_str::<Map<String, Value>>(body.get()) {
             Ok(fields) => self.body(kind, fields),
-            // Nested too deeply, say: only the identity stays.
+            // A body that cannot be parsed, such as one nested too deeply, is reduced to its identity.
             Err(_) => Value::Object(Map::from_iter([(
                 "metadata".to_owned(),
                 serde_json::json!({"name": &*key.name, "namespace": &*key.namespace}),
             )])),
         };
-        // A JSON tree can always be written.
+        // Serializing a JSON value cannot fail.
         let body = to_raw_value(&body).unwrap_or_else(|_| RawValue::NULL.to_owned());
-        Object { key, api_version, body, place: None, duplicate_keys: Vec::new() }
+        Object { key, api_version, body, position: None, duplicate_keys: Vec::new() }
     }
 
-    /// Redacts a body whole.
     fn body(&mut self, kind: Kind, mut fields: Map<String, Value>) -> Value {
-        // Which API an object is of decides what it means; these two are never names of the user's.
+        // `apiVersion` and `kind` decide how the object is read. Users do not choose them.
         let header: Vec<_> = ["apiVersion", "kind"].into_iter().filter_map(|key| fields.remove_entry(key)).collect();
         let mesh = (kind == Kind::ConfigMap).then(|| fields.remove("data")).flatten();
         let mut redacted = self.map(fields, false);
@@ -136,7 +135,7 @@ impl Redactor {
         Value::Object(redacted)
     }
 
-    /// The mesh configuration's known fields, as JSON; what is no YAML stays no YAML.
+    /// Redacts the mesh configuration and returns it as JSON. Invalid YAML stays invalid.
     fn mesh_config(&mut self, text: &str) -> String {
         let Ok(converted) = yaml::to_json(text) else { return "[".to_owned() };
         let Some(json) = converted.json else { return String::new() };
@@ -150,8 +149,8 @@ impl Redactor {
         }
     }
 
-    /// Redacts the fields of a JSON object, and their names too when it is a free map.
-    fn map(&mut self, fields: Map<String, Value>, is_free: bool) -> Map<String, Value> {
+    /// Redacts the fields of a JSON object, and its keys when users choose them.
+    fn map(&mut self, fields: Map<String, Value>, has_free_keys: bool) -> Map<String, Value> {
         let mut redacted = Map::new();
         for (key, value) in fields {
             let value = match key.as_str() {
@@ -159,36 +158,36 @@ impl Redactor {
                 "grpcmesh.io/ignore" | "managedFields" => value,
                 key => self.value(key, value),
             };
-            let key = if is_free && key != "grpcmesh.io/ignore" { self.text(&key) } else { key };
+            let key = if has_free_keys && key != "grpcmesh.io/ignore" { self.text(&key) } else { key };
             redacted.insert(key, value);
         }
         redacted
     }
 
-    /// Redacts what stands under `key`.
+    /// Redacts the value of `key`.
     fn value(&mut self, key: &str, value: Value) -> Value {
         match value {
             Value::Null | Value::Bool(_) | Value::Number(_) => value,
             Value::String(text) => Value::String(match key {
-                "uid" => self.word(&text),
+                "uid" => self.pseudonym(&text),
                 "regex" => self.regex(&text),
                 _ => self.text(&text),
             }),
             Value::Array(items) => {
-                // A list of objects has fields even where an object of the same name is a free map, as for `ports`.
+                // Objects in a list have schema-defined keys, even when a map of the same name has free keys, as for `ports`.
                 let redact = |item| match item {
                     Value::Object(fields) => Value::Object(self.map(fields, false)),
                     item => self.value(key, item),
                 };
                 items.into_iter().map(redact).collect()
             }
-            // Configuration of Envoy and of plugins has keys that nobody knows.
+            // Settings of Envoy and of plugins have unknown keys.
             Value::Object(_) if matches!(key, "value" | "pluginConfig") => Value::Object(Map::new()),
             Value::Object(fields) => Value::Object(self.map(fields, FREE_MAPS.contains(&key))),
         }
     }
 
-    /// Redacts a regular expression; it stays valid or invalid.
+    /// Redacts a regular expression. A valid one stays valid, an invalid one invalid.
     fn regex(&mut self, text: &str) -> String {
         let redacted = self.text(text);
         let is_valid = |text: &str| crate::schema::re2::compile(text).is_ok();
@@ -199,30 +198,30 @@ impl Redactor {
         }
     }
 
-    /// Redacts the words and addresses of a text.
+    /// Redacts the words and IP addresses of a text.
     fn text(&mut self, text: &str) -> String {
         if text.parse::<jiff::Timestamp>().is_ok() {
             return text.to_owned();
         }
-        // Addresses first, since their colons and dots also separate words.
-        let is_joint = |c: char| is_word_char(c) || matches!(c, '.' | ':');
+        // Addresses come first, because their colons and dots also separate words.
+        let is_address_char = |c: char| is_word_char(c) || matches!(c, '.' | ':');
         let mut out = String::with_capacity(text.len());
-        for piece in pieces(text, is_joint) {
-            if let Ok(address) = piece.parse() {
+        for run in runs(text, is_address_char) {
+            if let Ok(address) = run.parse() {
                 out.push_str(&self.address(address).to_string());
-            } else if let Ok(SocketAddr::V4(socket)) = piece.parse() {
+            } else if let Ok(SocketAddr::V4(socket)) = run.parse() {
                 out.push_str(&format!("{}:{}", self.address(IpAddr::V4(*socket.ip())), socket.port()));
             } else {
-                for word in pieces(piece, is_word_char) {
+                for word in runs(run, is_word_char) {
                     let is_grpc_web = out.eq_ignore_ascii_case("grpc-") && starts_with_web(word);
-                    if is_grpc_web && !keeps(word) {
-                        // Istio reads every port name that begins so as gRPC-Web.
+                    if is_grpc_web && !is_kept(word) {
+                        // Istio reads every port name that starts with `grpc-web` as gRPC-Web.
                         out.push_str("web");
                     }
-                    if !word.starts_with(is_word_char) || keeps(word) {
+                    if !word.starts_with(is_word_char) || is_kept(word) {
                         out.push_str(word);
                     } else {
-                        out.push_str(&self.word(word));
+                        out.push_str(&self.pseudonym(word));
                     }
                 }
             }
@@ -230,21 +229,22 @@ impl Redactor {
         out
     }
 
-    /// The pseudonym of a word, in a form that rules tell things from: case, and a hint at gRPC or a gateway.
-    fn word(&mut self, word: &str) -> String {
+    /// Returns the pseudonym of a word. It preserves what rules depend on: the case of the first letter, invalidity as a DNS
+    /// label, and the substrings `grpc` and `gateway`.
+    fn pseudonym(&mut self, word: &str) -> String {
         let lower = word.to_lowercase();
         let next = self.words.len() + 1;
         let number = *self.words.entry(lower.clone()).or_insert(next);
         let is_upper = |c: char| c.is_uppercase();
         let first = if word.starts_with(is_upper) { 'R' } else { 'r' };
-        // Something that no DNS label has.
-        let odd = if !word.is_ascii() || (first == 'r' && word.contains(is_upper)) { "X" } else { "" };
+        // An upper-case letter makes a DNS label invalid.
+        let invalid = if !word.is_ascii() || (first == 'r' && word.contains(is_upper)) { "X" } else { "" };
         let grpc = if lower.contains("grpc") { "grpc" } else { "" };
         let gateway = if lower.ends_with("gateway") { "gateway" } else { "" };
-        format!("{first}{number}{odd}{grpc}{gateway}")
+        format!("{first}{number}{invalid}{grpc}{gateway}")
     }
 
-    /// An address in `10.0.0.0/8` or `fd00::/8`; loopback and the unspecified address stay.
+    /// Maps an address into `10.0.0.0/8` or `fd00::/8`. Loopback and unspecified addresses stay.
     fn address(&mut self, address: IpAddr) -> IpAddr {
         if address.is_loopback() || address.is_unspecified() {
             return address;
@@ -252,7 +252,7 @@ impl Redactor {
         match address {
             IpAddr::V4(v4) => {
                 let parts = self.address_parts(false, v4.octets().map(u16::from).as_slice());
-                let byte = |at: usize| parts.get(at).map_or(0, |part| part.to_be_bytes()[1]);
+                let byte = |index: usize| parts.get(index).map_or(0, |part| part.to_be_bytes()[1]);
                 IpAddr::V4(Ipv4Addr::new(10, byte(0), byte(1), byte(2)))
             }
             IpAddr::V6(v6) => {
@@ -265,7 +265,7 @@ impl Redactor {
         }
     }
 
-    /// All parts but the first, numbered among those that follow the same parts; zeros stay.
+    /// Numbers all parts but the first among those that follow the same original parts. Zeros stay.
     fn address_parts(&mut self, is_v6: bool, parts: &[u16]) -> Vec<u16> {
         let mut out = Vec::with_capacity(parts.len());
         for end in 2..=parts.len() {
@@ -285,56 +285,56 @@ impl Redactor {
         out
     }
 
-    /// Replaces only what already has a pseudonym: a gap's texts are this program's and the server's.
+    /// Replaces only words that already have a pseudonym: the texts of a gap come from this program and the API server.
     fn gap(&self, gap: Gap) -> Gap {
-        let known = |text: String| -> String {
+        let redact = |text: String| -> String {
             let replace = |word: &str| match self.words.get(&word.to_lowercase()) {
-                Some(number) if !keeps(word) => format!("r{number}"),
+                Some(number) if !is_kept(word) => format!("r{number}"),
                 Some(_) | None => word.to_owned(),
             };
-            pieces(&text, is_word_char).map(replace).collect()
+            runs(&text, is_word_char).map(replace).collect()
         };
         let Gap { what, why, reason, kind, namespace, read_in } = gap;
         Gap {
-            what: known(what),
-            why: known(why),
+            what: redact(what),
+            why: redact(why),
             reason,
             kind,
-            namespace: namespace.map(known),
-            read_in: read_in.into_iter().map(known).collect(),
+            namespace: namespace.map(redact),
+            read_in: read_in.into_iter().map(redact).collect(),
         }
     }
 }
 
-/// Whether a character belongs to a word; letters of every script do, so that none slips through.
+/// Reports whether a character belongs to a word. Letters of every script do, so that no name stays readable.
 fn is_word_char(c: char) -> bool {
     c.is_alphanumeric() || !c.is_ascii()
 }
 
-/// Splits a text into runs of characters that are, and are not, of a class.
-fn pieces(text: &str, class: impl Fn(char) -> bool) -> impl Iterator<Item = &str> {
+/// Splits a text into alternating runs of characters inside and outside a class.
+fn runs(text: &str, class: impl Fn(char) -> bool) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
         let is_in = class(rest.chars().next()?);
-        let (piece, after) = rest.split_at(rest.find(|c| class(c) != is_in).unwrap_or(rest.len()));
+        let (run, after) = rest.split_at(rest.find(|c| class(c) != is_in).unwrap_or(rest.len()));
         rest = after;
-        Some(piece)
+        Some(run)
     })
 }
 
-/// Whether a word begins with `web`, in any case.
+/// Reports whether a word starts with `web`, in any case.
 fn starts_with_web(word: &str) -> bool {
     word.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("web"))
 }
 
-/// Whether a word is harmless: a number, a version, a duration, or vocabulary.
-fn keeps(word: &str) -> bool {
-    static VOCABULARY: OnceLock<(HashSet<&str>, HashSet<&str>)> = OnceLock::new();
-    let (any_case, exact) = VOCABULARY.get_or_init(|| {
+/// Reports whether a word is kept: a number, a version, a duration, or vocabulary.
+fn is_kept(word: &str) -> bool {
+    static KEPT_WORDS: OnceLock<(HashSet<&str>, HashSet<&str>)> = OnceLock::new();
+    let (any_case, exact) = KEPT_WORDS.get_or_init(|| {
         let fields = include_str!("../schema/fields.txt").lines();
         let enums = fields.filter_map(|line| line.split_once("s=")).flat_map(|(_, words)| words.split(['|', '_']));
         let enums = enums.filter(|word| word.starts_with(|c: char| c.is_ascii_uppercase()));
-        (KEEP.split_whitespace().collect(), KINDS.iter().map(|info| info.name).chain(enums).collect())
+        (VOCABULARY.split_whitespace().collect(), KINDS.iter().map(|info| info.name).chain(enums).collect())
     });
     (word.len() <= 5 && word.bytes().all(|b| b.is_ascii_digit()))
         || is_version(word)
@@ -355,7 +355,7 @@ fn is_version(word: &str) -> bool {
 
 /// `2s`, `100ms`, `1h30m`.
 fn is_duration(word: &str) -> bool {
-    let mut parts = pieces(word, |c| c.is_ascii_digit());
+    let mut parts = runs(word, |c| c.is_ascii_digit());
     let is_unit = |unit: &str| matches!(unit, "h" | "m" | "s" | "ms" | "us" | "µs" | "μs" | "ns");
     word.starts_with(|c: char| c.is_ascii_digit())
         && std::iter::from_fn(|| parts.next().map(|_| parts.next())).all(|unit| unit.is_some_and(is_unit))
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_is_left() {
+    fn removes_every_name() {
         let text = encoded(&redact(mesh())).to_lowercase();
         for word in [
             "checkout", "shop", "secret", "acme", "pay", "example", "team", "goldies", "tenant", "x7k", "edge",
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn names_still_meet() {
+    fn replaces_names_consistently() {
         let mut redactor = Redactor::default();
         assert_eq!(redactor.text("checkout"), "r1");
         assert_eq!(redactor.text("checkout-v1.shop.svc.cluster.local:50051"), "r1-v1.r2.svc.cluster.local:50051");
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn findings_stay() {
+    fn keeps_the_findings() {
         let before = mesh();
         let expected = codes(&before);
         assert!(expected.len() >= 4, "{expected:?}");
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn twice_is_as_good_as_once() {
+    fn redacting_twice_keeps_the_findings() {
         let once = redact(mesh());
         let (count, expected) = (once.objects.len(), codes(&once));
         let twice = redact(once);
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_name_only_pseudonyms() {
+    fn redacts_gaps() {
         let mut snapshot = mesh();
         let mut gap = Gap::new("Pods in shop", "forbidden", crate::snapshot::GapKind::Forbidden);
         gap.read_in = vec!["shop".to_owned()];

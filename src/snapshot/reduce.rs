@@ -1,8 +1,8 @@
-//! What a snapshot keeps of an object.
+//! Reduces objects to the part that a snapshot keeps.
 //!
-//! Pods, EndpointSlices and workloads are reduced to the shapes in [`crate::schema::core`]; everything else keeps
-//! its body. Of managed fields only the managers stay, the last-applied annotation goes, and the namespace that
-//! the object turned out to have is written into it.
+//! Pods, EndpointSlices and workloads are reduced to the types in [`crate::schema::core`]. Other objects keep their body,
+//! except that managed fields are reduced to their managers and the last-applied annotation is removed. The effective
+//! namespace of the object is written into its metadata.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
@@ -12,17 +12,20 @@ use crate::schema::core::{self as shapes, MeshConfigMap};
 use crate::schema::kind::Reduction;
 use crate::schema::{NullableList, meta::ObjectMeta};
 
-/// The kept form of an object's body, or why its shape is wrong.
+/// Reduces an object's body.
+///
+/// # Errors
+/// The body does not have the shape of its kind.
 pub(crate) fn reduce(
-    keep: Reduction,
+    reduction: Reduction,
     body: &RawValue,
     namespace: Option<&str>,
 ) -> Result<Box<RawValue>, serde_json::Error> {
-    match keep {
+    match reduction {
         Reduction::Whole => Ok(whole(body, namespace)),
         Reduction::WithoutSettings => {
             let mut object: serde_json::Value = serde_json::from_str(body.get())?;
-            settings(&mut object);
+            clear_settings(&mut object);
             Ok(whole(&to_raw_value(&object)?, namespace))
         }
         Reduction::Metadata => {
@@ -32,18 +35,18 @@ pub(crate) fn reduce(
                 metadata: ObjectMeta,
             }
             let mut object: MetadataOnly = serde_json::from_str(body.get())?;
-            metadata(&mut object.metadata, namespace);
+            reduce_metadata(&mut object.metadata, namespace);
             to_raw_value(&object)
         }
         Reduction::Pod => {
             let mut pod: shapes::Pod = serde_json::from_str(body.get())?;
-            metadata(&mut pod.metadata, namespace);
-            pod_spec(&mut pod.spec);
+            reduce_metadata(&mut pod.metadata, namespace);
+            reduce_pod_spec(&mut pod.spec);
             to_raw_value(&pod)
         }
         Reduction::EndpointSlice => {
             let mut slice: shapes::EndpointSlice = serde_json::from_str(body.get())?;
-            metadata(&mut slice.metadata, namespace);
+            reduce_metadata(&mut slice.metadata, namespace);
             to_raw_value(&slice)
         }
         Reduction::PodTemplate => {
@@ -51,21 +54,21 @@ pub(crate) fn reduce(
             if let Some(job) = workload.spec.job_template.take() {
                 workload.spec.template = job.spec.template;
             }
-            metadata(&mut workload.metadata, namespace);
-            metadata(&mut workload.spec.template.metadata, None);
-            pod_spec(&mut workload.spec.template.spec);
+            reduce_metadata(&mut workload.metadata, namespace);
+            reduce_metadata(&mut workload.spec.template.metadata, None);
+            reduce_pod_spec(&mut workload.spec.template.spec);
             to_raw_value(&workload)
         }
         Reduction::MeshConfig => {
             let mut map: MeshConfigMap = serde_json::from_str(body.get())?;
-            metadata(&mut map.metadata, namespace);
+            reduce_metadata(&mut map.metadata, namespace);
             to_raw_value(&map)
         }
     }
 }
 
-/// What extensions are told is theirs, and may hold passwords; that they are told something is all we use.
-fn settings(object: &mut serde_json::Value) {
+/// Clears the settings of Envoy and of plugins, which may hold passwords. Only their presence matters here.
+fn clear_settings(object: &mut serde_json::Value) {
     for patch in
         object.pointer_mut("/spec/configPatches").and_then(serde_json::Value::as_array_mut).into_iter().flatten()
     {
@@ -85,16 +88,16 @@ fn settings(object: &mut serde_json::Value) {
     }
 }
 
-fn metadata(meta: &mut ObjectMeta, namespace: Option<&str>) {
-    meta.annotations.retain(|key, _| shapes::keeps_annotation(key));
+fn reduce_metadata(meta: &mut ObjectMeta, namespace: Option<&str>) {
+    meta.annotations.retain(|key, _| shapes::retains_annotation(key));
     if let Some(namespace) = namespace {
         meta.namespace = Some(namespace.to_owned());
     }
 }
 
-fn pod_spec(spec: &mut shapes::PodSpec) {
+fn reduce_pod_spec(spec: &mut shapes::PodSpec) {
     for container in spec.containers.0.iter_mut().chain(spec.init_containers.0.iter_mut()) {
-        container.args = NullableList(shapes::keeps_args(&container.name, &container.args));
+        container.args = NullableList(shapes::retained_args(&container.name, &container.args));
         for probe in [&mut container.readiness_probe, &mut container.liveness_probe, &mut container.startup_probe] {
             if probe.as_ref().is_some_and(|probe| probe.grpc.is_none()) {
                 *probe = None;
@@ -103,7 +106,7 @@ fn pod_spec(spec: &mut shapes::PodSpec) {
     }
 }
 
-/// Changes only `metadata`, and only when there is something to change.
+/// Reduces only `metadata`. Returns the body unchanged when that has no effect.
 fn whole(body: &RawValue, namespace: Option<&str>) -> Box<RawValue> {
     const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
     let Some(mut object) = RawEntries::parse(body) else {
@@ -112,10 +115,10 @@ fn whole(body: &RawValue, namespace: Option<&str>) -> Box<RawValue> {
     let Some(mut meta) = object.get("metadata").and_then(RawEntries::parse) else {
         return body.to_owned();
     };
-    let mut changed = false;
+    let mut is_changed = false;
     if let Some(managers) = meta.get("managedFields").and_then(managers) {
         meta.set("managedFields", managers);
-        changed = true;
+        is_changed = true;
     }
     let annotations = meta
         .get("annotations")
@@ -123,19 +126,19 @@ fn whole(body: &RawValue, namespace: Option<&str>) -> Box<RawValue> {
         .and_then(|mut annotations| annotations.remove(LAST_APPLIED).then(|| annotations.to_raw()));
     if let Some(annotations) = annotations {
         meta.set("annotations", annotations);
-        changed = true;
+        is_changed = true;
     }
     if let Some(namespace) = namespace {
-        let same = meta
+        let is_same = meta
             .get("namespace")
             .and_then(|value| serde_json::from_str::<std::borrow::Cow<'_, str>>(value.get()).ok())
-            .is_some_and(|have| have == namespace);
-        if !same && let Ok(value) = to_raw_value(namespace) {
+            .is_some_and(|current| current == namespace);
+        if !is_same && let Ok(value) = to_raw_value(namespace) {
             meta.set("namespace", value);
-            changed = true;
+            is_changed = true;
         }
     }
-    if !changed {
+    if !is_changed {
         return body.to_owned();
     }
     let meta = meta.to_raw();
@@ -143,7 +146,7 @@ fn whole(body: &RawValue, namespace: Option<&str>) -> Box<RawValue> {
     object.to_raw()
 }
 
-/// The list of managers with their operation and time, without the fields they own.
+/// Reduces managed fields to manager, operation and time.
 fn managers(managed: &RawValue) -> Option<Box<RawValue>> {
     #[derive(Serialize, Deserialize)]
     struct Manager {
@@ -167,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn managed_fields_become_managers_and_last_applied_goes() {
+    fn removes_managed_fields_and_the_last_applied_annotation() {
         let body = raw(
             r#"{"kind":"Service","metadata":{"name":"a","annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{}","x":"y"},"managedFields":[{"manager":"kubectl","operation":"Apply","fieldsV1":{"f:spec":{}}}]},"spec":{"z":1}}"#,
         );
@@ -179,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_keeps_no_environment_and_no_arguments() {
+    fn removes_environment_and_arguments_of_pods() {
         let body = raw(
             r#"{"metadata":{"name":"a","annotations":{"x":"y","sidecar.istio.io/inject":"true"}},"spec":{"containers":[{"name":"app","args":["--password=x"],"env":[{"name":"TOKEN","value":"t"}],"readinessProbe":{"httpGet":{"port":1}}},{"name":"istio-proxy","args":["proxy","sidecar","--x"]}]}}"#,
         );
@@ -191,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cron_job_lifts_its_template() {
+    fn moves_the_pod_template_of_a_cron_job() {
         let body = raw(
             r#"{"metadata":{"name":"a"},"spec":{"jobTemplate":{"spec":{"template":{"metadata":{"labels":{"app":"a"}},"spec":{"containers":[]}}}}}}"#,
         );

@@ -1,19 +1,19 @@
-//! Plain YAML scalars as kubectl reads them: words, numbers and texts.
+//! Resolves plain YAML scalars like kubectl: booleans, numbers, null and strings.
 
 use std::borrow::Cow;
 
 use granit_parser::{ScalarStyle, Tag};
 
-/// What a scalar means.
+/// A resolved scalar.
 pub(super) enum ScalarValue<'a> {
-    /// A text.
+    /// A string.
     Text(Cow<'a, str>),
-    /// A JSON literal: number, `true`, `false`, `null`.
+    /// A JSON literal: a number, `true`, `false` or `null`.
     Literal(Cow<'static, str>),
 }
 
 impl ScalarValue<'_> {
-    /// What a key becomes: kubectl turns numbers and booleans into their text.
+    /// Converts the scalar to a key: kubectl converts numbers and booleans to their text.
     pub(super) fn into_key(self) -> String {
         match self {
             Self::Text(text) => text.into_owned(),
@@ -22,7 +22,7 @@ impl ScalarValue<'_> {
     }
 }
 
-/// Decides what a scalar means.
+/// Resolves a scalar by its style, tag and text.
 pub(super) fn resolve<'a>(value: &'a str, style: ScalarStyle, tag: Option<&Tag>) -> Result<ScalarValue<'a>, String> {
     let text = || Ok(ScalarValue::Text(Cow::Borrowed(value)));
     let core = tag.and_then(Tag::core_suffix);
@@ -40,7 +40,7 @@ pub(super) fn resolve<'a>(value: &'a str, style: ScalarStyle, tag: Option<&Tag>)
             return literal("false");
         }
         ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" | "-.inf" | "-.Inf" | "-.INF" | ".nan" | ".NaN"
-        | ".NAN" => return Err(format!("{value} has no form in JSON")),
+        | ".NAN" => return Err(format!("{value} cannot be represented in JSON")),
         _ => {}
     }
     if !value.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) {
@@ -52,7 +52,7 @@ pub(super) fn resolve<'a>(value: &'a str, style: ScalarStyle, tag: Option<&Tag>)
     }
 }
 
-/// The JSON form of a plain scalar that go-yaml v2 takes for a number.
+/// Converts a plain scalar that go-yaml v2 reads as a number to JSON.
 fn number(value: &str) -> Option<String> {
     let plain: Cow<'_, str> =
         if value.contains('_') { Cow::Owned(value.replace('_', "")) } else { Cow::Borrowed(value) };
@@ -80,7 +80,7 @@ fn number(value: &str) -> Option<String> {
     Some(if float.fract() == 0.0 && float.abs() < 1e21 { format!("{float:.0}") } else { format!("{float}") })
 }
 
-/// Go's `strconv.ParseInt(s, 0, 64)` without sign: prefixes decide the base, a leading 0 is octal.
+/// Parses like Go's `strconv.ParseInt(s, 0, 64)`, without a sign: the prefix selects the base, and a leading 0 means octal.
 fn integer(digits: &str) -> Option<u128> {
     let (digits, radix) = match digits.as_bytes() {
         [b'0', b'x' | b'X', ..] => (&digits[2..], 16),
@@ -96,20 +96,20 @@ fn integer(digits: &str) -> Option<u128> {
     (number <= u128::from(u64::MAX)).then_some(number)
 }
 
-/// go-yaml's `^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$`.
+/// Matches go-yaml's `^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$`.
 fn is_float(text: &str) -> bool {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     let (mantissa, exponent) = match unsigned.find(['e', 'E']) {
-        Some(at) => (&unsigned[..at], Some(&unsigned[at + 1..])),
+        Some(index) => (&unsigned[..index], Some(&unsigned[index + 1..])),
         None => (unsigned, None),
     };
     let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let mantissa_fits = match mantissa.split_once('.') {
+    let is_mantissa = match mantissa.split_once('.') {
         None => all_digits(mantissa),
         Some(("", fraction)) => all_digits(fraction),
         Some((whole, fraction)) => all_digits(whole) && (fraction.is_empty() || all_digits(fraction)),
     };
-    mantissa_fits && exponent.is_none_or(|e| all_digits(e.strip_prefix(['-', '+']).unwrap_or(e)))
+    is_mantissa && exponent.is_none_or(|e| all_digits(e.strip_prefix(['-', '+']).unwrap_or(e)))
 }
 
 pub(super) fn json_string(text: &str) -> String {
@@ -124,7 +124,7 @@ pub(super) fn write_string(out: &mut String, text: &str) {
         out.push_str(text);
         out.push('"');
     } else {
-        // A string always has a JSON form.
+        // Serializing a string cannot fail.
         out.push_str(&serde_json::to_string(text).unwrap_or_default());
     }
 }

@@ -1,9 +1,9 @@
-//! YAML text to JSON text, the way kubectl reads it.
+//! Converts YAML to JSON like kubectl.
 //!
-//! kubectl reads YAML 1.1 through a fork of go-yaml v2: `yes` is true, `0777` is 511, `1_000` is 1000, `<<`
-//! merges, and the last of several equal keys wins. Source: `resolve.go` and `decode.go` of
-//! sigs.k8s.io/yaml `goyaml.v2`, and kubectl itself as the oracle (`kubectl annotate --local -o json`).
-//! The parser hands over events and JSON text is written as they come: there is no tree in between.
+//! kubectl reads YAML 1.1 with a fork of go-yaml v2: `yes` is true, `0777` is 511, `1_000` is 1000, `<<` merges mappings,
+//! and the last of several equal keys wins. Source: `resolve.go` and `decode.go` of sigs.k8s.io/yaml `goyaml.v2`, verified
+//! against kubectl itself (`kubectl annotate --local -o json`). JSON is written directly from the parser's events, without
+//! an intermediate tree.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -15,15 +15,15 @@ use serde_json::value::RawValue;
 use super::raw::RawEntries;
 use super::scalar::{ScalarValue, json_string, resolve, write_string};
 
-/// How much text aliases may produce in one document before it counts as an attack.
-const ALIAS_BYTES_MAX: usize = 8 << 20;
+/// Maximum size of the expanded aliases of a document. It bounds "billion laughs" attacks.
+const MAX_ALIAS_BYTES: usize = 8 << 20;
 
-/// Where in a text something is: both count from 1, the column in characters.
+/// A position in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LineColumn {
-    /// Line.
+    /// Line, from 1.
     pub line: usize,
-    /// Column.
+    /// Column in characters, from 1.
     pub column: usize,
 }
 
@@ -33,36 +33,36 @@ impl LineColumn {
     }
 }
 
-/// Why a document cannot be read.
+/// Why a document cannot be converted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct YamlError {
-    /// Where, within the document.
-    pub at: LineColumn,
-    /// What is wrong.
-    pub what: String,
+    /// Position in the document.
+    pub position: LineColumn,
+    /// The cause.
+    pub message: String,
 }
 
 /// A key that occurs twice in one mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DuplicateKey {
-    /// Field path of the mapping, empty at the top.
+    /// Field path of the mapping; empty at the top level.
     pub path: String,
-    /// The key.
+    /// Name of the key.
     pub key: String,
-    /// Where the later one is, within the document.
-    pub at: LineColumn,
+    /// Position of the later key in the document.
+    pub position: LineColumn,
 }
 
 /// One document as JSON.
 #[derive(Debug)]
 pub struct ConvertedDocument {
-    /// JSON text; `None` for an empty document.
+    /// `None` for an empty document.
     pub json: Option<Box<RawValue>>,
-    /// Keys written twice; the last one was taken.
+    /// Keys that occur twice. The JSON has the last value.
     pub duplicates: Vec<DuplicateKey>,
 }
 
-/// Parser options for data: comments are skipped, long keys and deep nesting are bounded by the parser.
+/// Parser options: comments are skipped. The parser itself bounds long keys and deep nesting.
 pub(crate) fn options() -> Options {
     let mut options = Options::default();
     options.emit_comments = false;
@@ -72,13 +72,13 @@ pub(crate) fn options() -> Options {
 /// Converts one YAML document.
 ///
 /// # Errors
-/// What is no YAML, or would grow without bound, with its place.
+/// The document is not valid YAML, or its aliases expand to more than 8 MiB.
 pub fn to_json(document: &str) -> Result<ConvertedDocument, YamlError> {
     let mut writer = JsonWriter::default();
     for next in Parser::new_from_str_with_options(document, options()) {
         let (event, span) = next.map_err(|error| YamlError {
-            at: LineColumn { line: error.marker().line(), column: error.marker().col() + 1 },
-            what: error.info(),
+            position: LineColumn { line: error.marker().line(), column: error.marker().col() + 1 },
+            message: error.info(),
         })?;
         writer.event(event, &span)?;
     }
@@ -86,8 +86,8 @@ pub fn to_json(document: &str) -> Result<ConvertedDocument, YamlError> {
         None
     } else {
         Some(RawValue::from_string(writer.out).map_err(|error| YamlError {
-            at: LineColumn { line: 1, column: 1 },
-            what: format!("the document is nested too deeply or holds an odd number: {error}"),
+            position: LineColumn { line: 1, column: 1 },
+            message: format!("the document is nested too deeply or has an invalid number: {error}"),
         })?)
     };
     Ok(ConvertedDocument { json, duplicates: writer.duplicates })
@@ -111,36 +111,36 @@ struct OpenCollection {
 
 enum CollectionKind {
     Sequence { count: usize },
-    Mapping { keys: SeenKeys, key: Option<Key>, has_duplicate: bool, merges: Vec<String> },
+    Mapping { keys: KeySet, key: Option<Key>, has_duplicate: bool, merges: Vec<String> },
 }
 
 enum Key {
     Name(String),
-    /// `<<`: the value that follows is taken out of the output again, from this offset.
+    /// `<<`: its value is moved out of the output again, starting at this offset.
     Merge(usize),
 }
 
-/// Keys seen in one mapping. Small mappings, nearly all there are, need no hashing.
+/// The keys of one mapping. Most mappings are small and need no hashing.
 #[derive(Default)]
-struct SeenKeys {
-    few: Vec<String>,
-    many: HashSet<String>,
+struct KeySet {
+    small: Vec<String>,
+    large: HashSet<String>,
 }
 
-impl SeenKeys {
+impl KeySet {
     fn insert(&mut self, key: &str) -> bool {
-        const FEW: usize = 24;
-        if self.many.is_empty() {
-            if self.few.iter().any(|seen| seen == key) {
+        const MAX_SMALL: usize = 24;
+        if self.large.is_empty() {
+            if self.small.iter().any(|existing| existing == key) {
                 return false;
             }
-            self.few.push(key.to_owned());
-            if self.few.len() > FEW {
-                self.many.extend(std::mem::take(&mut self.few));
+            self.small.push(key.to_owned());
+            if self.small.len() > MAX_SMALL {
+                self.large.extend(std::mem::take(&mut self.small));
             }
             true
         } else {
-            self.many.insert(key.to_owned())
+            self.large.insert(key.to_owned())
         }
     }
 }
@@ -161,7 +161,7 @@ impl JsonWriter {
                 let start = self.out.len();
                 self.out.push('{');
                 let shape =
-                    CollectionKind::Mapping { keys: SeenKeys::default(), key: None, has_duplicate: false, merges: Vec::new() };
+                    CollectionKind::Mapping { keys: KeySet::default(), key: None, has_duplicate: false, merges: Vec::new() };
                 self.frames.push(OpenCollection { start, anchor, shape });
                 Ok(())
             }
@@ -174,12 +174,12 @@ impl JsonWriter {
             | Event::DocumentEnd
             | Event::Anchor(..)
             | Event::Comment(..)
-            // The parser may grow events that carry no data.
+            // Future versions of the parser may add events without data.
             | _ => Ok(()),
         }
     }
 
-    /// Writes what stands before a value: a comma in a sequence. A key position takes no collection.
+    /// Writes the comma before an item of a sequence. Rejects a collection as a mapping key.
     fn before_value(&mut self, span: &Span) -> Result<(), YamlError> {
         match self.frames.last_mut().map(|frame| &mut frame.shape) {
             Some(CollectionKind::Sequence { count }) => {
@@ -205,7 +205,7 @@ impl JsonWriter {
         span: &Span,
     ) -> Result<(), YamlError> {
         if self.expects_key() {
-            let resolved = resolve(value, style, tag).map_err(|what| error(span, what))?;
+            let resolved = resolve(value, style, tag).map_err(|message| error(span, message))?;
             if style == ScalarStyle::Plain && value == "<<" {
                 let offset = self.out.len();
                 self.set_key(Key::Merge(offset));
@@ -220,7 +220,7 @@ impl JsonWriter {
         }
         self.before_value(span)?;
         let start = self.out.len();
-        match resolve(value, style, tag).map_err(|what| error(span, what))? {
+        match resolve(value, style, tag).map_err(|message| error(span, message))? {
             ScalarValue::Text(text) => write_string(&mut self.out, &text),
             ScalarValue::Literal(literal) => self.out.push_str(&literal),
         }
@@ -250,7 +250,7 @@ impl JsonWriter {
             Some(CollectionKind::Sequence { .. }) | None => true,
         };
         if !is_new {
-            self.duplicates.push(DuplicateKey { path: self.path(), key: name.clone(), at: LineColumn::of(span) });
+            self.duplicates.push(DuplicateKey { path: self.path(), key: name.clone(), position: LineColumn::of(span) });
         }
         if !self.out.ends_with('{') {
             self.out.push(',');
@@ -260,7 +260,7 @@ impl JsonWriter {
         self.set_key(Key::Name(name));
     }
 
-    /// The field path of the innermost open mapping.
+    /// Builds the field path of the innermost open mapping.
     fn path(&self) -> String {
         let mut path = String::new();
         for frame in &self.frames {
@@ -269,7 +269,7 @@ impl JsonWriter {
                     let _ = write!(path, "[{}]", count.saturating_sub(1));
                 }
                 CollectionKind::Mapping { key: Some(Key::Name(name)), .. } => {
-                    crate::schema::path::push_field(&mut path, name)
+                    crate::schema::path::push_field(&mut path, name);
                 }
                 CollectionKind::Mapping { .. } => {}
             }
@@ -286,7 +286,7 @@ impl JsonWriter {
             CollectionKind::Mapping { keys: _, key: _, has_duplicate, merges } => {
                 self.out.push('}');
                 if has_duplicate || !merges.is_empty() {
-                    let merged = merge(&self.out[start..], &merges).map_err(|what| error(span, what))?;
+                    let merged = merge(&self.out[start..], &merges).map_err(|message| error(span, message))?;
                     self.out.truncate(start);
                     self.out.push_str(&merged);
                 }
@@ -302,10 +302,10 @@ impl JsonWriter {
         let text = self
             .anchors
             .get(&id)
-            .ok_or_else(|| error(span, "an alias stands inside the node that it names".to_owned()))?
+            .ok_or_else(|| error(span, "an alias refers to the node that contains it".to_owned()))?
             .clone();
         self.alias_bytes += text.len();
-        if self.alias_bytes > ALIAS_BYTES_MAX {
+        if self.alias_bytes > MAX_ALIAS_BYTES {
             return Err(error(span, "aliases expand to more than 8 MiB".to_owned()));
         }
         if self.expects_key() {
@@ -320,7 +320,7 @@ impl JsonWriter {
         self.value_done(span)
     }
 
-    /// A value is complete: the mapping around it expects a key again.
+    /// Completes a value: the enclosing mapping expects a key again.
     fn value_done(&mut self, span: &Span) -> Result<(), YamlError> {
         let Some(OpenCollection { shape: CollectionKind::Mapping { key, merges, .. }, .. }) = self.frames.last_mut()
         else {
@@ -344,17 +344,17 @@ impl JsonWriter {
     }
 }
 
-fn error(span: &Span, what: String) -> YamlError {
-    YamlError { at: LineColumn::of(span), what }
+fn error(span: &Span, message: String) -> YamlError {
+    YamlError { position: LineColumn::of(span), message }
 }
 
-/// Applies `<<` and "last key wins" to a mapping that is already JSON.
+/// Applies merge keys (`<<`) and "last key wins" to a mapping that is already JSON.
 fn merge(text: &str, merges: &[String]) -> Result<String, String> {
-    let too_deep = |error: serde_json::Error| format!("the mapping cannot be merged: {error}");
-    let mut own: RawEntries<'_> = serde_json::from_str(text).map_err(too_deep)?;
+    let merge_error = |error: serde_json::Error| format!("cannot merge the mapping: {error}");
+    let mut own: RawEntries<'_> = serde_json::from_str(text).map_err(merge_error)?;
     own.keep_last();
     for source in merges {
-        let source: RawEntries<'_> = serde_json::from_str(source).map_err(too_deep)?;
+        let source: RawEntries<'_> = serde_json::from_str(source).map_err(merge_error)?;
         for (key, value) in source.0 {
             if own.get(&key).is_none() {
                 own.0.push((Cow::Owned(key.into_owned()), Cow::Owned(value.into_owned())));
@@ -363,6 +363,7 @@ fn merge(text: &str, merges: &[String]) -> Result<String, String> {
     }
     Ok(own.to_raw().get().to_owned())
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -374,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn scalars_mean_what_kubectl_takes_them_for() {
+    fn resolves_scalars_like_kubectl() {
         for (yaml, json) in [
             ("a: yes", r#"{"a":true}"#),
             ("a: On", r#"{"a":true}"#),
@@ -408,28 +409,28 @@ mod tests {
     }
 
     #[test]
-    fn merge_keys_and_aliases_are_expanded() {
+    fn expands_merge_keys_and_aliases() {
         check("x: &x {a: 1, b: 2}\nw:\n  <<: *x\n  b: 3\n", r#"{"x":{"a":1,"b":2},"w":{"b":3,"a":1}}"#);
         check("x: &x {a: 1}\nz: &z {b: 2}\nw:\n  <<: [*x, *z]\n", r#"{"x":{"a":1},"z":{"b":2},"w":{"a":1,"b":2}}"#);
         check("- &a 1\n- *a\n", "[1,1]");
     }
 
     #[test]
-    fn the_last_of_two_keys_wins_and_is_reported() {
+    fn last_duplicate_key_wins_and_is_reported() {
         let converted = to_json("spec:\n  http:\n  - {a: 1, b: 2, a: 3}\n").unwrap();
         assert_eq!(converted.json.unwrap().get(), r#"{"spec":{"http":[{"b":2,"a":3}]}}"#);
         assert_eq!(converted.duplicates.len(), 1);
         assert_eq!(converted.duplicates[0].path, "spec.http[0]");
-        assert_eq!(converted.duplicates[0].at, LineColumn { line: 3, column: 18 });
+        assert_eq!(converted.duplicates[0].position, LineColumn { line: 3, column: 18 });
     }
 
     #[test]
-    fn hostile_documents_are_refused_not_expanded() {
+    fn rejects_hostile_documents_without_expanding_them() {
         let mut bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
-        for (one, two) in ('a'..='i').zip('b'..='j') {
-            bomb.push_str(&format!("{two}: &{two} [*{one}, *{one}, *{one}, *{one}, *{one}, *{one}, *{one}, *{one}]\n"));
+        for (previous, next) in ('a'..='i').zip('b'..='j') {
+            bomb.push_str(&format!("{next}: &{next} [{}]\n", vec![format!("*{previous}"); 8].join(", ")));
         }
-        assert!(to_json(&bomb).unwrap_err().what.contains("aliases expand"));
+        assert!(to_json(&bomb).unwrap_err().message.contains("aliases expand"));
         assert!(to_json("a: &a [*a]").is_err());
         assert!(to_json("? [a]\n: b").is_err());
         assert!(to_json("a: .inf").is_err());
@@ -438,12 +439,12 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_text_is_converted_or_refused(text in "\\PC{0,200}") {
+        fn any_text_converts_or_fails_without_a_panic(text in "\\PC{0,200}") {
             let _ = to_json(&text);
         }
 
         #[test]
-        fn json_is_yaml(value in arbitrary_json()) {
+        fn converts_json_to_itself(value in arbitrary_json()) {
             let text = serde_json::to_string(&value).unwrap();
             let converted = to_json(&text).unwrap().json.unwrap();
             let back: serde_json::Value = serde_json::from_str(converted.get()).unwrap();

@@ -1,121 +1,117 @@
-//! What is said to people while a command runs: warnings, hints and progress, all on stderr.
+//! Warnings, hints, prompts and progress bars while a command runs, all on stderr.
 //!
-//! EDGE. Data goes to stdout through the writer that a command is handed; nothing here touches it.
+//! EDGE. Data goes to stdout through the writer of the command, never through this module.
 
 use std::io::{self, Write};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// How the terminal was before the first question. A question that waits for a key switches echo and signals off.
+/// Terminal settings before the first prompt. A prompt that waits for a key turns off echo and signals.
 #[cfg(unix)]
-static BEFORE: std::sync::OnceLock<rustix::termios::Termios> = std::sync::OnceLock::new();
+static SAVED_SETTINGS: std::sync::OnceLock<rustix::termios::Termios> = std::sync::OnceLock::new();
 
-fn remember() {
+fn save_settings() {
     #[cfg(unix)]
-    if let Ok(now) = rustix::termios::tcgetattr(io::stderr()) {
-        let _ = BEFORE.set(now);
+    if let Ok(settings) = rustix::termios::tcgetattr(io::stderr()) {
+        let _ = SAVED_SETTINGS.set(settings);
     }
 }
 
-/// Where messages go.
+/// Writes messages to stderr and asks questions on the terminal.
 #[derive(Debug, Clone, Copy)]
 pub struct Messages {
     /// Whether stderr is a terminal that may show progress.
-    pub progress: bool,
-    /// Whether colors are wanted on stderr.
-    pub color: bool,
+    pub shows_progress: bool,
+    /// Whether messages on stderr are colored.
+    pub uses_color: bool,
 }
 
 impl Messages {
-    /// Says something that a user should know.
     pub fn warning(&self, text: &str) {
         self.line(anstyle::AnsiColor::Yellow, "warning", text);
     }
 
-    /// Says what could be done.
     pub fn hint(&self, text: &str) {
         self.line(anstyle::AnsiColor::Cyan, "hint", text);
     }
 
-    /// Says why a command failed.
     pub fn error(&self, text: &str) {
         self.line(anstyle::AnsiColor::Red, "error", text);
     }
 
-    /// Says what led to it.
+    /// Prints the cause of an error.
     pub fn cause(&self, text: &str) {
         self.line(anstyle::AnsiColor::Red, "caused by", text);
     }
 
-    /// Says what was done, for those who asked to know.
+    /// Prints what the command does, for `-v`.
     pub fn detail(&self, text: &str) {
-        self.line(anstyle::AnsiColor::BrightBlack, "did", text);
+        self.line(anstyle::AnsiColor::BrightBlack, "debug", text);
     }
 
     fn line(&self, color: anstyle::AnsiColor, label: &str, text: &str) {
         let text = crate::render::text::safe_lines(text);
         let style = color.on_default().effects(anstyle::Effects::BOLD);
-        let label = if self.color { format!("{style}{label}:{style:#}") } else { format!("{label}:") };
-        // A closed stderr is nobody's trouble.
+        let label = if self.uses_color { format!("{style}{label}:{style:#}") } else { format!("{label}:") };
+        // A closed stderr does not fail the command.
         let _ = writeln!(io::stderr().lock(), "{label} {text}");
     }
 
-    /// Asks on the terminal; only a line that says yes is one. The cursor is visible again whatever comes.
+    /// Asks a yes/no question. Only an explicit yes returns true.
     ///
     /// # Errors
-    /// When there is no terminal to ask on.
+    /// stderr is not a terminal.
     pub fn confirm(&self, question: &str) -> io::Result<bool> {
-        remember();
-        dialoguer::console::set_colors_enabled_stderr(self.color);
+        save_settings();
+        dialoguer::console::set_colors_enabled_stderr(self.uses_color);
         let answer =
             dialoguer::Confirm::new().with_prompt(question).wait_for_newline(true).default(false).interact_opt();
-        self.give_cursor_back();
+        self.restore();
         match answer {
             Ok(answer) => Ok(answer.unwrap_or(false)),
             Err(dialoguer::Error::IO(error)) => Err(error),
         }
     }
 
-    /// Lets choose one of several; `None` is none of them. The cursor is visible again whatever comes.
+    /// Asks to choose one item. Returns its index, or `None` when the user cancels.
     ///
     /// # Errors
-    /// When there is no terminal to ask on.
+    /// stderr is not a terminal.
     pub fn choose(&self, question: &str, items: &[String]) -> io::Result<Option<usize>> {
-        remember();
-        dialoguer::console::set_colors_enabled_stderr(self.color);
+        save_settings();
+        dialoguer::console::set_colors_enabled_stderr(self.uses_color);
         let shown: Vec<String> = items.iter().map(|item| crate::render::text::safe(item).into_owned()).collect();
         let answer = dialoguer::Select::new().with_prompt(question).items(&shown).default(0).interact_opt();
-        self.give_cursor_back();
+        self.restore();
         answer.map_err(|dialoguer::Error::IO(error)| error)
     }
 
-    /// Asks for a line of text that `check` takes.
+    /// Asks for a line of text that passes `check`.
     ///
     /// # Errors
-    /// When there is no terminal to ask on.
-    pub fn ask_for(&self, question: &str, check: impl Fn(&str) -> Result<(), String>) -> io::Result<String> {
-        remember();
-        dialoguer::console::set_colors_enabled_stderr(self.color);
+    /// stderr is not a terminal.
+    pub fn prompt_line(&self, question: &str, check: impl Fn(&str) -> Result<(), String>) -> io::Result<String> {
+        save_settings();
+        dialoguer::console::set_colors_enabled_stderr(self.uses_color);
         let answer: Result<String, _> =
             dialoguer::Input::new().with_prompt(question).validate_with(|text: &String| check(text)).interact_text();
-        self.give_cursor_back();
+        self.restore();
         answer.map_err(|dialoguer::Error::IO(error)| error)
     }
 
-    /// Shows the cursor again that a question hid, and lets the terminal echo as before, also when the question is still
-    /// open.
-    pub fn give_cursor_back(&self) {
+    /// Shows the cursor and restores the terminal settings of before the first prompt, even while a prompt is open.
+    pub fn restore(&self) {
         let _ = dialoguer::console::Term::stderr().show_cursor();
         #[cfg(unix)]
-        if let Some(before) = BEFORE.get() {
-            let _ = rustix::termios::tcsetattr(io::stderr(), rustix::termios::OptionalActions::Now, before);
+        if let Some(settings) = SAVED_SETTINGS.get() {
+            let _ = rustix::termios::tcsetattr(io::stderr(), rustix::termios::OptionalActions::Now, settings);
         }
     }
 
-    /// A progress bar, invisible where progress is not wanted.
-    pub fn bar(&self, what: &'static str) -> ProgressBar {
-        let target = if self.progress { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(0), target).with_message(what);
+    /// Creates a progress bar, hidden unless [`Self::shows_progress`].
+    pub fn progress_bar(&self, message: &'static str) -> ProgressBar {
+        let target = if self.shows_progress { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(0), target).with_message(message);
         if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len}") {
             bar.set_style(style);
         }

@@ -1,4 +1,4 @@
-//! `doctor` on the mesh, for users with more and fewer rights.
+//! `doctor` on the mesh, for users with different permissions.
 
 use std::collections::BTreeMap;
 
@@ -7,24 +7,24 @@ use serde_json::Value;
 use crate::support::mesh::PROMETHEUS;
 use crate::support::{Lab, Scenario};
 
-/// States and fixes by check, and the exit code.
+/// Runs `doctor`. Returns the exit code, and state and fix by check.
 fn doctor(lab: &Lab, arguments: &[&str]) -> (i32, BTreeMap<String, (String, String)>) {
     let output = lab.grpcmesh(&[&["doctor", "-o", "json"], arguments].concat());
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {text}"));
-    let word = |check: &Value, field: &str| check[field].as_str().unwrap_or_default().to_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"));
+    let text = |check: &Value, field: &str| check[field].as_str().unwrap_or_default().to_owned();
     let checks = report["checks"].as_array().unwrap().iter();
-    let checks = checks.map(|check| (word(check, "id"), (word(check, "state"), word(check, "fix"))));
+    let checks = checks.map(|check| (text(check, "id"), (text(check, "state"), text(check, "fix"))));
     (output.status.code().unwrap(), checks.collect())
 }
 
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
-fn it_tells_what_works_here() {
+fn reports_what_works_in_the_cluster() {
     let lab = Lab::connect();
     lab.client("web").call(&["--count", "20", "echo.shop.svc.cluster.local:7070"]);
     let arguments = ["-n", "shop", "--prometheus", PROMETHEUS];
-    lab.wait("Prometheus has seen calls", std::time::Duration::from_secs(30), || {
+    lab.wait_until("Prometheus has recorded calls", std::time::Duration::from_secs(30), || {
         doctor(&lab, &arguments).1["prometheus"].0 == "ok"
     });
     let (code, checks) = doctor(&lab, &arguments);
@@ -44,7 +44,7 @@ fn it_tells_what_works_here() {
     for id in ids {
         assert_eq!(checks.get(id).map(|check| check.0.as_str()), Some("ok"), "{id}: {checks:#?}");
     }
-    assert_eq!(code, 0, "a plugin that is not on PATH is only a warning: {checks:#?}");
+    assert_eq!(code, 0, "a plugin that is not on PATH is a warning: {checks:#?}");
     let (code, checks) = doctor(&lab, &["--prometheus", "http://127.0.0.1:9"]);
     assert_eq!((code, checks["prometheus"].0.as_str()), (1, "failed"));
     let off = "
@@ -63,7 +63,7 @@ spec:
 
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
-fn the_roles_that_it_prints_are_enough() {
+fn printed_roles_are_sufficient() {
     let lab = Lab::connect();
     let account = "
 apiVersion: v1
@@ -89,10 +89,10 @@ subjects: [{{kind: ServiceAccount, name: fx-doctor, namespace: legacy}}]
 "
         );
     }
-    // What stands in no namespace comes as a ClusterRole.
+    // Permissions on cluster-scoped resources are printed as a ClusterRole.
     printed += "apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
-metadata: {name: fx-of-cluster}
+metadata: {name: fx-cluster-scoped}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: grpcmesh-reader}
 subjects: [{kind: ServiceAccount, name: fx-doctor, namespace: legacy}]
 ";
@@ -100,7 +100,7 @@ subjects: [{kind: ServiceAccount, name: fx-doctor, namespace: legacy}]
     let (_, checks) = doctor(&lab, &["--as", user, "-n", "shop"]);
     for name in ["reader", "live-reader", "shifter"] {
         let (state, fix) = &checks[&format!("rights/{name}")];
-        assert_eq!(state, "warning", "all that is needed, in this namespace: {checks:#?}");
+        assert_eq!(state, "warning", "all permissions in this namespace: {checks:#?}");
         assert!(fix.contains("ClusterRoleBinding"), "{fix}");
     }
 }

@@ -1,11 +1,12 @@
-//! Tests on a real mesh. They are ignored unless asked for: `tests/lab/run`, or `just lab-test NAME` on a running lab.
+//! Tests on a real mesh. They are ignored by default. Run them with `tests/lab/run`, or with `just lab-test NAME` on a
+//! running lab.
 
+mod analysis;
 mod balance;
 mod diff;
 mod doctor;
 mod effects;
 mod faults;
-mod guard;
 mod inspect;
 mod krew;
 mod live;

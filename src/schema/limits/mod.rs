@@ -1,8 +1,8 @@
-//! Limits on values of Istio's objects that types do not tell: ranges, one-of groups, required fields, forms of names.
+//! Limits on the values of Istio objects that types do not express: ranges, one-of groups, required fields, name formats.
 //!
-//! A table of field paths with their limits. Sources: `pkg/config/validation/validation.go`, `virtualservice.go` and
-//! `agent/validation.go` of istio/istio 1.31, and the CRDs' own rules; `tests/validation.rs` compares the outcome with
-//! a real API server's answers.
+//! The limits are a table of field paths. Sources: `pkg/config/validation/validation.go`, `virtualservice.go` and
+//! `agent/validation.go` of istio/istio 1.31, and the validation rules in the CRDs. `tests/validation.rs` compares the
+//! result with the answers of a real API server.
 
 use serde_json::Value;
 
@@ -14,16 +14,18 @@ use super::fields::{FieldError, FieldProblem};
 use super::kind::Kind;
 use crate::schema::path::push_field;
 use limit::ValueLimit::{
-    self, Address, AnyOf, Apart, AtMost, ClientTls, Destination, Differ, Duration, ExportTo, Filled, GatewayName, Host,
-    Labels, Method, Needs, OneOf, Percent, Port, PortSelector, Range, Regex, ServerHost, ServerTls, Shares, Without,
+    self, AnyOf, ClientTls, Destination, DifferentRegions, Duration, ExportTo, Forbids, GatewayName, Host, IpAddress,
+    Labels, MaxItems, Method, NonEmpty, NonOverlappingHosts, OneOf, Percent, Port, PortSelector, Range, Regex,
+    Requires, ServerHost, ServerTls, TotalOf100,
 };
+use limit::Violation;
 
 const STRING_MATCH: ValueLimit = OneOf(&["exact", "prefix", "regex"]);
 
-/// Paths are of fields below `spec`; `[]` is each item of a list, `*` each value of a map.
+/// Paths start below `spec`. `[]` stands for each item of a list, `*` for each value of a map.
 static VIRTUAL_SERVICE: &[(&str, ValueLimit)] = &[
     ("exportTo", ExportTo),
-    ("hosts", Apart),
+    ("hosts", NonOverlappingHosts),
     ("hosts[]", Host),
     ("gateways[]", GatewayName),
     ("http[].match[].gateways[]", GatewayName),
@@ -35,19 +37,19 @@ static VIRTUAL_SERVICE: &[(&str, ValueLimit)] = &[
     ("http[].match[].headers.*", STRING_MATCH),
     ("http[].match[].withoutHeaders.*", STRING_MATCH),
     ("http[].match[].queryParams.*", STRING_MATCH),
-    ("http[].match[].queryParams.*.prefix", Filled),
-    ("http[].match[].uri.regex", Filled),
-    ("http[].match[].method.regex", Filled),
-    ("http[].match[].authority.regex", Filled),
-    ("http[].match[].headers.*.regex", Filled),
+    ("http[].match[].queryParams.*.prefix", NonEmpty),
+    ("http[].match[].uri.regex", NonEmpty),
+    ("http[].match[].method.regex", NonEmpty),
+    ("http[].match[].authority.regex", NonEmpty),
+    ("http[].match[].headers.*.regex", NonEmpty),
     ("http[].route[].destination.host", Host),
     ("http[].route[].destination.port", PortSelector),
     ("http[].route[].weight", Range(i32::MIN as i64, i32::MAX as i64)),
-    ("http[].mirror", Needs(&["host"])),
+    ("http[].mirror", Requires(&["host"])),
     ("http[].mirror", Destination),
     ("http[].mirror.host", Host),
     ("http[].mirror.port", PortSelector),
-    ("http[].mirrors[]", Needs(&["destination"])),
+    ("http[].mirrors[]", Requires(&["destination"])),
     ("http[].mirrors[].destination", Destination),
     ("http[].mirrors[].destination.host", Host),
     ("http[].mirrors[].percentage.value", Range(0, 100)),
@@ -57,43 +59,43 @@ static VIRTUAL_SERVICE: &[(&str, ValueLimit)] = &[
     ("http[].rewrite", OneOf(&["uri", "uriRegexRewrite"])),
     ("http[].rewrite.uriRegexRewrite.match", Regex),
     ("http[].fault", AnyOf(&["delay", "abort"])),
-    ("http[].fault.delay", Without(&["exponentialDelay"])),
+    ("http[].fault.delay", Forbids(&["exponentialDelay"])),
     ("http[].fault.delay.percentage.value", Percent),
     ("http[].fault.abort", OneOf(&["httpStatus", "grpcStatus", "http2Error"])),
     ("http[].fault.abort.percentage.value", Percent),
     ("http[].corsPolicy.allowOrigins[].regex", Regex),
     ("http[].corsPolicy.allowMethods[]", Method),
     ("http[].corsPolicy.maxAge", Duration),
-    ("http[].headers.request.remove[]", Filled),
-    ("http[].headers.response.remove[]", Filled),
-    ("tcp[]", Needs(&["route"])),
+    ("http[].headers.request.remove[]", NonEmpty),
+    ("http[].headers.response.remove[]", NonEmpty),
+    ("tcp[]", Requires(&["route"])),
     ("tcp[].route[].destination.port", PortSelector),
-    ("tls[]", Needs(&["match"])),
-    ("tls[].match[]", Needs(&["sniHosts"])),
+    ("tls[]", Requires(&["match"])),
+    ("tls[].match[]", Requires(&["sniHosts"])),
     ("tls[].route[].destination.port", PortSelector),
 ];
 
-/// Limits of a DestinationRule outside its policies.
+/// Limits of a DestinationRule outside its traffic policies.
 static DESTINATION_RULE: &[(&str, ValueLimit)] = &[
     ("exportTo", ExportTo),
     ("host", Host),
     ("subsets[].labels", Labels),
     ("trafficPolicy", AnyOf(&[])),
     ("trafficPolicy.portLevelSettings[]", AnyOf(&["loadBalancer", "connectionPool", "outlierDetection", "tls"])),
-    ("trafficPolicy.tunnel", Needs(&["targetHost", "targetPort"])),
+    ("trafficPolicy.tunnel", Requires(&["targetHost", "targetPort"])),
     ("trafficPolicy.tunnel.targetPort", Port),
 ];
 
-/// Limits of a policy, wherever it stands.
+/// Limits of a traffic policy, at any of [`POLICY_PATHS`].
 static POLICY: &[(&str, ValueLimit)] = &[
     ("connectionPool.http.http2KeepAlive.interval", Duration),
     ("connectionPool.http.http2KeepAlive.timeout", Duration),
     ("connectionPool.tcp.tcpKeepalive.time", Duration),
     ("connectionPool.tcp.tcpKeepalive.interval", Duration),
     ("loadBalancer.consistentHash", OneOf(&["httpHeaderName", "httpCookie", "useSourceIp", "httpQueryParameterName"])),
-    ("loadBalancer.consistentHash.httpCookie", Needs(&["name"])),
-    ("loadBalancer.localityLbSetting.distribute[].to", Shares),
-    ("loadBalancer.localityLbSetting.failover[]", Differ),
+    ("loadBalancer.consistentHash.httpCookie", Requires(&["name"])),
+    ("loadBalancer.localityLbSetting.distribute[].to", TotalOf100),
+    ("loadBalancer.localityLbSetting.failover[]", DifferentRegions),
     ("loadBalancer.warmup.minimumPercent", Range(0, 100)),
     ("loadBalancer.warmupDurationSecs", Duration),
     ("outlierDetection.consecutive5xxErrors", Range(0, u32::MAX as i64)),
@@ -102,8 +104,8 @@ static POLICY: &[(&str, ValueLimit)] = &[
     ("tls", ClientTls),
 ];
 
-/// Where policies stand in a DestinationRule.
-const POLICIES: [&str; 4] = [
+/// Paths of the traffic policies in a DestinationRule.
+const POLICY_PATHS: [&str; 4] = [
     "trafficPolicy",
     "trafficPolicy.portLevelSettings[]",
     "subsets[].trafficPolicy",
@@ -112,43 +114,35 @@ const POLICIES: [&str; 4] = [
 
 static GATEWAY: &[(&str, ValueLimit)] = &[
     ("servers[].hosts[]", ServerHost),
-    ("servers[].bind", Address),
-    ("servers[].tls.credentialNames", AtMost(2)),
+    ("servers[].bind", IpAddress),
+    ("servers[].tls.credentialNames", MaxItems(2)),
     ("servers[].tls", OneOf(&["credentialName", "credentialNames"])),
     ("servers[]", ServerTls),
 ];
 
-/// What the limits say against an object's body.
+/// Checks an object's body against the limits of its kind.
 pub fn check(kind: Kind, body: &Value) -> Vec<FieldProblem> {
     let mut problems = Vec::new();
     let Some(spec) = body.get("spec") else { return problems };
-    let mut run = |at: &str, (path, limit): &(&str, ValueLimit)| {
-        let full = if at.is_empty() { (*path).to_owned() } else { format!("{at}.{path}") };
-        walk(spec, &full, "spec".to_owned(), &mut |value, path| {
-            if let Some((message, fix)) = limit.refuses(value) {
-                problems.push(FieldProblem { path: path.to_owned(), what: FieldError::Refused { message, fix } });
+    let mut check_limit = |prefix: &str, (path, limit): &(&str, ValueLimit)| {
+        let pattern = if prefix.is_empty() { (*path).to_owned() } else { format!("{prefix}.{path}") };
+        visit(spec, &pattern, "spec".to_owned(), &mut |value, path| {
+            if let Some(Violation { message, fix }) = limit.check(value) {
+                problems.push(FieldProblem { path: path.to_owned(), error: FieldError::Rejected { message, fix } });
             }
         });
     };
     match kind {
         Kind::VirtualService => {
-            for row in VIRTUAL_SERVICE {
-                run("", row);
-            }
+            VIRTUAL_SERVICE.iter().for_each(|row| check_limit("", row));
         }
         Kind::IstioGateway => {
-            for row in GATEWAY {
-                run("", row);
-            }
+            GATEWAY.iter().for_each(|row| check_limit("", row));
         }
         Kind::DestinationRule => {
-            for row in DESTINATION_RULE {
-                run("", row);
-            }
-            for place in POLICIES {
-                for row in POLICY {
-                    run(place, row);
-                }
+            DESTINATION_RULE.iter().for_each(|row| check_limit("", row));
+            for prefix in POLICY_PATHS {
+                POLICY.iter().for_each(|row| check_limit(prefix, row));
             }
         }
         _ => {}
@@ -156,34 +150,34 @@ pub fn check(kind: Kind, body: &Value) -> Vec<FieldProblem> {
     problems
 }
 
-/// Calls `found` for each value that the pattern leads to.
-fn walk(value: &Value, pattern: &str, path: String, found: &mut dyn FnMut(&Value, &str)) {
+/// Calls `visitor` with each value that the pattern matches, and its path.
+fn visit(value: &Value, pattern: &str, path: String, visitor: &mut dyn FnMut(&Value, &str)) {
     if value.is_null() {
         return;
     }
     let (segment, rest) = pattern.split_once('.').unwrap_or((pattern, ""));
     let (name, is_list) = segment.strip_suffix("[]").map_or((segment, false), |name| (name, true));
     let Value::Object(fields) = value else { return };
-    let mut step = |name: &str, value: &Value| {
+    let mut visit_field = |name: &str, value: &Value| {
         let mut path = path.clone();
         push_field(&mut path, name);
-        let mut go = |value: &Value, path: String| {
-            if rest.is_empty() { found(value, &path) } else { walk(value, rest, path, found) }
+        let mut visit_value = |value: &Value, path: String| {
+            if rest.is_empty() { visitor(value, &path) } else { visit(value, rest, path, visitor) }
         };
         match (is_list, value) {
             (_, Value::Null) => {}
             (true, Value::Array(items)) => {
                 for (index, item) in items.iter().enumerate() {
-                    go(item, format!("{path}[{index}]"));
+                    visit_value(item, format!("{path}[{index}]"));
                 }
             }
             (true, _) => {}
-            (false, value) => go(value, path),
+            (false, value) => visit_value(value, path),
         }
     };
     if name == "*" {
-        fields.iter().for_each(|(name, value)| step(name, value));
+        fields.iter().for_each(|(name, value)| visit_field(name, value));
     } else if let Some(value) = fields.get(name) {
-        step(name, value);
+        visit_field(name, value);
     }
 }

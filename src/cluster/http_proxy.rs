@@ -1,7 +1,7 @@
-//! Whether the API server is reached through a proxy.
+//! Decides whether a server is reached through an HTTP proxy.
 //!
-//! The client library compares `NO_PROXY` with the proxy's own address, so the decision is made here, as Go's
-//! programs make it. Source: `golang.org/x/net/http/httpproxy`.
+//! The client library compares `NO_PROXY` with the proxy's own address instead of the server's, so this module decides
+//! like Go programs do. Source: `golang.org/x/net/http/httpproxy`.
 
 use std::net::IpAddr;
 
@@ -9,9 +9,9 @@ use http::Uri;
 
 use crate::mesh::traffic_exclusion::IpRange;
 
-/// What the environment says about proxies. Empty texts count as absent.
+/// The proxy variables of the environment. Empty values count as absent.
 #[derive(Debug, Clone, Default)]
-pub struct ProxyEnvironment {
+pub struct HttpProxyEnvironment {
     /// `HTTPS_PROXY`.
     pub https: Option<String>,
     /// `HTTP_PROXY`.
@@ -20,28 +20,28 @@ pub struct ProxyEnvironment {
     pub no_proxy: Option<String>,
 }
 
-impl ProxyEnvironment {
-    /// The proxy for a server, if any. `own` is the kubeconfig's `proxy-url`, which nothing overrules.
+impl HttpProxyEnvironment {
+    /// Returns the proxy for a server. The kubeconfig's `proxy-url` takes precedence over the environment.
     ///
     /// # Errors
-    /// The text that is not an address.
-    pub fn proxy_for(&self, server: &Uri, own: Option<&str>) -> Result<Option<Uri>, String> {
+    /// The proxy URL is invalid.
+    pub fn proxy_for(&self, server: &Uri, proxy_url: Option<&str>) -> Result<Option<Uri>, String> {
         let parse = |text: &str| {
             let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-            full.parse::<Uri>().map(Some).map_err(|error| format!("\"{text}\" is not the address of a proxy: {error}"))
+            full.parse::<Uri>().map(Some).map_err(|error| format!("invalid proxy URL \"{text}\": {error}"))
         };
-        if let Some(own) = own.filter(|own| !own.is_empty()) {
-            return parse(own);
+        if let Some(proxy_url) = proxy_url.filter(|url| !url.is_empty()) {
+            return parse(proxy_url);
         }
-        let wanted = if server.scheme_str() == Some("http") { &self.http } else { &self.https };
-        let Some(proxy) = wanted.as_deref().filter(|proxy| !proxy.is_empty()) else { return Ok(None) };
+        let variable = if server.scheme_str() == Some("http") { &self.http } else { &self.https };
+        let Some(proxy) = variable.as_deref().filter(|proxy| !proxy.is_empty()) else { return Ok(None) };
         let host = server.host().unwrap_or_default().trim_matches(['[', ']']);
         let port = server.port_u16().unwrap_or(if server.scheme_str() == Some("http") { 80 } else { 443 });
         if bypasses(host, port, self.no_proxy.as_deref().unwrap_or_default()) { Ok(None) } else { parse(proxy) }
     }
 }
 
-/// Whether a host is reached without the proxy.
+/// Reports whether `NO_PROXY` or a loopback address excludes the host from the proxy.
 fn bypasses(host: &str, port: u16, no_proxy: &str) -> bool {
     let host = host.to_ascii_lowercase();
     let address: Option<IpAddr> = host.parse().ok();
@@ -58,11 +58,11 @@ fn bypasses(host: &str, port: u16, no_proxy: &str) -> bool {
         {
             return range.contains(address);
         }
-        let (name, wanted_port) = match entry.rsplit_once(':') {
+        let (name, entry_port) = match entry.rsplit_once(':') {
             Some((name, number)) if !name.contains(':') => (name.to_owned(), number.parse::<u16>().ok()),
             _ => (entry.clone(), None),
         };
-        if wanted_port.is_some_and(|wanted| wanted != port) {
+        if entry_port.is_some_and(|entry_port| entry_port != port) {
             return false;
         }
         let name = name.strip_prefix("*.").map_or(name.clone(), |rest| format!(".{rest}"));
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     fn proxy(server: &str, no_proxy: &str) -> Option<String> {
-        let environment = ProxyEnvironment {
+        let environment = HttpProxyEnvironment {
             https: Some("http://proxy.example:3128".to_owned()),
             http: None,
             no_proxy: Some(no_proxy.to_owned()),
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn no_proxy_is_compared_with_the_server() {
+    fn compares_no_proxy_with_the_server() {
         for (server, no_proxy) in [
             ("https://api.example:6443", "api.example"),
             ("https://api.example:6443", "other, api.example:6443,"),
@@ -112,10 +112,10 @@ mod tests {
     }
 
     #[test]
-    fn the_kubeconfigs_own_proxy_is_kept() {
-        let environment = ProxyEnvironment { no_proxy: Some("*".to_owned()), ..ProxyEnvironment::default() };
+    fn proxy_url_of_the_kubeconfig_takes_precedence() {
+        let environment = HttpProxyEnvironment { no_proxy: Some("*".to_owned()), ..HttpProxyEnvironment::default() };
         let server = "https://api.example".parse().unwrap();
-        let own = environment.proxy_for(&server, Some("socks5://p:1080")).unwrap();
-        assert_eq!(own.unwrap().to_string(), "socks5://p:1080/");
+        let proxy = environment.proxy_for(&server, Some("socks5://p:1080")).unwrap();
+        assert_eq!(proxy.unwrap().to_string(), "socks5://p:1080/");
     }
 }
