@@ -1,4 +1,4 @@
-//! `diff`: no difference where there is none, and none missed. The yardstick is what istiod's own code generates.
+//! `diff`: reports every difference and nothing else. The tests compare it with istiod's own output.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read as _;
@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use grpcmesh::dataplane::proxy::{ProxyState, judge};
+use grpcmesh::dataplane::Difference;
+use grpcmesh::dataplane::proxy::{ProxyState, compare_proxy};
 use grpcmesh::envoy::config_dump::RunningConfig;
 use grpcmesh::envoy::sync::{XdsConnection, XdsSyncState};
 use grpcmesh::mesh::xds::{Caller, CallerKind};
@@ -17,7 +18,7 @@ use grpcmesh::snapshot::manifest::{self, OnMalformed};
 use grpcmesh::snapshot::{Snapshot, SourceKind, SourceText};
 use serde_json::{Value, json};
 
-fn lines(name: &str) -> Vec<Value> {
+fn fixture_lines(name: &str) -> Vec<Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/routes").join(name);
     let mut text = String::new();
     flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_string(&mut text).unwrap();
@@ -31,19 +32,19 @@ fn snapshot(yaml: &str) -> Snapshot {
     snapshot
 }
 
-fn running(line: &Value) -> RunningConfig {
+fn running_config(line: &Value) -> RunningConfig {
     let answers = ["routes", "clusters"].map(|part| Some(json!({"configs": line[part]}).to_string().into_bytes()));
-    RunningConfig::read(&answers).unwrap()
+    RunningConfig::parse(&answers).unwrap()
 }
 
-/// The caller that `sidecar/namespace/pod` names.
+/// The caller of a proxy ID such as `sidecar/namespace/pod`.
 fn caller(mesh: &Mesh<'_>, proxy: &str) -> Caller {
     let [kind, namespace, pod] = proxy.split('/').collect::<Vec<_>>()[..] else { panic!("{proxy}") };
-    let of_pod = |id: &grpcmesh::mesh::ids::WorkloadId| {
+    let is_pod = |id: &grpcmesh::mesh::ids::WorkloadId| {
         let workload = mesh.workload(*id);
         workload.namespace().as_str() == namespace && &*workload.object.name == pod
     };
-    let caller = Caller::of_workload(mesh, mesh.workload_ids().find(of_pod).unwrap());
+    let caller = Caller::of_workload(mesh, mesh.workload_ids().find(is_pod).unwrap());
     let kind = if kind == "gateway" { CallerKind::Gateway } else { CallerKind::Sidecar };
     Caller { kind, ..caller }
 }
@@ -53,31 +54,32 @@ fn connected() -> XdsSyncState {
 }
 
 #[test]
-fn what_istiods_own_code_generates_is_in_step() {
-    let meshes: HashMap<String, String> = lines("cases.jsonl.gz")
+fn istiods_own_output_is_synced() {
+    let meshes: HashMap<String, String> = fixture_lines("cases.jsonl.gz")
         .into_iter()
         .map(|case| (case["id"].as_str().unwrap().to_owned(), case["mesh"].as_str().unwrap().to_owned()))
         .collect();
     let mut by_mesh: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    for line in lines("envoy.jsonl.gz") {
+    for line in fixture_lines("envoy.jsonl.gz") {
         by_mesh.entry(line["mesh"].as_str().unwrap().to_owned()).or_default().push(line);
     }
-    let mut wrong = Vec::new();
+    let mut unexpected = Vec::new();
     let mut count = 0;
     for (id, proxies) in by_mesh {
         let snapshot = snapshot(&meshes[&id]);
         let mesh = resolve(&snapshot, &ResolveOptions::default());
         for line in proxies {
             let proxy = line["proxy"].as_str().unwrap();
-            let judged = judge(&mesh, &caller(&mesh, proxy), &running(&line), &connected(), None, &[]);
+            let compared = compare_proxy(&mesh, &caller(&mesh, proxy), &running_config(&line), &connected(), None, &[]);
             count += 1;
-            for one in judged.differences.into_iter().chain(judged.endpoints) {
-                wrong.push(format!("{id} {proxy}: {}: intent {}, istiod {}", one.what, one.desired, one.live));
+            for difference in compared.all_differences() {
+                let Difference { what, desired, live, .. } = difference;
+                unexpected.push(format!("{id} {proxy}: {what}: desired {desired}, istiod {live}"));
             }
         }
     }
     assert!(count > 300, "{count} proxies");
-    assert!(wrong.is_empty(), "{} differences:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(unexpected.is_empty(), "{} differences:\n{}", unexpected.len(), unexpected.join("\n"));
 }
 
 const MESH: &str = "
@@ -119,7 +121,7 @@ spec:
     route: [{destination: {host: a, subset: v1}, weight: 90}, {destination: {host: a, subset: v2}, weight: 10}]
 ";
 
-/// The Envoy of pod `c`, as istiod configures it for `MESH`.
+/// The configuration that istiod sends to the Envoy of pod `c` in `MESH`.
 fn healthy() -> Value {
     let host = "a.shop.svc.cluster.local";
     let cluster = |subset: &str| {
@@ -159,57 +161,58 @@ fn differences(live: &Value, sync: &XdsSyncState) -> (ProxyState, Vec<(String, S
     let answers = parts.map(|part| Some(json!({"configs": live[part]}).to_string().into_bytes()));
     let slices = grpcmesh::dataplane::endpoints::SliceEndpoints::new(&mesh);
     let caller = caller(&mesh, "sidecar/shop/c");
-    let judged = judge(&mesh, &caller, &RunningConfig::read(&answers).unwrap(), sync, slices.as_ref(), &[]);
-    let short = |one: &str| one.replace(".shop.svc.cluster.local", "").replace("outbound|50051|", "");
-    let found = judged
-        .differences
-        .iter()
-        .chain(&judged.endpoints)
-        .map(|one| (short(&one.what), short(&one.desired), short(&one.live)));
-    (judged.state, found.collect())
+    let compared = compare_proxy(&mesh, &caller, &RunningConfig::parse(&answers).unwrap(), sync, slices.as_ref(), &[]);
+    let shorten = |text: &str| text.replace(".shop.svc.cluster.local", "").replace("outbound|50051|", "");
+    let differences = compared
+        .all_differences()
+        .map(|difference| (shorten(&difference.what), shorten(&difference.desired), shorten(&difference.live)));
+    (compared.state, differences.collect())
 }
 
 #[test]
-fn a_healthy_proxy_is_in_step() {
-    assert_eq!(differences(&healthy(), &connected()), (ProxyState::InStep, Vec::new()));
+fn a_proxy_without_differences_is_synced() {
+    assert_eq!(differences(&healthy(), &connected()), (ProxyState::Synced, Vec::new()));
 }
 
-/// What a snapshot file says of a proxy that answered so.
-fn saved(answer: impl FnOnce(&mut LiveState) -> ProxyResponse) -> (&'static str, usize) {
+/// The state and number of differences of a proxy after its response was saved to a snapshot file.
+fn saved_state(response: impl FnOnce(&mut LiveState) -> ProxyResponse) -> (ProxyState, usize) {
     let mut snapshot = snapshot(MESH);
     let mut live = LiveState::new("2026-11-21T09:00:00Z".to_owned());
-    let answer = answer(&mut live);
+    let response = response(&mut live);
     live.insert(
         "shop".to_owned(),
         "c".to_owned(),
-        LiveProxy { sync: connected(), answer, counted: <_>::default(), passing: Vec::new() },
+        LiveProxy { sync: connected(), response, counters: <_>::default(), transient: Vec::new() },
     );
     snapshot.live = Some(live);
     let mut bytes = Vec::new();
     codec::encode(&snapshot, &mut bytes).unwrap();
-    let again = codec::decode(std::str::from_utf8(&bytes).unwrap()).unwrap();
-    assert_eq!(again.live, snapshot.live);
-    let reports = grpcmesh::report::diff::proxies(&resolve(&again, &ResolveOptions::default()), &[]);
+    let decoded = codec::decode(std::str::from_utf8(&bytes).unwrap()).unwrap();
+    assert_eq!(decoded.live, snapshot.live);
+    let reports = grpcmesh::report::diff::proxies(&resolve(&decoded, &ResolveOptions::default()), &[]);
     assert_eq!(reports.len(), 1, "{reports:#?}");
     (reports[0].state, reports[0].differences.len())
 }
 
 #[test]
-fn a_snapshot_with_proxies_gives_the_same_answer() {
-    let answers = |live: &Value| {
+fn a_snapshot_file_preserves_the_state_of_proxies() {
+    let config = |live: &Value| {
         let part = |part: &str| Some(json!({"configs": live[part]}).to_string().into_bytes());
-        RunningConfig::read(&["routes", "clusters", "endpoints"].map(part)).unwrap()
+        RunningConfig::parse(&["routes", "clusters", "endpoints"].map(part)).unwrap()
     };
-    assert_eq!(saved(|live| live.keep(answers(&healthy()))), ("in-step", 0));
-    let mut other = healthy();
-    other["clusters"].as_array_mut().unwrap().pop();
-    assert_eq!(saved(|live| live.keep(answers(&other))), ("different", 1));
-    assert_eq!(saved(|_| ProxyResponse::Silent("no answer in 10 s".to_owned())), ("unreachable", 0));
-    assert_eq!(saved(|_| ProxyResponse::NotAsked("--proxies 3".to_owned())), ("not-compared", 0));
+    assert_eq!(saved_state(|live| live.record_config(config(&healthy()))), (ProxyState::Synced, 0));
+    let mut changed = healthy();
+    changed["clusters"].as_array_mut().unwrap().pop();
+    assert_eq!(saved_state(|live| live.record_config(config(&changed))), (ProxyState::Different, 1));
+    assert_eq!(
+        saved_state(|_| ProxyResponse::Unreachable("no answer in 10 s".to_owned())),
+        (ProxyState::Unreachable, 0)
+    );
+    assert_eq!(saved_state(|_| ProxyResponse::NotQueried("--proxies 3".to_owned())), (ProxyState::NotCompared, 0));
 }
 
 #[test]
-fn every_altered_field_is_named_with_both_values() {
+fn reports_every_changed_field_with_both_values() {
     let host = "/routes/0/route_config/virtual_hosts/0";
     let cases: [(String, Value, (&str, &str, &str)); 17] = [
         (
@@ -225,7 +228,7 @@ fn every_altered_field_is_named_with_both_values() {
         (
             format!("{host}/routes/0/route/max_grpc_timeout"),
             json!("0s"),
-            ("cap of gRPC deadlines of a:50051, route 1 (path prefix /, x-canary exact \"yes\")", "2s", "none"),
+            ("max gRPC deadline of a:50051, route 1 (path prefix /, x-canary exact \"yes\")", "2s", "none"),
         ),
         (
             format!("{host}/routes/1/route/retry_policy/num_retries"),
@@ -235,7 +238,7 @@ fn every_altered_field_is_named_with_both_values() {
         (
             format!("{host}/routes/1/name"),
             json!("other"),
-            ("name of the route of a:50051, route 2 (path prefix /)", "", "other"),
+            ("route name of a:50051, route 2 (path prefix /)", "", "other"),
         ),
         (
             format!("{host}/routes/0/match/headers/0/string_match/exact"),
@@ -251,7 +254,7 @@ fn every_altered_field_is_named_with_both_values() {
         (
             "/clusters/1/cluster/circuit_breakers/thresholds/0/max_requests".to_owned(),
             json!(7),
-            ("maximum of requests of v1|a", "100", "7"),
+            ("max requests of v1|a", "100", "7"),
         ),
         ("/clusters/1/cluster/connect_timeout".to_owned(), json!("1s"), ("connect timeout of v1|a", "10s", "1s")),
         (
@@ -262,7 +265,7 @@ fn every_altered_field_is_named_with_both_values() {
         (
             "/clusters/1/cluster/transport_socket_matches".to_owned(),
             json!([]),
-            ("TLS of v1|a", "chosen for each endpoint", "plain text"),
+            ("TLS of v1|a", "per endpoint", "plaintext"),
         ),
         (
             "/clusters/1/cluster/typed_extension_protocol_options".to_owned(),
@@ -274,16 +277,16 @@ fn every_altered_field_is_named_with_both_values() {
             json!("6s"),
             (
                 "outlier detection of v1|a",
-                "errors 5, gateway errors never, every 5s, for 30s, at most 10%",
-                "errors 5, gateway errors never, every 6s, for 30s, at most 10%",
+                "consecutive5xxErrors 5, consecutiveGatewayErrors never, interval 5s, baseEjectionTime 30s, maxEjectionPercent 10",
+                "consecutive5xxErrors 5, consecutiveGatewayErrors never, interval 6s, baseEjectionTime 30s, maxEjectionPercent 10",
             ),
         ),
         (
             "/clusters/1/cluster/type".to_owned(),
             json!("STRICT_DNS"),
-            ("discovery of endpoints of v1|a", "EDS", "STRICT_DNS"),
+            ("endpoint discovery of v1|a", "EDS", "STRICT_DNS"),
         ),
-        ("/clusters/2/cluster/name".to_owned(), json!("inbound|1||"), ("cluster v2|a", "there", "")),
+        ("/clusters/2/cluster/name".to_owned(), json!("inbound|1||"), ("cluster v2|a", "present", "")),
         (
             "/endpoints/0/endpoint_config/endpoints/0/lb_endpoints/1/endpoint/address/socket_address/address"
                 .to_owned(),
@@ -291,47 +294,47 @@ fn every_altered_field_is_named_with_both_values() {
             ("endpoints of |a", "10.1.0.6:9000", "10.1.0.7:9000"),
         ),
     ];
-    for (path, value, (what, intent, live)) in cases {
-        let mut altered = healthy();
-        if let Some(place) = altered.pointer_mut(&path) {
-            *place = value;
+    for (path, value, (what, desired, live)) in cases {
+        let mut changed = healthy();
+        if let Some(field) = changed.pointer_mut(&path) {
+            *field = value;
         } else {
             let (parent, key) = path.rsplit_once('/').unwrap();
-            altered.pointer_mut(parent).unwrap()[key] = value;
+            changed.pointer_mut(parent).unwrap()[key] = value;
         }
-        let (state, found) = differences(&altered, &connected());
+        let (state, differences) = differences(&changed, &connected());
         assert_eq!(state, ProxyState::Different, "{path}");
-        assert_eq!(found.first(), Some(&(what.to_owned(), intent.to_owned(), live.to_owned())), "{path}");
+        assert_eq!(differences.first(), Some(&(what.to_owned(), desired.to_owned(), live.to_owned())), "{path}");
     }
 }
 
 #[test]
-fn why_a_proxy_is_not_in_step() {
-    let mut altered = healthy();
-    altered["routes"][0]["route_config"]["virtual_hosts"][0]["routes"][0]["route"]["timeout"] = json!("5s");
-    let waiting = XdsConnection { waiting: vec![("route".to_owned(), None)], refused: None };
-    let refused = XdsConnection { waiting: Vec::new(), refused: Some("no such filter".to_owned()) };
+fn the_sync_state_of_istiod_explains_differences() {
+    let mut changed = healthy();
+    changed["routes"][0]["route_config"]["virtual_hosts"][0]["routes"][0]["route"]["timeout"] = json!("5s");
+    let unacknowledged = XdsConnection { unacknowledged: vec![("route".to_owned(), None)], rejection: None };
+    let rejected = XdsConnection { unacknowledged: Vec::new(), rejection: Some("no such filter".to_owned()) };
     for (sync, state) in [
-        (XdsSyncState::Connected(waiting), ProxyState::Late),
-        (XdsSyncState::Connected(refused), ProxyState::Refused),
+        (XdsSyncState::Connected(unacknowledged), ProxyState::Stale),
+        (XdsSyncState::Connected(rejected), ProxyState::Rejected),
         (XdsSyncState::NotConnected, ProxyState::NotSent),
-        (XdsSyncState::NoAnswer("down".to_owned()), ProxyState::NotSent),
+        (XdsSyncState::IstiodUnreachable("down".to_owned()), ProxyState::NotSent),
         (XdsSyncState::Unknown("forbidden".to_owned()), ProxyState::Different),
     ] {
-        assert_eq!(differences(&altered, &sync).0, state, "{sync:?}");
+        assert_eq!(differences(&changed, &sync).0, state, "{sync:?}");
     }
-    // What does not answer does no harm to what is in step.
-    assert_eq!(differences(&healthy(), &XdsSyncState::NoAnswer("down".to_owned())).0, ProxyState::InStep);
-    altered["routes"][0]["error_state"] = json!({"details": "bad regex"});
-    assert_eq!(differences(&altered, &connected()).0, ProxyState::Refused);
+    // A proxy without differences is synced even if istiod does not respond.
+    assert_eq!(differences(&healthy(), &XdsSyncState::IstiodUnreachable("down".to_owned())).0, ProxyState::Synced);
+    changed["routes"][0]["error_state"] = json!({"details": "bad regex"});
+    assert_eq!(differences(&changed, &connected()).0, ProxyState::Rejected);
 }
 
 #[test]
-fn broken_answers_are_told() {
-    assert!(RunningConfig::read(&[Some(b"upstream gone".to_vec())]).is_err());
-    assert_eq!(RunningConfig::read(&[None, None, None]).unwrap(), RunningConfig::default());
-    let odd = br#"{"configs": [{"route_config": {"virtual_hosts": [{"routes": [{"match": {}}]}]}}, {"x": 1}]}"#;
-    assert_eq!(RunningConfig::read(&[Some(odd.to_vec())]).unwrap().routes.len(), 1);
+fn rejects_invalid_responses_and_ignores_unknown_fields() {
+    assert!(RunningConfig::parse(&[Some(b"upstream gone".to_vec())]).is_err());
+    assert_eq!(RunningConfig::parse(&[None, None, None]).unwrap(), RunningConfig::default());
+    let unknown = br#"{"configs": [{"route_config": {"virtual_hosts": [{"routes": [{"match": {}}]}]}}, {"x": 1}]}"#;
+    assert_eq!(RunningConfig::parse(&[Some(unknown.to_vec())]).unwrap().routes.len(), 1);
 }
 
 fn diff(arguments: &[&str]) -> (i32, String, String) {
@@ -347,7 +350,7 @@ fn diff(arguments: &[&str]) -> (i32, String, String) {
 }
 
 #[test]
-fn two_sources() {
+fn compares_two_sources() {
     let (code, out, _) = diff(&["--from", "demo", "--against", "demo"]);
     assert_eq!(code, 0, "{out}");
     let (code, out, _) = diff(&["--from", "demo", "--against", "src/demo/healthy.yaml", "--summary"]);
@@ -361,16 +364,16 @@ fn two_sources() {
 }
 
 #[test]
-fn files_over_a_saved_source() {
+fn compares_files_with_a_saved_source() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("diff");
     std::fs::create_dir_all(&folder).unwrap();
     let (mesh, file) = (folder.join("mesh.yaml"), folder.join("new.yaml"));
     std::fs::write(&mesh, MESH).unwrap();
-    let wanted =
+    let desired =
         MESH.split("---").last().unwrap().replace("weight: 90", "weight: 75").replace("weight: 10", "weight: 25");
-    std::fs::write(&file, wanted.replace("    timeout: 2s\n", "    timeout: 3s\n")).unwrap();
+    std::fs::write(&file, desired.replace("    timeout: 2s\n", "    timeout: 3s\n")).unwrap();
     let (mesh, file) = (mesh.to_str().unwrap(), file.to_str().unwrap());
-    for (format, wanted) in [
+    for (format, expected) in [
         ("text", "spec.http[1].route: v1 90% → 75%, v2 10% → 25%"),
         ("yaml", "spec.http[1].route: v1 90% → 75%, v2 10% → 25%"),
         ("markdown", "- spec.http[0].timeout: 2s → 3s"),
@@ -378,12 +381,12 @@ fn files_over_a_saved_source() {
     ] {
         let (code, out, _) = diff(&["--from", mesh, "-f", file, "-o", format]);
         assert_eq!(code, 1, "{format}");
-        assert!(out.contains(wanted), "{format}:\n{out}");
+        assert!(out.contains(expected), "{format}:\n{out}");
     }
 }
 
 #[test]
-fn what_is_read_in_part_is_named_and_what_it_holds_is_not_shown() {
+fn reports_partly_read_objects_without_their_content() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("diff-part");
     std::fs::create_dir_all(&folder).unwrap();
     let (mesh, file) = (folder.join("mesh.yaml"), folder.join("plugin.yaml"));
@@ -396,18 +399,18 @@ fn what_is_read_in_part_is_named_and_what_it_holds_is_not_shown() {
 }
 
 #[test]
-fn a_table_that_envoy_should_refuse_is_not_called_in_step() {
-    let wrong = "weight: 90}, {destination: {host: a, subset: v2}, weight: 10}";
-    assert!(MESH.contains(wrong));
-    let snapshot = snapshot(&MESH.replace(wrong, "weight: 0}, {destination: {host: a, subset: v2}, weight: 0}"));
+fn a_route_table_that_envoy_rejects_is_not_compared() {
+    let weights = "weight: 90}, {destination: {host: a, subset: v2}, weight: 10}";
+    assert!(MESH.contains(weights));
+    let snapshot = snapshot(&MESH.replace(weights, "weight: 0}, {destination: {host: a, subset: v2}, weight: 0}"));
     let mesh = resolve(&snapshot, &ResolveOptions::default());
     let caller = caller(&mesh, "sidecar/shop/c");
-    let judged = judge(&mesh, &caller, &running(&healthy()), &connected(), None, &[]);
-    assert!(judged.not_compared[0].contains("50051") && judged.not_compared[0].contains("weight"), "{judged:?}");
+    let compared = compare_proxy(&mesh, &caller, &running_config(&healthy()), &connected(), None, &[]);
+    assert!(compared.not_compared[0].contains("50051") && compared.not_compared[0].contains("weight"), "{compared:?}");
 }
 
 #[test]
-fn wrong_use_is_told() {
+fn rejects_invalid_arguments() {
     let (code, _, error) = diff(&["--from", "demo"]);
     assert!(code == 2 && error.contains("--against"), "{error}");
     assert_eq!(diff(&["--from", "demo", "--against", "demo", "--wait"]).0, 2);
@@ -416,18 +419,19 @@ fn wrong_use_is_told() {
 }
 
 #[test]
-fn a_host_of_ones_choice_and_what_leads_to_it() {
+fn a_host_filter_selects_its_routes_and_clusters() {
     let snapshot = snapshot(MESH);
     let mesh = resolve(&snapshot, &ResolveOptions::default());
-    let mut altered = healthy();
-    altered["routes"][0]["route_config"]["virtual_hosts"][0]["routes"][0]["route"]["timeout"] = json!("5s");
-    altered["clusters"][0]["cluster"]["connect_timeout"] = json!("3s");
+    let mut changed = healthy();
+    changed["routes"][0]["route_config"]["virtual_hosts"][0]["routes"][0]["route"]["timeout"] = json!("5s");
+    changed["clusters"][0]["cluster"]["connect_timeout"] = json!("3s");
     let parts = ["routes", "clusters"];
-    let answers = parts.map(|part| Some(json!({"configs": altered[part]}).to_string().into_bytes()));
-    let running = RunningConfig::read(&answers).unwrap();
+    let answers = parts.map(|part| Some(json!({"configs": changed[part]}).to_string().into_bytes()));
+    let running = RunningConfig::parse(&answers).unwrap();
     let caller = caller(&mesh, "sidecar/shop/c");
-    let found = |host: &str| judge(&mesh, &caller, &running, &connected(), None, &[host.to_owned()]).differences.len();
-    assert_eq!(found("a.shop.svc.cluster.local"), 2);
-    // Neither a name that ends alike nor one that begins alike.
-    assert_eq!((found("shop.svc.cluster.local"), found("a.shop.svc.cluster.local.au")), (0, 0));
+    let count =
+        |host: &str| compare_proxy(&mesh, &caller, &running, &connected(), None, &[host.to_owned()]).differences.len();
+    assert_eq!(count("a.shop.svc.cluster.local"), 2);
+    // Names with the same suffix or prefix select nothing.
+    assert_eq!((count("shop.svc.cluster.local"), count("a.shop.svc.cluster.local.au")), (0, 0));
 }

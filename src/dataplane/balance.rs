@@ -1,11 +1,15 @@
-//! How calls spread over the endpoints of a Service, against an even spread.
+//! How calls are distributed over the endpoints of a Service, compared with an even distribution.
 //!
-//! The counters are those of the callers' Envoys: what they sent where between two readings.
+//! The input are counters of the callers' Envoys, read twice: the calls that each of them sent to each endpoint between
+//! the two readings.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use crate::envoy::counters::EndpointCounters;
-use crate::envoy::endpoint::show;
+use crate::envoy::endpoint::socket_address;
 use crate::mesh::Mesh;
 use crate::mesh::destination_rule::DestinationRule;
 use crate::mesh::ids::ObjectRef;
@@ -14,405 +18,456 @@ use crate::mesh::service::{Resolution, Service, ServicePort};
 use crate::mesh::workload::Readiness;
 use crate::snapshot::live::LiveState;
 
-/// Calls for each endpoint below which nothing is judged: LEAST_REQUEST is not exactly even.
-const ENOUGH: u64 = 10;
-/// Jain's index from which a spread counts as even.
-const EVEN: f64 = 0.9;
-/// So many servers in effect, or fewer, are one.
-const ONE: f64 = 1.5;
+/// Calls per endpoint below which the verdict is "too few calls": LEAST_REQUEST is not exactly even.
+const MIN_CALLS_PER_ENDPOINT: u64 = 10;
+/// Jain's index from which a distribution counts as even.
+const EVEN_FROM_INDEX: f64 = 0.9;
+/// With fewer effective servers than this, calls count as pinned to one endpoint.
+const PINNED_BELOW_SERVERS: f64 = 1.5;
 
-/// What one endpoint got.
+/// The calls that one endpoint received.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct EndpointCounts {
-    /// Calls, retries counted each.
+    /// Calls, each retry counted.
     pub calls: u64,
-    /// Errors among them, and connections that were refused.
+    /// Failed calls or failed connections, whichever are more.
     pub errors: u64,
-    /// Subsets through which it was reached.
+    /// Subsets through which callers reached it.
     pub subsets: BTreeSet<String>,
-    /// Calls that an even spread would have given it.
-    pub even: f64,
-    /// Whether outlier detection has it out, for some caller.
-    pub ejected: bool,
+    /// Calls that it would receive in an even distribution.
+    pub expected: f64,
+    /// Whether outlier detection of any caller ejected it.
+    pub is_ejected: bool,
 }
 
-/// A spread.
+/// The distribution of calls over endpoints.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct CallDistribution {
-    /// Endpoints by address.
+    /// Counts by `address:port`.
     pub endpoints: BTreeMap<String, EndpointCounts>,
-    /// Callers that called at all.
+    /// Number of callers that sent calls.
     pub callers: usize,
-    /// Whether no call ended, well or not: connections were counted, or streams go on.
-    pub nothing_ended: bool,
+    /// Whether no call completed, with success or error: the counters count connections, or all streams are still open.
+    pub no_call_completed: bool,
 }
 
-/// What a counter grew by; one that fell began anew.
-pub fn since(now: u64, then: u64) -> u64 {
-    now.checked_sub(then).unwrap_or(now)
+/// The increase of a counter between two readings. A counter that decreased was reset in between.
+pub fn counter_increase(now: u64, before: u64) -> u64 {
+    now.checked_sub(before).unwrap_or(now)
 }
 
-/// The Service's port that a cluster is for.
-fn port(cluster: &str) -> &str {
+/// The Service port in the name of an Envoy cluster.
+fn cluster_port(cluster: &str) -> &str {
     cluster.split('|').nth(1).unwrap_or_default()
 }
 
-/// Ports that anybody called: endpoints of others would only look idle.
+/// Ports with calls. Endpoints of other ports would only look idle.
 fn used_ports(callers: &[CounterReadings]) -> BTreeSet<&str> {
     fn totals(readings: &[EndpointCounters]) -> BTreeMap<(&str, &str), u64> {
         let mut totals: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-        for one in readings {
-            *totals.entry((&one.cluster, &one.address)).or_default() += one.total;
+        for counters in readings {
+            *totals.entry((&counters.cluster, &counters.address)).or_default() += counters.requests;
         }
         totals
     }
     let mut used = BTreeSet::new();
-    for (before, after) in callers {
-        let then = totals(before);
-        for (key, now) in totals(after) {
-            if since(now, then.get(&key).copied().unwrap_or(0)) > 0 {
-                used.insert(port(key.0));
+    for (first, last) in callers {
+        let before = totals(first);
+        for (key, now) in totals(last) {
+            if counter_increase(now, before.get(&key).copied().unwrap_or(0)) > 0 {
+                used.insert(cluster_port(key.0));
             }
         }
     }
     used
 }
 
-/// A verdict on a spread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The verdict on a distribution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, strum::IntoStaticStr)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum BalanceVerdict {
-    /// Each endpoint gets about its share.
+    /// Each endpoint receives about its share.
     Even,
-    /// Some get much more than others.
+    /// Some endpoints receive many more calls than others.
     Uneven,
-    /// One gets nearly all.
+    /// One endpoint receives nearly all calls.
     Pinned,
-    /// Too little to say.
-    TooFew,
+    /// Too few calls for a verdict.
+    TooFewCalls,
 }
 
 impl BalanceVerdict {
-    /// The word for it.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Even => "even",
-            Self::Uneven => "uneven",
-            Self::Pinned => "pinned",
-            Self::TooFew => "too few calls",
-        }
+        self.into()
     }
 }
 
 impl CallDistribution {
-    /// What callers sent between two readings of their counters; each is a pair of readings of one caller.
+    /// The calls that callers sent between two readings of their counters.
     pub fn new(callers: &[CounterReadings]) -> Self {
-        let mut spread = Self::default();
-        let (mut total, mut judged) = (0, 0);
+        let mut distribution = Self::default();
+        let (mut total, mut completed) = (0, 0);
         let used = used_ports(callers);
-        for (before, after) in callers {
-            let old: BTreeMap<(&str, &str), &EndpointCounters> =
-                before.iter().map(|one| ((one.cluster.as_str(), one.address.as_str()), one)).collect();
+        for (first, last) in callers {
+            let before: BTreeMap<(&str, &str), &EndpointCounters> = first
+                .iter()
+                .map(|counters| ((counters.cluster.as_str(), counters.address.as_str()), counters))
+                .collect();
             let mut clusters: BTreeMap<&str, Vec<(&EndpointCounters, u64)>> = BTreeMap::new();
             let mut sent = 0;
-            for one in after.iter().filter(|one| used.is_empty() || used.contains(port(&one.cluster))) {
-                let none = EndpointCounters::default();
-                let then = old.get(&(one.cluster.as_str(), one.address.as_str())).copied().unwrap_or(&none);
-                let calls = since(one.total, then.total);
-                let (good, bad) = (since(one.success, then.success), since(one.errors, then.errors));
-                let refused = since(one.refused, then.refused);
-                (total, judged, sent) = (total + calls, judged + good + bad, sent + calls);
-                let got = spread.endpoints.entry(one.address.clone()).or_default();
-                got.calls += calls;
-                got.errors += bad.max(refused);
-                got.ejected |= one.ejected;
-                if let Some(subset) = one.cluster.split('|').nth(2).filter(|subset| !subset.is_empty() && calls > 0) {
-                    got.subsets.insert(subset.to_owned());
+            let is_used =
+                |counters: &&EndpointCounters| used.is_empty() || used.contains(cluster_port(&counters.cluster));
+            for now in last.iter().filter(is_used) {
+                let zero = EndpointCounters::default();
+                let before = before.get(&(now.cluster.as_str(), now.address.as_str())).copied().unwrap_or(&zero);
+                let calls = counter_increase(now.requests, before.requests);
+                let successes = counter_increase(now.successes, before.successes);
+                let errors = counter_increase(now.errors, before.errors);
+                let connect_failures = counter_increase(now.connect_failures, before.connect_failures);
+                (total, completed, sent) = (total + calls, completed + successes + errors, sent + calls);
+                let counts = distribution.endpoints.entry(now.address.clone()).or_default();
+                counts.calls += calls;
+                counts.errors += errors.max(connect_failures);
+                counts.is_ejected |= now.is_ejected;
+                if let Some(subset) = now.cluster.split('|').nth(2).filter(|subset| !subset.is_empty() && calls > 0) {
+                    counts.subsets.insert(subset.to_owned());
                 }
-                clusters.entry(&one.cluster).or_default().push((one, calls));
+                clusters.entry(&now.cluster).or_default().push((now, calls));
             }
-            spread.callers += usize::from(sent > 0);
-            for members in clusters.values() {
-                let calls: u64 = members.iter().map(|(_, calls)| calls).sum();
-                // Where locality decides, the endpoints of other places are there for when those here fail.
-                let healthy = || members.iter().map(|(one, _)| one).filter(|one| one.healthy);
-                let best = healthy().map(|one| one.priority).min();
-                let taking: Vec<_> = healthy().filter(|one| Some(one.priority) == best).collect();
-                let weights: u64 = taking.iter().map(|one| one.weight.max(1)).sum();
-                for one in taking {
-                    let even = calls as f64 * one.weight.max(1) as f64 / weights.max(1) as f64;
-                    spread.endpoints.entry(one.address.clone()).or_default().even += even;
-                }
-            }
+            distribution.callers += usize::from(sent > 0);
+            clusters.values().for_each(|members| distribution.add_expected(members));
         }
-        spread.nothing_ended = total > 0 && judged == 0;
-        spread
+        distribution.no_call_completed = total > 0 && completed == 0;
+        distribution
     }
 
-    /// Measures all against one share, these endpoints included. For callers that keep to the endpoint that was dialled:
-    /// their clusters list no other.
-    pub fn over_all(&mut self, addresses: impl IntoIterator<Item = String>) {
+    /// Adds the expected share of each endpoint of one cluster of one caller.
+    fn add_expected(&mut self, members: &[(&EndpointCounters, u64)]) {
+        let calls: u64 = members.iter().map(|(_, calls)| calls).sum();
+        // With locality load balancing, endpoints of a higher priority value get calls only when all others fail.
+        let healthy = || members.iter().map(|(counters, _)| counters).filter(|counters| counters.is_healthy);
+        let priority = healthy().map(|counters| counters.priority).min();
+        let active: Vec<_> = healthy().filter(|counters| Some(counters.priority) == priority).collect();
+        let weights: u64 = active.iter().map(|counters| counters.weight.max(1)).sum();
+        for counters in active {
+            let expected = calls as f64 * counters.weight.max(1) as f64 / weights.max(1) as f64;
+            self.endpoints.entry(counters.address.clone()).or_default().expected += expected;
+        }
+    }
+
+    /// Expects an equal share for every endpoint, including these addresses.
+    ///
+    /// For headless Services: the cluster of a caller only lists the endpoint that its client dialled.
+    pub fn measure_against(&mut self, addresses: impl IntoIterator<Item = String>) {
         for address in addresses {
             self.endpoints.entry(address).or_default();
         }
-        let even = self.calls() as f64 / self.endpoints.len().max(1) as f64;
-        self.endpoints.values_mut().for_each(|got| got.even = even);
+        let expected = self.calls() as f64 / self.endpoints.len().max(1) as f64;
+        self.endpoints.values_mut().for_each(|counts| counts.expected = expected);
     }
 
-    /// All calls.
+    /// The number of calls to all endpoints.
     pub fn calls(&self) -> u64 {
-        self.endpoints.values().map(|got| got.calls).sum()
+        self.endpoints.values().map(|counts| counts.calls).sum()
     }
 
-    /// Number of servers that would share the calls as unevenly if each of them got the same: (Σn)² ÷ Σn².
+    /// The number of equally loaded servers with the same concentration of calls: (Σn)² ÷ Σn².
     pub fn effective_servers(&self) -> f64 {
-        let squares: f64 = self.endpoints.values().map(|got| (got.calls as f64).powi(2)).sum();
+        let squares: f64 = self.endpoints.values().map(|counts| (counts.calls as f64).powi(2)).sum();
         if squares > 0.0 { (self.calls() as f64).powi(2) / squares } else { 0.0 }
     }
 
-    /// Jain's index of what endpoints got against an even spread: 1 is even, 1 ÷ number of endpoints is all on one.
+    /// Endpoints for which calls are expected.
+    fn expected_endpoints(&self) -> impl Iterator<Item = &EndpointCounts> {
+        self.endpoints.values().filter(|counts| counts.expected > 0.0)
+    }
+
+    /// Jain's fairness index of the received against the expected calls, from 0 to 1: 1 is even, and 1 ÷ number of
+    /// endpoints means that one endpoint receives all calls.
     pub fn jain(&self) -> f64 {
-        let shares: Vec<f64> =
-            self.endpoints.values().filter(|got| got.even > 0.0).map(|got| got.calls as f64 / got.even).collect();
+        let shares: Vec<f64> = self.expected_endpoints().map(|counts| counts.calls as f64 / counts.expected).collect();
         let (sum, squares) = (shares.iter().sum::<f64>(), shares.iter().map(|share| share * share).sum::<f64>());
         if squares > 0.0 { sum * sum / (shares.len() as f64 * squares) } else { 0.0 }
     }
 
-    /// Whether calls that choose their server by lot would often come out as unevenly: chi-squared within three standard
-    /// deviations of its mean.
+    /// Whether random load balancing often gives such a distribution: chi-squared within three standard deviations of
+    /// its mean.
     fn may_be_chance(&self) -> bool {
-        let expected: Vec<&EndpointCounts> = self.endpoints.values().filter(|got| got.even > 0.0).collect();
-        let freedom = expected.len().saturating_sub(1) as f64;
-        let squares: f64 = expected.iter().map(|got| (got.calls as f64 - got.even).powi(2) / got.even).sum();
-        squares <= freedom + 3.0 * (2.0 * freedom).sqrt()
+        let degrees_of_freedom = self.expected_endpoints().count().saturating_sub(1) as f64;
+        let chi_squared: f64 = self
+            .expected_endpoints()
+            .map(|counts| (counts.calls as f64 - counts.expected).powi(2) / counts.expected)
+            .sum();
+        chi_squared <= degrees_of_freedom + 3.0 * (2.0 * degrees_of_freedom).sqrt()
     }
 
-    /// The verdict. For a port that is `tcp`, what was counted are connections.
-    pub fn evenness(&self, tcp: bool) -> BalanceVerdict {
-        let expected = self.endpoints.values().filter(|got| got.even > 0.0).count() as u64;
+    /// The verdict. `is_tcp`: all ports are treated as TCP, and the counters count connections.
+    pub fn verdict(&self, is_tcp: bool) -> BalanceVerdict {
+        let expected = self.expected_endpoints().count() as u64;
         if self.calls() == 0 {
-            return BalanceVerdict::TooFew;
+            return BalanceVerdict::TooFewCalls;
         }
-        if tcp && self.nothing_ended && self.endpoints.len() > 1 {
+        if is_tcp && self.no_call_completed && self.endpoints.len() > 1 {
             return BalanceVerdict::Pinned;
         }
-        if self.calls() < ENOUGH * expected.max(1) {
-            return BalanceVerdict::TooFew;
+        if self.calls() < MIN_CALLS_PER_ENDPOINT * expected.max(1) {
+            return BalanceVerdict::TooFewCalls;
         }
         match self.jain() {
-            // Weights may give nearly all calls to one pod on purpose.
-            jain if jain >= EVEN || self.may_be_chance() => BalanceVerdict::Even,
-            _ if expected >= 2 && self.effective_servers() < ONE => BalanceVerdict::Pinned,
+            // The index is relative to the expected calls: weights may send nearly all calls to one pod on purpose.
+            jain if jain >= EVEN_FROM_INDEX || self.may_be_chance() => BalanceVerdict::Even,
+            _ if expected >= 2 && self.effective_servers() < PINNED_BELOW_SERVERS => BalanceVerdict::Pinned,
             _ => BalanceVerdict::Uneven,
         }
     }
 }
 
-/// First and last readings of one caller.
+/// First and last reading of one caller's counters.
 pub type CounterReadings = (Vec<EndpointCounters>, Vec<EndpointCounters>);
 
-/// What the proxies of a snapshot counted for one host: first readings are absent where only one could be taken.
+/// Counters of a snapshot's proxies for one host.
 #[derive(Debug, Default)]
 pub struct HostReadings {
+    /// First and last readings of the proxies that were read twice.
     between: Vec<CounterReadings>,
-    ever: Vec<CounterReadings>,
+    /// Last readings of all proxies, against zero.
+    total: Vec<CounterReadings>,
 }
 
-/// What the proxies of a snapshot counted, by the host that they called.
+/// The counters of a snapshot's proxies, by the host of the cluster.
 pub fn readings_by_host(live: &LiveState) -> BTreeMap<String, HostReadings> {
-    let by_host = |counted: &[EndpointCounters]| -> BTreeMap<String, Vec<EndpointCounters>> {
-        let mut found: BTreeMap<String, Vec<EndpointCounters>> = BTreeMap::new();
-        for one in counted {
-            if let Some(host) = one.cluster.splitn(4, '|').nth(3) {
-                found.entry(host.to_owned()).or_default().push(one.clone());
+    let by_host = |counters: &[EndpointCounters]| -> BTreeMap<String, Vec<EndpointCounters>> {
+        let mut by_host: BTreeMap<String, Vec<EndpointCounters>> = BTreeMap::new();
+        for endpoint in counters {
+            if let Some(host) = endpoint.cluster.splitn(4, '|').nth(3) {
+                by_host.entry(host.to_owned()).or_default().push(endpoint.clone());
             }
         }
-        found
+        by_host
     };
-    let mut all: BTreeMap<String, HostReadings> = BTreeMap::new();
+    let mut readings: BTreeMap<String, HostReadings> = BTreeMap::new();
     for (_, _, proxy) in live.proxies() {
-        let Some(last) = &proxy.counted.1 else { continue };
-        let mut first = proxy.counted.0.as_deref().map(by_host);
+        let Some(last) = &proxy.counters.1 else { continue };
+        let mut first = proxy.counters.0.as_deref().map(by_host);
         for (host, last) in by_host(last) {
-            let entry = all.entry(host.clone()).or_default();
+            let entry = readings.entry(host.clone()).or_default();
             if let Some(first) = &mut first {
-                // What was not there in the first reading had not been called yet.
+                // A host that is absent in the first reading had no calls yet.
                 entry.between.push((first.remove(&host).unwrap_or_default(), last.clone()));
             }
-            entry.ever.push((Vec::new(), last));
+            entry.total.push((Vec::new(), last));
         }
     }
-    all
+    readings
 }
 
-/// How calls to a Service spread while the proxies were asked, or, when those were too few, since the proxies know the
-/// endpoints; and which of the two it is. Few connections tell as little as few calls.
-pub fn lately_or_ever(mesh: &Mesh<'_>, service: &Service, counted: &HostReadings) -> (CallDistribution, &'static str) {
-    let tcp = is_tcp(service, None);
-    let now = of_service(mesh, service, None, &counted.between);
-    if now.calls() >= ENOUGH && now.evenness(tcp) != BalanceVerdict::TooFew {
-        return (now, "while the proxies were asked");
+/// The period that the counters of a distribution cover.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CountingPeriod {
+    /// Between the first and the last reading.
+    BetweenReadings,
+    /// Since each proxy has the endpoints.
+    SinceEndpointAdded,
+}
+
+impl CountingPeriod {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::BetweenReadings => "between the two readings",
+            Self::SinceEndpointAdded => "since the proxies have these endpoints",
+        }
     }
-    (of_service(mesh, service, None, &counted.ever), "since the proxies know the endpoints")
 }
 
-/// The spread over a Service's endpoints. A headless one's callers know only the endpoint that was dialled: it is
-/// measured against all ready pods.
-pub fn of_service(
+/// The calls to a Service between the readings or, when those are too few for a verdict, since the proxies have the
+/// endpoints. Too few connections count as too few calls.
+pub fn recent_or_total(
+    mesh: &Mesh<'_>,
+    service: &Service,
+    readings: &HostReadings,
+) -> (CallDistribution, CountingPeriod) {
+    let recent = service_distribution(mesh, service, None, &readings.between);
+    let is_conclusive = recent.verdict(is_tcp(service, None)) != BalanceVerdict::TooFewCalls;
+    if recent.calls() >= MIN_CALLS_PER_ENDPOINT && is_conclusive {
+        return (recent, CountingPeriod::BetweenReadings);
+    }
+    (service_distribution(mesh, service, None, &readings.total), CountingPeriod::SinceEndpointAdded)
+}
+
+/// The distribution of calls over the endpoints of a Service, or of one port number. A headless Service is measured
+/// against all ready pods, because its callers only have the endpoint that their client dialled.
+pub fn service_distribution(
     mesh: &Mesh<'_>,
     service: &Service,
     port: Option<u16>,
     readings: &[CounterReadings],
 ) -> CallDistribution {
-    let mut spread = CallDistribution::new(readings);
-    if service.resolution == Resolution::Headless && spread.calls() > 0 {
-        let ready = ready_addresses(mesh, service, port, &spread);
-        spread.over_all(ready);
+    let mut distribution = CallDistribution::new(readings);
+    if service.resolution == Resolution::Headless && distribution.calls() > 0 {
+        let ready = ready_addresses(mesh, service, port, &distribution);
+        distribution.measure_against(ready);
     }
-    spread
+    distribution
 }
 
-/// What objects and counters say about the verdict.
-pub fn cause(mesh: &Mesh<'_>, service: &Service, port: Option<u16>, spread: &CallDistribution) -> String {
-    let tcp = is_tcp(service, port);
-    let evenness = spread.evenness(tcp);
-    if spread.calls() == 0 {
-        return "no caller with a sidecar sent anything: calls of pods without one are not counted".to_owned();
+/// Explains the verdict from objects and counters; empty for an even distribution.
+pub fn verdict_cause(mesh: &Mesh<'_>, service: &Service, port: Option<u16>, distribution: &CallDistribution) -> String {
+    let is_tcp = is_tcp(service, port);
+    let verdict = distribution.verdict(is_tcp);
+    if distribution.calls() == 0 {
+        return "no caller with a sidecar sent calls; calls from pods without a sidecar are not counted".to_owned();
     }
-    if evenness == BalanceVerdict::TooFew {
-        return format!("{} calls are too few for {} endpoints", spread.calls(), spread.endpoints.len());
+    if verdict == BalanceVerdict::TooFewCalls {
+        let (calls, endpoints) = (distribution.calls(), distribution.endpoints.len());
+        return format!("{calls} calls to {endpoints} endpoints are too few for a verdict");
     }
-    if evenness == BalanceVerdict::Even {
+    if verdict == BalanceVerdict::Even {
         return String::new();
     }
-    if tcp && spread.nothing_ended {
-        let named: Vec<String> = ports(service, port).map(ServicePort::title).collect();
-        let named = format!(" (port {})", named.join(", "));
+    if is_tcp && distribution.no_call_completed {
+        let ports: Vec<String> = selected_ports(service, port).map(ServicePort::title).collect();
         return format!(
-            "the callers' proxies count connections, not calls{named}: the port is treated as TCP, so every call of a \
-             connection goes to one pod; name it grpc-…, or set appProtocol: grpc"
+            "port {} is treated as TCP: Envoy balances connections, and all calls of a connection go to one pod; name \
+             the port grpc-… or set appProtocol: grpc",
+            ports.join(", ")
         );
     }
     if service.resolution == Resolution::Headless {
-        return "the Service is headless: each caller's proxy keeps to the pod that its client dialled".to_owned();
+        return "the Service is headless: each caller's proxy uses the pod that its client dialled".to_owned();
     }
-    if let Some(rule) = hashed_by(mesh, service) {
-        return format!("{rule} asks for a consistent hash: calls with one key go to one pod, as meant");
+    if let Some(rule) = consistent_hash_rule(mesh, service) {
+        return format!("{rule} sets a consistent hash: all calls with the same key go to one pod, as intended");
     }
-    let out: Vec<&str> =
-        spread.endpoints.iter().filter(|(_, got)| got.ejected).map(|(address, _)| address.as_str()).collect();
-    if !out.is_empty() {
-        return format!("outlier detection has {} out", out.join(", "));
+    let ejected: Vec<&str> = distribution
+        .endpoints
+        .iter()
+        .filter(|(_, counts)| counts.is_ejected)
+        .map(|(address, _)| address.as_str())
+        .collect();
+    if !ejected.is_empty() {
+        return format!("outlier detection ejected {}", ejected.join(", "));
     }
-    if spread.callers == 1 {
-        return "one caller only: with few calls at a time LEAST_REQUEST may stay with few pods; locality may prefer some"
+    if distribution.callers == 1 {
+        return "only one caller sent calls: LEAST_REQUEST with few concurrent calls, or locality load balancing, may \
+                prefer few pods"
             .to_owned();
     }
-    "no object explains it: look at locality, at pods that came lately, and at streams that last long".to_owned()
+    "no object explains it; possible causes are locality load balancing, new pods, and long-lived streams".to_owned()
 }
 
-/// The DestinationRule that asks for a consistent hash, if one does.
-pub fn hashed_by<'m>(mesh: &'m Mesh<'_>, service: &Service) -> Option<&'m ObjectRef> {
-    let is_own = |host: &str| mesh.find_host(host).is_some_and(|id| std::ptr::eq(mesh.service(id), service));
-    let hashes = |rule: &&DestinationRule| {
-        let policy = rule.spec.traffic_policy.as_ref();
-        let mut policies =
-            policy.into_iter().chain(rule.spec.subsets.iter().filter_map(|one| one.traffic_policy.as_ref()));
-        policies.any(|one| one.load_balancer.as_ref().is_some_and(|balancer| balancer.consistent_hash.is_some()))
+/// The DestinationRule that sets a consistent hash for a Service, if any.
+pub fn consistent_hash_rule<'m>(mesh: &'m Mesh<'_>, service: &Service) -> Option<&'m ObjectRef> {
+    let is_own_host = |host: &str| mesh.find_host(host).is_some_and(|id| std::ptr::eq(mesh.service(id), service));
+    let has_hash = |rule: &&DestinationRule| {
+        let subsets = rule.spec.subsets.iter().filter_map(|subset| subset.traffic_policy.as_ref());
+        let mut policies = rule.spec.traffic_policy.iter().chain(subsets);
+        policies.any(|policy| policy.load_balancer.as_ref().is_some_and(|balancer| balancer.consistent_hash.is_some()))
     };
-    mesh.destination_rules.iter().filter(|rule| is_own(rule.host.as_str())).find(hashes).map(|rule| &rule.object)
+    let mut rules = mesh.destination_rules.iter().filter(|rule| is_own_host(rule.host.as_str()));
+    rules.find(has_hash).map(|rule| &rule.object)
 }
 
-/// The ports that are looked at.
-fn ports(service: &Service, only: Option<u16>) -> impl Iterator<Item = &ServicePort> {
-    service.ports.iter().filter(move |port| only.is_none_or(|only| port.number == only))
+/// All ports of a Service, or the one with this number.
+fn selected_ports(service: &Service, number: Option<u16>) -> impl Iterator<Item = &ServicePort> {
+    service.ports.iter().filter(move |port| number.is_none_or(|number| port.number == number))
 }
 
-/// Whether all ports, or the one that is meant, are treated as TCP: then connections were counted.
+/// Whether all ports of a Service, or the one with this number, are treated as TCP. Their counters count connections.
 pub fn is_tcp(service: &Service, port: Option<u16>) -> bool {
-    ports(service, port).all(|port| port.protocol.family() == ProtocolFamily::Tcp)
+    selected_ports(service, port).all(|port| port.protocol.family() == ProtocolFamily::Tcp)
 }
 
-/// Addresses of ready pods, with the ports that were seen.
-fn ready_addresses(mesh: &Mesh<'_>, service: &Service, port: Option<u16>, spread: &CallDistribution) -> Vec<String> {
-    let seen: Vec<u16> =
-        spread.endpoints.keys().filter_map(|address| address.rsplit(':').next()?.parse::<u16>().ok()).collect();
-    let port = seen.first().copied().or(port).unwrap_or_else(|| service.main_port());
+/// Addresses of the ready pods of a Service, with the pod port of the known endpoints.
+fn ready_addresses(
+    mesh: &Mesh<'_>,
+    service: &Service,
+    port: Option<u16>,
+    distribution: &CallDistribution,
+) -> Vec<String> {
+    let known_ports: Vec<u16> =
+        distribution.endpoints.keys().filter_map(|address| address.rsplit(':').next()?.parse::<u16>().ok()).collect();
+    let port = known_ports.first().copied().or(port).unwrap_or_else(|| service.main_port());
     let ready = mesh.workloads_of(service).filter(|workload| workload.readiness != Readiness::NotReady);
-    ready.filter_map(|workload| workload.ip.as_deref().map(|ip| show(ip, port))).collect()
+    ready.filter_map(|workload| workload.ip.as_deref().map(|ip| socket_address(ip, port))).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn counted(cluster: &str, address: &str, total: u64) -> EndpointCounters {
+    fn counters(subset: &str, address: &str, calls: u64) -> EndpointCounters {
         EndpointCounters {
-            cluster: format!("outbound|1|{cluster}|a"),
+            cluster: format!("outbound|1|{subset}|a"),
             address: address.to_owned(),
-            total,
-            success: total,
-            healthy: true,
+            requests: calls,
+            successes: calls,
+            is_healthy: true,
             ..EndpointCounters::default()
         }
     }
 
-    fn spread(calls: &[(&str, &str, u64)]) -> CallDistribution {
-        let after: Vec<EndpointCounters> =
-            calls.iter().map(|(cluster, address, total)| counted(cluster, address, *total)).collect();
-        CallDistribution::new(&[(Vec::new(), after)])
+    fn distribution(calls: &[(&str, &str, u64)]) -> CallDistribution {
+        let last: Vec<EndpointCounters> =
+            calls.iter().map(|(subset, address, calls)| counters(subset, address, *calls)).collect();
+        CallDistribution::new(&[(Vec::new(), last)])
     }
 
     #[test]
-    fn verdicts() {
-        assert_eq!(spread(&[("", "a", 30), ("", "b", 31), ("", "c", 29)]).evenness(false), BalanceVerdict::Even);
-        assert_eq!(spread(&[("", "a", 90), ("", "b", 1), ("", "c", 0)]).evenness(false), BalanceVerdict::Pinned);
-        assert_eq!(spread(&[("", "a", 60), ("", "b", 20), ("", "c", 10)]).evenness(false), BalanceVerdict::Uneven);
-        // What 40 calls gave on a mesh that balances them by lot.
-        assert_eq!(spread(&[("", "a", 17), ("", "b", 16), ("", "c", 7)]).evenness(false), BalanceVerdict::Even);
-        assert_eq!(spread(&[("", "a", 5), ("", "b", 4)]).evenness(false), BalanceVerdict::TooFew);
-        assert_eq!(spread(&[]).evenness(false), BalanceVerdict::TooFew);
+    fn verdict_follows_the_calls_per_endpoint() {
+        for (calls, verdict) in [
+            (&[("", "a", 30), ("", "b", 31), ("", "c", 29)][..], BalanceVerdict::Even),
+            (&[("", "a", 90), ("", "b", 1), ("", "c", 0)], BalanceVerdict::Pinned),
+            (&[("", "a", 60), ("", "b", 20), ("", "c", 10)], BalanceVerdict::Uneven),
+            // 40 calls on a real mesh with random load balancing.
+            (&[("", "a", 17), ("", "b", 16), ("", "c", 7)], BalanceVerdict::Even),
+            (&[("", "a", 5), ("", "b", 4)], BalanceVerdict::TooFewCalls),
+            (&[], BalanceVerdict::TooFewCalls),
+        ] {
+            assert_eq!(distribution(calls).verdict(false), verdict, "{calls:?}");
+        }
     }
 
     #[test]
-    fn weights_between_subsets_are_meant() {
-        let canary = spread(&[("v1", "a", 45), ("v1", "b", 45), ("v2", "c", 10)]);
-        assert_eq!(canary.evenness(false), BalanceVerdict::Even);
+    fn weights_between_subsets_count_as_intended() {
+        let canary = distribution(&[("v1", "a", 45), ("v1", "b", 45), ("v2", "c", 10)]);
+        assert_eq!(canary.verdict(false), BalanceVerdict::Even);
         assert!((canary.jain() - 1.0).abs() < 0.01 && canary.effective_servers() < 2.5, "{canary:?}");
-        assert_eq!(spread(&[("v1", "a", 95), ("v2", "b", 5)]).evenness(false), BalanceVerdict::Even);
+        assert_eq!(distribution(&[("v1", "a", 95), ("v2", "b", 5)]).verdict(false), BalanceVerdict::Even);
     }
 
     #[test]
-    fn connections_are_no_calls_and_counters_may_begin_anew() {
-        let mut tcp = counted("", "a", 2);
-        tcp.success = 0;
-        let other = EndpointCounters { total: 0, success: 0, ..counted("", "b", 0) };
-        let spread = CallDistribution::new(&[(Vec::new(), vec![tcp, other])]);
-        assert!(spread.nothing_ended && spread.evenness(true) == BalanceVerdict::Pinned);
-        // Long streams look the same; there are just few.
-        assert_eq!(spread.evenness(false), BalanceVerdict::TooFew);
-        let anew = CallDistribution::new(&[(vec![counted("", "a", 500)], vec![counted("", "a", 30)])]);
-        assert_eq!(anew.calls(), 30);
+    fn connections_are_pinned_and_a_reset_counter_starts_at_zero() {
+        let tcp = EndpointCounters { successes: 0, ..counters("", "a", 2) };
+        let idle = EndpointCounters { requests: 0, successes: 0, ..counters("", "b", 0) };
+        let connections = CallDistribution::new(&[(Vec::new(), vec![tcp, idle])]);
+        assert!(connections.no_call_completed && connections.verdict(true) == BalanceVerdict::Pinned);
+        // Long-lived streams look the same on a port that is not TCP.
+        assert_eq!(connections.verdict(false), BalanceVerdict::TooFewCalls);
+        let reset = CallDistribution::new(&[(vec![counters("", "a", 500)], vec![counters("", "a", 30)])]);
+        assert_eq!(reset.calls(), 30);
     }
 
     #[test]
-    fn ports_that_nobody_called_do_not_count() {
-        let mut idle = counted("", "c", 0);
+    fn ports_without_calls_are_ignored() {
+        let mut idle = counters("", "c", 0);
         idle.cluster = "outbound|2||a".to_owned();
-        let after = vec![counted("", "a", 30), counted("", "b", 30), idle];
-        let spread = CallDistribution::new(&[(Vec::new(), after)]);
-        assert_eq!((spread.endpoints.len(), spread.evenness(false)), (2, BalanceVerdict::Even));
+        let last = vec![counters("", "a", 30), counters("", "b", 30), idle];
+        let distribution = CallDistribution::new(&[(Vec::new(), last)]);
+        assert_eq!((distribution.endpoints.len(), distribution.verdict(false)), (2, BalanceVerdict::Even));
     }
 
     #[test]
-    fn endpoints_that_were_never_dialled_count() {
-        let mut headless = spread(&[("", "a:1", 40)]);
-        headless.over_all(["b:1".to_owned(), "c:1".to_owned()]);
-        assert_eq!(headless.evenness(false), BalanceVerdict::Pinned);
+    fn endpoints_that_no_client_dialled_count_for_headless_services() {
+        let mut headless = distribution(&[("", "a:1", 40)]);
+        headless.measure_against(["b:1".to_owned(), "c:1".to_owned()]);
+        assert_eq!(headless.verdict(false), BalanceVerdict::Pinned);
         assert!((headless.jain() - 1.0 / 3.0).abs() < 0.01);
-        // Other callers dialled the others once, and call no more.
-        let callers = [(Vec::new(), vec![counted("", "a:1", 40)]), (Vec::new(), vec![counted("", "b:1", 0)])];
+        // Another caller dialled the second endpoint and sends no more calls.
+        let callers = [(Vec::new(), vec![counters("", "a:1", 40)]), (Vec::new(), vec![counters("", "b:1", 0)])];
         let mut headless = CallDistribution::new(&callers);
-        headless.over_all(["a:1".to_owned(), "b:1".to_owned()]);
-        assert_eq!(headless.evenness(false), BalanceVerdict::Pinned);
+        headless.measure_against(["a:1".to_owned(), "b:1".to_owned()]);
+        assert_eq!(headless.verdict(false), BalanceVerdict::Pinned);
     }
 }

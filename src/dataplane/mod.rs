@@ -1,8 +1,8 @@
-//! What the objects say against what an Envoy runs, and one source against another.
+//! Compares what istiod would send to an Envoy (*compiled*) with what the Envoy runs (*observed*).
 //!
-//! CORE. A room for each part of Envoy's configuration (`routes`, `clusters`, `endpoints`), one for a whole proxy
-//! (`proxy`), one for objects, one for how calls spread (`balance`). What is compared is Envoy's own words, so that a
-//! difference is one that a call can meet.
+//! CORE. One module for each part of Envoy's configuration (`routes`, `clusters`, `endpoints`), one for a whole proxy
+//! (`proxy`), and one for the distribution of calls over endpoints (`balance`). Configuration is compared in Envoy's
+//! own form, so that each reported difference affects calls.
 
 pub(crate) mod balance;
 pub(crate) mod clusters;
@@ -13,48 +13,53 @@ pub(crate) mod routes;
 
 use serde::{Deserialize, Serialize};
 
-/// Something that is not as it should be.
+/// A difference between the desired and the live configuration of an Envoy.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Difference {
-    /// What differs.
+    /// The setting that differs, such as `timeout of checkout.shop.svc.cluster.local:50051`.
     pub what: String,
-    /// As the objects have it; empty when they do not have it at all.
+    /// The value that the objects define; empty if they do not define it.
     pub desired: String,
-    /// As the Envoy has it; empty when it does not have it at all.
+    /// The value in the Envoy; empty if it does not have it.
     pub live: String,
-    /// The host that it is about, if it is about one.
+    /// The host that it belongs to, if it belongs to one.
     pub host: Option<String>,
     /// Whether it decides which backends get calls, and with which weights.
     pub routes_calls: bool,
 }
 
 impl Difference {
-    /// All of it in one text, to tell it from others.
-    pub fn words(&self) -> String {
+    /// Identifies it among the differences of a proxy.
+    pub fn key(&self) -> String {
         format!("{}\n{}\n{}", self.what, self.desired, self.live)
     }
 
-    /// One that is about no host, as far as is known yet.
-    fn new(what: String, intent: String, live: String) -> Self {
-        Self { what, desired: intent, live, host: None, routes_calls: false }
+    fn new(what: String, desired: String, live: String) -> Self {
+        Self { what, desired, live, host: None, routes_calls: false }
     }
 
-    /// One that decides which backends get calls.
-    fn of_routing(what: String, intent: String, live: String) -> Self {
-        Self { routes_calls: true, ..Self::new(what, intent, live) }
+    /// A difference that decides which backends get calls.
+    fn of_routing(what: String, desired: String, live: String) -> Self {
+        Self { routes_calls: true, ..Self::new(what, desired, live) }
     }
 
-    /// Says of those from a place on which host they are about.
-    fn about(found: &mut [Self], from: usize, host: &str) {
-        for one in found.iter_mut().skip(from) {
-            one.host = Some(host.to_owned());
+    /// Sets the host of all differences from index `start` on.
+    fn set_host(differences: &mut [Self], start: usize, host: &str) {
+        for difference in differences.iter_mut().skip(start) {
+            difference.host = Some(host.to_owned());
         }
     }
 
-    /// Notes a difference, if it is one.
-    fn note<T: PartialEq>(found: &mut Vec<Self>, what: &str, intent: &T, live: &T, show: impl Fn(&T) -> String) {
-        if intent != live {
-            found.push(Self::new(what.to_owned(), show(intent), show(live)));
+    /// Adds a difference if the two values are not equal.
+    fn push_if_different<T: PartialEq>(
+        differences: &mut Vec<Self>,
+        what: &str,
+        desired: &T,
+        live: &T,
+        format: impl Fn(&T) -> String,
+    ) {
+        if desired != live {
+            differences.push(Self::new(what.to_owned(), format(desired), format(live)));
         }
     }
 }

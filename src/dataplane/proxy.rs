@@ -1,7 +1,8 @@
-//! One proxy: what the objects say that it runs, what it runs, and why the two may differ.
+//! Compares one proxy: the configuration that the objects define, the one that it runs, and why the two may differ.
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::endpoints::SliceEndpoints;
@@ -12,282 +13,332 @@ use crate::envoy::sync::{XdsConnection, XdsSyncState};
 use crate::mesh::Mesh;
 use crate::mesh::xds::{Caller, CallerKind, CompiledRouteTable, ProxyConfig};
 
-/// How a proxy stands to the objects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// The state of a proxy, in the words of `istioctl proxy-status` and xDS, worst first.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr,
+)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum ProxyState {
-    /// Envoy refused what istiod sent, and runs what it had before.
-    Refused,
-    /// Something else than intended, and istiod takes it for up to date.
+    /// Envoy rejected configuration (NACK) and keeps the previous version.
+    Rejected,
+    /// Envoy runs something else than the objects define, although it acknowledged everything that istiod sent.
     Different,
-    /// istiod sent it, and Envoy has not accepted it yet.
-    Late,
-    /// istiod has not sent it.
+    /// istiod sent an update that Envoy has not acknowledged.
+    Stale,
+    /// istiod has not sent the update.
     NotSent,
-    /// It cannot be asked.
+    /// The admin port does not respond.
     Unreachable,
-    /// It was not asked, or nothing of it can be compared.
+    /// The proxy was not queried, or none of its configuration can be compared.
     NotCompared,
-    /// As intended.
-    InStep,
+    /// Envoy runs what the objects define.
+    Synced,
 }
 
 impl ProxyState {
-    /// The word for it.
+    /// The state as in JSON output, such as `not-sent`.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Refused => "refused",
-            Self::Different => "different",
-            Self::Late => "late",
-            Self::NotSent => "not-sent",
-            Self::Unreachable => "unreachable",
-            Self::NotCompared => "not-compared",
-            Self::InStep => "in-step",
-        }
+        self.into()
+    }
+
+    /// Whether the proxy was compared and does not run what the objects define.
+    pub fn differs(self) -> bool {
+        matches!(self, Self::Rejected | Self::Different | Self::Stale | Self::NotSent)
+    }
+
+    /// Whether the configuration of the proxy was read and compared.
+    pub fn is_compared(self) -> bool {
+        !matches!(self, Self::Unreachable | Self::NotCompared)
     }
 }
 
-/// What was found of a proxy.
+/// The result of comparing one proxy with the objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ComparedProxy {
-    /// How it stands.
+    /// State of the proxy.
     pub state: ProxyState,
-    /// Why that is said.
+    /// Evidence for the state, in one sentence.
     pub evidence: String,
-    /// Since when, if known.
+    /// Time of the oldest unacknowledged update, RFC 3339, if istiod reports it.
     pub since: Option<String>,
-    /// Whether istiod could not be asked, so that what differs may as well be on its way.
-    pub is_doubtful: bool,
-    /// What differs of routes and clusters.
+    /// Whether the sync state of istiod cannot be read. Differences may then be updates on their way.
+    pub is_sync_unknown: bool,
+    /// Differences of routes, clusters and certificates.
     pub differences: Vec<Difference>,
-    /// What differs of endpoints.
+    /// Differences of endpoints.
     pub endpoints: Vec<Difference>,
-    /// Parts that were left out, with what patches them.
+    /// Parts that were not compared, each with the reason.
     pub not_compared: Vec<String>,
-    /// Whether routes are among them.
+    /// Whether routes were not compared.
     pub skips_routes: bool,
-    /// EnvoyFilters that add something which is compared nowhere: filters, loggers, listeners.
-    pub beside: Vec<String>,
+    /// EnvoyFilters that only patch parts which are never compared, such as filters, loggers and listeners.
+    pub other_patches: Vec<String>,
 }
 
 impl ComparedProxy {
-    /// A proxy of which only this is known.
-    pub fn without(state: ProxyState, evidence: String) -> Self {
-        let (differences, endpoints, not_compared, beside) = Default::default();
+    /// A proxy without compared configuration.
+    pub fn with_state(state: ProxyState, evidence: String) -> Self {
         Self {
-            skips_routes: false,
             state,
             evidence,
             since: None,
-            is_doubtful: false,
-            differences,
-            endpoints,
-            not_compared,
-            beside,
+            is_sync_unknown: false,
+            differences: Vec::new(),
+            endpoints: Vec::new(),
+            not_compared: Vec::new(),
+            skips_routes: false,
+            other_patches: Vec::new(),
         }
     }
 
-    /// Without differences that were not there a moment before.
+    /// Removes the differences with these keys (see [`Difference::key`]), which did not exist in the previous reading.
     #[must_use]
-    pub fn without_passing(mut self, passing: &[String]) -> Self {
-        if passing.is_empty() {
+    pub fn without_transient(mut self, keys: &[String]) -> Self {
+        if keys.is_empty() {
             return self;
         }
-        for list in [&mut self.differences, &mut self.endpoints] {
-            list.retain(|one| !passing.contains(&one.words()));
+        for differences in [&mut self.differences, &mut self.endpoints] {
+            differences.retain(|difference| !keys.contains(&difference.key()));
         }
-        if self.may_settle() && self.differences.is_empty() && self.endpoints.is_empty() {
-            self.state = ProxyState::InStep;
-            let evidence = "what differed at one look was another thing at the next: it keeps up with changes";
-            evidence.clone_into(&mut self.evidence);
+        if self.may_converge() && self.differences.is_empty() && self.endpoints.is_empty() {
+            self.state = ProxyState::Synced;
+            "the differences changed between two readings: the proxy keeps up with changes"
+                .clone_into(&mut self.evidence);
         }
         self
     }
 
-    /// All that differs.
+    /// Differences of routes, clusters, certificates and endpoints.
     pub fn all_differences(&self) -> impl Iterator<Item = &Difference> {
         self.differences.iter().chain(&self.endpoints)
     }
 
-    /// Whether what differs may be about to arrive.
-    pub fn may_settle(&self) -> bool {
-        matches!(self.state, ProxyState::Different | ProxyState::Late | ProxyState::NotSent)
+    /// Whether the differences may be an update on its way.
+    pub fn may_converge(&self) -> bool {
+        matches!(self.state, ProxyState::Different | ProxyState::Stale | ProxyState::NotSent)
     }
 }
 
-/// Compares a proxy. With hosts in `only`, just what leads to them.
-pub fn judge(
+/// Compares a proxy with the objects of a mesh.
+///
+/// `slices`: compare endpoints too. `hosts`: full host names; if not empty, only the configuration for calls to these
+/// hosts is compared.
+pub fn compare_proxy(
     mesh: &Mesh<'_>,
     caller: &Caller,
     running: &RunningConfig,
     sync: &XdsSyncState,
     slices: Option<&SliceEndpoints>,
-    only: &[String],
+    hosts: &[String],
 ) -> ComparedProxy {
-    let outbound = ProxyConfig::new(mesh, caller.clone());
-    let mut patched = patched(mesh, caller);
+    let compiled = ProxyConfig::new(mesh, caller.clone());
+    let mut patched = patched_parts(mesh, caller);
     let (mut differences, mut endpoints) = (Vec::new(), Vec::new());
-    let mut counts = (0, 0);
+    let (mut table_count, mut cluster_count) = (0, 0);
     if !patched.routes {
-        // A table that Envoy refuses stays what it was: nothing can be said of its routes.
-        let (refused, intent): (Vec<_>, Vec<_>) =
-            outbound.route_tables().into_iter().partition(|one| one.refused.is_some());
-        let names = leading_to(only, intent.iter().map(|one| &one.table).chain(&running.routes));
-        let asked = |table: &EnvoyRouteTable| part(table, names.as_ref());
-        let intent: Vec<EnvoyRouteTable> = intent.iter().filter_map(|one| asked(&one.table)).collect();
-        let live = running.routes.iter().filter(|table| refused.iter().all(|one| one.table.name != table.name));
-        let live: Vec<EnvoyRouteTable> = live.filter_map(asked).collect();
-        let why = |one: &CompiledRouteTable| {
-            let why = one.refused.as_deref().unwrap_or_default();
-            format!("route table {}: Envoy should refuse it: {why}", one.table.name)
-        };
-        patched.titles.extend(refused.iter().map(why));
-        counts.0 = intent.len();
-        differences.extend(routes::compare(&intent, &live));
+        // Envoy keeps the previous version of a table that it rejects, which is unknown here.
+        let (rejected, accepted): (Vec<_>, Vec<_>) =
+            compiled.route_tables().into_iter().partition(|compiled| compiled.rejection.is_some());
+        let tables = accepted.iter().map(|compiled| &compiled.table);
+        let host_names = virtual_hosts_for(hosts, tables.chain(&running.routes));
+        let select = |table: &EnvoyRouteTable| with_virtual_hosts(table, host_names.as_ref());
+        let desired: Vec<EnvoyRouteTable> = accepted.iter().filter_map(|compiled| select(&compiled.table)).collect();
+        let is_rejected = |table: &EnvoyRouteTable| rejected.iter().any(|compiled| compiled.table.name == table.name);
+        let live = running.routes.iter().filter(|table| !is_rejected(table));
+        let live: Vec<EnvoyRouteTable> = live.filter_map(select).collect();
+        patched.not_compared.extend(rejected.iter().map(describe_rejection));
+        table_count = desired.len();
+        differences.extend(routes::compare(&desired, &live));
     }
     if !patched.clusters {
-        let intended = outbound.clusters();
-        let intended: Vec<_> = intended.iter().filter(|one| is_for(only, &one.cluster.name)).collect();
-        let words: Vec<_> = intended.iter().map(|one| &one.cluster).collect();
-        counts.1 = words.len();
-        differences.extend(clusters::compare(&words, &running.clusters));
+        let compiled_clusters = compiled.clusters();
+        let compiled_clusters: Vec<_> =
+            compiled_clusters.iter().filter(|compiled| is_cluster_for(hosts, &compiled.cluster.name)).collect();
+        let desired: Vec<_> = compiled_clusters.iter().map(|compiled| &compiled.cluster).collect();
+        cluster_count = desired.len();
+        differences.extend(clusters::compare(&desired, &running.clusters));
         if let Some(slices) = slices {
-            endpoints = slices.compare(mesh, &intended, &running.endpoints);
+            endpoints = slices.compare(mesh, &compiled_clusters, &running.endpoints);
         }
     }
-    // What leads to hosts is asked for: a certificate leads to none.
-    if let Some(secrets) = running.secrets.as_ref().filter(|_| only.is_empty()) {
-        let missing = outbound.secrets().into_iter().filter(|(name, _)| !secrets.contains(name));
-        differences.extend(missing.map(|(name, users)| {
-            let live = if name.starts_with("kubernetes-gateway://") {
-                "not there: is the Secret in the Gateway's namespace, with tls.crt and tls.key?"
-            } else {
-                "not there: the Secret must be in the namespace of the gateway's pods, whose ServiceAccount may list Secrets"
-            };
-            Difference::new(format!("certificate {name}"), format!("needed by {}", users.join(", ")), live.to_owned())
-        }));
+    // A certificate belongs to no upstream host.
+    if let Some(secrets) = running.secrets.as_ref().filter(|_| hosts.is_empty()) {
+        differences.extend(missing_certificates(&compiled, secrets));
     }
-    let is_as_intended = differences.is_empty() && endpoints.is_empty();
-    let is_doubtful = matches!(sync, XdsSyncState::Unknown(_));
-    let (state, evidence, since) = state(running, sync, is_as_intended, &patched, counts);
+    let is_synced = differences.is_empty() && endpoints.is_empty();
+    let ProxyVerdict { state, evidence, since } = if let Some(verdict) = rejection(running, sync) {
+        verdict
+    } else if !is_synced {
+        unsynced_state(sync)
+    } else if patched.routes && patched.clusters {
+        ProxyVerdict::new(ProxyState::NotCompared, "an EnvoyFilter patches both routes and clusters".to_owned())
+    } else {
+        let evidence = format!("{table_count} route tables and {cluster_count} clusters match");
+        ProxyVerdict::new(ProxyState::Synced, evidence)
+    };
     ComparedProxy {
         skips_routes: patched.routes,
         state,
         evidence,
         since,
-        is_doubtful,
+        is_sync_unknown: matches!(sync, XdsSyncState::Unknown(_)),
         differences,
         endpoints,
-        not_compared: patched.titles,
-        beside: patched.beside,
+        not_compared: patched.not_compared,
+        other_patches: patched.other_patches,
     }
 }
 
-/// Whether a cluster is one of the hosts'.
-fn is_for(only: &[String], cluster: &str) -> bool {
-    only.is_empty() || cluster.splitn(4, '|').nth(3).is_some_and(|host| only.iter().any(|one| one == host))
+fn describe_rejection(compiled: &CompiledRouteTable) -> String {
+    let reason = compiled.rejection.as_deref().unwrap_or_default();
+    format!("route table {}: Envoy is expected to reject it: {reason}", compiled.table.name)
 }
 
-/// Names of the virtual hosts that are the hosts' own, or send to them; `None` is all.
-fn leading_to<'t>(only: &[String], tables: impl Iterator<Item = &'t EnvoyRouteTable>) -> Option<BTreeSet<String>> {
-    if only.is_empty() {
+/// Certificates that a gateway's servers need and Envoy does not have.
+fn missing_certificates(compiled: &ProxyConfig<'_>, secrets: &BTreeSet<String>) -> Vec<Difference> {
+    let missing = compiled.secrets().into_iter().filter(|(name, _)| !secrets.contains(name));
+    missing
+        .map(|(name, users)| {
+            let live = if name.starts_with("kubernetes-gateway://") {
+                "missing: check that the Secret is in the namespace of the Gateway and has tls.crt and tls.key"
+            } else {
+                "missing: the Secret must be in the namespace of the gateway pods, and their ServiceAccount must be \
+                 allowed to list Secrets"
+            };
+            let desired = format!("needed by {}", users.join(", "));
+            Difference::new(format!("certificate {name}"), desired, live.to_owned())
+        })
+        .collect()
+}
+
+fn is_cluster_for(hosts: &[String], cluster: &str) -> bool {
+    hosts.is_empty() || cluster.splitn(4, '|').nth(3).is_some_and(|name| hosts.iter().any(|host| host == name))
+}
+
+/// Names of the virtual hosts for these hosts and of those that forward to them; `None` selects all.
+fn virtual_hosts_for<'t>(
+    hosts: &[String],
+    tables: impl Iterator<Item = &'t EnvoyRouteTable>,
+) -> Option<BTreeSet<String>> {
+    if hosts.is_empty() {
         return None;
     }
-    let own = |name: &str| name.rsplit_once(':').is_some_and(|(host, _)| only.iter().any(|one| one == host));
-    let sends = |route: &EnvoyRoute| match &route.action {
-        EnvoyAction::Forward(forward) => forward.clusters.iter().any(|(name, _)| is_for(only, name)),
-        EnvoyAction::Redirect(_) | EnvoyAction::Respond(_) | EnvoyAction::Other => false,
+    let is_own = |name: &str| name.rsplit_once(':').is_some_and(|(name, _)| hosts.iter().any(|host| host == name));
+    let forwards = |route: &EnvoyRoute| match &route.action {
+        EnvoyAction::Forward(forward) => forward.clusters.iter().any(|(name, _)| is_cluster_for(hosts, name)),
+        EnvoyAction::Redirect(_) | EnvoyAction::DirectResponse(_) | EnvoyAction::Other => false,
     };
-    let hosts = tables.flat_map(|table| &table.hosts);
-    Some(hosts.filter(|host| own(&host.name) || host.routes.iter().any(sends)).map(|host| host.name.clone()).collect())
+    let selected = tables
+        .flat_map(|table| &table.virtual_hosts)
+        .filter(|virtual_host| is_own(&virtual_host.name) || virtual_host.routes.iter().any(forwards));
+    Some(selected.map(|virtual_host| virtual_host.name.clone()).collect())
 }
 
-/// A table with these virtual hosts only; `None` when it has none of them.
-fn part(table: &EnvoyRouteTable, names: Option<&BTreeSet<String>>) -> Option<EnvoyRouteTable> {
+/// The part of a table with these virtual hosts; `None` if it has none of them.
+fn with_virtual_hosts(table: &EnvoyRouteTable, names: Option<&BTreeSet<String>>) -> Option<EnvoyRouteTable> {
     let Some(names) = names else { return Some(table.clone()) };
-    let hosts: Vec<_> = table.hosts.iter().filter(|host| names.contains(&host.name)).cloned().collect();
-    (!hosts.is_empty()).then(|| EnvoyRouteTable { name: table.name.clone(), hosts })
+    let virtual_hosts: Vec<_> = table.virtual_hosts.iter().filter(|host| names.contains(&host.name)).cloned().collect();
+    (!virtual_hosts.is_empty()).then(|| EnvoyRouteTable { name: table.name.clone(), virtual_hosts })
 }
 
-fn state(
-    running: &RunningConfig,
-    sync: &XdsSyncState,
-    is_as_intended: bool,
-    patched: &PatchedParts,
-    counts: (usize, usize),
-) -> (ProxyState, String, Option<String>) {
-    if let Some((name, why)) = running.refused.first() {
-        let place = if name.is_empty() { String::new() } else { format!("{name}: ") };
-        return (ProxyState::Refused, format!("Envoy refused {place}{why}"), None);
+struct ProxyVerdict {
+    state: ProxyState,
+    evidence: String,
+    since: Option<String>,
+}
+
+impl ProxyVerdict {
+    fn new(state: ProxyState, evidence: String) -> Self {
+        Self { state, evidence, since: None }
     }
-    if let XdsSyncState::Connected(XdsConnection { refused: Some(why), .. }) = sync {
-        let first = why.lines().next().unwrap_or_default();
-        return (ProxyState::Refused, format!("Envoy refused, says istiod: {first}"), None);
+}
+
+/// The verdict on a proxy that rejected configuration, according to its admin port or to istiod.
+fn rejection(running: &RunningConfig, sync: &XdsSyncState) -> Option<ProxyVerdict> {
+    if let Some((name, reason)) = running.rejected.first() {
+        let resource = if name.is_empty() { String::new() } else { format!("{name}: ") };
+        return Some(ProxyVerdict::new(ProxyState::Rejected, format!("Envoy rejected {resource}{reason}")));
     }
-    if is_as_intended {
-        if patched.routes && patched.clusters {
-            return (ProxyState::NotCompared, "an EnvoyFilter patches both routes and clusters".to_owned(), None);
-        }
-        let (tables, clusters) = counts;
-        return (ProxyState::InStep, format!("{tables} route tables and {clusters} clusters are as intended"), None);
+    if let XdsSyncState::Connected(XdsConnection { rejection: Some(reason), .. }) = sync {
+        let first_line = reason.lines().next().unwrap_or_default();
+        let evidence = format!("istiod reports that Envoy rejected configuration: {first_line}");
+        return Some(ProxyVerdict::new(ProxyState::Rejected, evidence));
     }
+    None
+}
+
+/// The verdict on a proxy with differences, by the sync state that istiod reports.
+fn unsynced_state(sync: &XdsSyncState) -> ProxyVerdict {
     match sync {
-        XdsSyncState::Connected(sync) if !sync.waiting.is_empty() => {
-            let kinds: Vec<&str> = sync.waiting.iter().map(|(kind, _)| kind.as_str()).collect();
-            let since = sync.waiting.iter().filter_map(|(_, at)| at.clone()).min();
-            let at = since.as_deref().map(|at| format!(" at {at}")).unwrap_or_default();
-            let text = format!("istiod sent configuration ({}){at}, not accepted yet", kinds.join(", "));
-            (ProxyState::Late, text, since)
+        XdsSyncState::Connected(connection) if !connection.unacknowledged.is_empty() => {
+            let kinds: Vec<&str> = connection.unacknowledged.iter().map(|(kind, _)| kind.as_str()).collect();
+            let since = connection.unacknowledged.iter().filter_map(|(_, sent_time)| sent_time.clone()).min();
+            let time = since.as_deref().map(|since| format!(" at {since}")).unwrap_or_default();
+            let evidence = format!("istiod sent configuration ({}){time}, not acknowledged yet", kinds.join(", "));
+            ProxyVerdict { since, ..ProxyVerdict::new(ProxyState::Stale, evidence) }
         }
         XdsSyncState::Connected(_) => {
-            (ProxyState::Different, "istiod says that the proxy accepted all that it was sent".to_owned(), None)
+            let evidence = "istiod reports that the proxy acknowledged everything that it was sent".to_owned();
+            ProxyVerdict::new(ProxyState::Different, evidence)
         }
-        XdsSyncState::NotConnected => (ProxyState::NotSent, "the proxy is connected to no istiod".to_owned(), None),
-        XdsSyncState::NoAnswer(why) => (ProxyState::NotSent, format!("no istiod answers: {why}"), None),
-        XdsSyncState::Unknown(why) => {
-            (ProxyState::Different, format!("late or different: istiod may not be asked ({why})"), None)
+        XdsSyncState::NotConnected => {
+            ProxyVerdict::new(ProxyState::NotSent, "the proxy is not connected to istiod".to_owned())
+        }
+        XdsSyncState::IstiodUnreachable(reason) => {
+            ProxyVerdict::new(ProxyState::NotSent, format!("istiod does not respond: {reason}"))
+        }
+        XdsSyncState::Unknown(reason) => {
+            let evidence = format!("stale or different: the sync state of istiod cannot be read ({reason})");
+            ProxyVerdict::new(ProxyState::Different, evidence)
         }
     }
 }
 
-/// What EnvoyFilters change behind the model's back.
+/// The parts of a proxy's configuration that EnvoyFilters patch.
+#[derive(Default)]
 struct PatchedParts {
     routes: bool,
     clusters: bool,
-    titles: Vec<String>,
-    beside: Vec<String>,
+    not_compared: Vec<String>,
+    other_patches: Vec<String>,
 }
 
-/// Filters, listeners and loggers that are added change no route and no cluster.
-fn patched(mesh: &Mesh<'_>, caller: &Caller) -> PatchedParts {
+/// Sorts the EnvoyFilters of a caller by what they patch. Patches of filters, listeners and loggers change neither
+/// routes nor clusters.
+fn patched_parts(mesh: &Mesh<'_>, caller: &Caller) -> PatchedParts {
     const ROUTES: [&str; 4] = ["HTTP_ROUTE", "VIRTUAL_HOST", "ROUTE_CONFIGURATION", "INVALID"];
     const CLUSTERS: [&str; 1] = ["CLUSTER"];
-    let mut found = PatchedParts { routes: false, clusters: false, titles: Vec::new(), beside: Vec::new() };
-    for one in mesh.extensions.iter().filter(|one| one.acts_on(&caller.namespace, &caller.labels, &mesh.root)) {
-        let acts = |context: Option<&str>| match context {
+    let mut patched = PatchedParts::default();
+    let extensions = mesh.extensions.iter();
+    for extension in
+        extensions.filter(|extension| extension.applies_to(&caller.namespace, &caller.labels, &mesh.root_namespace))
+    {
+        let applies_in = |context: Option<&str>| match context {
             Some("SIDECAR_INBOUND") => false,
             Some("SIDECAR_OUTBOUND") => caller.kind == CallerKind::Sidecar,
             Some("GATEWAY") => caller.kind == CallerKind::Gateway,
             _ => true,
         };
-        let patches = one.spec.config_patches.iter();
-        let patches = patches.filter(|patch| acts(patch.matches.as_ref().and_then(|one| one.context.as_deref())));
+        let patches = extension.spec.config_patches.iter();
+        let patches =
+            patches.filter(|patch| applies_in(patch.matches.as_ref().and_then(|matches| matches.context.as_deref())));
         let kinds: BTreeSet<&str> = patches.filter_map(|patch| patch.apply_to.as_deref()).collect();
-        let (routes, clusters) =
-            (kinds.iter().any(|kind| ROUTES.contains(kind)), kinds.iter().any(|kind| CLUSTERS.contains(kind)));
+        let routes = kinds.iter().any(|kind| ROUTES.contains(kind));
+        let clusters = kinds.iter().any(|kind| CLUSTERS.contains(kind));
         if routes || clusters {
             let parts = match (routes, clusters) {
                 (true, true) => "routes and clusters",
                 (true, false) => "routes",
                 _ => "clusters",
             };
-            found.titles.push(format!("{parts}: patched by {}", one.object));
+            patched.not_compared.push(format!("{parts}: patched by {}", extension.object));
         } else if !kinds.is_empty() {
             let kinds: Vec<&str> = kinds.into_iter().collect();
-            found.beside.push(format!("{} patches {}", one.object, kinds.join(", ")));
+            patched.other_patches.push(format!("{} patches {}", extension.object, kinds.join(", ")));
         }
-        found.routes |= routes;
-        found.clusters |= clusters;
+        patched.routes |= routes;
+        patched.clusters |= clusters;
     }
-    found
+    patched
 }

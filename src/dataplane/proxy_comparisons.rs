@@ -1,15 +1,15 @@
-//! The proxies of a snapshot, judged: for each pod of which something is known, how it stands to the objects.
+//! Compares all proxies of a snapshot with the objects.
 
 use super::endpoints::SliceEndpoints;
-use super::proxy::{ComparedProxy, ProxyState, judge};
+use super::proxy::{ComparedProxy, ProxyState, compare_proxy};
 use crate::mesh::Mesh;
 use crate::mesh::ids::WorkloadId;
 use crate::mesh::xds::Caller;
 use crate::schema::Kind;
-use crate::schema::string_list::few;
 use crate::snapshot::live::{LiveProxy, LiveState, ProxyResponse};
+use crate::vocabulary::name_list::abbreviate;
 
-/// Judges the proxies of one mesh.
+/// The proxies of a mesh's snapshot and what they are compared with.
 #[derive(Debug)]
 pub struct ProxyComparisons<'m> {
     mesh: &'m Mesh<'m>,
@@ -17,27 +17,27 @@ pub struct ProxyComparisons<'m> {
     slices: Option<SliceEndpoints>,
 }
 
-/// Pods that are named of those that stand alike.
-const NAMED: usize = 3;
+/// Maximum number of pod names in one text.
+const MAX_NAMES: usize = 3;
 
-/// Names of pods: the first few, and how many more.
-pub fn names(mesh: &Mesh<'_>, ids: &[WorkloadId]) -> String {
+/// Lists pods as `namespace/name`: the first few, and the number of the others.
+pub fn pod_names(mesh: &Mesh<'_>, ids: &[WorkloadId]) -> String {
     let path = |id: &WorkloadId| {
-        let one = mesh.workload(*id);
-        format!("{}/{}", one.namespace(), one.object.name)
+        let workload = mesh.workload(*id);
+        format!("{}/{}", workload.namespace(), workload.object.name)
     };
-    few(ids.iter().map(path), NAMED)
+    abbreviate(ids.iter().map(path), MAX_NAMES)
 }
 
 impl<'m> ProxyComparisons<'m> {
-    /// Those of a mesh's snapshot; `None` when nobody was asked.
+    /// Returns `None` if the snapshot contains no proxies.
     pub fn new(mesh: &'m Mesh<'m>) -> Option<Self> {
         let live = mesh.snapshot.live.as_ref()?;
         Some(Self { mesh, live, slices: SliceEndpoints::new(mesh) })
     }
 
-    /// Pods of which something is known, with that.
-    pub fn known(&self) -> impl Iterator<Item = (WorkloadId, &'m LiveProxy)> {
+    /// Pods whose proxy is part of the snapshot.
+    pub fn proxies(&self) -> impl Iterator<Item = (WorkloadId, &'m LiveProxy)> {
         let pods = self.mesh.workload_ids().filter(|id| self.mesh.workload(*id).object.kind == Kind::Pod);
         pods.filter_map(|id| Some((id, self.proxy(id)?)))
     }
@@ -47,23 +47,24 @@ impl<'m> ProxyComparisons<'m> {
         self.live.proxy(workload.namespace().as_str(), &workload.object.name)
     }
 
-    /// How one stands; `None` when nothing is known of it. With hosts in `only`, just what leads to them.
-    pub fn judge(&self, id: WorkloadId, only: &[String]) -> Option<ComparedProxy> {
+    /// Compares one proxy; `None` if it is not part of the snapshot. A non-empty `hosts` limits the comparison to the
+    /// configuration for these hosts.
+    pub fn compare(&self, id: WorkloadId, hosts: &[String]) -> Option<ComparedProxy> {
         let proxy = self.proxy(id)?;
-        Some(match &proxy.answer {
-            ProxyResponse::Runs(parts) => {
+        Some(match &proxy.response {
+            ProxyResponse::Running(parts) => {
                 let caller = Caller::of_workload(self.mesh, id);
-                let judged =
-                    judge(self.mesh, &caller, &self.live.running(parts), &proxy.sync, self.slices.as_ref(), only);
-                judged.without_passing(&proxy.passing)
+                let running = self.live.running_config(parts);
+                let compared = compare_proxy(self.mesh, &caller, &running, &proxy.sync, self.slices.as_ref(), hosts);
+                compared.without_transient(&proxy.transient)
             }
-            ProxyResponse::Silent(why) => ComparedProxy::without(ProxyState::Unreachable, why.clone()),
-            ProxyResponse::NotAsked(why) => ComparedProxy::without(ProxyState::NotCompared, why.clone()),
+            ProxyResponse::Unreachable(reason) => ComparedProxy::with_state(ProxyState::Unreachable, reason.clone()),
+            ProxyResponse::NotQueried(reason) => ComparedProxy::with_state(ProxyState::NotCompared, reason.clone()),
         })
     }
 
-    /// How all of them stand, by namespace and name.
-    pub fn judge_all(&self, only: &[String]) -> Vec<(WorkloadId, ComparedProxy)> {
-        self.known().filter_map(|(id, _)| Some((id, self.judge(id, only)?))).collect()
+    /// Compares all proxies, sorted by namespace and name. For `hosts` see [`Self::compare`].
+    pub fn compare_all(&self, hosts: &[String]) -> Vec<(WorkloadId, ComparedProxy)> {
+        self.proxies().filter_map(|(id, _)| Some((id, self.compare(id, hosts)?))).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! What one Envoy runs, as far as calls that leave it are concerned, and how it is asked for.
+//! The observed configuration of one Envoy for outgoing calls, and the admin paths that return it.
 
 use std::collections::BTreeSet;
 
@@ -9,26 +9,27 @@ use super::endpoint::EndpointAssignment;
 use super::route::EnvoyRouteTable;
 use super::{cluster, elements, endpoint, route};
 
-/// What an Envoy runs.
+/// The configuration that an Envoy runs, as far as it affects outgoing calls.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningConfig {
-    /// Its route tables.
+    /// Route tables of all dynamic listeners.
     pub routes: Vec<EnvoyRouteTable>,
-    /// Its clusters.
+    /// Active outbound clusters.
     pub clusters: Vec<EnvoyCluster>,
-    /// Their endpoints.
+    /// Endpoints of the outbound clusters.
     pub endpoints: Vec<EndpointAssignment>,
-    /// What it refused: a name, and Envoy's words.
-    pub refused: Vec<(String, String)>,
-    /// Names of the secrets that it has, never more than names; absent when it was not asked for them.
+    /// Resources that Envoy rejected: name and error message.
+    pub rejected: Vec<(String, String)>,
+    /// Names of the secrets that it holds, never their contents; absent if they were not requested.
     #[serde(default)]
     pub secrets: Option<BTreeSet<String>>,
 }
 
-/// The questions to an admin port, in the order in which [`Running::read`] takes the answers. Filters and masks keep
-/// everything else in the proxy; what Envoy refused is left out too, since it may hold types that it cannot print, and
-/// then there would be no answer at all.
-pub const QUESTIONS: [&str; 6] = [
+/// Paths of the admin port, in the order of the responses that [`RunningConfig::parse`] expects.
+///
+/// Filters and masks keep everything else in the proxy. Rejected resources are masked except for their error: they may
+/// contain types that Envoy cannot print, and then the whole request fails.
+pub const CONFIG_DUMP_PATHS: [&str; 6] = [
     "/config_dump?resource=dynamic_route_configs&mask=route_config.name,route_config.virtual_hosts,error_state.details",
     concat!(
         "/config_dump?resource=dynamic_active_clusters&name_regex=outbound.*&mask=error_state.details,cluster.name,",
@@ -41,11 +42,13 @@ pub const QUESTIONS: [&str; 6] = [
     "/config_dump?resource=dynamic_active_secrets&mask=name",
 ];
 
-/// Place of the answer about secrets.
+/// Index of the response that lists secrets.
 const SECRETS: usize = 5;
+/// Indexes of the responses that contain error states.
+const WITH_ERROR_STATES: [usize; 4] = [0, 1, 3, 4];
 
 #[derive(Deserialize)]
-struct Refusable {
+struct DumpedResource {
     name: Option<String>,
     route_config: Option<Named>,
     cluster: Option<Named>,
@@ -64,43 +67,44 @@ struct ErrorState {
 }
 
 impl RunningConfig {
-    /// Puts the answers together; `None` stands for "there is none of that".
+    /// Parses the bodies of [`CONFIG_DUMP_PATHS`]. `None` is an empty response; later ones may be missing.
     ///
     /// # Errors
-    /// Which answer is not in Envoy's form.
-    pub fn read(answers: &[Option<Vec<u8>>]) -> Result<Self, String> {
-        let answer = |at: usize| answers.get(at).and_then(Option::as_deref).unwrap_or(b"{}");
-        let wrong = |error: serde_json::Error| format!("the answer of its admin port cannot be read: {error}");
+    /// When a response is not a config dump in JSON.
+    pub fn parse(responses: &[Option<Vec<u8>>]) -> Result<Self, String> {
+        let response = |index: usize| responses.get(index).and_then(Option::as_deref).unwrap_or(b"{}");
+        let decode_error = |error: serde_json::Error| format!("cannot decode the response of its admin port: {error}");
         let mut running = Self {
-            routes: elements::<route::RawRouteElement>(answer(0))
-                .map_err(wrong)?
+            routes: elements::<route::RawRouteElement>(response(0))
+                .map_err(decode_error)?
                 .into_iter()
                 .filter_map(route::RawRouteElement::table)
                 .collect(),
-            clusters: elements::<cluster::RawClusterElement>(answer(1))
-                .map_err(wrong)?
+            clusters: elements::<cluster::RawClusterElement>(response(1))
+                .map_err(decode_error)?
                 .into_iter()
                 .filter_map(cluster::RawClusterElement::cluster)
                 .collect(),
-            endpoints: elements::<endpoint::RawEndpointElement>(answer(2))
-                .map_err(wrong)?
+            endpoints: elements::<endpoint::RawEndpointElement>(response(2))
+                .map_err(decode_error)?
                 .into_iter()
                 .filter_map(endpoint::RawEndpointElement::assignment)
                 .collect(),
-            refused: Vec::new(),
+            rejected: Vec::new(),
             secrets: None,
         };
-        if answers.len() > SECRETS {
-            let named = elements::<Named>(answer(SECRETS)).map_err(wrong)?;
-            running.secrets = Some(named.into_iter().filter_map(|one| one.name).collect());
+        if responses.len() > SECRETS {
+            let secrets = elements::<Named>(response(SECRETS)).map_err(decode_error)?;
+            running.secrets = Some(secrets.into_iter().filter_map(|secret| secret.name).collect());
         }
-        for at in [0, 1, 3, 4] {
-            for one in elements::<Refusable>(answer(at)).map_err(wrong)? {
-                let Some(ErrorState { details }) = one.error_state.filter(|state| !state.details.is_empty()) else {
+        for index in WITH_ERROR_STATES {
+            for resource in elements::<DumpedResource>(response(index)).map_err(decode_error)? {
+                let Some(ErrorState { details }) = resource.error_state.filter(|state| !state.details.is_empty())
+                else {
                     continue;
                 };
-                let inner = one.route_config.or(one.cluster).and_then(|named| named.name);
-                running.refused.push((one.name.or(inner).unwrap_or_default(), details));
+                let inner = resource.route_config.or(resource.cluster).and_then(|named| named.name);
+                running.rejected.push((resource.name.or(inner).unwrap_or_default(), details));
             }
         }
         Ok(running)

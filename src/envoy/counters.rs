@@ -1,38 +1,38 @@
-//! What an Envoy counted for each endpoint.
+//! Observed counters: what an Envoy counted for each endpoint.
 //!
-//! Source: `/clusters?format=json`, `envoy/admin/v3/clusters.proto` of envoyproxy/envoy 1.39. `rq_total` counts tries that
-//! got a connection; success and error follow Envoy's fixed set of statuses, those in gRPC trailers included.
+//! Source: `/clusters?format=json`, `envoy/admin/v3/clusters.proto` of envoyproxy/envoy 1.39. `rq_total` counts
+//! attempts that got a connection; success and error follow Envoy's fixed set of statuses, including gRPC trailers.
 
 use serde::{Deserialize, Serialize};
 
 use super::tolerant;
 
-/// The question.
-pub const QUESTION: &str = "/clusters?format=json";
+/// Admin path of the counters.
+pub const CLUSTERS_PATH: &str = "/clusters?format=json";
 
-/// Counters of an endpoint in one cluster. They begin with the endpoint, and end with it.
+/// Counters of an endpoint in one cluster. They start at zero when the endpoint is added.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointCounters {
-    /// Name of the cluster.
+    /// Name of the Envoy cluster.
     pub cluster: String,
     /// `address:port`.
     pub address: String,
-    /// Tries; for a cluster behind a TCP listener, connections.
-    pub total: u64,
-    /// Of them those that went well; 0 for TCP.
-    pub success: u64,
-    /// Of them those that did not; 0 for TCP.
+    /// Attempts, each retry counted; for a cluster behind a TCP listener, connections.
+    pub requests: u64,
+    /// Successful attempts; 0 for TCP.
+    pub successes: u64,
+    /// Failed attempts; 0 for TCP.
     pub errors: u64,
-    /// Connections that were refused.
-    pub refused: u64,
-    /// Whether it takes calls now.
-    pub healthy: bool,
-    /// Whether outlier detection has it out.
-    pub ejected: bool,
-    /// Its weight among those of its priority.
+    /// Connections that could not be established.
+    pub connect_failures: u64,
+    /// Whether it gets calls at the moment.
+    pub is_healthy: bool,
+    /// Whether outlier detection ejected it.
+    pub is_ejected: bool,
+    /// Load-balancing weight within its priority.
     #[serde(default)]
     pub weight: u64,
-    /// Its priority: calls go to the smallest one that has healthy endpoints. Locality sets it.
+    /// Calls go to the lowest priority with healthy endpoints. Set by locality load balancing.
     #[serde(default)]
     pub priority: u64,
 }
@@ -80,33 +80,34 @@ struct RawHealth {
     failed_active_health_check: bool,
 }
 
-/// The counters of the clusters whose names `wanted` takes.
+/// Parses a response of [`CLUSTERS_PATH`], keeping the clusters whose name `is_selected` accepts.
 ///
 /// # Errors
-/// When it is no JSON in that form.
-pub fn read(answer: &[u8], wanted: impl Fn(&str) -> bool) -> Result<Vec<EndpointCounters>, serde_json::Error> {
-    let all: RawClusters = serde_json::from_slice(answer)?;
-    let mut found = Vec::new();
-    for cluster in all.cluster_statuses.into_iter().filter(|cluster| wanted(&cluster.name)) {
+/// When the response is not JSON of that form.
+pub fn parse(response: &[u8], is_selected: impl Fn(&str) -> bool) -> Result<Vec<EndpointCounters>, serde_json::Error> {
+    let clusters: RawClusters = serde_json::from_slice(response)?;
+    let mut counters = Vec::new();
+    for cluster in clusters.cluster_statuses.into_iter().filter(|cluster| is_selected(&cluster.name)) {
         for host in cluster.host_statuses {
             let Some(address) = host.address.as_ref().and_then(tolerant::SocketAddress::show) else { continue };
-            let stat = |name: &str| host.stats.iter().find(|one| one.name == name).map_or(0, |one| one.value);
+            let stat = |name: &str| host.stats.iter().find(|stat| stat.name == name).map_or(0, |stat| stat.value);
             let health = host.health_status.unwrap_or_default();
-            let by_eds = health.eds_health_status.as_deref().is_none_or(|word| matches!(word, "HEALTHY" | "DEGRADED"));
+            let is_healthy_in_eds =
+                health.eds_health_status.as_deref().is_none_or(|status| matches!(status, "HEALTHY" | "DEGRADED"));
             let ejected = health.failed_outlier_check;
-            found.push(EndpointCounters {
+            counters.push(EndpointCounters {
                 cluster: cluster.name.clone(),
                 address,
-                total: stat("rq_total"),
-                success: stat("rq_success"),
+                requests: stat("rq_total"),
+                successes: stat("rq_success"),
                 errors: stat("rq_error"),
-                refused: stat("cx_connect_fail"),
-                healthy: by_eds && !ejected && !health.failed_active_health_check,
-                ejected,
+                connect_failures: stat("cx_connect_fail"),
+                is_healthy: is_healthy_in_eds && !ejected && !health.failed_active_health_check,
+                is_ejected: ejected,
                 weight: host.weight,
                 priority: host.priority,
             });
         }
     }
-    Ok(found)
+    Ok(counters)
 }

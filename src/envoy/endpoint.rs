@@ -1,6 +1,7 @@
-//! Endpoints as an Envoy has them.
+//! Observed endpoints.
 //!
-//! Source: `envoy/config/endpoint/v3/endpoint.proto` of envoyproxy/envoy 1.39; seen with `/config_dump?include_eds`.
+//! Source: `envoy/config/endpoint/v3/endpoint.proto` of envoyproxy/envoy 1.39; returned by
+//! `/config_dump?include_eds`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,16 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use super::tolerant;
 
-/// The endpoints of a cluster.
+/// The endpoints of a cluster in an Envoy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EndpointAssignment {
-    /// Name of the cluster.
+    /// Name of the Envoy cluster.
     pub cluster: String,
-    /// `address:port` of those that take calls.
+    /// `address:port` of the endpoints that get calls.
     pub healthy: BTreeSet<String>,
-    /// Of those that do not.
+    /// `address:port` of the endpoints that do not.
     pub unhealthy: BTreeSet<String>,
-    /// Clusters of the mesh that they run in, as istiod names them.
+    /// Kubernetes clusters of the endpoints, by istiod's cluster ID.
     pub cluster_ids: BTreeSet<String>,
 }
 
@@ -54,7 +55,7 @@ struct RawMetadata {
 }
 
 impl RawMetadata {
-    /// istiod's `workload` is `name;namespace;app;version;cluster`.
+    /// istiod writes `name;namespace;app;version;cluster` to `workload`.
     fn cluster_id(&self) -> Option<String> {
         let workload = self.filter_metadata.get("istio")?.get("workload")?.as_str()?;
         workload.split(';').nth(4).filter(|id| !id.is_empty()).map(str::to_owned)
@@ -69,28 +70,29 @@ struct RawInner {
 impl RawEndpointElement {
     pub(super) fn assignment(self) -> Option<EndpointAssignment> {
         let raw = self.endpoint_config?;
-        let mut found = EndpointAssignment {
+        let mut assignment = EndpointAssignment {
             cluster: raw.cluster_name,
             healthy: BTreeSet::new(),
             unhealthy: BTreeSet::new(),
             cluster_ids: BTreeSet::new(),
         };
-        for one in raw.endpoints.into_iter().flat_map(|locality| locality.lb_endpoints) {
-            found.cluster_ids.extend(one.metadata.as_ref().and_then(RawMetadata::cluster_id));
-            let address = one.endpoint.and_then(|inner| inner.address);
-            let Some(text) = address.and_then(|address| address.show()) else { continue };
-            let takes_calls = one.health_status.is_none_or(|word| matches!(&*word, "HEALTHY" | "UNKNOWN" | "DEGRADED"));
-            if takes_calls {
-                found.healthy.insert(text)
+        for endpoint in raw.endpoints.into_iter().flat_map(|locality| locality.lb_endpoints) {
+            assignment.cluster_ids.extend(endpoint.metadata.as_ref().and_then(RawMetadata::cluster_id));
+            let address = endpoint.endpoint.and_then(|inner| inner.address);
+            let Some(address) = address.and_then(|address| address.show()) else { continue };
+            let is_healthy =
+                endpoint.health_status.is_none_or(|status| matches!(&*status, "HEALTHY" | "UNKNOWN" | "DEGRADED"));
+            if is_healthy {
+                assignment.healthy.insert(address)
             } else {
-                found.unhealthy.insert(text)
+                assignment.unhealthy.insert(address)
             };
         }
-        Some(found)
+        Some(assignment)
     }
 }
 
-/// `10.0.0.1:50051`, `[::1]:50051`.
-pub fn show(address: &str, port: u16) -> String {
+/// Formats `10.0.0.1:50051` or `[::1]:50051`.
+pub fn socket_address(address: &str, port: u16) -> String {
     if address.contains(':') { format!("[{address}]:{port}") } else { format!("{address}:{port}") }
 }

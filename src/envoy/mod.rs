@@ -1,11 +1,12 @@
-//! What an Envoy says of itself on its admin port, as typed views.
+//! The *observed* stage: what an Envoy runs according to its admin port, and what istiod reports about its proxies.
 //!
-//! CORE: answers come in as bytes; unknown filters and fields do no harm.
+//! CORE. Types named `Envoy…` follow Envoy's own form. Responses come in as bytes; unknown filters and fields are
+//! ignored.
 //! Source: `envoy/admin/v3` of envoyproxy/envoy 1.39.
 
 pub(crate) mod cluster;
 pub mod config_dump;
-pub(crate) mod counters;
+pub mod counters;
 pub(crate) mod endpoint;
 pub(crate) mod route;
 pub mod sync;
@@ -17,31 +18,33 @@ use serde_json::Value;
 
 use crate::accesslog::format::{FormatError, LogFormat};
 
-/// The admin port of Istio's proxies.
+/// The admin port of Istio's Envoys.
 pub const ADMIN_PORT: u16 = 15000;
 
-/// Asks for the listeners that name the access log: the one for what comes in, and those of gateways.
-pub const LISTENERS_WITH_LOGS: &str =
+/// Admin path of the listeners that configure the access log: the inbound one of a sidecar, and those of a gateway.
+pub const ACCESS_LOG_LISTENERS_PATH: &str =
     "/config_dump?resource=dynamic_listeners&name_regex=virtualInbound%7C0%5C.0%5C.0%5C.0_.*";
 
-/// Formats of the access logs that go to standard output, each once, as they stand in a dump of listeners.
+/// Returns the distinct formats of all access logs that a listener dump sends to standard output or standard error.
+///
+/// A format that cannot be compiled is in the second list instead of the first.
 ///
 /// # Errors
-/// When it is no JSON. A format that cannot be compiled is left out of the first list and told in the second.
-pub fn log_formats(dump: &[u8]) -> Result<(Vec<LogFormat>, Vec<FormatError>), serde_json::Error> {
+/// When the dump is not JSON.
+pub fn access_log_formats(dump: &[u8]) -> Result<(Vec<LogFormat>, Vec<FormatError>), serde_json::Error> {
     let dump: Value = serde_json::from_slice(dump)?;
     let mut texts = Vec::new();
-    collect(&dump, &mut texts);
+    collect_formats(&dump, &mut texts);
     texts.sort();
     texts.dedup();
-    let (mut formats, mut refused) = (Vec::new(), Vec::new());
+    let (mut formats, mut errors) = (Vec::new(), Vec::new());
     for text in texts {
         match LogFormat::compile(&text) {
             Ok(format) => formats.push(format),
-            Err(error) => refused.push(error),
+            Err(error) => errors.push(error),
         }
     }
-    Ok((formats, refused))
+    Ok((formats, errors))
 }
 
 #[derive(Deserialize)]
@@ -54,33 +57,33 @@ fn elements<T: DeserializeOwned>(dump: &[u8]) -> Result<Vec<T>, serde_json::Erro
     serde_json::from_slice::<Dump<T>>(dump).map(|dump| dump.configs)
 }
 
-/// Access logs stand in connection managers, in TCP proxies and in listeners.
-fn collect(value: &Value, texts: &mut Vec<String>) {
+/// Connection managers, TCP proxies and listeners have access logs, at different depths.
+fn collect_formats(value: &Value, texts: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
             for (key, value) in fields {
                 if key == "access_log" {
-                    texts.extend(value.as_array().into_iter().flatten().filter_map(format_of));
+                    texts.extend(value.as_array().into_iter().flatten().filter_map(stdout_format));
                 } else {
-                    collect(value, texts);
+                    collect_formats(value, texts);
                 }
             }
         }
-        Value::Array(items) => items.iter().for_each(|item| collect(item, texts)),
+        Value::Array(items) => items.iter().for_each(|item| collect_formats(item, texts)),
         _ => {}
     }
 }
 
-fn format_of(log: &Value) -> Option<String> {
+fn stdout_format(log: &Value) -> Option<String> {
     let config = &log["typed_config"];
     let kind = config["@type"].as_str().unwrap_or_default();
-    let to_output =
+    let is_stdout =
         config["path"] == "/dev/stdout" || kind.ends_with(".StdoutAccessLog") || kind.ends_with(".StderrAccessLog");
     let format = &config["log_format"];
     let text = format["text_format_source"]["inline_string"].as_str().or_else(|| format["text_format"].as_str());
     let json = format["json_format"].as_object().filter(|labels| !labels.is_empty());
     let text = text.map(str::to_owned).or_else(|| json.map(|labels| Value::Object(labels.clone()).to_string()))?;
-    to_output.then_some(text)
+    is_stdout.then_some(text)
 }
 
 #[cfg(test)]
@@ -88,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn formats_of_a_real_dump_and_of_json_ones() {
+    fn reads_text_and_json_formats_of_standard_output_only() {
         let log = |format: &str| {
             format!(
                 r#"{{"typed_config": {{"@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog", "path": "/dev/stdout", "log_format": {format}}}}}"#
@@ -100,11 +103,11 @@ mod tests {
             log(r#"{"text_format_source": {"inline_string": "%START_TIME% %RESPONSE_FLAGS%\n"}}"#),
             log(r#"{"text_format_source": {"inline_string": "no operator"}}"#),
         );
-        let (formats, refused) = log_formats(dump.as_bytes()).unwrap();
-        assert_eq!((formats.len(), refused.len()), (2, 1));
-        let elsewhere =
+        let (formats, errors) = access_log_formats(dump.as_bytes()).unwrap();
+        assert_eq!((formats.len(), errors.len()), (2, 1));
+        let to_file =
             br#"{"access_log": [{"typed_config": {"path": "/tmp/x", "log_format": {"text_format": "%DURATION%"}}}]}"#;
-        assert!(log_formats(elsewhere).unwrap().0.is_empty());
-        assert!(log_formats(b"404").unwrap().0.is_empty() && log_formats(b"not found").is_err());
+        assert!(access_log_formats(to_file).unwrap().0.is_empty());
+        assert!(access_log_formats(b"404").unwrap().0.is_empty() && access_log_formats(b"not found").is_err());
     }
 }

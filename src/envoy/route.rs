@@ -1,7 +1,7 @@
-//! Route tables: which virtual host takes an authority, and what its routes do with a call.
+//! Observed route tables: which virtual host an authority selects, and what its routes do with a call.
 //!
-//! Source: `envoy/config/route/v3/route.proto` and `route_components.proto` of envoyproxy/envoy 1.39, as proto JSON with
-//! names in snake case: fields with default values are missing.
+//! Source: `envoy/config/route/v3/route.proto` and `route_components.proto` of envoyproxy/envoy 1.39, as proto JSON
+//! with names in snake case: fields with default values are absent.
 
 use std::time::Duration;
 
@@ -9,86 +9,83 @@ use serde::{Deserialize, Serialize};
 
 use super::tolerant;
 
-/// A route table.
+/// A route table that an Envoy runs.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EnvoyRouteTable {
-    /// Its name: a port, `host:port`, or `http.8080` at gateways.
+    /// A port, `host:port`, or `http.8080` at gateways.
     pub name: String,
-    /// Its virtual hosts.
-    pub hosts: Vec<EnvoyVirtualHost>,
+    pub virtual_hosts: Vec<EnvoyVirtualHost>,
 }
 
-/// A virtual host.
+/// A virtual host of a route table.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EnvoyVirtualHost {
     /// `host:port`.
     pub name: String,
-    /// Authorities that lead to it.
+    /// Authorities that select it.
     pub domains: Vec<String>,
-    /// Whether plain text is sent to HTTPS.
+    /// Whether plaintext requests are redirected to HTTPS.
     pub redirects_to_tls: bool,
-    /// Its routes, in the order tried.
+    /// In the order in which Envoy tries them.
     pub routes: Vec<EnvoyRoute>,
 }
 
-/// A route.
+/// A route of a virtual host.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EnvoyRoute {
-    /// Its name.
     pub name: String,
-    /// What a call must be, one condition each, sorted: `path prefix /`, `x-canary exact "1"`.
+    /// Match conditions, sorted, such as `path prefix /` and `x-canary exact "1"`.
     pub conditions: Vec<String>,
-    /// What becomes of a call.
     pub action: EnvoyAction,
 }
 
-/// What becomes of a call.
+/// What a route does with a call.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EnvoyAction {
-    /// It is sent to clusters.
     Forward(EnvoyForward),
-    /// The client is sent elsewhere, with this HTTP status.
+    /// Redirects the client, with this HTTP status code.
     Redirect(u32),
-    /// The proxy answers with this HTTP status.
-    Respond(u32),
-    /// Something that istiod does not write.
+    /// Responds from the proxy, with this HTTP status code.
+    DirectResponse(u32),
+    /// An action that istiod does not generate.
     Other,
 }
 
-/// Where a call is sent on, and how.
+/// How a route forwards calls.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EnvoyForward {
-    /// Clusters with their weights; the only one has 1.
+    /// Names and weights of clusters; a single cluster has weight 1.
     pub clusters: Vec<(String, u64)>,
-    /// Limit of the whole call; zero is none.
+    /// Timeout of the whole call; zero means none.
     pub timeout: Duration,
-    /// Cap of the client's deadline; zero is none.
+    /// Maximum for the deadline of the client; zero means none.
     pub max_grpc_timeout: Duration,
-    /// Retries; `None` is none.
+    /// `None` disables retries.
     pub retries: Option<EnvoyRetries>,
-    /// Clusters that get copies, with their share in millionths.
+    /// Clusters that get copies of calls, with the share in millionths.
     pub mirrors: Vec<(String, u64)>,
 }
 
-/// A retry policy.
+/// The retry policy of a route.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EnvoyRetries {
-    /// Conditions, sorted.
-    pub on: Vec<String>,
-    /// Retries after the first try.
+    /// Retry conditions, sorted.
+    pub retry_on: Vec<String>,
+    /// Maximum number of retries, not counting the first attempt.
     pub attempts: u32,
-    /// HTTP status codes that are retried, sorted.
+    /// Retriable HTTP status codes, sorted.
     pub status_codes: Vec<u32>,
-    /// Limit of each try; zero is none.
+    /// Timeout of each attempt; zero means none.
     pub per_try_timeout: Duration,
 }
 
-/// How many millionths a percent are.
-pub const MILLIONTHS: f64 = 10_000.0;
+/// Mirror shares are in millionths.
+pub const MILLIONTHS_PER_PERCENT: f64 = 10_000.0;
 
-/// A condition on a header or a query parameter, as it is shown and compared.
-pub fn text_condition(name: &str, kind: &str, value: &str, inverted: bool) -> String {
+/// Formats a condition on a header or query parameter, such as `not x-canary exact "1"`. Compiled and observed routes
+/// are compared by this text.
+pub fn format_condition(name: &str, kind: &str, value: &str, inverted: bool) -> String {
     let not = if inverted { "not " } else { "" };
     if kind == "present" { format!("{not}{name} present") } else { format!("{not}{name} {kind} \"{value}\"") }
 }
@@ -235,7 +232,7 @@ struct RawResponse {
     status: u64,
 }
 
-/// A dynamic or static route table of a dump: the table itself, or an element of a dump that holds it.
+/// An element of a route dump, dynamic or static.
 #[derive(Deserialize)]
 pub(super) struct RawRouteElement {
     route_config: Option<RawTable>,
@@ -252,15 +249,15 @@ impl RawTable {
         let hosts = self.virtual_hosts.into_iter().map(|host| EnvoyVirtualHost {
             name: host.name,
             domains: host.domains,
-            redirects_to_tls: host.require_tls.is_some_and(|word| word != "NONE"),
-            routes: host.routes.into_iter().map(RawRoute::route).collect(),
+            redirects_to_tls: host.require_tls.is_some_and(|requirement| requirement != "NONE"),
+            routes: host.routes.into_iter().map(RawRoute::observed).collect(),
         });
-        EnvoyRouteTable { name: self.name, hosts: hosts.collect() }
+        EnvoyRouteTable { name: self.name, virtual_hosts: hosts.collect() }
     }
 }
 
 impl RawRoute {
-    fn route(self) -> EnvoyRoute {
+    fn observed(self) -> EnvoyRoute {
         let action = match (self.route, self.redirect, self.direct_response) {
             (Some(forward), ..) => EnvoyAction::Forward(forward.forward()),
             (_, Some(redirect), _) => EnvoyAction::Redirect(match redirect.response_code.as_deref() {
@@ -270,7 +267,7 @@ impl RawRoute {
                 Some("PERMANENT_REDIRECT") => 308,
                 _ => 301,
             }),
-            (_, _, Some(response)) => EnvoyAction::Respond(u32::try_from(response.status).unwrap_or(0)),
+            (_, _, Some(response)) => EnvoyAction::DirectResponse(u32::try_from(response.status).unwrap_or(0)),
             (None, None, None) => EnvoyAction::Other,
         };
         EnvoyRoute { name: self.name, conditions: self.matches.conditions(), action }
@@ -284,23 +281,23 @@ impl RawMatch {
             (_, Some(path), ..) => format!("path exact {path}"),
             (_, _, Some(prefix), _) => format!("path segments {prefix}"),
             (_, _, _, Some(RawRegex { regex })) => format!("path regex {regex}"),
-            (None, None, None, None) => "path by something else".to_owned(),
+            (None, None, None, None) => "path match of another type".to_owned(),
         };
-        let folded = if self.case_sensitive == Some(false) { ", any case" } else { "" };
-        let mut conditions = vec![path + folded];
+        let case = if self.case_sensitive == Some(false) { ", case-insensitive" } else { "" };
+        let mut conditions = vec![path + case];
         conditions.extend(self.headers.iter().map(|header| header.condition("")));
         conditions.extend(self.query_parameters.iter().map(|query| query.condition("?")));
-        conditions.extend(self.dynamic_metadata.iter().map(|_| "a claim of the token".to_owned()));
+        conditions.extend(self.dynamic_metadata.iter().map(|_| "JWT claim".to_owned()));
         conditions.sort();
         conditions
     }
 }
 
 impl RawHeader {
-    fn condition(&self, sign: &str) -> String {
-        // Envoy compares names of headers without regard to case; names of query parameters it does not.
-        let name = if sign.is_empty() { self.name.to_ascii_lowercase() } else { format!("{sign}{}", self.name) };
-        // `present_match: false` is "absent".
+    fn condition(&self, prefix: &str) -> String {
+        // Envoy ignores case in header names, but not in names of query parameters.
+        let name = if prefix.is_empty() { self.name.to_ascii_lowercase() } else { format!("{prefix}{}", self.name) };
+        // `present_match: false` requires that the header is absent.
         let (kind, value, inverted) = match &self.string_match {
             None => ("present", "", self.invert_match != (self.present_match == Some(false))),
             Some(text) => {
@@ -310,13 +307,13 @@ impl RawHeader {
                     ("suffix", &text.suffix),
                     ("contains", &text.contains),
                 ];
-                let found = texts.into_iter().find_map(|(kind, text)| Some((kind, text.as_deref()?)));
+                let matcher = texts.into_iter().find_map(|(kind, text)| Some((kind, text.as_deref()?)));
                 let regex = || ("regex", text.safe_regex.as_ref().map_or("", |regex| &regex.regex));
-                let (kind, value) = found.unwrap_or_else(regex);
+                let (kind, value) = matcher.unwrap_or_else(regex);
                 (kind, value, self.invert_match)
             }
         };
-        text_condition(&name, kind, value, inverted)
+        format_condition(&name, kind, value, inverted)
     }
 }
 
@@ -324,20 +321,22 @@ impl RawForward {
     fn forward(self) -> EnvoyForward {
         let clusters = match (self.cluster, self.weighted_clusters) {
             (Some(cluster), _) => vec![(cluster, 1)],
-            (None, Some(weighted)) => weighted.clusters.into_iter().map(|one| (one.name, one.weight)).collect(),
+            (None, Some(weighted)) => {
+                weighted.clusters.into_iter().map(|cluster| (cluster.name, cluster.weight)).collect()
+            }
             (None, None) => Vec::new(),
         };
-        let of_stream = self.max_stream_duration.and_then(|one| one.grpc_timeout_header_max);
-        let max_grpc_timeout = tolerant::duration(self.max_grpc_timeout.or(of_stream).as_deref());
+        let stream_limit = self.max_stream_duration.and_then(|limits| limits.grpc_timeout_header_max);
+        let max_grpc_timeout = tolerant::duration(self.max_grpc_timeout.or(stream_limit).as_deref());
         let mirrors = self.request_mirror_policies.into_iter().map(|mirror| {
-            let fraction = mirror.runtime_fraction.and_then(|one| one.default_value);
+            let fraction = mirror.runtime_fraction.and_then(|fraction| fraction.default_value);
             (mirror.cluster, fraction.map_or(1_000_000, RawFraction::millionths))
         });
         EnvoyForward {
             clusters,
             timeout: tolerant::duration(self.timeout.as_deref()),
             max_grpc_timeout,
-            retries: self.retry_policy.map(RawRetries::retries),
+            retries: self.retry_policy.map(RawRetries::observed),
             mirrors: mirrors.collect(),
         }
     }
@@ -354,16 +353,21 @@ impl RawFraction {
 }
 
 impl RawRetries {
-    fn retries(self) -> EnvoyRetries {
-        let mut on: Vec<String> =
-            self.retry_on.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect();
-        on.sort();
+    fn observed(self) -> EnvoyRetries {
+        let mut retry_on: Vec<String> = self
+            .retry_on
+            .split(',')
+            .map(str::trim)
+            .filter(|condition| !condition.is_empty())
+            .map(str::to_owned)
+            .collect();
+        retry_on.sort();
         let mut status_codes = self.retriable_status_codes;
         status_codes.sort_unstable();
-        // Envoy's default is one.
+        // Envoy's default is one retry.
         let attempts = self.num_retries.unwrap_or(1);
         EnvoyRetries {
-            on,
+            retry_on,
             attempts,
             status_codes,
             per_try_timeout: tolerant::duration(self.per_try_timeout.as_deref()),

@@ -1,26 +1,26 @@
-//! Values of proto JSON that come in several forms.
+//! Deserializers for proto JSON values that have several representations.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 
-/// A whole number, written as a number or, from 64 bits on, as text.
+/// An integer: a number or, for 64-bit fields, a string. Anything else is 0.
 pub(super) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Either {
+    enum Integer {
         Number(u64),
         Text(String),
         Other(serde::de::IgnoredAny),
     }
-    Ok(match Either::deserialize(deserializer)? {
-        Either::Number(number) => number,
-        Either::Text(text) => text.parse().unwrap_or(0),
-        Either::Other(_) => 0,
+    Ok(match Integer::deserialize(deserializer)? {
+        Integer::Number(number) => number,
+        Integer::Text(text) => text.parse().unwrap_or(0),
+        Integer::Other(_) => 0,
     })
 }
 
-/// An address, as Envoy writes it: `{socket_address: {address, port_value}}`.
+/// An address in the form `{socket_address: {address, port_value}}`.
 #[derive(Deserialize)]
 pub(super) struct SocketAddress {
     socket_address: Option<Socket>,
@@ -34,14 +34,14 @@ struct Socket {
 }
 
 impl SocketAddress {
-    /// `10.0.0.1:50051`, `[::1]:50051`; `None` for what is no IP address and port, such as a pipe.
+    /// Formats `10.0.0.1:50051` or `[::1]:50051`; `None` for a pipe and other addresses without a port.
     pub(super) fn show(&self) -> Option<String> {
         let Socket { address, port_value } = self.socket_address.as_ref()?;
-        Some(super::endpoint::show(address, port_value.unwrap_or(0)))
+        Some(super::endpoint::socket_address(address, port_value.unwrap_or(0)))
     }
 }
 
-/// `1.500s`; nothing, and what is no duration, is zero.
+/// A duration such as `1.500s`; zero if absent or invalid.
 pub(super) fn duration(text: Option<&str>) -> Duration {
     text.and_then(|text| crate::vocabulary::duration::parse(text).ok()).unwrap_or_default()
 }

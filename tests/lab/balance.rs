@@ -1,4 +1,4 @@
-//! `balance` on the mesh: its numbers are those that the client itself counted.
+//! `balance` on the mesh: its numbers equal those that the client counted itself.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,34 +7,34 @@ use serde_json::Value;
 
 use crate::support::{Lab, Scenario};
 
-/// Calls while `balance` looks; gives its report, its exit code, and the client's own count by server.
+/// Sends calls while `balance` runs. Returns the report, the exit code, and the client's own count by server.
 fn measure(lab: &Lab, service: &str, calls: &[&str], arguments: &[&str]) -> (Value, i32, BTreeMap<String, u64>) {
     let client = lab.client("web");
-    // What is read first must not count what the client warms up with.
+    // Warm up before the first reading.
     client.call(&["--count", "1", calls[calls.len() - 1]]);
-    let output = std::thread::scope(|scope| {
-        let words = [&["balance", service, "--for", "8s", "-o", "json"], arguments].concat();
-        let asked = scope.spawn(move || lab.grpcmesh(&words));
+    let (output, counts) = std::thread::scope(|scope| {
+        let arguments = [&["balance", service, "--for", "8s", "-o", "json"], arguments].concat();
+        let balance = scope.spawn(move || lab.grpcmesh(&arguments));
         std::thread::sleep(Duration::from_secs(3));
-        let seen = client.call(calls);
+        let results = client.call(calls);
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-        for one in &seen {
-            assert_eq!(one.code, 0, "{one:?}");
-            *counts.entry(one.server.clone()).or_default() += 1;
+        for result in &results {
+            assert_eq!(result.code, 0, "{result:?}");
+            *counts.entry(result.server.clone()).or_default() += 1;
         }
-        (asked.join().unwrap(), counts)
+        (balance.join().unwrap(), counts)
     });
-    let (answer, counts) = output;
-    let text = String::from_utf8_lossy(&answer.stdout);
+    let text = String::from_utf8_lossy(&output.stdout);
     let report = serde_json::from_str(&text)
-        .unwrap_or_else(|error| panic!("{error}: {text}{}", String::from_utf8_lossy(&answer.stderr)));
-    (report, answer.status.code().unwrap(), counts)
+        .unwrap_or_else(|error| panic!("{error}: {text}{}", String::from_utf8_lossy(&output.stderr)));
+    (report, output.status.code().unwrap(), counts)
 }
 
-/// The report's calls by pod, those without calls left out.
-fn by_pod(report: &Value) -> BTreeMap<String, u64> {
+/// The calls of a report by pod, without pods that got none.
+fn calls_by_pod(report: &Value) -> BTreeMap<String, u64> {
     let endpoints = report["endpoints"].as_array().unwrap().iter();
-    let calls = endpoints.map(|one| (one["pod"].as_str().unwrap_or("?").to_owned(), one["calls"].as_u64().unwrap()));
+    let calls = endpoints
+        .map(|endpoint| (endpoint["pod"].as_str().unwrap_or("?").to_owned(), endpoint["calls"].as_u64().unwrap()));
     calls.filter(|(_, calls)| *calls > 0).collect()
 }
 
@@ -74,41 +74,41 @@ spec:
 
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
-fn even_pinned_headless_hashed_and_too_few() {
+fn reports_even_pinned_headless_hashed_and_too_few_calls() {
     let lab = Lab::connect();
     let _objects = Scenario::apply(&lab, SERVICES);
     let many = |address: &'static str| vec!["--count", "90", "--parallel", "3", address];
 
     let (report, code, counts) = measure(&lab, "echo.shop", &many("echo.shop.svc.cluster.local:7070"), &[]);
     assert_eq!((&report["verdict"], code), (&Value::from("even"), 0), "{report:#}");
-    assert_eq!((by_pod(&report), report["calls"].as_u64()), (counts, Some(90)), "{report:#}");
+    assert_eq!((calls_by_pod(&report), report["calls"].as_u64()), (counts, Some(90)), "{report:#}");
     assert_eq!(report["callers"], 1, "{report:#}");
 
     let (report, code, counts) = measure(&lab, "fx.shop", &many("fx.shop.svc.cluster.local:7070"), &[]);
     assert_eq!((&report["verdict"], code), (&Value::from("pinned"), 1), "{report:#}");
     assert!(report["cause"].as_str().unwrap().contains("treated as TCP"), "{report:#}");
     assert_eq!(counts.len(), 1, "one connection, one server: {counts:?}");
-    assert_eq!(by_pod(&report).keys().collect::<Vec<_>>(), counts.keys().collect::<Vec<_>>());
+    assert_eq!(calls_by_pod(&report).keys().collect::<Vec<_>>(), counts.keys().collect::<Vec<_>>());
 
     let (report, code, counts) =
         measure(&lab, "fx-headless.shop", &many("fx-headless.shop.svc.cluster.local:7070"), &[]);
     assert_eq!((&report["verdict"], code), (&Value::from("pinned"), 1), "{report:#}");
     assert!(report["cause"].as_str().unwrap().contains("headless"), "{report:#}");
-    assert_eq!(by_pod(&report), counts, "{report:#}");
+    assert_eq!(calls_by_pod(&report), counts, "{report:#}");
 
     let hashed = ["--count", "60", "--header", "x-user=u1", "fx-hash.shop.svc.cluster.local:7070"];
     let (report, _, counts) = measure(&lab, "fx-hash.shop", &hashed, &["--via", "exec"]);
     assert_eq!(report["verdict"], "pinned", "{report:#}");
     assert!(report["cause"].as_str().unwrap().contains("consistent hash"), "{report:#}");
-    assert_eq!(by_pod(&report), counts, "{report:#}");
+    assert_eq!(calls_by_pod(&report), counts, "{report:#}");
 
     let few = ["--count", "6", "echo.shop.svc.cluster.local:7070"];
     let (report, code, _) = measure(&lab, "echo.shop", &few, &[]);
-    assert_eq!((&report["verdict"], code), (&Value::from("too few calls"), 0), "{report:#}");
+    assert_eq!((&report["verdict"], code), (&Value::from("too-few-calls"), 0), "{report:#}");
 }
 
-/// A caller that logs the server of each call itself.
-const TALKER: &str = "
+/// A caller that logs the server of each call.
+const LOGGING_CALLER: &str = "
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: talker, namespace: web}
@@ -127,10 +127,10 @@ spec:
 
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
-fn slow_server_ids_in_the_callers_logs_prove_it() {
+fn slow_server_ids_in_the_callers_logs_confirm_the_verdict() {
     let lab = Lab::connect();
-    let _objects = Scenario::apply(&lab, TALKER);
-    let answer = lab.grpcmesh(&[
+    let _objects = Scenario::apply(&lab, LOGGING_CALLER);
+    let output = lab.grpcmesh(&[
         "balance",
         "echo.shop",
         "--for",
@@ -140,7 +140,7 @@ fn slow_server_ids_in_the_callers_logs_prove_it() {
         "--log-pattern",
         "\"server\": ?\"([^\"]+)\"",
     ]);
-    let report: Value = serde_json::from_slice(&answer.stdout).unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["verdict"], "even", "{report:#}");
     assert_eq!(report["log_pattern"]["distinct"], 3, "{report:#}");
 }

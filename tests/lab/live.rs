@@ -1,10 +1,10 @@
-//! `inspect --live` and `snapshot --proxies`: what Envoys have, now and later.
+//! `inspect --live` and `snapshot --proxies`: what Envoys run, read live and from a saved snapshot.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Lab, REFUSED, Scenario};
+use crate::support::{Lab, REJECTED_BY_ENVOY, Scenario};
 
 fn json(lab: &Lab, arguments: &[&str]) -> (i32, Value) {
     let output = lab.grpcmesh(arguments);
@@ -14,44 +14,44 @@ fn json(lab: &Lab, arguments: &[&str]) -> (i32, Value) {
     (output.status.code().unwrap(), report)
 }
 
-/// Findings with a code.
-fn found<'r>(report: &'r Value, code: &str) -> Vec<&'r Value> {
-    report["findings"].as_array().unwrap().iter().filter(|one| one["code"] == code).collect()
+fn findings_with_code<'r>(report: &'r Value, code: &str) -> Vec<&'r Value> {
+    report["findings"].as_array().unwrap().iter().filter(|finding| finding["code"] == code).collect()
 }
 
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
-fn what_was_saved_answers_as_the_proxies_did() {
+fn a_saved_snapshot_gives_the_same_answers_as_the_proxies() {
     let lab = Lab::connect();
     let client = lab.client("web");
     client.call(&["--count", "60", "--parallel", "3", "echo.shop.svc.cluster.local:7070"]);
     let file = std::env::temp_dir().join(format!("grpcmesh-lab-live-{}.json.gz", std::process::id()));
     let path = file.to_str().unwrap();
-    let saved = lab.grpcmesh(&["snapshot", "--proxies", "-o", path]);
-    assert_eq!(saved.status.code(), Some(0), "{}", String::from_utf8_lossy(&saved.stderr));
+    let output = lab.grpcmesh(&["snapshot", "--proxies", "-o", path]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
 
     let (code, diff) = json(&lab, &["diff", "--from", path, "-o", "json"]);
-    assert_eq!((code, diff["counts"]["in-step"].as_u64()), (0, diff["counts"]["proxies"].as_u64()), "{diff:#}");
-    assert!(diff["counts"]["proxies"].as_u64() >= Some(8), "{diff:#}");
+    let all = diff["proxies"].as_array().unwrap().len();
+    assert_eq!((code, &diff["counts"]["proxies"]), (0, &serde_json::json!({"synced": all})), "{diff:#}");
+    assert!(all >= 8, "{diff:#}");
 
     let caller = format!("web/{}", client.name);
     let route = ["route", "echo.shop:7070", "/lab.Echo/Unary", "--live", "--caller", &caller, "-o", "json"];
-    let (now, later) = (json(&lab, &route), json(&lab, &[&route[..], &["--from", path]].concat()));
-    assert_eq!(now, later);
-    assert_eq!(later.1["live"]["state"], "in-step", "{later:?}");
+    let (live, saved) = (json(&lab, &route), json(&lab, &[&route[..], &["--from", path]].concat()));
+    assert_eq!(live, saved);
+    assert_eq!(saved.1["live"]["state"], "synced", "{saved:?}");
 
     let (code, page) = json(&lab, &["inspect", "echo.shop", "--live", "--from", path, "-o", "json"]);
-    assert_eq!((code, &page["live"]["proxies"]), (0, &serde_json::json!({"in-step": diff["counts"]["proxies"]})));
+    assert_eq!((code, &page["live"]["proxies"]), (0, &serde_json::json!({"synced": all})));
     let live = &page["services"][0]["live"];
-    assert_eq!(live["proxies"].as_array().unwrap().len() as u64, diff["counts"]["proxies"].as_u64().unwrap());
-    assert!(live["spread"]["calls"].as_u64() >= Some(60), "{live:#}");
-    assert_eq!(live["spread"]["verdict"], "even", "{live:#}");
+    assert_eq!(live["proxies"].as_array().unwrap().len(), all);
+    assert!(live["distribution"]["calls"].as_u64() >= Some(60), "{live:#}");
+    assert_eq!(live["distribution"]["verdict"], "even", "{live:#}");
     std::fs::remove_file(file).unwrap();
 }
 
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
-fn a_refusal_and_pinned_calls_are_findings() {
+fn reports_a_rejection_and_pinned_calls_as_findings() {
     let lab = Lab::connect();
     let client = lab.client("web");
     let objects = Scenario::apply(
@@ -77,27 +77,29 @@ spec:
     );
     client.call(&["--count", "200", "fx.shop.svc.cluster.local:7070"]);
     let (_, report) = json(&lab, &["inspect", "-A", "--live", "-o", "json"]);
-    let pinned = found(&report, "GM714");
+    let pinned = findings_with_code(&report, "GM714");
     assert_eq!(pinned.len(), 1, "{report:#}");
     assert_eq!(pinned[0]["object"]["name"], "fx");
     assert!(pinned[0]["evidence"].to_string().contains("treated as TCP"), "{pinned:#?}");
-    assert_eq!(json(&lab, &["inspect", "-A", "-o", "json"]).1["live"], Value::Null, "only when asked");
+    assert_eq!(json(&lab, &["inspect", "-A", "-o", "json"]).1["live"], Value::Null, "only with --live");
     drop(objects);
 
-    let refused = Scenario::apply_without_waiting(&lab, REFUSED);
+    let objects = Scenario::apply_without_waiting(&lab, REJECTED_BY_ENVOY);
     std::thread::sleep(Duration::from_secs(2));
     let (code, report) = json(&lab, &["inspect", "-A", "--live", "-o", "json"]);
-    let refusals = found(&report, "GM704");
-    assert_eq!((code, refusals.len()), (1, 1), "{report:#}");
-    assert_eq!(refusals[0]["object"]["name"], client.name.as_str());
-    assert!(refusals[0]["message"].as_str().unwrap().contains("istio.stats"), "{refusals:#?}");
-    drop(refused);
-    lab.wait("it takes the next ones", Duration::from_secs(20), || lab.grpcmesh(&["diff", "-A"]).status.success());
+    let rejections = findings_with_code(&report, "GM704");
+    assert_eq!((code, rejections.len()), (1, 1), "{report:#}");
+    assert_eq!(rejections[0]["object"]["name"], client.name.as_str());
+    assert!(rejections[0]["message"].as_str().unwrap().contains("istio.stats"), "{rejections:#?}");
+    drop(objects);
+    lab.wait_until("the proxy accepts the next configuration", Duration::from_secs(20), || {
+        lab.grpcmesh(&["diff", "-A"]).status.success()
+    });
 }
 
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
-fn slow_a_proxy_that_hangs_is_a_finding() {
+fn slow_reports_an_unresponsive_proxy_as_a_finding() {
     let lab = Lab::connect();
     let client = lab.client("web");
     let agent = client.pid("istio-proxy");
@@ -115,10 +117,10 @@ spec:
     );
     let early = json(&lab, &["inspect", "-A", "--live", "-o", "json"]).1;
     std::thread::sleep(Duration::from_secs(62));
-    let late = json(&lab, &["inspect", "-A", "--live", "-o", "json"]).1;
+    let stale = json(&lab, &["inspect", "-A", "--live", "-o", "json"]).1;
     client.signal(agent, "-CONT");
     drop(objects);
-    assert!(found(&early, "GM705").is_empty(), "{early:#}");
-    assert_eq!(found(&late, "GM705").len(), 1, "{late:#}");
-    lab.wait("it catches up", Duration::from_secs(40), || lab.grpcmesh(&["diff", "-A"]).status.success());
+    assert!(findings_with_code(&early, "GM705").is_empty(), "{early:#}");
+    assert_eq!(findings_with_code(&stale, "GM705").len(), 1, "{stale:#}");
+    lab.wait_until("the proxy catches up", Duration::from_secs(40), || lab.grpcmesh(&["diff", "-A"]).status.success());
 }
