@@ -1,4 +1,4 @@
-//! A finding: a fault with a stable code, its place, its evidence and its repair.
+//! A finding: a fault in one object, with its impact, evidence and fix.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,26 +13,23 @@ use crate::dataplane::proxy_comparisons::ProxyComparisons;
 use crate::mesh::Mesh;
 use crate::mesh::ids::{Namespace, ObjectRef, WorkloadId};
 
-/// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+/// Severity of a finding, worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema, strum::IntoStaticStr)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum Severity {
-    /// Calls fail, or what was written has no effect.
+    /// Calls fail, or the written configuration has no effect.
     Error,
     /// Calls fail in some situations.
     Warning,
-    /// Good to know.
+    /// A fact worth knowing; no call fails because of it.
     Info,
 }
 
 impl Severity {
-    /// The word.
+    /// The value of `--fail-on` and of the JSON reports.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warning => "warning",
-            Self::Info => "info",
-        }
+        self.into()
     }
 }
 
@@ -42,46 +39,46 @@ impl fmt::Display for Severity {
     }
 }
 
-/// A fault that a rule found.
+/// A fault that a rule reports about one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// Stable code, such as `GM203`.
     pub code: &'static str,
     /// Name of the rule, such as `subset-undefined`.
     pub name: &'static str,
-    /// How bad it is.
+    /// Severity, usually that of the rule.
     pub severity: Severity,
-    /// The object to mend.
+    /// The object to change.
     pub object: ObjectRef,
-    /// Others of which the same is to be said.
-    pub also: Vec<ObjectRef>,
-    /// Field path in it.
+    /// Further objects with the same fault.
+    pub other_objects: Vec<ObjectRef>,
+    /// Field path in the object, such as `spec.http[0].route[1].weight`.
     pub field: String,
-    /// What is wrong, in one sentence.
+    /// One sentence that names the fault.
     pub message: String,
-    /// What callers will see.
+    /// What callers see: gRPC status and response flag where calls fail.
     pub impact: String,
-    /// Namespaces of the callers it touches; empty means all.
+    /// Namespaces of the affected callers; empty means all callers.
     pub callers: Vec<String>,
-    /// What makes us say so.
+    /// Facts from the objects or the proxies that prove the fault.
     pub evidence: Vec<String>,
-    /// The repair: YAML, or a command.
+    /// The fix: YAML or a command.
     pub fix: String,
-    /// Istio's own code for it.
+    /// Code of the matching `istioctl analyze` message.
     pub istio_code: Option<&'static str>,
-    /// Namespaces whose objects the claim rests on.
-    rests_on: Vec<Namespace>,
+    /// Namespaces whose objects decide whether the fault exists.
+    depends_on: Vec<Namespace>,
 }
 
 impl Finding {
-    /// A finding of `rule` about `field` of `object`.
+    /// Creates a finding of `rule` about `field` of `object`; it depends on the object's namespace.
     pub fn new(rule: &'static Rule, object: &ObjectRef, field: impl Into<String>) -> Self {
         Self {
             code: rule.code,
             name: rule.name,
             severity: rule.severity,
             object: object.clone(),
-            also: Vec::new(),
+            other_objects: Vec::new(),
             field: field.into(),
             message: String::new(),
             impact: String::new(),
@@ -89,114 +86,114 @@ impl Finding {
             evidence: Vec::new(),
             fix: String::new(),
             istio_code: rule.istio_code,
-            rests_on: vec![object.namespace.clone()],
+            depends_on: vec![object.namespace.clone()],
         }
     }
 
-    /// Says the same of other objects.
+    /// Adds further objects with the same fault.
     #[must_use]
-    pub fn also(mut self, objects: impl IntoIterator<Item = ObjectRef>) -> Self {
-        self.also.extend(objects);
+    pub fn other_objects(mut self, objects: impl IntoIterator<Item = ObjectRef>) -> Self {
+        self.other_objects.extend(objects);
         self
     }
 
-    /// All objects that it is about.
+    /// The object of the finding, and the further objects with the same fault.
     pub fn objects(&self) -> impl Iterator<Item = &ObjectRef> {
-        std::iter::once(&self.object).chain(&self.also)
+        std::iter::once(&self.object).chain(&self.other_objects)
     }
 
-    /// Another severity than the rule's usual one.
+    /// Overrides the severity of the rule.
     #[must_use]
     pub fn severity(self, severity: Severity) -> Self {
         Self { severity, ..self }
     }
 
-    /// What is wrong.
+    /// Sets the one-sentence message.
     #[must_use]
     pub fn message(self, message: impl Into<String>) -> Self {
         Self { message: message.into(), ..self }
     }
 
-    /// What callers will see.
+    /// Sets what callers see.
     #[must_use]
-    pub fn impact(self, effect: impl Into<String>) -> Self {
-        Self { impact: effect.into(), ..self }
+    pub fn impact(self, impact: impl Into<String>) -> Self {
+        Self { impact: impact.into(), ..self }
     }
 
-    /// What makes us say so.
+    /// Appends facts.
     #[must_use]
-    pub fn evidence(mut self, evidence: impl IntoIterator<Item = impl fmt::Display>) -> Self {
-        self.evidence.extend(evidence.into_iter().map(|one| one.to_string()));
+    pub fn evidence(mut self, facts: impl IntoIterator<Item = impl fmt::Display>) -> Self {
+        self.evidence.extend(facts.into_iter().map(|fact| fact.to_string()));
         self
     }
 
-    /// Whom it touches.
+    /// Appends namespaces of affected callers.
     #[must_use]
     pub fn callers(mut self, namespaces: impl IntoIterator<Item = impl fmt::Display>) -> Self {
-        self.callers.extend(namespaces.into_iter().map(|one| one.to_string()));
+        self.callers.extend(namespaces.into_iter().map(|namespace| namespace.to_string()));
         self
     }
 
-    /// The repair.
+    /// Sets the fix: YAML or a command.
     #[must_use]
     pub fn fix(self, fix: impl Into<String>) -> Self {
         Self { fix: fix.into(), ..self }
     }
 
-    /// The claim also rests on the objects of these namespaces.
+    /// Adds namespaces whose objects decide whether the fault exists.
     #[must_use]
-    pub fn rests_on<'a>(mut self, namespaces: impl IntoIterator<Item = &'a Namespace>) -> Self {
-        self.rests_on.extend(namespaces.into_iter().cloned());
+    pub fn depends_on<'a>(mut self, namespaces: impl IntoIterator<Item = &'a Namespace>) -> Self {
+        self.depends_on.extend(namespaces.into_iter().cloned());
         self
     }
 }
 
-/// Where rules put what they find.
+/// Collects the findings of all rules, and counts those that gaps leave undecided.
 #[derive(Debug)]
 pub struct Findings<'m> {
     mesh: &'m Mesh<'m>,
-    found: Vec<Finding>,
-    /// Claims that a gap left undecided, by code: how many.
+    findings: Vec<Finding>,
+    /// Number of possible findings that a gap leaves undecided, by code.
     undecided: BTreeMap<&'static str, usize>,
-    /// How the proxies stand, once a rule asked.
+    /// Compared once, when the first rule needs the proxies.
     proxies: Option<Rc<[(WorkloadId, ComparedProxy)]>>,
 }
 
 impl<'m> Findings<'m> {
-    /// None yet.
+    /// Creates an empty collection.
     pub fn new(mesh: &'m Mesh<'m>) -> Self {
-        Self { mesh, found: Vec::new(), undecided: BTreeMap::new(), proxies: None }
+        Self { mesh, findings: Vec::new(), undecided: BTreeMap::new(), proxies: None }
     }
 
-    /// How the proxies stand that were asked; none when nobody was.
+    /// The proxies of the live state, each compared with its desired configuration; empty without a live state.
     pub fn proxies(&mut self) -> Rc<[(WorkloadId, ComparedProxy)]> {
         let mesh = self.mesh;
-        let judged = || ProxyComparisons::new(mesh).map(|proxies| proxies.judge_all(&[])).unwrap_or_default().into();
-        Rc::clone(self.proxies.get_or_insert_with(judged))
+        let compare = || ProxyComparisons::new(mesh).map(|proxies| proxies.compare_all(&[])).unwrap_or_default().into();
+        Rc::clone(self.proxies.get_or_insert_with(compare))
     }
 
-    /// Takes a finding, unless what it rests on could not be read: then it is counted as undecided.
+    /// Adds a finding, or counts it as undecided when an object that it depends on could not be read.
     pub fn add(&mut self, rule: &'static Rule, finding: Finding) {
-        let known = rule.needs.iter().all(|kind| {
+        let is_decided = rule.needs.iter().all(|kind| {
             finding
-                .rests_on
+                .depends_on
                 .iter()
-                .all(|namespace| namespace.as_str().is_empty() || self.mesh.coverage.knows(*kind, namespace))
+                .all(|namespace| namespace.as_str().is_empty() || self.mesh.coverage.covers(*kind, namespace))
         });
-        if known {
-            self.found.push(finding);
+        if is_decided {
+            self.findings.push(finding);
         } else {
-            self.undecided(rule);
+            self.add_undecided(rule);
         }
     }
 
-    /// Counts a claim that the source is too thin for.
-    pub fn undecided(&mut self, rule: &'static Rule) {
+    /// Counts a possible finding that the source does not decide.
+    pub fn add_undecided(&mut self, rule: &'static Rule) {
         *self.undecided.entry(rule.code).or_default() += 1;
     }
 
-    /// The findings, and the undecided claims by code.
+    /// Returns the findings, and the number of undecided ones by code.
     pub fn into_parts(self) -> (Vec<Finding>, BTreeMap<&'static str, usize>) {
-        (self.found, self.undecided)
+        (self.findings, self.undecided)
     }
 }

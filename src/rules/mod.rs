@@ -1,7 +1,8 @@
-//! The findings' rules: one file each, named for the fault, with its documentation, its logic and its cases.
+//! The rules that produce findings: one file per rule, named after the fault, with its docs, check and tests.
 //!
-//! A rule is a plain function over the [`Mesh`]. It never asks whether something could be read: it names what it
-//! rests on, and [`Findings::add`] holds back what a gap leaves undecided. A rule never imports another rule.
+//! A rule is a plain function over the [`Mesh`]. It does not check for gaps itself: each finding lists the namespaces
+//! that it depends on, and [`Findings::add`] drops it and counts it as undecided when one of them could not be read.
+//! A rule never imports another rule.
 
 mod finding;
 pub mod select;
@@ -26,28 +27,28 @@ use crate::mesh::ids::WorkloadId;
 use crate::schema::Kind;
 use select::FindingSelection;
 
-/// A rule with its documentation.
+/// A check with its stable code and its documentation.
 #[derive(Debug)]
 pub struct Rule {
     /// Stable code, such as `GM203`.
     pub code: &'static str,
-    /// Name for the fault, such as `subset-undefined`.
+    /// Name of the fault, such as `subset-undefined`.
     pub name: &'static str,
-    /// Usual severity.
+    /// Severity of its findings, unless a finding sets another one.
     pub severity: Severity,
-    /// Kinds without which the rule cannot decide.
+    /// Kinds that must have been read completely: the rule is undecided where one of them is a gap.
     pub needs: &'static [Kind],
-    /// Istio's own code for the fault.
+    /// Code of the message that `istioctl analyze` reports for this fault, such as `IST0101`.
     pub istio_code: Option<&'static str>,
-    /// One sentence for lists.
+    /// One line for `explain --list`, without a full stop.
     pub summary: &'static str,
-    /// What, why, example, repair, references: Markdown with these five headings.
+    /// Markdown with five headings: what it looks for, why it matters, an example, the fix, references.
     pub docs: &'static str,
-    /// The logic.
+    /// Adds the findings of this rule.
     pub check: fn(&Mesh<'_>, &mut Findings<'_>),
 }
 
-/// All rules by code.
+/// All rules, ordered by code.
 pub static RULES: &[&Rule] = &[
     &objects::wrong_api_group::RULE,
     &objects::unknown_field::RULE,
@@ -112,48 +113,53 @@ pub static RULES: &[&Rule] = &[
     &dataplane::traffic_around_proxy::RULE,
 ];
 
-/// What a run of the rules gave.
+/// Result of running the selected rules.
 #[derive(Debug, Default)]
 pub struct RulesOutcome {
-    /// Findings, worst first, then by object, field and code.
+    /// Findings ordered by severity (worst first), object, field and code.
     pub findings: Vec<Finding>,
-    /// How many findings were left out because of `--skip`, an ignore file or an annotation.
+    /// Number of findings dropped by `--skip`, an ignore file or an annotation.
     pub ignored: usize,
-    /// Claims that gaps left undecided, by code.
+    /// Number of possible findings that gaps leave undecided, by code.
     pub undecided: BTreeMap<&'static str, usize>,
-    /// Exceptions for one object that left nothing out.
-    pub idle: Vec<String>,
-    /// How the proxies stand, if they were asked.
+    /// Skips of a single object that matched no finding.
+    pub unused_skips: Vec<String>,
+    /// State of each proxy that was compared; empty without `--live`.
     pub proxies: Vec<(WorkloadId, ProxyState)>,
 }
 
-/// Runs the selected rules.
+/// Runs the rules that `selection` includes, and drops the findings that it skips.
 pub fn run(mesh: &Mesh<'_>, selection: &FindingSelection) -> RulesOutcome {
     let mut findings = Findings::new(mesh);
-    for rule in RULES.iter().filter(|rule| selection.wants_rule(rule)) {
+    for rule in RULES.iter().filter(|rule| selection.includes_rule(rule)) {
         (rule.check)(mesh, &mut findings);
     }
-    let proxies = findings.proxies().iter().map(|(id, judged)| (*id, judged.state)).collect();
-    let (found, undecided) = findings.into_parts();
-    let total = found.len();
-    let idle = selection
+    let proxies = findings.proxies().iter().map(|(id, compared)| (*id, compared.state)).collect();
+    let (all_findings, undecided) = findings.into_parts();
+    let total = all_findings.len();
+    let unused_skips = selection
         .skip
         .iter()
-        .filter(|selector| selector.names_object() && !found.iter().any(|one| selector.takes(one)));
-    let idle = idle.map(ToString::to_string).collect();
-    let mut findings: Vec<_> =
-        found.into_iter().filter(|finding| !selection.skips(finding) && !select::is_annotated(mesh, finding)).collect();
+        .filter(|selector| {
+            selector.names_object() && !all_findings.iter().any(|finding| selector.matches_finding(finding))
+        })
+        .map(ToString::to_string)
+        .collect();
+    let mut findings: Vec<_> = all_findings
+        .into_iter()
+        .filter(|finding| !selection.skips(finding) && !select::is_ignored_by_annotation(mesh, finding))
+        .collect();
     findings.sort_by(|a, b| {
         (a.severity, &a.object, &a.field, a.code, &a.message)
             .cmp(&(b.severity, &b.object, &b.field, b.code, &b.message))
     });
-    // Several routes to one fault tell the same thing once.
-    let kept = findings.len();
+    // A rule can reach one fault on several paths. Duplicates are not counted as ignored.
+    let remaining = findings.len();
     findings.dedup();
-    RulesOutcome { ignored: total - kept, undecided, idle, findings, proxies }
+    RulesOutcome { ignored: total - remaining, undecided, unused_skips, findings, proxies }
 }
 
-/// Finds a rule by its code or name, in any case.
+/// Finds a rule by its code or name, case-insensitively.
 pub fn find(text: &str) -> Option<&'static Rule> {
     RULES.iter().copied().find(|rule| rule.code.eq_ignore_ascii_case(text) || rule.name.eq_ignore_ascii_case(text))
 }
@@ -163,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_sorted_and_unique() {
+    fn rules_are_ordered_by_code_and_names_are_unique() {
         assert!(RULES.windows(2).all(|pair| pair[0].code < pair[1].code));
         let mut names: Vec<_> = RULES.iter().map(|rule| rule.name).collect();
         names.sort_unstable();
@@ -173,16 +179,20 @@ mod tests {
     #[test]
     fn every_rule_is_documented_under_the_same_headings() {
         const HEADINGS: [&str; 5] =
-            ["## What it looks for", "## Why it matters for gRPC", "## Example", "## Repair", "## References"];
+            ["## What it looks for", "## Why it matters for gRPC", "## Example", "## Fix", "## References"];
         for rule in RULES {
             let headings: Vec<_> = rule.docs.lines().filter(|line| line.starts_with("## ")).collect();
             assert_eq!(headings, HEADINGS, "{}", rule.code);
-            assert!(rule.summary.ends_with(|c: char| c.is_alphanumeric() || c == ')'), "{}: no full stop", rule.code);
+            assert!(
+                rule.summary.ends_with(|c: char| c.is_alphanumeric() || c == ')'),
+                "{}: the summary ends with a full stop",
+                rule.code
+            );
         }
     }
 
     #[test]
-    fn codes_follow_their_form() {
+    fn codes_are_gm_and_three_digits() {
         for rule in RULES {
             let digits = rule.code.strip_prefix("GM").unwrap_or_default();
             assert!(digits.len() == 3 && digits.bytes().all(|b| b.is_ascii_digit()), "{}", rule.code);

@@ -1,4 +1,4 @@
-//! Cases for rules: a few lines of YAML, and the findings they give.
+//! Test helpers for rules: run a rule on a few lines of YAML and compare its findings.
 
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use crate::snapshot::live::{LiveProxy, LiveState};
 use crate::snapshot::manifest::{OnMalformed, read};
 use crate::snapshot::{Gap, GapKind, Snapshot, SourceKind, SourceText};
 
-/// Reads YAML as a closed world: what is not there does not exist.
+/// Reads YAML as a complete cluster (`SourceKind::Demo`): objects that are not in the text do not exist.
 pub(super) fn snapshot(yaml: &str) -> Snapshot {
     let mut snapshot = Snapshot::new(SourceKind::Demo);
     let text = Arc::new(SourceText { path: "case.yaml".to_owned(), text: yaml.to_owned() });
-    read(&mut snapshot, text, "shop", OnMalformed::Stop).expect("the case is a manifest");
+    read(&mut snapshot, text, "shop", OnMalformed::Stop).expect("the YAML is a valid manifest");
     snapshot
 }
 
@@ -30,37 +30,40 @@ fn run(rule: &'static Rule, snapshot: &Snapshot) -> RulesOutcome {
     RulesOutcome { findings, undecided, ..RulesOutcome::default() }
 }
 
-/// The findings of a rule on a case.
+/// The findings of a rule on a YAML text.
 pub(super) fn findings(rule: &'static Rule, yaml: &str) -> Vec<Finding> {
     run(rule, &snapshot(yaml)).findings
 }
 
-/// Checks that a rule gives just these findings, each written `severity Kind ns/name field`.
+/// Asserts that a rule reports exactly these findings, each as `severity Kind namespace/name field`.
 #[track_caller]
-pub(super) fn check(rule: &'static Rule, yaml: &str, expected: &[&str]) {
-    let found: Vec<_> = findings(rule, yaml)
-        .iter()
-        .map(|finding| {
-            assert!(
-                !finding.message.is_empty() && !finding.impact.is_empty() && !finding.fix.is_empty(),
-                "{finding:?}"
-            );
-            format!("{} {} {}", finding.severity, finding.object, finding.field)
-        })
-        .collect();
-    assert_eq!(found, expected, "{yaml}");
+pub(super) fn assert_findings(rule: &'static Rule, yaml: &str, expected: &[&str]) {
+    assert_eq!(summaries(&findings(rule, yaml)), expected, "{yaml}");
 }
 
-/// Checks that a rule is silent, and says so, when objects of a kind that it needs could not be read.
+/// `severity Kind namespace/name field` of each finding, which must have a message, an impact and a fix.
 #[track_caller]
-pub(super) fn check_gap(rule: &'static Rule, yaml: &str) {
-    assert!(!findings(rule, yaml).is_empty(), "the case must fire without the gap");
+fn summaries(findings: &[Finding]) -> Vec<String> {
+    for finding in findings {
+        assert!(!finding.message.is_empty() && !finding.impact.is_empty() && !finding.fix.is_empty(), "{finding:?}");
+    }
+    findings.iter().map(|finding| format!("{} {} {}", finding.severity, finding.object, finding.field)).collect()
+}
+
+/// Asserts that a rule reports nothing and counts an undecided finding when a kind that it needs could not be read.
+#[track_caller]
+pub(super) fn assert_undecided_on_gap(rule: &'static Rule, yaml: &str) {
+    assert!(!findings(rule, yaml).is_empty(), "the rule must report a finding without the gap");
     for kind in rule.needs {
         let mut snapshot = snapshot(yaml);
         snapshot.gaps.push(Gap::of_kind(*kind, kind.name(), "forbidden", GapKind::Forbidden));
         let outcome = run(rule, &snapshot);
-        assert!(outcome.findings.is_empty(), "{}: {kind:?} is a gap", rule.code);
-        assert!(outcome.undecided.contains_key(rule.code), "{}: {kind:?} must be said to be missing", rule.code);
+        assert!(outcome.findings.is_empty(), "{}: reports a finding although {kind:?} is a gap", rule.code);
+        assert!(
+            outcome.undecided.contains_key(rule.code),
+            "{}: a gap of {kind:?} must be counted as undecided",
+            rule.code
+        );
     }
 }
 
@@ -127,52 +130,59 @@ pub(super) fn live_mesh() -> String {
     .concat()
 }
 
-/// What is known of a proxy in a case.
+/// Live state of one proxy.
 pub(super) struct LiveCase {
-    /// What it runs.
+    /// Configuration that the proxy runs.
     pub(super) running: RunningConfig,
-    /// What istiod says.
+    /// Sync state that istiod reports.
     pub(super) sync: XdsSyncState,
-    /// What it counted.
-    pub(super) counted: (Option<Vec<EndpointCounters>>, Option<Vec<EndpointCounters>>),
+    /// Two readings of the endpoint counters.
+    pub(super) counters: (Option<Vec<EndpointCounters>>, Option<Vec<EndpointCounters>>),
 }
 
-/// As [`check`], on a mesh whose proxies were asked at 09:00:00 and run what they should, but for what `change` does to
-/// each.
+/// Like [`assert_findings`], with a live state read at 09:00:00 in which every proxy runs its desired configuration.
+/// `change` is called with the pod name and the state of each proxy, and may alter it.
 #[track_caller]
-pub(super) fn check_live(rule: &'static Rule, yaml: &str, change: impl Fn(&str, &mut LiveCase), expected: &[&str]) {
+pub(super) fn assert_live_findings(
+    rule: &'static Rule,
+    yaml: &str,
+    change: impl Fn(&str, &mut LiveCase),
+    expected: &[&str],
+) {
     let mut snapshot = snapshot(yaml);
     let mut live = LiveState::new("2026-11-21T09:00:00Z".to_owned());
     let mesh = resolve(&snapshot, &ResolveOptions::default());
     for id in mesh.workload_ids() {
-        let outbound = ProxyConfig::new(&mesh, Caller::of_workload(&mesh, id));
-        let clusters: Vec<_> = outbound.clusters();
+        let desired = ProxyConfig::new(&mesh, Caller::of_workload(&mesh, id));
+        let clusters: Vec<_> = desired.clusters();
         let address = |host: &str| if host.starts_with("a.") { "10.0.0.1:50051" } else { "10.0.0.2:50051" };
-        let endpoints = clusters.iter().filter(|one| one.has_endpoints).map(|one| EndpointAssignment {
-            cluster: one.cluster.name.clone(),
-            healthy: [address(one.cluster.name.rsplit('|').next().unwrap_or_default()).to_owned()].into(),
+        let endpoints = clusters.iter().filter(|config| config.has_endpoints).map(|config| EndpointAssignment {
+            cluster: config.cluster.name.clone(),
+            healthy: [address(config.cluster.name.rsplit('|').next().unwrap_or_default()).to_owned()].into(),
             unhealthy: <_>::default(),
             cluster_ids: <_>::default(),
         });
         let running = RunningConfig {
-            routes: outbound.route_tables().into_iter().map(|one| one.table).collect(),
+            routes: desired.route_tables().into_iter().map(|config| config.table).collect(),
             endpoints: endpoints.collect(),
-            clusters: clusters.into_iter().map(|one| one.cluster).collect(),
-            refused: Vec::new(),
+            clusters: clusters.into_iter().map(|config| config.cluster).collect(),
+            rejected: Vec::new(),
             secrets: None,
         };
         let name = mesh.workload(id).object.name.to_string();
         let mut case =
-            LiveCase { running, sync: XdsSyncState::Connected(XdsConnection::default()), counted: <_>::default() };
+            LiveCase { running, sync: XdsSyncState::Connected(XdsConnection::default()), counters: <_>::default() };
         change(&name, &mut case);
-        let LiveCase { running, sync, counted } = case;
-        let answer = live.keep(running);
-        live.insert("shop".to_owned(), name, LiveProxy { sync, answer, counted, passing: Vec::new() });
+        let LiveCase { running, sync, counters: counted } = case;
+        let answer = live.record_config(running);
+        live.insert(
+            "shop".to_owned(),
+            name,
+            LiveProxy { sync, response: answer, counters: counted, transient: Vec::new() },
+        );
     }
     drop(mesh);
     snapshot.live = Some(live);
-    let found = run(rule, &snapshot).findings;
-    assert!(found.iter().all(|one| !one.message.is_empty() && !one.impact.is_empty() && !one.fix.is_empty()));
-    let found: Vec<_> = found.iter().map(|one| format!("{} {} {}", one.severity, one.object, one.field)).collect();
-    assert_eq!(found, expected, "{yaml}");
+    let reported = summaries(&run(rule, &snapshot).findings);
+    assert_eq!(reported, expected, "{yaml}");
 }

@@ -1,4 +1,4 @@
-//! GM716: ambient workloads behind a gRPC Service without a waypoint.
+//! GM716: ambient workloads of a gRPC Service without a waypoint.
 
 use crate::mesh::Mesh;
 use crate::mesh::workload::ProxyKind;
@@ -11,14 +11,14 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Warning,
     needs: &[Kind::Namespace],
     istio_code: None,
-    summary: "Ambient workloads of a gRPC Service without a waypoint: connections only",
+    summary: "Ambient workloads of a gRPC Service without a waypoint: no load balancing per call",
     docs: "\
 ## What it looks for
-A gRPC Service whose pods are in ambient mode, while neither the Service nor its namespace names a waypoint.
+A gRPC Service whose pods are in ambient mode, while neither the Service nor its namespace uses a waypoint.
 
 ## Why it matters for gRPC
-The node proxy sees connections, not calls: all calls of one connection go to one pod, and VirtualServices, retries,
-timeouts and method authorization do nothing.
+ztunnel handles connections (layer 4), not calls. All calls of a connection go to one pod, and VirtualServices,
+retries, timeouts and authorization by method have no effect.
 
 ## Example
 ```yaml
@@ -26,7 +26,7 @@ kind: Namespace
 metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}
 ```
 
-## Repair
+## Fix
 ```sh
 istioctl waypoint apply -n shop --enroll-namespace
 ```
@@ -38,19 +38,19 @@ istioctl waypoint apply -n shop --enroll-namespace
 };
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
-    for service in mesh.services.iter().filter(|service| service.has_grpc() && service.is_kubernetes()) {
-        let ambient = mesh
+    for service in mesh.services.iter().filter(|service| service.has_grpc_evidence() && service.is_kubernetes()) {
+        let ambient_count = mesh
             .workloads_of(service)
             .filter(|workload| workload.proxy == ProxyKind::Ambient)
             .filter(|workload| workload.labels.get("istio.io/use-waypoint").is_none_or(|name| name == "none"))
             .count();
-        if ambient == 0 || service.waypoint {
+        if ambient_count == 0 || service.uses_waypoint {
             continue;
         }
         let finding = Finding::new(&RULE, &service.object, "metadata.labels")
-            .message(format!("the pods of {} are in ambient mode and no waypoint takes its calls", service.object))
-            .impact("all calls of one connection go to one pod; routes, retries and timeouts do nothing")
-            .evidence([format!("{ambient} ambient pods or workloads, no label istio.io/use-waypoint")])
+            .message(format!("the pods of {} are in ambient mode, and the Service has no waypoint", service.object))
+            .impact("all calls of a connection go to one pod, and route rules, retries and timeouts have no effect")
+            .evidence([format!("{ambient_count} ambient pods or workloads without the label istio.io/use-waypoint")])
             .fix(format!("istioctl waypoint apply -n {} --enroll-namespace", service.namespace()));
         out.add(&RULE, finding);
     }
@@ -59,7 +59,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, check_gap, pod, service};
+    use crate::rules::testing::{assert_findings, assert_undecided_on_gap, pod, service};
 
     fn mesh(labels: &str) -> String {
         let ambient =
@@ -72,15 +72,15 @@ mod tests {
     }
 
     #[test]
-    fn ambient_pods_without_a_waypoint_are_reported() {
+    fn reports_ambient_pods_without_a_waypoint() {
         let yaml = mesh("istio.io/dataplane-mode: ambient");
-        check(&RULE, &yaml, &["warning Service shop/a metadata.labels"]);
-        check_gap(&RULE, &yaml);
+        assert_findings(&RULE, &yaml, &["warning Service shop/a metadata.labels"]);
+        assert_undecided_on_gap(&RULE, &yaml);
     }
 
     #[test]
-    fn a_waypoint_and_sidecars_are_silent() {
-        check(&RULE, &mesh("istio.io/dataplane-mode: ambient, istio.io/use-waypoint: waypoint"), &[]);
-        check(&RULE, &(service("a", "{name: grpc, port: 1}") + &pod("a", "v1")), &[]);
+    fn accepts_a_waypoint_and_sidecars() {
+        assert_findings(&RULE, &mesh("istio.io/dataplane-mode: ambient, istio.io/use-waypoint: waypoint"), &[]);
+        assert_findings(&RULE, &(service("a", "{name: grpc, port: 1}") + &pod("a", "v1")), &[]);
     }
 }

@@ -1,9 +1,9 @@
-//! GM706: Envoys whose endpoints are not those of the EndpointSlices.
+//! GM706: an Envoy whose endpoints differ from the EndpointSlices.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::dataplane::proxy::ProxyState;
-use crate::dataplane::proxy_comparisons::names;
+use crate::dataplane::proxy_comparisons::pod_names;
 use crate::mesh::Mesh;
 use crate::mesh::ids::WorkloadId;
 use crate::rules::{Finding, Findings, Rule, Severity};
@@ -15,70 +15,74 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[Kind::Service, Kind::EndpointSlice, Kind::DestinationRule],
     istio_code: None,
-    summary: "Live: an Envoy has other endpoints than the EndpointSlices say",
+    summary: "Live: the endpoints of an Envoy differ from the EndpointSlices",
     docs: "\
 ## What it looks for
-With `--live`: addresses that an Envoy sends calls to and no EndpointSlice has, and ready ones that it does not know.
-Proxies to which istiod sent something a moment ago are left out: they may be about to follow. Where istiod cannot be
-asked it is a warning, with the reason.
+With `--live`: an Envoy that has an address that no EndpointSlice contains, or lacks the address of a ready endpoint.
+Proxies with a pending update from istiod are skipped. If the sync state of istiod cannot be read, the finding is a
+warning and says why.
 
 ## Why it matters for gRPC
-Connections stay open: a proxy that still has a pod that is gone fails calls with UNAVAILABLE (`UF`, `UC`) until its
-endpoints are right, and a new pod that it does not know gets nothing.
+A proxy that still has the endpoint of a deleted pod fails calls to it with UNAVAILABLE (`UF`, `UC`). A new pod whose
+endpoint the proxy lacks gets no calls from it.
 
 ## Example
 ```text
-endpoints of outbound|50051||checkout.shop.svc.cluster.local: 10.0.3.9:50051 is gone, the Envoy still has it
+endpoints of outbound|50051||checkout.shop.svc.cluster.local: Envoy has 10.0.3.9:50051, which no EndpointSlice contains
 ```
 
-## Repair
-Is istiod up, and the proxy connected to it? `kubectl grpcmesh diff` tells for each proxy.
+## Fix
+Check that istiod is running and that the proxy is connected to it. `kubectl grpcmesh diff` shows the state of each
+proxy.
 
 ## References
-- Seen on a real mesh: `tests/lab/diff.rs`.
+- Verified on a real mesh: `tests/lab/diff.rs`.
 ",
     check,
 };
 
-/// Differences that are shown of one host.
-const SHOWN: usize = 5;
+/// Maximum number of differences in the evidence of one finding.
+const MAX_DIFFERENCES: usize = 5;
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     let mut by_host: BTreeMap<String, BTreeMap<String, Vec<WorkloadId>>> = BTreeMap::new();
-    // Whether istiod could not be asked about some of them: they may be about to follow.
-    let mut doubts: BTreeMap<String, String> = BTreeMap::new();
-    for (id, judged) in out.proxies().iter() {
-        if !matches!(judged.state, ProxyState::Different | ProxyState::NotSent) {
+    // Hosts for which the sync state is unknown: the update may be on its way.
+    let mut sync_unknown: BTreeMap<String, String> = BTreeMap::new();
+    for (id, compared) in out.proxies().iter() {
+        if !matches!(compared.state, ProxyState::Different | ProxyState::NotSent) {
             continue;
         }
-        for one in &judged.endpoints {
-            let Some(host) = one.host.clone() else { continue };
-            let missing = (!one.desired.is_empty()).then(|| format!("lack {}", one.desired));
-            let more = (!one.live.is_empty()).then(|| format!("have {}, which no EndpointSlice has", one.live));
-            let text = missing.into_iter().chain(more).collect::<Vec<_>>().join(" and ");
-            let port = one.what.split('|').nth(1).unwrap_or_default();
-            if judged.is_doubtful {
-                doubts.insert(host.clone(), judged.evidence.clone());
+        for difference in &compared.endpoints {
+            let Some(host) = difference.host.clone() else { continue };
+            let missing = (!difference.desired.is_empty()).then(|| format!("missing {}", difference.desired));
+            let extra = (!difference.live.is_empty()).then(|| format!("{} is in no EndpointSlice", difference.live));
+            let text = missing.into_iter().chain(extra).collect::<Vec<_>>().join(", ");
+            let port = difference.what.split('|').nth(1).unwrap_or_default();
+            if compared.is_sync_unknown {
+                sync_unknown.insert(host.clone(), compared.evidence.clone());
             }
-            by_host.entry(host).or_default().entry(format!("port {port}: they {text}")).or_default().push(*id);
+            by_host.entry(host).or_default().entry(format!("port {port}: {text}")).or_default().push(*id);
         }
     }
     for (host, differences) in by_host {
         let Some(id) = mesh.find_host(&host) else { continue };
         let service = mesh.service(id);
-        let mut all: Vec<WorkloadId> = differences.values().flatten().copied().collect();
-        all.sort();
-        all.dedup();
-        let evidence = differences.iter().take(SHOWN).map(|(text, ids)| format!("{}: {text}", names(mesh, ids)));
-        let doubt = doubts.remove(&host);
-        let severity = if doubt.is_some() { Severity::Warning } else { RULE.severity };
+        let proxies: BTreeSet<WorkloadId> = differences.values().flatten().copied().collect();
+        let evidence =
+            differences.iter().take(MAX_DIFFERENCES).map(|(text, ids)| format!("{}: {text}", pod_names(mesh, ids)));
+        let unknown_reason = sync_unknown.remove(&host);
+        let severity = if unknown_reason.is_some() { Severity::Warning } else { RULE.severity };
         let finding = Finding::new(&RULE, &service.object, "spec.ports")
             .severity(severity)
-            .message(format!("the endpoints of {} callers' proxies are not those of its EndpointSlices", all.len()))
-            .impact("calls to pods that are gone fail with UNAVAILABLE; pods that proxies do not know get none")
+            .message(format!(
+                "the endpoints of {} in {} proxies differ from its EndpointSlices",
+                service.object,
+                proxies.len()
+            ))
+            .impact("calls to deleted pods fail with UNAVAILABLE (flag UF or UC), and new pods get no calls")
             .evidence(evidence)
-            .evidence(doubt)
-            .callers(all.iter().map(|id| mesh.workload(*id).namespace()).collect::<std::collections::BTreeSet<_>>())
+            .evidence(unknown_reason)
+            .callers(proxies.iter().map(|id| mesh.workload(*id).namespace()).collect::<BTreeSet<_>>())
             .fix(format!("kubectl grpcmesh diff {}", mesh.short_host(&service.host)));
         out.add(&RULE, finding);
     }
@@ -87,22 +91,27 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{LiveCase, check_live, live_mesh};
+    use crate::rules::testing::{LiveCase, assert_live_findings, live_mesh};
 
     #[test]
-    fn endpoints_that_are_gone_and_new_ones_are_told() {
+    fn reports_extra_and_missing_endpoints() {
         let add = |pod: &str, proxy: &mut LiveCase| {
             if pod == "b-v1" {
-                for one in &mut proxy.running.endpoints {
-                    one.healthy.insert("10.0.9.9:50051".to_owned());
+                for assignment in &mut proxy.running.endpoints {
+                    assignment.healthy.insert("10.0.9.9:50051".to_owned());
                 }
             }
         };
-        check_live(&RULE, &live_mesh(), add, &["error Service shop/a spec.ports", "error Service shop/b spec.ports"]);
-        let lose = |_: &str, proxy: &mut LiveCase| {
-            proxy.running.endpoints.retain(|one| !one.cluster.ends_with("|a.shop.svc.cluster.local"));
+        assert_live_findings(
+            &RULE,
+            &live_mesh(),
+            add,
+            &["error Service shop/a spec.ports", "error Service shop/b spec.ports"],
+        );
+        let remove = |_: &str, proxy: &mut LiveCase| {
+            proxy.running.endpoints.retain(|assignment| !assignment.cluster.ends_with("|a.shop.svc.cluster.local"));
         };
-        check_live(&RULE, &live_mesh(), lose, &["error Service shop/a spec.ports"]);
-        check_live(&RULE, &live_mesh(), |_, _| {}, &[]);
+        assert_live_findings(&RULE, &live_mesh(), remove, &["error Service shop/a spec.ports"]);
+        assert_live_findings(&RULE, &live_mesh(), |_, _| {}, &[]);
     }
 }

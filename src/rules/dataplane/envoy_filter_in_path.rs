@@ -1,11 +1,11 @@
-//! GM709: EnvoyFilters on the proxies of gRPC Services.
+//! GM709: an EnvoyFilter that patches the proxies of a gRPC Service.
 
 use std::collections::BTreeSet;
 
 use crate::mesh::Mesh;
 use crate::rules::{Finding, Findings, Rule, Severity};
 use crate::schema::Kind;
-use crate::schema::string_list::few;
+use crate::vocabulary::name_list::abbreviate;
 
 pub(in crate::rules) static RULE: Rule = Rule {
     code: "GM709",
@@ -13,14 +13,14 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Info,
     needs: &[Kind::EnvoyFilter],
     istio_code: None,
-    summary: "An EnvoyFilter acts on proxies of gRPC Services: what is shown here may be incomplete",
+    summary: "An EnvoyFilter patches the proxies of gRPC Services, and the results shown here may be incomplete",
     docs: "\
 ## What it looks for
-An EnvoyFilter that selects proxies of pods behind a gRPC Service.
+An EnvoyFilter that selects the proxies of pods of a gRPC Service.
 
 ## Why it matters for gRPC
-It patches what istiod generates, after istiod has generated it: routes, timeouts, filters and clusters may differ from
-everything that objects say, and from what this tool shows. Patches often break on upgrades of Envoy.
+An EnvoyFilter patches the configuration after istiod has generated it. Routes, timeouts, filters and clusters may
+differ from the Istio objects and from what this tool shows. Patches often break when Envoy is upgraded.
 
 ## Example
 ```yaml
@@ -28,33 +28,36 @@ kind: EnvoyFilter
 spec: {configPatches: [{applyTo: HTTP_ROUTE, …}]}
 ```
 
-## Repair
-Compare with what the proxies really run: `kubectl grpcmesh diff`; what is patched is named and left out there.
+## Fix
+Compare with the live proxies: `kubectl grpcmesh diff`. It lists the patched parts and does not compare them.
 
 ## References
-- From Istio's code: `pilot/pkg/networking/core/envoyfilter/`.
+- Istio source: `pilot/pkg/networking/core/envoyfilter/`.
 ",
     check,
 };
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for extension in mesh.extensions.iter().filter(|extension| extension.object.kind == Kind::EnvoyFilter) {
-        let mut names: BTreeSet<&str> = BTreeSet::new();
-        for service in mesh.services.iter().filter(|service| service.has_grpc()) {
+        let mut service_names: BTreeSet<&str> = BTreeSet::new();
+        for service in mesh.services.iter().filter(|service| service.has_grpc_evidence()) {
             let mut proxies = mesh.workloads_of(service).filter(|workload| workload.proxy.is_meshed() != Some(false));
-            if proxies.any(|workload| mesh.extensions_for(workload).any(|one| one.object == extension.object)) {
-                names.insert(mesh.short_host(&service.host));
+            if proxies.any(|workload| mesh.extensions_for(workload).any(|other| other.object == extension.object)) {
+                service_names.insert(mesh.short_host(&service.host));
             }
         }
-        if names.is_empty() {
+        if service_names.is_empty() {
             continue;
         }
         let patches: Vec<&str> = extension.patches().into_iter().collect();
         let finding = Finding::new(&RULE, &extension.object, "spec.configPatches")
-            .message(format!("it acts on the proxies of {}", few(&names, 4)))
-            .impact("what these proxies do may differ from what objects say and from what is shown here")
-            .evidence((!patches.is_empty()).then(|| format!("it patches {}", patches.join(", "))))
-            .fix("compare with what the proxies run: kubectl grpcmesh diff");
+            .message(format!("{} patches the proxies of {}", extension.object, abbreviate(&service_names, 4)))
+            .impact(
+                "calls through these proxies may behave differently from the Istio objects and from \
+                 what is shown here",
+            )
+            .evidence((!patches.is_empty()).then(|| format!("patched parts: {}", patches.join(", "))))
+            .fix("kubectl grpcmesh diff");
         out.add(&RULE, finding);
     }
 }
@@ -62,7 +65,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, check_gap, istio, pod, service};
+    use crate::rules::testing::{assert_findings, assert_undecided_on_gap, istio, pod, service};
 
     fn mesh(selector: &str) -> String {
         let filter = istio("EnvoyFilter", "f", &format!("{{{selector}configPatches: [{{applyTo: HTTP_ROUTE}}]}}"));
@@ -70,14 +73,18 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_on_grpc_is_told() {
-        check(&RULE, &mesh(""), &["info EnvoyFilter shop/f spec.configPatches"]);
-        check(&RULE, &mesh("workloadSelector: {labels: {app: a}}, "), &["info EnvoyFilter shop/f spec.configPatches"]);
-        check_gap(&RULE, &mesh(""));
+    fn reports_a_filter_on_proxies_of_a_grpc_service() {
+        assert_findings(&RULE, &mesh(""), &["info EnvoyFilter shop/f spec.configPatches"]);
+        assert_findings(
+            &RULE,
+            &mesh("workloadSelector: {labels: {app: a}}, "),
+            &["info EnvoyFilter shop/f spec.configPatches"],
+        );
+        assert_undecided_on_gap(&RULE, &mesh(""));
     }
 
     #[test]
-    fn a_filter_on_others_is_silent() {
-        check(&RULE, &mesh("workloadSelector: {labels: {app: b}}, "), &[]);
+    fn ignores_a_filter_on_other_proxies() {
+        assert_findings(&RULE, &mesh("workloadSelector: {labels: {app: b}}, "), &[]);
     }
 }

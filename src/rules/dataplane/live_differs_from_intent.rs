@@ -1,10 +1,10 @@
-//! GM707: Envoys whose routes or clusters are not what the objects give.
+//! GM707: an Envoy whose routes or clusters differ from the objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::dataplane::Difference;
 use crate::dataplane::proxy::ProxyState;
-use crate::dataplane::proxy_comparisons::names;
+use crate::dataplane::proxy_comparisons::pod_names;
 use crate::mesh::Mesh;
 use crate::mesh::ids::{ObjectRef, WorkloadId};
 use crate::rules::{Finding, Findings, Rule, Severity};
@@ -25,60 +25,68 @@ pub(in crate::rules) static RULE: Rule = Rule {
         Kind::EnvoyFilter,
     ],
     istio_code: None,
-    summary: "Live: an Envoy's route or cluster is not what the objects give",
+    summary: "Live: a route or cluster of an Envoy differs from what the objects define",
     docs: "\
 ## What it looks for
-With `--live`: a route or a cluster of an Envoy that is not what istiod makes of the objects for that caller, although
-the proxy has accepted all that istiod sent, as far as istiod may be asked. Parts that an EnvoyFilter patches are left out.
+With `--live`: a route or cluster of an Envoy that differs from what istiod generates from the objects for this caller,
+although the proxy has acknowledged everything that istiod sent (as far as the sync state of istiod can be read). Parts
+that an EnvoyFilter patches are not compared.
 
 ## Why it matters for gRPC
-Calls go by what the Envoy has. Weights, timeouts and retries that the objects show are then not those that calls meet.
+Envoy routes calls by its own configuration. The weights, timeouts and retries of the objects do not apply to these
+callers.
 
 ## Example
 ```text
-weights of checkout.shop.svc.cluster.local:50051: the objects say v1 90%, v2 10%; the Envoy has v1 100%
+backends of checkout.shop.svc.cluster.local:50051: desired v1 90, v2 10; live v1 100
 ```
 
-## Repair
-`kubectl grpcmesh diff SERVICE` shows everything that differs. Another revision of istiod, a file that somebody edited in
-the proxy, or a fault of this program are what is left.
+## Fix
+`kubectl grpcmesh diff SERVICE` shows all differences. Possible causes are another revision of istiod, a bootstrap
+configuration that was changed in the proxy, or a bug in this tool.
 
 ## References
-- Held beside istiod's own answers for thousands of proxies: `tests/diff.rs`.
+- Compared with istiod's own output for thousands of proxies: `tests/diff.rs`.
 ",
     check,
 };
 
-/// Differences that are shown of one host.
-const SHOWN: usize = 5;
+/// Maximum number of differences in the evidence of one finding.
+const MAX_DIFFERENCES: usize = 5;
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
-    let mut found: BTreeMap<ObjectRef, BTreeMap<String, Vec<WorkloadId>>> = BTreeMap::new();
-    let mut doubts: BTreeMap<ObjectRef, String> = BTreeMap::new();
-    for (id, judged) in out.proxies().iter().filter(|(_, judged)| judged.state == ProxyState::Different) {
-        for one in &judged.differences {
-            let service = one.host.as_deref().and_then(|host| mesh.find_host(host));
-            // What gateways take, and whole tables, belong to no Service.
+    let mut by_object: BTreeMap<ObjectRef, BTreeMap<String, Vec<WorkloadId>>> = BTreeMap::new();
+    let mut sync_unknown: BTreeMap<ObjectRef, String> = BTreeMap::new();
+    for (id, compared) in out.proxies().iter().filter(|(_, compared)| compared.state == ProxyState::Different) {
+        for difference in &compared.differences {
+            let service = difference.host.as_deref().and_then(|host| mesh.find_host(host));
+            // Hosts of gateways and whole route tables belong to no Service: report the pod.
             let object = service.map_or(&mesh.workload(*id).object, |service| &mesh.service(service).object);
-            if judged.is_doubtful {
-                doubts.insert(object.clone(), judged.evidence.clone());
+            if compared.is_sync_unknown {
+                sync_unknown.insert(object.clone(), compared.evidence.clone());
             }
-            found.entry(object.clone()).or_default().entry(sentence(one)).or_default().push(*id);
+            by_object.entry(object.clone()).or_default().entry(describe(difference)).or_default().push(*id);
         }
     }
-    for (object, differences) in found {
+    for (object, differences) in by_object {
         let ids: BTreeSet<WorkloadId> = differences.values().flatten().copied().collect();
-        let more = differences.len() - 1;
         let first = differences.keys().next().cloned().unwrap_or_default();
-        let message = if more == 0 { first } else { format!("{first}; {more} more") };
-        let evidence = differences.iter().take(SHOWN).map(|(text, ids)| format!("{}: {text}", names(mesh, ids)));
+        let message = match differences.len() {
+            1 => format!("the Envoy configuration for {object} differs: {first}"),
+            count => format!("the Envoy configuration for {object} has {count} differences, such as: {first}"),
+        };
+        let evidence =
+            differences.iter().take(MAX_DIFFERENCES).map(|(text, ids)| format!("{}: {text}", pod_names(mesh, ids)));
         let finding = Finding::new(&RULE, &object, "spec")
             .message(message)
-            .impact("calls of these callers go by what their Envoys have")
+            .impact(
+                "the calls of these callers use the live configuration of their Envoy, not the \
+                     one that the objects define",
+            )
             .evidence(evidence)
-            .evidence(doubts.remove(&object))
+            .evidence(sync_unknown.remove(&object))
             .callers(ids.iter().map(|id| mesh.workload(*id).namespace()).collect::<BTreeSet<_>>())
-            .rests_on(ids.iter().map(|id| mesh.workload(*id).namespace()))
+            .depends_on(ids.iter().map(|id| mesh.workload(*id).namespace()))
             .fix(match object.kind {
                 Kind::Pod => format!("kubectl grpcmesh diff -n {}", object.namespace),
                 _ => format!("kubectl grpcmesh diff {}.{}", object.name, object.namespace),
@@ -87,26 +95,26 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     }
 }
 
-fn sentence(one: &Difference) -> String {
-    let side = |text: &str| if text.is_empty() { "nothing".to_owned() } else { text.to_owned() };
-    format!("{}: the objects say {}, the Envoy has {}", one.what, side(&one.desired), side(&one.live))
+fn describe(difference: &Difference) -> String {
+    let value = |text: &str| if text.is_empty() { "none".to_owned() } else { text.to_owned() };
+    format!("{}: desired {}; live {}", difference.what, value(&difference.desired), value(&difference.live))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{LiveCase, check_live, live_mesh};
+    use crate::rules::testing::{LiveCase, assert_live_findings, live_mesh};
 
     #[test]
-    fn routes_and_clusters_are_compared() {
+    fn reports_differences_of_routes_and_clusters() {
         let cluster = |pod: &str, proxy: &mut LiveCase| {
             if pod == "b-v1" {
-                proxy.running.clusters.retain(|one| !one.name.ends_with("|a.shop.svc.cluster.local"));
+                proxy.running.clusters.retain(|cluster| !cluster.name.ends_with("|a.shop.svc.cluster.local"));
             }
         };
-        check_live(&RULE, &live_mesh(), cluster, &["warning Service shop/a spec"]);
+        assert_live_findings(&RULE, &live_mesh(), cluster, &["warning Service shop/a spec"]);
         let table = |_: &str, proxy: &mut LiveCase| proxy.running.routes.clear();
-        check_live(&RULE, &live_mesh(), table, &["warning Pod shop/a-v1 spec", "warning Pod shop/b-v1 spec"]);
-        check_live(&RULE, &live_mesh(), |_, _| {}, &[]);
+        assert_live_findings(&RULE, &live_mesh(), table, &["warning Pod shop/a-v1 spec", "warning Pod shop/b-v1 spec"]);
+        assert_live_findings(&RULE, &live_mesh(), |_, _| {}, &[]);
     }
 }

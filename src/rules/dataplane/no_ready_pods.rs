@@ -19,81 +19,81 @@ pub(in crate::rules) static RULE: Rule = Rule {
     summary: "A gRPC Service without ready endpoints",
     docs: "\
 ## What it looks for
-A Service with a gRPC port whose selector picks no ready pod, or no pod at all.
+A Service with a gRPC port whose selector matches no ready pod, or no pod at all.
 
 ## Why it matters for gRPC
-The cluster has no healthy endpoint: every call fails with UNAVAILABLE, flag `UH`, details `no_healthy_upstream`.
+The cluster has no healthy endpoint. Every call fails with UNAVAILABLE (flag `UH`, details `no_healthy_upstream`).
 
 ## Example
 ```yaml
 kind: Service
-spec: {selector: {app: chekout}}       # the pods carry app: checkout
+spec: {selector: {app: chekout}}       # the pods have the label app: checkout
 ```
 
-## Repair
+## Fix
 ```sh
 kubectl get pods -n shop -l app=checkout
 kubectl get endpointslices -n shop -l kubernetes.io/service-name=checkout
 ```
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM702.yaml`.
-- Envoy's response flags: UH.
+- Verified on a real mesh: `tests/lab/effects/GM702.yaml`.
+- Envoy response flags: UH.
 ",
     check,
 };
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
-    // By namespace, the values of `app` with a workload that carries each.
-    let mut apps: BTreeMap<&Namespace, BTreeMap<&str, &Workload>> = BTreeMap::new();
+    // For each namespace: the values of the label `app`, each with one of its workloads.
+    let mut workloads_by_app: BTreeMap<&Namespace, BTreeMap<&str, &Workload>> = BTreeMap::new();
     for workload in &mesh.workloads {
-        let apps = apps.entry(workload.namespace()).or_default();
+        let apps = workloads_by_app.entry(workload.namespace()).or_default();
         if let Some(app) = workload.labels.get("app") {
             apps.entry(app).or_insert(workload);
         }
     }
     for service in &mesh.services {
-        if !service.has_grpc()
+        if !service.has_grpc_evidence()
             || !service.is_kubernetes()
             || service.selector.is_empty()
             || service.endpoints.may_serve()
         {
             continue;
         }
-        // Manifests of a namespace without any workload do not tell who runs there.
-        let neighbours = apps.get(service.namespace());
-        if mesh.snapshot.source == SourceKind::Manifests && !mesh.knows_pods_in(service.namespace()) {
-            out.undecided(&RULE);
+        // Manifests without any workload of a namespace do not show what runs there.
+        if mesh.snapshot.source == SourceKind::Manifests && !mesh.covers_pods_in(service.namespace()) {
+            out.add_undecided(&RULE);
             continue;
         }
-        let path = service.namespace();
-        let idle = mesh.idle_workloads_of(service);
+        let namespace = service.namespace();
+        let scaled_to_zero = mesh.workloads_scaled_to_zero(service);
         let (message, evidence, fix) = if service.endpoints.total == 0
-            && let Some(first) = idle.first()
+            && let Some(first) = scaled_to_zero.first()
         {
-            let names: Vec<_> = idle.iter().map(ToString::to_string).collect();
+            let names: Vec<_> = scaled_to_zero.iter().map(ToString::to_string).collect();
             let kind = first.kind.name().to_lowercase();
             (
-                format!("{} is scaled to 0", names.join(", ")),
+                format!("{} has no pods: {} is scaled to 0", service.object, names.join(", ")),
                 None,
-                format!("kubectl scale -n {path} {kind}/{} --replicas=1", first.name),
+                format!("kubectl scale -n {namespace} {kind}/{} --replicas=1", first.name),
             )
         } else if service.workloads.is_empty() {
-            let wanted = service.selector.get("app").unwrap_or_default();
-            let near = neighbours
+            let selected_app = service.selector.get("app").unwrap_or_default();
+            let similar_app = workloads_by_app
+                .get(namespace)
                 .into_iter()
                 .flatten()
-                .map(|(app, workload)| (nearest_name::edits(wanted, app), app, workload))
+                .map(|(app, workload)| (nearest_name::edits(selected_app, app), app, workload))
                 .min_by_key(|(distance, app, _)| (*distance, *app))
                 .filter(|(distance, ..)| *distance <= 2)
-                .map(|(_, app, workload)| format!("{} carries app={app}", workload.title()));
+                .map(|(_, app, workload)| format!("{} has the label app={app}", workload.title()));
             (
-                format!("no pod carries the labels that {} selects ({})", service.object, service.selector),
-                near,
-                format!("kubectl get pods -n {path} --show-labels"),
+                format!("the selector of {} ({}) matches no pod", service.object, service.selector),
+                similar_app,
+                format!("kubectl get pods -n {namespace} --show-labels"),
             )
         } else {
-            let mut owners: Vec<_> = mesh.workloads_of(service).map(crate::mesh::workload::Workload::title).collect();
+            let mut owners: Vec<_> = mesh.workloads_of(service).map(Workload::title).collect();
             owners.sort();
             owners.dedup();
             (
@@ -101,13 +101,13 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                     1 => format!("the only pod of {} is not ready", service.object),
                     total => format!("none of the {total} pods of {} is ready", service.object),
                 },
-                Some(owners.join(", ")),
-                format!("kubectl get pods -n {path} -l {}", service.selector),
+                Some(format!("workloads: {}", owners.join(", "))),
+                format!("kubectl get pods -n {namespace} -l {}", service.selector),
             )
         };
         let finding = Finding::new(&RULE, &service.object, "spec.selector")
             .message(message)
-            .impact("every call fails with UNAVAILABLE (flag UH, no healthy upstream)")
+            .impact("every call fails with UNAVAILABLE (flag UH, no_healthy_upstream)")
             .evidence(evidence)
             .fix(fix);
         out.add(&RULE, finding);
@@ -117,23 +117,23 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, check_gap, findings, pod, service};
+    use crate::rules::testing::{assert_findings, assert_undecided_on_gap, findings, pod, service};
 
     #[test]
-    fn no_pod_and_no_ready_pod_are_errors() {
+    fn reports_missing_pods_and_pods_that_are_not_ready() {
         let none = service("a", "{name: grpc, port: 1}");
-        check(&RULE, &none, &["error Service shop/a spec.selector"]);
-        check_gap(&RULE, &none);
+        assert_findings(&RULE, &none, &["error Service shop/a spec.selector"]);
+        assert_undecided_on_gap(&RULE, &none);
         let unready = none + &pod("a", "v1").replace("status: 'True'", "status: 'False'");
         assert!(findings(&RULE, &unready)[0].message.contains("the only pod of"));
     }
 
     #[test]
-    fn ready_pods_templates_and_other_services_are_silent() {
-        check(&RULE, &(service("a", "{name: grpc, port: 1}") + &pod("a", "v1")), &[]);
+    fn accepts_ready_pods_templates_and_services_without_grpc() {
+        assert_findings(&RULE, &(service("a", "{name: grpc, port: 1}") + &pod("a", "v1")), &[]);
         let template = "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec: {template: {metadata: {labels: {app: a}}, spec: {containers: []}}}\n";
-        check(&RULE, &(service("a", "{name: grpc, port: 1}") + template), &[]);
-        check(&RULE, &service("a", "{name: tcp, port: 1}"), &[]);
-        check(&RULE, &service("a", "{name: grpc, port: 1}").replace("selector: {app: a}, ", ""), &[]);
+        assert_findings(&RULE, &(service("a", "{name: grpc, port: 1}") + template), &[]);
+        assert_findings(&RULE, &service("a", "{name: tcp, port: 1}"), &[]);
+        assert_findings(&RULE, &service("a", "{name: grpc, port: 1}").replace("selector: {app: a}, ", ""), &[]);
     }
 }

@@ -1,9 +1,9 @@
-//! GM704: Envoys that refuse what istiod sends.
+//! GM704: an Envoy that rejects what istiod sends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::dataplane::proxy::ProxyState;
-use crate::dataplane::proxy_comparisons::names;
+use crate::dataplane::proxy_comparisons::pod_names;
 use crate::mesh::Mesh;
 use crate::mesh::ids::WorkloadId;
 use crate::rules::{Finding, Findings, Rule, Severity};
@@ -15,14 +15,14 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[Kind::Pod],
     istio_code: None,
-    summary: "Live: an Envoy refuses what istiod sends, and runs what it had before",
+    summary: "Live: an Envoy rejects configuration from istiod and keeps its previous one",
     docs: "\
 ## What it looks for
-With `--live`: an error that a proxy's admin port, or istiod, tells of configuration that the Envoy refused.
+With `--live`: configuration that Envoy rejected (NACK), reported by the admin port of the proxy or by istiod.
 
 ## Why it matters for gRPC
-A refused route table or cluster stays what it was. New subsets, weights and timeouts never arrive at that proxy, while
-others have them: a shift of weights seems to work and does not, for these callers.
+Envoy keeps the previous version of a rejected route table or cluster. New subsets, weights and timeouts never reach
+this proxy, while other proxies have them. A weight shift appears to work, but has no effect for these callers.
 
 ## Example
 ```yaml
@@ -30,31 +30,32 @@ kind: Telemetry
 spec: {accessLogging: [{filter: {expression: \"not CEL\"}}]}
 ```
 
-## Repair
-Envoy's words name the part. Mend the object that it is made of, then see that all proxies follow:
-`kubectl grpcmesh diff --wait`.
+## Fix
+The message from Envoy names the rejected part. Fix the object that it comes from, then wait for all proxies: `kubectl
+grpcmesh diff --wait`.
 
 ## References
 - `error_state` in `envoy/admin/v3/config_dump_shared.proto`; `lastError` of istiod's `/debug/syncz`.
-- Seen on a real mesh: `tests/lab/diff.rs`.
+- Verified on a real mesh: `tests/lab/diff.rs`.
 ",
     check,
 };
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
-    let mut alike: BTreeMap<String, Vec<WorkloadId>> = BTreeMap::new();
-    for (id, judged) in out.proxies().iter().filter(|(_, judged)| judged.state == ProxyState::Refused) {
-        alike.entry(judged.evidence.clone()).or_default().push(*id);
+    let mut by_reason: BTreeMap<String, Vec<WorkloadId>> = BTreeMap::new();
+    for (id, compared) in out.proxies().iter().filter(|(_, compared)| compared.state == ProxyState::Rejected) {
+        by_reason.entry(compared.evidence.clone()).or_default().push(*id);
     }
-    for (why, ids) in alike {
+    for (reason, ids) in by_reason {
         let Some(first) = ids.first() else { continue };
-        let finding = Finding::new(&RULE, &mesh.workload(*first).object, "status")
-            .also(ids.iter().skip(1).map(|id| mesh.workload(*id).object.clone()))
-            .message(why)
-            .impact("it runs what it had before: changes do not arrive there, while other proxies have them")
-            .evidence([format!("so say the proxies of {}", names(mesh, &ids))])
-            .callers(ids.iter().map(|id| mesh.workload(*id).namespace()).collect::<std::collections::BTreeSet<_>>())
-            .fix("mend the object that the refused part is made of, then: kubectl grpcmesh diff --wait");
+        let object = &mesh.workload(*first).object;
+        let finding = Finding::new(&RULE, object, "status")
+            .other_objects(ids.iter().skip(1).map(|id| mesh.workload(*id).object.clone()))
+            .message(format!("the proxy of {object} rejects configuration: {reason}"))
+            .impact("its calls use the previous configuration, while other proxies have the new one")
+            .evidence([format!("affected proxies: {}", pod_names(mesh, &ids))])
+            .callers(ids.iter().map(|id| mesh.workload(*id).namespace()).collect::<BTreeSet<_>>())
+            .fix("fix the object that the rejected part comes from, then: kubectl grpcmesh diff --wait");
         out.add(&RULE, finding);
     }
 }
@@ -62,20 +63,26 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check_live, live_mesh};
+    use crate::envoy::config_dump::RunningConfig;
+    use crate::rules::testing::{LiveCase, assert_live_findings, live_mesh};
 
     #[test]
-    fn a_refusal_is_told_once_for_all_that_refuse_the_same() {
-        let refuse = |proxy: &mut crate::envoy::config_dump::RunningConfig| {
-            proxy.refused.push(("outbound|50051||a.shop.svc.cluster.local".to_owned(), "bad threshold".to_owned()));
+    fn reports_one_rejection_once_for_all_its_proxies() {
+        let reject = |proxy: &mut RunningConfig| {
+            proxy.rejected.push(("outbound|50051||a.shop.svc.cluster.local".to_owned(), "bad threshold".to_owned()));
         };
-        check_live(&RULE, &live_mesh(), |_, proxy| refuse(&mut proxy.running), &["error Pod shop/a-v1 status"]);
-        let first = |pod: &str, proxy: &mut crate::rules::testing::LiveCase| {
+        assert_live_findings(
+            &RULE,
+            &live_mesh(),
+            |_, proxy| reject(&mut proxy.running),
+            &["error Pod shop/a-v1 status"],
+        );
+        let only_b = |pod: &str, proxy: &mut LiveCase| {
             if pod == "b-v1" {
-                refuse(&mut proxy.running);
+                reject(&mut proxy.running);
             }
         };
-        check_live(&RULE, &live_mesh(), first, &["error Pod shop/b-v1 status"]);
-        check_live(&RULE, &live_mesh(), |_, _| {}, &[]);
+        assert_live_findings(&RULE, &live_mesh(), only_b, &["error Pod shop/b-v1 status"]);
+        assert_live_findings(&RULE, &live_mesh(), |_, _| {}, &[]);
     }
 }

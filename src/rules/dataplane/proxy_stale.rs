@@ -1,9 +1,9 @@
-//! GM705: Envoys that do not follow: they have not accepted for a minute what istiod sent, or get nothing.
+//! GM705: an Envoy with an outdated configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::dataplane::proxy::{ComparedProxy, ProxyState};
-use crate::dataplane::proxy_comparisons::names;
+use crate::dataplane::proxy_comparisons::pod_names;
 use crate::mesh::Mesh;
 use crate::mesh::ids::WorkloadId;
 use crate::rules::{Finding, Findings, Rule, Severity};
@@ -15,64 +15,64 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Warning,
     needs: &[Kind::Pod],
     istio_code: None,
-    summary: "Live: an Envoy does not follow: it has not accepted for a minute what istiod sent, or it gets nothing",
+    summary: "Live: an Envoy has not acknowledged an update from istiod for a minute, or gets no updates",
     docs: "\
 ## What it looks for
-With `--live`: a proxy that runs something else than the objects say, and either has not acknowledged what istiod sent
-more than a minute before (STALE), or is connected to no istiod, or no istiod answers. istiod gives up a connection whose
-other side is silent within a minute, so a proxy that hangs is first the one and then the other.
+With `--live`: a proxy whose configuration differs from the objects and that has not acknowledged an update from istiod
+for more than a minute (STALE), or is not connected to istiod, or whose istiod does not respond. istiod closes the
+connection of an unresponsive proxy within a minute, so a proxy that hangs is stale first and not connected afterwards.
 
 ## Why it matters for gRPC
-The proxy routes by what it has: by old weights, to old endpoints. Calls to pods that are gone fail with UNAVAILABLE.
+The proxy routes calls with outdated weights and to outdated endpoints. Calls to deleted pods fail with UNAVAILABLE.
 
 ## Example
 ```text
-web-7d9f  late: istiod sent configuration (route) at 14:02:11, not accepted yet
+web-7d9f  stale: istiod sent configuration (route) at 14:02:11, not acknowledged yet
 ```
 
-## Repair
-See whether the proxy has time and memory (`kubectl top pod --containers`), and what its agent says
-(`kubectl logs POD -c istio-proxy`). Restarting the pod makes it connect anew.
+## Fix
+Check the CPU and memory usage of the proxy (`kubectl top pod --containers`) and the log of its agent (`kubectl logs
+POD -c istio-proxy`). Restarting the pod makes the proxy reconnect.
 
 ## References
 - `sent`, `acked` and `sentTime` of istiod's `/debug/syncz` (`pilot/pkg/xds/statusgen.go`).
-- Seen on a real mesh: `tests/lab/diff.rs`.
+- Verified on a real mesh: `tests/lab/diff.rs`.
 ",
     check,
 };
 
-/// A proxy answers in moments; what takes longer than this does not come by itself.
-const PATIENCE: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
+/// Proxies acknowledge within moments. After this time the update is not expected to arrive any more.
+const MAX_ACK_DELAY: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     let Some(live) = &mesh.snapshot.live else { return };
-    let time = |text: &str| text.parse::<jiff::Timestamp>().ok();
-    let asked = time(&live.asked);
-    let is_old = |judged: &ComparedProxy| {
-        let sent = judged.since.as_deref().and_then(time);
-        asked.zip(sent).is_some_and(|(asked, sent)| asked.duration_since(sent) >= PATIENCE)
+    let parse_time = |text: &str| text.parse::<jiff::Timestamp>().ok();
+    let recorded_at = parse_time(&live.recorded_at);
+    let is_overdue = |compared: &ComparedProxy| {
+        let sent = compared.since.as_deref().and_then(parse_time);
+        recorded_at.zip(sent).is_some_and(|(recorded_at, sent)| recorded_at.duration_since(sent) >= MAX_ACK_DELAY)
     };
-    let mut alike: BTreeMap<String, (Option<String>, Vec<WorkloadId>)> = BTreeMap::new();
-    for (id, judged) in out.proxies().iter() {
-        if judged.state == ProxyState::NotSent || (judged.state == ProxyState::Late && is_old(judged)) {
-            // Each was sent to at a time of its own.
-            let at = judged.since.as_ref().map(|at| format!(" at {at}")).unwrap_or_default();
-            let words = judged.evidence.replace(&at, "");
-            let (since, ids) = alike.entry(words).or_insert_with(|| (judged.since.clone(), Vec::new()));
-            *since = since.take().into_iter().chain(judged.since.clone()).min();
+    let mut by_reason: BTreeMap<String, (Option<String>, Vec<WorkloadId>)> = BTreeMap::new();
+    for (id, compared) in out.proxies().iter() {
+        if compared.state == ProxyState::NotSent || (compared.state == ProxyState::Stale && is_overdue(compared)) {
+            // Drop the time, which differs between proxies, to group them by reason.
+            let time = compared.since.as_ref().map(|since| format!(" at {since}")).unwrap_or_default();
+            let reason = compared.evidence.replace(&time, "");
+            let (since, ids) = by_reason.entry(reason).or_insert_with(|| (compared.since.clone(), Vec::new()));
+            *since = since.take().into_iter().chain(compared.since.clone()).min();
             ids.push(*id);
         }
     }
-    for (why, (since, ids)) in alike {
+    for (reason, (since, ids)) in by_reason {
         let Some(first) = ids.first() else { continue };
         let object = &mesh.workload(*first).object;
         let finding = Finding::new(&RULE, object, "status")
-            .also(ids.iter().skip(1).map(|id| mesh.workload(*id).object.clone()))
-            .message(format!("its proxy does not follow: {why}"))
-            .impact("it routes by what it has: by old weights, and to endpoints that may be gone")
-            .evidence([format!("so stand the proxies of {}", names(mesh, &ids))])
-            .evidence(since.map(|since| format!("the first since {since}")))
-            .callers(ids.iter().map(|id| mesh.workload(*id).namespace()).collect::<std::collections::BTreeSet<_>>())
+            .other_objects(ids.iter().skip(1).map(|id| mesh.workload(*id).object.clone()))
+            .message(format!("the proxy of {object} has an outdated configuration: {reason}"))
+            .impact("its calls use outdated weights, and calls to deleted endpoints fail with UNAVAILABLE")
+            .evidence([format!("affected proxies: {}", pod_names(mesh, &ids))])
+            .evidence(since.map(|since| format!("oldest unacknowledged update: {since}")))
+            .callers(ids.iter().map(|id| mesh.workload(*id).namespace()).collect::<BTreeSet<_>>())
             .fix(format!(
                 "kubectl logs -n {ns} {pod} -c istio-proxy; kubectl top pod -n {ns} {pod} --containers",
                 ns = object.namespace,
@@ -86,37 +86,37 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 mod tests {
     use super::*;
     use crate::envoy::sync::{XdsConnection, XdsSyncState};
-    use crate::rules::testing::{LiveCase, check_live, live_mesh};
+    use crate::rules::testing::{LiveCase, assert_live_findings, live_mesh};
 
     #[test]
-    fn a_minute_is_waited_for() {
-        // Asked at 09:00:00.
-        let sent = |at: &'static str| {
+    fn reports_an_update_that_is_unacknowledged_for_a_minute() {
+        // The proxies were read at 09:00:00.
+        let sent = |time: &'static str| {
             move |pod: &str, proxy: &mut LiveCase| {
                 if pod == "b-v1" {
                     proxy.running.clusters.clear();
-                    let waiting = vec![("cluster".to_owned(), Some(at.to_owned()))];
-                    proxy.sync = XdsSyncState::Connected(XdsConnection { waiting, refused: None });
+                    let waiting = vec![("cluster".to_owned(), Some(time.to_owned()))];
+                    proxy.sync = XdsSyncState::Connected(XdsConnection { unacknowledged: waiting, rejection: None });
                 }
             }
         };
-        check_live(&RULE, &live_mesh(), sent("2026-11-21T08:58:00Z"), &["warning Pod shop/b-v1 status"]);
-        check_live(&RULE, &live_mesh(), sent("2026-11-21T08:59:30Z"), &[]);
-        check_live(&RULE, &live_mesh(), |_, _| {}, &[]);
+        assert_live_findings(&RULE, &live_mesh(), sent("2026-11-21T08:58:00Z"), &["warning Pod shop/b-v1 status"]);
+        assert_live_findings(&RULE, &live_mesh(), sent("2026-11-21T08:59:30Z"), &[]);
+        assert_live_findings(&RULE, &live_mesh(), |_, _| {}, &[]);
     }
 
     #[test]
-    fn one_that_is_connected_to_no_istiod_gets_nothing() {
-        let lost = |lacks: bool| {
+    fn reports_a_disconnected_proxy_with_missing_configuration() {
+        let disconnected = |lacks_clusters: bool| {
             move |_: &str, proxy: &mut LiveCase| {
-                if lacks {
+                if lacks_clusters {
                     proxy.running.clusters.clear();
                 }
                 proxy.sync = XdsSyncState::NotConnected;
             }
         };
-        check_live(&RULE, &live_mesh(), lost(true), &["warning Pod shop/a-v1 status"]);
-        // As long as it has all that it should, nothing is late.
-        check_live(&RULE, &live_mesh(), lost(false), &[]);
+        assert_live_findings(&RULE, &live_mesh(), disconnected(true), &["warning Pod shop/a-v1 status"]);
+        // A disconnected proxy with the desired configuration is not outdated.
+        assert_live_findings(&RULE, &live_mesh(), disconnected(false), &[]);
     }
 }

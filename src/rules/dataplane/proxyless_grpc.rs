@@ -1,4 +1,4 @@
-//! GM717: proxyless gRPC.
+//! GM717: pods that use proxyless gRPC.
 
 use crate::mesh::Mesh;
 use crate::mesh::workload::ProxyKind;
@@ -10,15 +10,15 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Info,
     needs: &[],
     istio_code: None,
-    summary: "Proxyless gRPC: the client library does what an Envoy would",
+    summary: "Proxyless gRPC: the client library routes calls instead of an Envoy",
     docs: "\
 ## What it looks for
-Pods with the injection template `grpc-agent` or `grpc-simple`.
+Pods of a Service with the injection template `grpc-agent` or `grpc-simple`.
 
 ## Why it matters for gRPC
-There is no Envoy: gRPC's own xDS client gets routes and endpoints from istiod. It balances calls, but it knows only a
-part of what an Envoy knows (no fault injection in older libraries, no Envoy retries by header), only targets dialled as
-`xds:///…` take part, and there is no admin port and no access log to look at.
+These pods have no Envoy. The xDS client of the gRPC library gets routes and endpoints from istiod. It balances calls,
+but supports only a part of Envoy's features (older libraries have no fault injection, and none have Envoy's retries by
+header) and only for targets with the `xds:///` scheme. There is no admin port and no access log to inspect.
 
 ## Example
 ```yaml
@@ -26,12 +26,12 @@ metadata:
   annotations: {inject.istio.io/templates: grpc-agent}
 ```
 
-## Repair
-None is needed. To see and shift calls of these pods, use the client library's own metrics.
+## Fix
+No change is needed. To monitor and shift the calls of these pods, use the metrics of the client library.
 
 ## References
 - Istio: `manifests/charts/istio-control/istio-discovery/files/grpc-agent.yaml`.
-- Seen on a real mesh: `tests/lab/effects/GM717.yaml`.
+- Verified on a real mesh: `tests/lab/effects/GM717.yaml`.
 ",
     check,
 };
@@ -42,10 +42,17 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             continue;
         };
         let finding = Finding::new(&RULE, &service.object, "spec.selector")
-            .message(format!("pods of {} use gRPC without a proxy", service.object))
-            .impact("only clients that dial xds:/// are balanced by the mesh; there is no Envoy to inspect and no access log")
-            .evidence([format!("{} has an injection template for proxyless gRPC", first.title())])
-            .fix("nothing, if this is meant; else remove the annotation inject.istio.io/templates");
+            .message(format!("the pods of {} use proxyless gRPC", service.object))
+            .impact(
+                "only targets with the xds:/// scheme use routes and load balancing of the mesh, \
+                     and there is no admin port or access log",
+            )
+            .evidence([format!(
+                "{} has an injection template for proxyless gRPC (grpc-agent or \
+                                grpc-simple)",
+                first.title()
+            )])
+            .fix("to use a sidecar instead, remove the annotation inject.istio.io/templates and restart the pods");
         out.add(&RULE, finding);
     }
 }
@@ -53,18 +60,18 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, pod, service};
+    use crate::rules::testing::{assert_findings, pod, service};
 
     #[test]
-    fn proxyless_pods_are_told() {
+    fn reports_proxyless_pods() {
         let yaml = service("a", "{name: grpc, port: 1}")
             + &pod("a", "v1")
                 .replace("metadata: {", "metadata: {annotations: {inject.istio.io/templates: grpc-agent}, ");
-        check(&RULE, &yaml, &["info Service shop/a spec.selector"]);
+        assert_findings(&RULE, &yaml, &["info Service shop/a spec.selector"]);
     }
 
     #[test]
-    fn sidecars_are_silent() {
-        check(&RULE, &(service("a", "{name: grpc, port: 1}") + &pod("a", "v1")), &[]);
+    fn accepts_sidecars() {
+        assert_findings(&RULE, &(service("a", "{name: grpc, port: 1}") + &pod("a", "v1")), &[]);
     }
 }

@@ -13,14 +13,14 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[Kind::Sidecar],
     istio_code: Some("IST0110"),
-    summary: "Two Sidecar objects for one pod or one namespace: only the older one acts",
+    summary: "Two Sidecar objects for one pod or namespace: only the older one applies",
     docs: "\
 ## What it looks for
-Two Sidecar objects without a selector in one namespace, and two whose selectors pick the same pod.
+Two Sidecar objects without a selector in one namespace, or two whose selectors match the same pod.
 
 ## Why it matters for gRPC
-They are not merged: the older one acts, and the hosts that the other lists stay hidden. Calls to them leave the mesh as
-plain connections, or are refused.
+Istio does not merge them. Only the older one applies, and the hosts that the other one lists stay hidden. Calls to
+these hosts leave the mesh as plain connections, or fail.
 
 ## Example
 ```yaml
@@ -33,11 +33,11 @@ metadata: {name: payments}
 spec: {egress: [{hosts: [payments/*]}]}
 ```
 
-## Repair
-Join the lists of hosts in one object.
+## Fix
+Merge the host lists into one object.
 
 ## References
-- From Istio's code: `pilot/pkg/model/sidecar.go`; istioctl's IST0110 (selectors) and IST0111 (none).
+- Istio source: `pilot/pkg/model/sidecar.go`; IST0110 (with selectors) and IST0111 (without) of istioctl.
 ",
     check,
 };
@@ -48,22 +48,22 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         by_namespace.entry(&sidecar.object.namespace).or_default().push(sidecar);
     }
     for (namespace, sidecars) in by_namespace.into_iter().filter(|(_, sidecars)| sidecars.len() > 1) {
-        let mut general = sidecars.iter().filter(|sidecar| sidecar.selector.is_none());
-        if let Some(winner) = general.next() {
-            for loser in general {
-                report(loser, winner, "for the whole namespace", "spec", Some("IST0111"), out);
+        let mut without_selector = sidecars.iter().filter(|sidecar| sidecar.selector.is_none());
+        if let Some(winner) = without_selector.next() {
+            for loser in without_selector {
+                report(loser, winner, &format!("namespace {namespace}"), "spec", Some("IST0111"), out);
             }
         }
-        let selecting: Vec<_> = sidecars.iter().filter_map(|one| Some((*one, one.selector.as_ref()?))).collect();
-        let here: Vec<_> = mesh.workloads.iter().filter(|workload| workload.namespace() == namespace).collect();
-        for (at, (loser, wanted)) in selecting.iter().enumerate().skip(1) {
-            let pods = || here.iter().filter(|workload| workload.labels.contains_all(wanted));
-            let both = selecting[..at].iter().find_map(|(winner, other)| {
-                Some((winner, pods().find(|workload| workload.labels.contains_all(other))?))
+        let with_selector: Vec<_> =
+            sidecars.iter().filter_map(|sidecar| Some((*sidecar, sidecar.selector.as_ref()?))).collect();
+        let workloads: Vec<_> = mesh.workloads.iter().filter(|workload| workload.namespace() == namespace).collect();
+        for (index, (loser, selector)) in with_selector.iter().enumerate().skip(1) {
+            let selected = || workloads.iter().filter(|workload| workload.labels.contains_all(selector));
+            let conflict = with_selector[..index].iter().find_map(|(winner, older_selector)| {
+                Some((winner, selected().find(|workload| workload.labels.contains_all(older_selector))?))
             });
-            if let Some((winner, pod)) = both {
-                let whom = format!("for {}", pod.title());
-                report(loser, winner, &whom, "spec.workloadSelector", Some("IST0110"), out);
+            if let Some((winner, pod)) = conflict {
+                report(loser, winner, &pod.title(), "spec.workloadSelector", Some("IST0110"), out);
             }
         }
     }
@@ -72,15 +72,18 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 fn report(
     loser: &SidecarObject,
     winner: &SidecarObject,
-    whom: &str,
+    scope: &str,
     field: &str,
     code: Option<&'static str>,
     out: &mut Findings<'_>,
 ) {
     let mut finding = Finding::new(&RULE, &loser.object, field)
-        .message(format!("{} is also {whom}, and wins", winner.object))
-        .impact("the hosts that only this object lists stay hidden: calls to them leave the mesh, or are refused")
-        .fix(format!("join the hosts of both in {}", winner.object));
+        .message(format!("{} does not apply to {scope}, because {} is older", loser.object, winner.object))
+        .impact(
+            "the hosts that only this object lists stay hidden: calls to them bypass the mesh or fail \
+             with UNAVAILABLE",
+        )
+        .fix(format!("merge the hosts of both into {}", winner.object));
     finding.istio_code = code;
     out.add(&RULE, finding);
 }
@@ -88,9 +91,9 @@ fn report(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, check_gap, istio, pod};
+    use crate::rules::testing::{assert_findings, assert_undecided_on_gap, istio, pod};
 
-    fn two(first: &str, second: &str) -> String {
+    fn sidecars(first: &str, second: &str) -> String {
         let sidecar =
             |name, selector: &str| istio("Sidecar", name, &format!("{{{selector}egress: [{{hosts: [./*]}}]}}"));
         pod("a", "v1") + &sidecar("one", first) + &sidecar("two", second)
@@ -99,16 +102,16 @@ mod tests {
     const APP: &str = "workloadSelector: {labels: {app: a}}, ";
 
     #[test]
-    fn two_for_a_namespace_or_a_pod_are_errors() {
-        check(&RULE, &two("", ""), &["error Sidecar shop/two spec"]);
-        check_gap(&RULE, &two("", ""));
+    fn reports_two_sidecars_for_a_namespace_or_a_pod() {
+        assert_findings(&RULE, &sidecars("", ""), &["error Sidecar shop/two spec"]);
+        assert_undecided_on_gap(&RULE, &sidecars("", ""));
         let by_version = "workloadSelector: {labels: {version: v1}}, ";
-        check(&RULE, &two(APP, by_version), &["error Sidecar shop/two spec.workloadSelector"]);
+        assert_findings(&RULE, &sidecars(APP, by_version), &["error Sidecar shop/two spec.workloadSelector"]);
     }
 
     #[test]
-    fn one_of_each_kind_is_silent() {
-        check(&RULE, &two("", APP), &[]);
-        check(&RULE, &two(APP, "workloadSelector: {labels: {app: b}}, "), &[]);
+    fn accepts_one_sidecar_with_and_one_without_a_selector() {
+        assert_findings(&RULE, &sidecars("", APP), &[]);
+        assert_findings(&RULE, &sidecars(APP, "workloadSelector: {labels: {app: b}}, "), &[]);
     }
 }

@@ -1,4 +1,4 @@
-//! GM718: annotations that lead gRPC traffic round the proxy.
+//! GM718: annotations that exclude gRPC traffic from the proxy.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -9,7 +9,7 @@ use crate::mesh::traffic_exclusion::{ExclusionEffect, IpRange, PortSet};
 use crate::mesh::workload::{ProxyKind, Workload};
 use crate::rules::{Finding, Findings, Rule, Severity};
 use crate::schema::Kind;
-use crate::schema::string_list::few;
+use crate::vocabulary::name_list::abbreviate;
 
 pub(in crate::rules) static RULE: Rule = Rule {
     code: "GM718",
@@ -17,16 +17,16 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Warning,
     needs: &[Kind::Service],
     istio_code: None,
-    summary: "Annotations that lead a gRPC Service's traffic round the proxy",
+    summary: "Annotations that exclude the traffic of a gRPC Service from the proxy",
     docs: "\
 ## What it looks for
-`traffic.sidecar.istio.io/` annotations on a pod with a sidecar that exclude the pod port of a gRPC Service (inbound), or
-the port or the address of a gRPC Service (outbound).
+`traffic.sidecar.istio.io/` annotations on a pod with a sidecar that exclude the pod port of a gRPC Service (inbound),
+or the port or address of a gRPC Service (outbound).
 
 ## Why it matters for gRPC
-Excluded traffic does not meet the proxy. Outbound, calls are not balanced or routed and carry no mTLS, so a strict
-server refuses them. Inbound, a strict policy does not protect the port and nothing is logged. Exclusions are often left
-over from the time before the server had a sidecar.
+Excluded traffic bypasses the proxy. Outbound calls are not balanced, routed or retried and have no mTLS, so that a
+server with strict mTLS rejects them. Inbound calls are not covered by a strict policy and are not logged. Exclusions
+often date from the time before the server had a sidecar.
 
 ## Example
 ```yaml
@@ -34,11 +34,11 @@ metadata:
   annotations: {traffic.sidecar.istio.io/excludeOutboundPorts: '50051'}
 ```
 
-## Repair
+## Fix
 Remove the port from the annotation and restart the pods.
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM718.yaml`.
+- Verified on a real mesh: `tests/lab/effects/GM718.yaml`.
 - Istio: annotations `excludeInboundPorts`, `includeInboundPorts`, `excludeOutboundPorts`, `excludeOutboundIPRanges`,
   `includeOutboundIPRanges`.
 ",
@@ -49,98 +49,103 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     let excluding = mesh.workloads.iter().enumerate().filter(|(_, workload)| {
         !workload.exclusions.is_empty() && matches!(workload.proxy, ProxyKind::Sidecar(_) | ProxyKind::WillBeInjected)
     });
-    let grpc: Vec<&Service> = mesh.services.iter().filter(|service| service.has_grpc()).collect();
-    let mut told: BTreeSet<(&Namespace, String, &str)> = BTreeSet::new();
-    // Annotations are mostly copies of each other: what one value leads out is looked for once.
-    let mut outbound: HashMap<(&str, &str), Vec<BypassedPort<'_>>> = HashMap::new();
+    let grpc_services: Vec<&Service> = mesh.services.iter().filter(|service| service.has_grpc_evidence()).collect();
+    let mut reported: BTreeSet<(&Namespace, String, &str)> = BTreeSet::new();
+    // Most pods share the same annotation values: compute the bypassed ports of each value once.
+    let mut outbound_ports: HashMap<(&str, &str), Vec<BypassedPort<'_>>> = HashMap::new();
     for (position, workload) in excluding {
         let id = WorkloadId::new(position);
         for exclusion in &workload.exclusions {
             let key = (workload.namespace(), workload.title(), &*exclusion.annotation);
-            if told.contains(&key) {
+            if reported.contains(&key) {
                 continue;
             }
-            let touched: Vec<String> = match &exclusion.effect {
-                ExclusionEffect::Inbound(ports) => inbound(mesh, id, workload, ports),
-                effect => outbound
+            let bypassed: Vec<String> = match &exclusion.effect {
+                ExclusionEffect::Inbound(ports) => inbound_ports(mesh, id, workload, ports),
+                effect => outbound_ports
                     .entry((&exclusion.annotation, &exclusion.value))
-                    .or_insert_with(|| outbound_of(&grpc, effect))
+                    .or_insert_with(|| bypassed_by(&grpc_services, effect))
                     .iter()
-                    .filter(|touched| !touched.service.workloads.contains(&id))
-                    .map(|touched| format!("{} port {}", touched.service.object.path(), touched.port))
+                    .filter(|bypassed| !bypassed.service.workloads.contains(&id))
+                    .map(|bypassed| format!("{} port {}", bypassed.service.object.path(), bypassed.port))
                     .collect(),
             };
-            if touched.is_empty() {
+            if bypassed.is_empty() {
                 continue;
             }
-            told.insert(key);
+            reported.insert(key);
             let is_inbound = matches!(exclusion.effect, ExclusionEffect::Inbound(_));
-            let effect = if is_inbound {
-                "calls arrive without mTLS and authorization, and nothing is logged on this side"
+            let impact = if is_inbound {
+                "calls arrive without mTLS and authorization, and the server side does not log them"
             } else {
-                "calls are not balanced, routed or retried and carry no mTLS; a strict server refuses them"
+                "calls are not balanced, routed or retried and have no mTLS: a server with strict \
+                 mTLS rejects them (UNAVAILABLE)"
             };
-            let shown = few(&touched, 4);
+            let ports = abbreviate(&bypassed, 4);
             let finding =
                 Finding::new(&RULE, &workload.object, format!("metadata.annotations[\"{}\"]", exclusion.annotation))
-                    .message(format!(
-                        "{} {} round the proxy of {}",
-                        if is_inbound { "calls to" } else { "its calls to" },
-                        format_args!("{shown} go"),
-                        workload.title()
-                    ))
-                    .impact(effect)
+                    .message(if is_inbound {
+                        format!("calls to {ports} bypass the proxy of {}", workload.title())
+                    } else {
+                        format!("calls from {} to {ports} bypass its proxy", workload.title())
+                    })
+                    .impact(impact)
                     .evidence([format!("{}: \"{}\"", exclusion.annotation, exclusion.value)])
-                    .fix(format!("remove it from {} and restart {}", exclusion.annotation, workload.title()));
+                    .fix(format!(
+                        "remove the port or address from {} and restart {}",
+                        exclusion.annotation,
+                        workload.title()
+                    ));
             out.add(&RULE, finding);
         }
     }
 }
 
-/// A gRPC port that calls of others reach by going round their proxy.
+/// A gRPC port that calls reach without passing through the proxy of the caller.
 struct BypassedPort<'m> {
     service: &'m Service,
     port: u16,
 }
 
-/// gRPC ports of the workload's own Services that calls reach without its proxy.
-fn inbound(mesh: &Mesh<'_>, id: WorkloadId, workload: &Workload, ports: &PortSet) -> Vec<String> {
-    let mut found = Vec::new();
-    for service in mesh.services_of(id) {
+/// gRPC ports of a workload's own Services that calls reach without passing through its proxy.
+fn inbound_ports(mesh: &Mesh<'_>, id: WorkloadId, workload: &Workload, ports: &PortSet) -> Vec<String> {
+    let mut ports_found = Vec::new();
+    for service in mesh.services_selecting(id) {
         for port in service.ports.iter().filter(|port| !port.evidence.is_empty()) {
             if port.target.number_in(workload).is_some_and(|number| ports.contains(number)) {
-                found.push(format!("{} port {}", service.object.path(), port.number));
+                ports_found.push(format!("{} port {}", service.object.path(), port.number));
             }
         }
     }
-    found
+    ports_found
 }
 
-fn outbound_of<'m>(grpc: &[&'m Service], effect: &ExclusionEffect) -> Vec<BypassedPort<'m>> {
-    let mut found = Vec::new();
-    for service in grpc {
-        let in_any = |ranges: &[IpRange]| {
+/// gRPC ports of Services that an outbound exclusion takes out of the caller's proxy.
+fn bypassed_by<'m>(grpc_services: &[&'m Service], effect: &ExclusionEffect) -> Vec<BypassedPort<'m>> {
+    let mut bypassed = Vec::new();
+    for service in grpc_services {
+        let is_in_ranges = |ranges: &[IpRange]| {
             service.addresses.iter().any(|address| ranges.iter().any(|range| range.contains(*address)))
         };
         for port in service.ports.iter().filter(|port| !port.evidence.is_empty()) {
-            let hit = match effect {
+            let is_bypassed = match effect {
                 ExclusionEffect::Inbound(_) => false,
                 ExclusionEffect::Outbound(ports) => ports.contains(port.number),
-                ExclusionEffect::Addresses(ranges) => in_any(ranges),
-                ExclusionEffect::OnlyAddresses(ranges) => !service.addresses.is_empty() && !in_any(ranges),
+                ExclusionEffect::Addresses(ranges) => is_in_ranges(ranges),
+                ExclusionEffect::OnlyAddresses(ranges) => !service.addresses.is_empty() && !is_in_ranges(ranges),
             };
-            if hit {
-                found.push(BypassedPort { service, port: port.number });
+            if is_bypassed {
+                bypassed.push(BypassedPort { service, port: port.number });
             }
         }
     }
-    found
+    bypassed
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, check_gap, pod, service};
+    use crate::rules::testing::{assert_findings, assert_undecided_on_gap, pod, service};
 
     fn mesh(annotation: &str) -> String {
         service("a", "{name: grpc, port: 9000, targetPort: 50051}")
@@ -152,9 +157,9 @@ mod tests {
     }
 
     #[track_caller]
-    fn fires(annotation: &str) {
+    fn assert_reported(annotation: &str) {
         let name = annotation.split(':').next().unwrap();
-        check(
+        assert_findings(
             &RULE,
             &mesh(annotation),
             &[&format!("warning Pod shop/a-v1 metadata.annotations[\"traffic.sidecar.istio.io/{name}\"]")],
@@ -162,17 +167,17 @@ mod tests {
     }
 
     #[test]
-    fn excluded_ports_and_addresses_of_grpc_services_are_reported() {
-        fires("excludeInboundPorts: '50051'");
-        fires("includeInboundPorts: '8080'");
-        fires("excludeOutboundPorts: '1,7000'");
-        fires("excludeOutboundIPRanges: 10.96.0.0/12");
-        fires("includeOutboundIPRanges: 192.168.0.0/16");
-        check_gap(&RULE, &mesh("excludeOutboundPorts: '7000'"));
+    fn reports_excluded_ports_and_addresses_of_grpc_services() {
+        assert_reported("excludeInboundPorts: '50051'");
+        assert_reported("includeInboundPorts: '8080'");
+        assert_reported("excludeOutboundPorts: '1,7000'");
+        assert_reported("excludeOutboundIPRanges: 10.96.0.0/12");
+        assert_reported("includeOutboundIPRanges: 192.168.0.0/16");
+        assert_undecided_on_gap(&RULE, &mesh("excludeOutboundPorts: '7000'"));
     }
 
     #[test]
-    fn exclusions_of_something_else_are_silent() {
+    fn ignores_exclusions_of_other_ports_and_addresses() {
         for annotation in [
             "excludeInboundPorts: '8080'",
             "includeInboundPorts: '*'",
@@ -180,7 +185,7 @@ mod tests {
             "excludeOutboundIPRanges: 169.254.169.254/32",
             "includeOutboundIPRanges: '*'",
         ] {
-            check(&RULE, &mesh(annotation), &[]);
+            assert_findings(&RULE, &mesh(annotation), &[]);
         }
     }
 }

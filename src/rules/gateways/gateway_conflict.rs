@@ -1,4 +1,4 @@
-//! GM506: servers of Gateways that istiod leaves out beside earlier ones.
+//! GM506: gateway servers that istiod drops because of a conflict.
 
 use crate::mesh::Mesh;
 use crate::mesh::virtual_service::GatewayName;
@@ -12,15 +12,16 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[Kind::IstioGateway, Kind::Pod],
     istio_code: Some("IST0145"),
-    summary: "A server of a Gateway that istiod leaves out, since an earlier one has its port or host",
+    summary: "A gateway server that istiod drops, because an older Gateway uses the same port or host",
     docs: "\
 ## What it looks for
-Servers of Gateways on the same proxy that ask for one port with another protocol, for one host with TLS on one port, or
-for one name of a port.
+Servers of Gateways for the same gateway pods that conflict: one port with different protocols, one TLS host twice on
+one port, or one port name twice.
 
 ## Why it matters for gRPC
-The oldest Gateway wins, ties by name. The other server is not there: its clients get no route, the wrong certificate, or
-no listener, and no object says so.
+istiod keeps the server of the oldest Gateway, and of the first one by name if they are equally old. It drops the other
+server without a status or an event. Clients of the dropped server get no route, the wrong certificate, or no
+connection.
 
 ## Example
 ```yaml
@@ -33,21 +34,21 @@ metadata: {name: b}
 spec: {servers: [{port: {number: 443, name: grpc, protocol: HTTPS}, hosts: [api.example.com], …}]}
 ```
 
-## Repair
-Keep each host with TLS in one server, and one protocol on a port.
+## Fix
+Define each TLS host in one server only, and use one protocol per port.
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM506.yaml`.
-- From Istio's code: `mergeGateways` in `pilot/pkg/model/gateway.go`; pinned with istiod's own code.
+- Verified on a real mesh: `tests/lab/effects/GM506.yaml`.
+- Istio source: `mergeGateways` in `pilot/pkg/model/gateway.go`. Verified against istiod's own output.
 ",
     check,
 };
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
-    for DroppedServer { gateway, server, port, winner, why } in mesh.left_out_servers() {
+    for DroppedServer { gateway, server, port, winner, reason } in mesh.dropped_servers() {
         let GatewayName::Named { namespace, name } = &gateway else { continue };
         let Some(loser) = mesh.find_istio_gateway(namespace, name) else { continue };
-        let by = match &winner {
+        let winner = match &winner {
             GatewayName::Named { namespace, name } => match mesh.find_istio_gateway(namespace, name) {
                 Some(winner) => winner.object.to_string(),
                 None => format!("Gateway {namespace}/{name}"),
@@ -55,10 +56,18 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             GatewayName::Mesh => String::new(),
         };
         let finding = Finding::new(&RULE, &loser.object, format!("spec.servers[{server}]"))
-            .message(format!("the server on port {port} is left out: {by} has {why}"))
-            .impact("its clients get no route (UNIMPLEMENTED), another certificate, or no connection (UNAVAILABLE)")
-            .evidence(["the oldest Gateway wins, ties by name"])
-            .fix("give it hosts, a port or a name of the port of its own, or join both servers");
+            .message(format!(
+                "istiod drops the server on port {port} of {}: {winner} already has \
+                              {reason}",
+                loser.object
+            ))
+            .impact(
+                "clients of this server get UNIMPLEMENTED (no route) or UNAVAILABLE (wrong \
+                     certificate or no connection)",
+            )
+            .evidence(["istiod keeps the server of the oldest Gateway, and of the first by name if \
+                        they are equally old"])
+            .fix("merge both servers into one Gateway, or use another port, port name or host for this server");
         out.add(&RULE, finding);
     }
 }
@@ -66,7 +75,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, check_gap, istio, pod};
+    use crate::rules::testing::{assert_findings, assert_undecided_on_gap, istio, pod};
 
     fn gateways(first: &str, second: &str) -> String {
         let gateway = |name: &str, server: &str| {
@@ -80,18 +89,18 @@ mod tests {
     const TLS: &str = "{port: {number: 443, name: https, protocol: HTTPS}, hosts: [a.example.com], tls: {mode: SIMPLE, credentialName: c}}";
 
     #[test]
-    fn one_host_with_tls_and_one_port_with_two_protocols_are_errors() {
+    fn reports_a_tls_host_used_twice_and_a_port_with_two_protocols() {
         let yaml = gateways(TLS, TLS);
-        check(&RULE, &yaml, &["error Gateway shop/b spec.servers[0]"]);
-        check_gap(&RULE, &yaml);
+        assert_findings(&RULE, &yaml, &["error Gateway shop/b spec.servers[0]"]);
+        assert_undecided_on_gap(&RULE, &yaml);
         let plain = "{port: {number: 443, name: http, protocol: HTTP}, hosts: ['*']}";
-        let bytes = "{port: {number: 443, name: tcp, protocol: TCP}, hosts: ['*']}";
-        check(&RULE, &gateways(plain, bytes), &["error Gateway shop/b spec.servers[0]"]);
+        let tcp = "{port: {number: 443, name: tcp, protocol: TCP}, hosts: ['*']}";
+        assert_findings(&RULE, &gateways(plain, tcp), &["error Gateway shop/b spec.servers[0]"]);
     }
 
     #[test]
-    fn servers_that_fit_together_are_silent() {
-        check(
+    fn accepts_servers_without_a_conflict() {
+        assert_findings(
             &RULE,
             &gateways(TLS, &TLS.replace("a.example.com", "b.example.com").replace("name: https", "name: https-b")),
             &[],

@@ -1,4 +1,4 @@
-//! GM510: rules for a Service that only gateways get.
+//! GM510: route rules for a Service that only gateways apply.
 
 use crate::mesh::Mesh;
 use crate::rules::{Finding, Findings, Rule, Severity};
@@ -10,28 +10,28 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Info,
     needs: &[Kind::Service],
     istio_code: None,
-    summary: "Rules for a Service's host that sidecars do not get: gateways are listed without mesh",
+    summary: "Route rules for a Service that sidecars do not apply, because gateways omits mesh",
     docs: "\
 ## What it looks for
-A VirtualService that lists `gateways` without `mesh` and names the host of a Service in the cluster.
+A VirtualService that lists `gateways` without `mesh` and names the host of a Kubernetes Service.
 
 ## Why it matters for gRPC
-Callers inside the mesh do not get these rules: they use Istio's default route, without the object's weights, timeouts
-and retries.
+Callers inside the mesh do not get these rules. They use Istio's default route, without the weights, timeouts and
+retries of the VirtualService.
 
 ## Example
 ```yaml
 spec: {hosts: [shop.example.com, checkout], gateways: [istio-system/ingress], http: […]}
 ```
 
-## Repair
+## Fix
 ```yaml
 spec: {gateways: [istio-system/ingress, mesh]}
 ```
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM510.yaml`.
-- Istio: `networking/v1alpha3/virtual_service.proto` (`gateways`); pinned with istiod's own code.
+- Verified on a real mesh: `tests/lab/effects/GM510.yaml`.
+- Istio: `networking/v1alpha3/virtual_service.proto` (`gateways`). Verified against istiod's own output.
 ",
     check,
 };
@@ -45,10 +45,17 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             let service = mesh.find_host(host.as_str()).map(|id| mesh.service(id));
             let Some(service) = service.filter(|service| service.is_kubernetes()) else { continue };
             let finding = Finding::new(&RULE, &object.object, format!("spec.hosts[{index}]"))
-                .message(format!("callers in the mesh do not get these rules for {}", mesh.short_host(host)))
-                .impact("they use Istio's default route, without this object's weights, timeouts and retries")
-                .rests_on([service.namespace()])
-                .fix("add `mesh` to spec.gateways, or leave it if only outside traffic is meant");
+                .message(format!(
+                    "{} does not apply to calls to {} from inside the mesh",
+                    object.object,
+                    mesh.short_host(host)
+                ))
+                .impact(
+                    "callers in the mesh use Istio's default route, without the weights, timeouts \
+                         and retries of this object",
+                )
+                .depends_on([service.namespace()])
+                .fix("add mesh to spec.gateways, unless the rules are for external traffic only");
             out.add(&RULE, finding);
         }
     }
@@ -57,7 +64,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, check_gap, istio, service};
+    use crate::rules::testing::{assert_findings, assert_undecided_on_gap, istio, service};
 
     fn mesh(gateways: &str) -> String {
         let rule = format!(
@@ -67,13 +74,13 @@ mod tests {
     }
 
     #[test]
-    fn a_service_for_gateways_only_is_told() {
-        check(&RULE, &mesh("gw"), &["info VirtualService shop/r spec.hosts[1]"]);
-        check_gap(&RULE, &mesh("gw"));
+    fn reports_a_service_host_without_the_mesh_gateway() {
+        assert_findings(&RULE, &mesh("gw"), &["info VirtualService shop/r spec.hosts[1]"]);
+        assert_undecided_on_gap(&RULE, &mesh("gw"));
     }
 
     #[test]
-    fn with_the_mesh_it_is_silent() {
-        check(&RULE, &mesh("gw, mesh"), &[]);
+    fn accepts_the_mesh_gateway() {
+        assert_findings(&RULE, &mesh("gw, mesh"), &[]);
     }
 }

@@ -1,4 +1,4 @@
-//! GM504: a Gateway whose selector matches no gateway.
+//! GM504: a Gateway whose selector matches no gateway pod.
 
 use crate::mesh::Mesh;
 use crate::mesh::workload::ProxyKind;
@@ -15,25 +15,25 @@ pub(in crate::rules) static RULE: Rule = Rule {
     summary: "A Gateway whose selector matches no gateway pod",
     docs: "\
 ## What it looks for
-An Istio Gateway whose `selector` matches the labels of no gateway pod, in any namespace.
+An Istio Gateway whose `selector` matches the labels of no gateway pod in any namespace.
 
 ## Why it matters for gRPC
-No proxy opens the port: clients cannot connect, and routes bound to this Gateway act nowhere.
+No proxy listens on the port. Clients cannot connect, and routes bound to this Gateway have no effect.
 
 ## Example
 ```yaml
 kind: Gateway
-spec: {selector: {istio: ingress}}       # the pods carry istio: ingressgateway
+spec: {selector: {istio: ingress}}       # the pods have the label istio: ingressgateway
 ```
 
-## Repair
+## Fix
 ```yaml
 spec: {selector: {istio: ingressgateway}}
 ```
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM504.yaml`.
-- Istio: `pilot/pkg/model/push_context.go` (mergeGateways): the selector is matched against pod labels in all namespaces.
+- Verified on a real mesh: `tests/lab/effects/GM504.yaml`.
+- Istio source: `pilot/pkg/model/push_context.go` (mergeGateways). The selector matches pods of all namespaces.
 ",
     check,
 };
@@ -42,35 +42,35 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     let gateways: Vec<_> =
         mesh.workloads.iter().filter(|workload| matches!(workload.proxy, ProxyKind::Gateway(_))).collect();
     for gateway in mesh.istio_gateways.iter().filter(|gateway| gateway.workloads.is_empty()) {
-        // Gateways are usually deployed by somebody else: manifests without any cannot tell.
+        // Gateway pods are usually deployed separately, so manifests without any prove nothing.
         if gateways.is_empty() && mesh.snapshot.source == SourceKind::Manifests
-            || !mesh.coverage.knows_everywhere(Kind::Pod)
+            || !mesh.coverage.covers_everywhere(Kind::Pod)
         {
-            out.undecided(&RULE);
+            out.add_undecided(&RULE);
             continue;
         }
-        let mut carried: Vec<_> = gateways
+        let mut gateway_labels: Vec<_> = gateways
             .iter()
             .filter_map(|workload| {
                 let label =
                     ["istio", "app"].iter().find_map(|key| Some(format!("{key}={}", workload.labels.get(key)?)))?;
-                Some(format!("{} in {} carries {label}", workload.title(), workload.namespace()))
+                Some(format!("{} in {} has the label {label}", workload.title(), workload.namespace()))
             })
             .collect();
-        carried.sort();
-        carried.dedup();
-        carried.truncate(4);
-        if carried.is_empty() {
-            carried.push("there is no gateway pod".to_owned());
+        gateway_labels.sort();
+        gateway_labels.dedup();
+        gateway_labels.truncate(4);
+        if gateway_labels.is_empty() {
+            gateway_labels.push("the mesh has no gateway pods".to_owned());
         }
         let fix = gateways
             .iter()
             .find_map(|workload| Some(format!("selector:\n  istio: {}", workload.labels.get("istio")?)))
-            .unwrap_or_else(|| "deploy a gateway with these labels".to_owned());
+            .unwrap_or_else(|| format!("deploy a gateway whose pods have the labels {}", gateway.selector));
         let finding = Finding::new(&RULE, &gateway.object, "spec.selector")
-            .message(format!("no gateway pod carries the labels {}", gateway.selector))
-            .impact("no proxy opens the port: clients cannot connect, and routes bound to it act nowhere")
-            .evidence(carried)
+            .message(format!("the selector of {} ({}) matches no gateway pod", gateway.object, gateway.selector))
+            .impact("no proxy listens on its ports: clients get UNAVAILABLE (connection refused)")
+            .evidence(gateway_labels)
             .fix(fix);
         out.add(&RULE, finding);
     }
@@ -79,7 +79,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, check_gap, findings, istio, pod};
+    use crate::rules::testing::{assert_findings, assert_undecided_on_gap, findings, istio, pod};
 
     fn mesh(label: &str) -> String {
         pod("gw", "v1")
@@ -89,20 +89,20 @@ mod tests {
     }
 
     #[test]
-    fn a_selector_without_pods_is_reported() {
-        check(&RULE, &mesh("ingress"), &["error Gateway shop/g spec.selector"]);
-        check_gap(&RULE, &mesh("ingress"));
+    fn reports_a_selector_that_matches_no_pod() {
+        assert_findings(&RULE, &mesh("ingress"), &["error Gateway shop/g spec.selector"]);
+        assert_undecided_on_gap(&RULE, &mesh("ingress"));
         assert_eq!(findings(&RULE, &mesh("ingress"))[0].fix, "selector:\n  istio: ingressgateway");
     }
 
     #[test]
-    fn application_pods_are_no_gateways() {
+    fn ignores_application_pods_with_the_same_labels() {
         let yaml = pod("a", "v1") + &istio("Gateway", "g", "{selector: {app: a}, servers: []}");
-        check(&RULE, &yaml, &["error Gateway shop/g spec.selector"]);
+        assert_findings(&RULE, &yaml, &["error Gateway shop/g spec.selector"]);
     }
 
     #[test]
-    fn a_selector_that_fits_is_silent() {
-        check(&RULE, &mesh("ingressgateway"), &[]);
+    fn accepts_a_selector_that_matches_a_gateway_pod() {
+        assert_findings(&RULE, &mesh("ingressgateway"), &[]);
     }
 }

@@ -22,36 +22,44 @@ A VirtualService whose `gateways` name an Istio Gateway that does not exist, and
 `parentRefs` name a Gateway that does not exist.
 
 ## Why it matters for gRPC
-The route acts nowhere on that side: calls from outside get no route (404, UNIMPLEMENTED to the client), or no listener.
-A VirtualService that lists only such a Gateway has no effect on sidecars either, since `mesh` is missing.
+No gateway applies the route. External calls get no route (404, which clients report as UNIMPLEMENTED) or no listener.
+A VirtualService that lists only such a Gateway does not apply to sidecars either, because `mesh` is missing.
 
 ## Example
 ```yaml
 kind: VirtualService
 metadata: {namespace: shop}
-spec: {gateways: [ingress]}        # means shop/ingress; it lives in istio-system
+spec: {gateways: [ingress]}        # resolves to shop/ingress; the Gateway is in istio-system
 ```
 
-## Repair
+## Fix
 ```yaml
 spec: {gateways: [istio-system/ingress]}
 ```
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM508.yaml`.
-- Istio: `pilot/pkg/model/virtualservice.go`: a name without a slash is of the object's own namespace.
+- Verified on a real mesh: `tests/lab/effects/GM508.yaml`.
+- Istio source: `pilot/pkg/model/virtualservice.go`. A name without a slash resolves in the namespace of the object.
 ",
     check,
 };
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
-    let istio: Vec<&ObjectRef> = mesh.istio_gateways.iter().map(|gateway| &gateway.object).collect();
-    let api: Vec<&ObjectRef> = mesh.api_gateways.iter().map(|gateway| &gateway.object).collect();
+    let istio_gateways: Vec<&ObjectRef> = mesh.istio_gateways.iter().map(|gateway| &gateway.object).collect();
+    let api_gateways: Vec<&ObjectRef> = mesh.api_gateways.iter().map(|gateway| &gateway.object).collect();
     for (_, object) in mesh.virtual_services.iter() {
         for (index, gateway) in object.gateways.iter().enumerate() {
             let GatewayName::Named { namespace, name } = gateway else { continue };
             if mesh.find_istio_gateway(namespace, name).is_none() {
-                judge(mesh, &object.object, &format!("spec.gateways[{index}]"), namespace, name, &istio, out);
+                report_missing(
+                    mesh,
+                    &object.object,
+                    &format!("spec.gateways[{index}]"),
+                    namespace,
+                    name,
+                    &istio_gateways,
+                    out,
+                );
             }
         }
     }
@@ -59,50 +67,58 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         for (index, parent) in route.parents.iter().enumerate() {
             let RouteParent::Gateway { namespace, name, .. } = parent else { continue };
             if mesh.find_api_gateway(namespace, name).is_none() {
-                judge(mesh, &route.object, &format!("spec.parentRefs[{index}]"), namespace, name, &api, out);
+                report_missing(
+                    mesh,
+                    &route.object,
+                    &format!("spec.parentRefs[{index}]"),
+                    namespace,
+                    name,
+                    &api_gateways,
+                    out,
+                );
             }
         }
     }
 }
 
-fn judge(
+fn report_missing(
     mesh: &Mesh<'_>,
     object: &ObjectRef,
     field: &str,
     namespace: &Namespace,
     name: &str,
-    known: &[&ObjectRef],
+    existing: &[&ObjectRef],
     out: &mut Findings<'_>,
 ) {
-    // Gateways are often kept apart from applications: manifests tell only about the namespaces they describe.
-    let described = mesh.snapshot.source != SourceKind::Manifests
-        || mesh.coverage.describes(namespace)
-        || known.iter().any(|gateway| &gateway.namespace == namespace);
-    if !described {
-        out.undecided(&RULE);
+    // Gateways are often deployed separately: manifests are complete only for the namespaces they describe.
+    let is_described = mesh.snapshot.source != SourceKind::Manifests
+        || mesh.coverage.covers_services_in(namespace)
+        || existing.iter().any(|gateway| &gateway.namespace == namespace);
+    if !is_described {
+        out.add_undecided(&RULE);
         return;
     }
     let is_route = object.kind != Kind::VirtualService;
-    let elsewhere = known.iter().find(|gateway| &*gateway.name == name);
-    let nearest = nearest_name::nearest(name, known.iter().map(|gateway| &*gateway.name))
-        .and_then(|nearest| known.iter().find(|gateway| &*gateway.name == nearest));
-    let right = elsewhere.or(nearest);
-    let evidence = right.map(|gateway| format!("there is {gateway}"));
-    let fix = match right {
+    let in_other_namespace = existing.iter().find(|gateway| &*gateway.name == name);
+    let nearest = nearest_name::nearest(name, existing.iter().map(|gateway| &*gateway.name))
+        .and_then(|nearest| existing.iter().find(|gateway| &*gateway.name == nearest));
+    let suggestion = in_other_namespace.or(nearest);
+    let evidence = suggestion.map(|gateway| format!("{gateway} exists"));
+    let fix = match suggestion {
         Some(gateway) if is_route => {
             format!("parentRefs:\n- name: {}\n  namespace: {}", gateway.name, gateway.namespace)
         }
         Some(gateway) => format!("gateways:\n- {}", gateway.path()),
-        None => "create the Gateway, or remove the reference".to_owned(),
+        None => format!("create the Gateway {namespace}/{name}, or remove {field}"),
     };
     let finding = Finding::new(&RULE, object, field)
         .message(format!(
-            "there is no {} {namespace}/{name}",
-            if is_route { "Gateway (Gateway API)" } else { "Gateway" }
+            "{object} refers to {} {namespace}/{name}, which does not exist",
+            if is_route { "Gateway API Gateway" } else { "Gateway" }
         ))
-        .impact("the route acts on no gateway: calls from outside get no route (UNIMPLEMENTED)")
+        .impact("no gateway applies the route: external calls get UNIMPLEMENTED (404, flag NR)")
         .evidence(evidence)
-        .rests_on([namespace])
+        .depends_on([namespace])
         .fix(fix);
     out.add(&RULE, finding);
 }
@@ -110,7 +126,7 @@ fn judge(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, check_gap, findings, istio};
+    use crate::rules::testing::{assert_findings, assert_undecided_on_gap, findings, istio};
 
     fn mesh(gateway: &str) -> String {
         istio("VirtualService", "r", &format!("{{hosts: [a], gateways: [mesh, {gateway}], http: []}}"))
@@ -118,26 +134,26 @@ mod tests {
     }
 
     #[test]
-    fn gateways_that_do_not_exist_are_reported() {
+    fn reports_gateways_that_do_not_exist() {
         for gateway in ["ingress", "edge/ingres", "nope"] {
-            check(&RULE, &mesh(gateway), &["error VirtualService shop/r spec.gateways[1]"]);
+            assert_findings(&RULE, &mesh(gateway), &["error VirtualService shop/r spec.gateways[1]"]);
         }
-        check_gap(&RULE, &mesh("nope"));
+        assert_undecided_on_gap(&RULE, &mesh("nope"));
         assert_eq!(findings(&RULE, &mesh("ingress"))[0].fix, "gateways:\n- edge/ingress");
     }
 
     #[test]
-    fn parents_of_gateway_api_routes_are_read_too() {
+    fn reports_missing_parents_of_gateway_api_routes() {
         let route = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {name: r}\nspec: {parentRefs: [{name: gw}], rules: []}\n";
-        check(&RULE, route, &["error GRPCRoute shop/r spec.parentRefs[0]"]);
+        assert_findings(&RULE, route, &["error GRPCRoute shop/r spec.parentRefs[0]"]);
         let gateway = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: gw}\nspec: {gatewayClassName: istio, listeners: []}\n";
-        check(&RULE, &format!("{route}{gateway}"), &[]);
+        assert_findings(&RULE, &format!("{route}{gateway}"), &[]);
     }
 
     #[test]
-    fn existing_gateways_in_all_forms_are_silent() {
+    fn accepts_existing_gateways_in_every_notation() {
         for gateway in ["edge/ingress", "ingress.edge.svc.cluster.local"] {
-            check(&RULE, &mesh(gateway), &[]);
+            assert_findings(&RULE, &mesh(gateway), &[]);
         }
     }
 }

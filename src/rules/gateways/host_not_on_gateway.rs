@@ -1,7 +1,7 @@
-//! GM507: a host of a route that no server of its Gateway serves.
+//! GM507: a host of a VirtualService that its Gateway does not serve.
 
 use crate::mesh::Mesh;
-use crate::mesh::gateway::{IstioGateway, overlap, split_server_host};
+use crate::mesh::gateway::{IstioGateway, hosts_overlap, split_server_host};
 use crate::mesh::ids::{Host, ObjectRef};
 use crate::rules::{Finding, Findings, Rule, Severity};
 use crate::schema::Kind;
@@ -12,14 +12,15 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Warning,
     needs: &[Kind::IstioGateway],
     istio_code: Some("IST0132"),
-    summary: "A host of a VirtualService that no server of its Gateway serves",
+    summary: "A VirtualService host that no server of its Gateway serves",
     docs: "\
 ## What it looks for
-A VirtualService bound to a Gateway none of whose servers has its host: another name, or `ns/host` for another namespace.
-An object that acts in the mesh too may have hosts for the mesh only; it is told when no host fits the Gateway.
+A VirtualService bound to a Gateway that has no server for one of its hosts: the server lists another name, or
+restricts the host to another namespace (`ns/host`). If the VirtualService also applies in the mesh, some of its hosts
+may be for the mesh only, and it is reported only if the Gateway serves none of them.
 
 ## Why it matters for gRPC
-The gateway has no route for the host: clients get 404 (flag `NR`), which is UNIMPLEMENTED to them.
+The gateway has no route for the host. It answers with 404 (flag `NR`), which gRPC clients report as UNIMPLEMENTED.
 
 ## Example
 ```yaml
@@ -31,15 +32,15 @@ metadata: {namespace: shop}
 spec: {hosts: [shop.example.com], gateways: [istio-system/ingress]}
 ```
 
-## Repair
+## Fix
 ```yaml
 servers:
 - hosts: [shop/shop.example.com]
 ```
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM507.yaml`.
-- From Istio's code: `pilot/pkg/networking/core/gateway.go` (`buildGatewayHTTPRouteConfig`).
+- Verified on a real mesh: `tests/lab/effects/GM507.yaml`.
+- Istio source: `pilot/pkg/networking/core/gateway.go` (`buildGatewayHTTPRouteConfig`).
 ",
     check,
 };
@@ -48,25 +49,25 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for (_, object) in mesh.virtual_services.iter().filter(|(_, object)| !object.hosts.is_empty()) {
         for (namespace, name) in object.named_gateways() {
             let Some(gateway) = mesh.find_istio_gateway(namespace, name) else { continue };
-            let lost: Vec<(usize, &Host)> =
+            let unserved: Vec<(usize, &Host)> =
                 object.hosts.iter().enumerate().filter(|(_, host)| !serves(gateway, &object.object, host)).collect();
-            if object.acts_in_mesh() && lost.len() < object.hosts.len() {
+            if object.acts_in_mesh() && unserved.len() < object.hosts.len() {
                 continue;
             }
             let served = gateway.spec.servers.iter().flat_map(|server| server.hosts.iter());
             let served: Vec<&str> = served.map(String::as_str).take(8).collect();
-            for (index, host) in lost {
+            for (index, host) in unserved {
                 let finding = Finding::new(&RULE, &object.object, format!("spec.hosts[{index}]"))
                     .message(format!(
-                        "no server of {} serves {} for {}",
+                        "{} does not serve host {} of {}",
                         gateway.object,
                         mesh.short_host(host),
-                        object.object.namespace
+                        object.object
                     ))
-                    .impact("clients of the gateway that call this host get no route (UNIMPLEMENTED)")
-                    .evidence([format!("its servers have {}", served.join(", "))])
-                    .rests_on([&gateway.object.namespace])
-                    .fix(format!("servers:\n- hosts: [{}/{host}]   # of {}", object.object.namespace, gateway.object));
+                    .impact("calls to this host through the gateway get UNIMPLEMENTED (404, flag NR)")
+                    .evidence([format!("hosts of its servers: {}", served.join(", "))])
+                    .depends_on([&gateway.object.namespace])
+                    .fix(format!("servers:\n- hosts: [{}/{host}]   # in {}", object.object.namespace, gateway.object));
                 out.add(&RULE, finding);
             }
         }
@@ -78,14 +79,14 @@ fn serves(gateway: &IstioGateway, object: &ObjectRef, host: &Host) -> bool {
     hosts.any(|served| {
         let (reserved, served) = split_server_host(served, &gateway.object.namespace);
         reserved.is_none_or(|namespace| namespace == object.namespace.as_str())
-            && overlap(host.as_str(), &served.to_ascii_lowercase())
+            && hosts_overlap(host.as_str(), &served.to_ascii_lowercase())
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, check_gap, istio};
+    use crate::rules::testing::{assert_findings, assert_undecided_on_gap, istio};
 
     fn mesh(served: &str, hosts: &str, gateways: &str) -> String {
         istio(
@@ -102,17 +103,17 @@ mod tests {
     }
 
     #[test]
-    fn hosts_that_nobody_serves_are_told() {
-        let place = "warning VirtualService shop/r spec.hosts[0]";
-        check(&RULE, &mesh("b.example.com", "a.example.com", "gw"), &[place]);
-        check(&RULE, &mesh("web/a.example.com", "a.example.com", "gw"), &[place]);
-        check_gap(&RULE, &mesh("b.example.com", "a.example.com", "gw"));
+    fn reports_hosts_that_no_server_serves() {
+        let finding = "warning VirtualService shop/r spec.hosts[0]";
+        assert_findings(&RULE, &mesh("b.example.com", "a.example.com", "gw"), &[finding]);
+        assert_findings(&RULE, &mesh("web/a.example.com", "a.example.com", "gw"), &[finding]);
+        assert_undecided_on_gap(&RULE, &mesh("b.example.com", "a.example.com", "gw"));
     }
 
     #[test]
-    fn served_hosts_and_hosts_of_the_mesh_are_silent() {
-        check(&RULE, &mesh("*.example.com", "a.example.com", "gw"), &[]);
-        check(&RULE, &mesh("./a.example.com", "a.example.com", "gw"), &[]);
-        check(&RULE, &mesh("a.example.com", "a.example.com, checkout", "gw, mesh"), &[]);
+    fn accepts_served_hosts_and_mesh_hosts() {
+        assert_findings(&RULE, &mesh("*.example.com", "a.example.com", "gw"), &[]);
+        assert_findings(&RULE, &mesh("./a.example.com", "a.example.com", "gw"), &[]);
+        assert_findings(&RULE, &mesh("a.example.com", "a.example.com, checkout", "gw, mesh"), &[]);
     }
 }

@@ -1,4 +1,4 @@
-//! GM502: a gateway server of protocol HTTPS or TLS without TLS settings.
+//! GM502: a gateway server with protocol HTTPS or TLS but without TLS settings.
 
 use crate::mesh::Mesh;
 use crate::mesh::protocol::Protocol;
@@ -10,14 +10,14 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[],
     istio_code: Some("IST0106"),
-    summary: "A gateway server of protocol HTTPS or TLS without TLS settings",
+    summary: "A gateway server with protocol HTTPS or TLS but without TLS settings",
     docs: "\
 ## What it looks for
-An Istio Gateway whose server has `protocol: HTTPS` or `TLS` and no `tls` block.
+An Istio Gateway server with `protocol: HTTPS` or `TLS` and no `tls` block.
 
 ## Why it matters for gRPC
-The webhook refuses it. Where it gets in there is no certificate to show: every client's handshake fails, and gRPC
-clients see UNAVAILABLE.
+The webhook rejects the object. If it is stored anyway, the gateway has no certificate: every TLS handshake fails, and
+gRPC clients get UNAVAILABLE.
 
 ## Example
 ```yaml
@@ -26,7 +26,7 @@ servers:
   hosts: [api.example.com]
 ```
 
-## Repair
+## Fix
 ```yaml
 servers:
 - port: {number: 443, name: https, protocol: HTTPS}
@@ -35,8 +35,8 @@ servers:
 ```
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM502.yaml`.
-- Istio: `pkg/config/validation/validation.go`: \"server must have TLS settings for HTTPS/TLS protocols\".
+- Verified on a real mesh: `tests/lab/effects/GM502.yaml`.
+- Istio source: `pkg/config/validation/validation.go`: \"server must have TLS settings for HTTPS/TLS protocols\".
 ",
     check,
 };
@@ -45,16 +45,18 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for gateway in &mesh.istio_gateways {
         for (index, server) in gateway.spec.servers.iter().enumerate() {
             let Some(port) = &server.port else { continue };
-            let encrypted = matches!(Protocol::parse(&port.protocol), Some(Protocol::Https | Protocol::Tls));
-            if !encrypted || server.tls.is_some() {
+            let requires_tls = matches!(Protocol::parse(&port.protocol), Some(Protocol::Https | Protocol::Tls));
+            if !requires_tls || server.tls.is_some() {
                 continue;
             }
             let finding = Finding::new(&RULE, &gateway.object, format!("spec.servers[{index}]"))
                 .message(format!(
-                    "server {} on port {} is {} but has no tls block",
-                    port.name, port.number, port.protocol
+                    "server {} on port {} of {} has protocol {} but no tls block",
+                    port.name, port.number, gateway.object, port.protocol
                 ))
-                .impact("the webhook refuses it; where it gets in, every TLS handshake fails (UNAVAILABLE)")
+                .impact(
+                    "the webhook rejects the object; if it is stored anyway, every TLS handshake fails (UNAVAILABLE)",
+                )
                 .fix("tls: {mode: SIMPLE, credentialName: my-cert}");
             out.add(&RULE, finding);
         }
@@ -64,7 +66,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, istio};
+    use crate::rules::testing::{assert_findings, istio};
 
     fn server(protocol: &str, tls: &str) -> String {
         istio(
@@ -75,14 +77,14 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_block_is_reported() {
-        check(&RULE, &server("HTTPS", ""), &["error Gateway shop/g spec.servers[0]"]);
-        check(&RULE, &server("tls", ""), &["error Gateway shop/g spec.servers[0]"]);
+    fn reports_a_missing_tls_block() {
+        assert_findings(&RULE, &server("HTTPS", ""), &["error Gateway shop/g spec.servers[0]"]);
+        assert_findings(&RULE, &server("tls", ""), &["error Gateway shop/g spec.servers[0]"]);
     }
 
     #[test]
-    fn with_a_block_or_plain_text_it_is_silent() {
-        check(&RULE, &server("HTTPS", ", tls: {mode: PASSTHROUGH}"), &[]);
-        check(&RULE, &server("HTTP", ""), &[]);
+    fn accepts_a_tls_block_and_plaintext_protocols() {
+        assert_findings(&RULE, &server("HTTPS", ", tls: {mode: PASSTHROUGH}"), &[]);
+        assert_findings(&RULE, &server("HTTP", ""), &[]);
     }
 }

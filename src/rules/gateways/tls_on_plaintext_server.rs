@@ -1,4 +1,4 @@
-//! GM501: TLS settings on a gateway server that is plain text.
+//! GM501: TLS settings on a gateway server with a plaintext protocol.
 
 use crate::mesh::Mesh;
 use crate::mesh::protocol::{Protocol, ProtocolFamily};
@@ -10,16 +10,16 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[],
     istio_code: Some("IST0106"),
-    summary: "A gateway server of protocol GRPC, HTTP or HTTP2 with TLS settings: plain text",
+    summary: "A gateway server with TLS settings and a plaintext protocol (GRPC, HTTP or HTTP2)",
     docs: "\
 ## What it looks for
-An Istio Gateway whose server has `protocol: GRPC`, `GRPC-WEB`, `HTTP` or `HTTP2` and TLS settings other than
+An Istio Gateway server with `protocol: GRPC`, `GRPC-WEB`, `HTTP` or `HTTP2` and TLS settings other than
 `httpsRedirect`.
 
 ## Why it matters for gRPC
-The protocol words of the HTTP family mean plain text. The webhook refuses TLS settings beside them, except a
-`credentialName` without a mode; where such a server gets in, TLS is not terminated: clients that speak TLS fail, and
-clients that do not are served in the clear.
+These protocols are plaintext. The webhook rejects TLS settings next to them, except a `credentialName` without a mode.
+If such a server is stored, the gateway does not terminate TLS: TLS clients fail to connect, and plaintext clients are
+served without encryption.
 
 ## Example
 ```yaml
@@ -28,16 +28,16 @@ servers:
   tls: {mode: SIMPLE, credentialName: shop-cert}
 ```
 
-## Repair
+## Fix
 ```yaml
 servers:
-- port: {number: 443, name: https, protocol: HTTPS}     # TLS ends here, HTTP/2 is offered
+- port: {number: 443, name: https, protocol: HTTPS}     # terminates TLS and negotiates HTTP/2
   tls: {mode: SIMPLE, credentialName: shop-cert}
 ```
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM501.yaml`.
-- Istio: `pkg/config/validation/validation.go` (validateServer), `pilot/pkg/networking/core/gateway.go`.
+- Verified on a real mesh: `tests/lab/effects/GM501.yaml`.
+- Istio source: `pkg/config/validation/validation.go` (validateServer), `pilot/pkg/networking/core/gateway.go`.
 ",
     check,
 };
@@ -58,23 +58,26 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             if protocol.family() != ProtocolFamily::Http || settings.is_empty() {
                 continue;
             }
-            // Validation looks at the mode and at certificates in files only.
-            let refused = tls.mode.as_deref().is_some_and(|mode| mode != "PASSTHROUGH")
+            // Validation checks the mode and certificate files only.
+            let is_rejected = tls.mode.as_deref().is_some_and(|mode| mode != "PASSTHROUGH")
                 || tls.server_certificate.is_some()
                 || tls.private_key.is_some();
             let finding = Finding::new(&RULE, &gateway.object, format!("spec.servers[{index}].tls"))
                 .message(format!(
-                    "server {} on port {} has TLS settings, but protocol {} means plain text",
-                    port.name, port.number, port.protocol
+                    "server {} on port {} of {} has TLS settings, but protocol {} is plaintext",
+                    port.name, port.number, gateway.object, port.protocol
                 ))
-                .impact(if refused {
-                    "the webhook refuses it; where it gets in, TLS is not terminated and calls are served in the clear"
+                .impact(if is_rejected {
+                    "the webhook rejects the object; if it is stored anyway, TLS clients get \
+                     UNAVAILABLE and plaintext calls are served"
                 } else {
-                    "the webhook lets it pass, yet TLS is not terminated: calls are served in the clear"
+                    "the webhook accepts the object, but the gateway does not terminate TLS: TLS \
+                     clients get UNAVAILABLE and plaintext calls are served"
                 })
                 .evidence(settings)
                 .fix(format!(
-                    "servers:\n- port: {{number: {}, name: https, protocol: HTTPS}}\n  tls: {{mode: SIMPLE, credentialName: {}}}",
+                    "servers:\n- port: {{number: {}, name: https, protocol: HTTPS}}\n  tls: {{mode: \
+                     SIMPLE, credentialName: {}}}",
                     port.number,
                     tls.credential_name.as_deref().unwrap_or("my-cert")
                 ));
@@ -86,7 +89,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, istio};
+    use crate::rules::testing::{assert_findings, istio};
 
     fn server(protocol: &str, tls: &str) -> String {
         istio(
@@ -99,20 +102,20 @@ mod tests {
     }
 
     #[test]
-    fn tls_beside_a_plain_text_protocol_is_reported() {
+    fn reports_tls_settings_with_a_plaintext_protocol() {
         for protocol in ["GRPC", "http2", "HTTP", "GRPC-WEB"] {
-            check(
+            assert_findings(
                 &RULE,
                 &server(protocol, "{mode: SIMPLE, credentialName: c}"),
                 &["error Gateway shop/g spec.servers[0].tls"],
             );
         }
-        check(&RULE, &server("GRPC", "{credentialName: c}"), &["error Gateway shop/g spec.servers[0].tls"]);
+        assert_findings(&RULE, &server("GRPC", "{credentialName: c}"), &["error Gateway shop/g spec.servers[0].tls"]);
     }
 
     #[test]
-    fn https_and_redirects_are_silent() {
-        check(&RULE, &server("HTTPS", "{mode: SIMPLE, credentialName: c}"), &[]);
-        check(&RULE, &server("HTTP", "{httpsRedirect: true}"), &[]);
+    fn accepts_https_and_redirects() {
+        assert_findings(&RULE, &server("HTTPS", "{mode: SIMPLE, credentialName: c}"), &[]);
+        assert_findings(&RULE, &server("HTTP", "{httpsRedirect: true}"), &[]);
     }
 }

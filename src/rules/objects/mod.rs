@@ -1,4 +1,4 @@
-//! Rules GM0xx: objects as written, against the schemas and validation of Istio and Gateway API.
+//! Rules GM0xx: written objects, compared with the schemas and the validation of Istio and Gateway API.
 
 pub(super) mod invalid_value;
 pub(super) mod unknown_field;

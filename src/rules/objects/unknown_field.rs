@@ -1,4 +1,4 @@
-//! GM002: a field that the kind's schema does not have, or a key that is written twice.
+//! GM002: a field that the schema of the kind does not have, or a duplicate key.
 
 use crate::mesh::Mesh;
 use crate::mesh::ids::{Interner, ObjectRef};
@@ -13,25 +13,25 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[],
     istio_code: Some("IST0106"),
-    summary: "A field that the kind does not have, or a key written twice",
+    summary: "A field that the kind does not have, or a duplicate key",
     docs: "\
 ## What it looks for
-A field that the published schema of an Istio or Gateway API kind does not have: a slip of the pen, or a field at the
-wrong level. A key that stands twice in one mapping is reported too, since only the last one counts.
+A field that the published schema of an Istio or Gateway API kind does not have: a misspelled name, or a field at the
+wrong level. Also a key that occurs twice in one mapping, because only the last value counts.
 
 ## Why it matters for gRPC
-The API server refuses the object when it validates strictly, as `kubectl apply` asks it to, and drops the field when
-it does not. Then the limit, the weight or the retry policy that you wrote is simply not there.
+With strict validation, the default of `kubectl apply`, the API server rejects the object. Without it, the API server
+drops the field, and the limit, weight or retry policy that you wrote does not exist.
 
 ## Example
 ```yaml
 trafficPolicy:
   connectionPool:
     http:
-      maxConcurentStreams: 100      # one r is missing
+      maxConcurentStreams: 100      # misspelled
 ```
 
-## Repair
+## Fix
 ```yaml
 trafficPolicy:
   connectionPool:
@@ -40,9 +40,9 @@ trafficPolicy:
 ```
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM002.yaml`.
-- The field table is made from `istio.io/api` 1.31.1 and Gateway API v1.6.0 (experimental channel), all versions of a
-  kind together.
+- Verified on a real mesh: `tests/lab/effects/GM002.yaml`.
+- The field table is generated from `istio.io/api` 1.31.1 and Gateway API v1.6.0 (experimental channel) and contains the
+  fields of all versions of a kind.
 - Kubernetes: field validation, `fieldValidation=Strict|Warn|Ignore`.
 ",
     check,
@@ -51,37 +51,37 @@ trafficPolicy:
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     let mut names = Interner::default();
     for object in mesh.snapshot.objects.values().filter(|object| !object.duplicate_keys.is_empty()) {
-        duplicates(object, &mut names, out);
+        report_duplicate_keys(object, &mut names, out);
     }
     for (object, problem) in mesh.field_problems() {
-        let FieldError::Unknown { name, nearest, elsewhere } = &problem.what else { continue };
+        let FieldError::Unknown { name, nearest, elsewhere } = &problem.error else { continue };
         let hint = match (nearest, elsewhere) {
             (Some(nearest), _) => format!("did you mean {nearest}?"),
-            (None, Some(place)) => format!("it belongs to {place}"),
-            (None, None) => "no field of a similar name exists here".to_owned(),
+            (None, Some(parent)) => format!("it belongs to {parent}"),
+            (None, None) => "no field here has a similar name".to_owned(),
         };
         let fix = match (nearest, elsewhere) {
-            (Some(nearest), _) => format!("rename it to {nearest}"),
-            (None, Some(place)) => format!("move it to {place}"),
-            (None, None) => "remove it".to_owned(),
+            (Some(nearest), _) => format!("rename the field to {nearest}"),
+            (None, Some(parent)) => format!("move the field to {parent}"),
+            (None, None) => "remove the field".to_owned(),
         };
         let finding = Finding::new(&RULE, object, problem.path.as_str())
-            .message(format!("{} has no field \"{name}\" here; {hint}", object.kind.name()))
-            .impact("the API server refuses the object, or drops the field: what it should do does not happen")
+            .message(format!("{} has no field \"{name}\" at this position; {hint}", object.kind.name()))
+            .impact("the API server rejects the object, or drops the field so that its value has no effect on calls")
             .fix(fix);
         out.add(&RULE, finding);
     }
 }
 
-fn duplicates(object: &Object, names: &mut Interner, out: &mut Findings<'_>) {
+fn report_duplicate_keys(object: &Object, names: &mut Interner, out: &mut Findings<'_>) {
     for duplicate in &object.duplicate_keys {
         let mut path = duplicate.path.clone();
         push_field(&mut path, &duplicate.key);
         let finding = Finding::new(&RULE, &ObjectRef::new(&object.key, names), path)
-            .message(format!("the key \"{}\" is written twice in one mapping", duplicate.key))
-            .impact("only the last one counts, and strict validation refuses the object")
-            .evidence([format!("again on line {} of the document", duplicate.at.line)])
-            .fix("keep one of them");
+            .message(format!("the key \"{}\" occurs twice in one mapping", duplicate.key))
+            .impact("the last value wins and the first one has no effect; strict validation rejects the object")
+            .evidence([format!("second occurrence on line {} of the document", duplicate.position.line)])
+            .fix("remove one of the two keys");
         out.add(&RULE, finding);
     }
 }
@@ -89,11 +89,11 @@ fn duplicates(object: &Object, names: &mut Interner, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, istio, service};
+    use crate::rules::testing::{assert_findings, istio, service};
 
     #[test]
-    fn slips_and_wrong_levels_are_reported() {
-        check(
+    fn reports_misspelled_fields_and_fields_at_the_wrong_level() {
+        assert_findings(
             &RULE,
             &istio(
                 "DestinationRule",
@@ -102,7 +102,7 @@ mod tests {
             ),
             &["error DestinationRule shop/a spec.trafficPolicy.connectionPool.http.maxConcurentStreams"],
         );
-        check(
+        assert_findings(
             &RULE,
             &istio("VirtualService", "a", "{hosts: [a], http: [{weight: 1, route: []}]}"),
             &["error VirtualService shop/a spec.http[0].weight"],
@@ -110,13 +110,17 @@ mod tests {
     }
 
     #[test]
-    fn a_key_written_twice_is_reported_for_any_kind() {
-        check(&RULE, &service("a", "{name: grpc, port: 1, name: http}"), &["error Service shop/a spec.ports[0].name"]);
+    fn reports_duplicate_keys_in_objects_of_any_kind() {
+        assert_findings(
+            &RULE,
+            &service("a", "{name: grpc, port: 1, name: http}"),
+            &["error Service shop/a spec.ports[0].name"],
+        );
     }
 
     #[test]
-    fn fields_of_any_version_are_silent() {
-        check(
+    fn is_silent_on_fields_of_every_served_version() {
+        assert_findings(
             &RULE,
             &istio(
                 "DestinationRule",
@@ -125,6 +129,10 @@ mod tests {
             ),
             &[],
         );
-        check(&RULE, &istio("VirtualService", "a", "{hosts: [a], http: [{mirrorPercent: 1, route: []}]}"), &[]);
+        assert_findings(
+            &RULE,
+            &istio("VirtualService", "a", "{hosts: [a], http: [{mirrorPercent: 1, route: []}]}"),
+            &[],
+        );
     }
 }

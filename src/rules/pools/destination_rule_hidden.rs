@@ -1,4 +1,4 @@
-//! GM408: a DestinationRule that no caller gets.
+//! GM408: a DestinationRule that applies to no caller.
 
 use std::collections::BTreeSet;
 
@@ -14,32 +14,34 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Warning,
     needs: &[Kind::Service, Kind::DestinationRule, Kind::Pod],
     istio_code: None,
-    summary: "A DestinationRule that no caller gets, since another one wins",
+    summary: "A DestinationRule that applies to no caller, because another one takes precedence",
     docs: "\
 ## What it looks for
-A DestinationRule whose host covers Services, while callers of all of them get another rule: one of a namespace that is
-asked earlier, one with a more precise host, or one that this rule's `exportTo` leaves the field to.
+A DestinationRule whose host covers existing Services, while every caller of these Services gets another
+DestinationRule: one from a namespace that Istio looks up first, one with a more specific host, or any other one
+because `exportTo` of this rule leaves no caller.
 
 ## Why it matters for gRPC
-A caller gets one DestinationRule for a host: its own namespace's first, then the Service's, then the root's. What this
-one says, limits, TLS, ejection, subsets, holds for nobody.
+Istio applies one DestinationRule per caller and host. It looks in the caller's namespace first, then in the Service's,
+then in the root namespace. No caller gets the subsets, connection limits, TLS settings or outlier detection of this
+rule.
 
 ## Example
 ```yaml
 kind: DestinationRule
-metadata: {namespace: istio-system}          # the mesh's default …
+metadata: {namespace: istio-system}          # the default for the mesh
 spec: {host: '*.shop.svc.cluster.local', trafficPolicy: {outlierDetection: {}}}
 ---
 kind: DestinationRule
-metadata: {namespace: shop}                  # … loses to this one for every Service in shop
+metadata: {namespace: shop}                  # replaces it for every Service in shop
 spec: {host: '*.shop.svc.cluster.local', trafficPolicy: {loadBalancer: {simple: RANDOM}}}
 ```
 
-## Repair
-Write what must hold into the rule that callers get.
+## Fix
+Move the settings into the DestinationRule that callers get, or delete this one.
 
 ## References
-- From Istio's code: `pilot/pkg/model/push_context.go` (`destinationRule`); pinned with istiod's own code.
+- Istio source: `pilot/pkg/model/push_context.go` (`destinationRule`). Verified against istiod's own output.
 ",
     check,
 };
@@ -49,38 +51,43 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     let mut winners: Vec<(&Service, Vec<&ObjectRef>)> = Vec::new();
     for id in mesh.service_ids() {
         let service = mesh.service(id);
-        // Most hosts have one rule, which nothing can hide.
+        // Most hosts have a single rule, and nothing can hide it. Skip the caller classes for them.
         let mut covering = mesh.destination_rules.covering(service.host.as_str()).map(|(_, rule)| &rule.object);
         let (first, second) = (covering.next(), covering.next());
         if second.is_none() && first.is_none_or(|rule| rule.namespace == *service.namespace()) {
             used.extend(first);
             continue;
         }
-        let mut got: BTreeSet<&ObjectRef> = BTreeSet::new();
+        let mut applied: BTreeSet<&ObjectRef> = BTreeSet::new();
         for view in mesh.caller_classes(id) {
-            got.extend(view.rules.0.iter().map(|rule| &mesh.destination_rules.get(*rule).object));
+            applied.extend(view.destination_rules.0.iter().map(|rule| &mesh.destination_rules.get(*rule).object));
         }
-        used.extend(&got);
-        winners.push((service, got.into_iter().collect()));
+        used.extend(&applied);
+        winners.push((service, applied.into_iter().collect()));
     }
     for rule in mesh.destination_rules.iter().filter(|rule| !used.contains(&rule.object)) {
         let covered = |service: &Service| crate::mesh::host::covers(rule.host.as_str(), service.host.as_str());
-        let Some((service, got)) = winners.iter().find(|(service, _)| covered(service)) else { continue };
+        let Some((service, applied)) = winners.iter().find(|(service, _)| covered(service)) else { continue };
         let own = &rule.object.namespace;
-        let elsewhere = own != service.namespace() && *own != mesh.root;
-        let named: Vec<String> = got.iter().map(ToString::to_string).collect();
-        let why = match (named.is_empty(), elsewhere) {
-            (true, true) => format!("it is for callers in {own}, and none runs there"),
-            (true, false) => "its exportTo leaves no caller".to_owned(),
-            (false, _) => format!("callers of {} get {}", mesh.short_host(&service.host), named.join(", ")),
+        let is_foreign = own != service.namespace() && *own != mesh.root_namespace;
+        let applied: Vec<String> = applied.iter().map(ToString::to_string).collect();
+        let reason = match (applied.is_empty(), is_foreign) {
+            (true, true) => format!("it applies to callers in namespace {own} only, and no caller runs there"),
+            (true, false) => "its exportTo includes no caller".to_owned(),
+            (false, _) => format!("callers of {} get {}", mesh.short_host(&service.host), applied.join(", ")),
+        };
+        let delete = format!("kubectl delete destinationrule -n {own} {}", rule.object.name);
+        let fix = match applied.first() {
+            Some(winner) => format!("move its settings to {winner}, or delete it: {delete}"),
+            None => format!("delete it unless a caller will need it: {delete}"),
         };
         let finding = Finding::new(&RULE, &rule.object, "spec.host")
-            .message("no caller gets this rule")
-            .impact("its subsets, limits, TLS and ejection hold for nobody")
-            .evidence([why])
-            .rests_on([service.namespace()])
-            .fix("write what must hold into the rule that callers get, or delete this one");
-        // A default for Services that are yet to come is no mistake.
+            .message(format!("{} applies to no caller", rule.object))
+            .impact("no caller gets its subsets, connection limits, TLS settings or outlier detection")
+            .evidence([reason])
+            .depends_on([service.namespace()])
+            .fix(fix);
+        // A wildcard may be a default for Services that do not exist yet.
         let finding = if rule.host.as_str().starts_with('*') { finding.severity(Severity::Info) } else { finding };
         out.add(&RULE, finding);
     }
@@ -89,7 +96,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, check_gap, istio, pod, service};
+    use crate::rules::testing::{assert_findings, assert_undecided_on_gap, istio, pod, service};
 
     const WILD: &str = "{host: '*.shop.svc.cluster.local', trafficPolicy: {loadBalancer: {simple: RANDOM}}}";
 
@@ -104,11 +111,11 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_always_loses_is_told() {
+    fn reports_a_rule_that_never_applies() {
         let yaml = mesh() + &in_root(&istio("DestinationRule", "mesh", WILD));
-        check(&RULE, &yaml, &["info DestinationRule istio-system/mesh spec.host"]);
-        check_gap(&RULE, &yaml);
-        check(
+        assert_findings(&RULE, &yaml, &["info DestinationRule istio-system/mesh spec.host"]);
+        assert_undecided_on_gap(&RULE, &yaml);
+        assert_findings(
             &RULE,
             &(mesh() + &istio("DestinationRule", "wild", WILD)),
             &["info DestinationRule shop/wild spec.host"],
@@ -116,11 +123,11 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_some_service_needs_is_silent() {
-        check(&RULE, &mesh(), &[]);
+    fn accepts_a_rule_that_applies_to_a_service() {
+        assert_findings(&RULE, &mesh(), &[]);
         let other = service("b", "{name: grpc, port: 1}") + &pod("b", "v1");
-        check(&RULE, &(mesh() + &other + &in_root(&istio("DestinationRule", "mesh", WILD))), &[]);
-        check(
+        assert_findings(&RULE, &(mesh() + &other + &in_root(&istio("DestinationRule", "mesh", WILD))), &[]);
+        assert_findings(
             &RULE,
             &(mesh() + &istio("DestinationRule", "more", "{host: a, subsets: [{name: v1, labels: {version: v1}}]}")),
             &[],

@@ -11,56 +11,66 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Warning,
     needs: &[Kind::Service, Kind::ServiceEntry],
     istio_code: Some("IST0174"),
-    summary: "A DestinationRule whose host no Service or ServiceEntry has",
+    summary: "A DestinationRule whose host matches no Service or ServiceEntry",
     docs: "\
 ## What it looks for
-A DestinationRule whose `host` is no Service, no host of a ServiceEntry, and covers none.
+A DestinationRule whose `host` matches no Service and no host of a ServiceEntry.
 
 ## Why it matters for gRPC
-The rule does nothing: its subsets do not exist for any caller, its limits, balancing and TLS settings are not applied.
-A name with one dot (`checkout.shop`) is a full name to Istio, and a short name belongs to the rule's own namespace.
+The rule has no effect: no caller has its subsets, and its connection limits, load balancing and TLS settings are not
+applied. Istio treats a name with a dot (`checkout.shop`) as a full name, and resolves a short name in the namespace of
+the rule.
 
 ## Example
 ```yaml
 kind: DestinationRule
 metadata: {namespace: web}
-spec: {host: checkout}        # means checkout.web.svc.cluster.local
+spec: {host: checkout}        # resolves to checkout.web.svc.cluster.local
 ```
 
-## Repair
+## Fix
 ```yaml
 spec: {host: checkout.shop.svc.cluster.local}
 ```
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM409.yaml`.
-- Istio: `pilot/pkg/model/config.go` (ResolveShortnameToFQDN).
+- Verified on a real mesh: `tests/lab/effects/GM409.yaml`.
+- Istio source: `pilot/pkg/model/config.go` (ResolveShortnameToFQDN).
 ",
     check,
 };
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for rule in mesh.destination_rules.iter() {
-        let full = &rule.host;
-        if full.as_str().is_empty() || mesh.knows_host(full.as_str()) {
+        let resolved = &rule.host;
+        if resolved.as_str().is_empty() || mesh.has_host(resolved.as_str()) {
             continue;
         }
         let own = &rule.object.namespace;
-        let certain = if full.as_str().starts_with('*') { mesh.coverage.describes(own) } else { mesh.is_absent(full) };
-        if !certain {
-            out.undecided(&RULE);
+        let is_certain = if resolved.as_str().starts_with('*') {
+            mesh.coverage.covers_services_in(own)
+        } else {
+            mesh.is_host_absent(resolved)
+        };
+        if !is_certain {
+            out.add_undecided(&RULE);
             continue;
         }
-        let written = rule.spec.host.as_str();
-        let mut parts = written.split('.');
+        let mut parts = rule.spec.host.split('.');
         let (name, namespace) = (parts.next().unwrap_or_default(), parts.next());
-        let meant = namespace.and_then(|namespace| mesh.find_service(namespace, name)).map(|id| mesh.service(id));
-        let elsewhere = mesh.directory.named(name).first().filter(|_| namespace.is_none()).map(|id| mesh.service(*id));
-        let similar = mesh.directory.similar(own.as_str(), name);
-        let (evidence, fix) = match (meant, elsewhere, similar.first()) {
+        let by_dotted_name =
+            namespace.and_then(|namespace| mesh.find_service(namespace, name)).map(|id| mesh.service(id));
+        let in_other_namespace = mesh
+            .name_index
+            .find_in_any_namespace(name)
+            .first()
+            .filter(|_| namespace.is_none())
+            .map(|id| mesh.service(*id));
+        let similar = mesh.name_index.nearest_names(own.as_str(), name);
+        let (evidence, fix) = match (by_dotted_name, in_other_namespace, similar.first()) {
             (Some(service), ..) => (
                 Some(format!(
-                    "a host with a dot is taken as a full name; {} is {}",
+                    "Istio treats a host with a dot as a full name; the host of {} is {}",
                     service.object,
                     service.host.as_str()
                 )),
@@ -68,27 +78,35 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             ),
             (None, Some(service), _) => (
                 Some(format!(
-                    "a short name belongs to the rule's namespace ({own}); a Service of that name is in {}",
+                    "Istio resolves a short name in the namespace of the rule ({own}); a Service of \
+                     that name exists in {}",
                     service.namespace()
                 )),
                 format!("host: {}", service.host.as_str()),
             ),
             (None, None, Some(nearest)) => {
                 let (name, namespace) = nearest.split_once('.').unwrap_or((nearest, own.as_str()));
-                let right = host::of_service(name, &namespace.into(), &mesh.cluster_domain);
+                let host = host::service_host(name, &namespace.into(), &mesh.cluster_domain);
                 (
-                    Some(format!("Services of a similar name: {}", similar.join(", "))),
-                    format!("host: {}", right.as_str()),
+                    Some(format!("Services with a similar name: {}", similar.join(", "))),
+                    format!("host: {}", host.as_str()),
                 )
             }
-            (None, None, None) => (None, "remove the rule, or create the Service or ServiceEntry".to_owned()),
+            (None, None, None) => (
+                None,
+                format!(
+                    "create a Service or ServiceEntry for this host, or delete the rule: \
+                     kubectl delete destinationrule -n {own} {}",
+                    rule.object.name
+                ),
+            ),
         };
-        let target = mesh.namespace_of_host(full);
+        let target = mesh.namespace_of_host(resolved);
         let finding = Finding::new(&RULE, &rule.object, "spec.host")
-            .message(format!("no Service or ServiceEntry has the host \"{}\"", full.as_str()))
-            .impact("the rule does nothing: its subsets, limits and TLS settings exist for no caller")
+            .message(format!("host \"{}\" of {} matches no Service or ServiceEntry", resolved.as_str(), rule.object))
+            .impact("the rule has no effect: no caller gets its subsets, connection limits or TLS settings")
             .evidence(evidence)
-            .rests_on(target.as_ref())
+            .depends_on(target.as_ref())
             .fix(fix);
         out.add(&RULE, finding);
     }
@@ -97,7 +115,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, check_gap, findings, istio, service};
+    use crate::rules::testing::{assert_findings, assert_undecided_on_gap, findings, istio, service};
 
     fn mesh(host: &str) -> String {
         service("checkout", "{name: grpc, port: 1}")
@@ -105,18 +123,18 @@ mod tests {
     }
 
     #[test]
-    fn hosts_that_match_nothing_are_reported() {
+    fn reports_hosts_that_match_nothing() {
         for host in ["chekout", "checkout.shop", "*.web.svc.cluster.local", "api.example.com"] {
-            check(&RULE, &mesh(host), &["warning DestinationRule shop/d spec.host"]);
+            assert_findings(&RULE, &mesh(host), &["warning DestinationRule shop/d spec.host"]);
         }
-        check_gap(&RULE, &mesh("chekout"));
+        assert_undecided_on_gap(&RULE, &mesh("chekout"));
         assert_eq!(findings(&RULE, &mesh("chekout"))[0].fix, "host: checkout.shop.svc.cluster.local");
     }
 
     #[test]
-    fn hosts_and_wildcards_that_match_are_silent() {
+    fn accepts_matching_hosts_and_wildcards() {
         for host in ["checkout", "checkout.shop.svc.cluster.local", "*.shop.svc.cluster.local", "*.local", "*"] {
-            check(&RULE, &mesh(host), &[]);
+            assert_findings(&RULE, &mesh(host), &[]);
         }
     }
 }

@@ -1,7 +1,8 @@
-//! GM403: a new connection for every call.
+//! GM403: a connection limit that opens a connection for nearly every call.
 
 use crate::mesh::Mesh;
 use crate::mesh::destination_rule::DestinationRule;
+use crate::mesh::ids::Namespace;
 use crate::rules::{Finding, Findings, Rule, Severity};
 use crate::schema::Kind;
 use crate::schema::destination_rule::{ConnectionPool, TrafficPolicy};
@@ -12,15 +13,15 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Warning,
     needs: &[Kind::Service],
     istio_code: None,
-    summary: "maxRequestsPerConnection so small that nearly every call opens a connection",
+    summary: "maxRequestsPerConnection is so low that nearly every call opens a new connection",
     docs: "\
 ## What it looks for
-`maxRequestsPerConnection` between 1 and 10 in a DestinationRule for a host with a gRPC port.
+A DestinationRule with `maxRequestsPerConnection` between 1 and 10 for a host with a gRPC port.
 
 ## Why it matters for gRPC
-gRPC lives from one long connection with many calls. With a limit of 1 each call opens a TCP connection and a TLS
-handshake, in every proxy that calls. Latency and CPU rise, and under load connections run out. The setting is often
-copied from HTTP/1.1 circuit-breaking examples.
+gRPC sends many calls over one long-lived connection. With a limit of 1, each call opens a TCP connection with a TLS
+handshake in the proxy of the caller. Latency and CPU usage rise, and under load connections run out. The setting is
+often copied from circuit-breaking examples for HTTP/1.1.
 
 ## Example
 ```yaml
@@ -29,7 +30,7 @@ connectionPool:
     maxRequestsPerConnection: 1
 ```
 
-## Repair
+## Fix
 ```yaml
 connectionPool:
   http:
@@ -37,58 +38,58 @@ connectionPool:
 ```
 
 ## References
-- Envoy: `max_requests_per_connection`; 0 and unset are the same to istiod.
-- Seen on a real mesh: `tests/lab/effects/GM403.yaml`.
+- Envoy: `max_requests_per_connection`. istiod treats 0 and unset alike.
+- Verified on a real mesh: `tests/lab/effects/GM403.yaml`.
 ",
     check,
 };
 
-/// Limits up to this many calls make connections the bottleneck.
-const SMALL: i64 = 10;
+/// Up to this limit, opening connections dominates the cost of calls.
+const LOW_LIMIT: i64 = 10;
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for rule in mesh.destination_rules.iter() {
-        let grpc = mesh
+        let grpc_service = mesh
             .find_host(rule.host.as_str())
             .map(|id| mesh.service(id))
             .filter(|service| service.ports.iter().any(|port| !port.evidence.is_empty() || port.protocol.is_http2()));
-        let Some(service) = grpc else { continue };
+        let Some(service) = grpc_service else { continue };
         if let Some(policy) = &rule.spec.traffic_policy {
-            of_policy(rule, policy, "spec.trafficPolicy", service.namespace(), out);
+            check_policy(rule, policy, "spec.trafficPolicy", service.namespace(), out);
         }
         for (index, subset) in rule.spec.subsets.iter().enumerate() {
             if let Some(policy) = &subset.traffic_policy {
-                of_policy(rule, policy, &format!("spec.subsets[{index}].trafficPolicy"), service.namespace(), out);
+                check_policy(rule, policy, &format!("spec.subsets[{index}].trafficPolicy"), service.namespace(), out);
             }
         }
     }
 }
 
-fn of_policy(
+fn check_policy(
     rule: &DestinationRule,
     policy: &TrafficPolicy,
     path: &str,
-    owner: &crate::mesh::ids::Namespace,
+    service_namespace: &Namespace,
     out: &mut Findings<'_>,
 ) {
-    let of_ports = policy
+    let port_pools = policy
         .port_level_settings
         .iter()
         .enumerate()
         .map(|(index, port)| (format!("{path}.portLevelSettings[{index}]"), port.connection_pool.as_ref()));
-    for (path, pool) in std::iter::once((path.to_owned(), policy.connection_pool.as_ref())).chain(of_ports) {
+    for (path, pool) in std::iter::once((path.to_owned(), policy.connection_pool.as_ref())).chain(port_pools) {
         let limit = pool.and_then(|ConnectionPool { http, .. }| http.as_ref()?.max_requests_per_connection);
-        let Some(limit) = limit.filter(|limit| (1..=SMALL).contains(limit)) else { continue };
-        let what = if limit == 1 {
-            "every call opens a new connection".to_owned()
+        let Some(limit) = limit.filter(|limit| (1..=LOW_LIMIT).contains(limit)) else { continue };
+        let effect = if limit == 1 {
+            "a new connection for every call".to_owned()
         } else {
-            format!("every {limit} calls open a new connection")
+            format!("a new connection for every {limit} calls")
         };
         let finding = Finding::new(&RULE, &rule.object, format!("{path}.connectionPool.http.maxRequestsPerConnection"))
-            .message(format!("maxRequestsPerConnection {limit}: {what}"))
-            .impact("latency and CPU rise; under load callers run out of connections (flag UF or UO)")
-            .rests_on([owner])
-            .fix("maxRequestsPerConnection: 0");
+            .message(format!("maxRequestsPerConnection {limit} of {} opens {effect}", rule.object))
+            .impact("latency and CPU usage rise, and under load calls fail with UNAVAILABLE (flag UF or UO)")
+            .depends_on([service_namespace])
+            .fix("connectionPool:\n  http:\n    maxRequestsPerConnection: 0    # unlimited, the default");
         out.add(&RULE, finding);
     }
 }
@@ -96,7 +97,7 @@ fn of_policy(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, check_gap, istio, service};
+    use crate::rules::testing::{assert_findings, assert_undecided_on_gap, istio, service};
 
     fn mesh(port: &str, limit: u32) -> String {
         service("a", port)
@@ -110,21 +111,21 @@ mod tests {
     }
 
     #[test]
-    fn small_limits_on_grpc_are_reported() {
+    fn reports_low_limits_on_grpc_ports() {
         let expected = "warning DestinationRule shop/d spec.trafficPolicy.connectionPool.http.maxRequestsPerConnection";
-        check(&RULE, &mesh("{name: grpc, port: 1}", 1), &[expected]);
-        check(&RULE, &mesh("{name: grpc, port: 1}", 10), &[expected]);
+        assert_findings(&RULE, &mesh("{name: grpc, port: 1}", 1), &[expected]);
+        assert_findings(&RULE, &mesh("{name: grpc, port: 1}", 10), &[expected]);
     }
 
     #[test]
-    fn large_or_no_limits_and_http_services_are_silent() {
-        check(&RULE, &mesh("{name: grpc, port: 1}", 0), &[]);
-        check(&RULE, &mesh("{name: grpc, port: 1}", 1000), &[]);
-        check(&RULE, &mesh("{name: http, port: 1}", 1), &[]);
+    fn accepts_high_limits_no_limits_and_http_services() {
+        assert_findings(&RULE, &mesh("{name: grpc, port: 1}", 0), &[]);
+        assert_findings(&RULE, &mesh("{name: grpc, port: 1}", 1000), &[]);
+        assert_findings(&RULE, &mesh("{name: http, port: 1}", 1), &[]);
     }
 
     #[test]
-    fn without_services_it_says_nothing() {
-        check_gap(&RULE, &mesh("{name: grpc, port: 1}", 1));
+    fn stays_undecided_without_services() {
+        assert_undecided_on_gap(&RULE, &mesh("{name: grpc, port: 1}", 1));
     }
 }

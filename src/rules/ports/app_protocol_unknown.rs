@@ -10,36 +10,36 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Warning,
     needs: &[],
     istio_code: Some("IST0118"),
-    summary: "An appProtocol that Istio does not know, which hides a good port name",
+    summary: "An appProtocol that Istio does not know, so the port is auto-detected",
     docs: "\
 ## What it looks for
-`appProtocol` with a value that means nothing to Istio, such as `h2`, `h2c`, `grpcs`, `HTTP/2` or an empty text, on a
-port with signs of gRPC or with a name that would have said HTTP.
+`appProtocol` with a value that Istio does not know, such as `h2`, `h2c`, `grpcs`, `HTTP/2` or an empty string, on a
+port with gRPC evidence, on a port whose name would have selected HTTP, or with a value that probably means HTTP/2.
 
 ## Why it matters for gRPC
-When `appProtocol` is present, the port name is not read at all. A port named `grpc` with `appProtocol: h2` is left to
-detection: gateways speak HTTP/1.1 to it, and HTTP/2 settings are not applied.
+When `appProtocol` is present, Istio ignores the port name. A port named `grpc` with `appProtocol: h2` is auto-detected:
+gateways send HTTP/1.1 to it, so gRPC calls fail with UNAVAILABLE, and HTTP/2 settings are not applied.
 
 ## Example
 ```yaml
 ports:
 - name: grpc
-  appProtocol: h2       # unknown, and it hides the name
+  appProtocol: h2       # unknown to Istio; the port name is ignored
   port: 50051
 ```
 
-## Repair
+## Fix
 ```yaml
 ports:
 - name: grpc
-  appProtocol: grpc     # or kubernetes.io/h2c, or leave it out
+  appProtocol: grpc     # or kubernetes.io/h2c, or remove the field
   port: 50051
 ```
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM103.yaml`.
-- Istio: `pkg/config/kube/conversion.go`; known words: grpc, grpc-web, http, http2, https, tls, tcp, mongo, redis,
-  mysql, and exactly `kubernetes.io/h2c`, `kubernetes.io/ws`, `kubernetes.io/wss`.
+- Verified on a real mesh: `tests/lab/effects/GM103.yaml`.
+- Istio source: `pkg/config/kube/conversion.go`. Known values: grpc, grpc-web, http, http2, https, tls, tcp, mongo,
+  redis, mysql, and exactly `kubernetes.io/h2c`, `kubernetes.io/ws`, `kubernetes.io/wss`.
 ",
     check,
 };
@@ -52,28 +52,35 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             if port.evidence.is_empty() && !hides_http && !means_http2(value) {
                 continue;
             }
-            let hides = match hidden {
-                Some(protocol) => format!("and hides the port name, which says {protocol}"),
-                None => "so the protocol is left to detection".to_owned(),
+            let consequence = match hidden {
+                Some(protocol) => format!("and hides the port name, which declares {protocol}"),
+                None => "so Istio auto-detects the protocol".to_owned(),
             };
-            let right = if !port.evidence.is_empty() || hidden.is_some_and(crate::mesh::protocol::Protocol::is_grpc) {
-                "grpc"
-            } else if means_http2(value) {
-                "kubernetes.io/h2c"
-            } else {
-                "http"
-            };
-            let finding = Finding::new(&RULE, &service.object, port.field("appProtocol"))
-                .message(format!("appProtocol \"{value}\" of port {} is unknown to Istio {hides}", port.title()))
-                .impact("gateways speak HTTP/1.1 to it; HTTP/2 settings of DestinationRules are not applied")
+            let app_protocol =
+                if !port.evidence.is_empty() || hidden.is_some_and(crate::mesh::protocol::Protocol::is_grpc) {
+                    "grpc"
+                } else if means_http2(value) {
+                    "kubernetes.io/h2c"
+                } else {
+                    "http"
+                };
+            let finding = Finding::new(&RULE, &service.object, port.field_path("appProtocol"))
+                .message(format!(
+                    "port {} has appProtocol \"{value}\", which Istio does not know, {consequence}",
+                    port.title()
+                ))
+                .impact(
+                    "gRPC calls through a gateway fail with UNAVAILABLE because it sends HTTP/1.1 to the port; HTTP/2 \
+                     settings of DestinationRules are not applied",
+                )
                 .evidence(&port.evidence)
-                .fix(format!("ports:\n- appProtocol: {right}\n  port: {}", port.number));
+                .fix(format!("ports:\n- appProtocol: {app_protocol}\n  port: {}", port.number));
             out.add(&RULE, finding);
         }
     }
 }
 
-/// Values by which people mean HTTP/2.
+/// Whether the author of an unknown value probably meant HTTP/2.
 fn means_http2(value: &str) -> bool {
     let value = value.to_ascii_lowercase();
     matches!(value.as_str(), "h2" | "h2c" | "http/2" | "http2.0" | "grpcs" | "kubernetes.io/h2" | "kubernetes.io/grpc")
@@ -83,15 +90,15 @@ fn means_http2(value: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, service};
+    use crate::rules::testing::{assert_findings, service};
 
     #[test]
-    fn unknown_values_that_hide_a_good_name_are_reported() {
+    fn reports_unknown_values_that_hide_a_port_name_or_mean_http2() {
         for value in ["h2", "''", "grpcs", "kubernetes.io/H2C"] {
             let yaml = service("a", &format!("{{name: grpc, appProtocol: {value}, port: 1}}"));
-            check(&RULE, &yaml, &["warning Service shop/a spec.ports[0].appProtocol"]);
+            assert_findings(&RULE, &yaml, &["warning Service shop/a spec.ports[0].appProtocol"]);
         }
-        check(
+        assert_findings(
             &RULE,
             &service("a", "{name: x, appProtocol: h2c, port: 1}"),
             &["warning Service shop/a spec.ports[0].appProtocol"],
@@ -99,10 +106,10 @@ mod tests {
     }
 
     #[test]
-    fn known_values_and_other_peoples_protocols_are_silent() {
+    fn is_silent_on_known_values_and_on_protocols_other_than_http() {
         for value in ["grpc", "kubernetes.io/h2c", "http2", "grpc-foo"] {
-            check(&RULE, &service("a", &format!("{{name: grpc, appProtocol: {value}, port: 1}}")), &[]);
+            assert_findings(&RULE, &service("a", &format!("{{name: grpc, appProtocol: {value}, port: 1}}")), &[]);
         }
-        check(&RULE, &service("a", "{name: tcp-amqp, appProtocol: amqp, port: 5672}"), &[]);
+        assert_findings(&RULE, &service("a", "{name: tcp-amqp, appProtocol: amqp, port: 5672}"), &[]);
     }
 }

@@ -1,4 +1,4 @@
-//! GM104: a gateway leads gRPC to a port that is left to detection.
+//! GM104: a gateway routes gRPC to an auto-detected port.
 
 use crate::mesh::Mesh;
 use crate::mesh::gateway::ServerTlsMode;
@@ -13,30 +13,30 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[Kind::Service, Kind::DestinationRule],
     istio_code: None,
-    summary: "A gateway leads gRPC to a port that is left to detection: it speaks HTTP/1.1 to it",
+    summary: "A gateway routes gRPC to an auto-detected port and sends HTTP/1.1 to it",
     docs: "\
 ## What it looks for
-A port with signs of gRPC whose protocol is left to detection, and a gateway that routes calls to its Service, while no
-DestinationRule that the gateway gets upgrades the connection.
+An auto-detected port with gRPC evidence whose Service a gateway routes calls to, when no DestinationRule that applies
+to the gateway upgrades the connection to HTTP/2.
 
 ## Why it matters for gRPC
-Sidecars detect HTTP/2 and pass it on. A gateway has ended the client's connection and picks the protocol toward the
-Service by the port alone: what is left to detection gets HTTP/1.1, which a gRPC server does not understand. Calls from
-outside fail with UNAVAILABLE while calls inside the mesh work.
+A sidecar detects the client's HTTP/2 connection and uses the same protocol upstream. A gateway terminates the client's
+connection and selects the upstream protocol by the port alone: for an auto-detected port that is HTTP/1.1, which a gRPC
+server does not accept. Calls through the gateway fail with UNAVAILABLE while calls inside the mesh succeed.
 
 ## Example
 ```yaml
-ports: [{name: api, port: 50051}]      # behind a gateway: HTTP/1.1
+ports: [{name: api, port: 50051}]      # the gateway sends HTTP/1.1
 ```
 
-## Repair
+## Fix
 ```yaml
 ports: [{name: grpc-api, port: 50051}]
 ```
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM104.yaml`.
-- From Istio's code: `pilot/pkg/networking/core/cluster_builder.go` (`setUpstreamProtocol`).
+- Verified on a real mesh: `tests/lab/effects/GM104.yaml`.
+- Istio source: `pilot/pkg/networking/core/cluster_builder.go` (`setUpstreamProtocol`).
 ",
     check,
 };
@@ -52,27 +52,33 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         if ports.is_empty() {
             continue;
         }
-        let routes_calls = |tls| matches!(tls, ServerTlsMode::Plaintext | ServerTlsMode::Terminated);
+        let terminates_http = |tls| matches!(tls, ServerTlsMode::Plaintext | ServerTlsMode::Terminated);
         let exposures = mesh.exposures(id);
         for port in ports {
-            let broken = exposures.iter().filter(|one| one.known && routes_calls(one.tls)).find(|one| {
-                let caller =
-                    Caller { kind: CallerKind::Gateway, ..Caller::in_namespace(one.gateway.namespace.clone()) };
-                let policy = mesh.destination_rules.policy(&mesh.applied_rules(&caller, service), port.number, None);
-                policy.h2_upgrade() != Some("UPGRADE") && !policy.uses_client_protocol()
-            });
-            let Some(exposure) = broken else { continue };
+            let broken_exposure = exposures
+                .iter()
+                .filter(|exposure| exposure.is_gateway_found && terminates_http(exposure.tls))
+                .find(|exposure| {
+                    let caller = Caller {
+                        kind: CallerKind::Gateway,
+                        ..Caller::in_namespace(exposure.gateway.namespace.clone())
+                    };
+                    let policy =
+                        mesh.destination_rules.policy(&mesh.applied_rules(&caller, service), port.number, None);
+                    policy.h2_upgrade_policy() != Some("UPGRADE") && !policy.uses_client_protocol()
+                });
+            let Some(exposure) = broken_exposure else { continue };
             let finding = Finding::new(&RULE, &service.object, port.deciding_field())
                 .message(format!(
-                    "port {} is left to detection, and {} leads gRPC to it",
+                    "port {} is auto-detected, and {} routes gRPC calls to it over HTTP/1.1",
                     port.title(),
                     exposure.gateway
                 ))
-                .impact("calls through the gateway fail with UNAVAILABLE: it speaks HTTP/1.1 to the server")
-                .evidence([format!("{} routes {} to it", exposure.route, exposure.hosts.join(", "))])
+                .impact("every gRPC call through the gateway fails with UNAVAILABLE; calls between sidecars succeed")
+                .evidence([format!("{} routes {} to this port", exposure.route, exposure.hosts.join(", "))])
                 .evidence(&port.evidence)
-                .rests_on([&exposure.gateway.namespace])
-                .fix(port.as_grpc());
+                .depends_on([&exposure.gateway.namespace])
+                .fix(port.grpc_port_yaml());
             out.add(&RULE, finding);
         }
     }
@@ -81,7 +87,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, check_gap, istio, service};
+    use crate::rules::testing::{assert_findings, assert_undecided_on_gap, istio, service};
 
     fn mesh(port: &str) -> String {
         service("a", port)
@@ -98,17 +104,17 @@ mod tests {
     }
 
     #[test]
-    fn a_detected_port_behind_a_gateway_is_an_error() {
+    fn reports_an_auto_detected_port_behind_a_gateway() {
         let yaml = mesh("{name: api, port: 50051}");
-        check(&RULE, &yaml, &["error Service shop/a spec.ports[0].name"]);
-        check_gap(&RULE, &yaml);
+        assert_findings(&RULE, &yaml, &["error Service shop/a spec.ports[0].name"]);
+        assert_undecided_on_gap(&RULE, &yaml);
     }
 
     #[test]
-    fn named_ports_upgrades_and_ports_without_a_gateway_are_silent() {
-        check(&RULE, &mesh("{name: grpc, port: 50051}"), &[]);
+    fn is_silent_on_declared_ports_http2_upgrades_and_ports_without_a_gateway() {
+        assert_findings(&RULE, &mesh("{name: grpc, port: 50051}"), &[]);
         let upgrade = "{host: a, trafficPolicy: {connectionPool: {http: {h2UpgradePolicy: UPGRADE}}}}";
-        check(&RULE, &(mesh("{name: api, port: 50051}") + &istio("DestinationRule", "a", upgrade)), &[]);
-        check(&RULE, &mesh("{name: api, port: 50051}").replace("gateways: [gw], ", ""), &[]);
+        assert_findings(&RULE, &(mesh("{name: api, port: 50051}") + &istio("DestinationRule", "a", upgrade)), &[]);
+        assert_findings(&RULE, &mesh("{name: api, port: 50051}").replace("gateways: [gw], ", ""), &[]);
     }
 }

@@ -1,4 +1,4 @@
-//! GM105: gRPC on a port named `http`, to which proxies speak HTTP/1.1.
+//! GM105: gRPC on a port that declares `http`, which proxies reach over HTTP/1.1.
 
 use crate::mesh::Mesh;
 use crate::mesh::protocol::Protocol;
@@ -11,16 +11,16 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[Kind::DestinationRule],
     istio_code: None,
-    summary: "gRPC on a port named http: the proxy speaks HTTP/1.1 to the server",
+    summary: "gRPC on a port that declares http: the proxy sends HTTP/1.1 to the server",
     docs: "\
 ## What it looks for
-A port with signs of gRPC that Istio takes for HTTP, and no DestinationRule or mesh setting that upgrades the
-connection for the callers.
+A port with gRPC evidence that Istio treats as HTTP/1.1, when neither the DestinationRule that the callers get nor the
+mesh config upgrades the connection to HTTP/2.
 
 ## Why it matters for gRPC
-For a port named `http` the caller's proxy opens HTTP/1.1 connections to the server. gRPC needs HTTP/2: every call
-fails with UNAVAILABLE: the proxy that meets the gRPC server logs a protocol error (`UPE`), and where that is the proxy
-beside the server, the caller's own logs the retries (`URX`).
+For a port named `http` the caller's proxy opens HTTP/1.1 connections to the server. gRPC needs HTTP/2, so every call
+fails with UNAVAILABLE. The proxy that connects to the gRPC server logs a protocol error (`UPE`); if that is the
+server's sidecar, the caller's proxy retries and logs `URX`.
 
 ## Example
 ```yaml
@@ -29,7 +29,7 @@ ports:
   port: 50051           # a gRPC server listens here
 ```
 
-## Repair
+## Fix
 ```yaml
 ports:
 - name: grpc
@@ -39,8 +39,8 @@ If the name cannot change, set `connectionPool.http.h2UpgradePolicy: UPGRADE` in
 get.
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM105.yaml`.
-- Istio: `pilot/pkg/networking/core/cluster_builder.go` (setUpstreamProtocol), `cluster_traffic_policy.go`
+- Verified on a real mesh: `tests/lab/effects/GM105.yaml`.
+- Istio source: `pilot/pkg/networking/core/cluster_builder.go` (setUpstreamProtocol), `cluster_traffic_policy.go`
   (shouldH2Upgrade).
 ",
     check,
@@ -54,12 +54,12 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             if !matches!(port.protocol, Protocol::Http | Protocol::HttpProxy) {
                 continue;
             }
-            let views = mesh.caller_classes(id);
-            let broken: Vec<_> = views
+            let classes = mesh.caller_classes(id);
+            let broken_classes: Vec<_> = classes
                 .iter()
-                .filter(|view| {
-                    let policy = mesh.destination_rules.policy(&view.rules, port.number, None);
-                    let upgraded = match policy.h2_upgrade() {
+                .filter(|class| {
+                    let policy = mesh.destination_rules.policy(&class.destination_rules, port.number, None);
+                    let upgraded = match policy.h2_upgrade_policy() {
                         Some("UPGRADE") => true,
                         Some("DO_NOT_UPGRADE") => false,
                         _ => mesh_upgrades,
@@ -67,21 +67,22 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                     !upgraded && !policy.uses_client_protocol()
                 })
                 .collect();
-            if broken.is_empty() {
+            if broken_classes.is_empty() {
                 continue;
             }
-            let everybody = broken.iter().any(|view| view.is_default());
-            let callers = broken.iter().filter(|_| !everybody).flat_map(|view| &view.namespaces);
+            let includes_default_class = broken_classes.iter().any(|class| class.is_default());
+            let callers = broken_classes.iter().filter(|_| !includes_default_class).flat_map(|class| &class.namespaces);
             let finding = Finding::new(&RULE, &service.object, port.deciding_field())
-                .message(format!("port {} carries gRPC but Istio takes it for HTTP/1.1", port.title()))
+                .message(format!("port {} is used for gRPC, but Istio treats it as HTTP/1.1", port.title()))
                 .impact(
-                    "calls fail with UNAVAILABLE: the server is spoken to in HTTP/1.1 (flag UPE; URX at the caller)",
+                    "every call fails with UNAVAILABLE (flag UPE at the proxy that connects to the server, URX at the \
+                     caller)",
                 )
                 .callers(callers)
-                .evidence(std::iter::once(format!("{} decided: HTTP", port.decided_by)))
+                .evidence(std::iter::once(format!("protocol HTTP, decided by {}", port.decided_by)))
                 .evidence(&port.evidence)
-                .rests_on([&mesh.root])
-                .fix(port.as_grpc());
+                .depends_on([&mesh.root_namespace])
+                .fix(port.grpc_port_yaml());
             out.add(&RULE, finding);
         }
     }
@@ -90,7 +91,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, check_gap, istio, service};
+    use crate::rules::testing::{assert_findings, assert_undecided_on_gap, istio, service};
 
     const HTTP: &str = "{name: http, port: 50051, targetPort: grpc}";
 
@@ -104,37 +105,37 @@ mod tests {
     }
 
     #[test]
-    fn signs_of_grpc_on_http_are_reported() {
-        check(&RULE, &with_route(), &["error Service shop/a spec.ports[0].name"]);
-        check_gap(&RULE, &with_route());
+    fn reports_grpc_evidence_on_an_http_port() {
+        assert_findings(&RULE, &with_route(), &["error Service shop/a spec.ports[0].name"]);
+        assert_undecided_on_gap(&RULE, &with_route());
     }
 
     #[test]
-    fn an_upgrade_by_the_destination_rule_is_silent() {
+    fn is_silent_when_the_destination_rule_upgrades_the_connection() {
         for pool in ["{h2UpgradePolicy: UPGRADE}", "{useClientProtocol: true}"] {
             let rule = istio(
                 "DestinationRule",
                 "a",
                 &format!("{{host: a, trafficPolicy: {{connectionPool: {{http: {pool}}}}}}}"),
             );
-            check(&RULE, &(with_route() + &rule), &[]);
+            assert_findings(&RULE, &(with_route() + &rule), &[]);
         }
     }
 
     #[test]
-    fn callers_that_do_not_get_the_upgrade_are_named() {
+    fn reports_the_callers_that_do_not_get_the_upgrade() {
         let rule = istio(
             "DestinationRule",
             "a",
             "{host: a, exportTo: ['.'], trafficPolicy: {connectionPool: {http: {h2UpgradePolicy: UPGRADE}}}}",
         );
-        let found = crate::rules::testing::findings(&RULE, &(with_route() + &rule));
-        assert_eq!(found.len(), 1, "callers elsewhere are not upgraded");
+        let reported = crate::rules::testing::findings(&RULE, &(with_route() + &rule));
+        assert_eq!(reported.len(), 1, "callers elsewhere are not upgraded");
     }
 
-    /// The mesh configuration's own pool counts where no DestinationRule has one, and only there.
+    /// `defaultTrafficPolicy` of the mesh config applies only where no DestinationRule sets a connection pool.
     #[test]
-    fn an_upgrade_by_the_mesh_is_silent() {
+    fn is_silent_when_the_mesh_config_upgrades_the_connection() {
         let mesh = "---
 apiVersion: v1
 kind: ConfigMap
@@ -142,14 +143,14 @@ metadata: {name: istio, namespace: istio-system}
 data:
   mesh: 'defaultTrafficPolicy: {connectionPool: {http: {h2UpgradePolicy: UPGRADE}}}'
 ";
-        check(&RULE, &(with_route() + mesh), &[]);
+        assert_findings(&RULE, &(with_route() + mesh), &[]);
         let rule =
             istio("DestinationRule", "a", "{host: a, trafficPolicy: {connectionPool: {http: {http2MaxRequests: 5}}}}");
-        check(&RULE, &(with_route() + mesh + &rule), &["error Service shop/a spec.ports[0].name"]);
+        assert_findings(&RULE, &(with_route() + mesh + &rule), &["error Service shop/a spec.ports[0].name"]);
     }
 
     #[test]
-    fn plain_http_is_silent() {
-        check(&RULE, &service("a", "{name: http, port: 80}"), &[]);
+    fn is_silent_on_http_without_grpc_evidence() {
+        assert_findings(&RULE, &service("a", "{name: http, port: 80}"), &[]);
     }
 }

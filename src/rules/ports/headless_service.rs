@@ -10,16 +10,16 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Info,
     needs: &[],
     istio_code: None,
-    summary: "gRPC on a headless Service: the proxy keeps to the pod that was dialled",
+    summary: "gRPC on a headless Service: each call goes to the pod that the client dialled",
     docs: "\
 ## What it looks for
 A headless Service (`clusterIP: None`) with a port that is used for gRPC.
 
 ## Why it matters for gRPC
-The client resolves the name to pod addresses and dials one. Its sidecar sends the calls just there: load balancing,
-subsets, weights, outlier detection and locality do not choose the pod. Header and path rules, timeouts and retries
-still act, and a retry goes to the same pod. A client with `dns:///` and `round_robin` balances by itself, and that
-keeps working.
+The client resolves the name to pod addresses and dials one of them. Its sidecar sends every call to exactly that
+address: load balancing, subsets, weights, outlier detection and locality do not choose the pod. Header and path
+matches, timeouts and retries still apply, and a retry goes to the same pod. A gRPC client that uses `dns:///` with
+`round_robin` balances by itself, and that keeps working.
 
 ## Example
 ```yaml
@@ -29,8 +29,8 @@ spec:
   ports: [{name: grpc, port: 50051}]
 ```
 
-## Repair
-For balancing by the mesh, call a Service with a cluster address:
+## Fix
+For load balancing by the mesh, call a Service with a cluster IP:
 ```yaml
 kind: Service
 spec:
@@ -38,26 +38,23 @@ spec:
 ```
 
 ## References
-- Istio: `pilot/pkg/networking/core/cluster.go` (convertResolution): ORIGINAL_DST on sidecars, EDS on gateways.
-- Seen on a real mesh: `tests/lab/effects/GM111.yaml`.
+- Istio source: `pilot/pkg/networking/core/cluster.go` (convertResolution): ORIGINAL_DST on sidecars, EDS on gateways.
+- Verified on a real mesh: `tests/lab/effects/GM111.yaml`.
 ",
     check,
 };
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for service in &mesh.services {
-        if service.resolution != Resolution::Headless || !service.has_grpc() {
+        if service.resolution != Resolution::Headless || !service.has_grpc_evidence() {
             continue;
         }
         let evidence = service.ports.iter().flat_map(|port| &port.evidence).take(3);
         let finding = Finding::new(&RULE, &service.object, "spec.clusterIP")
-            .message(format!(
-                "{} is headless: callers dial pods, and the mesh keeps to the one that was dialled",
-                service.object
-            ))
-            .impact("balancing, weights and subsets do not choose the pod; timeouts, retries and path rules act")
+            .message(format!("{} is headless: each call goes to the pod that the client dialled", service.object))
+            .impact("load balancing, weights and subsets have no effect; route matches, timeouts and retries do")
             .evidence(evidence)
-            .fix("for balancing by the mesh, add a Service of another name without `clusterIP: None` and call that");
+            .fix("for load balancing by the mesh, add a second Service without `clusterIP: None` and call it instead");
         out.add(&RULE, finding);
     }
 }
@@ -65,17 +62,17 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, service};
+    use crate::rules::testing::{assert_findings, service};
 
     #[test]
-    fn grpc_on_a_headless_service_is_told() {
+    fn reports_grpc_on_a_headless_service() {
         let yaml = service("a", "{name: grpc, port: 1}").replace("10.96.0.9", "None");
-        check(&RULE, &yaml, &["info Service shop/a spec.clusterIP"]);
+        assert_findings(&RULE, &yaml, &["info Service shop/a spec.clusterIP"]);
     }
 
     #[test]
-    fn other_services_are_silent() {
-        check(&RULE, &service("a", "{name: grpc, port: 1}"), &[]);
-        check(&RULE, &service("a", "{name: tcp-db, port: 1}").replace("10.96.0.9", "None"), &[]);
+    fn is_silent_on_cluster_ips_and_on_tcp_services() {
+        assert_findings(&RULE, &service("a", "{name: grpc, port: 1}"), &[]);
+        assert_findings(&RULE, &service("a", "{name: tcp-db, port: 1}").replace("10.96.0.9", "None"), &[]);
     }
 }

@@ -1,4 +1,4 @@
-//! Rules GM1xx: ports and the protocol that Istio gives them.
+//! Rules GM1xx: ports and the protocol that Istio selects for them.
 
 pub(super) mod app_protocol_unknown;
 pub(super) mod gateway_to_auto_port;

@@ -1,4 +1,4 @@
-//! GM108: one pod port to which two Services, or two ports, give different protocols.
+//! GM108: two Services, or two ports of one Service, give one pod port different protocols.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,17 +14,17 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[Kind::Service],
     istio_code: Some("IST0137"),
-    summary: "Two Services or ports give one pod port different protocols",
+    summary: "Two Services or ports declare different protocols for one pod port",
     docs: "\
 ## What it looks for
-Two ports, of one Service or of several, that lead to the same port of the same pods with different protocols, where
-one of them is used for gRPC.
+Two ports, of one Service or of two, that target the same port of the same pods with different protocols, when one of
+them is used for gRPC.
 
 ## Why it matters for gRPC
-The server's proxy has one listener for a pod port. The oldest Service decides how it reads the bytes; of two ports of
-one Service the first decides. The other one's callers get the wrong treatment: with `tcp` in front, per-method
-authorization and the server's own view of calls are gone; with `http` beside `grpc`, calls through the `http` port
-leave the caller as HTTP/1.1 and fail.
+The server's proxy has one listener per pod port, and one protocol for it: that of the oldest Service, or of the first
+port inside one Service. Calls through the other port are handled with the wrong protocol. If `tcp` wins over `grpc`,
+the server's proxy no longer sees calls, so authorization by method has no effect. If `http` is declared beside `grpc`,
+calls through the `http` port leave the caller as HTTP/1.1 and fail.
 
 ## Example
 ```yaml
@@ -37,17 +37,20 @@ metadata: {name: checkout-old}
 spec: {ports: [{name: tcp, port: 50051}]}     # same pods, same port
 ```
 
-## Repair
-Give both ports the same protocol, `grpc`, or remove one.
+## Fix
+Give both ports the same protocol, `grpc`, or remove one of them:
+```yaml
+ports: [{name: grpc, port: 50051}]
+```
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM108.yaml`.
-- Istio: `pilot/pkg/model/context.go`, `pilot/pkg/networking/core/listener_inbound.go`.
+- Verified on a real mesh: `tests/lab/effects/GM108.yaml`.
+- Istio source: `pilot/pkg/model/context.go`, `pilot/pkg/networking/core/listener_inbound.go`.
 ",
     check,
 };
 
-/// Protocols that a proxy treats alike.
+/// Protocols that a proxy handles in the same way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum ProtocolClass {
     Http2,
@@ -62,7 +65,7 @@ fn class(protocol: Protocol) -> Option<ProtocolClass> {
         ProtocolFamily::Http => Some(ProtocolClass::Http1),
         ProtocolFamily::Auto => Some(ProtocolClass::Auto),
         ProtocolFamily::Tcp => Some(ProtocolClass::Tcp),
-        ProtocolFamily::Nothing => None,
+        ProtocolFamily::NoListener => None,
     }
 }
 
@@ -79,17 +82,17 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             }
         }
     }
-    let mut told = BTreeSet::new();
+    let mut reported = BTreeSet::new();
     for ((_, number), users) in ports {
-        if users.len() < 2 || !told.insert(users.clone()) {
+        if users.len() < 2 || !reported.insert(users.clone()) {
             continue;
         }
-        conflict(mesh, number, users, out);
+        report_conflict(mesh, number, users, out);
     }
 }
 
-fn conflict(mesh: &Mesh<'_>, number: u16, mut users: Vec<(ServiceId, usize)>, out: &mut Findings<'_>) {
-    // The oldest Service decides, then the host's name; inside a Service the first port.
+fn report_conflict(mesh: &Mesh<'_>, number: u16, mut users: Vec<(ServiceId, usize)>, out: &mut Findings<'_>) {
+    // istiod uses the oldest Service, then the one whose host sorts first; inside a Service, the first port.
     users.sort_by_key(|(id, index)| {
         let service = mesh.service(*id);
         (service.created.clone(), service.host.clone(), *index)
@@ -107,29 +110,32 @@ fn conflict(mesh: &Mesh<'_>, number: u16, mut users: Vec<(ServiceId, usize)>, ou
             continue;
         }
         let losing = mesh.service(loser.0);
-        let ages_known = winning.created.is_some() && losing.created.is_some();
-        let why = if winner.0 == loser.0 {
-            "it comes first"
-        } else if ages_known {
-            "it is older"
+        let has_ages = winning.created.is_some() && losing.created.is_some();
+        let reason = if winner.0 == loser.0 {
+            "it is the first of the Service"
+        } else if has_ages {
+            "its Service is older"
         } else {
-            "the older one wins; ages are not in the source, so by name"
+            "the source has no creation times, so this assumes that the Services have the same age"
         };
         let finding = Finding::new(&RULE, &losing.object, port(loser).deciding_field())
             .message(format!(
-                "pod port {number} is {} by port {} of this Service and {} by port {} of {}",
-                port(loser).protocol,
+                "port {} declares {} for pod port {number}, but port {} of {} declares {}",
                 port(loser).title(),
-                port(winner).protocol,
+                port(loser).protocol,
                 port(winner).title(),
                 winning.object,
+                port(winner).protocol,
             ))
             .impact(format!(
-                "the server's proxy reads the port as {} ({why}); callers through the other port get a listener that does not fit",
-                port(winner).protocol
+                "the server's proxy handles pod port {number} as {}: calls through port {} can fail or lose \
+                 authorization by method",
+                port(winner).protocol,
+                port(loser).title()
             ))
+            .evidence([format!("port {} of {} takes precedence: {reason}", port(winner).title(), winning.object)])
             .evidence(port(winner).evidence.iter().chain(&port(loser).evidence))
-            .fix("give both ports the same protocol, for gRPC `name: grpc`".to_owned());
+            .fix("ports:\n- name: grpc   # the same protocol for both ports".to_owned());
         out.add(&RULE, finding);
     }
 }
@@ -137,48 +143,52 @@ fn conflict(mesh: &Mesh<'_>, number: u16, mut users: Vec<(ServiceId, usize)>, ou
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, check_gap, pod, service};
+    use crate::rules::testing::{assert_findings, assert_undecided_on_gap, pod, service};
 
-    fn two(first: &str, second: &str) -> String {
+    fn two_services(first: &str, second: &str) -> String {
         service("a", first) + &service("b", second).replace("app: b", "app: a") + &pod("a", "v1")
     }
 
     #[test]
-    fn two_services_that_disagree_are_reported() {
-        let yaml = two("{name: grpc, port: 50051}", "{name: tcp, port: 80, targetPort: 50051}");
-        check(&RULE, &yaml, &["error Service shop/b spec.ports[0].name"]);
-        check_gap(&RULE, &yaml);
-        check(
+    fn reports_two_services_that_declare_different_protocols() {
+        let yaml = two_services("{name: grpc, port: 50051}", "{name: tcp, port: 80, targetPort: 50051}");
+        assert_findings(&RULE, &yaml, &["error Service shop/b spec.ports[0].name"]);
+        assert_undecided_on_gap(&RULE, &yaml);
+        assert_findings(
             &RULE,
-            &two("{name: grpc, port: 50051}", "{name: http, port: 50051}"),
+            &two_services("{name: grpc, port: 50051}", "{name: http, port: 50051}"),
             &["error Service shop/b spec.ports[0].name"],
         );
-        check(
+        assert_findings(
             &RULE,
-            &two("{name: grpc, port: 50051}", "{name: x, port: 1, targetPort: api}"),
+            &two_services("{name: grpc, port: 50051}", "{name: x, port: 1, targetPort: api}"),
             &["error Service shop/b spec.ports[0].name"],
         );
     }
 
     #[test]
-    fn two_ports_of_one_service_that_disagree_are_reported() {
+    fn reports_two_ports_of_one_service_that_declare_different_protocols() {
         let yaml = service("a", "{name: tcp, port: 1, targetPort: 50051}, {name: grpc, port: 50051}") + &pod("a", "v1");
-        check(&RULE, &yaml, &["error Service shop/a spec.ports[1].name"]);
+        assert_findings(&RULE, &yaml, &["error Service shop/a spec.ports[1].name"]);
     }
 
     #[test]
     fn the_older_service_wins() {
-        let yaml = two("{name: grpc, port: 50051}", "{name: tcp, port: 50051}")
+        let yaml = two_services("{name: grpc, port: 50051}", "{name: tcp, port: 50051}")
             .replace("name: b}", "name: b, creationTimestamp: '2020-01-01T00:00:00Z'}")
             .replace("name: a}\nspec: {sel", "name: a, creationTimestamp: '2021-01-01T00:00:00Z'}\nspec: {sel");
-        check(&RULE, &yaml, &["error Service shop/a spec.ports[0].name"]);
+        assert_findings(&RULE, &yaml, &["error Service shop/a spec.ports[0].name"]);
     }
 
     #[test]
-    fn agreeing_and_unrelated_ports_are_silent() {
-        check(&RULE, &two("{name: grpc, port: 50051}", "{name: http2, port: 50051}"), &[]);
-        check(&RULE, &two("{name: grpc, port: 50051}", "{name: tcp, port: 9090}"), &[]);
-        check(&RULE, &two("{name: http, port: 80}", "{name: tcp, port: 80}"), &[]);
-        check(&RULE, &two("{name: grpc, port: 50051}", "{name: dns, port: 50051, protocol: UDP}"), &[]);
+    fn is_silent_on_equal_protocols_and_on_different_pod_ports() {
+        assert_findings(&RULE, &two_services("{name: grpc, port: 50051}", "{name: http2, port: 50051}"), &[]);
+        assert_findings(&RULE, &two_services("{name: grpc, port: 50051}", "{name: tcp, port: 9090}"), &[]);
+        assert_findings(&RULE, &two_services("{name: http, port: 80}", "{name: tcp, port: 80}"), &[]);
+        assert_findings(
+            &RULE,
+            &two_services("{name: grpc, port: 50051}", "{name: dns, port: 50051, protocol: UDP}"),
+            &[],
+        );
     }
 }

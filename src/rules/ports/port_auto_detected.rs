@@ -1,4 +1,4 @@
-//! GM102: gRPC on a port whose protocol is left to detection.
+//! GM102: gRPC on a port whose protocol Istio auto-detects.
 
 use crate::mesh::Mesh;
 use crate::mesh::protocol::{DecidedBy, Protocol};
@@ -10,17 +10,20 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Warning,
     needs: &[],
     istio_code: Some("IST0118"),
-    summary: "gRPC on a port whose protocol is left to detection",
+    summary: "gRPC on a port whose protocol Istio auto-detects",
     docs: "\
 ## What it looks for
-A port with signs of gRPC whose name says nothing to Istio (`api`, `grpc_api`, `rpc`) and that has no `appProtocol`.
+A port with gRPC evidence, without `appProtocol`, whose name does not begin with a protocol that Istio knows (`api`,
+`grpc_api`, `rpc`). Also a ServiceEntry port without a known protocol.
 
 ## Why it matters for gRPC
-Detection recognises plain-text HTTP/2, so calls between sidecars are balanced. What is lost against `grpc`:
-- a gateway speaks HTTP/1.1 to such a port, so gRPC from outside fails;
+Auto-detection recognizes plaintext HTTP/2, so calls between sidecars are balanced per call. Compared with a port that
+declares `grpc`:
+- a gateway sends HTTP/1.1 to the port, so gRPC calls from outside the mesh fail with UNAVAILABLE;
 - `maxConcurrentStreams` and `http2KeepAlive` of a DestinationRule are not applied;
-- routing goes by the Service's address, whatever `:authority` says, and rules for hosts outside the registry are lost;
-- authorization by method acts only on connections that were detected as HTTP.
+- calls are routed by the address of the Service, not by `:authority`, and rules for hosts outside the registry are
+  ignored;
+- authorization by method applies only to connections that are detected as HTTP.
 
 ## Example
 ```yaml
@@ -29,7 +32,7 @@ ports:
   port: 50051
 ```
 
-## Repair
+## Fix
 ```yaml
 ports:
 - name: grpc-api
@@ -37,8 +40,8 @@ ports:
 ```
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM102.yaml`.
-- Istio: `pilot/pkg/networking/core/httproute.go`, `cluster_builder.go` (setUpstreamProtocol).
+- Verified on a real mesh: `tests/lab/effects/GM102.yaml`.
+- Istio source: `pilot/pkg/networking/core/httproute.go`, `cluster_builder.go` (setUpstreamProtocol).
 ",
     check,
 };
@@ -46,14 +49,14 @@ ports:
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for service in &mesh.services {
         for port in service.ports.iter().filter(|port| !port.evidence.is_empty()) {
-            let silent = matches!(
+            let is_undeclared = matches!(
                 port.decided_by,
                 DecidedBy::UnknownName(_)
                     | DecidedBy::NoName
                     | DecidedBy::NoEntryProtocol
                     | DecidedBy::UnknownEntryProtocol(_)
             );
-            if port.protocol != Protocol::Auto || !silent {
+            if port.protocol != Protocol::Auto || !is_undeclared {
                 continue;
             }
             let fix = match (&port.decided_by, &port.name) {
@@ -62,13 +65,13 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 {
                     format!("ports:\n- name: grpc-{name}\n  port: {}", port.number)
                 }
-                _ => port.as_grpc(),
+                _ => port.grpc_port_yaml(),
             };
             let finding = Finding::new(&RULE, &service.object, port.deciding_field())
-                .message(format!("port {} carries gRPC but its protocol is left to detection", port.title()))
+                .message(format!("port {} is used for gRPC, but Istio auto-detects its protocol", port.title()))
                 .impact(
-                    "gateways speak HTTP/1.1 to it, so gRPC from outside fails; maxConcurrentStreams and keep-alive \
-                     settings are not applied",
+                    "gRPC calls through a gateway fail with UNAVAILABLE because it sends HTTP/1.1 to the port; \
+                     maxConcurrentStreams and http2KeepAlive are not applied",
                 )
                 .evidence(std::iter::once(&port.decided_by))
                 .evidence(&port.evidence)
@@ -81,30 +84,34 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, istio, pod, service};
+    use crate::rules::testing::{assert_findings, istio, pod, service};
 
     #[test]
-    fn names_that_say_nothing_are_reported_where_grpc_is_used() {
-        check(&RULE, &service("a", "{name: grpc_api, port: 1}"), &["warning Service shop/a spec.ports[0].name"]);
+    fn reports_ports_with_grpc_evidence_and_no_declared_protocol() {
+        assert_findings(
+            &RULE,
+            &service("a", "{name: grpc_api, port: 1}"),
+            &["warning Service shop/a spec.ports[0].name"],
+        );
         let probed = pod("a", "v1")
             .replace("containerPort: 50051}]", "containerPort: 50051}], readinessProbe: {grpc: {port: 50051}}");
-        check(
+        assert_findings(
             &RULE,
             &(service("a", "{port: 80, targetPort: 50051}") + &probed),
             &["warning Service shop/a spec.ports[0].name"],
         );
         let entry = istio("ServiceEntry", "e", "{hosts: [x.example.com], ports: [{number: 1, name: grpc}]}");
-        check(&RULE, &entry, &["warning ServiceEntry shop/e spec.ports[0].protocol"]);
+        assert_findings(&RULE, &entry, &["warning ServiceEntry shop/e spec.ports[0].protocol"]);
     }
 
     #[test]
-    fn without_signs_of_grpc_it_is_silent() {
-        check(&RULE, &service("a", "{name: api, port: 1}"), &[]);
-        check(&RULE, &service("a", "{name: grpc, port: 1}"), &[]);
+    fn is_silent_without_grpc_evidence_and_on_declared_ports() {
+        assert_findings(&RULE, &service("a", "{name: api, port: 1}"), &[]);
+        assert_findings(&RULE, &service("a", "{name: grpc, port: 1}"), &[]);
     }
 
     #[test]
-    fn an_unknown_app_protocol_is_another_rules_business() {
-        check(&RULE, &service("a", "{name: grpc, appProtocol: h2, port: 1}"), &[]);
+    fn leaves_unknown_app_protocols_to_gm103() {
+        assert_findings(&RULE, &service("a", "{name: grpc, appProtocol: h2, port: 1}"), &[]);
     }
 }

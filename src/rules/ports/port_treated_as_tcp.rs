@@ -1,4 +1,4 @@
-//! GM101: gRPC on a port that Istio takes for TCP.
+//! GM101: gRPC on a port that Istio treats as TCP.
 
 use crate::mesh::Mesh;
 use crate::mesh::protocol::{DecidedBy, Protocol, ProtocolFamily};
@@ -10,25 +10,25 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[],
     istio_code: None,
-    summary: "gRPC on a port that Istio takes for TCP: one connection, one pod",
+    summary: "gRPC on a port that Istio treats as TCP: all calls of a connection go to one pod",
     docs: "\
 ## What it looks for
-A port with signs of gRPC whose name, `appProtocol` or number makes Istio treat it as TCP, TLS, HTTPS or one of the
-database protocols.
+A port with gRPC evidence whose name, `appProtocol` or number makes Istio treat it as TCP, TLS, HTTPS or a database
+protocol.
 
 ## Why it matters for gRPC
-gRPC keeps one HTTP/2 connection open and sends all calls through it. On a TCP port the proxy balances connections, not
-calls: all calls of one client go to one pod. `http` rules of VirtualServices, retries, timeouts, mirroring and
-per-method authorization do nothing there, and nobody says so.
+A gRPC client opens one HTTP/2 connection and sends all calls over it. On a TCP port the proxy balances connections, not
+calls, so all calls of a client go to one pod. The `http` rules of VirtualServices, retries, timeouts, mirroring and
+authorization by method have no effect, and neither Istio nor Envoy reports that.
 
 ## Example
 ```yaml
 ports:
-- name: tcp-grpc        # the text before the first dash decides: tcp
+- name: tcp-grpc        # Istio reads the text before the first dash: tcp
   port: 50051
 ```
 
-## Repair
+## Fix
 ```yaml
 ports:
 - name: grpc
@@ -36,8 +36,8 @@ ports:
 ```
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM101.yaml`.
-- Istio: `pkg/config/kube/conversion.go` (ConvertProtocol), `pkg/config/protocol/instance.go` (IsTCP).
+- Verified on a real mesh: `tests/lab/effects/GM101.yaml`.
+- Istio source: `pkg/config/kube/conversion.go` (ConvertProtocol), `pkg/config/protocol/instance.go` (IsTCP).
 ",
     check,
 };
@@ -49,22 +49,22 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 continue;
             }
             let encrypted = matches!(port.protocol, Protocol::Tls | Protocol::Https);
-            // TLS to a host outside the mesh is the client's own; no plain name could replace it.
+            // TLS to a host outside the mesh comes from the client itself, so the port cannot be declared as gRPC.
             if encrypted && matches!(port.decided_by, DecidedBy::EntryProtocol(_)) {
                 continue;
             }
-            let effect = if encrypted {
-                "the proxy passes encrypted bytes: all calls of one connection go to one pod; http rules, retries and \
-                 timeouts do nothing. That is right only if the application must do TLS itself"
+            let impact = if encrypted {
+                "the proxy forwards encrypted bytes: all calls of a connection go to one pod, and http rules, retries \
+                 and timeouts have no effect; correct only if the application itself must terminate TLS"
             } else {
-                "all calls of one connection go to one pod; http rules, retries and timeouts do nothing"
+                "all calls of a connection go to one pod; http rules, retries and timeouts have no effect"
             };
             let finding = Finding::new(&RULE, &service.object, port.deciding_field())
-                .message(format!("port {} carries gRPC but Istio takes it for {}", port.title(), port.protocol))
-                .impact(effect)
-                .evidence(std::iter::once(format!("{} decided: {}", port.decided_by, port.protocol.as_str())))
+                .message(format!("port {} is used for gRPC, but Istio treats it as {}", port.title(), port.protocol))
+                .impact(impact)
+                .evidence(std::iter::once(format!("protocol {}, decided by {}", port.protocol, port.decided_by)))
                 .evidence(&port.evidence)
-                .fix(port.as_grpc());
+                .fix(port.grpc_port_yaml());
             out.add(&RULE, finding);
         }
     }
@@ -73,14 +73,26 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, istio, pod, service};
+    use crate::rules::testing::{assert_findings, istio, pod, service};
 
     #[test]
-    fn names_numbers_and_app_protocols_that_mean_tcp_are_reported() {
-        check(&RULE, &service("a", "{name: tcp-grpc, port: 50051}"), &["error Service shop/a spec.ports[0].name"]);
-        check(&RULE, &service("a", "{name: tls-grpc, port: 50051}"), &["error Service shop/a spec.ports[0].name"]);
-        check(&RULE, &service("a", "{name: my_grpc, port: 3306}"), &["error Service shop/a spec.ports[0].name"]);
-        check(
+    fn reports_port_names_numbers_and_app_protocols_that_select_tcp() {
+        assert_findings(
+            &RULE,
+            &service("a", "{name: tcp-grpc, port: 50051}"),
+            &["error Service shop/a spec.ports[0].name"],
+        );
+        assert_findings(
+            &RULE,
+            &service("a", "{name: tls-grpc, port: 50051}"),
+            &["error Service shop/a spec.ports[0].name"],
+        );
+        assert_findings(
+            &RULE,
+            &service("a", "{name: my_grpc, port: 3306}"),
+            &["error Service shop/a spec.ports[0].name"],
+        );
+        assert_findings(
             &RULE,
             &service("a", "{name: grpc, port: 50051, appProtocol: tcp}"),
             &["error Service shop/a spec.ports[0].appProtocol"],
@@ -88,10 +100,10 @@ mod tests {
     }
 
     #[test]
-    fn a_route_with_grpc_retry_words_is_evidence() {
+    fn reports_a_tcp_port_whose_route_has_grpc_retry_conditions() {
         let route =
             "{hosts: [a], http: [{route: [{destination: {host: a}}], retries: {attempts: 1, retryOn: unavailable}}]}";
-        check(
+        assert_findings(
             &RULE,
             &(service("a", "{name: tcp, port: 50051}") + &istio("VirtualService", "a", route)),
             &["error Service shop/a spec.ports[0].name"],
@@ -99,9 +111,9 @@ mod tests {
     }
 
     #[test]
-    fn tcp_without_signs_of_grpc_and_named_grpc_are_silent() {
-        check(&RULE, &(service("a", "{name: tcp, port: 50051}") + &pod("a", "v1")), &[]);
-        check(&RULE, &service("a", "{name: grpc, port: 50051}"), &[]);
-        check(&RULE, &service("redis", "{name: tcp-redis, port: 6379}"), &[]);
+    fn is_silent_on_tcp_without_grpc_evidence_and_on_grpc_ports() {
+        assert_findings(&RULE, &(service("a", "{name: tcp, port: 50051}") + &pod("a", "v1")), &[]);
+        assert_findings(&RULE, &service("a", "{name: grpc, port: 50051}"), &[]);
+        assert_findings(&RULE, &service("redis", "{name: tcp-redis, port: 6379}"), &[]);
     }
 }

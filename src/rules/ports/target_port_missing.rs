@@ -1,7 +1,7 @@
-//! GM110: a `targetPort` that the pods do not have.
+//! GM110: a `targetPort` that no selected pod declares.
 
 use crate::mesh::Mesh;
-use crate::mesh::service::TargetPort;
+use crate::mesh::service::{Service, ServicePort, TargetPort};
 use crate::rules::{Finding, Findings, Rule, Severity};
 use crate::schema::Kind;
 
@@ -11,14 +11,15 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[Kind::Pod],
     istio_code: None,
-    summary: "A targetPort that no selected pod has",
+    summary: "A targetPort that no selected pod declares",
     docs: "\
 ## What it looks for
 A named `targetPort` that no container of the selected pods declares (error). For gRPC ports also a number that no
-container declares (info: declarations are optional, so the server may listen all the same).
+container declares (info, because a container may listen on a port that it does not declare).
 
 ## Why it matters for gRPC
-A name that resolves to nothing gives the Service no endpoints: calls fail with UNAVAILABLE and the flag `UH`.
+A named `targetPort` that matches no container port leaves the Service port without endpoints: every call fails with
+UNAVAILABLE, response flag `UH`.
 
 ## Example
 ```yaml
@@ -29,7 +30,7 @@ kind: Pod
 spec: {containers: [{ports: [{name: grpc, containerPort: 50051}]}]}
 ```
 
-## Repair
+## Fix
 ```yaml
 ports:
 - name: grpc
@@ -38,8 +39,8 @@ ports:
 ```
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM110.yaml`.
-- Kubernetes: the EndpointSlice controller leaves out pods without the named port.
+- Verified on a real mesh: `tests/lab/effects/GM110.yaml`.
+- Kubernetes: the EndpointSlice controller omits pods without a port of that name.
 ",
     check,
 };
@@ -48,75 +49,80 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for service in mesh.services.iter().filter(|service| !service.workloads.is_empty()) {
         for port in &service.ports {
             match &port.target {
-                TargetPort::Name(name) => {
-                    let has = |wanted: &str| {
-                        mesh.workloads_of(service).any(|w| w.ports.iter().any(|p| p.name.as_deref() == Some(wanted)))
-                    };
-                    if has(name) {
-                        continue;
-                    }
-                    let mut known: Vec<_> = mesh
-                        .workloads_of(service)
-                        .flat_map(|workload| workload.ports.iter().filter(|port| !port.of_proxy))
-                        .map(|port| match &port.name {
-                            Some(name) => format!("{name} ({})", port.number),
-                            None => port.number.to_string(),
-                        })
-                        .collect();
-                    known.sort();
-                    known.dedup();
-                    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                    let nearest = known.split(' ').next().unwrap_or_default().to_owned();
-                    let finding = Finding::new(&RULE, &service.object, port.field("targetPort"))
-                        .message(format!(
-                            "no pod has a container port named \"{name}\", which port {} leads to",
-                            port.title()
-                        ))
-                        .impact("the port has no endpoints: calls fail with UNAVAILABLE (flag UH)")
-                        .evidence([format!("declared container ports: {known}")])
-                        .fix(format!("ports:\n- port: {}\n  targetPort: {nearest}", port.number));
-                    out.add(&RULE, finding);
-                }
-                TargetPort::Number(number) => {
-                    let declares_any = mesh.workloads_of(service).any(|w| w.ports.iter().any(|p| !p.of_proxy));
-                    let declared = mesh.workloads_of(service).any(|w| w.ports.iter().any(|p| p.number == *number));
-                    if port.evidence.is_empty() || declared || !declares_any {
-                        continue;
-                    }
-                    let finding = Finding::new(&RULE, &service.object, port.field("targetPort"))
-                        .severity(Severity::Info)
-                        .message(format!("no container declares port {number}, which port {} leads to", port.title()))
-                        .impact("none if the server listens there; else calls fail with UNAVAILABLE (flag UF)")
-                        .fix(format!("containers:\n- ports:\n  - name: grpc\n    containerPort: {number}"));
-                    out.add(&RULE, finding);
-                }
+                TargetPort::Name(name) => check_name(mesh, service, port, name, out),
+                TargetPort::Number(number) => check_number(mesh, service, port, *number, out),
             }
         }
     }
 }
 
+fn check_name(mesh: &Mesh<'_>, service: &Service, port: &ServicePort, name: &str, out: &mut Findings<'_>) {
+    let is_declared =
+        mesh.workloads_of(service).any(|workload| workload.ports.iter().any(|port| port.name.as_deref() == Some(name)));
+    if is_declared {
+        return;
+    }
+    let mut declared: Vec<_> = mesh
+        .workloads_of(service)
+        .flat_map(|workload| workload.ports.iter().filter(|port| !port.is_proxy_port))
+        .map(|port| match &port.name {
+            Some(name) => format!("{name} ({})", port.number),
+            None => port.number.to_string(),
+        })
+        .collect();
+    declared.sort();
+    declared.dedup();
+    let declared = if declared.is_empty() { "none".to_owned() } else { declared.join(", ") };
+    let first = declared.split(' ').next().unwrap_or_default().to_owned();
+    let finding = Finding::new(&RULE, &service.object, port.field_path("targetPort"))
+        .message(format!(
+            "port {} has targetPort \"{name}\", but no selected pod has a container port of that name",
+            port.title()
+        ))
+        .impact("the port has no endpoints: every call fails with UNAVAILABLE (flag UH, no healthy upstream)")
+        .evidence([format!("container ports of the selected pods: {declared}")])
+        .fix(format!("ports:\n- port: {}\n  targetPort: {first}", port.number));
+    out.add(&RULE, finding);
+}
+
+fn check_number(mesh: &Mesh<'_>, service: &Service, port: &ServicePort, number: u16, out: &mut Findings<'_>) {
+    let has_declarations =
+        mesh.workloads_of(service).any(|workload| workload.ports.iter().any(|port| !port.is_proxy_port));
+    let is_declared =
+        mesh.workloads_of(service).any(|workload| workload.ports.iter().any(|port| port.number == number));
+    if port.evidence.is_empty() || is_declared || !has_declarations {
+        return;
+    }
+    let finding = Finding::new(&RULE, &service.object, port.field_path("targetPort"))
+        .severity(Severity::Info)
+        .message(format!("port {} has targetPort {number}, which no container declares", port.title()))
+        .impact("none if the server listens on that port; otherwise calls fail with UNAVAILABLE (flag UF)")
+        .fix(format!("containers:\n- ports:\n  - name: grpc\n    containerPort: {number}"));
+    out.add(&RULE, finding);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, check_gap, pod, service};
+    use crate::rules::testing::{assert_findings, assert_undecided_on_gap, pod, service};
 
     #[test]
-    fn a_name_that_no_pod_has_is_an_error() {
+    fn reports_a_target_port_name_that_no_pod_declares() {
         let yaml = service("a", "{name: grpc, port: 1, targetPort: rpc}") + &pod("a", "v1");
-        check(&RULE, &yaml, &["error Service shop/a spec.ports[0].targetPort"]);
-        check_gap(&RULE, &yaml);
+        assert_findings(&RULE, &yaml, &["error Service shop/a spec.ports[0].targetPort"]);
+        assert_undecided_on_gap(&RULE, &yaml);
     }
 
     #[test]
-    fn a_number_that_no_container_declares_is_info() {
+    fn reports_an_undeclared_target_port_number_as_info() {
         let yaml = service("a", "{name: grpc, port: 9999}") + &pod("a", "v1");
-        check(&RULE, &yaml, &["info Service shop/a spec.ports[0].targetPort"]);
+        assert_findings(&RULE, &yaml, &["info Service shop/a spec.ports[0].targetPort"]);
     }
 
     #[test]
-    fn ports_that_exist_and_services_without_pods_are_silent() {
-        check(&RULE, &(service("a", "{name: grpc, port: 1, targetPort: api}") + &pod("a", "v1")), &[]);
-        check(&RULE, &(service("a", "{name: http, port: 9999}") + &pod("a", "v1")), &[]);
-        check(&RULE, &service("a", "{name: grpc, port: 1, targetPort: rpc}"), &[]);
+    fn is_silent_on_declared_ports_and_on_services_without_pods() {
+        assert_findings(&RULE, &(service("a", "{name: grpc, port: 1, targetPort: api}") + &pod("a", "v1")), &[]);
+        assert_findings(&RULE, &(service("a", "{name: http, port: 9999}") + &pod("a", "v1")), &[]);
+        assert_findings(&RULE, &service("a", "{name: grpc, port: 1, targetPort: rpc}"), &[]);
     }
 }

@@ -1,4 +1,4 @@
-//! GM107: UDP under a gRPC name.
+//! GM107: gRPC on a UDP port.
 
 use crate::mesh::Mesh;
 use crate::mesh::protocol::Protocol;
@@ -10,13 +10,13 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[],
     istio_code: None,
-    summary: "gRPC on a UDP port: no listener at all",
+    summary: "gRPC on a UDP port, for which proxies have no listener",
     docs: "\
 ## What it looks for
-A port with signs of gRPC whose L4 protocol is UDP, or whose name begins with `udp`.
+A port with gRPC evidence whose `protocol` is UDP, or whose name begins with `udp`.
 
 ## Why it matters for gRPC
-gRPC runs over TCP. For a UDP port Istio makes no listener and no route: calls leave the mesh unseen, or fail.
+gRPC uses TCP. istiod creates no listener and no route for a UDP port, so calls to it bypass the mesh or fail.
 
 ## Example
 ```yaml
@@ -26,7 +26,7 @@ ports:
   port: 50051
 ```
 
-## Repair
+## Fix
 ```yaml
 ports:
 - name: grpc
@@ -35,8 +35,8 @@ ports:
 ```
 
 ## References
-- Istio: `pkg/config/kube/conversion.go` (UDP is decided before anything else).
-- Seen on a real mesh: `tests/lab/effects/GM107.yaml`.
+- Istio source: `pkg/config/kube/conversion.go` (UDP takes precedence over the name and `appProtocol`).
+- Verified on a real mesh: `tests/lab/effects/GM107.yaml`.
 ",
     check,
 };
@@ -48,11 +48,11 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 continue;
             }
             let finding = Finding::new(&RULE, &service.object, port.deciding_field())
-                .message(format!("port {} carries gRPC but is UDP", port.title()))
-                .impact("no proxy has a listener for it: calls are neither balanced nor secured, or they fail")
-                .evidence(std::iter::once(&port.decided_by).map(ToString::to_string))
+                .message(format!("port {} is used for gRPC, but its protocol is UDP", port.title()))
+                .impact("no proxy has a listener for the port: calls bypass routing and mTLS, or fail with UNAVAILABLE")
+                .evidence([format!("decided by {}", port.decided_by)])
                 .evidence(&port.evidence)
-                .fix(port.as_grpc());
+                .fix(port.grpc_port_yaml());
             out.add(&RULE, finding);
         }
     }
@@ -61,21 +61,25 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, service};
+    use crate::rules::testing::{assert_findings, service};
 
     #[test]
-    fn udp_under_a_grpc_name_is_reported() {
-        check(
+    fn reports_udp_ports_with_grpc_evidence() {
+        assert_findings(
             &RULE,
             &service("a", "{name: grpc, protocol: UDP, port: 1}"),
             &["error Service shop/a spec.ports[0].protocol"],
         );
-        check(&RULE, &service("a", "{name: udp-grpc, port: 1}"), &["error Service shop/a spec.ports[0].name"]);
+        assert_findings(
+            &RULE,
+            &service("a", "{name: udp-grpc, port: 1}"),
+            &["error Service shop/a spec.ports[0].name"],
+        );
     }
 
     #[test]
-    fn other_udp_ports_are_silent() {
-        check(&RULE, &service("a", "{name: dns, protocol: UDP, port: 53}"), &[]);
-        check(&RULE, &service("a", "{name: grpc, protocol: TCP, port: 1}"), &[]);
+    fn is_silent_on_udp_without_grpc_evidence_and_on_tcp() {
+        assert_findings(&RULE, &service("a", "{name: dns, protocol: UDP, port: 53}"), &[]);
+        assert_findings(&RULE, &service("a", "{name: grpc, protocol: TCP, port: 1}"), &[]);
     }
 }

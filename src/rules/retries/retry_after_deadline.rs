@@ -1,4 +1,4 @@
-//! GM305: retrying after the deadline.
+//! GM305: `deadline-exceeded` as a retry condition.
 
 use crate::mesh::Mesh;
 use crate::rules::{Finding, Findings, Rule, Severity};
@@ -9,28 +9,28 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Info,
     needs: &[],
     istio_code: None,
-    summary: "deadline-exceeded in retryOn: the client's deadline is usually spent",
+    summary: "retryOn lists deadline-exceeded, although the deadline of the client has usually expired by then",
     docs: "\
 ## What it looks for
-`deadline-exceeded` among the conditions of `retries.retryOn`.
+A VirtualService whose `retries.retryOn` lists `deadline-exceeded`.
 
 ## Why it matters for gRPC
-The condition looks at a DEADLINE_EXCEEDED that the server answered. By then the client's own deadline is usually spent
-too: the client has gone, and the retry only loads the server, just when it is slow.
+The condition matches a DEADLINE_EXCEEDED status that the server returned. By then the deadline of the client has
+usually expired as well, and the client has given up: the retry only adds load to a server that is already slow.
 
 ## Example
 ```yaml
 retries: {attempts: 2, retryOn: 'unavailable,deadline-exceeded'}
 ```
 
-## Repair
+## Fix
 ```yaml
 retries: {attempts: 2, retryOn: 'connect-failure,refused-stream,unavailable'}
 ```
 
 ## References
-- gRPC: deadlines travel with the call (`grpc-timeout`); Envoy: `x-envoy-retry-grpc-on`.
-- Seen on a real mesh: `tests/lab/effects/GM305.yaml`.
+- gRPC: the deadline travels with the call in `grpc-timeout`. Envoy: `x-envoy-retry-grpc-on`.
+- Verified on a real mesh: `tests/lab/effects/GM305.yaml`.
 ",
     check,
 };
@@ -38,18 +38,27 @@ retries: {attempts: 2, retryOn: 'connect-failure,refused-stream,unavailable'}
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for (_, object) in mesh.virtual_services.iter() {
         for (index, rule) in object.spec.http.iter().enumerate() {
-            let Some(text) = rule.retries.as_ref().and_then(|retries| retries.retry_on.as_deref()) else { continue };
-            let words: Vec<_> = text.split(',').map(str::trim).collect();
-            if !words.contains(&"deadline-exceeded") {
+            let Some(retry_on) = rule.retries.as_ref().and_then(|retries| retries.retry_on.as_deref()) else {
+                continue;
+            };
+            let conditions: Vec<_> = retry_on.split(',').map(str::trim).collect();
+            if !conditions.contains(&"deadline-exceeded") {
                 continue;
             }
-            let rest: Vec<_> = words.into_iter().filter(|word| *word != "deadline-exceeded").collect();
-            let rest =
-                if rest.is_empty() { "connect-failure,refused-stream,unavailable".to_owned() } else { rest.join(",") };
+            let others: Vec<_> = conditions.into_iter().filter(|condition| *condition != "deadline-exceeded").collect();
+            let fixed = if others.is_empty() {
+                "connect-failure,refused-stream,unavailable".to_owned()
+            } else {
+                others.join(",")
+            };
             let finding = Finding::new(&RULE, &object.object, format!("spec.http[{index}].retries.retryOn"))
-                .message("retries on deadline-exceeded seldom help: the client's own deadline is usually spent")
-                .impact("the retry loads a slow server; the client has gone")
-                .fix(format!("retryOn: {rest}"));
+                .message(format!("{} retries calls whose deadline is exceeded", object.object))
+                .impact(
+                    "the client has usually given up with DEADLINE_EXCEEDED, and the retry only \
+                         adds load to a slow server",
+                )
+                .evidence([format!("retryOn: {retry_on}")])
+                .fix(format!("retries:\n  retryOn: {fixed}"));
             out.add(&RULE, finding);
         }
     }
@@ -58,19 +67,19 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, istio};
+    use crate::rules::testing::{assert_findings, istio};
 
-    fn route(words: &str) -> String {
+    fn route(retry_on: &str) -> String {
         istio(
             "VirtualService",
             "r",
-            &format!("{{hosts: [a], http: [{{route: [], retries: {{attempts: 1, retryOn: '{words}'}}}}]}}"),
+            &format!("{{hosts: [a], http: [{{route: [], retries: {{attempts: 1, retryOn: '{retry_on}'}}}}]}}"),
         )
     }
 
     #[test]
-    fn the_word_is_told() {
-        check(
+    fn reports_deadline_exceeded_as_a_retry_condition() {
+        assert_findings(
             &RULE,
             &route("unavailable,deadline-exceeded"),
             &["info VirtualService shop/r spec.http[0].retries.retryOn"],
@@ -78,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn other_words_are_silent() {
-        check(&RULE, &route("unavailable"), &[]);
+    fn accepts_other_retry_conditions() {
+        assert_findings(&RULE, &route("unavailable"), &[]);
     }
 }

@@ -1,4 +1,4 @@
-//! GM301: a word in `retryOn` that Istio refuses.
+//! GM301: a condition in `retryOn` that Istio rejects.
 
 use crate::mesh::Mesh;
 use crate::mesh::retry::is_http_status;
@@ -11,15 +11,16 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[],
     istio_code: Some("IST0106"),
-    summary: "A word in retryOn that Istio refuses, or a space after a comma",
+    summary: "retryOn lists a condition that Istio rejects, or has a space after a comma",
     docs: "\
 ## What it looks for
-Words in `retries.retryOn` that Istio's validation does not know, and blanks around the commas.
+A VirtualService whose `retries.retryOn` lists a condition that Istio's validation does not accept, or has spaces
+around a comma.
 
 ## Why it matters for gRPC
-Of gRPC's status names only five are accepted: `cancelled`, `deadline-exceeded`, `internal`, `resource-exhausted`,
-`unavailable`. `aborted` or `unknown` make the webhook refuse the object; where it got in, Envoy ignores the word. A
-blank after a comma is refused too.
+Istio accepts five gRPC status names: `cancelled`, `deadline-exceeded`, `internal`, `resource-exhausted` and
+`unavailable`. With any other name, such as `aborted` or `unknown`, the webhook rejects the object. If the object is
+stored anyway, Envoy ignores the name and does not retry these calls.
 
 ## Example
 ```yaml
@@ -28,7 +29,7 @@ retries:
   retryOn: unavailable, aborted
 ```
 
-## Repair
+## Fix
 ```yaml
 retries:
   attempts: 3
@@ -36,14 +37,14 @@ retries:
 ```
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM301.yaml`.
-- Istio: `pkg/config/validation/agent/validation.go` (supportedRetryOnPolicies).
+- Verified on a real mesh: `tests/lab/effects/GM301.yaml`.
+- Istio source: `pkg/config/validation/agent/validation.go` (supportedRetryOnPolicies).
 ",
     check,
 };
 
-/// The words that Istio's validation accepts.
-const ACCEPTED: [&str; 16] = [
+/// Conditions that Istio's validation accepts.
+const ACCEPTED_CONDITIONS: [&str; 16] = [
     "5xx",
     "gateway-error",
     "reset",
@@ -65,73 +66,83 @@ const ACCEPTED: [&str; 16] = [
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for (_, object) in mesh.virtual_services.iter() {
         for (index, rule) in object.spec.http.iter().enumerate() {
-            let Some(text) = rule.retries.as_ref().and_then(|retries| retries.retry_on.as_deref()) else { continue };
-            if text.is_empty() {
+            let Some(retry_on) = rule.retries.as_ref().and_then(|retries| retries.retry_on.as_deref()) else {
+                continue;
+            };
+            if retry_on.is_empty() {
                 continue;
             }
-            let mut refused = Vec::new();
-            let mut right = Vec::new();
-            for word in text.split(',') {
-                let trimmed = word.trim();
-                let known = ACCEPTED.contains(&trimmed) || trimmed.parse::<u16>().is_ok_and(is_http_status);
-                if known {
-                    right.push(trimmed.to_owned());
-                } else if let Some(nearest) = nearest(trimmed) {
-                    right.push(nearest.to_owned());
+            let mut errors = Vec::new();
+            let mut fixed = Vec::new();
+            for condition in retry_on.split(',') {
+                let trimmed = condition.trim();
+                let is_accepted =
+                    ACCEPTED_CONDITIONS.contains(&trimmed) || trimmed.parse::<u16>().is_ok_and(is_http_status);
+                if is_accepted {
+                    fixed.push(trimmed.to_owned());
+                } else if let Some(nearest) = nearest_condition(trimmed) {
+                    fixed.push(nearest.to_owned());
                 }
-                if !known {
-                    refused.push(format!("\"{trimmed}\" is not a condition that Istio knows"));
-                } else if trimmed != word {
-                    refused.push(format!("blanks around \"{trimmed}\""));
+                if !is_accepted {
+                    errors.push(format!("Istio does not accept the condition \"{trimmed}\""));
+                } else if trimmed != condition {
+                    errors.push(format!("\"{trimmed}\" has spaces around it"));
                 }
             }
-            if refused.is_empty() {
+            if errors.is_empty() {
                 continue;
             }
-            right.dedup();
+            fixed.dedup();
             let finding = Finding::new(&RULE, &object.object, format!("spec.http[{index}].retries.retryOn"))
-                .message(format!("retryOn \"{text}\" is refused by Istio's validation"))
-                .impact("the webhook refuses the object; where it got in, unknown words retry nothing")
-                .evidence(refused)
-                .evidence(["gRPC words that are accepted: cancelled, deadline-exceeded, internal, resource-exhausted, unavailable"])
-                .fix(format!("retryOn: {}", if right.is_empty() { "unavailable".to_owned() } else { right.join(",") }));
+                .message(format!("Istio rejects retryOn \"{retry_on}\" of {}", object.object))
+                .impact(
+                    "the webhook rejects the object; if it is stored anyway, Envoy ignores the \
+                         invalid conditions and does not retry these calls",
+                )
+                .evidence(errors)
+                .evidence(["accepted gRPC conditions: cancelled, deadline-exceeded, internal, \
+                            resource-exhausted, unavailable"])
+                .fix(format!(
+                    "retries:\n  retryOn: {}",
+                    if fixed.is_empty() { "unavailable".to_owned() } else { fixed.join(",") }
+                ));
             out.add(&RULE, finding);
         }
     }
 }
 
-fn nearest(word: &str) -> Option<&'static str> {
-    let word = word.to_ascii_lowercase().replace('_', "-");
-    nearest_name::nearest(&word, ACCEPTED.iter().copied())
+fn nearest_condition(condition: &str) -> Option<&'static str> {
+    let condition = condition.to_ascii_lowercase().replace('_', "-");
+    nearest_name::nearest(&condition, ACCEPTED_CONDITIONS.iter().copied())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, findings, istio};
+    use crate::rules::testing::{assert_findings, findings, istio};
 
-    fn route(words: &str) -> String {
+    fn route(retry_on: &str) -> String {
         istio(
             "VirtualService",
             "r",
-            &format!("{{hosts: [a], http: [{{route: [], retries: {{attempts: 1, retryOn: '{words}'}}}}]}}"),
+            &format!("{{hosts: [a], http: [{{route: [], retries: {{attempts: 1, retryOn: '{retry_on}'}}}}]}}"),
         )
     }
 
     #[test]
-    fn unknown_words_and_blanks_are_reported() {
-        for words in ["aborted", "unavailable, cancelled", "UNAVAILABLE", "unknown,unavailable", "999", ","] {
-            check(&RULE, &route(words), &["error VirtualService shop/r spec.http[0].retries.retryOn"]);
+    fn reports_unknown_conditions_and_spaces() {
+        for retry_on in ["aborted", "unavailable, cancelled", "UNAVAILABLE", "unknown,unavailable", "999", ","] {
+            assert_findings(&RULE, &route(retry_on), &["error VirtualService shop/r spec.http[0].retries.retryOn"]);
         }
-        assert_eq!(findings(&RULE, &route("unavailable, aborted"))[0].fix, "retryOn: unavailable");
-        assert_eq!(findings(&RULE, &route("UNAVAILABLE"))[0].fix, "retryOn: unavailable");
-        assert_eq!(findings(&RULE, &route("resource_exhausted"))[0].fix, "retryOn: resource-exhausted");
+        assert_eq!(findings(&RULE, &route("unavailable, aborted"))[0].fix, "retries:\n  retryOn: unavailable");
+        assert_eq!(findings(&RULE, &route("UNAVAILABLE"))[0].fix, "retries:\n  retryOn: unavailable");
+        assert_eq!(findings(&RULE, &route("resource_exhausted"))[0].fix, "retries:\n  retryOn: resource-exhausted");
     }
 
     #[test]
-    fn accepted_words_and_codes_are_silent() {
-        for words in ["unavailable,resource-exhausted,deadline-exceeded", "5xx,503", "connect-failure"] {
-            check(&RULE, &route(words), &[]);
+    fn accepts_known_conditions_and_status_codes() {
+        for retry_on in ["unavailable,resource-exhausted,deadline-exceeded", "5xx,503", "connect-failure"] {
+            assert_findings(&RULE, &route(retry_on), &[]);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! GM302: retry conditions while retries are switched off.
+//! GM302: retry conditions while retries are disabled.
 
 use crate::mesh::Mesh;
 use crate::rules::{Finding, Findings, Rule, Severity};
@@ -9,15 +9,15 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[],
     istio_code: Some("IST0106"),
-    summary: "Retry conditions with attempts 0 or unset; an empty block switches retries off",
+    summary: "A retries block without attempts disables retries",
     docs: "\
 ## What it looks for
-A `retries` block with `retryOn`, `perTryTimeout` or `retryRemoteLocalities` whose `attempts` is 0 or missing (error),
-and an empty block, which switches retries off (info).
+A VirtualService whose `retries` block has `retryOn`, `perTryTimeout` or `retryRemoteLocalities`, while `attempts` is 0
+or missing (error), and an empty `retries` block (info).
 
 ## Why it matters for gRPC
-`attempts` has no default: without it retries are off, and the webhook refuses conditions beside it. An empty block also
-takes away Istio's own two retries on `unavailable` and `connect-failure`.
+`attempts` has no default. Without it, retries are disabled, and the webhook rejects retry conditions next to it. An
+empty block also removes the two retries on `unavailable` and `connect-failure` that Istio configures by default.
 
 ## Example
 ```yaml
@@ -25,7 +25,7 @@ retries:
   retryOn: unavailable        # attempts is missing
 ```
 
-## Repair
+## Fix
 ```yaml
 retries:
   attempts: 2
@@ -33,8 +33,9 @@ retries:
 ```
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM302.yaml`.
-- Istio: `pkg/config/validation/agent/validation.go`: \"http retry policy configured when attempts are set to 0\".
+- Verified on a real mesh: `tests/lab/effects/GM302.yaml`.
+- Istio source: `pkg/config/validation/agent/validation.go`: \"http retry policy configured when attempts are set to
+  0\".
 ",
     check,
 };
@@ -46,28 +47,31 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             if retries.attempts.unwrap_or(0) != 0 {
                 continue;
             }
-            let mut written = Vec::new();
-            if let Some(words) = retries.retry_on.as_deref().filter(|words| !words.is_empty()) {
-                written.push(format!("retryOn: {words}"));
+            let mut conditions = Vec::new();
+            if let Some(retry_on) = retries.retry_on.as_deref().filter(|text| !text.is_empty()) {
+                conditions.push(format!("retryOn: {retry_on}"));
             }
             if let Some(limit) = &retries.per_try_timeout {
-                written.push(format!("perTryTimeout: {limit}"));
+                conditions.push(format!("perTryTimeout: {limit}"));
             }
             if retries.retry_remote_localities.is_some() {
-                written.push("retryRemoteLocalities".to_owned());
+                conditions.push("retryRemoteLocalities".to_owned());
             }
             let field = format!("spec.http[{index}].retries");
-            let finding = if written.is_empty() {
+            let finding = if conditions.is_empty() {
                 Finding::new(&RULE, &object.object, field)
                     .severity(Severity::Info)
-                    .message("retries are switched off for this rule")
-                    .impact("no call is retried, also not on connect-failure, which Istio retries by default")
-                    .fix("remove the retries block for Istio's default, or set attempts")
+                    .message(format!("{} disables retries for this rule", object.object))
+                    .impact(
+                        "no call is retried, not even after a connection failure, which Istio \
+                             retries by default (UNAVAILABLE, flag UF)",
+                    )
+                    .fix("retries:\n  attempts: 2    # or remove the block to get Istio's default of 2")
             } else {
                 Finding::new(&RULE, &object.object, field)
-                    .message("retry conditions are written, but attempts is 0 or missing: retries are off")
-                    .impact("the webhook refuses the object; where it got in, no call is retried")
-                    .evidence(written)
+                    .message(format!("{} sets retry conditions without attempts", object.object))
+                    .impact("the webhook rejects the object; if it is stored anyway, no call is retried")
+                    .evidence(conditions)
                     .fix("retries:\n  attempts: 2")
             };
             out.add(&RULE, finding);
@@ -78,28 +82,28 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, istio};
+    use crate::rules::testing::{assert_findings, istio};
 
     fn route(retries: &str) -> String {
         istio("VirtualService", "r", &format!("{{hosts: [a], http: [{{route: [], retries: {retries}}}]}}"))
     }
 
     #[test]
-    fn conditions_without_attempts_are_reported() {
+    fn reports_conditions_without_attempts() {
         for retries in ["{retryOn: unavailable}", "{attempts: 0, perTryTimeout: 1s}", "{retryRemoteLocalities: true}"] {
-            check(&RULE, &route(retries), &["error VirtualService shop/r spec.http[0].retries"]);
+            assert_findings(&RULE, &route(retries), &["error VirtualService shop/r spec.http[0].retries"]);
         }
     }
 
     #[test]
-    fn switching_off_is_said() {
-        check(&RULE, &route("{}"), &["info VirtualService shop/r spec.http[0].retries"]);
-        check(&RULE, &route("{attempts: 0}"), &["info VirtualService shop/r spec.http[0].retries"]);
+    fn reports_disabled_retries_as_info() {
+        assert_findings(&RULE, &route("{}"), &["info VirtualService shop/r spec.http[0].retries"]);
+        assert_findings(&RULE, &route("{attempts: 0}"), &["info VirtualService shop/r spec.http[0].retries"]);
     }
 
     #[test]
-    fn attempts_and_no_block_are_silent() {
-        check(&RULE, &route("{attempts: 2, retryOn: unavailable}"), &[]);
-        check(&RULE, &istio("VirtualService", "r", "{hosts: [a], http: [{route: []}]}"), &[]);
+    fn accepts_attempts_and_a_missing_block() {
+        assert_findings(&RULE, &route("{attempts: 2, retryOn: unavailable}"), &[]);
+        assert_findings(&RULE, &istio("VirtualService", "r", "{hosts: [a], http: [{route: []}]}"), &[]);
     }
 }

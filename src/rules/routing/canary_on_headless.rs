@@ -1,4 +1,4 @@
-//! GM220: weights or subsets for a headless Service.
+//! GM220: weights or subsets for a headless Service, where the dialled pod is used.
 
 use crate::mesh::Mesh;
 use crate::mesh::service::Resolution;
@@ -12,15 +12,15 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[Kind::Service],
     istio_code: None,
-    summary: "Weights or subsets for a headless Service: the pod that was dialled is used",
+    summary: "Weights or subsets for a headless Service, where the dialled pod is used",
     docs: "\
 ## What it looks for
-A mesh VirtualService whose rule sends to a headless Service by subset, or shares calls between several destinations of
-which one is headless.
+A rule of a mesh VirtualService that routes to a subset of a headless Service, or that splits calls between several
+destinations of which one is headless.
 
 ## Why it matters for gRPC
-A client of a headless Service resolves pods by itself and dials one. The cluster of a headless Service keeps to the
-address that was dialled, whatever subset or share the route picked: the canary gets the calls of those who dialled its
+A client of a headless Service resolves pod addresses and dials one of them. The cluster of a headless Service uses the
+dialled address, whatever subset or weight the route selects. The canary gets the calls of the clients that dial its
 pods, and no others.
 
 ## Example
@@ -32,11 +32,16 @@ kind: VirtualService
 spec: {hosts: [checkout], http: [{route: [{destination: {host: checkout, subset: v1}, weight: 90}, …]}]}
 ```
 
-## Repair
-Add a Service of another name with a cluster IP for the same pods, call that, and route that.
+## Fix
+Add a second Service with a cluster IP for the same pods. Call that Service, and route it instead:
+```yaml
+kind: Service
+metadata: {name: checkout-balanced}
+spec: {selector: {app: checkout}, ports: [{name: grpc, port: 50051}]}
+```
 
 ## References
-- From Istio's code: `pilot/pkg/networking/core/cluster.go` (ORIGINAL_DST of headless Services).
+- Istio source: `pilot/pkg/networking/core/cluster.go` (ORIGINAL_DST of headless Services).
 ",
     check,
 };
@@ -45,21 +50,26 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for (_, object) in mesh.virtual_services.iter().filter(|(_, object)| object.acts_in_mesh()) {
         for rule in mesh.virtual_service_rules(object) {
             let WrittenAction::Forward(targets) = &rule.action else { continue };
-            let shared = targets.iter().filter(|target| target.weight.unwrap_or(0) > 0).count() > 1;
-            let relies = |target: &&WrittenBackend| {
+            let is_split = targets.iter().filter(|target| target.weight.unwrap_or(0) > 0).count() > 1;
+            let is_affected = |target: &&WrittenBackend| {
                 let service = mesh.find_host(target.host.as_str()).map(|id| mesh.service(id));
-                let headless =
-                    service.is_some_and(|service| service.resolution == Resolution::Headless && service.has_grpc());
-                headless && (shared || target.subset.is_some())
+                let is_headless = service
+                    .is_some_and(|service| service.resolution == Resolution::Headless && service.has_grpc_evidence());
+                is_headless && (is_split || target.subset.is_some())
             };
-            let Some(target) = targets.iter().find(relies) else { continue };
-            let what = if shared { "weights" } else { "subsets" };
+            let Some(target) = targets.iter().find(is_affected) else { continue };
+            let setting = if is_split { "weights" } else { "subsets" };
             let namespace = mesh.namespace_of_host(&target.host);
             let finding = Finding::new(&RULE, &object.object, format!("{}.destination", target.field))
-                .message(format!("{what} for {}, which is headless", mesh.short_host(&target.host)))
-                .impact("the pod that the client dialled is used: the rule does not choose who answers")
-                .rests_on(namespace.as_ref())
-                .fix("add a Service of another name without `clusterIP: None` for the same pods, call and route that");
+                .message(format!(
+                    "the rule sets {setting} for {}, which is a headless Service",
+                    mesh.short_host(&target.host)
+                ))
+                .impact(
+                    "each call goes to the pod that the client dialled: the rule has no effect on the choice of the pod",
+                )
+                .depends_on(namespace.as_ref())
+                .fix("add a second Service without `clusterIP: None` for the same pods, call it and route it instead");
             out.add(&RULE, finding);
         }
     }
@@ -68,7 +78,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, check_gap, istio, service};
+    use crate::rules::testing::{assert_findings, assert_undecided_on_gap, istio, service};
 
     fn mesh(ip: &str, route: &str) -> String {
         service("a", "{name: grpc, port: 1}").replace("10.96.0.9", ip)
@@ -79,16 +89,16 @@ mod tests {
         "{destination: {host: a, subset: v1}, weight: 90}, {destination: {host: a, subset: v2}, weight: 10}";
 
     #[test]
-    fn weights_and_subsets_on_headless_services_are_errors() {
-        let place = "error VirtualService shop/r spec.http[0].route[0].destination";
-        check(&RULE, &mesh("None", SPLIT), &[place]);
-        check(&RULE, &mesh("None", "{destination: {host: a, subset: v1}}"), &[place]);
-        check_gap(&RULE, &mesh("None", SPLIT));
+    fn reports_weights_and_subsets_on_headless_services() {
+        let expected = "error VirtualService shop/r spec.http[0].route[0].destination";
+        assert_findings(&RULE, &mesh("None", SPLIT), &[expected]);
+        assert_findings(&RULE, &mesh("None", "{destination: {host: a, subset: v1}}"), &[expected]);
+        assert_undecided_on_gap(&RULE, &mesh("None", SPLIT));
     }
 
     #[test]
-    fn other_services_and_plain_routes_are_silent() {
-        check(&RULE, &mesh("10.96.0.9", SPLIT), &[]);
-        check(&RULE, &mesh("None", "{destination: {host: a}}"), &[]);
+    fn is_silent_on_cluster_ips_and_on_routes_without_subsets() {
+        assert_findings(&RULE, &mesh("10.96.0.9", SPLIT), &[]);
+        assert_findings(&RULE, &mesh("None", "{destination: {host: a}}"), &[]);
     }
 }

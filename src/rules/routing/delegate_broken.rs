@@ -1,4 +1,4 @@
-//! GM214: a rule whose delegate is missing, hidden, nested or in contradiction.
+//! GM214: a rule whose delegate is missing, not exported, nested or contradictory.
 
 use crate::mesh::Mesh;
 use crate::mesh::ids::{Namespace, VirtualServiceId};
@@ -15,28 +15,35 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[Kind::VirtualService],
     istio_code: None,
-    summary: "A rule whose delegate is missing, hidden, nested or in contradiction to it",
+    summary: "A rule whose delegate is missing, not exported, nested or contradictory",
     docs: "\
 ## What it looks for
-A rule with `delegate` whose VirtualService does not exist, has hosts of its own, is not exported to the root's
-namespace, delegates again, or has rules whose conditions contradict the root's.
+A rule with `delegate` whose VirtualService does not exist, has hosts of its own, is not exported to the namespace of
+the root, delegates again, or has rules whose matches contradict the match of the root.
 
 ## Why it matters for gRPC
-istiod leaves the rule away without a word: its calls fall to later rules, or get 404, UNIMPLEMENTED to the client.
+istiod drops the rule without an error. Its calls match later rules, or get HTTP 404, which the client sees as
+UNIMPLEMENTED.
 
 ## Example
 ```yaml
 http:
 - match: [{uri: {prefix: /shop.Cart/}}]
-  delegate: {name: cart}                # its rule matches /shop.Orders/: left out
+  delegate: {name: cart}                # its rule matches /shop.Orders/ and is dropped
 ```
 
-## Repair
-Give the delegate conditions that lie inside the root's, no `hosts`, and `exportTo` for the root's namespace.
+## Fix
+Give the delegate matches that lie inside the match of the root, no `hosts`, and an `exportTo` that includes the
+namespace of the root:
+```yaml
+kind: VirtualService
+metadata: {name: cart}
+spec: {http: [{match: [{uri: {prefix: /shop.Cart/}}], route: [{destination: {host: cart}}]}]}
+```
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM214.yaml`.
-- From Istio's code: `pilot/pkg/model/virtualservice.go` (`MergeHTTPRoutes`); pinned with istiod's own code.
+- Verified on a real mesh: `tests/lab/effects/GM214.yaml`.
+- Istio source: `pilot/pkg/model/virtualservice.go` (`MergeHTTPRoutes`). Verified against istiod's own output.
 ",
     check,
 };
@@ -52,26 +59,28 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 .filter(|name| !name.is_empty())
                 .map_or_else(|| own.clone(), Namespace::from);
             let path = format!("{namespace}/{}", delegate.name);
-            let Some((what, fix)) = fault(mesh, (id, object), index, delegate, &namespace, &path) else { continue };
-            // Manifests that never mention the delegate's namespace cannot tell.
-            let is_missing = mesh.virtual_services.named(&namespace, &delegate.name).is_none();
-            let described = namespace == *own || mesh.coverage.describes(&namespace);
-            if is_missing && mesh.snapshot.source == SourceKind::Manifests && !described {
-                out.undecided(&RULE);
+            let Some((message, fix)) = find_fault(mesh, (id, object), index, delegate, &namespace, &path) else {
+                continue;
+            };
+            // Manifests without any object of the delegate's namespace do not show whether the delegate exists.
+            let is_missing = mesh.virtual_services.find(&namespace, &delegate.name).is_none();
+            let is_described = namespace == *own || mesh.coverage.covers_services_in(&namespace);
+            if is_missing && mesh.snapshot.source == SourceKind::Manifests && !is_described {
+                out.add_undecided(&RULE);
                 continue;
             }
             let finding = Finding::new(&RULE, &object.object, format!("spec.http[{index}].delegate"))
-                .message(what)
-                .impact("the rule is left away: its calls fall to later rules, or get 404 (UNIMPLEMENTED)")
-                .rests_on([&namespace])
+                .message(message)
+                .impact("istiod drops the rule: its calls match later rules or fail with UNIMPLEMENTED (flag NR)")
+                .depends_on([&namespace])
                 .fix(fix);
             out.add(&RULE, finding);
         }
     }
 }
 
-/// What is wrong with a delegate, and the repair.
-fn fault(
+/// The message and the fix for the first fault of a delegate.
+fn find_fault(
     mesh: &Mesh<'_>,
     (id, object): (VirtualServiceId, &VirtualService),
     index: usize,
@@ -80,42 +89,42 @@ fn fault(
     path: &str,
 ) -> Option<(String, String)> {
     if object.hosts.is_empty() {
-        let what = format!("{} is a delegate itself and delegates again to {path}", object.object);
-        return Some((what, "write the rules here: delegates are one level deep".to_owned()));
+        let message = format!("{} is itself a delegate and cannot delegate to {path}", object.object);
+        return Some((message, format!("move the rules of {path} into {}", object.object)));
     }
-    let Some(found) = mesh.virtual_services.named(namespace, &delegate.name) else {
-        return Some((format!("there is no VirtualService {path}"), "create it, or mend the name".to_owned()));
+    let Some(target) = mesh.virtual_services.find(namespace, &delegate.name) else {
+        let message = format!("VirtualService {path}, to which the rule delegates, does not exist");
+        return Some((message, format!("create VirtualService {path}, or correct the name of the delegate")));
     };
-    if !found.spec.hosts.is_empty() {
+    if !target.spec.hosts.is_empty() {
         return Some((
-            format!("{path} has hosts of its own, so it is no delegate"),
-            format!("remove spec.hosts of {path}"),
+            format!("VirtualService {path} has hosts, so it cannot be a delegate"),
+            format!("remove spec.hosts from VirtualService {path}"),
         ));
     }
     if find_delegate(mesh, object, delegate).is_none() {
         let own = &object.object.namespace;
         return Some((
-            format!("{path} is not exported to {own}"),
-            format!("spec:\n  exportTo: [., {own}]   # of {path}"),
+            format!("VirtualService {path} is not exported to namespace {own}"),
+            format!("# VirtualService {path}\nspec:\n  exportTo: [., {own}]"),
         ));
     }
     let configs = mesh.route_configs();
     let config = configs.iter().map(|(_, config)| config).find(|config| config.virtual_service == Some(id))?;
     let merged = config.rules.iter().filter(|rule| rule.index == index && rule.object == object.object).count();
-    let lost = found.spec.http.len().saturating_sub(merged);
-    (lost > 0).then(|| {
-        let what = format!(
-            "{lost} of {} rules of {path} contradict this rule's conditions and are left out",
-            found.spec.http.len()
-        );
-        (what, "give the delegate's rules conditions that lie inside the root's".to_owned())
+    let total = target.spec.http.len();
+    let dropped = total.saturating_sub(merged);
+    (dropped > 0).then(|| {
+        let message =
+            format!("istiod drops {dropped} of {total} rules of {path} because they contradict this rule's match");
+        (message, format!("narrow the matches of VirtualService {path} to the match of this rule"))
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, check_gap, findings, istio, service};
+    use crate::rules::testing::{assert_findings, assert_undecided_on_gap, findings, istio, service};
 
     fn mesh(delegate: &str) -> String {
         service("a", "{name: grpc, port: 1}")
@@ -127,27 +136,27 @@ mod tests {
             + &istio("VirtualService", "d", delegate)
     }
 
-    const FOUND: &[&str] = &["error VirtualService shop/root spec.http[0].delegate"];
+    const EXPECTED: &[&str] = &["error VirtualService shop/root spec.http[0].delegate"];
 
     #[test]
-    fn each_fault_is_told() {
-        for (delegate, word) in [
-            ("{hosts: [a], http: [{route: [{destination: {host: a}}]}]}", "hosts of its own"),
+    fn reports_delegates_with_hosts_contradictions_missing_and_hidden_delegates() {
+        for (delegate, text) in [
+            ("{hosts: [a], http: [{route: [{destination: {host: a}}]}]}", "has hosts"),
             ("{http: [{match: [{uri: {prefix: /shop.Orders/}}], route: [{destination: {host: a}}]}]}", "1 of 1 rules"),
         ] {
-            check(&RULE, &mesh(delegate), FOUND);
-            assert!(findings(&RULE, &mesh(delegate))[0].message.contains(word));
+            assert_findings(&RULE, &mesh(delegate), EXPECTED);
+            assert!(findings(&RULE, &mesh(delegate))[0].message.contains(text));
         }
         let missing = mesh("{http: []}").replace("name: d}}", "name: e}}");
-        check(&RULE, &missing, FOUND);
-        check_gap(&RULE, &missing);
+        assert_findings(&RULE, &missing, EXPECTED);
+        assert_undecided_on_gap(&RULE, &missing);
         let hidden = mesh("{exportTo: [web], http: [{route: [{destination: {host: a}}]}]}");
         assert!(findings(&RULE, &hidden)[0].message.contains("not exported"));
     }
 
     #[test]
-    fn a_fitting_delegate_is_silent() {
-        check(
+    fn is_silent_on_a_delegate_with_a_narrower_match() {
+        assert_findings(
             &RULE,
             &mesh("{http: [{match: [{uri: {prefix: /shop.Cart/Get}}], route: [{destination: {host: a}}]}]}"),
             &[],

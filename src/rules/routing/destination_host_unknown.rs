@@ -1,4 +1,4 @@
-//! GM201: a route leads to a host that nobody knows.
+//! GM201: a route to a host that no Service or ServiceEntry has.
 
 use crate::mesh::Mesh;
 use crate::mesh::host;
@@ -13,15 +13,16 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[Kind::Service, Kind::ServiceEntry],
     istio_code: Some("IST0101"),
-    summary: "A route leads to a host that no Service or ServiceEntry has",
+    summary: "A route to a host that no Service or ServiceEntry has",
     docs: "\
 ## What it looks for
 A destination or mirror of a VirtualService whose host is neither a Service nor a host of a ServiceEntry.
 
 ## Why it matters for gRPC
-The route is accepted, but its cluster does not exist: each call that takes it fails with UNAVAILABLE, flag `NC`, while
-the log's response code is 200. Three slips are common: a name with one dot (`checkout.shop`) is taken as a full name;
-a short name belongs to the VirtualService's own namespace, not to the caller's; and the cluster domain written twice.
+istiod and Envoy accept the route, but its cluster does not exist: every call on the route fails with UNAVAILABLE,
+response flag `NC`, while the access log shows HTTP status 200. Three mistakes are common: Istio reads a name with a dot
+(`checkout.shop`) as a full name; it resolves a short name in the namespace of the VirtualService, not of the caller;
+and the cluster domain is written twice.
 
 ## Example
 ```yaml
@@ -30,130 +31,135 @@ spec:
   hosts: [checkout.shop.svc.cluster.local]
   http:
   - route:
-    - destination: {host: checkout.shop}    # taken as it is: no such host
+    - destination: {host: checkout.shop}    # read as a full name, which does not exist
 ```
 
-## Repair
+## Fix
 ```yaml
     - destination: {host: checkout.shop.svc.cluster.local}
 ```
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM201.yaml`.
-- Istio: `pilot/pkg/model/config.go` (ResolveShortnameToFQDN); `cluster_not_found_response_code` is 503.
+- Verified on a real mesh: `tests/lab/effects/GM201.yaml`.
+- Istio source: `pilot/pkg/model/config.go` (ResolveShortnameToFQDN); `cluster_not_found_response_code` is 503.
 ",
     check,
 };
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for (_, object) in mesh.virtual_services.iter() {
-        let mut seen: Vec<(String, &str)> = Vec::new();
+        let mut destinations: Vec<(String, &str)> = Vec::new();
         for (index, rule) in object.spec.http.iter().enumerate() {
-            for (at, route) in rule.route.iter().enumerate() {
+            for (position, route) in rule.route.iter().enumerate() {
                 if let Some(destination) = &route.destination {
-                    seen.push((format!("spec.http[{index}].route[{at}].destination.host"), &destination.host));
+                    destinations
+                        .push((format!("spec.http[{index}].route[{position}].destination.host"), &destination.host));
                 }
             }
             if let Some(mirror) = &rule.mirror {
-                seen.push((format!("spec.http[{index}].mirror.host"), &mirror.host));
+                destinations.push((format!("spec.http[{index}].mirror.host"), &mirror.host));
             }
-            for (at, mirror) in rule.mirrors.iter().enumerate() {
+            for (position, mirror) in rule.mirrors.iter().enumerate() {
                 if let Some(destination) = &mirror.destination {
-                    seen.push((format!("spec.http[{index}].mirrors[{at}].destination.host"), &destination.host));
+                    destinations
+                        .push((format!("spec.http[{index}].mirrors[{position}].destination.host"), &destination.host));
                 }
             }
         }
         for (kind, rules) in [("tls", &object.spec.tls), ("tcp", &object.spec.tcp)] {
             for (index, rule) in rules.iter().enumerate() {
-                for (at, route) in rule.route.iter().enumerate() {
+                for (position, route) in rule.route.iter().enumerate() {
                     if let Some(destination) = &route.destination {
-                        seen.push((format!("spec.{kind}[{index}].route[{at}].destination.host"), &destination.host));
+                        destinations.push((
+                            format!("spec.{kind}[{index}].route[{position}].destination.host"),
+                            &destination.host,
+                        ));
                     }
                 }
             }
         }
-        for (field, written) in seen {
-            judge(mesh, object, &field, written, out);
+        for (field, written) in destinations {
+            check_host(mesh, object, &field, written, out);
         }
     }
 }
 
-fn judge(mesh: &Mesh<'_>, object: &VirtualService, field: &str, written: &str, out: &mut Findings<'_>) {
+fn check_host(mesh: &Mesh<'_>, object: &VirtualService, field: &str, written: &str, out: &mut Findings<'_>) {
     let own = &object.object.namespace;
-    let full = host::resolve(written, own, &mesh.cluster_domain);
-    if written.is_empty() || written == "*" || mesh.knows_host(full.as_str()) {
+    let full = host::to_fqdn(written, own, &mesh.cluster_domain);
+    if written.is_empty() || written == "*" || mesh.has_host(full.as_str()) {
         return;
     }
-    if !mesh.is_absent(&full) {
-        out.undecided(&RULE);
+    if !mesh.is_host_absent(&full) {
+        out.add_undecided(&RULE);
         return;
     }
-    let (explanation, fix) = explain(mesh, written, &full, own.as_str());
+    let (evidence, fix) = suggest_host(mesh, written, &full, own.as_str());
     let is_mirror = field.contains(".mirror");
-    let effect = if is_mirror {
-        "the copies are lost; callers see nothing of it".to_owned()
+    let impact = if is_mirror {
+        "mirrored calls are lost; callers are not affected"
     } else {
-        "calls that take this route fail with UNAVAILABLE (flag NC, no such cluster)".to_owned()
+        "calls on this route fail with UNAVAILABLE (flag NC, cluster not found)"
     };
-    let target = mesh.namespace_of_host(&full);
+    let namespace = mesh.namespace_of_host(&full);
     let finding = Finding::new(&RULE, &object.object, field)
         .severity(if is_mirror { Severity::Warning } else { Severity::Error })
         .message(format!("no Service or ServiceEntry has the host \"{}\"", full.as_str()))
-        .impact(effect)
-        .evidence(explanation)
-        .rests_on(target.as_ref())
+        .impact(impact)
+        .evidence(evidence)
+        .depends_on(namespace.as_ref())
         .fix(fix);
     out.add(&RULE, finding);
 }
 
-/// What the author probably meant.
-fn explain(mesh: &Mesh<'_>, written: &str, full: &Host, own: &str) -> (Option<String>, String) {
+/// The host that the author probably meant: evidence and fix.
+fn suggest_host(mesh: &Mesh<'_>, written: &str, full: &Host, own: &str) -> (Option<String>, String) {
     let domain = &mesh.cluster_domain;
-    let say = |host: &str| format!("host: {host}");
-    // `checkout.shop` and `checkout.shop.svc`: full names to Istio, short names to people.
+    let as_yaml = |host: &str| format!("host: {host}");
+    // Istio reads `checkout.shop` and `checkout.shop.svc` as full names; authors mean them as short names.
     let mut parts = written.split('.');
     if let (Some(name), Some(namespace)) = (parts.next(), parts.next())
         && let Some(id) = mesh.find_service(namespace, name)
     {
-        let right = mesh.service(id).host.as_str().to_owned();
-        let why = if written.starts_with(right.as_str()) {
-            format!("the cluster domain \"{domain}\" is written twice")
+        let host = mesh.service(id).host.as_str().to_owned();
+        let explanation = if written.starts_with(host.as_str()) {
+            format!("the host contains the cluster domain \"{domain}\" twice")
         } else {
-            format!("a host with a dot is taken as a full name; {name} in {namespace} is {right}")
+            format!("Istio reads a host with a dot as a full name; the host of Service {namespace}/{name} is {host}")
         };
-        return (Some(why), say(&right));
+        return (Some(explanation), as_yaml(&host));
     }
     if !written.contains('.')
-        && let Some(id) = mesh.directory.named(written).first()
+        && let Some(id) = mesh.name_index.find_in_any_namespace(written).first()
     {
         let service = mesh.service(*id);
-        let why = if service.namespace().as_str() == own {
-            "hosts of destinations are compared with regard to case".to_owned()
+        let explanation = if service.namespace().as_str() == own {
+            "destination hosts are case-sensitive".to_owned()
         } else {
             format!(
-                "a short name belongs to the namespace of the VirtualService ({own}); a Service of that name is in {}",
+                "Istio resolves a short name in the namespace of the VirtualService ({own}); the Service is in {}",
                 service.namespace()
             )
         };
-        return (Some(why), say(service.host.as_str()));
+        return (Some(explanation), as_yaml(service.host.as_str()));
     }
-    let inner = mesh.short_host(full);
-    let (name, namespace) = inner.split_once('.').unwrap_or((inner, own));
-    let similar = mesh.directory.similar(namespace, name);
+    let short = mesh.short_host(full);
+    let (name, namespace) = short.split_once('.').unwrap_or((short, own));
+    let similar = mesh.name_index.nearest_names(namespace, name);
     match similar.first() {
         Some(nearest) => {
             let (name, namespace) = nearest.split_once('.').unwrap_or((nearest, own));
-            let right = if namespace == own { name.to_owned() } else { format!("{name}.{namespace}.svc.{domain}") };
-            (Some(format!("Services of a similar name: {}", similar.join(", "))), say(&right))
+            let host = if namespace == own { name.to_owned() } else { format!("{name}.{namespace}.svc.{domain}") };
+            (Some(format!("Services with a similar name: {}", similar.join(", "))), as_yaml(&host))
         }
-        None => (None, "create the Service, or add a ServiceEntry for a host outside the mesh".to_owned()),
+        None => (None, "create the Service, or add a ServiceEntry if the host is outside the mesh".to_owned()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, check_gap, findings, istio, service};
+    use crate::rules::testing::{assert_findings, assert_undecided_on_gap, findings, istio, service};
 
     fn route(host: &str) -> String {
         service("checkout", "{name: grpc, port: 1}")
@@ -165,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_that_nobody_has_are_reported() {
+    fn reports_hosts_without_a_service_or_service_entry() {
         for host in [
             "chekout",
             "checkout.shop",
@@ -173,40 +179,45 @@ mod tests {
             "checkout.shop.svc.cluster.local.svc.cluster.local",
             "Checkout",
         ] {
-            check(&RULE, &route(host), &["error VirtualService shop/r spec.http[0].route[0].destination.host"]);
+            assert_findings(
+                &RULE,
+                &route(host),
+                &["error VirtualService shop/r spec.http[0].route[0].destination.host"],
+            );
         }
-        check_gap(&RULE, &route("chekout"));
+        assert_undecided_on_gap(&RULE, &route("chekout"));
     }
 
     #[test]
-    fn the_slip_is_explained() {
-        let first = |host: &str| findings(&RULE, &route(host)).remove(0);
-        assert_eq!(first("chekout").evidence, ["Services of a similar name: checkout.shop"]);
-        assert_eq!(first("chekout").fix, "host: checkout");
+    fn suggests_the_host_that_was_probably_meant() {
+        let first_finding = |host: &str| findings(&RULE, &route(host)).remove(0);
+        assert_eq!(first_finding("chekout").evidence, ["Services with a similar name: checkout.shop"]);
+        assert_eq!(first_finding("chekout").fix, "host: checkout");
         assert_eq!(
-            first("checkout.shop").evidence,
-            ["a host with a dot is taken as a full name; checkout in shop is checkout.shop.svc.cluster.local"]
+            first_finding("checkout.shop").evidence,
+            [
+                "Istio reads a host with a dot as a full name; the host of Service shop/checkout is checkout.shop.svc.cluster.local"
+            ]
         );
         let elsewhere = route("x")
             + &istio("VirtualService", "w", "{hosts: [a.b], http: [{route: [{destination: {host: checkout}}]}]}")
                 .replace("name: w", "name: w, namespace: web");
-        let found = findings(&RULE, &elsewhere);
+        let evidence: Vec<_> = findings(&RULE, &elsewhere).into_iter().flat_map(|finding| finding.evidence).collect();
         assert!(
-            found
-                .iter()
-                .any(|f| f.evidence.iter().any(|e| e.contains("belongs to the namespace of the VirtualService (web)")))
+            evidence.iter().any(|fact| fact.contains("in the namespace of the VirtualService (web)")),
+            "{evidence:?}"
         );
     }
 
     #[test]
-    fn mirrors_and_tcp_rules_are_read_too() {
+    fn reports_hosts_of_mirrors_and_tcp_rules() {
         let yaml = service("a", "{name: tcp, port: 1}")
             + &istio(
                 "VirtualService",
                 "r",
                 "{hosts: [a], http: [{route: [{destination: {host: a}}], mirror: {host: nope}}], tcp: [{route: [{destination: {host: nope}}]}]}",
             );
-        check(
+        assert_findings(
             &RULE,
             &yaml,
             &[
@@ -217,11 +228,11 @@ mod tests {
     }
 
     #[test]
-    fn known_hosts_are_silent() {
-        check(&RULE, &route("checkout"), &[]);
-        check(&RULE, &route("checkout.shop.svc.cluster.local"), &[]);
+    fn is_silent_on_hosts_of_services_and_service_entries() {
+        assert_findings(&RULE, &route("checkout"), &[]);
+        assert_findings(&RULE, &route("checkout.shop.svc.cluster.local"), &[]);
         let entry =
             istio("ServiceEntry", "e", "{hosts: ['*.example.com'], ports: [{number: 443, name: tls, protocol: TLS}]}");
-        check(&RULE, &(route("api.example.com") + &entry), &[]);
+        assert_findings(&RULE, &(route("api.example.com") + &entry), &[]);
     }
 }

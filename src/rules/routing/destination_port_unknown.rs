@@ -1,4 +1,4 @@
-//! GM216: a destination's port that its Service does not have.
+//! GM216: a destination port that the Service does not have.
 
 use crate::mesh::Mesh;
 use crate::mesh::host;
@@ -14,28 +14,30 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[Kind::Service, Kind::ServiceEntry],
     istio_code: None,
-    summary: "A destination's port that its Service does not have",
+    summary: "A destination port that the Service does not have",
     docs: "\
 ## What it looks for
-A destination or mirror of a VirtualService, or a backend of an HTTPRoute or GRPCRoute, whose port is no port of the
-Service: often the pod's port instead of the Service's.
+A destination or mirror of a VirtualService, or a backend of an HTTPRoute or GRPCRoute, whose port the Service does not
+have. Often it is the `targetPort` instead of the `port` of the Service.
 
 ## Why it matters for gRPC
-Clusters are made of the Service's ports: this one does not exist, so calls fail with UNAVAILABLE, flag `NC`.
+istiod creates clusters only for the ports of a Service. The cluster for this port does not exist, so calls fail with
+UNAVAILABLE, response flag `NC`.
 
 ## Example
 ```yaml
-destination: {host: checkout, port: {number: 8080}}     # the Service: {port: 50051, targetPort: 8080}
+destination: {host: checkout, port: {number: 8080}}     # the Service has {port: 50051, targetPort: 8080}
 ```
 
-## Repair
+## Fix
 ```yaml
 destination: {host: checkout, port: {number: 50051}}
 ```
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM216.yaml`.
-- From Istio's code: `pilot/pkg/networking/core/route/route.go` (`GetDestinationCluster`); pinned with istiod's own code.
+- Verified on a real mesh: `tests/lab/effects/GM216.yaml`.
+- Istio source: `pilot/pkg/networking/core/route/route.go` (`GetDestinationCluster`). Verified against istiod's own
+  output.
 ",
     check,
 };
@@ -43,64 +45,68 @@ destination: {host: checkout, port: {number: 50051}}
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for (_, object) in mesh.virtual_services.iter() {
         let own = &object.object.namespace;
-        let mut judge = |destination: &Destination, field: String| {
+        let mut check_destination = |destination: &Destination, field: String| {
             let Some(port) = destination.port.as_ref().map(|port| port.number).filter(|port| *port > 0) else { return };
-            let host = host::resolve(&destination.host, own, &mesh.cluster_domain);
-            judge(mesh, &object.object, format!("{field}.port.number"), &host, port, out);
+            let host = host::to_fqdn(&destination.host, own, &mesh.cluster_domain);
+            check_port(mesh, &object.object, format!("{field}.port.number"), &host, port, out);
         };
         for (index, rule) in object.spec.http.iter().enumerate() {
             let field = format!("spec.http[{index}]");
-            for (at, route) in rule.route.iter().enumerate() {
-                route.destination.iter().for_each(|to| judge(to, format!("{field}.route[{at}].destination")));
+            for (position, route) in rule.route.iter().enumerate() {
+                route.destination.iter().for_each(|destination| {
+                    check_destination(destination, format!("{field}.route[{position}].destination"));
+                });
             }
-            rule.mirror.iter().for_each(|to| judge(to, format!("{field}.mirror")));
-            for (at, mirror) in rule.mirrors.iter().enumerate() {
-                mirror.destination.iter().for_each(|to| judge(to, format!("{field}.mirrors[{at}].destination")));
+            rule.mirror.iter().for_each(|destination| check_destination(destination, format!("{field}.mirror")));
+            for (position, mirror) in rule.mirrors.iter().enumerate() {
+                mirror.destination.iter().for_each(|destination| {
+                    check_destination(destination, format!("{field}.mirrors[{position}].destination"));
+                });
             }
         }
     }
     for object in &mesh.route_objects {
         for (index, rule) in object.route.spec.rules.iter().enumerate() {
-            for (at, host, port) in object.targets(rule, &mesh.cluster_domain) {
-                let field = format!("spec.rules[{index}].backendRefs[{at}].port");
+            for (position, host, port) in object.targets(rule, &mesh.cluster_domain) {
+                let field = format!("spec.rules[{index}].backendRefs[{position}].port");
                 if let Some(port) = port {
-                    judge(mesh, &object.object, field, &host, u32::from(port), out);
+                    check_port(mesh, &object.object, field, &host, u32::from(port), out);
                 }
             }
         }
     }
 }
 
-fn judge(mesh: &Mesh<'_>, object: &ObjectRef, field: String, host: &Host, wanted: u32, out: &mut Findings<'_>) {
+fn check_port(mesh: &Mesh<'_>, object: &ObjectRef, field: String, host: &Host, number: u32, out: &mut Findings<'_>) {
     let entries: Vec<_> = mesh.services_named(host.as_str()).iter().map(|id| mesh.service(*id)).collect();
     let ports: Vec<_> = entries.iter().flat_map(|entry| &entry.ports).collect();
-    if ports.is_empty() || ports.iter().any(|port| u32::from(port.number) == wanted) {
+    if ports.is_empty() || ports.iter().any(|port| u32::from(port.number) == number) {
         return;
     }
-    let of_pods =
-        ports.iter().find(|port| matches!(port.target, TargetPort::Number(number) if u32::from(number) == wanted));
-    let right = of_pods.unwrap_or(&ports[0]).number;
+    let with_target =
+        ports.iter().find(|port| matches!(port.target, TargetPort::Number(target) if u32::from(target) == number));
+    let suggested = with_target.unwrap_or(&ports[0]).number;
     let listed: Vec<_> = ports.iter().map(|port| port.title()).collect();
     let is_mirror = field.contains(".mirror");
-    let (severity, effect) = match (is_mirror, object.kind) {
-        (true, _) => (Severity::Warning, "the copies are lost; callers see nothing of it"),
+    let (severity, impact) = match (is_mirror, object.kind) {
+        (true, _) => (Severity::Warning, "mirrored calls are lost; callers are not affected"),
         (false, Kind::VirtualService) => {
-            (Severity::Error, "calls that take this route fail with UNAVAILABLE (flag NC, no such cluster)")
+            (Severity::Error, "calls on this route fail with UNAVAILABLE (flag NC, cluster not found)")
         }
-        (false, _) => (Severity::Error, "its share of the calls is answered with HTTP 500: UNKNOWN to the client"),
+        (false, _) => (Severity::Error, "the backend's share of the calls gets HTTP 500: the client sees UNKNOWN"),
     };
     let fix = if object.kind == Kind::VirtualService {
-        format!("host: {host}\nport: {{number: {right}}}")
+        format!("host: {host}\nport: {{number: {suggested}}}")
     } else {
-        format!("port: {right}")
+        format!("port: {suggested}")
     };
     let finding = Finding::new(&RULE, object, field)
         .severity(severity)
-        .message(format!("{} has no port {wanted}", mesh.short_host(host)))
-        .impact(effect)
-        .evidence([format!("its ports: {}", listed.join(", "))])
-        .evidence(of_pods.map(|port| format!("{wanted} is the pods' port behind {}", port.title())))
-        .rests_on(entries.iter().map(|entry| entry.namespace()))
+        .message(format!("{} does not have port {number}", mesh.short_host(host)))
+        .impact(impact)
+        .evidence([format!("ports of the Service: {}", listed.join(", "))])
+        .evidence(with_target.map(|port| format!("{number} is the targetPort of port {}", port.title())))
+        .depends_on(entries.iter().map(|entry| entry.namespace()))
         .fix(fix);
     out.add(&RULE, finding);
 }
@@ -108,7 +114,7 @@ fn judge(mesh: &Mesh<'_>, object: &ObjectRef, field: String, host: &Host, wanted
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, check_gap, findings, istio, service};
+    use crate::rules::testing::{assert_findings, assert_undecided_on_gap, findings, istio, service};
 
     fn mesh(port: u32) -> String {
         let rule =
@@ -117,24 +123,28 @@ mod tests {
     }
 
     #[test]
-    fn the_port_of_the_pods_is_told() {
-        check(&RULE, &mesh(8080), &["error VirtualService shop/r spec.http[0].route[0].destination.port.number"]);
-        assert!(findings(&RULE, &mesh(8080))[0].evidence[1].contains("pods' port"));
-        check_gap(&RULE, &mesh(8080));
+    fn reports_a_target_port_used_as_a_service_port() {
+        assert_findings(
+            &RULE,
+            &mesh(8080),
+            &["error VirtualService shop/r spec.http[0].route[0].destination.port.number"],
+        );
+        assert!(findings(&RULE, &mesh(8080))[0].evidence[1].contains("targetPort of port"));
+        assert_undecided_on_gap(&RULE, &mesh(8080));
     }
 
     #[test]
-    fn mirrors_and_backends_of_gateway_api_count_too() {
+    fn reports_ports_of_mirrors_and_gateway_api_backends() {
         let mirror = mesh(50051).replace("http: [{", "http: [{mirror: {host: a, port: {number: 9}}, ");
-        check(&RULE, &mirror, &["warning VirtualService shop/r spec.http[0].mirror.port.number"]);
+        assert_findings(&RULE, &mirror, &["warning VirtualService shop/r spec.http[0].mirror.port.number"]);
         let route = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {name: g}\n\
             spec: {parentRefs: [{group: '', kind: Service, name: a}], rules: [{backendRefs: [{name: a, port: 9}]}]}\n";
-        check(&RULE, &(mesh(50051) + route), &["error GRPCRoute shop/g spec.rules[0].backendRefs[0].port"]);
+        assert_findings(&RULE, &(mesh(50051) + route), &["error GRPCRoute shop/g spec.rules[0].backendRefs[0].port"]);
     }
 
     #[test]
-    fn ports_of_the_service_and_unknown_hosts_are_silent() {
-        check(&RULE, &mesh(50051), &[]);
-        check(&RULE, &mesh(1).replace("{host: a,", "{host: b,"), &[]);
+    fn is_silent_on_existing_ports_and_on_unknown_hosts() {
+        assert_findings(&RULE, &mesh(50051), &[]);
+        assert_findings(&RULE, &mesh(1).replace("{host: a,", "{host: b,"), &[]);
     }
 }

@@ -1,4 +1,4 @@
-//! Rules GM2xx: which backends a call reaches.
+//! Rules GM2xx: routes, and the backends that calls reach.
 
 pub(super) mod backend_invalid;
 pub(super) mod canary_on_headless;

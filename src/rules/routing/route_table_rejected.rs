@@ -1,4 +1,4 @@
-//! GM225: a rule that makes Envoy refuse the whole route table.
+//! GM225: a rule for which Envoy rejects the whole route table.
 
 use crate::mesh::Mesh;
 use crate::rules::{Finding, Findings, Rule, Severity};
@@ -10,15 +10,16 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[Kind::VirtualService],
     istio_code: Some("IST0106"),
-    summary: "A rule that makes Envoy refuse the whole route table of its port",
+    summary: "A rule for which Envoy rejects the whole route table of its port",
     docs: "\
 ## What it looks for
-Two or more destinations that all have weight 0 or none, a regular expression that RE2 does not take, an empty prefix,
-and an HTTP status that is none, in a rule that istiod passes on to proxies.
+A rule that istiod sends to proxies with one of these faults: two or more destinations whose weights are all 0 or
+missing, a regular expression that is not valid RE2, an empty prefix, or an invalid HTTP status.
 
 ## Why it matters for gRPC
-Envoy takes a route table as a whole or not at all: it refuses this one, and every host on that port keeps the routes it
-had. New Services, weights and repairs for all of them do not arrive until the rule is mended. A new pod has no routes.
+Envoy accepts or rejects a route table as a whole. It rejects this one, and every host on that port keeps its previous
+routes: new Services, weights and fixes for any of them have no effect until the rule is corrected. A new pod has no
+routes at all.
 
 ## Example
 ```yaml
@@ -27,7 +28,7 @@ route:
 - destination: {host: checkout, subset: v2}     # no weight
 ```
 
-## Repair
+## Fix
 ```yaml
 route:
 - {destination: {host: checkout, subset: v1}, weight: 100}
@@ -35,8 +36,9 @@ route:
 ```
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM225.yaml`.
-- Replayed through Envoy 1.39: `weighted_clusters` without a weight is refused. Istio's webhook refuses most of these.
+- Verified on a real mesh: `tests/lab/effects/GM225.yaml`.
+- Replayed through Envoy 1.39, which rejects `weighted_clusters` without a weight. Istio's webhook rejects most of these
+  rules.
 ",
     check,
 };
@@ -44,12 +46,19 @@ route:
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for (_, config) in mesh.route_configs().iter() {
         for rule in &config.rules {
-            let Some(why) = mesh.refused(config, rule) else { continue };
+            let Some(reason) = mesh.envoy_rejection(config, rule) else { continue };
             let finding = Finding::new(&RULE, &rule.object, rule.field())
-                .message(format!("Envoy refuses this rule: {why}"))
-                .impact("the whole route table of the port is refused: every host on it keeps its former routes")
-                .evidence(rule.delegate.as_ref().map(|(object, at)| format!("it comes from {object} spec.http[{at}]")))
-                .fix("mend the rule; `kubectl grpcmesh inspect` shows when nothing is left");
+                .message(format!("Envoy rejects this rule of {}: {reason}", rule.object))
+                .impact(
+                    "Envoy rejects the whole route table of the port: every host on it keeps its previous routes, and \
+                     new pods have no routes",
+                )
+                .evidence(
+                    rule.delegate
+                        .as_ref()
+                        .map(|(object, index)| format!("the rule comes from {object} spec.http[{index}]")),
+                )
+                .fix("correct the rule, then run `kubectl grpcmesh inspect --only GM225` to check for further rules");
             out.add(&RULE, finding);
         }
     }
@@ -58,7 +67,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, check_gap, istio, service};
+    use crate::rules::testing::{assert_findings, assert_undecided_on_gap, istio, service};
 
     fn mesh(rule: &str) -> String {
         service("a", "{name: grpc, port: 1}")
@@ -66,22 +75,30 @@ mod tests {
     }
 
     #[test]
-    fn what_envoy_refuses_is_an_error() {
-        let place = "error VirtualService shop/r spec.http[0]";
+    fn reports_rules_that_envoy_rejects() {
+        let expected = "error VirtualService shop/r spec.http[0]";
         let no_weight = mesh("{route: [{destination: {host: a}}, {destination: {host: a, subset: v2}, weight: 0}]}");
-        check(&RULE, &no_weight, &[place]);
-        check_gap(&RULE, &no_weight);
-        check(&RULE, &mesh("{match: [{uri: {regex: '(?=a)'}}], route: [{destination: {host: a}}]}"), &[place]);
+        assert_findings(&RULE, &no_weight, &[expected]);
+        assert_undecided_on_gap(&RULE, &no_weight);
+        assert_findings(
+            &RULE,
+            &mesh("{match: [{uri: {regex: '(?=a)'}}], route: [{destination: {host: a}}]}"),
+            &[expected],
+        );
     }
 
     #[test]
-    fn rules_that_envoy_takes_are_silent() {
-        check(&RULE, &mesh("{route: [{destination: {host: a}, weight: 0}]}"), &[]);
-        check(
+    fn is_silent_on_rules_that_envoy_accepts() {
+        assert_findings(&RULE, &mesh("{route: [{destination: {host: a}, weight: 0}]}"), &[]);
+        assert_findings(
             &RULE,
             &mesh("{route: [{destination: {host: a}}, {destination: {host: a, subset: v2}, weight: 1}]}"),
             &[],
         );
-        check(&RULE, &mesh("{match: [{uri: {regex: '/shop\\.Cart/.*'}}], route: [{destination: {host: a}}]}"), &[]);
+        assert_findings(
+            &RULE,
+            &mesh("{match: [{uri: {regex: '/shop\\.Cart/.*'}}], route: [{destination: {host: a}}]}"),
+            &[],
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! GM209: HTTP rules for a host whose ports carry bytes.
+//! GM209: HTTP rules for a host whose ports Istio treats as TCP.
 
 use crate::mesh::Mesh;
 use crate::mesh::protocol::ProtocolFamily;
@@ -12,14 +12,15 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[Kind::Service],
     istio_code: None,
-    summary: "HTTP rules for a host whose port is taken for TCP: none of them acts",
+    summary: "HTTP rules for a host whose ports Istio treats as TCP: the rules have no effect",
     docs: "\
 ## What it looks for
-`http` rules of a mesh VirtualService for a Service whose ports (those that the rules are for) are all of the TCP family.
+`http` rules of a mesh VirtualService for a Service whose ports are all of the TCP family. If every rule matches on
+`port`, only those ports are considered.
 
 ## Why it matters for gRPC
-A TCP listener sees connections, not calls. Rules, weights, timeouts, retries and faults need calls: none of them acts,
-and nothing says so. One connection goes to one pod.
+A TCP listener handles connections, not calls. Routes, weights, timeouts, retries and faults of `http` rules have no
+effect there, and neither Istio nor Envoy reports that. All calls of a connection go to one pod.
 
 ## Example
 ```yaml
@@ -30,14 +31,14 @@ kind: VirtualService
 spec: {hosts: [checkout], http: [{timeout: 2s, route: […]}]}
 ```
 
-## Repair
+## Fix
 ```yaml
 ports: [{name: grpc-api, port: 50051}]
 ```
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM209.yaml`.
-- From Istio's code: `pilot/pkg/networking/core/listener.go`; pinned with istiod's own code.
+- Verified on a real mesh: `tests/lab/effects/GM209.yaml`.
+- Istio source: `pilot/pkg/networking/core/listener.go`. Verified against istiod's own output.
 ",
     check,
 };
@@ -48,32 +49,34 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             continue;
         }
         let matches = || object.spec.http.iter().flat_map(|rule| &rule.matches);
-        let every_rule_names_ports = object
+        let every_rule_matches_ports = object
             .spec
             .http
             .iter()
-            .all(|rule| !rule.matches.is_empty() && rule.matches.iter().all(|one| one.port.is_some()));
+            .all(|rule| !rule.matches.is_empty() && rule.matches.iter().all(|condition| condition.port.is_some()));
         for host in &object.hosts {
             let Some(service) = mesh.find_host(host.as_str()).map(|id| mesh.service(id)) else { continue };
-            let meant = |port: &&ServicePort| {
-                !every_rule_names_ports || matches().any(|one| one.port == Some(u32::from(port.number)))
+            let is_matched = |port: &&ServicePort| {
+                !every_rule_matches_ports || matches().any(|condition| condition.port == Some(u32::from(port.number)))
             };
-            let ports: Vec<&ServicePort> = service.ports.iter().filter(meant).collect();
+            let ports: Vec<&ServicePort> = service.ports.iter().filter(is_matched).collect();
             if ports.is_empty() || ports.iter().any(|port| port.protocol.family() != ProtocolFamily::Tcp) {
                 continue;
             }
-            let named: Vec<String> = ports
+            let protocols: Vec<String> = ports
                 .iter()
-                .map(|port| {
-                    format!("port {}: {}, decided by {}", port.title(), port.protocol.as_str(), port.decided_by)
-                })
+                .map(|port| format!("port {} is {}, decided by {}", port.title(), port.protocol, port.decided_by))
                 .collect();
             let finding = Finding::new(&RULE, &object.object, "spec.http")
-                .message(format!("{} has no port on which calls are seen", mesh.short_host(host)))
-                .impact("none of the rules acts: connections are passed on as bytes, each to one pod")
-                .evidence(named)
-                .rests_on([service.namespace()])
-                .fix(ports[0].as_grpc());
+                .message(format!(
+                    "{} has http rules for {}, whose ports Istio treats as TCP",
+                    object.object,
+                    mesh.short_host(host)
+                ))
+                .impact("the rules have no effect: all calls of a connection go to one pod")
+                .evidence(protocols)
+                .depends_on([service.namespace()])
+                .fix(ports[0].grpc_port_yaml());
             out.add(&RULE, finding);
         }
     }
@@ -82,7 +85,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, check_gap, istio, service};
+    use crate::rules::testing::{assert_findings, assert_undecided_on_gap, istio, service};
 
     fn mesh(port: &str) -> String {
         service("a", port)
@@ -90,15 +93,15 @@ mod tests {
     }
 
     #[test]
-    fn rules_for_bytes_are_an_error() {
-        check(&RULE, &mesh("{name: tcp-api, port: 1}"), &["error VirtualService shop/r spec.http"]);
-        check_gap(&RULE, &mesh("{name: tcp-api, port: 1}"));
+    fn reports_http_rules_on_tcp_ports() {
+        assert_findings(&RULE, &mesh("{name: tcp-api, port: 1}"), &["error VirtualService shop/r spec.http"]);
+        assert_undecided_on_gap(&RULE, &mesh("{name: tcp-api, port: 1}"));
     }
 
     #[test]
-    fn calls_detection_and_other_ports_are_silent() {
-        check(&RULE, &mesh("{name: grpc, port: 1}"), &[]);
-        check(&RULE, &mesh("{name: api, port: 1}"), &[]);
-        check(&RULE, &mesh("{name: tcp-api, port: 1}, {name: grpc, port: 2}"), &[]);
+    fn is_silent_when_any_port_is_http_or_auto_detected() {
+        assert_findings(&RULE, &mesh("{name: grpc, port: 1}"), &[]);
+        assert_findings(&RULE, &mesh("{name: api, port: 1}"), &[]);
+        assert_findings(&RULE, &mesh("{name: tcp-api, port: 1}, {name: grpc, port: 2}"), &[]);
     }
 }

@@ -1,8 +1,9 @@
-//! GM203: a route leads to a subset that no DestinationRule defines.
+//! GM203: a route to a subset that no DestinationRule defines.
 
 use std::collections::BTreeSet;
 
 use crate::mesh::Mesh;
+use crate::mesh::destination_rule::DestinationRule;
 use crate::mesh::ids::Host;
 use crate::mesh::virtual_service::VirtualService;
 use crate::mesh::written_route::{WrittenAction, WrittenBackend, WrittenMirror, WrittenRule};
@@ -16,14 +17,15 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[Kind::DestinationRule],
     istio_code: Some("IST0101"),
-    summary: "A route leads to a subset that no DestinationRule defines",
+    summary: "A route to a subset that no DestinationRule defines",
     docs: "\
 ## What it looks for
-A route that names a subset which no DestinationRule for the destination's host defines, in any namespace.
+A route to a subset that no DestinationRule for the host defines, in any namespace.
 
 ## Why it matters for gRPC
-Envoy accepts the route, but its cluster does not exist: each call that takes it fails with UNAVAILABLE, flag `NC`,
-while the log's response code is 200. With weights, just that share of the calls fails, which looks like a flaky server.
+Envoy accepts the route, but its cluster does not exist: every call on the route fails with UNAVAILABLE, response flag
+`NC`, while the access log shows HTTP status 200. With weights, only that share of the calls fails, which looks like an
+unreliable server.
 
 ## Example
 ```yaml
@@ -34,8 +36,8 @@ kind: DestinationRule
 spec: {host: checkout, subsets: [{name: v1, labels: {version: v1}}]}
 ```
 
-## Repair
-Add the subset before the route that names it:
+## Fix
+Define the subset before the route uses it:
 ```yaml
 subsets:
 - name: v2
@@ -43,8 +45,8 @@ subsets:
 ```
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM203.yaml`.
-- Istio: `pilot/pkg/networking/core/cluster_builder.go`; routes are not validated against clusters.
+- Verified on a real mesh: `tests/lab/effects/GM203.yaml`.
+- Istio source: `pilot/pkg/networking/core/cluster_builder.go`; routes are not validated against clusters.
 ",
     check,
 };
@@ -56,7 +58,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             if let WrittenAction::Forward(targets) = action {
                 for target in targets {
                     let WrittenBackend { host, subset: Some(subset), field, .. } = target else { continue };
-                    judge(
+                    check_subset(
                         mesh,
                         object,
                         host,
@@ -69,7 +71,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             }
             for WrittenMirror { host, subset, percent: _ } in mirrors {
                 if let Some(subset) = subset {
-                    judge(
+                    check_subset(
                         mesh,
                         object,
                         host,
@@ -84,7 +86,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     }
 }
 
-fn judge(
+fn check_subset(
     mesh: &Mesh<'_>,
     object: &VirtualService,
     host: &Host,
@@ -93,8 +95,8 @@ fn judge(
     severity: Severity,
     out: &mut Findings<'_>,
 ) {
-    // An unknown host is another rule's business: its subsets cannot be defined.
-    if !mesh.knows_host(host.as_str()) {
+    // GM201 and GM202 report unknown hosts.
+    if !mesh.has_host(host.as_str()) {
         return;
     }
     let rules: Vec<_> = mesh.destination_rules.covering(host.as_str()).map(|(_, rule)| rule).collect();
@@ -115,26 +117,53 @@ fn judge(
         rules => {
             let objects: Vec<_> = rules.iter().map(|rule| rule.object.path()).collect();
             let names = if names.is_empty() {
-                "no subset".to_owned()
+                "no subsets".to_owned()
             } else {
                 names.iter().copied().collect::<Vec<_>>().join(", ")
             };
             format!("DestinationRule {} defines {names}", objects.join(", "))
         }
     };
-    let message = format!("no DestinationRule defines the subset \"{subset}\" of {short}");
+    let message = format!("no DestinationRule defines subset \"{subset}\" of {short}");
     let message = match nearest {
         Some(nearest) => format!("{message}; did you mean {nearest}?"),
         None => message,
     };
+    let fix = suggest_fix(mesh, object, host, subset, &rules, nearest.or(names.first().copied()));
+    let impact = if severity == Severity::Error {
+        "calls on this route fail with UNAVAILABLE (flag NC, cluster not found)"
+    } else {
+        "mirrored calls are lost; callers are not affected"
+    };
+    let namespace = mesh.namespace_of_host(host);
+    let finding = Finding::new(&RULE, &object.object, field)
+        .severity(severity)
+        .message(message)
+        .impact(impact)
+        .evidence([evidence])
+        .depends_on(namespace.iter().chain([&mesh.root_namespace]))
+        .fix(fix);
+    out.add(&RULE, finding);
+}
+
+/// YAML that defines the subset or, if no pod has the label `version` for it, that uses the defined subset `defined`.
+fn suggest_fix(
+    mesh: &Mesh<'_>,
+    object: &VirtualService,
+    host: &Host,
+    subset: &str,
+    rules: &[&DestinationRule],
+    defined: Option<&str>,
+) -> String {
+    let short_host = mesh.short_host(host);
     let has_pods = |version: &str| {
         let service = mesh.find_host(host.as_str()).map(|id| mesh.service(id));
         let mut pods = service.into_iter().flat_map(|service| mesh.workloads_of(service)).peekable();
         pods.peek().is_none() || pods.any(|pod| pod.labels.get("version") == Some(version))
     };
-    let fix = match (rules.first(), nearest.or(names.first().copied())) {
-        (Some(_), Some(known)) if !has_pods(subset) => {
-            format!("send to a subset that is defined, such as {known}: no pod has the label version={subset}")
+    match (rules.first(), defined) {
+        (Some(_), Some(defined)) if !has_pods(subset) => {
+            format!("subset: {defined}   # no pod has the label version={subset}")
         }
         (Some(rule), _) => format!(
             "# DestinationRule {}\nspec:\n  subsets:\n  - name: {subset}\n    labels: {{version: {subset}}}",
@@ -142,26 +171,17 @@ fn judge(
         ),
         (None, _) => format!(
             "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata:\n  name: {}\n  namespace: {}\nspec:\n  host: {}\n  subsets:\n  - name: {subset}\n    labels: {{version: {subset}}}",
-            short.split('.').next().unwrap_or(short),
+            short_host.split('.').next().unwrap_or(short_host),
             mesh.namespace_of_host(host).unwrap_or_else(|| object.object.namespace.clone()),
             host.as_str()
         ),
-    };
-    let owner = mesh.namespace_of_host(host);
-    let finding = Finding::new(&RULE, &object.object, field)
-        .severity(severity)
-        .message(message)
-        .impact("calls that take this route fail with UNAVAILABLE (flag NC, no such cluster)")
-        .evidence([evidence])
-        .rests_on(owner.iter().chain([&mesh.root]))
-        .fix(fix);
-    out.add(&RULE, finding);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, check_gap, findings, istio, service};
+    use crate::rules::testing::{assert_findings, assert_undecided_on_gap, findings, istio, service};
 
     fn mesh(subsets: &str) -> String {
         service("a", "{name: grpc, port: 1}")
@@ -174,24 +194,24 @@ mod tests {
     }
 
     #[test]
-    fn a_subset_that_nobody_defines_is_reported() {
+    fn reports_a_subset_that_no_destination_rule_defines() {
         let yaml = mesh("[{name: v1, labels: {version: v1}}]");
-        check(&RULE, &yaml, &["error VirtualService shop/r spec.http[0].route[1].destination.subset"]);
-        check_gap(&RULE, &yaml);
+        assert_findings(&RULE, &yaml, &["error VirtualService shop/r spec.http[0].route[1].destination.subset"]);
+        assert_undecided_on_gap(&RULE, &yaml);
         assert_eq!(findings(&RULE, &yaml)[0].evidence, ["DestinationRule shop/d defines v1"]);
     }
 
     #[test]
-    fn without_any_destination_rule_both_are_reported() {
+    fn reports_every_subset_when_the_host_has_no_destination_rule() {
         let yaml = mesh("[]").replace("{host: a, subsets", "{host: other, subsets");
         assert_eq!(findings(&RULE, &yaml).len(), 2);
     }
 
     #[test]
-    fn subsets_defined_anywhere_for_the_host_are_silent() {
-        check(&RULE, &mesh("[{name: v1}, {name: v2}]"), &[]);
+    fn is_silent_on_subsets_that_any_rule_for_the_host_defines() {
+        assert_findings(&RULE, &mesh("[{name: v1}, {name: v2}]"), &[]);
         let wildcard =
             mesh("[{name: v1}, {name: v2}]").replace("{host: a, subsets", "{host: '*.shop.svc.cluster.local', subsets");
-        check(&RULE, &wildcard, &[]);
+        assert_findings(&RULE, &wildcard, &[]);
     }
 }

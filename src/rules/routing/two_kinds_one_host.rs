@@ -14,14 +14,14 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Warning,
     needs: &[Kind::VirtualService, Kind::HttpRoute, Kind::GrpcRoute],
     istio_code: None,
-    summary: "A VirtualService and an HTTPRoute or GRPCRoute for one Service: only one acts for a caller",
+    summary: "A VirtualService and an HTTPRoute or GRPCRoute for one Service: each caller gets only one",
     docs: "\
 ## What it looks for
 A Service with a mesh VirtualService for its host and an HTTPRoute or GRPCRoute attached to it.
 
 ## Why it matters for gRPC
-The two are never merged. For callers in the route's own namespace the route wins, even when it is newer; for all others
-the older object does. Which weights a canary really has then depends on where the caller runs.
+Istio does not merge the two. Callers in the namespace of the HTTPRoute or GRPCRoute get that route, even if it is
+newer; all other callers get the older object. The weights that a canary gets therefore depend on where the caller runs.
 
 ## Example
 ```yaml
@@ -32,12 +32,15 @@ kind: GRPCRoute
 spec: {parentRefs: [{group: \"\", kind: Service, name: checkout}], …}
 ```
 
-## Repair
-Keep one of the two.
+## Fix
+Keep one of the two objects, and delete the other:
+```bash
+kubectl delete virtualservice checkout -n shop
+```
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM219.yaml`.
-- From Istio's code: `pilot/pkg/model/push_context.go`; pinned with istiod's own code.
+- Verified on a real mesh: `tests/lab/effects/GM219.yaml`.
+- Istio source: `pilot/pkg/model/push_context.go`. Verified against istiod's own output.
 ",
     check,
 };
@@ -46,33 +49,34 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     let configs = mesh.route_configs();
     for id in mesh.service_ids() {
         let service = mesh.service(id);
-        let all: Vec<&RouteConfig> = configs.of_host(&service.host).map(|config| configs.get(config)).collect();
-        let Some(virtual_service) = all.iter().find(|config| !config.is_gateway_api) else { continue };
-        let Some(route) = all.iter().find(|config| config.is_gateway_api) else { continue };
-        let who =
+        let route_configs: Vec<&RouteConfig> =
+            configs.naming_host(&service.host).map(|config| configs.get(config)).collect();
+        let Some(virtual_service) = route_configs.iter().find(|config| !config.is_gateway_api) else { continue };
+        let Some(route) = route_configs.iter().find(|config| config.is_gateway_api) else { continue };
+        let owner_for =
             |namespace: Namespace| match mesh.route_owner(&Caller::in_namespace(namespace), id, service.main_port()) {
                 RouteOwner::Config(owner) => {
                     configs.get(owner).objects.first().map_or_else(String::new, ToString::to_string)
                 }
-                RouteOwner::Default => "nobody: Istio's default route".to_owned(),
-                RouteOwner::Hidden => "nobody: they do not see the Service".to_owned(),
+                RouteOwner::Default => "Istio's default route".to_owned(),
+                RouteOwner::Hidden => "no route, because the Service is not visible to them".to_owned(),
             };
-        let mut places: BTreeSet<&Namespace> = BTreeSet::from([&route.namespace, &virtual_service.namespace]);
-        places.extend(mesh.caller_namespaces.iter().take(4));
+        let mut namespaces: BTreeSet<&Namespace> = BTreeSet::from([&route.namespace, &virtual_service.namespace]);
+        namespaces.extend(mesh.caller_namespaces.iter().take(4));
         let mut evidence: Vec<String> =
-            places.into_iter().map(|namespace| format!("callers in {namespace}: {}", who(namespace.clone()))).collect();
-        evidence.push(format!("callers elsewhere: {}", who(Namespace::from(""))));
+            namespaces.into_iter().map(|name| format!("callers in {name} get {}", owner_for(name.clone()))).collect();
+        evidence.push(format!("callers in other namespaces get {}", owner_for(Namespace::from(""))));
         if virtual_service.created.is_none() || route.created.is_none() {
-            evidence.push("ages are not in the source, so which one is older is a guess".to_owned());
+            evidence.push("the source has no creation times, so the older object is not known".to_owned());
         }
         let (Some(object), Some(other)) = (virtual_service.objects.first(), route.objects.first()) else { continue };
         let index = virtual_service.hosts.iter().position(|host| *host == service.host).unwrap_or_default();
         let finding = Finding::new(&RULE, object, format!("spec.hosts[{index}]"))
-            .message(format!("{other} routes {} too", mesh.short_host(&service.host)))
-            .impact("only one of them acts for a caller, and which one depends on the caller's namespace")
+            .message(format!("{object} and {other} both route {}", mesh.short_host(&service.host)))
+            .impact("each caller gets the rules of only one of them, depending on its namespace")
             .evidence(evidence)
-            .rests_on([&other.namespace, service.namespace()])
-            .fix(format!("keep one: remove the host here, or delete {other}"));
+            .depends_on([&other.namespace, service.namespace()])
+            .fix(format!("keep one of the two: remove the host from {object}, or delete {other}"));
         out.add(&RULE, finding);
     }
 }
@@ -80,7 +84,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, check_gap, findings, istio, service};
+    use crate::rules::testing::{assert_findings, assert_undecided_on_gap, findings, istio, service};
 
     const ROUTE: &str = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {name: g, creationTimestamp: '2026-01-02T00:00:00Z'}\n\
         spec: {parentRefs: [{group: '', kind: Service, name: a, port: 1}], rules: [{backendRefs: [{name: a, port: 1}]}]}\n";
@@ -92,18 +96,18 @@ mod tests {
     }
 
     #[test]
-    fn both_kinds_for_one_host_are_told() {
+    fn reports_a_virtual_service_and_a_grpc_route_for_one_host() {
         let yaml = mesh() + ROUTE;
-        check(&RULE, &yaml, &["warning VirtualService shop/r spec.hosts[0]"]);
+        assert_findings(&RULE, &yaml, &["warning VirtualService shop/r spec.hosts[0]"]);
         let evidence = &findings(&RULE, &yaml)[0].evidence;
-        assert!(evidence.contains(&"callers in shop: GRPCRoute shop/g".to_owned()), "{evidence:?}");
-        assert!(evidence.contains(&"callers elsewhere: VirtualService shop/r".to_owned()), "{evidence:?}");
-        check_gap(&RULE, &yaml);
+        assert!(evidence.contains(&"callers in shop get GRPCRoute shop/g".to_owned()), "{evidence:?}");
+        assert!(evidence.contains(&"callers in other namespaces get VirtualService shop/r".to_owned()), "{evidence:?}");
+        assert_undecided_on_gap(&RULE, &yaml);
     }
 
     #[test]
-    fn one_kind_is_silent() {
-        check(&RULE, &mesh(), &[]);
-        check(&RULE, &(service("a", "{name: grpc, port: 1}") + ROUTE), &[]);
+    fn is_silent_on_a_single_kind() {
+        assert_findings(&RULE, &mesh(), &[]);
+        assert_findings(&RULE, &(service("a", "{name: grpc, port: 1}") + ROUTE), &[]);
     }
 }

@@ -1,6 +1,6 @@
-//! What validation refuses in a DestinationRule.
+//! Values that Istio's validation rejects in a DestinationRule.
 
-use super::{check_duration, refuse};
+use super::{check_duration, reject};
 use crate::mesh::destination_rule::DestinationRule;
 use crate::mesh::ids::ObjectRef;
 use crate::rules::Findings;
@@ -10,39 +10,39 @@ use crate::schema::limits::is_label;
 pub(super) fn check(rule: &DestinationRule, out: &mut Findings<'_>) {
     let object = &rule.object;
     if rule.spec.host.is_empty() {
-        refuse(object, "spec.host", "the host is missing", "host: …", out);
+        reject(object, "spec.host", "the DestinationRule has no host", "host: checkout.shop.svc.cluster.local", out);
     }
     if let Some(policy) = &rule.spec.traffic_policy {
-        self::policy(object, policy, "spec.trafficPolicy", out);
+        check_policy(object, policy, "spec.trafficPolicy", out);
     }
     for (index, subset) in rule.spec.subsets.iter().enumerate() {
         let path = format!("spec.subsets[{index}]");
         if !is_label(&subset.name) {
-            refuse(
+            reject(
                 object,
                 format!("{path}.name"),
-                format!("subset \"{}\" is not a DNS label", subset.name),
-                "letters, digits and dashes",
+                format!("subset name \"{}\" is not a DNS label", subset.name),
+                "use letters, digits and dashes",
                 out,
             );
         }
         if rule.spec.subsets[..index].iter().any(|other| other.name == subset.name) {
-            refuse(
+            reject(
                 object,
                 format!("{path}.name"),
                 format!("subset \"{}\" is defined twice", subset.name),
-                "remove one",
+                "remove or rename one of the two subsets",
                 out,
             );
         }
         if let Some(policy) = &subset.traffic_policy {
-            self::policy(object, policy, &format!("{path}.trafficPolicy"), out);
+            check_policy(object, policy, &format!("{path}.trafficPolicy"), out);
         }
     }
 }
 
-fn policy(object: &ObjectRef, policy: &TrafficPolicy, path: &str, out: &mut Findings<'_>) {
-    blocks(
+fn check_policy(object: &ObjectRef, policy: &TrafficPolicy, path: &str, out: &mut Findings<'_>) {
+    check_policy_blocks(
         object,
         policy.connection_pool.as_ref(),
         policy.load_balancer.as_ref(),
@@ -53,15 +53,15 @@ fn policy(object: &ObjectRef, policy: &TrafficPolicy, path: &str, out: &mut Find
     for (index, port) in policy.port_level_settings.iter().enumerate() {
         let path = format!("{path}.portLevelSettings[{index}]");
         if port.port.as_ref().is_none_or(|port| port.number == 0 || port.number > 65535) {
-            refuse(
+            reject(
                 object,
                 format!("{path}.port"),
-                "port-level settings need the number of a Service port",
+                "an entry of portLevelSettings has no valid port number",
                 "port: {number: 50051}",
                 out,
             );
         }
-        blocks(
+        check_policy_blocks(
             object,
             port.connection_pool.as_ref(),
             port.load_balancer.as_ref(),
@@ -72,7 +72,7 @@ fn policy(object: &ObjectRef, policy: &TrafficPolicy, path: &str, out: &mut Find
     }
 }
 
-fn blocks(
+fn check_policy_blocks(
     object: &ObjectRef,
     pool: Option<&ConnectionPool>,
     balancer: Option<&LoadBalancer>,
@@ -81,36 +81,35 @@ fn blocks(
     out: &mut Findings<'_>,
 ) {
     if let Some(pool) = pool {
-        connection_pool(object, pool, &format!("{path}.connectionPool"), out);
+        check_connection_pool(object, pool, &format!("{path}.connectionPool"), out);
     }
     if let Some(balancer) = balancer {
         let path = format!("{path}.loadBalancer");
-        let both = balancer.locality_lb_setting.is_some() && balancer.zone_aware_lb_setting.is_some();
-        if both {
-            refuse(
+        if balancer.locality_lb_setting.is_some() && balancer.zone_aware_lb_setting.is_some() {
+            reject(
                 object,
                 format!("{path}.zoneAwareLbSetting"),
-                "zoneAwareLbSetting and localityLbSetting exclude each other",
-                "remove one",
+                "zoneAwareLbSetting and localityLbSetting are mutually exclusive",
+                "remove one of the two settings",
                 out,
             );
         }
-        let distributes = balancer.locality_lb_setting.as_ref();
-        if distributes.is_some_and(|locality| !locality.distribute.is_empty() && !locality.failover.is_empty()) {
-            refuse(
+        let locality = balancer.locality_lb_setting.as_ref();
+        if locality.is_some_and(|locality| !locality.distribute.is_empty() && !locality.failover.is_empty()) {
+            reject(
                 object,
                 format!("{path}.localityLbSetting"),
-                "distribute and failover exclude each other",
-                "remove one",
+                "distribute and failover are mutually exclusive",
+                "remove one of the two settings",
                 out,
             );
         }
         if balancer.simple.is_some() && balancer.consistent_hash.is_some() {
-            refuse(
+            reject(
                 object,
                 format!("{path}.simple"),
-                "a balancer is either simple or consistentHash",
-                "remove one",
+                "simple and consistentHash are mutually exclusive",
+                "remove one of the two settings",
                 out,
             );
         }
@@ -122,10 +121,10 @@ fn blocks(
         if outlier.consecutive_local_origin_failures.is_some()
             && outlier.split_external_local_origin_errors != Some(true)
         {
-            refuse(
+            reject(
                 object,
                 format!("{path}.consecutiveLocalOriginFailures"),
-                "consecutiveLocalOriginFailures needs splitExternalLocalOriginErrors",
+                "consecutiveLocalOriginFailures requires splitExternalLocalOriginErrors",
                 "splitExternalLocalOriginErrors: true",
                 out,
             );
@@ -134,18 +133,24 @@ fn blocks(
             [("maxEjectionPercent", outlier.max_ejection_percent), ("minHealthPercent", outlier.min_health_percent)]
         {
             if percent.is_some_and(|percent| !(0..=100).contains(&percent)) {
-                refuse(object, format!("{path}.{name}"), format!("{name} is between 0 and 100"), "0 to 100", out);
+                reject(
+                    object,
+                    format!("{path}.{name}"),
+                    format!("{name} is not between 0 and 100"),
+                    "use a value from 0 to 100",
+                    out,
+                );
             }
         }
     }
 }
 
-fn connection_pool(object: &ObjectRef, pool: &ConnectionPool, path: &str, out: &mut Findings<'_>) {
+fn check_connection_pool(object: &ObjectRef, pool: &ConnectionPool, path: &str, out: &mut Findings<'_>) {
     if pool.http.is_none() && pool.tcp.is_none() {
-        refuse(object, path, "the connection pool is empty", "tcp: … or http: …, or remove it", out);
+        reject(object, path, "connectionPool is empty", "set tcp or http, or remove connectionPool", out);
     }
     if let Some(tcp) = &pool.tcp {
-        negative(object, &[("maxConnections", tcp.max_connections)], &format!("{path}.tcp"), out);
+        check_not_negative(object, &[("maxConnections", tcp.max_connections)], &format!("{path}.tcp"), out);
         check_duration(object, format!("{path}.tcp.connectTimeout"), tcp.connect_timeout.as_deref(), out);
         check_duration(
             object,
@@ -162,24 +167,24 @@ fn connection_pool(object: &ObjectRef, pool: &ConnectionPool, path: &str, out: &
             ("maxRetries", http.max_retries),
             ("maxConcurrentStreams", http.max_concurrent_streams),
         ];
-        negative(object, &numbers, &format!("{path}.http"), out);
+        check_not_negative(object, &numbers, &format!("{path}.http"), out);
         check_duration(object, format!("{path}.http.idleTimeout"), http.idle_timeout.as_deref(), out);
         if http.h2_upgrade_policy.as_deref() == Some("UPGRADE") && http.use_client_protocol == Some(true) {
-            refuse(
+            reject(
                 object,
                 format!("{path}.http.useClientProtocol"),
-                "useClientProtocol and h2UpgradePolicy: UPGRADE exclude each other",
-                "remove one",
+                "useClientProtocol and h2UpgradePolicy: UPGRADE are mutually exclusive",
+                "remove one of the two settings",
                 out,
             );
         }
     }
 }
 
-fn negative(object: &ObjectRef, numbers: &[(&str, Option<i64>)], path: &str, out: &mut Findings<'_>) {
+fn check_not_negative(object: &ObjectRef, numbers: &[(&str, Option<i64>)], path: &str, out: &mut Findings<'_>) {
     for (name, number) in numbers {
         if number.is_some_and(|number| number < 0) {
-            refuse(object, format!("{path}.{name}"), format!("{name} is below 0"), "0 means no limit", out);
+            reject(object, format!("{path}.{name}"), format!("{name} is negative"), "use 0 for no limit", out);
         }
     }
 }
@@ -187,11 +192,11 @@ fn negative(object: &ObjectRef, numbers: &[(&str, Option<i64>)], path: &str, out
 #[cfg(test)]
 mod tests {
     use super::super::RULE;
-    use crate::rules::testing::{check, istio};
+    use crate::rules::testing::{assert_findings, istio};
 
     #[track_caller]
-    fn refused(policy: &str, field: &str) {
-        check(
+    fn assert_rejected_at(policy: &str, field: &str) {
+        assert_findings(
             &RULE,
             &istio("DestinationRule", "d", &format!("{{host: a, trafficPolicy: {policy}}}")),
             &[&format!("error DestinationRule shop/d spec.trafficPolicy.{field}")],
@@ -199,33 +204,33 @@ mod tests {
     }
 
     #[test]
-    fn pools() {
-        refused("{connectionPool: {}}", "connectionPool");
-        refused("{connectionPool: {tcp: {maxConnections: -1}}}", "connectionPool.tcp.maxConnections");
-        refused("{connectionPool: {tcp: {connectTimeout: 0s}}}", "connectionPool.tcp.connectTimeout");
-        refused(
+    fn rejects_invalid_connection_pools() {
+        assert_rejected_at("{connectionPool: {}}", "connectionPool");
+        assert_rejected_at("{connectionPool: {tcp: {maxConnections: -1}}}", "connectionPool.tcp.maxConnections");
+        assert_rejected_at("{connectionPool: {tcp: {connectTimeout: 0s}}}", "connectionPool.tcp.connectTimeout");
+        assert_rejected_at(
             "{connectionPool: {http: {h2UpgradePolicy: UPGRADE, useClientProtocol: true}}}",
             "connectionPool.http.useClientProtocol",
         );
-        refused("{portLevelSettings: [{connectionPool: {tcp: {}}}]}", "portLevelSettings[0].port");
+        assert_rejected_at("{portLevelSettings: [{connectionPool: {tcp: {}}}]}", "portLevelSettings[0].port");
     }
 
     #[test]
-    fn balancing_and_ejection() {
-        refused(
+    fn rejects_invalid_load_balancing_and_outlier_detection() {
+        assert_rejected_at(
             "{outlierDetection: {consecutiveLocalOriginFailures: 5}}",
             "outlierDetection.consecutiveLocalOriginFailures",
         );
-        refused("{outlierDetection: {maxEjectionPercent: 101}}", "outlierDetection.maxEjectionPercent");
-        refused(
+        assert_rejected_at("{outlierDetection: {maxEjectionPercent: 101}}", "outlierDetection.maxEjectionPercent");
+        assert_rejected_at(
             "{loadBalancer: {localityLbSetting: {enabled: true}, zoneAwareLbSetting: {}}}",
             "loadBalancer.zoneAwareLbSetting",
         );
     }
 
     #[test]
-    fn subsets() {
-        check(
+    fn rejects_duplicate_and_malformed_subset_names() {
+        assert_findings(
             &RULE,
             &istio("DestinationRule", "d", "{host: a, subsets: [{name: v1}, {name: v1}, {name: V_2}]}"),
             &["error DestinationRule shop/d spec.subsets[1].name", "error DestinationRule shop/d spec.subsets[2].name"],
@@ -233,8 +238,8 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_policies_are_silent() {
+    fn is_silent_on_valid_policies() {
         let policy = "{connectionPool: {tcp: {maxConnections: 100, connectTimeout: 30ms}, http: {http2MaxRequests: 1000}}, outlierDetection: {consecutive5xxErrors: 7, interval: 5m}}";
-        check(&RULE, &istio("DestinationRule", "d", &format!("{{host: a, trafficPolicy: {policy}}}")), &[]);
+        assert_findings(&RULE, &istio("DestinationRule", "d", &format!("{{host: a, trafficPolicy: {policy}}}")), &[]);
     }
 }

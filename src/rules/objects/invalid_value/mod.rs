@@ -1,6 +1,6 @@
-//! GM003: values that Istio's validation refuses, each with its own message.
+//! GM003: values that Istio's validation or the schema rejects, each with its own message.
 //!
-//! Retry conditions, attempts and TLS of gateway servers have rules of their own (GM301, GM302, GM501, GM502).
+//! Retry conditions, retry attempts and TLS of gateway servers have rules of their own: GM301, GM302, GM501, GM502.
 
 mod destination_rule;
 mod gateway;
@@ -20,27 +20,29 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[],
     istio_code: Some("IST0106"),
-    summary: "A value that Istio's validation or the kind's schema refuses",
+    summary: "A value that Istio's validation or the schema of the kind rejects",
     docs: "\
 ## What it looks for
-Values that Istio's webhook refuses in VirtualServices, DestinationRules and Gateways: a rule without an action, host `*`
-in the mesh, weights below 0 or all 0, durations below 1 ms or without a unit, regular expressions that are not RE2,
-faults with unknown status names, empty policies, `UPGRADE` together with `useClientProtocol`, a Gateway port without a
-name, and so on. Also values of the wrong type, and words that the schema does not list.
+Values that Istio's webhook rejects in VirtualServices, DestinationRules and Gateways, among them: a rule without an
+action, host `*` for sidecars, weights that are negative or all 0, durations below 1 ms or without a unit, regular
+expressions that are not RE2, faults with an unknown status name, empty policies, `UPGRADE` together with
+`useClientProtocol`, and a Gateway port without a name. Also values of the wrong type, and values that the schema does
+not list.
 
 ## Why it matters for gRPC
-A refused change never reaches the mesh: the old routes and limits stay, and a pipeline that swallowed the error
-believes otherwise. Where validation was switched off, istiod translates what it finds, which is seldom what was meant.
+A rejected change never reaches the mesh: the previous routes and limits stay in force, and a pipeline that ignores the
+error reports success. If validation is disabled, istiod translates the invalid object as far as it can, and the result
+is rarely the intended one.
 
 ## Example
 ```yaml
 http:
-- timeout: 0s            # below 1 ms; leave it out for \"no limit\"
+- timeout: 0s            # below 1 ms; remove the field for \"no limit\"
   route:
   - destination: {host: checkout}
 ```
 
-## Repair
+## Fix
 ```yaml
 http:
 - route:
@@ -48,29 +50,31 @@ http:
 ```
 
 ## References
-- Seen on a real mesh: `tests/lab/effects/GM003.yaml`.
-- Istio: `pkg/config/validation/validation.go`, `virtualservice.go`, `agent/validation.go`.
+- Verified on a real mesh: `tests/lab/effects/GM003.yaml`.
+- Istio source: `pkg/config/validation/validation.go`, `virtualservice.go`, `agent/validation.go`.
 ",
     check,
 };
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for (object, problem) in mesh.field_problems() {
-        let (message, fix) = match &problem.what {
+        let (message, fix) = match &problem.error {
             FieldError::Unknown { .. } => continue,
-            FieldError::Refused { message, fix } => (message.clone(), fix.clone()),
-            FieldError::Type { wanted, found } => type_texts(wanted, found),
-            FieldError::Word { found, allowed } => {
-                (format!("\"{found}\" is not allowed here"), format!("one of {}", allowed.join(", ")))
-            }
+            FieldError::Rejected { message, fix } => (message.clone(), fix.clone()),
+            FieldError::WrongType { expected, actual } => type_mismatch(expected, actual),
+            FieldError::NotAllowed { value, allowed } => (
+                format!("\"{value}\" is not a valid value for this field"),
+                format!("use one of {}", allowed.join(", ")),
+            ),
         };
-        refuse(object, problem.path.as_str(), message, fix, out);
+        reject(object, problem.path.as_str(), message, fix, out);
     }
-    let told: BTreeSet<&ObjectRef> = mesh.field_problems().iter().map(|(object, _)| object).collect();
-    for UndecodedObject { object, field, why } in mesh.undecoded.iter().filter(|one| !told.contains(&one.object)) {
-        let quoted =
-            if why.ends_with("expected a string") { "write it in quotes" } else { "give it the type it needs" };
-        refuse(object, field.as_str(), why.as_str(), quoted, out);
+    let reported: BTreeSet<&ObjectRef> = mesh.field_problems().iter().map(|(object, _)| object).collect();
+    let unreported = mesh.undecoded.iter().filter(|undecoded| !reported.contains(&undecoded.object));
+    for UndecodedObject { object, field, reason } in unreported {
+        let fix =
+            if reason.ends_with("expected a string") { "quote the value" } else { "use a value of the expected type" };
+        reject(object, field.as_str(), reason.as_str(), fix, out);
     }
     for (_, object) in mesh.virtual_services.iter() {
         virtual_service::check(object, out);
@@ -83,21 +87,21 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     }
 }
 
-fn type_texts(wanted: &str, found: &str) -> (String, String) {
-    let mut message = format!("{found} is not {wanted}");
-    let fix = if wanted == "a string" && !found.starts_with(['{', '[']) {
-        if matches!(found, "true" | "false") {
-            message.push_str("; YAML reads yes, no, on, off, y and n as true or false");
+fn type_mismatch(expected: &str, actual: &str) -> (String, String) {
+    let mut message = format!("{actual} is not {expected}");
+    let fix = if expected == "a string" && !actual.starts_with(['{', '[']) {
+        if matches!(actual, "true" | "false") {
+            message.push_str("; YAML reads yes, no, on, off, y and n as booleans");
         }
-        format!("write it in quotes: '{found}'")
+        format!("quote the value: '{actual}'")
     } else {
-        format!("write {wanted}")
+        format!("use {expected}")
     };
     (message, fix)
 }
 
-/// Reports a value that is refused.
-fn refuse(
+/// Reports a value for which Istio or the API server rejects the object.
+fn reject(
     object: &ObjectRef,
     field: impl Into<String>,
     message: impl Into<String>,
@@ -106,22 +110,28 @@ fn refuse(
 ) {
     let finding = Finding::new(&RULE, object, field)
         .message(message)
-        .impact("the object is refused: the mesh keeps what it had before")
+        .impact("the API server or Istio's webhook rejects the object: proxies keep the previous configuration")
         .fix(fix);
     out.add(&RULE, finding);
 }
 
-/// Checks a duration: at least 1 ms, and no part below that.
+/// Rejects durations below 1 ms and durations that are not whole milliseconds, as Istio's validation does.
 fn check_duration(object: &ObjectRef, field: String, text: Option<&str>, out: &mut Findings<'_>) {
     let Some(text) = text else { return };
     match duration::parse(text) {
-        Err(error) => refuse(object, field, error.to_string(), "a duration such as 2s or 500ms", out),
+        Err(error) => reject(object, field, error.to_string(), "use a duration such as 2s or 500ms", out),
         Ok(limit) if limit.as_nanos() < 1_000_000 => {
-            let fix = if limit.is_zero() { "leave the field out for no limit" } else { "1ms or more" };
-            refuse(object, field, format!("\"{text}\" is below 1 ms"), fix, out);
+            let fix = if limit.is_zero() { "remove the field for no limit" } else { "use 1ms or more" };
+            reject(object, field, format!("\"{text}\" is shorter than 1 ms"), fix, out);
         }
         Ok(limit) if limit.as_nanos() % 1_000_000 != 0 => {
-            refuse(object, field, format!("\"{text}\" has a part below 1 ms"), "whole milliseconds", out);
+            reject(
+                object,
+                field,
+                format!("\"{text}\" is not a whole number of milliseconds"),
+                "use whole milliseconds",
+                out,
+            );
         }
         Ok(_) => {}
     }
@@ -130,11 +140,11 @@ fn check_duration(object: &ObjectRef, field: String, text: Option<&str>, out: &m
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules::testing::{check, istio};
+    use crate::rules::testing::{assert_findings, istio};
 
     #[test]
-    fn types_and_words_are_reported() {
-        check(
+    fn reports_values_of_the_wrong_type_and_values_that_the_schema_does_not_list() {
+        assert_findings(
             &RULE,
             &istio(
                 "VirtualService",
@@ -143,7 +153,7 @@ mod tests {
             ),
             &["error VirtualService shop/r spec.http[0].match[0].headers.x.exact"],
         );
-        check(
+        assert_findings(
             &RULE,
             &istio("DestinationRule", "d", "{host: a, trafficPolicy: {tls: {mode: mutual}}}"),
             &["error DestinationRule shop/d spec.trafficPolicy.tls.mode"],
@@ -151,8 +161,8 @@ mod tests {
     }
 
     #[test]
-    fn valid_objects_are_silent() {
-        check(
+    fn is_silent_on_valid_objects() {
+        assert_findings(
             &RULE,
             &istio(
                 "VirtualService",
