@@ -1,6 +1,6 @@
-//! `kubectl-grpcmesh`: gRPC services in an Istio mesh, inspected from one terminal.
+//! `kubectl-grpcmesh`, a kubectl plugin for gRPC services in an Istio mesh.
 //!
-//! One road for data, in reading order:
+//! Commands read all input into a [`snapshot::Snapshot`], resolve it into a [`mesh::Mesh`], and print a report:
 //!
 //! ```text
 //! API ----- cluster::collect --+
@@ -8,14 +8,14 @@
 //! files --- snapshot::manifest-+
 //! ```
 //!
-//! | Layer | Modules | Knows |
+//! | Layer | Modules | May use |
 //! |---|---|---|
-//! | CORE | [`schema`], [`snapshot`], [`mesh`], [`rules`], [`accesslog`], [`verdict`], [`envoy`], [`compare`], [`shift`], [`guard`], [`doctor`] | plain values: no files, cluster, terminal, clock |
-//! | VIEW | [`report`], [`render`] | CORE, and a writer that it is handed |
-//! | EDGE | [`cluster`], [`terminal`] | the outside; not flags or commands |
+//! | CORE | [`vocabulary`], [`schema`], [`accesslog`], [`diagnosis`], [`envoy`], [`snapshot`], [`mesh`], [`dataplane`], `analysis`, `compare`, [`rules`], `shift`, `doctor` | values only: no files, cluster, terminal, environment or clock |
+//! | VIEW | [`report`], [`render`] | CORE, and the writer that the caller passes |
+//! | EDGE | [`cluster`], `terminal` | CORE, VIEW and the outside world, but no flags or commands |
 //! | TOP | [`cli`], [`commands`] | everything |
 //!
-//! `tests/tidy.rs` holds these walls; `ARCHITECTURE.md` says why they stand where they stand.
+//! `tests/tidy.rs` enforces the layers, and `ARCHITECTURE.md` explains them.
 
 pub mod accesslog;
 pub(crate) mod analysis;

@@ -1,4 +1,4 @@
-//! Healthy applications give no error and no warning; the demo shop gives its known set of faults.
+//! Findings on complete applications: none on healthy ones, and a fixed set on the demo shop.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -14,23 +14,23 @@ use grpcmesh::snapshot::{Snapshot, SourceKind, SourceText};
 const SHOP: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/demo/shop.yaml"));
 const HEALTHY: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/demo/healthy.yaml"));
 
-/// The findings on some texts, each with its path, read into one snapshot.
+/// The findings on manifests, given as pairs of path and text, that are read into one snapshot.
 fn findings(source: SourceKind, texts: &[(String, String)]) -> Vec<Finding> {
     let mut snapshot = Snapshot::new(source);
     for (path, text) in texts {
         let text = Arc::new(SourceText { path: path.clone(), text: text.clone() });
         let counts = read(&mut snapshot, text, "default", OnMalformed::Stop).unwrap_or_else(|error| panic!("{error}"));
-        assert!(counts.taken > 0, "{path} has no object that is read");
+        assert!(counts.objects > 0, "{path} contains no object that the tool reads");
     }
     if source == SourceKind::Manifests {
-        snapshot.note_absent_kinds();
+        snapshot.add_gaps_for_absent_kinds();
     }
     let mesh = resolve(&snapshot, &ResolveOptions::default());
     rules::run(&mesh, &FindingSelection::default()).findings
 }
 
-/// Findings as lines of text.
-fn show<'f>(findings: impl IntoIterator<Item = &'f Finding>) -> String {
+/// One line for each finding.
+fn format<'f>(findings: impl IntoIterator<Item = &'f Finding>) -> String {
     findings.into_iter().fold(String::new(), |mut lines, finding| {
         let Finding { code, severity, object, field, message, .. } = finding;
         let _ = writeln!(lines, "{severity} {code} {object} {field}: {message}");
@@ -38,24 +38,24 @@ fn show<'f>(findings: impl IntoIterator<Item = &'f Finding>) -> String {
     })
 }
 
-/// Errors and warnings of all `cases`, each a title with its texts.
-fn faults<'c>(cases: impl IntoIterator<Item = (&'c str, &'c [(String, String)])>) -> String {
-    let mut all = String::new();
+/// Errors and warnings of all `cases`, each a title with its manifests. Empty if there are none.
+fn errors_and_warnings<'c>(cases: impl IntoIterator<Item = (&'c str, &'c [(String, String)])>) -> String {
+    let mut report = String::new();
     for (title, texts) in cases {
-        let found = findings(SourceKind::Manifests, texts);
-        let bad = show(found.iter().filter(|finding| finding.severity != Severity::Info));
-        if !bad.is_empty() {
-            let _ = writeln!(all, "{title}:\n{bad}");
+        let findings = findings(SourceKind::Manifests, texts);
+        let lines = format(findings.iter().filter(|finding| finding.severity != Severity::Info));
+        if !lines.is_empty() {
+            let _ = writeln!(report, "{title}:\n{lines}");
         }
     }
-    all
+    report
 }
 
-/// The fixtures by path.
+/// The fixtures, as pairs of file name and text, sorted.
 fn fixtures() -> Vec<(String, String)> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/healthy");
     let mut paths: Vec<PathBuf> = std::fs::read_dir(&directory)
-        .expect("the fixtures are there")
+        .expect("the fixtures exist")
         .map(|entry| entry.expect("the directory can be read").path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
         .collect();
@@ -65,17 +65,18 @@ fn fixtures() -> Vec<(String, String)> {
 }
 
 #[test]
-fn each_healthy_file_is_without_faults() {
+fn each_healthy_file_has_no_errors_or_warnings() {
     let fixtures = fixtures();
     assert!(!fixtures.is_empty());
-    let bad = faults(fixtures.iter().map(|fixture| (fixture.0.as_str(), std::slice::from_ref(fixture))));
-    assert!(bad.is_empty(), "\n{bad}");
+    let report =
+        errors_and_warnings(fixtures.iter().map(|fixture| (fixture.0.as_str(), std::slice::from_ref(fixture))));
+    assert!(report.is_empty(), "\n{report}");
 }
 
 #[test]
-fn the_files_of_one_app_together_are_without_faults() {
-    // A file is named `app.yaml` or `app-part.yaml`. Of bookinfo's routes a cluster has one form at a time: each
-    // `bookinfo-route-*.yaml` is laid alone over the rest.
+fn each_application_has_no_errors_or_warnings() {
+    // Files are named `app.yaml` or `app-part.yaml`. The `bookinfo-route-*.yaml` files are alternatives, so each of
+    // them is tested alone with the rest of bookinfo.
     let mut apps: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
     let (routes, others): (Vec<_>, Vec<_>) =
         fixtures().into_iter().partition(|(path, _)| path.starts_with("bookinfo-route-"));
@@ -91,21 +92,21 @@ fn the_files_of_one_app_together_are_without_faults() {
         files.push(route);
         apps.insert(title, files);
     }
-    let bad = faults(apps.iter().map(|(app, files)| (app.as_str(), files.as_slice())));
-    assert!(bad.is_empty(), "\n{bad}");
+    let report = errors_and_warnings(apps.iter().map(|(app, files)| (app.as_str(), files.as_slice())));
+    assert!(report.is_empty(), "\n{report}");
 }
 
 #[test]
-fn the_healthy_shop_gives_no_finding() {
-    let found = findings(SourceKind::Demo, &[("healthy.yaml".to_owned(), HEALTHY.to_owned())]);
-    assert!(found.is_empty(), "\n{}", show(&found));
+fn the_healthy_shop_has_no_findings() {
+    let findings = findings(SourceKind::Demo, &[("healthy.yaml".to_owned(), HEALTHY.to_owned())]);
+    assert!(findings.is_empty(), "\n{}", format(&findings));
 }
 
 #[test]
-fn the_demo_shop_has_its_faults() {
-    let found = findings(SourceKind::Demo, &[("shop.yaml".to_owned(), SHOP.to_owned())]);
-    let codes: Vec<_> = found.iter().map(|finding| finding.code).collect::<BTreeSet<_>>().into_iter().collect();
-    assert!(codes.len() >= 12, "\n{}", show(&found));
+fn the_demo_shop_has_a_fixed_set_of_findings() {
+    let findings = findings(SourceKind::Demo, &[("shop.yaml".to_owned(), SHOP.to_owned())]);
+    let codes: Vec<_> = findings.iter().map(|finding| finding.code).collect::<BTreeSet<_>>().into_iter().collect();
+    assert!(codes.len() >= 12, "\n{}", format(&findings));
     assert_eq!(
         codes,
         [
@@ -113,9 +114,9 @@ fn the_demo_shop_has_its_faults() {
             "GM401", "GM403", "GM409", "GM501", "GM508", "GM701", "GM702", "GM718",
         ],
         "\n{}",
-        show(&found)
+        format(&findings)
     );
     for severity in [Severity::Error, Severity::Warning, Severity::Info] {
-        assert!(found.iter().any(|finding| finding.severity == severity), "no {severity}");
+        assert!(findings.iter().any(|finding| finding.severity == severity), "no {severity}");
     }
 }

@@ -1,4 +1,6 @@
-//! What the source could not tell, so that nothing is concluded from an absence that is only a gap.
+//! Coverage of the source: which kinds and namespaces it contains.
+//!
+//! A missing object proves something only if the source covers its kind and namespace. Otherwise it is a gap.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,18 +9,18 @@ use crate::schema::Kind;
 use crate::schema::kind::KINDS;
 use crate::snapshot::{Gap, GapKind};
 
-/// Kinds that could not be read, everywhere or in some namespaces.
 #[derive(Debug, Default, Clone)]
 pub struct Coverage {
-    /// Kinds unread everywhere, but for these namespaces.
-    everywhere: BTreeMap<Kind, BTreeSet<Namespace>>,
-    namespaces: BTreeMap<Kind, BTreeSet<Namespace>>,
-    /// For manifests: the namespaces that the files describe.
+    /// Kinds that could not be listed cluster-wide, with the namespaces in which they were listed instead.
+    unread_except: BTreeMap<Kind, BTreeSet<Namespace>>,
+    /// Kinds that could not be listed in these namespaces.
+    unread_in: BTreeMap<Kind, BTreeSet<Namespace>>,
+    /// For manifests: the namespaces of their Services.
     described: Option<BTreeSet<Namespace>>,
 }
 
 impl Coverage {
-    /// Reads the gaps of a snapshot. `described` are the namespaces with Services when the source is manifests.
+    /// `described` holds the namespaces with Services if the source is manifests, and is `None` for other sources.
     pub fn new(gaps: &[Gap], described: Option<BTreeSet<Namespace>>) -> Self {
         let mut coverage = Self { described, ..Self::default() };
         for gap in gaps.iter().filter(|gap| !matches!(gap.reason, GapKind::NotInstalled | GapKind::Malformed)) {
@@ -27,10 +29,10 @@ impl Coverage {
                 match gap.namespace.as_deref() {
                     None => {
                         let read = gap.read_in.iter().map(|namespace| Namespace::from(namespace.as_str()));
-                        coverage.everywhere.entry(kind).or_default().extend(read);
+                        coverage.unread_except.entry(kind).or_default().extend(read);
                     }
                     Some(namespace) => {
-                        coverage.namespaces.entry(kind).or_default().insert(namespace.into());
+                        coverage.unread_in.entry(kind).or_default().insert(namespace.into());
                     }
                 }
             }
@@ -38,21 +40,21 @@ impl Coverage {
         coverage
     }
 
-    /// Whether the objects of `kind` in `namespace` are known.
-    pub fn knows(&self, kind: Kind, namespace: &Namespace) -> bool {
-        self.everywhere.get(&kind).is_none_or(|read| read.contains(namespace))
-            && !self.namespaces.get(&kind).is_some_and(|namespaces| namespaces.contains(namespace))
+    /// Whether the source has all objects of `kind` in `namespace`.
+    pub fn covers(&self, kind: Kind, namespace: &Namespace) -> bool {
+        self.unread_except.get(&kind).is_none_or(|read| read.contains(namespace))
+            && !self.unread_in.get(&kind).is_some_and(|namespaces| namespaces.contains(namespace))
     }
 
-    /// Whether the absence of a Service in `namespace` means that there is none: it does not when the source is
-    /// manifests that never mention that namespace.
-    pub fn describes(&self, namespace: &Namespace) -> bool {
-        self.knows(Kind::Service, namespace)
+    /// Whether a Service of `namespace` that is missing from the source does not exist. Manifests prove this only for
+    /// the namespaces of their own Services.
+    pub fn covers_services_in(&self, namespace: &Namespace) -> bool {
+        self.covers(Kind::Service, namespace)
             && self.described.as_ref().is_none_or(|described| described.contains(namespace))
     }
 
-    /// Whether the objects of `kind` are known in every namespace.
-    pub fn knows_everywhere(&self, kind: Kind) -> bool {
-        !self.everywhere.contains_key(&kind) && !self.namespaces.contains_key(&kind)
+    /// Whether the source has all objects of `kind` in every namespace.
+    pub fn covers_everywhere(&self, kind: Kind) -> bool {
+        !self.unread_except.contains_key(&kind) && !self.unread_in.contains_key(&kind)
     }
 }

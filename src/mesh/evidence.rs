@@ -1,30 +1,29 @@
-//! What makes us say that a port is used for gRPC.
+//! Evidence that a port carries gRPC.
 //!
-//! Istio's protocol is what somebody *declared*; evidence is what shows the *use*. A fault is a gap between the two,
-//! so every piece is kept and shown.
+//! The protocol of a port is a *declaration*; evidence shows its *use*. Many findings report a contradiction between
+//! the two, so the model keeps all evidence and the reports list it.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::ids::ObjectRef;
 
-/// One sign that a port is used for gRPC.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Evidence {
-    /// Istio takes the port for gRPC.
+    /// The port declares gRPC to Istio.
     Declared,
     /// `appProtocol` contains `grpc`.
     AppProtocol(Arc<str>),
     /// The port's name contains `grpc`.
     PortName(Arc<str>),
-    /// A GRPCRoute leads to it.
+    /// A GRPCRoute has the port as a backend or parent.
     GrpcRoute(ObjectRef),
-    /// A gRPC probe asks its target port.
+    /// The named workload has a gRPC probe on the target port.
     Probe(Arc<str>),
     /// The container port's name contains `grpc`.
     ContainerPort(Arc<str>),
-    /// A route retries on conditions that only gRPC has.
-    RetryWords(ObjectRef, Arc<str>),
+    /// A route retries on conditions that exist only for gRPC.
+    RetryConditions(ObjectRef, Arc<str>),
     /// A route matches `content-type: application/grpc`.
     ContentType(ObjectRef),
     /// A route matches a path of the form `/package.Service/Method`.
@@ -34,48 +33,49 @@ pub enum Evidence {
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Declared => f.write_str("Istio takes the port for gRPC"),
+            Self::Declared => f.write_str("Istio treats the port as gRPC"),
             Self::AppProtocol(value) => write!(f, "appProtocol \"{value}\" contains grpc"),
             Self::PortName(name) => write!(f, "port name \"{name}\" contains grpc"),
-            Self::GrpcRoute(route) => write!(f, "{route} leads to it"),
+            Self::GrpcRoute(route) => write!(f, "{route} routes to it"),
             Self::Probe(workload) => write!(f, "{workload} has a gRPC probe on its target port"),
             Self::ContainerPort(name) => write!(f, "container port name \"{name}\" contains grpc"),
-            Self::RetryWords(route, words) => write!(f, "{route} retries on {words}"),
+            Self::RetryConditions(route, conditions) => write!(f, "{route} retries on {conditions}"),
             Self::ContentType(route) => write!(f, "{route} matches content-type application/grpc"),
             Self::MethodPath(route, path) => write!(f, "{route} matches the method path {path}"),
         }
     }
 }
 
-/// Whether a text contains `grpc` in any case. Names of things that speak HTTP/1.1 in front of gRPC do not count.
+/// Whether a name contains `grpc` in any case. gRPC-Web and HTTP/JSON gateways do not count: they speak HTTP/1.1.
 pub fn mentions_grpc(text: &str) -> bool {
     let text = text.to_ascii_lowercase().replace(['-', '_', '.'], "");
-    text.contains("grpc") && !["grpcweb", "grpcgateway", "grpcgw", "grpcui"].iter().any(|other| text.contains(other))
+    text.contains("grpc") && !["grpcweb", "grpcgateway", "grpcgw", "grpcui"].iter().any(|name| text.contains(name))
 }
 
-/// The words of a `retryOn` that only gRPC has. Istio's own default, spelled out, says nothing: it is on every route.
-pub fn grpc_retry_words(retry_on: &str) -> Vec<&str> {
-    let words: Vec<&str> = retry_on.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
-    let is_default = super::retry::DEFAULT_RETRY_ON.iter().take(4).all(|word| words.contains(word));
-    words.into_iter().filter(|word| !is_default && GRPC_RETRY_WORDS.contains(word)).collect()
+/// The conditions of a `retryOn` that exist only for gRPC. A copy of Istio's default policy is no evidence, because
+/// Istio applies it to every route.
+pub fn grpc_retry_conditions(retry_on: &str) -> Vec<&str> {
+    let conditions: Vec<&str> = retry_on.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    let is_default = super::retry::DEFAULT_RETRY_ON.iter().take(4).all(|default| conditions.contains(default));
+    conditions.into_iter().filter(|name| !is_default && GRPC_RETRY_CONDITIONS.contains(name)).collect()
 }
 
-/// Whether a condition on a header asks for gRPC, and not for gRPC-Web.
+/// Whether a header condition requires a gRPC content type. gRPC-Web does not count.
 pub fn is_grpc_content_type(name: &str, value: &str) -> bool {
     let is_grpc = value.starts_with("application/grpc") && !value.starts_with("application/grpc-web");
     name.eq_ignore_ascii_case("content-type") && is_grpc
 }
 
-/// Whether a path is a gRPC method's: `/package.Service/Method`, or a prefix of one that ends at a slash.
+/// Whether a path has the form of a gRPC method, `/package.Service/Method`, or of its prefix up to the second slash.
 ///
-/// A path without a dot in its first part, such as `/api/v1`, is anybody's and is no evidence.
+/// A first segment without a dot, as in `/api/v1`, is not evidence: any HTTP service may have such a path.
 pub fn is_method_path(path: &str) -> bool {
     let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.split_once('/')) else {
         return false;
     };
-    let is_identifier = |word: &str| {
-        word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-            && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    let is_identifier = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
     };
     let last = service.rsplit('.').next().unwrap_or_default();
     service.contains('.')
@@ -84,15 +84,17 @@ pub fn is_method_path(path: &str) -> bool {
         && (method.is_empty() || is_identifier(method))
 }
 
-/// Conditions of `retryOn` that look at a gRPC status.
-const GRPC_RETRY_WORDS: [&str; 5] = ["cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"];
+/// Conditions of `retryOn` that test the gRPC status.
+/// Source: `x-envoy-retry-grpc-on` in the documentation of Envoy's router filter.
+const GRPC_RETRY_CONDITIONS: [&str; 5] =
+    ["cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn method_paths_are_told_from_other_paths() {
+    fn recognises_method_paths() {
         for path in ["/shop.Checkout/Pay", "/shop.v1.Checkout/", "/grpc.health.v1.Health/Check"] {
             assert!(is_method_path(path), "{path}");
         }

@@ -1,62 +1,59 @@
-//! Gateways of both kinds, and which of their servers lead to a Service.
+//! Istio Gateways, Gateway API Gateways and ReferenceGrants, and what their servers do with TLS.
 
 use std::fmt;
 use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::ids::{Labels, Namespace, ObjectRef, WorkloadId};
 use super::protocol::Protocol;
 use crate::schema::gateway::{GatewayServer, IstioGatewaySpec};
 use crate::schema::gateway_api;
 
-/// An Istio Gateway.
 #[derive(Debug)]
 pub struct IstioGateway {
-    /// The object.
     pub object: ObjectRef,
-    /// RFC 3339 time of creation.
+    /// RFC 3339 creation time.
     pub created: Option<Arc<str>>,
-    /// Labels of its pods; empty means every gateway.
+    /// Pod labels; an empty selector matches every gateway pod.
     pub selector: Labels,
-    /// The gateway pods that it selects, in any namespace.
+    /// Gateway pods that the selector matches, in any namespace.
     pub workloads: Vec<WorkloadId>,
-    /// As written.
     pub spec: IstioGatewaySpec,
 }
 
-/// A Gateway of Gateway API.
 #[derive(Debug)]
 pub struct ApiGateway {
-    /// The object.
     pub object: ObjectRef,
-    /// RFC 3339 time of creation.
+    /// RFC 3339 creation time.
     pub created: Option<Arc<str>>,
-    /// Name of the Service that istiod makes for it, where an annotation names it.
+    /// Name of the Service that istiod creates for the Gateway, if the annotation `gateway.istio.io/name-override` sets
+    /// it.
     pub service_name: Option<String>,
-    /// As written.
     pub spec: gateway_api::ApiGatewaySpec,
 }
 
-/// A ReferenceGrant: what others may refer to in its namespace.
+/// A ReferenceGrant: permits references from other namespaces to objects of its own.
 #[derive(Debug)]
 pub struct ReferenceGrant {
-    /// The object.
     pub object: ObjectRef,
-    /// As written.
     pub spec: gateway_api::ReferenceGrantSpec,
 }
 
-/// What a server does with TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a gateway server does with TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 pub enum ServerTlsMode {
-    /// None: plain text.
+    /// Accepts plaintext.
     Plaintext,
-    /// TLS ends here and calls are routed one by one.
+    /// Terminates TLS and routes each call.
     Terminated,
-    /// TLS ends here and bytes are passed on.
+    /// Terminates TLS and forwards each connection as TCP.
     TerminatedAsTcp,
-    /// TLS goes through.
+    /// Forwards the TLS connection unopened, by SNI.
     Passthrough,
-    /// Everything is sent to HTTPS.
+    /// Answers every request with a redirect to HTTPS.
     RedirectsToHttps,
 }
 
@@ -65,61 +62,59 @@ impl fmt::Display for ServerTlsMode {
         f.write_str(match self {
             Self::Plaintext => "plaintext",
             Self::Terminated => "TLS",
-            Self::TerminatedAsTcp => "TLS, then bytes only",
-            Self::Passthrough => "TLS passed through",
+            Self::TerminatedAsTcp => "TLS terminated, then TCP",
+            Self::Passthrough => "TLS passthrough",
             Self::RedirectsToHttps => "redirects to HTTPS",
         })
     }
 }
 
-/// What an Istio Gateway's server does with TLS at run time, whatever its author meant.
+/// What the server of an Istio Gateway does with TLS at run time.
 ///
-/// On a port of the HTTP family a TLS block is not looked at: the listener is plain text.
+/// istiod ignores the TLS block on a port with an HTTP protocol and configures a plaintext listener.
 /// Source: `createGatewayHTTPFilterChainOpts` in `pilot/pkg/networking/core/gateway.go`.
-pub fn tls_use(server: &GatewayServer) -> ServerTlsMode {
+pub fn server_tls_mode(server: &GatewayServer) -> ServerTlsMode {
     let protocol = server.port.as_ref().and_then(|port| Protocol::parse(&port.protocol));
     let mode = server.tls.as_ref().map(|tls| tls.mode.as_deref().unwrap_or("PASSTHROUGH"));
-    let passes = matches!(mode, Some("PASSTHROUGH" | "AUTO_PASSTHROUGH"));
+    let is_passthrough = matches!(mode, Some("PASSTHROUGH" | "AUTO_PASSTHROUGH"));
     match protocol {
-        Some(Protocol::Https) if passes => ServerTlsMode::Passthrough,
+        Some(Protocol::Https) if is_passthrough => ServerTlsMode::Passthrough,
         Some(Protocol::Https) => ServerTlsMode::Terminated,
-        Some(Protocol::Tls) if passes => ServerTlsMode::Passthrough,
+        Some(Protocol::Tls) if is_passthrough => ServerTlsMode::Passthrough,
         Some(Protocol::Tls) => ServerTlsMode::TerminatedAsTcp,
         _ if server.tls.as_ref().is_some_and(|tls| tls.https_redirect == Some(true)) => ServerTlsMode::RedirectsToHttps,
         _ => ServerTlsMode::Plaintext,
     }
 }
 
-/// A way into the mesh that ends at a Service.
+/// A gateway server or listener through which clients reach a Service.
 #[derive(Debug, Clone)]
 pub struct GatewayExposure {
-    /// The Gateway.
     pub gateway: ObjectRef,
-    /// Whether the Gateway is in the source.
-    pub known: bool,
-    /// Port.
+    /// Whether the source has the Gateway.
+    pub is_gateway_found: bool,
+    /// Port of the server; 0 if the Gateway was not found.
     pub port: u32,
-    /// Protocol word of the server or listener.
+    /// Written protocol of the server or listener.
     pub protocol: String,
-    /// TLS.
     pub tls: ServerTlsMode,
-    /// Hosts that clients call.
+    /// Hosts for which the route applies on this server.
     pub hosts: Vec<String>,
-    /// The route that leads from there to the Service.
+    /// The route object with the Service as a backend.
     pub route: ObjectRef,
 }
 
-/// Splits a server's host into the namespace that it is reserved for, and the host.
-pub fn split_server_host<'a>(host: &'a str, own: &'a Namespace) -> (Option<&'a str>, &'a str) {
+/// Splits a server's `namespace/host` into the namespace to which it is limited, if any, and the host.
+pub fn split_server_host<'a>(host: &'a str, own_namespace: &'a Namespace) -> (Option<&'a str>, &'a str) {
     match host.split_once('/') {
-        Some((".", host)) => (Some(own.as_str()), host),
+        Some((".", host)) => (Some(own_namespace.as_str()), host),
         Some(("*", host)) => (None, host),
         Some((namespace, host)) => (Some(namespace), host),
         None => (None, host),
     }
 }
 
-/// Whether two hosts, each perhaps a wildcard, have names in common.
-pub fn overlap(a: &str, b: &str) -> bool {
+/// Whether two hosts or wildcards match any common host.
+pub fn hosts_overlap(a: &str, b: &str) -> bool {
     super::host::covers(a, b) || super::host::covers(b, a)
 }

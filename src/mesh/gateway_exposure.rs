@@ -1,4 +1,4 @@
-//! The ways into the mesh: which gateways lead to a Service.
+//! Gateway exposure: the gateway servers and listeners through which clients reach a Service.
 
 use std::collections::BTreeSet;
 
@@ -10,89 +10,89 @@ use super::{Mesh, RouteReference};
 use crate::schema::Kind;
 
 impl Mesh<'_> {
-    /// The ways into the mesh that end at a Service.
+    /// The gateway servers and listeners that route to the Service.
     pub fn exposures(&self, id: ServiceId) -> Vec<GatewayExposure> {
-        let mut found = Vec::new();
-        let mut seen = BTreeSet::new();
-        for user in self.users_of(id) {
-            match *user {
+        let mut exposures = Vec::new();
+        let mut visited = BTreeSet::new();
+        for reference in self.route_references(id) {
+            match *reference {
                 RouteReference::VirtualService(object, _) => {
                     let object = self.virtual_services.get(object);
-                    if seen.insert(object.object.clone()) {
-                        found.extend(
-                            object.named_gateways().flat_map(|(namespace, name)| self.servers(object, namespace, name)),
+                    if visited.insert(object.object.clone()) {
+                        let gateways = object.named_gateways();
+                        exposures.extend(
+                            gateways.flat_map(|(namespace, name)| self.server_exposures(object, namespace, name)),
                         );
                     }
                 }
                 RouteReference::RouteObject(route, _) => {
                     let route = self.route_object(route);
-                    if seen.insert(route.object.clone()) {
-                        found.extend(route.parents.iter().flat_map(|parent| self.listeners(route, parent)));
+                    if visited.insert(route.object.clone()) {
+                        exposures
+                            .extend(route.parents.iter().flat_map(|parent| self.listener_exposures(route, parent)));
                     }
                 }
             }
         }
-        found
+        exposures
     }
 
-    /// The Istio Gateway of this name.
+    /// The Istio Gateway with this namespace and name, by binary search.
     pub fn find_istio_gateway(&self, namespace: &Namespace, name: &str) -> Option<&IstioGateway> {
-        let wanted = (namespace, name);
-        let at = self.istio_gateways.binary_search_by(|one| (&one.object.namespace, &*one.object.name).cmp(&wanted));
-        at.ok().map(|at| &self.istio_gateways[at])
+        let compare =
+            |gateway: &IstioGateway| (&gateway.object.namespace, &*gateway.object.name).cmp(&(namespace, name));
+        let index = self.istio_gateways.binary_search_by(compare);
+        index.ok().map(|index| &self.istio_gateways[index])
     }
 
-    /// The Gateway API Gateway of this name.
+    /// The Gateway API Gateway with this namespace and name, by binary search.
     pub fn find_api_gateway(&self, namespace: &Namespace, name: &str) -> Option<&ApiGateway> {
-        let wanted = (namespace, name);
-        let at = self.api_gateways.binary_search_by(|one| (&one.object.namespace, &*one.object.name).cmp(&wanted));
-        at.ok().map(|at| &self.api_gateways[at])
+        let compare = |gateway: &ApiGateway| (&gateway.object.namespace, &*gateway.object.name).cmp(&(namespace, name));
+        let index = self.api_gateways.binary_search_by(compare);
+        index.ok().map(|index| &self.api_gateways[index])
     }
 
-    fn servers(&self, object: &VirtualService, namespace: &Namespace, name: &str) -> Vec<GatewayExposure> {
+    fn server_exposures(&self, object: &VirtualService, namespace: &Namespace, name: &str) -> Vec<GatewayExposure> {
         let gateway = self.find_istio_gateway(namespace, name);
         let hosts = || object.hosts.iter().map(|host| self.short_host(host).to_owned()).collect::<Vec<_>>();
         let Some(gateway) = gateway else {
-            let gateway = ObjectRef { kind: Kind::IstioGateway, namespace: namespace.clone(), name: name.into() };
-            let (port, protocol) = (0, String::new());
-            let tls = gateway::ServerTlsMode::Plaintext;
             return vec![GatewayExposure {
-                gateway,
-                known: false,
-                port,
-                protocol,
-                tls,
+                gateway: ObjectRef { kind: Kind::IstioGateway, namespace: namespace.clone(), name: name.into() },
+                is_gateway_found: false,
+                port: 0,
+                protocol: String::new(),
+                tls: gateway::ServerTlsMode::Plaintext,
                 hosts: hosts(),
                 route: object.object.clone(),
             }];
         };
-        let serves = |server: &crate::schema::gateway::GatewayServer| -> Vec<String> {
-            let mut names = BTreeSet::new();
+        let served_hosts = |server: &crate::schema::gateway::GatewayServer| -> Vec<String> {
+            let mut served = BTreeSet::new();
             for host in &server.hosts {
-                let (reserved, host) = gateway::split_server_host(host, &gateway.object.namespace);
-                if reserved.is_some_and(|namespace| namespace != object.object.namespace.as_str()) {
+                let (namespace, host) = gateway::split_server_host(host, &gateway.object.namespace);
+                if namespace.is_some_and(|namespace| namespace != object.object.namespace.as_str()) {
                     continue;
                 }
-                for own in object.hosts.iter().filter(|own| gateway::overlap(own.as_str(), host)) {
-                    let narrower = if own.as_str().starts_with('*') { host } else { own.as_str() };
-                    names.insert(narrower.to_owned());
+                for route_host in object.hosts.iter().filter(|name| gateway::hosts_overlap(name.as_str(), host)) {
+                    let narrower = if route_host.as_str().starts_with('*') { host } else { route_host.as_str() };
+                    served.insert(narrower.to_owned());
                 }
             }
-            names.into_iter().collect()
+            served.into_iter().collect()
         };
         gateway
             .spec
             .servers
             .iter()
             .filter_map(|server| {
-                let hosts = serves(server);
+                let hosts = served_hosts(server);
                 let port = server.port.as_ref()?;
                 (!hosts.is_empty()).then(|| GatewayExposure {
                     gateway: gateway.object.clone(),
-                    known: true,
+                    is_gateway_found: true,
                     port: port.number,
                     protocol: port.protocol.clone(),
-                    tls: gateway::tls_use(server),
+                    tls: gateway::server_tls_mode(server),
                     hosts,
                     route: object.object.clone(),
                 })
@@ -100,7 +100,7 @@ impl Mesh<'_> {
             .collect()
     }
 
-    fn listeners(&self, route: &RouteObject, parent: &RouteParent) -> Vec<GatewayExposure> {
+    fn listener_exposures(&self, route: &RouteObject, parent: &RouteParent) -> Vec<GatewayExposure> {
         let RouteParent::Gateway { namespace, name, listener, port } = parent else {
             return Vec::new();
         };
@@ -112,27 +112,30 @@ impl Mesh<'_> {
             .spec
             .listeners
             .iter()
-            .filter(|one| listener.as_deref().is_none_or(|wanted| wanted == one.name))
-            .filter(|one| port.is_none_or(|wanted| i64::from(wanted) == one.port))
-            .filter_map(|one| {
-                let own = one.hostname.as_deref();
-                let hosts: Vec<String> = match own {
-                    _ if hostnames.is_empty() => vec![own.unwrap_or("*").to_owned()],
+            .filter(|candidate| listener.as_deref().is_none_or(|name| name == candidate.name))
+            .filter(|candidate| port.is_none_or(|number| i64::from(number) == candidate.port))
+            .filter_map(|listener| {
+                let listener_host = listener.hostname.as_deref();
+                let hosts: Vec<String> = match listener_host {
+                    _ if hostnames.is_empty() => vec![listener_host.unwrap_or("*").to_owned()],
                     None => hostnames.0.clone(),
-                    Some(own) => hostnames.iter().filter(|host| gateway::overlap(host, own)).cloned().collect(),
+                    Some(pattern) => {
+                        hostnames.iter().filter(|host| gateway::hosts_overlap(host, pattern)).cloned().collect()
+                    }
                 };
-                let passes = one.tls.as_ref().is_some_and(|tls| tls.mode.as_deref() == Some("Passthrough"));
-                let tls = match one.protocol.as_str() {
+                let is_passthrough =
+                    listener.tls.as_ref().is_some_and(|tls| tls.mode.as_deref() == Some("Passthrough"));
+                let tls = match listener.protocol.as_str() {
                     "HTTPS" => gateway::ServerTlsMode::Terminated,
-                    "TLS" if passes => gateway::ServerTlsMode::Passthrough,
+                    "TLS" if is_passthrough => gateway::ServerTlsMode::Passthrough,
                     "TLS" => gateway::ServerTlsMode::TerminatedAsTcp,
                     _ => gateway::ServerTlsMode::Plaintext,
                 };
                 (!hosts.is_empty()).then(|| GatewayExposure {
                     gateway: gateway.object.clone(),
-                    known: true,
-                    port: u32::try_from(one.port).unwrap_or_default(),
-                    protocol: one.protocol.clone(),
+                    is_gateway_found: true,
+                    port: u32::try_from(listener.port).unwrap_or_default(),
+                    protocol: listener.protocol.clone(),
                     tls,
                     hosts,
                     route: route.object.clone(),

@@ -1,28 +1,29 @@
-//! Host names: how short ones are completed, what a wildcard covers, and maps keyed by them.
+//! Host names: completion of short names, wildcard matching, and maps keyed by hosts.
 
 use std::collections::HashMap;
 
 use super::ids::{Host, Namespace};
 
-/// The cluster domain when nothing says otherwise.
+/// Cluster domain of Kubernetes and istiod by default.
 pub const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
 
-/// Completes a host as istiod does: a name without a dot belongs to `namespace`, which is that of the object it
-/// stands in; a name with any dot is taken as it is.
+/// Completes a short host name as istiod does. A name without a dot gets the namespace of the object that contains it;
+/// any other name stays as written.
 /// Source: `pilot/pkg/model/config.go` (`ResolveShortnameToFQDN`).
-pub fn resolve(host: &str, namespace: &Namespace, cluster_domain: &str) -> Host {
+pub fn to_fqdn(host: &str, namespace: &Namespace, cluster_domain: &str) -> Host {
     if host.is_empty() || host.contains(['.', '*', ':']) {
         return host.into();
     }
     format!("{host}.{namespace}.svc.{cluster_domain}").as_str().into()
 }
 
-/// The host of a Kubernetes Service.
-pub fn of_service(name: &str, namespace: &Namespace, cluster_domain: &str) -> Host {
+/// Host of a Kubernetes Service: `name.namespace.svc.cluster.local`.
+pub fn service_host(name: &str, namespace: &Namespace, cluster_domain: &str) -> Host {
     format!("{name}.{namespace}.svc.{cluster_domain}").as_str().into()
 }
 
-/// Whether `pattern` covers `host`; a pattern without `*` covers itself.
+/// Whether `pattern` matches `host`. `*` matches any prefix, so `*.a` matches `x.y.a` but not `a`; a pattern without
+/// `*` matches only itself.
 pub fn covers(pattern: &str, host: &str) -> bool {
     match pattern.strip_prefix('*') {
         Some(suffix) => host.len() >= suffix.len() && host.ends_with(suffix),
@@ -30,11 +31,11 @@ pub fn covers(pattern: &str, host: &str) -> bool {
     }
 }
 
-/// Values by host. Exact hosts and wildcards are kept apart, so a look-up costs a few hashes whatever the size.
+/// Values by host or wildcard. A lookup costs one hash for each label of the host, whatever the number of entries.
 #[derive(Debug)]
 pub struct HostMap<T> {
     exact: HashMap<Host, Vec<T>>,
-    /// By the text after `*`.
+    /// Keyed by the text after `*`.
     wildcards: HashMap<Box<str>, Vec<T>>,
 }
 
@@ -45,17 +46,15 @@ impl<T> Default for HostMap<T> {
 }
 
 impl<T> HostMap<T> {
-    /// Adds a value under a host or a wildcard.
     pub fn insert(&mut self, host: &Host, value: T) {
         self.exact_mut(host).push(value);
     }
 
-    /// The values under exactly this host.
+    /// Values of exactly this host, without wildcards.
     pub fn exact(&self, host: &str) -> &[T] {
         self.exact.get(host).map_or(&[], Vec::as_slice)
     }
 
-    /// The values under exactly this host or wildcard, to change them.
     pub fn exact_mut(&mut self, host: &Host) -> &mut Vec<T> {
         match host.as_str().strip_prefix('*') {
             Some(suffix) => self.wildcards.entry(suffix.into()).or_default(),
@@ -63,15 +62,17 @@ impl<T> HostMap<T> {
         }
     }
 
-    /// The values of every key that covers `host`, most specific key first.
+    /// Values of every key that matches `host`, most specific key first.
     pub fn covering<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a [T]> + 'a {
-        // A wildcard looked up by its own text finds itself; `*.a.b` is covered by `*.b`.
+        // A wildcard host matches its own key and every shorter wildcard: `*.b` matches `*.a.b`.
         let (exact, name) = match host.strip_prefix('*') {
             Some(suffix) => (self.wildcards.get(suffix), suffix),
             None => (self.exact.get(host), host),
         };
-        let suffixes =
-            name.char_indices().filter(|(at, _)| *at > 0 || !host.starts_with('*')).map(|(at, _)| &name[at..]);
+        let suffixes = name
+            .char_indices()
+            .filter(|(start, _)| *start > 0 || !host.starts_with('*'))
+            .map(|(start, _)| &name[start..]);
         let any = std::iter::once("");
         let shorter = self
             .has_wildcards()
@@ -85,7 +86,7 @@ impl<T> HostMap<T> {
         !self.wildcards.is_empty()
     }
 
-    /// All keys with their values, in no order.
+    /// Exact hosts with their values, in no particular order.
     pub fn iter_exact(&self) -> impl Iterator<Item = (&Host, &[T])> {
         self.exact.iter().map(|(host, values)| (host, values.as_slice()))
     }
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn short_names_belong_to_their_objects_namespace() {
+    fn completes_short_names_with_the_namespace_of_the_object() {
         let shop = Namespace::from("shop");
         for (host, expected) in [
             ("cart", "cart.shop.svc.cluster.local"),
@@ -106,22 +107,22 @@ mod tests {
             ("10.0.0.1", "10.0.0.1"),
             ("Cart", "Cart.shop.svc.cluster.local"),
         ] {
-            assert_eq!(resolve(host, &shop, "cluster.local").as_str(), expected);
+            assert_eq!(to_fqdn(host, &shop, "cluster.local").as_str(), expected);
         }
-        assert_eq!(resolve("a", &shop, "corp.example").as_str(), "a.shop.svc.corp.example");
+        assert_eq!(to_fqdn("a", &shop, "corp.example").as_str(), "a.shop.svc.corp.example");
     }
 
     #[test]
-    fn the_most_specific_key_wins() {
+    fn returns_the_most_specific_key_first() {
         let mut map = HostMap::default();
         for key in ["a.b.c", "*.b.c", "*.c", "*"] {
             map.insert(&key.into(), key);
         }
-        let found = |host: &str| map.covering(host).map(|values| values[0]).collect::<Vec<_>>();
-        assert_eq!(found("a.b.c"), ["a.b.c", "*.b.c", "*.c", "*"]);
-        assert_eq!(found("x.b.c"), ["*.b.c", "*.c", "*"]);
-        assert_eq!(found("*.b.c"), ["*.b.c", "*.c", "*"]);
-        assert_eq!(found("z"), ["*"]);
+        let matches = |host: &str| map.covering(host).map(|values| values[0]).collect::<Vec<_>>();
+        assert_eq!(matches("a.b.c"), ["a.b.c", "*.b.c", "*.c", "*"]);
+        assert_eq!(matches("x.b.c"), ["*.b.c", "*.c", "*"]);
+        assert_eq!(matches("*.b.c"), ["*.b.c", "*.c", "*"]);
+        assert_eq!(matches("z"), ["*"]);
         assert!(covers("*.c", "a.c") && !covers("*.c", "c") && covers("*", "c"));
     }
 }

@@ -1,4 +1,4 @@
-//! Names and references of the resolved model.
+//! Identifiers of the mesh model: namespaces, hosts, labels, references to objects, and indexes into the mesh.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -14,7 +14,7 @@ macro_rules! name_type {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The text.
+            /// The name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -47,27 +47,27 @@ macro_rules! name_type {
 }
 
 name_type!(
-    /// A namespace.
+    /// Name of a Kubernetes namespace; empty for cluster-scoped objects.
     Namespace
 );
 name_type!(
-    /// A full host name, lower case, or a wildcard such as `*.example.com`.
+    /// A fully qualified host name in lower case, or a wildcard such as `*.example.com`.
     Host
 );
 name_type!(
-    /// Name of a DestinationRule's subset.
+    /// Name of a subset in a DestinationRule.
     SubsetName
 );
 
-/// Keeps one copy of each text, since a mesh repeats its names thousands of times.
+/// Shares equal strings. Namespaces, names and labels repeat thousands of times in a mesh.
 #[derive(Debug, Default)]
 pub struct Interner(HashSet<Arc<str>>);
 
 impl Interner {
-    /// The one copy of `text`.
+    /// Returns the shared copy of `text`.
     pub fn intern(&mut self, text: &str) -> Arc<str> {
-        if let Some(known) = self.0.get(text) {
-            return Arc::clone(known);
+        if let Some(shared) = self.0.get(text) {
+            return Arc::clone(shared);
         }
         let new: Arc<str> = text.into();
         self.0.insert(Arc::clone(&new));
@@ -75,32 +75,32 @@ impl Interner {
     }
 }
 
-/// Labels with shared texts, sorted by key.
+/// Labels of an object, or a selector by equality, sorted by key.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Labels(Vec<(Arc<str>, Arc<str>)>);
 
 impl Labels {
-    /// Makes labels from an object's map.
+    /// Interns the labels of an object.
     pub fn new(map: &crate::schema::meta::StringMap, names: &mut Interner) -> Self {
         Self(map.iter().map(|(key, value)| (names.intern(key), names.intern(value))).collect())
     }
 
     /// The value of a label.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.binary_search_by(|(have, _)| (**have).cmp(key)).ok().map(|at| &*self.0[at].1)
+        self.0.binary_search_by(|(label, _)| (**label).cmp(key)).ok().map(|index| &*self.0[index].1)
     }
 
-    /// Whether all labels of `selector` are here. An empty selector is always contained.
+    /// Whether these labels match `selector`. An empty selector matches every object.
     pub fn contains_all(&self, selector: &Self) -> bool {
         selector.0.iter().all(|(key, value)| self.get(key) == Some(value))
     }
 
-    /// Key and value pairs by key.
+    /// Key and value pairs, sorted by key.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
         self.0.iter().map(|(key, value)| (key, value))
     }
 
-    /// True without labels.
+    /// Whether the object has no labels.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -119,26 +119,26 @@ impl fmt::Display for Labels {
 /// A reference to an object by kind, namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectRef {
-    /// Kind.
+    /// Kind; `kind.name()` is its `kind` field.
     pub kind: Kind,
     /// Namespace; empty for cluster-scoped kinds.
     pub namespace: Namespace,
-    /// Name.
+    /// `metadata.name`.
     pub name: Arc<str>,
 }
 
 impl ObjectRef {
-    /// Makes a reference with shared texts.
+    /// References the object of a snapshot key.
     pub fn new(key: &ObjectKey, names: &mut Interner) -> Self {
         Self { kind: key.kind, namespace: names.intern(&key.namespace).into(), name: names.intern(&key.name) }
     }
 
-    /// The snapshot's key of the same object.
+    /// Key of the object in [`crate::snapshot::Snapshot::objects`].
     pub fn key(&self) -> ObjectKey {
         ObjectKey { kind: self.kind, namespace: self.namespace.as_str().into(), name: (*self.name).into() }
     }
 
-    /// `shop/checkout`, without the kind.
+    /// Namespace and name: `shop/checkout`, or the name alone for cluster-scoped kinds.
     pub fn path(&self) -> String {
         if self.namespace.as_str().is_empty() {
             self.name.to_string()
@@ -162,7 +162,7 @@ macro_rules! index_type {
 
         impl $name {
             pub(crate) fn new(index: usize) -> Self {
-                // A snapshot with four thousand million objects does not fit into memory.
+                // A snapshot with 2^32 objects does not fit into memory.
                 Self(u32::try_from(index).unwrap_or(u32::MAX))
             }
 

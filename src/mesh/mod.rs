@@ -1,11 +1,20 @@
-//! The resolved model: what the objects mean for each caller.
+//! The mesh model: the objects of a snapshot, and what they mean for each caller.
 //!
-//! [`resolve`] makes a [`Mesh`] from a [`Snapshot`] and never fails: a reference that leads nowhere is a value
-//! ([`written_route::BackendState`]), not an error. What applies to a call depends on who calls, so questions about routes
-//! and policies take a caller; [`views`] groups callers that nothing tells apart.
+//! [`resolve`] builds a [`Mesh`] from a [`Snapshot`] and cannot fail. A reference to an object that does not exist is
+//! part of the model: rules report it. What applies to a call depends on its caller, so functions about routes and
+//! policies take an [`xds::Caller`], and `caller_classes` groups callers for which they give the same answer.
 //!
-//! CORE. Never serialised: [`crate::report`] holds what is shown.
+//! A route has three stages, and each type belongs to one of them:
+//!
+//! | Stage | Modules | Types |
+//! |---|---|---|
+//! | written: what the objects say, with names resolved | [`crate::schema`], `written_route`, `written_rules` | `WrittenRule`, `WrittenMatch`, `WrittenBackend`, `WrittenMirror` |
+//! | compiled: what istiod would send to a caller's proxy | [`xds`], `caller_backend` | `ConfigRule`, `CompiledBackend`, `CallerBackend` |
+//! | observed: what an Envoy runs | [`crate::envoy`] | not in this module |
+//!
+//! This module is part of CORE. Its types are never serialized as such: [`crate::report`] defines the output.
 
+pub(crate) mod caller_backend;
 pub(crate) mod caller_classes;
 pub(crate) mod coverage;
 pub(crate) mod destination_rule;
@@ -35,12 +44,13 @@ pub mod xds;
 pub use resolve::{ResolveOptions, resolve};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use crate::schema::fields::{self, FieldProblem};
 use crate::schema::limits;
 use crate::schema::mesh_config::MeshConfig;
-use crate::schema::sidecar::{SelectingSpec, SidecarSpec};
+use crate::schema::sidecar::{SelectorSpec, SidecarSpec};
 use crate::snapshot::decode_error::DecodeError;
 use crate::snapshot::{Object, Snapshot};
 use coverage::Coverage;
@@ -56,110 +66,125 @@ use version::{IstioVersion, VersionSource};
 use virtual_service::VirtualServices;
 use workload::{NamespaceInjection, Workload};
 
-/// A mesh, resolved.
+/// Every object of a snapshot, decoded, with references resolved to indexes.
+///
+/// Built once by [`resolve`] and read-only afterwards. Lists are indexed by the id types of [`ids`], and an id is valid
+/// only for the mesh that issued it. Indexes that only some commands need are built on first use.
+///
+/// Sources, of istio/istio 1.31 unless a module names another: `pilot/pkg/model/push_context.go` for what applies to
+/// which caller, `pkg/kube/inject` for proxies, `pkg/config` for hosts and protocols.
 #[derive(Debug)]
 pub struct Mesh<'s> {
-    /// What it was made from.
+    /// The snapshot from which the mesh was built.
     pub snapshot: &'s Snapshot,
-    /// Version whose behaviour is assumed.
+    /// Istio release whose behaviour the model follows.
     pub version: IstioVersion,
-    /// Where the version came from.
+    /// How `version` was determined.
     pub version_source: VersionSource,
-    /// Domain of Service hosts.
+    /// Suffix of Kubernetes Service hosts, such as `cluster.local`.
     pub cluster_domain: String,
-    /// Namespace of mesh-wide objects.
-    pub root: Namespace,
-    /// Mesh configuration; defaults when the source has none.
+    /// Root namespace: its objects apply to the whole mesh. `meshConfig.rootNamespace`, else istiod's namespace.
+    pub root_namespace: Namespace,
+    /// Contents of the `istio` ConfigMap, or Istio's defaults.
     pub config: MeshConfig,
-    /// Whether the source has a mesh configuration.
+    /// Whether the source contains a readable mesh configuration.
     pub has_mesh_config: bool,
-    /// Namespaces with what their labels ask for.
+    /// Injection labels of each Namespace in the source.
     pub namespaces: BTreeMap<Namespace, NamespaceInjection>,
-    /// The registry.
+    /// Service registry: Kubernetes Services by namespace and name, then one entry for each host of a ServiceEntry.
+    /// Indexed by [`ServiceId`].
     pub services: Vec<Service>,
-    /// Pods and templates.
+    /// Pods, pod templates of workloads without Pods in the source, and WorkloadEntries. Indexed by [`WorkloadId`].
     pub workloads: Vec<Workload>,
-    /// DestinationRules.
+    /// DestinationRules, merged as istiod merges them.
     pub destination_rules: DestinationRules,
-    /// VirtualServices.
+    /// VirtualServices, oldest first.
     pub virtual_services: VirtualServices,
-    /// HTTPRoutes and GRPCRoutes.
+    /// HTTPRoutes and GRPCRoutes, oldest first. Indexed by [`RouteObjectId`].
     pub route_objects: Vec<RouteObject>,
-    /// Istio Gateways, by namespace and name.
+    /// Istio Gateways, sorted by namespace and name.
     pub istio_gateways: Vec<IstioGateway>,
-    /// Gateways of Gateway API, by namespace and name.
+    /// Gateway API Gateways, sorted by namespace and name.
     pub api_gateways: Vec<ApiGateway>,
-    /// mTLS and authorization.
-    pub security: SecurityPolicies,
-    /// EnvoyFilters and WasmPlugins, which may change what the model says.
+    /// PeerAuthentications and AuthorizationPolicies.
+    pub security_policies: SecurityPolicies,
+    /// EnvoyFilters and WasmPlugins. The model does not apply them; answers that they may change name them.
     pub extensions: Vec<Extension>,
-    /// Sidecar objects: they narrow what callers see.
+    /// Sidecar objects, in the order in which istiod tries them.
     pub sidecars: Vec<SidecarObject>,
     /// ReferenceGrants.
-    pub grants: Vec<ReferenceGrant>,
-    /// Objects whose shape could not be read, with the reason.
+    pub reference_grants: Vec<ReferenceGrant>,
+    /// Objects that do not match the schema of their kind. The model ignores them.
     pub undecoded: Vec<UndecodedObject>,
-    /// What the source could not tell.
+    /// Kinds and namespaces that could not be read.
     pub coverage: Coverage,
-    /// Namespaces in which meshed pods run, or may run.
+    /// Namespaces with at least one pod that has a proxy or may have one.
     pub caller_namespaces: BTreeSet<Namespace>,
-    /// Services by name.
-    pub directory: NameIndex,
-    /// Namespaces with workloads.
-    populated: BTreeSet<Namespace>,
+    /// Kubernetes Services by name, for lookups and suggestions.
+    pub name_index: NameIndex,
+    namespaces_with_workloads: BTreeSet<Namespace>,
     hosts: HostMap<ServiceId>,
-    /// Route objects attached to a Service in the mesh.
-    attached: HashMap<ServiceId, Vec<RouteObjectId>>,
-    /// Who sends to a Service, from any rule.
-    users: HashMap<ServiceId, Vec<RouteReference>>,
+    /// Gateway API routes by the Service that is their parent.
+    attached_routes: HashMap<ServiceId, Vec<RouteObjectId>>,
+    route_references: HashMap<ServiceId, Vec<RouteReference>>,
     services_by_workload: HashMap<WorkloadId, Vec<ServiceId>>,
-    outbound_index: OnceLock<xds::XdsIndex>,
+    xds_index: OnceLock<xds::XdsIndex>,
     field_problems: OnceLock<Vec<(ObjectRef, FieldProblem)>>,
-    labels_of_callers: OnceLock<BTreeSet<String>>,
+    caller_label_keys: OnceLock<BTreeSet<String>>,
 }
 
-/// An object whose shape could not be read.
+/// An object that does not match the schema of its kind.
 #[derive(Debug)]
 pub struct UndecodedObject {
     /// The object.
     pub object: ObjectRef,
-    /// Field path of what does not fit.
+    /// Path of the field that cannot be decoded, such as `spec.http[0].timeout`.
     pub field: String,
-    /// Why.
-    pub why: String,
+    /// Decode error, such as `string "a", expected a list`.
+    pub reason: String,
 }
 
-impl UndecodedObject {
-    fn new(object: ObjectRef, DecodeError { field, why }: DecodeError) -> Self {
-        let why = why.strip_prefix("invalid type: ").unwrap_or(&why).to_owned();
-        Self { object, field, why }
+impl fmt::Display for UndecodedObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { object, field, reason } = self;
+        write!(f, "ignoring {object}: cannot decode {field}: {reason}")
     }
 }
 
-/// An object that patches Envoy's configuration behind the model's back.
+impl UndecodedObject {
+    fn new(object: ObjectRef, error: DecodeError) -> Self {
+        let DecodeError { field, message: reason } = error;
+        let reason = reason.strip_prefix("invalid type: ").unwrap_or(&reason).to_owned();
+        Self { object, field, reason }
+    }
+}
+
+/// An EnvoyFilter or WasmPlugin: it changes Envoy's configuration after istiod has generated it.
 #[derive(Debug)]
 pub struct Extension {
     /// The object.
     pub object: ObjectRef,
-    /// Whom and what it patches.
-    pub spec: SelectingSpec,
+    /// Selector and patches.
+    pub spec: SelectorSpec,
 }
 
 impl Extension {
-    /// Whether it acts on proxies of these labels in a namespace; `root` is the mesh's.
-    pub fn acts_on(&self, namespace: &Namespace, labels: &Labels, root: &Namespace) -> bool {
-        let near = self.object.namespace == *root || self.object.namespace == *namespace;
-        let selected = self.spec.workload_selector.as_ref().map(|selector| &selector.labels);
-        let selected = selected.or(self.spec.selector.as_ref().map(|selector| &selector.match_labels));
-        near && selected.is_none_or(|wanted| wanted.iter().all(|(key, value)| labels.get(key) == Some(value.as_str())))
+    /// Whether the object applies to proxies of pods with these labels in `namespace`.
+    pub fn applies_to(&self, namespace: &Namespace, labels: &Labels, root_namespace: &Namespace) -> bool {
+        let is_in_scope = self.object.namespace == *root_namespace || self.object.namespace == *namespace;
+        let selector = self.spec.workload_selector.as_ref().map(|selector| &selector.labels);
+        let selector = selector.or(self.spec.selector.as_ref().map(|selector| &selector.match_labels));
+        is_in_scope
+            && selector
+                .is_none_or(|selector| selector.iter().all(|(key, value)| labels.get(key) == Some(value.as_str())))
     }
 
-    /// What it patches, such as `HTTP_ROUTE`.
+    /// Parts of Envoy's configuration that the object patches, such as `HTTP_ROUTE`.
     pub fn patches(&self) -> BTreeSet<&str> {
         self.spec.config_patches.iter().filter_map(|patch| patch.apply_to.as_deref()).collect()
     }
 
-    /// What it is, with its patches in brackets.
+    /// The object with its patches: `EnvoyFilter shop/retry (patches HTTP_ROUTE)`.
     pub fn title(&self) -> String {
         let patches: Vec<&str> = self.patches().into_iter().collect();
         if patches.is_empty() {
@@ -169,134 +194,143 @@ impl Extension {
     }
 }
 
-/// A Sidecar.
+/// A Sidecar object. It limits the hosts that its proxies know.
 #[derive(Debug)]
 pub struct SidecarObject {
     /// The object.
     pub object: ObjectRef,
-    /// RFC 3339 time of creation.
+    /// RFC 3339 creation time.
     pub created: Option<Arc<str>>,
-    /// Labels of the pods that it narrows; `None` means all of its namespace, in the root namespace of the mesh.
+    /// Labels of the pods that it applies to. `None`: all pods of its namespace, or of the mesh in the root namespace.
     pub selector: Option<Labels>,
-    /// As written.
+    /// The written `spec`.
     pub spec: SidecarSpec,
 }
 
-/// A rule that sends to a Service.
+/// A route rule with a backend that is a given Service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RouteReference {
-    /// An HTTP rule of a VirtualService, by object and position.
+    /// A VirtualService and the position of its HTTP rule.
     VirtualService(VirtualServiceId, usize),
-    /// A rule of a Gateway API route, by object and position.
+    /// An HTTPRoute or GRPCRoute and the position of its rule.
     RouteObject(RouteObjectId, usize),
 }
 
 impl Mesh<'_> {
-    /// One host of the registry.
+    /// The registry entry of `id`.
     pub fn service(&self, id: ServiceId) -> &Service {
         &self.services[id.index()]
     }
 
-    /// One workload.
+    /// The workload of `id`.
     pub fn workload(&self, id: WorkloadId) -> &Workload {
         &self.workloads[id.index()]
     }
 
-    /// One Gateway API route.
+    /// The HTTPRoute or GRPCRoute of `id`.
     pub fn route_object(&self, id: RouteObjectId) -> &RouteObject {
         &self.route_objects[id.index()]
     }
 
-    /// Ids of all Services.
+    /// Ids of all registry entries, in the order of [`Mesh::services`].
     pub fn service_ids(&self) -> impl Iterator<Item = ServiceId> + use<> {
         (0..self.services.len()).map(ServiceId::new)
     }
 
-    /// Ids of all workloads.
+    /// Ids of all workloads, in the order of [`Mesh::workloads`].
     pub fn workload_ids(&self) -> impl Iterator<Item = WorkloadId> + use<> {
         (0..self.workloads.len()).map(WorkloadId::new)
     }
 
-    /// Keys of labels by which some object tells callers apart: Sidecars, DestinationRules with a workload selector,
-    /// and matches on the caller's labels.
-    pub fn labels_read_of_callers(&self) -> &BTreeSet<String> {
-        self.labels_of_callers.get_or_init(|| self.find_labels_of_callers())
+    /// Pod label keys that can separate callers: those in Sidecar and DestinationRule selectors and in `sourceLabels`.
+    pub fn caller_label_keys(&self) -> &BTreeSet<String> {
+        self.caller_label_keys.get_or_init(|| self.collect_caller_label_keys())
     }
 
-    fn find_labels_of_callers(&self) -> BTreeSet<String> {
+    fn collect_caller_label_keys(&self) -> BTreeSet<String> {
         let sidecars = self.sidecars.iter().filter_map(|sidecar| sidecar.selector.as_ref());
         let rules = self.destination_rules.iter().filter_map(|rule| rule.selector.as_ref());
         let selectors = sidecars.chain(rules).flat_map(|labels| labels.iter().map(|(key, _)| key.to_string()));
         let specs = self.virtual_services.iter().map(|(_, object)| &object.spec);
-        let matches = specs.flat_map(|spec| {
-            let http = spec.http.iter().flat_map(|rule| &rule.matches).map(|one| &one.source_labels);
-            let bytes = spec.tcp.iter().chain(&spec.tls).flat_map(|rule| &rule.matches).map(|one| &one.source_labels);
-            http.chain(bytes)
+        let source_labels = specs.flat_map(|spec| {
+            let http = spec.http.iter().flat_map(|rule| &rule.matches).map(|condition| &condition.source_labels);
+            let l4 = spec.tcp.iter().chain(&spec.tls).flat_map(|rule| &rule.matches);
+            http.chain(l4.map(|condition| &condition.source_labels))
         });
-        selectors.chain(matches.flat_map(|labels| labels.keys().cloned())).collect()
+        selectors.chain(source_labels.flat_map(|labels| labels.keys().cloned())).collect()
     }
 
-    /// The registry's entry for exactly this host; the oldest when there are several.
+    /// The registry entry for exactly this host. If several objects define the host, the oldest one.
     pub fn find_host(&self, host: &str) -> Option<ServiceId> {
         self.hosts.exact(host).first().copied()
     }
 
-    /// Whether any entry, a wildcard ServiceEntry's too, covers the host, or a wildcard pattern covers any host.
-    pub fn knows_host(&self, host: &str) -> bool {
+    /// Whether the registry has `host`, either exactly or through a wildcard ServiceEntry. For a wildcard such as
+    /// `*.example.com`: whether it matches any host of the registry.
+    pub fn has_host(&self, host: &str) -> bool {
         if let Some(suffix) = host.strip_prefix('*') {
-            return self.directory.any_host_ends_in(suffix);
+            return self.name_index.has_host_with_suffix(suffix);
         }
         self.hosts.covering(host).next().is_some()
     }
 
-    /// The Kubernetes Service of this name.
+    /// The Kubernetes Service with this namespace and name.
     pub fn find_service(&self, namespace: &str, name: &str) -> Option<ServiceId> {
-        self.directory.find(namespace, name)
+        self.name_index.find(namespace, name)
     }
 
-    /// The workloads behind a Service.
+    /// The workloads that the Service selects.
     pub fn workloads_of<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = &'a Workload> + 'a {
         service.workloads.iter().map(|id| self.workload(*id))
     }
 
-    /// The Services that select a workload.
-    pub fn services_of(&self, workload: WorkloadId) -> impl Iterator<Item = &Service> {
+    /// The Services that select the workload.
+    pub fn services_selecting(&self, workload: WorkloadId) -> impl Iterator<Item = &Service> {
         self.services_by_workload.get(&workload).into_iter().flatten().map(|id| self.service(*id))
     }
 
-    /// Gateway API routes attached to a Service in the mesh.
+    /// HTTPRoutes and GRPCRoutes whose `parentRefs` name the Service.
     pub fn attached_routes(&self, service: ServiceId) -> &[RouteObjectId] {
-        self.attached.get(&service).map_or(&[], Vec::as_slice)
+        self.attached_routes.get(&service).map_or(&[], Vec::as_slice)
     }
 
-    /// The rules that send to a Service.
-    pub fn users_of(&self, service: ServiceId) -> &[RouteReference] {
-        self.users.get(&service).map_or(&[], Vec::as_slice)
+    /// The route rules with a backend that is the Service, whether for sidecars or gateways.
+    pub fn route_references(&self, service: ServiceId) -> &[RouteReference] {
+        self.route_references.get(&service).map_or(&[], Vec::as_slice)
     }
 
-    /// What the published schemas say against fields of Istio's and Gateway API's objects.
-    pub fn field_problems(&self) -> &[(ObjectRef, FieldProblem)] {
-        self.field_problems.get_or_init(|| {
-            let mut names = Interner::default();
-            let mut found = Vec::new();
-            for object in self.snapshot.objects.values().filter(|object| object.key.kind.is_mesh_kind()) {
-                let Ok(body) = serde_json::from_str(object.body.get()) else { continue };
-                let problems = fields::check(object.key.kind, &body);
-                let refused = limits::check(object.key.kind, &body);
-                found.extend(
-                    problems.into_iter().chain(refused).map(|one| (ObjectRef::new(&object.key, &mut names), one)),
-                );
-            }
-            found
+    /// Whether sidecars apply a VirtualService, HTTPRoute or GRPCRoute. A delegate acts in the mesh if a VirtualService
+    /// that refers to it does.
+    pub fn acts_in_mesh(&self, object: &ObjectRef) -> bool {
+        let is_delegate =
+            |delegate: &Option<(ObjectRef, usize)>| delegate.as_ref().is_some_and(|(name, _)| name == object);
+        self.route_configs().iter().filter(|(_, config)| config.acts_in_mesh()).any(|(_, config)| {
+            config.objects.contains(object) || config.rules.iter().any(|rule| is_delegate(&rule.delegate))
         })
     }
 
-    /// The object as it was read.
+    /// Violations of the published schemas of Istio and Gateway API: unknown fields, and values outside their limits.
+    pub fn field_problems(&self) -> &[(ObjectRef, FieldProblem)] {
+        self.field_problems.get_or_init(|| {
+            let mut names = Interner::default();
+            let mut problems = Vec::new();
+            for object in self.snapshot.objects.values().filter(|object| object.key.kind.is_mesh_kind()) {
+                let Ok(body) = serde_json::from_str(object.body.get()) else { continue };
+                let unknown = fields::check(object.key.kind, &body);
+                let limits = limits::check(object.key.kind, &body);
+                let all = unknown.into_iter().chain(limits);
+                problems.extend(all.map(|problem| (ObjectRef::new(&object.key, &mut names), problem)));
+            }
+            problems
+        })
+    }
+
+    /// The object as the snapshot holds it.
     pub fn object(&self, reference: &ObjectRef) -> Option<&Object> {
         self.snapshot.objects.get(&reference.key())
     }
 
-    /// A host as the object's author would see it: `name.namespace` for Services of the cluster.
+    /// The host for display: `name.namespace` for Kubernetes Services, any other host unchanged.
     pub fn short_host<'a>(&self, host: &'a Host) -> &'a str {
         host.as_str()
             .strip_suffix(self.cluster_domain.as_str())
@@ -304,9 +338,9 @@ impl Mesh<'_> {
             .unwrap_or(host.as_str())
     }
 
-    /// The namespace of a Service's host, `None` for hosts outside the cluster domain.
+    /// The namespace in a Kubernetes Service's host. `None` for hosts outside the cluster domain.
     pub fn namespace_of_host(&self, host: &Host) -> Option<Namespace> {
-        let inner = host.as_str().strip_suffix(self.cluster_domain.as_str())?.strip_suffix(".svc.")?;
-        inner.split_once('.').map(|(_, namespace)| namespace.into())
+        let service = host.as_str().strip_suffix(self.cluster_domain.as_str())?.strip_suffix(".svc.")?;
+        service.split_once('.').map(|(_, namespace)| namespace.into())
     }
 }

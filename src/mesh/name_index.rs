@@ -1,7 +1,7 @@
-//! Services by name: exact, by the name alone, nearest, and hosts by their ending.
+//! Lookups of Services by name: exact, in any namespace, by similar name, and by host suffix.
 //!
-//! Every question is answered from a sorted list, so that rules that ask once per object stay linear in a mesh of ten
-//! thousand Services.
+//! Every lookup uses a sorted index. Rules run them once per object, and the total must stay linear for a mesh of
+//! 10,000 Services.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,75 +10,73 @@ use super::ids::{Host, Namespace, ServiceId};
 use super::service::Service;
 use crate::vocabulary::nearest_name;
 
-/// How many near names are told.
-const TOLD: usize = 3;
+const MAX_SUGGESTIONS: usize = 3;
 
-/// Services by name.
 #[derive(Debug, Default)]
 pub struct NameIndex {
     by_namespace: BTreeMap<Namespace, BTreeMap<Arc<str>, ServiceId>>,
-    /// By name in lower case, whatever the namespace.
+    /// Keyed by the name in lower case.
     by_name: BTreeMap<Box<str>, Vec<ServiceId>>,
-    /// Hosts written backwards, sorted: those with one ending stand together.
-    backwards: Vec<String>,
+    /// Reversed hosts, sorted, so that hosts with a common suffix are adjacent.
+    reversed_hosts: Vec<String>,
 }
 
 impl NameIndex {
-    /// Takes in the registry.
     pub(super) fn new(services: &[Service]) -> Self {
-        let mut directory = Self::default();
+        let mut index = Self::default();
         for (position, service) in services.iter().enumerate() {
             let id = ServiceId::new(position);
-            directory.backwards.push(backwards(&service.host));
+            index.reversed_hosts.push(reversed(&service.host));
             if service.is_kubernetes() {
                 let name = &service.object.name;
-                directory.by_namespace.entry(service.namespace().clone()).or_default().insert(Arc::clone(name), id);
-                directory.by_name.entry(name.to_ascii_lowercase().into()).or_default().push(id);
+                index.by_namespace.entry(service.namespace().clone()).or_default().insert(Arc::clone(name), id);
+                index.by_name.entry(name.to_ascii_lowercase().into()).or_default().push(id);
             }
         }
-        directory.backwards.sort_unstable();
-        directory
+        index.reversed_hosts.sort_unstable();
+        index
     }
 
-    /// The Kubernetes Service of this name.
+    /// The Kubernetes Service with exactly this namespace and name.
     pub fn find(&self, namespace: &str, name: &str) -> Option<ServiceId> {
         self.by_namespace.get(namespace)?.get(name).copied()
     }
 
-    /// Kubernetes Services of this name in any namespace, in any case.
-    pub fn named(&self, name: &str) -> &[ServiceId] {
+    /// Kubernetes Services with this name in any namespace, ignoring case.
+    pub fn find_in_any_namespace(&self, name: &str) -> &[ServiceId] {
         self.by_name.get(name.to_ascii_lowercase().as_str()).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether any host ends in `suffix`.
-    pub fn any_host_ends_in(&self, suffix: &str) -> bool {
-        let wanted = backwards(&suffix.into());
-        let at = self.backwards.partition_point(|host| *host < wanted);
-        self.backwards.get(at).is_some_and(|host| host.starts_with(&wanted))
+    /// Whether the host of any registry entry ends in `suffix`.
+    pub fn has_host_with_suffix(&self, suffix: &str) -> bool {
+        let prefix = reversed(&suffix.into());
+        let start = self.reversed_hosts.partition_point(|host| *host < prefix);
+        self.reversed_hosts.get(start).is_some_and(|host| host.starts_with(&prefix))
     }
 
-    /// Names near to `name`, as `name.namespace`: of this namespace by distance, then of the same name elsewhere. An
-    /// empty namespace stands for all of them.
-    pub fn similar(&self, namespace: &str, name: &str) -> Vec<String> {
-        let limit = nearest_name::max_edits(name).max(2);
-        let meant = |other: &&Namespace| namespace.is_empty() || other.as_str() == namespace;
-        let mut near: Vec<(usize, &Arc<str>, &Namespace)> = self
+    /// Up to three suggestions for a misspelled Service, as `name.namespace`: similar names in `namespace`, nearest
+    /// first, then the same name in other namespaces. An empty `namespace` means all namespaces.
+    pub fn nearest_names(&self, namespace: &str, name: &str) -> Vec<String> {
+        let max_edits = nearest_name::max_edits(name).max(2);
+        let is_searched = |other: &&Namespace| namespace.is_empty() || other.as_str() == namespace;
+        let mut similar: Vec<(usize, &Arc<str>, &Namespace)> = self
             .by_namespace
             .iter()
-            .filter(|(other, _)| meant(other))
-            .flat_map(|(place, names)| names.keys().map(move |other| (other, place)))
-            .filter(|(other, _)| other.len().abs_diff(name.len()) <= limit)
-            .map(|(other, place)| (nearest_name::edits(name, other), other, place))
-            .filter(|(distance, ..)| *distance <= limit)
+            .filter(|(namespace, _)| is_searched(namespace))
+            .flat_map(|(namespace, names)| names.keys().map(move |candidate| (candidate, namespace)))
+            .filter(|(candidate, _)| candidate.len().abs_diff(name.len()) <= max_edits)
+            .map(|(candidate, namespace)| (nearest_name::edits(name, candidate), candidate, namespace))
+            .filter(|(edits, ..)| *edits <= max_edits)
             .collect();
-        near.sort_unstable();
-        let here = near.into_iter().map(|(_, other, place)| format!("{other}.{place}"));
-        let elsewhere = self.by_namespace.iter().filter(|(other, _)| !meant(other));
-        let same = elsewhere.filter(|(_, names)| names.contains_key(name)).map(|(other, _)| format!("{name}.{other}"));
-        here.chain(same).take(TOLD).collect()
+        similar.sort_unstable();
+        let similar = similar.into_iter().map(|(_, candidate, namespace)| format!("{candidate}.{namespace}"));
+        let elsewhere = self.by_namespace.iter().filter(|(namespace, _)| !is_searched(namespace));
+        let same_name =
+            elsewhere.filter(|(_, names)| names.contains_key(name)).map(|(namespace, _)| format!("{name}.{namespace}"));
+        similar.chain(same_name).take(MAX_SUGGESTIONS).collect()
     }
 }
 
-fn backwards(host: &Host) -> String {
+fn reversed(host: &Host) -> String {
     host.as_str().chars().rev().collect()
 }

@@ -1,77 +1,80 @@
-//! Which protocol Istio takes a port for, and who decided it.
+//! Protocol selection: the protocol as which Istio treats a port, and the field that determines it.
 //!
 //! Source: `pkg/config/kube/conversion.go` (`ConvertProtocol`) and `pkg/config/protocol/instance.go` (`Parse`) of
-//! istio/istio 1.31. The rules are narrower than people think: only the text before the first `-` counts, an
-//! `appProtocol` that means nothing still hides the port name, and the two are never combined.
+//! istio/istio 1.31. The rules are stricter than they seem: only the text before the first `-` of a
+//! port name counts, an unknown `appProtocol` still hides the port name, and Istio never combines the two.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// A protocol in Istio's sense.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// Protocol of a port, as Istio classifies it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema, strum::IntoStaticStr)]
+#[serde(rename_all = "UPPERCASE")]
+#[strum(serialize_all = "UPPERCASE")]
 pub enum Protocol {
     /// gRPC.
     Grpc,
     /// gRPC-Web.
+    #[serde(rename = "GRPC-Web")]
+    #[strum(to_string = "GRPC-Web")]
     GrpcWeb,
-    /// HTTP/1.1 upstream.
+    /// HTTP; HTTP/1.1 to the server.
     Http,
     /// HTTP proxy requests.
+    #[serde(rename = "HTTP_PROXY")]
+    #[strum(to_string = "HTTP_PROXY")]
     HttpProxy,
     /// HTTP/2.
     Http2,
-    /// TLS that is routed by SNI.
+    /// HTTPS, which Istio routes by SNI.
     Https,
-    /// TLS that is routed by SNI.
+    /// TLS, which Istio routes by SNI.
     Tls,
-    /// Opaque bytes.
+    /// TCP.
     Tcp,
     /// MongoDB.
+    #[serde(rename = "Mongo")]
+    #[strum(to_string = "Mongo")]
     Mongo,
     /// Redis.
+    #[serde(rename = "Redis")]
+    #[strum(to_string = "Redis")]
     Redis,
     /// MySQL.
+    #[serde(rename = "MySQL")]
+    #[strum(to_string = "MySQL")]
     MySql,
-    /// No listener at all.
+    /// UDP, for which istiod creates no listener.
     Udp,
-    /// Detected from the first bytes of each connection.
+    /// Undeclared: Envoy detects it from the first bytes of each connection.
+    #[serde(rename = "Auto")]
+    #[strum(to_string = "Auto")]
     Auto,
 }
 
-/// What kind of listener a protocol gets.
+/// Kind of listener that istiod creates for a protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProtocolFamily {
-    /// Calls are seen one by one.
+    /// HTTP: Envoy routes and balances each call.
     Http,
-    /// HTTP if the first bytes look like it.
+    /// HTTP if Envoy detects it, else TCP.
     Auto,
-    /// Connections only.
+    /// TCP: Envoy balances connections.
     Tcp,
-    /// None.
-    Nothing,
+    /// No listener.
+    NoListener,
 }
 
 impl Protocol {
-    /// Istio's own word for it; `Auto` where Istio says `UnsupportedProtocol`.
+    /// The protocol's name in Istio, as in JSON output. `Auto` stands for Istio's `UnsupportedProtocol`.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Grpc => "GRPC",
-            Self::GrpcWeb => "GRPC-Web",
-            Self::Http => "HTTP",
-            Self::HttpProxy => "HTTP_PROXY",
-            Self::Http2 => "HTTP2",
-            Self::Https => "HTTPS",
-            Self::Tls => "TLS",
-            Self::Tcp => "TCP",
-            Self::Mongo => "Mongo",
-            Self::Redis => "Redis",
-            Self::MySql => "MySQL",
-            Self::Udp => "UDP",
-            Self::Auto => "Auto",
-        }
+        self.into()
     }
 
-    /// How people call it.
+    /// The common name, as in tables: `gRPC`, `HTTP/2`, `auto-detect`.
     pub fn label(self) -> &'static str {
         match self {
             Self::Grpc => "gRPC",
@@ -82,35 +85,35 @@ impl Protocol {
         }
     }
 
-    /// The listener class. Redis and MySQL filters are off by default, so they are bytes.
+    /// The listener kind. Redis and MySQL count as TCP, because istiod disables their filters by default.
     /// Source: `pilot/pkg/networking/networking.go`.
     pub fn family(self) -> ProtocolFamily {
         match self {
             Self::Grpc | Self::GrpcWeb | Self::Http | Self::HttpProxy | Self::Http2 => ProtocolFamily::Http,
             Self::Auto => ProtocolFamily::Auto,
             Self::Https | Self::Tls | Self::Tcp | Self::Mongo | Self::Redis | Self::MySql => ProtocolFamily::Tcp,
-            Self::Udp => ProtocolFamily::Nothing,
+            Self::Udp => ProtocolFamily::NoListener,
         }
     }
 
-    /// Whether the cluster speaks HTTP/2 whatever the caller speaks.
+    /// Whether Envoy always uses HTTP/2 to the server.
     pub fn is_http2(self) -> bool {
         matches!(self, Self::Grpc | Self::GrpcWeb | Self::Http2)
     }
 
-    /// Whether the word says gRPC.
+    /// Whether the protocol is gRPC or gRPC-Web.
     pub fn is_grpc(self) -> bool {
         matches!(self, Self::Grpc | Self::GrpcWeb)
     }
 
-    /// Whether calls are routed by their own content: HTTP family or detected.
+    /// Whether HTTP routes can apply: the protocol is of the HTTP family or detected.
     pub fn is_http_or_auto(self) -> bool {
         matches!(self.family(), ProtocolFamily::Http | ProtocolFamily::Auto)
     }
 
-    /// Parses a protocol word as ServiceEntries, Sidecars and Gateways write it: the whole text, any case.
+    /// Parses the `protocol` of a ServiceEntry, Sidecar or Gateway port. The whole text must match; case is ignored.
     pub fn parse(text: &str) -> Option<Self> {
-        const WORDS: [(&str, Protocol); 12] = [
+        const NAMES: [(&str, Protocol); 12] = [
             ("tcp", Protocol::Tcp),
             ("udp", Protocol::Udp),
             ("grpc", Protocol::Grpc),
@@ -124,7 +127,7 @@ impl Protocol {
             ("redis", Protocol::Redis),
             ("mysql", Protocol::MySql),
         ];
-        WORDS.iter().find(|(word, _)| text.eq_ignore_ascii_case(word)).map(|(_, protocol)| *protocol)
+        NAMES.iter().find(|(name, _)| text.eq_ignore_ascii_case(name)).map(|(_, protocol)| *protocol)
     }
 }
 
@@ -134,33 +137,33 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// Who decided a port's protocol.
+/// The field that determines the protocol of a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DecidedBy {
-    /// The port's L4 protocol is UDP, whatever else is said.
+    /// The transport protocol is UDP, which takes precedence over every other field.
     L4Udp,
     /// `appProtocol`.
     AppProtocol(Arc<str>),
-    /// An `appProtocol` that Istio does not know; it hides the port name.
+    /// An `appProtocol` that Istio does not know. It hides the port name.
     UnknownAppProtocol {
-        /// The value, perhaps empty.
+        /// The written value, which may be empty.
         value: Arc<str>,
-        /// What the hidden name would have given.
+        /// The protocol that the hidden port name declares.
         hidden: Option<Protocol>,
     },
-    /// The port's name.
+    /// The port name.
     PortName(Arc<str>),
-    /// A name that says nothing.
+    /// A port name that declares no protocol.
     UnknownName(Arc<str>),
-    /// No name and no `appProtocol`.
+    /// Neither a port name nor an `appProtocol`.
     NoName,
-    /// Nothing known was written and the number is one of 25, 53, 3306 and 27017.
+    /// No field declares a protocol, and the port number is 25, 53, 3306 or 27017.
     WellKnownPort(u16),
-    /// The protocol word of a ServiceEntry.
+    /// The `protocol` of a ServiceEntry port.
     EntryProtocol(Arc<str>),
-    /// A protocol word of a ServiceEntry that Istio does not know.
+    /// A `protocol` of a ServiceEntry port that Istio does not know.
     UnknownEntryProtocol(Arc<str>),
-    /// A ServiceEntry without a protocol word.
+    /// A ServiceEntry port without a `protocol`.
     NoEntryProtocol,
 }
 
@@ -177,14 +180,16 @@ impl fmt::Display for DecidedBy {
             Self::UnknownName(_) => f.write_str("nothing: name unknown"),
             Self::NoName => f.write_str("nothing: no name"),
             Self::WellKnownPort(number) => write!(f, "port number {number}"),
-            Self::EntryProtocol(word) => write!(f, "protocol \"{word}\""),
-            Self::UnknownEntryProtocol(word) => write!(f, "nothing: protocol \"{word}\" is unknown"),
+            Self::EntryProtocol(value) => write!(f, "protocol \"{value}\""),
+            Self::UnknownEntryProtocol(value) => write!(f, "nothing: protocol \"{value}\" unknown"),
             Self::NoEntryProtocol => f.write_str("nothing: no protocol"),
         }
     }
 }
 
-/// Decides the protocol of a Kubernetes Service port.
+/// Determines the protocol of a Kubernetes Service port.
+///
+/// `l4` is the transport protocol of the port, `name` its name, and `port` its number.
 ///
 /// ```
 /// use grpcmesh::mesh::protocol::{decide, Protocol};
@@ -196,14 +201,14 @@ pub fn decide(l4: &str, app_protocol: Option<&str>, name: Option<&str>, port: u1
         return (Protocol::Udp, DecidedBy::L4Udp);
     }
     let by_name = name.and_then(parse_text);
-    let found = match app_protocol {
+    let declared = match app_protocol {
         Some(value) => parse_app_protocol(value).map(|protocol| (protocol, DecidedBy::AppProtocol(value.into()))),
         None => by_name.map(|protocol| (protocol, DecidedBy::PortName(name.unwrap_or_default().into()))),
     };
-    if let Some(found) = found {
-        return found;
+    if let Some(declared) = declared {
+        return declared;
     }
-    // Server-first protocols on their usual ports would hang under detection.
+    // Detection would block server-first protocols, so Istio treats their well-known ports as TCP.
     if matches!(port, 25 | 53 | 3306 | 27017) {
         return (Protocol::Tcp, DecidedBy::WellKnownPort(port));
     }
@@ -215,7 +220,7 @@ pub fn decide(l4: &str, app_protocol: Option<&str>, name: Option<&str>, port: u1
     (Protocol::Auto, decided_by)
 }
 
-/// `appProtocol`: three exact words of Kubernetes, else as a port name.
+/// Parses an `appProtocol`: one of the three standard Kubernetes values, else the syntax of a port name.
 pub fn parse_app_protocol(value: &str) -> Option<Protocol> {
     match value {
         "kubernetes.io/h2c" => Some(Protocol::Http2),
@@ -225,23 +230,23 @@ pub fn parse_app_protocol(value: &str) -> Option<Protocol> {
     }
 }
 
-/// A port name: the text before the first `-`, except that anything beginning with `grpc-web` is gRPC-Web.
+/// Parses a port name: the text before the first `-`, except that any name starting with `grpc-web` is gRPC-Web.
 fn parse_text(text: &str) -> Option<Protocol> {
     const GRPC_WEB: &str = "grpc-web";
     if text.get(..GRPC_WEB.len()).is_some_and(|start| start.eq_ignore_ascii_case(GRPC_WEB)) {
         return Some(Protocol::GrpcWeb);
     }
-    let word = text.split('-').next().unwrap_or(text);
-    Protocol::parse(word)
+    let prefix = text.split('-').next().unwrap_or(text);
+    Protocol::parse(prefix)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The cases of Istio's own table (`pkg/config/kube/conversion_test.go`), then our own.
+    /// The cases of Istio's `pkg/config/kube/conversion_test.go`, then further ones.
     #[test]
-    fn protocols_are_decided_as_istio_decides_them() {
+    fn determines_the_protocol_as_istio_does() {
         use Protocol::{Auto, Grpc, GrpcWeb, Http, Http2, Https, Mongo, MySql, Redis, Tcp, Tls, Udp};
         for (port, name, app_protocol, l4, expected) in [
             (8888, "", None, "TCP", Auto),
@@ -279,7 +284,7 @@ mod tests {
             (8888, "", Some("http2"), "TCP", Http2),
             (8888, "tls", None, "TCP", Tls),
             (8888, "udp", None, "TCP", Udp),
-            // Separators other than `-`, unknown words, case of the Kubernetes words.
+            // Other separators than `-`, unknown values, and the case of the standard Kubernetes values.
             (50051, "grpc_api", None, "TCP", Auto),
             (50051, "grpc.api", None, "TCP", Auto),
             (50051, "web-grpc", None, "TCP", Auto),
@@ -297,13 +302,13 @@ mod tests {
             (50051, "grpc", None, "SCTP", Grpc),
             (50051, "grpc", Some("grpc"), "UDP", Udp),
         ] {
-            let name_given = (!name.is_empty()).then_some(name);
-            assert_eq!(decide(l4, app_protocol, name_given, port).0, expected, "{name} {app_protocol:?} {port}");
+            let optional_name = (!name.is_empty()).then_some(name);
+            assert_eq!(decide(l4, app_protocol, optional_name, port).0, expected, "{name} {app_protocol:?} {port}");
         }
     }
 
     #[test]
-    fn the_one_who_decided_is_named() {
+    fn names_the_field_that_determines_the_protocol() {
         for (name, app_protocol, port, expected) in [
             (Some("grpc-api"), None, 1, "port name \"grpc-api\""),
             (Some("x"), Some("grpc"), 1, "appProtocol \"grpc\""),
@@ -319,7 +324,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_text_gets_a_protocol(name in "\\PC{0,20}", app in proptest::option::of("\\PC{0,20}"), port: u16) {
+        fn accepts_any_text(name in "\\PC{0,20}", app in proptest::option::of("\\PC{0,20}"), port: u16) {
             let _ = decide("TCP", app.as_deref(), Some(&name), port);
         }
     }

@@ -1,4 +1,4 @@
-//! Objects of the snapshot, decoded kind by kind into the model's types.
+//! Decoding of snapshot objects, kind by kind, into the types of the mesh model.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,37 +23,34 @@ use crate::schema::kind::Kind;
 use crate::schema::mesh_config::MeshConfig;
 use crate::schema::meta::{ObjectMeta, Resource};
 use crate::schema::security::{AuthorizationPolicySpec, PeerAuthenticationSpec};
-use crate::schema::sidecar::{SelectingSpec, SidecarSpec};
+use crate::schema::sidecar::{SelectorSpec, SidecarSpec};
 use crate::schema::virtual_service::VirtualServiceSpec;
 use crate::schema::{gateway_api, meta::StringMap};
 use crate::snapshot::{Object, Snapshot, decode_error, yaml};
 
-/// Decodes objects kind by kind.
 pub(super) struct ObjectReader<'s> {
-    /// What is read.
     pub(super) snapshot: &'s Snapshot,
-    /// Shared texts.
     pub(super) names: Interner,
-    /// Objects that did not fit their view.
+    /// Objects that failed to decode.
     pub(super) undecoded: Vec<UndecodedObject>,
 }
 
-/// What istiod's own pods tell.
+/// Settings found in the Pods or the Deployment of istiod.
 pub(super) struct IstiodInfo {
     pub(super) version: Option<IstioVersion>,
     pub(super) cluster_domain: Option<String>,
 }
 
 impl<'s> ObjectReader<'s> {
-    /// All objects of a kind in their typed view. An object that does not fit its view is set aside.
+    /// Decodes all objects of a kind. Objects that fail to decode are added to `undecoded`.
     pub(super) fn decode<T: DeserializeOwned>(&mut self, kind: Kind) -> Vec<(ObjectRef, T)> {
         let objects: Vec<&'s Object> = self.snapshot.of_kind(kind).collect();
         let mut decoded = Vec::with_capacity(objects.len());
         for object in objects {
             let reference = ObjectRef::new(&object.key, &mut self.names);
             match decode_error::decode(object.body.get()) {
-                Ok(view) => decoded.push((reference, view)),
-                Err(misfit) => self.undecoded.push(UndecodedObject::new(reference, misfit)),
+                Ok(value) => decoded.push((reference, value)),
+                Err(error) => self.undecoded.push(UndecodedObject::new(reference, error)),
             }
         }
         decoded
@@ -63,25 +60,26 @@ impl<'s> ObjectReader<'s> {
         meta.creation_timestamp.as_deref().map(|time| self.names.intern(time))
     }
 
+    /// The mesh configuration of a revision, and whether the source has one that can be parsed.
     pub(super) fn mesh_config(&mut self, istio_namespace: &str, revision: Option<&str>) -> (MeshConfig, bool) {
-        let wanted = MeshConfig::config_map_name(revision);
+        let name = MeshConfig::config_map_name(revision);
         let maps: Vec<(ObjectRef, shapes::MeshConfigMap)> = self.decode(Kind::ConfigMap);
         let mut candidates: Vec<_> =
             maps.iter().filter(|(object, _)| object.namespace.as_str() == istio_namespace).collect();
-        candidates.sort_by_key(|(object, _)| (*object.name != *wanted, object.clone()));
+        candidates.sort_by_key(|(object, _)| (*object.name != *name, object.clone()));
         let Some((object, map)) = candidates.first() else {
             return (MeshConfig::default(), false);
         };
         let text = map.data.mesh.as_deref().unwrap_or_default();
-        let parsed = yaml::to_json(text).map_err(|error| error.what).and_then(|converted| match converted.json {
+        let parsed = yaml::to_json(text).map_err(|error| error.message).and_then(|converted| match converted.json {
             None => Ok(MeshConfig::default()),
             Some(json) => serde_json::from_str(json.get()).map_err(|error| error.to_string()),
         });
         match parsed {
             Ok(config) => (config, true),
-            Err(why) => {
+            Err(reason) => {
                 let field = "data.mesh".to_owned();
-                self.undecoded.push(UndecodedObject { object: object.clone(), field, why });
+                self.undecoded.push(UndecodedObject { object: object.clone(), field, reason });
                 (MeshConfig::default(), false)
             }
         }
@@ -97,7 +95,6 @@ impl<'s> ObjectReader<'s> {
             .collect()
     }
 
-    /// istiod's own pods tell the version and the cluster domain.
     pub(super) fn istiod(&self, istio_namespace: &str) -> IstiodInfo {
         let pods = self.snapshot.of_kind(Kind::Pod).filter_map(|object| {
             let pod: shapes::Pod = (&*object.key.namespace == istio_namespace)
@@ -115,13 +112,13 @@ impl<'s> ObjectReader<'s> {
         let mut istiod = IstiodInfo { version: None, cluster_domain: None };
         for spec in pods.chain(templates) {
             for container in spec.containers.iter().filter(|container| container.name == "discovery") {
-                let version = container.image.as_deref().and_then(IstioVersion::of_image);
+                let version = container.image.as_deref().and_then(IstioVersion::from_image);
                 istiod.version = istiod.version.max(version);
-                let mut words = container.args.iter();
-                while let Some(word) = words.next() {
-                    let domain = match word.strip_prefix("--domain") {
-                        Some("") => words.next().cloned(),
-                        Some(rest) => rest.strip_prefix('=').map(str::to_owned),
+                let mut arguments = container.args.iter();
+                while let Some(argument) = arguments.next() {
+                    let domain = match argument.strip_prefix("--domain") {
+                        Some("") => arguments.next().cloned(),
+                        Some(value) => value.strip_prefix('=').map(str::to_owned),
                         None => None,
                     };
                     istiod.cluster_domain = istiod.cluster_domain.take().or(domain.filter(|domain| !domain.is_empty()));
@@ -136,7 +133,7 @@ impl<'s> ObjectReader<'s> {
         objects
             .into_iter()
             .map(|(object, Resource { metadata, spec })| DestinationRule {
-                host: host::resolve(&spec.host, &object.namespace, cluster_domain),
+                host: host::to_fqdn(&spec.host, &object.namespace, cluster_domain),
                 created: self.created(&metadata),
                 export_to: Visibility::new(
                     &spec.export_to,
@@ -159,7 +156,7 @@ impl<'s> ObjectReader<'s> {
             .into_iter()
             .map(|(object, Resource { metadata, spec })| {
                 let hosts = spec.hosts.iter().map(|host| {
-                    let host = host::resolve(host, &object.namespace, cluster_domain);
+                    let host = host::to_fqdn(host, &object.namespace, cluster_domain);
                     Host::from(host.as_str().to_ascii_lowercase().as_str())
                 });
                 VirtualService {
@@ -263,12 +260,12 @@ impl<'s> ObjectReader<'s> {
     }
 
     pub(super) fn extensions(&mut self) -> Vec<Extension> {
-        let mut objects: Vec<(ObjectRef, Resource<SelectingSpec>)> = self.decode(Kind::EnvoyFilter);
+        let mut objects: Vec<(ObjectRef, Resource<SelectorSpec>)> = self.decode(Kind::EnvoyFilter);
         objects.extend(self.decode(Kind::WasmPlugin));
         objects.into_iter().map(|(object, Resource { metadata: _, spec })| Extension { object, spec }).collect()
     }
 
-    /// Sidecar objects in the order in which istiod asks them: those that select pods first, then the oldest.
+    /// Sidecars in the order in which istiod tries them: those with a workload selector first, each group oldest first.
     pub(super) fn sidecars(&mut self) -> Vec<SidecarObject> {
         let objects: Vec<(ObjectRef, Resource<SidecarSpec>)> = self.decode(Kind::Sidecar);
         let mut sidecars: Vec<_> = objects
@@ -280,9 +277,11 @@ impl<'s> ObjectReader<'s> {
             })
             .collect();
         sidecars.sort_by(|a, b| {
-            let key = |one: &SidecarObject| (one.selector.is_none(), one.created.clone());
-            let name = |one: &SidecarObject| (one.object.name.clone(), one.object.namespace.clone());
-            key(a).cmp(&key(b)).then_with(|| name(a).cmp(&name(b)))
+            let key = |sidecar: &SidecarObject| {
+                let SidecarObject { object, created, selector, .. } = sidecar;
+                (selector.is_none(), created.clone(), object.name.clone(), object.namespace.clone())
+            };
+            key(a).cmp(&key(b))
         });
         sidecars
     }

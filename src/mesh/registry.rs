@@ -1,4 +1,5 @@
-//! The registry: Services, hosts of ServiceEntries, and the pods behind them.
+//! Builds the service registry and the workloads: decodes Services, ServiceEntries, Pods, pod templates and
+//! EndpointSlices, and matches Services with pods.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -15,68 +16,72 @@ use crate::schema::core as shapes;
 use crate::schema::kind::{KINDS, Kind};
 use crate::schema::mesh_config::MeshConfig;
 use crate::schema::meta::Resource;
-use crate::schema::service_entry::{ServiceEntrySpec, WorkloadEntrySpec};
+use crate::schema::service_entry::{ServiceEntryPort, ServiceEntrySpec, WorkloadEntrySpec};
 use crate::snapshot::{Object, SourceKind, decode_error};
 
+/// Namespace, kind and name of a workload that owns Pods.
+type WorkloadKey = (Namespace, Arc<str>, Arc<str>);
+
 impl<'s> ObjectReader<'s> {
-    /// Pods, and the templates of workloads for which the source has no Pod.
+    /// Pods, pod templates of workloads without Pods in the source, and WorkloadEntries.
     pub(super) fn workloads(&mut self, namespaces: &BTreeMap<Namespace, NamespaceInjection>) -> Vec<Workload> {
         let mut workloads = Vec::new();
-        let mut with_pods: HashSet<(Namespace, Arc<str>, Arc<str>)> = HashSet::new();
-        let mut namespaces_with_pods: HashSet<Namespace> = HashSet::new();
+        let mut owners: HashSet<WorkloadKey> = HashSet::new();
         let pods: Vec<&'s Object> = self.snapshot.of_kind(Kind::Pod).collect();
         for object in pods {
             let reference = ObjectRef::new(&object.key, &mut self.names);
-            // Pods come in tens of thousands: they are decoded one at a time and only their summary stays.
+            // A mesh has tens of thousands of Pods. Decoding one Pod at a time keeps only their summaries in memory.
             let pod: shapes::Pod = match decode_error::decode(object.body.get()) {
                 Ok(pod) => pod,
-                Err(misfit) => {
-                    self.undecoded.push(UndecodedObject::new(reference, misfit));
+                Err(error) => {
+                    self.undecoded.push(UndecodedObject::new(reference, error));
                     continue;
                 }
             };
-            namespaces_with_pods.insert(reference.namespace.clone());
-            let labels = namespaces.get(&reference.namespace).copied();
+            let injection = namespaces.get(&reference.namespace).copied();
             let ip = pod.status.pod_ip.as_deref().map(Arc::from);
-            if let Some(workload) = Workload::of_pod(reference, &pod, labels, &mut self.names) {
+            if let Some(workload) = Workload::from_pod(reference, &pod, injection, &mut self.names) {
                 if let Some((kind, name)) = &workload.owner {
-                    with_pods.insert((workload.namespace().clone(), Arc::clone(kind), Arc::clone(name)));
+                    owners.insert((workload.namespace().clone(), Arc::clone(kind), Arc::clone(name)));
                 }
                 workloads.push(Workload { ip, ..workload });
             }
         }
-        // A live cluster shows its Pods: a workload without any has none. Only in manifests do templates stand for them.
-        let templates_count = self.snapshot.source == SourceKind::Manifests || workloads.is_empty();
-        if templates_count {
-            for info in KINDS.iter().filter(|info| info.kind.is_workload()) {
-                for (object, template) in self.decode::<shapes::WorkloadObject>(info.kind) {
-                    let owned = template.metadata.owner_references.iter().any(|owner| owner.controller == Some(true));
-                    let key =
-                        (object.namespace.clone(), self.names.intern(object.kind.name()), Arc::clone(&object.name));
-                    if owned || with_pods.contains(&key) {
-                        continue;
-                    }
-                    let replicas = template.spec.replicas.unwrap_or(1).clamp(0, i64::from(u32::MAX));
-                    let replicas = u32::try_from(replicas).unwrap_or(1);
-                    let labels = namespaces.get(&object.namespace).copied();
-                    workloads.push(Workload::of_template(
-                        object,
-                        &template.spec.template,
-                        replicas,
-                        labels,
-                        &mut self.names,
-                    ));
-                }
-            }
+        // A cluster lists its Pods, so a workload without Pods has none there. In manifests, templates stand for Pods.
+        if self.snapshot.source == SourceKind::Manifests || workloads.is_empty() {
+            self.add_templates(namespaces, &owners, &mut workloads);
         }
         for (object, Resource { metadata, spec }) in self.decode::<Resource<WorkloadEntrySpec>>(Kind::WorkloadEntry) {
             let mut labels = metadata.labels;
             labels.extend(spec.labels);
             let labels = Labels::new(&labels, &mut self.names);
             let ip = spec.address.as_deref().map(Arc::from);
-            workloads.push(Workload::of_entry(object, labels, ip));
+            workloads.push(Workload::from_workload_entry(object, labels, ip));
         }
         workloads
+    }
+
+    /// Adds the pod templates of workloads that are not in `owners` and that no other workload owns.
+    fn add_templates(
+        &mut self,
+        namespaces: &BTreeMap<Namespace, NamespaceInjection>,
+        owners: &HashSet<WorkloadKey>,
+        workloads: &mut Vec<Workload>,
+    ) {
+        for info in KINDS.iter().filter(|info| info.kind.is_workload()) {
+            for (object, workload) in self.decode::<shapes::WorkloadObject>(info.kind) {
+                let is_owned = workload.metadata.owner_references.iter().any(|owner| owner.controller == Some(true));
+                let key = (object.namespace.clone(), self.names.intern(object.kind.name()), Arc::clone(&object.name));
+                if is_owned || owners.contains(&key) {
+                    continue;
+                }
+                let replicas = workload.spec.replicas.unwrap_or(1).clamp(0, i64::from(u32::MAX));
+                let replicas = u32::try_from(replicas).unwrap_or(1);
+                let injection = namespaces.get(&object.namespace).copied();
+                let template = &workload.spec.template;
+                workloads.push(Workload::from_template(object, template, replicas, injection, &mut self.names));
+            }
+        }
     }
 
     pub(super) fn services(&mut self, config: &MeshConfig, cluster_domain: &str) -> Vec<Service> {
@@ -100,12 +105,12 @@ impl<'s> ObjectReader<'s> {
                     .unwrap_or_default();
                 let ports =
                     spec.ports.iter().enumerate().filter_map(|(index, port)| self.service_port(index, port)).collect();
-                let waypoint = match metadata.labels.get("istio.io/use-waypoint").map(String::as_str) {
+                let uses_waypoint = match metadata.labels.get("istio.io/use-waypoint").map(String::as_str) {
                     Some(name) => name != "none",
                     None => waypoint_namespaces.contains(&object.namespace),
                 };
                 Service {
-                    host: host::of_service(&object.name, &object.namespace, cluster_domain),
+                    host: host::service_host(&object.name, &object.namespace, cluster_domain),
                     created: self.created(&metadata),
                     resolution,
                     ports,
@@ -121,11 +126,11 @@ impl<'s> ObjectReader<'s> {
                     fixed_endpoints: Vec::new(),
                     workloads: Vec::new(),
                     endpoints: PodCount::default(),
-                    export_words: sorted(&export_to),
+                    export_to_values: sorted(&export_to),
                     export_to: Visibility::new(&export_to, &config.default_service_export_to, &object.namespace),
                     publishes_not_ready: spec.publish_not_ready_addresses == Some(true),
                     is_node_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
-                    waypoint,
+                    uses_waypoint,
                     is_external: false,
                     object,
                 }
@@ -133,7 +138,7 @@ impl<'s> ObjectReader<'s> {
             .collect()
     }
 
-    /// Namespaces whose label sends their Services' traffic through a waypoint.
+    /// Namespaces labelled with `istio.io/use-waypoint`.
     fn waypoint_namespaces(&self) -> BTreeSet<Namespace> {
         self.snapshot
             .of_kind(Kind::Namespace)
@@ -170,6 +175,7 @@ impl<'s> ObjectReader<'s> {
         })
     }
 
+    /// One registry entry for each host of each ServiceEntry.
     pub(super) fn service_entries(&mut self, config: &MeshConfig) -> Vec<Service> {
         let objects: Vec<(ObjectRef, Resource<ServiceEntrySpec>)> = self.decode(Kind::ServiceEntry);
         let mut services = Vec::new();
@@ -182,31 +188,12 @@ impl<'s> ObjectReader<'s> {
             let fixed_endpoints: Vec<_> =
                 spec.endpoints.iter().map(|endpoint| Labels::new(&endpoint.labels, &mut self.names)).collect();
             for host in &spec.hosts {
-                let ports = spec.ports.iter().enumerate().filter_map(|(index, port)| {
-                    let number = u16::try_from(port.number).ok().filter(|number| *number > 0)?;
-                    let word = port.protocol.as_deref().unwrap_or_default();
-                    let (protocol, decided_by) = match Protocol::parse(word) {
-                        Some(protocol) => (protocol, DecidedBy::EntryProtocol(self.names.intern(word))),
-                        None if word.is_empty() => (Protocol::Auto, DecidedBy::NoEntryProtocol),
-                        None => (Protocol::Auto, DecidedBy::UnknownEntryProtocol(self.names.intern(word))),
-                    };
-                    let target = port.target_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
-                    Some(ServicePort {
-                        index,
-                        number,
-                        name: Some(self.names.intern(&port.name)),
-                        app_protocol: None,
-                        l4: self.names.intern("TCP"),
-                        protocol,
-                        decided_by,
-                        target: TargetPort::Number(target.unwrap_or(number)),
-                        evidence: Vec::new(),
-                    })
-                });
+                let ports = spec.ports.iter().enumerate();
+                let ports = ports.filter_map(|(index, port)| self.entry_port(index, port));
                 services.push(Service {
                     host: host.to_ascii_lowercase().as_str().into(),
                     created: created.clone(),
-                    resolution: Resolution::Entry(spec.resolution.as_deref().unwrap_or("NONE").into()),
+                    resolution: Resolution::ServiceEntry(spec.resolution.as_deref().unwrap_or("NONE").into()),
                     ports: ports.collect(),
                     labels: labels.clone(),
                     selector: selector.clone(),
@@ -220,11 +207,11 @@ impl<'s> ObjectReader<'s> {
                     fixed_endpoints: fixed_endpoints.clone(),
                     workloads: Vec::new(),
                     endpoints: PodCount::default(),
-                    export_words: sorted(&spec.export_to),
+                    export_to_values: sorted(&spec.export_to),
                     export_to: Visibility::new(&spec.export_to, &config.default_service_export_to, &object.namespace),
                     publishes_not_ready: false,
                     is_node_local: false,
-                    waypoint: false,
+                    uses_waypoint: false,
                     is_external: spec.location.as_deref() != Some("MESH_INTERNAL"),
                     object: object.clone(),
                 });
@@ -233,9 +220,31 @@ impl<'s> ObjectReader<'s> {
         services
     }
 
-    /// EndpointSlices say what a Service's endpoints are, where the source has them.
+    fn entry_port(&mut self, index: usize, port: &ServiceEntryPort) -> Option<ServicePort> {
+        let number = u16::try_from(port.number).ok().filter(|number| *number > 0)?;
+        let written = port.protocol.as_deref().unwrap_or_default();
+        let (protocol, decided_by) = match Protocol::parse(written) {
+            Some(protocol) => (protocol, DecidedBy::EntryProtocol(self.names.intern(written))),
+            None if written.is_empty() => (Protocol::Auto, DecidedBy::NoEntryProtocol),
+            None => (Protocol::Auto, DecidedBy::UnknownEntryProtocol(self.names.intern(written))),
+        };
+        let target = port.target_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
+        Some(ServicePort {
+            index,
+            number,
+            name: Some(self.names.intern(&port.name)),
+            app_protocol: None,
+            l4: self.names.intern("TCP"),
+            protocol,
+            decided_by,
+            target: TargetPort::Number(target.unwrap_or(number)),
+            evidence: Vec::new(),
+        })
+    }
+
+    /// Sets the endpoint counts of Services from EndpointSlices, where the source has them.
     pub(super) fn endpoint_slices(&mut self, services: &mut [Service]) {
-        // Of a dual-stack Service each address family has its slices, with the same pods.
+        // A dual-stack Service has slices for each address family, with the same pods. Only one family is counted.
         let mut counts: HashMap<(Box<str>, String), BTreeMap<bool, PodCount>> = HashMap::new();
         for object in self.snapshot.of_kind(Kind::EndpointSlice) {
             let Ok(slice) = serde_json::from_str::<shapes::EndpointSlice>(object.body.get()) else { continue };
@@ -244,7 +253,7 @@ impl<'s> ObjectReader<'s> {
             let count = families.entry(slice.is_ipv6()).or_default();
             for endpoint in &slice.endpoints {
                 count.total += 1;
-                count.ready += u32::from(endpoint.conditions.takes_calls());
+                count.ready += u32::from(endpoint.conditions.accepts_calls());
             }
         }
         for service in services {
@@ -256,25 +265,25 @@ impl<'s> ObjectReader<'s> {
     }
 }
 
-fn sorted(words: &[String]) -> Vec<String> {
-    let mut words = words.to_vec();
-    words.sort();
-    words.dedup();
-    words
+fn sorted(values: &[String]) -> Vec<String> {
+    let mut values = values.to_vec();
+    values.sort();
+    values.dedup();
+    values
 }
 
-/// An address alone, or a range of one.
+/// Parses a single address, with or without the prefix length `/32` or `/128`.
 fn single_address(text: &str) -> Option<std::net::IpAddr> {
     let (address, bits) = text.split_once('/').unwrap_or((text, ""));
     let address: std::net::IpAddr = address.parse().ok()?;
-    let all = if address.is_ipv4() { "32" } else { "128" };
-    (bits.is_empty() || bits == all).then_some(address)
+    let max_bits = if address.is_ipv4() { "32" } else { "128" };
+    (bits.is_empty() || bits == max_bits).then_some(address)
 }
 
-/// Finds each Service's pods through an index of just those labels that selectors ask for.
+/// Sets the workloads and endpoint counts of Services. An index of the labels in selectors keeps the cost linear.
 pub(super) fn attach_workloads(services: &mut [Service], workloads: &[Workload]) {
-    type Triple = (Namespace, Arc<str>, Arc<str>);
-    let mut index: HashMap<Triple, Vec<WorkloadId>> = HashMap::new();
+    type LabelKey = (Namespace, Arc<str>, Arc<str>);
+    let mut index: HashMap<LabelKey, Vec<WorkloadId>> = HashMap::new();
     for service in services.iter() {
         for (key, value) in service.selector.iter() {
             index.entry((service.namespace().clone(), Arc::clone(key), Arc::clone(value))).or_default();
@@ -282,8 +291,8 @@ pub(super) fn attach_workloads(services: &mut [Service], workloads: &[Workload])
     }
     for (position, workload) in workloads.iter().enumerate() {
         for (key, value) in workload.labels.iter() {
-            let triple = (workload.namespace().clone(), Arc::clone(key), Arc::clone(value));
-            if let Some(ids) = index.get_mut(&triple) {
+            let label = (workload.namespace().clone(), Arc::clone(key), Arc::clone(value));
+            if let Some(ids) = index.get_mut(&label) {
                 ids.push(WorkloadId::new(position));
             }
         }
@@ -315,11 +324,11 @@ mod tests {
     use crate::snapshot::manifest::{self, OnMalformed};
     use crate::snapshot::{Snapshot, SourceKind, SourceText};
 
-    /// The pods of a dual-stack Service are counted once, whichever family's slice comes first.
     #[test]
-    fn one_address_family_is_counted() {
+    fn counts_the_endpoints_of_one_address_family_of_a_dual_stack_service() {
         let slice = |name: &str, family: &str, addresses: &[&str]| {
-            let endpoints: Vec<String> = addresses.iter().map(|one| format!("{{addresses: ['{one}']}}")).collect();
+            let endpoints: Vec<String> =
+                addresses.iter().map(|address| format!("{{addresses: ['{address}']}}")).collect();
             format!(
                 "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: {family}\n\
                  metadata: {{name: {name}, namespace: shop, labels: {{kubernetes.io/service-name: a}}}}\n\
@@ -329,11 +338,11 @@ mod tests {
         };
         let service = "apiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: shop}\n\
                        spec: {clusterIP: 10.96.0.1, ports: [{name: grpc, port: 1}]}\n";
-        let (four, six) = (&["10.0.0.1", "10.0.0.2"][..], &["fd00::1", "fd00::2"][..]);
-        for (slices, wanted) in [
-            ([("b", "IPv4", four), ("c", "IPv6", six)], 2),
-            ([("c", "IPv4", four), ("b", "IPv6", six)], 2),
-            ([("b", "IPv6", &six[..1]), ("c", "IPv6", &six[1..])], 2),
+        let (ipv4, ipv6) = (&["10.0.0.1", "10.0.0.2"][..], &["fd00::1", "fd00::2"][..]);
+        for (slices, expected) in [
+            ([("b", "IPv4", ipv4), ("c", "IPv6", ipv6)], 2),
+            ([("c", "IPv4", ipv4), ("b", "IPv6", ipv6)], 2),
+            ([("b", "IPv6", &ipv6[..1]), ("c", "IPv6", &ipv6[1..])], 2),
         ] {
             let text = slices
                 .iter()
@@ -343,7 +352,7 @@ mod tests {
             manifest::read(&mut snapshot, text, "shop", OnMalformed::Stop).unwrap();
             let mesh = resolve(&snapshot, &ResolveOptions::default());
             let count = mesh.services[0].endpoints;
-            assert_eq!((count.ready, count.total), (wanted, wanted), "{slices:?}");
+            assert_eq!((count.ready, count.total), (expected, expected), "{slices:?}");
         }
     }
 }

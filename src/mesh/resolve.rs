@@ -1,4 +1,4 @@
-//! Snapshot to mesh. Total: whatever the objects say, there is a mesh.
+//! Builds the [`Mesh`] from a snapshot. Never fails: objects that cannot be decoded are listed in the mesh.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -16,25 +16,26 @@ use super::version::{IstioVersion, VersionSource};
 use super::virtual_service::VirtualServices;
 use crate::snapshot::{Snapshot, SourceKind};
 
-/// What the user knows better than the source.
+/// Settings that override what the source says.
 #[derive(Debug, Clone, Default)]
 pub struct ResolveOptions {
-    /// Version whose behaviour is wanted.
+    /// Istio release whose behaviour the model follows. `None`: the version of istiod, else of the newest proxy, else
+    /// the newest release that is supported.
     pub istio_version: Option<IstioVersion>,
-    /// Namespace of istiod; absent means `istio-system`.
+    /// Namespace of istiod. `None`: `istio-system`.
     pub istio_namespace: Option<String>,
-    /// Revision whose mesh configuration is wanted; absent means the default one.
+    /// Revision whose mesh configuration applies. `None`: the default revision.
     pub revision: Option<String>,
-    /// Cluster domain; absent means istiod's `--domain`, else `cluster.local`.
+    /// Suffix of Service hosts. `None`: istiod's `--domain` argument, else `cluster.local`.
     pub cluster_domain: Option<String>,
 }
 
-/// Resolves a snapshot.
+/// Builds the mesh model of a snapshot. The cost grows linearly with the number of objects.
 pub fn resolve<'s>(snapshot: &'s Snapshot, options: &ResolveOptions) -> Mesh<'s> {
     let mut reader = ObjectReader { snapshot, names: Interner::default(), undecoded: Vec::new() };
     let istio_namespace = options.istio_namespace.as_deref().unwrap_or("istio-system");
     let (config, has_mesh_config) = reader.mesh_config(istio_namespace, options.revision.as_deref());
-    let root: Namespace = config.root(istio_namespace).into();
+    let root_namespace: Namespace = config.effective_root_namespace(istio_namespace).into();
     let namespaces = reader.namespaces();
     let workloads = reader.workloads(&namespaces);
     let istiod = reader.istiod(istio_namespace);
@@ -45,7 +46,7 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, options: &ResolveOptions) -> Mesh<'s>
         .unwrap_or_else(|| host::DEFAULT_CLUSTER_DOMAIN.to_owned());
     let proxy_version = workloads.iter().filter_map(|workload| workload.proxy.envoy()?.version).max();
     let (version, version_source) = match (options.istio_version, istiod.version, proxy_version) {
-        (Some(version), ..) => (version, VersionSource::Given),
+        (Some(version), ..) => (version, VersionSource::Flag),
         (None, Some(version), _) => (version, VersionSource::Istiod),
         (None, None, Some(version)) => (version, VersionSource::Proxy),
         (None, None, None) => (IstioVersion::NEWEST, VersionSource::Assumed),
@@ -67,8 +68,8 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, options: &ResolveOptions) -> Mesh<'s>
         }
         hosts.insert(&service.host, id);
     }
-    let populated = workloads.iter().map(|workload| workload.namespace().clone()).collect();
-    let directory = NameIndex::new(&services);
+    let namespaces_with_workloads = workloads.iter().map(|workload| workload.namespace().clone()).collect();
+    let name_index = NameIndex::new(&services);
     let described = (snapshot.source == SourceKind::Manifests)
         .then(|| services.iter().map(|service| service.namespace().clone()).collect());
     let caller_namespaces = workloads
@@ -76,10 +77,11 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, options: &ResolveOptions) -> Mesh<'s>
         .filter(|workload| workload.proxy.is_meshed() != Some(false))
         .map(|workload| workload.namespace().clone())
         .collect();
-    let destination_rules = DestinationRules::new(reader.destination_rules(&config, &cluster_domain), &root, &config);
+    let destination_rules =
+        DestinationRules::new(reader.destination_rules(&config, &cluster_domain), &root_namespace, &config);
     let virtual_services = reader.virtual_services(&config, &cluster_domain);
     let route_objects = reader.route_objects();
-    let attached = attach_routes(&route_objects, &directory);
+    let attached_routes = attach_routes(&route_objects, &name_index);
     let mut mesh = Mesh {
         snapshot,
         version,
@@ -87,14 +89,14 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, options: &ResolveOptions) -> Mesh<'s>
         cluster_domain,
         istio_gateways: reader.istio_gateways(&workloads),
         api_gateways: reader.api_gateways(),
-        security: reader.security(),
+        security_policies: reader.security(),
         extensions: reader.extensions(),
         sidecars: reader.sidecars(),
-        grants: reader.grants(),
+        reference_grants: reader.grants(),
         undecoded: std::mem::take(&mut reader.undecoded),
         coverage: Coverage::new(&snapshot.gaps, described),
         caller_namespaces,
-        root,
+        root_namespace,
         config,
         has_mesh_config,
         namespaces,
@@ -104,14 +106,14 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, options: &ResolveOptions) -> Mesh<'s>
         virtual_services: VirtualServices::new(virtual_services),
         route_objects,
         hosts,
-        directory,
-        populated,
+        name_index,
+        namespaces_with_workloads,
         services_by_workload,
-        outbound_index: OnceLock::new(),
+        xds_index: OnceLock::new(),
         field_problems: OnceLock::new(),
-        labels_of_callers: OnceLock::new(),
-        attached,
-        users: HashMap::new(),
+        caller_label_keys: OnceLock::new(),
+        attached_routes,
+        route_references: HashMap::new(),
     };
     collect_evidence(&mut mesh);
     mesh

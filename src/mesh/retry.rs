@@ -1,6 +1,6 @@
-//! Retries and timeouts in force, and who decided them.
+//! The retry policy in force for a route, and the object or default that sets it.
 //!
-//! Sources: `pilot/pkg/networking/core/route/retry/retry.go` and `route.go` of istio/istio 1.31.
+//! Source: `pilot/pkg/networking/core/route/retry/retry.go` of istio/istio 1.31.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,21 +9,21 @@ use super::ids::ObjectRef;
 use crate::schema::virtual_service::HttpRetries;
 use crate::vocabulary::duration;
 
-/// Conditions of Istio's default policy.
+/// `retryOn` conditions of Istio's default policy.
 pub const DEFAULT_RETRY_ON: [&str; 5] =
     ["connect-failure", "refused-stream", "unavailable", "cancelled", "retriable-status-codes"];
 
-/// Retries after the first try in Istio's default policy.
+/// Number of retries, without the first attempt, in Istio's default policy.
 pub const DEFAULT_ATTEMPTS: u32 = 2;
 
-/// Who decided the retry policy.
+/// The origin of a retry policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RetryOwner {
-    /// The route rule.
+    /// A rule of this route object.
     Rule(ObjectRef),
-    /// `meshConfig.defaultHttpRetryPolicy`.
+    /// `meshConfig.defaultHttpRetryPolicy`
     MeshDefault,
-    /// Istio itself.
+    /// Istio's built-in default.
     IstioDefault,
 }
 
@@ -37,29 +37,28 @@ impl fmt::Display for RetryOwner {
     }
 }
 
-/// The retry policy that Envoy runs.
+/// A retry policy in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Retries after the first try; 0 means none at all.
+    /// Number of retries, without the first attempt. 0 disables retries.
     pub attempts: u32,
-    /// Conditions, in their order.
+    /// Conditions, in written order.
     pub retry_on: Vec<String>,
-    /// HTTP status codes that are retried.
+    /// HTTP status codes that Envoy retries.
     pub status_codes: Vec<u16>,
-    /// Limit of one try; `None` means none besides the route's.
+    /// Limit of one attempt. `None`: only the timeout of the route applies.
     pub per_try_timeout: Option<Duration>,
-    /// Who decided it.
     pub owner: RetryOwner,
 }
 
-/// The policy for a route with `written` retries in a mesh with default `mesh_default`.
+/// The policy in force for a route with `written` retries, in a mesh with `defaultHttpRetryPolicy` `mesh_default`.
 pub fn effective(written: Option<(&HttpRetries, &ObjectRef)>, mesh_default: Option<&HttpRetries>) -> RetryPolicy {
     match (written, mesh_default) {
         (Some((retries, object)), _) => from_written(retries, RetryOwner::Rule(object.clone())),
         (None, Some(retries)) => from_written(retries, RetryOwner::MeshDefault),
         (None, None) => RetryPolicy {
             attempts: DEFAULT_ATTEMPTS,
-            retry_on: DEFAULT_RETRY_ON.iter().map(|&word| word.to_owned()).collect(),
+            retry_on: DEFAULT_RETRY_ON.iter().map(|&condition| condition.to_owned()).collect(),
             status_codes: Vec::new(),
             per_try_timeout: None,
             owner: RetryOwner::IstioDefault,
@@ -67,7 +66,8 @@ pub fn effective(written: Option<(&HttpRetries, &ObjectRef)>, mesh_default: Opti
     }
 }
 
-/// A written block replaces the default as a whole; only unset conditions fall back to the default list.
+/// A written `retries` block replaces the default policy as a whole. Only an unset `retryOn` takes the default
+/// conditions.
 fn from_written(retries: &HttpRetries, owner: RetryOwner) -> RetryPolicy {
     let attempts = u32::try_from(retries.attempts.unwrap_or(0)).unwrap_or(0);
     if attempts == 0 {
@@ -80,7 +80,7 @@ fn from_written(retries: &HttpRetries, owner: RetryOwner) -> RetryPolicy {
         };
     }
     let (retry_on, status_codes) = match retries.retry_on.as_deref() {
-        None | Some("") => (DEFAULT_RETRY_ON.iter().map(|&word| word.to_owned()).collect(), Vec::new()),
+        None | Some("") => (DEFAULT_RETRY_ON.iter().map(|&condition| condition.to_owned()).collect(), Vec::new()),
         Some(text) => split_conditions(text),
     };
     let per_try_timeout =
@@ -88,10 +88,10 @@ fn from_written(retries: &HttpRetries, owner: RetryOwner) -> RetryPolicy {
     RetryPolicy { attempts, retry_on, status_codes, per_try_timeout, owner }
 }
 
-/// Splits `retryOn`: known HTTP status numbers go to the list of codes, and the word that reads it is added.
-/// Source: `parseRetryOn` in `retry.go`; the numbers are those Go's `http.StatusText` knows.
+/// Splits `retryOn` into conditions and HTTP status codes. Status codes imply the condition `retriable-status-codes`.
+/// Source: `parseRetryOn` in `retry.go`, which recognises the codes that Go's `http.StatusText` knows.
 fn split_conditions(text: &str) -> (Vec<String>, Vec<u16>) {
-    let mut words = Vec::new();
+    let mut conditions = Vec::new();
     let mut codes = Vec::new();
     for part in text.split(',') {
         let part = part.trim();
@@ -100,16 +100,16 @@ fn split_conditions(text: &str) -> (Vec<String>, Vec<u16>) {
         }
         match part.parse::<u16>() {
             Ok(code) if is_http_status(code) => codes.push(code),
-            _ => words.push(part.to_owned()),
+            _ => conditions.push(part.to_owned()),
         }
     }
-    if !codes.is_empty() && !words.iter().any(|word| word == "retriable-status-codes") {
-        words.push("retriable-status-codes".to_owned());
+    if !codes.is_empty() && !conditions.iter().any(|condition| condition == "retriable-status-codes") {
+        conditions.push("retriable-status-codes".to_owned());
     }
-    (words, codes)
+    (conditions, codes)
 }
 
-/// Whether Go's `http.StatusText` knows the number.
+/// Whether Go's `http.StatusText` knows the code.
 pub fn is_http_status(code: u16) -> bool {
     matches!(
         code,
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn without_retries_the_mesh_default_or_istios_own_applies() {
+    fn falls_back_to_the_mesh_default_then_to_the_istio_default() {
         let policy = effective(None, None);
         assert_eq!((policy.attempts, policy.retry_on.len()), (2, 5));
         let off = HttpRetries { attempts: Some(0), ..HttpRetries::default() };
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_written_block_replaces_the_default() {
+    fn a_written_block_replaces_the_default_policy() {
         let object = rule();
         let policy = |retries: HttpRetries| effective(Some((&retries, &object)), None);
         assert_eq!(policy(HttpRetries::default()).attempts, 0);

@@ -1,31 +1,36 @@
-//! TLS in force on the server side, and authorization that names gRPC methods.
+//! PeerAuthentications and AuthorizationPolicies, and the mTLS mode in force for a workload.
 //!
-//! Source: `pilot/pkg/model/authentication.go` of istio/istio 1.31: workload before namespace before root namespace;
-//! the oldest wins at one level; `UNSET` inherits; permissive when nobody says anything.
+//! Source: `pilot/pkg/model/authentication.go` of istio/istio 1.31: a policy for the workload takes
+//! precedence over one for its namespace, and that over one in the root namespace. Within one level the oldest wins.
+//! `UNSET` inherits, and the default is permissive.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use super::ids::{Labels, Namespace, ObjectRef};
 use super::workload::Workload;
 use crate::schema::security::AuthorizationPolicySpec;
 
-/// What a server's sidecar accepts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Connections that the proxy of a server accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
 pub enum MtlsMode {
-    /// Plain text only.
+    /// Plaintext only.
     Disable,
-    /// Both.
+    /// mTLS and plaintext.
     Permissive,
-    /// Mesh TLS only.
+    /// mTLS only.
     Strict,
 }
 
 impl MtlsMode {
-    /// Reads a mode word; `UNSET` and unknown words are `None`.
-    pub fn parse(word: &str) -> Option<Self> {
-        match word {
+    /// `None` for `UNSET` and unknown values.
+    pub fn parse(mode: &str) -> Option<Self> {
+        match mode {
             "DISABLE" => Some(Self::Disable),
             "PERMISSIVE" => Some(Self::Permissive),
             "STRICT" => Some(Self::Strict),
@@ -44,33 +49,27 @@ impl fmt::Display for MtlsMode {
     }
 }
 
-/// A PeerAuthentication.
 #[derive(Debug)]
 pub struct PeerAuthentication {
-    /// The object.
     pub object: ObjectRef,
-    /// RFC 3339 time of creation.
+    /// RFC 3339 creation time.
     pub created: Option<Arc<str>>,
-    /// Its pods; `None` means the whole namespace.
+    /// Pod labels. `None`: all pods of the namespace, or of the mesh in the root namespace.
     pub selector: Option<Labels>,
-    /// Mode of the whole pod.
+    /// Mode for all ports; `None` inherits.
     pub mode: Option<MtlsMode>,
-    /// Modes by pod port; only with a selector.
+    /// Modes by pod port. istiod ignores them without a selector.
     pub ports: BTreeMap<u16, MtlsMode>,
 }
 
-/// An AuthorizationPolicy.
 #[derive(Debug)]
 pub struct AuthorizationPolicy {
-    /// The object.
     pub object: ObjectRef,
-    /// Its pods; `None` means the whole namespace.
+    /// Pod labels. `None`: all pods of the namespace, or of the mesh in the root namespace.
     pub selector: Option<Labels>,
-    /// As written.
     pub spec: AuthorizationPolicySpec,
 }
 
-/// Security objects by namespace.
 #[derive(Debug, Default)]
 pub struct SecurityPolicies {
     peer: BTreeMap<Namespace, Vec<PeerAuthentication>>,
@@ -78,61 +77,67 @@ pub struct SecurityPolicies {
 }
 
 impl SecurityPolicies {
-    /// Indexes the objects.
     pub fn new(mut peer: Vec<PeerAuthentication>, authorization: Vec<AuthorizationPolicy>) -> Self {
         peer.sort_by(|a, b| (&a.created, &a.object).cmp(&(&b.created, &b.object)));
         let mut security = Self::default();
-        for one in peer {
-            security.peer.entry(one.object.namespace.clone()).or_default().push(one);
+        for policy in peer {
+            security.peer.entry(policy.object.namespace.clone()).or_default().push(policy);
         }
-        for one in authorization {
-            security.authorization.entry(one.object.namespace.clone()).or_default().push(one);
+        for policy in authorization {
+            security.authorization.entry(policy.object.namespace.clone()).or_default().push(policy);
         }
         security
     }
 
-    /// What workloads of a namespace accept, where no object selects them: the namespace's own, then the root's.
-    pub fn of_namespace(&self, namespace: &Namespace, root: &Namespace) -> Option<MtlsMode> {
-        self.general(namespace, root).map(|(mode, _)| mode)
+    /// Mode for workloads of a namespace that no selector matches: that of the namespace, else of the root namespace.
+    /// `None`: no policy sets it.
+    pub fn namespace_mtls_mode(&self, namespace: &Namespace, root_namespace: &Namespace) -> Option<MtlsMode> {
+        self.namespace_wide(namespace, root_namespace).map(|(mode, _)| mode)
     }
 
-    fn general(&self, namespace: &Namespace, root: &Namespace) -> Option<(MtlsMode, &ObjectRef)> {
-        let general_of = |namespace: &Namespace| {
-            let general = self.peer.get(namespace)?.iter().find(|one| one.selector.is_none())?;
-            Some((general.mode?, &general.object))
+    fn namespace_wide(&self, namespace: &Namespace, root_namespace: &Namespace) -> Option<(MtlsMode, &ObjectRef)> {
+        let mode_in = |namespace: &Namespace| {
+            let policy = self.peer.get(namespace)?.iter().find(|policy| policy.selector.is_none())?;
+            Some((policy.mode?, &policy.object))
         };
-        general_of(namespace).or_else(|| general_of(root))
+        mode_in(namespace).or_else(|| mode_in(root_namespace))
     }
 
-    /// What a workload's proxy accepts on a pod port, and the object that says so.
-    pub fn mtls(&self, workload: &Workload, port: u16, root: &Namespace) -> (MtlsMode, Option<&ObjectRef>) {
-        let own = self.peer.get(workload.namespace()).map_or(&[][..], Vec::as_slice);
-        let selected =
-            own.iter().find(|one| one.selector.as_ref().is_some_and(|selector| workload.labels.contains_all(selector)));
-        if let Some(one) = selected {
-            if let Some(mode) = one.ports.get(&port) {
-                return (*mode, Some(&one.object));
+    /// Mode in force for a pod port of a workload, and the object that sets it.
+    pub fn mtls_mode(
+        &self,
+        workload: &Workload,
+        port: u16,
+        root_namespace: &Namespace,
+    ) -> (MtlsMode, Option<&ObjectRef>) {
+        let policies = self.peer.get(workload.namespace()).map_or(&[][..], Vec::as_slice);
+        let selects = |policy: &&PeerAuthentication| {
+            policy.selector.as_ref().is_some_and(|selector| workload.labels.contains_all(selector))
+        };
+        if let Some(policy) = policies.iter().find(selects) {
+            if let Some(mode) = policy.ports.get(&port) {
+                return (*mode, Some(&policy.object));
             }
-            if let Some(mode) = one.mode {
-                return (mode, Some(&one.object));
+            if let Some(mode) = policy.mode {
+                return (mode, Some(&policy.object));
             }
         }
-        if let Some((mode, object)) = self.general(workload.namespace(), root) {
+        if let Some((mode, object)) = self.namespace_wide(workload.namespace(), root_namespace) {
             return (mode, Some(object));
         }
         (MtlsMode::Permissive, None)
     }
 
-    /// The policies that select a workload, of its namespace and the root namespace.
-    pub fn authorization<'a>(
+    /// AuthorizationPolicies of the workload's namespace and the root namespace that apply to the workload.
+    pub fn authorization_policies<'a>(
         &'a self,
         workload: &'a Workload,
-        root: &'a Namespace,
+        root_namespace: &'a Namespace,
     ) -> impl Iterator<Item = &'a AuthorizationPolicy> + 'a {
-        let own = workload.namespace();
-        let root = (root != own).then_some(root);
-        std::iter::once(own)
-            .chain(root)
+        let own_namespace = workload.namespace();
+        let root_namespace = (root_namespace != own_namespace).then_some(root_namespace);
+        std::iter::once(own_namespace)
+            .chain(root_namespace)
             .filter_map(|namespace| self.authorization.get(namespace))
             .flatten()
             .filter(|policy| policy.spec.target_refs.is_empty())

@@ -1,4 +1,4 @@
-//! The registry: Kubernetes Services and the hosts of ServiceEntries.
+//! The service registry: Kubernetes Services and the hosts of ServiceEntries.
 
 use std::sync::Arc;
 
@@ -8,105 +8,105 @@ use super::protocol::{DecidedBy, Protocol};
 use super::traffic_exclusion::IpRange;
 use super::workload::{Readiness, Workload};
 
-/// A host of the registry with its ports.
+/// A registry entry: one host with its ports.
 #[derive(Debug)]
 pub struct Service {
-    /// The Service, or the ServiceEntry that brings the host.
+    /// The Service, or the ServiceEntry that defines the host.
     pub object: ObjectRef,
-    /// Full name.
+    /// Fully qualified host name.
     pub host: Host,
-    /// RFC 3339 time of creation; the older of two objects often wins.
+    /// RFC 3339 creation time. istiod resolves many conflicts in favour of the older object.
     pub created: Option<Arc<str>>,
     /// How callers find endpoints.
     pub resolution: Resolution,
-    /// Ports in their order.
+    /// Ports, in the order of the object.
     pub ports: Vec<ServicePort>,
-    /// Its own labels.
+    /// Labels of the object.
     pub labels: Labels,
-    /// Labels of the pods behind it; empty means that somebody else writes the endpoints.
+    /// Pod selector. Empty: the endpoints are maintained outside Kubernetes, or listed in the ServiceEntry.
     pub selector: Labels,
-    /// Virtual addresses.
+    /// Virtual IP addresses.
     pub addresses: Vec<std::net::IpAddr>,
-    /// Ranges of addresses, only of a ServiceEntry.
+    /// Address ranges of a ServiceEntry.
     pub ranges: Vec<IpRange>,
-    /// Labels of the endpoints that a ServiceEntry names.
+    /// Labels of each endpoint that a ServiceEntry lists.
     pub fixed_endpoints: Vec<Labels>,
-    /// The pods behind it.
+    /// Workloads that the selector matches.
     pub workloads: Vec<WorkloadId>,
-    /// How many endpoints take calls.
+    /// Number of endpoints, from EndpointSlices where the source has them, else from the selected pods.
     pub endpoints: PodCount,
-    /// Who sees it.
+    /// Namespaces to which the host is exported.
     pub export_to: Visibility,
-    /// The words that say so, sorted: entries of one host are merged only where they are the same.
-    pub export_words: Vec<String>,
-    /// Whether unready pods count as endpoints.
+    /// The written `exportTo` values, sorted. istiod merges ServiceEntries of one host only if these are equal.
+    pub export_to_values: Vec<String>,
+    /// `publishNotReadyAddresses`: unready pods are endpoints too.
     pub publishes_not_ready: bool,
-    /// Whether callers get endpoints of their own node only.
+    /// `internalTrafficPolicy: Local`: callers use only endpoints on their own node.
     pub is_node_local: bool,
-    /// Whether a waypoint takes its traffic, by its own label or its namespace's.
-    pub waypoint: bool,
-    /// Whether it is outside of the mesh: a ServiceEntry's, unless it says `MESH_INTERNAL`.
+    /// Whether `istio.io/use-waypoint` on the Service or its Namespace sends its traffic through a waypoint.
+    pub uses_waypoint: bool,
+    /// Whether the host is outside the mesh: a ServiceEntry without `location: MESH_INTERNAL`.
     pub is_external: bool,
 }
 
-/// How a host is resolved.
+/// How callers find the endpoints of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resolution {
-    /// A virtual address.
+    /// Through a virtual IP address.
     ClusterIp,
-    /// No virtual address: clients dial pods.
+    /// Without a virtual IP address: clients dial pods directly.
     Headless,
-    /// An alias.
+    /// DNS alias of another host.
     ExternalName(Host),
-    /// A ServiceEntry, with its resolution word.
-    Entry(Arc<str>),
+    /// As the `resolution` of a ServiceEntry says: `NONE`, `STATIC`, `DNS` …
+    ServiceEntry(Arc<str>),
 }
 
-/// One port of a host.
+/// One port of a registry entry.
 #[derive(Debug)]
 pub struct ServicePort {
-    /// Position in the object's list of ports.
+    /// Position in the `ports` of the object.
     pub index: usize,
-    /// Number that callers use.
+    /// Port number that callers dial.
     pub number: u16,
-    /// Name.
+    /// Port name.
     pub name: Option<Arc<str>>,
-    /// `appProtocol` as written; present but empty is not the same as absent.
+    /// The written `appProtocol`. An empty value differs from an absent one: it hides the port name.
     pub app_protocol: Option<Arc<str>>,
-    /// L4 protocol.
+    /// Transport protocol: `TCP`, `UDP` or `SCTP`.
     pub l4: Arc<str>,
-    /// What Istio takes it for.
+    /// Protocol as which Istio treats the port.
     pub protocol: Protocol,
-    /// Who decided that.
+    /// The field that determined `protocol`.
     pub decided_by: DecidedBy,
-    /// Port in the pods.
+    /// Port of the pods.
     pub target: TargetPort,
-    /// Signs that the port is used for gRPC.
+    /// Evidence that the port carries gRPC, sorted.
     pub evidence: Vec<Evidence>,
 }
 
 impl ServicePort {
-    /// Field path of the port, or of one of its fields.
-    pub fn field(&self, inner: &str) -> String {
-        let dot = if inner.is_empty() { "" } else { "." };
-        format!("spec.ports[{}]{dot}{inner}", self.index)
+    /// Path of the port in its object, or of one of its fields if `field` is not empty.
+    pub fn field_path(&self, field: &str) -> String {
+        let dot = if field.is_empty() { "" } else { "." };
+        format!("spec.ports[{}]{dot}{field}", self.index)
     }
 
-    /// The field that decides the protocol, or should.
+    /// Path of the field that determines the protocol, or that has to be set to determine it.
     pub fn deciding_field(&self) -> String {
         match self.decided_by {
-            DecidedBy::AppProtocol(_) | DecidedBy::UnknownAppProtocol { .. } => self.field("appProtocol"),
+            DecidedBy::AppProtocol(_) | DecidedBy::UnknownAppProtocol { .. } => self.field_path("appProtocol"),
             DecidedBy::L4Udp
             | DecidedBy::EntryProtocol(_)
             | DecidedBy::UnknownEntryProtocol(_)
-            | DecidedBy::NoEntryProtocol => self.field("protocol"),
+            | DecidedBy::NoEntryProtocol => self.field_path("protocol"),
             DecidedBy::PortName(_) | DecidedBy::UnknownName(_) | DecidedBy::NoName | DecidedBy::WellKnownPort(_) => {
-                self.field("name")
+                self.field_path("name")
             }
         }
     }
 
-    /// `50051 grpc-api`, or the number alone.
+    /// Number and name: `50051 grpc-api`.
     pub fn title(&self) -> String {
         match &self.name {
             Some(name) if !name.is_empty() => format!("{} {name}", self.number),
@@ -115,24 +115,24 @@ impl ServicePort {
     }
 }
 
-/// Port in the pods.
+/// The `targetPort` of a port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TargetPort {
-    /// A number.
+    /// A port number.
     Number(u16),
     /// The name of a container port.
     Name(Arc<str>),
 }
 
 impl ServicePort {
-    /// The YAML that makes Istio take it for gRPC.
-    pub fn as_grpc(&self) -> String {
+    /// YAML that declares the port as gRPC, for a fix.
+    pub fn grpc_port_yaml(&self) -> String {
         let number = self.number;
         match &self.decided_by {
             DecidedBy::EntryProtocol(_) | DecidedBy::UnknownEntryProtocol(_) | DecidedBy::NoEntryProtocol => {
                 format!("ports:\n- number: {number}\n  protocol: GRPC")
             }
-            // It overrules the name, so another name would change nothing.
+            // `appProtocol` takes precedence over the port name, so a new name would have no effect.
             DecidedBy::AppProtocol(_) | DecidedBy::UnknownAppProtocol { .. } => {
                 format!("ports:\n- port: {number}\n  appProtocol: grpc")
             }
@@ -145,7 +145,7 @@ impl ServicePort {
 }
 
 impl TargetPort {
-    /// Its number in a workload's pods; `None` for a name that they do not have.
+    /// The port number in the pods of `workload`. `None` if no container declares a port with this name.
     pub fn number_in(&self, workload: &Workload) -> Option<u16> {
         match self {
             Self::Number(number) => Some(*number),
@@ -156,102 +156,107 @@ impl TargetPort {
     }
 }
 
-/// Counts of pods.
+/// Number of pods or endpoints by readiness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PodCount {
-    /// Ready.
+    /// Ready to receive calls.
     pub ready: u32,
-    /// Of unknown readiness: templates.
+    /// Of unknown readiness, because the source has a pod template and no Pod.
     pub unknown: u32,
-    /// All.
+    /// All of them, including those that are not ready.
     pub total: u32,
 }
 
 impl PodCount {
-    /// Whether calls can be served as far as the source says.
+    /// Whether any pod is ready or of unknown readiness.
     pub fn may_serve(self) -> bool {
         self.ready > 0 || self.unknown > 0
     }
 
-    /// Adds a workload's pods.
+    /// Adds the pods of `workload`. With `publishes_not_ready`, unready pods count as ready.
     pub fn add(&mut self, workload: &Workload, publishes_not_ready: bool) {
-        self.total += workload.count;
+        self.total += workload.pod_count;
         match workload.readiness {
-            Readiness::Ready => self.ready += workload.count,
-            Readiness::NotReady if publishes_not_ready => self.ready += workload.count,
+            Readiness::Ready => self.ready += workload.pod_count,
+            Readiness::NotReady if publishes_not_ready => self.ready += workload.pod_count,
             Readiness::NotReady => {}
-            Readiness::Unknown => self.unknown += workload.count,
+            Readiness::Unknown => self.unknown += workload.pod_count,
         }
     }
 }
 
-/// Who sees an object: the meaning of `exportTo`.
+/// Namespaces to which an object is exported (`exportTo`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Visibility {
     /// `*`: every namespace.
     Public,
-    /// `.`: its own namespace.
+    /// `.`: the namespace of the object.
     Private,
-    /// These namespaces.
+    /// The listed namespaces.
     Namespaces(Vec<Namespace>),
-    /// `~`: nobody.
-    Nobody,
+    /// `~`: none.
+    NoNamespace,
 }
 
 impl Visibility {
-    /// Reads an `exportTo` list; an empty one takes the mesh's default, and without one is public.
-    pub fn new(export_to: &[String], default: &[String], own: &Namespace) -> Self {
+    /// Interprets an `exportTo` list of an object in namespace `own_namespace`. An empty list means `default`, the list in the
+    /// mesh configuration; if that is empty too, the object is public.
+    pub fn new(export_to: &[String], default: &[String], own_namespace: &Namespace) -> Self {
         let list = if export_to.is_empty() { default } else { export_to };
         if list.is_empty() || list.iter().any(|value| value == "*") {
             return Self::Public;
         }
         if list.iter().any(|value| value == "~") {
-            return Self::Nobody;
+            return Self::NoNamespace;
         }
         let mut namespaces: Vec<Namespace> =
-            list.iter().map(|value| if value == "." { own.clone() } else { value.as_str().into() }).collect();
+            list.iter().map(|value| if value == "." { own_namespace.clone() } else { value.as_str().into() }).collect();
         namespaces.sort();
         namespaces.dedup();
-        if namespaces.as_slice() == std::slice::from_ref(own) { Self::Private } else { Self::Namespaces(namespaces) }
+        if namespaces.as_slice() == std::slice::from_ref(own_namespace) {
+            Self::Private
+        } else {
+            Self::Namespaces(namespaces)
+        }
     }
 
-    /// Whether somebody in `namespace` sees an object of `own`.
-    pub fn reaches(&self, namespace: &Namespace, own: &Namespace) -> bool {
+    /// Whether an object of namespace `own_namespace` is exported to `namespace`.
+    pub fn includes(&self, namespace: &Namespace, own_namespace: &Namespace) -> bool {
         match self {
             Self::Public => true,
-            Self::Private => namespace == own,
+            Self::Private => namespace == own_namespace,
             Self::Namespaces(namespaces) => namespaces.contains(namespace),
-            Self::Nobody => false,
+            Self::NoNamespace => false,
         }
     }
 }
 
 impl Service {
-    /// Namespace of the object.
+    /// Namespace of the object that defines the host.
     pub fn namespace(&self) -> &Namespace {
         &self.object.namespace
     }
 
-    /// Whether it is a Kubernetes Service.
+    /// Whether the entry is a Kubernetes Service and not a ServiceEntry.
     pub fn is_kubernetes(&self) -> bool {
-        !matches!(self.resolution, Resolution::Entry(_))
+        !matches!(self.resolution, Resolution::ServiceEntry(_))
     }
 
-    /// The port with this number.
+    /// The port that callers dial as `number`.
     pub fn port(&self, number: u16) -> Option<&ServicePort> {
         self.ports.iter().find(|port| port.number == number)
     }
 
-    /// The port that questions about the Service as a whole mean: the first with signs of gRPC whose calls are routed,
-    /// else the first whose calls are, else the first.
+    /// Number of the port that represents the Service: the first HTTP port with gRPC evidence, else the first HTTP
+    /// port, else the first port, else 0. Auto-detected ports count as HTTP.
     pub fn main_port(&self) -> u16 {
         let routed = || self.ports.iter().filter(|port| port.protocol.is_http_or_auto());
         let grpc = routed().find(|port| !port.evidence.is_empty());
         grpc.or_else(|| routed().next()).or_else(|| self.ports.first()).map_or(0, |port| port.number)
     }
 
-    /// Whether any port shows signs of gRPC.
-    pub fn has_grpc(&self) -> bool {
+    /// Whether any port has gRPC evidence.
+    pub fn has_grpc_evidence(&self) -> bool {
         self.ports.iter().any(|port| !port.evidence.is_empty())
     }
 }

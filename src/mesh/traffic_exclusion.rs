@@ -1,4 +1,4 @@
-//! Traffic that goes round a pod's proxy: annotations for ports and for ranges of addresses.
+//! Traffic exclusion: pod annotations that send ports or address ranges around the proxy.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,31 +6,29 @@ use std::sync::Arc;
 use super::ids::Interner;
 use crate::schema::meta::StringMap;
 
-/// An annotation that leads traffic round the proxy.
+/// A `traffic.sidecar.istio.io/*` annotation that excludes traffic from the proxy.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TrafficExclusion {
-    /// The annotation.
+    /// Key of the annotation.
     pub annotation: Arc<str>,
-    /// Its value.
     pub value: Arc<str>,
-    /// What it does to a port.
     pub effect: ExclusionEffect,
 }
 
-/// What an exclusion annotation says about ports.
+/// Traffic that an annotation excludes from the proxy.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ExclusionEffect {
-    /// Calls that arrive on these ports go round the proxy.
+    /// Calls to these pod ports.
     Inbound(PortSet),
-    /// Calls that leave to these ports go round the proxy.
+    /// Calls from the pod to these ports.
     Outbound(PortSet),
-    /// Calls that leave to these address ranges go round the proxy.
+    /// Calls from the pod to these address ranges.
     Addresses(Vec<IpRange>),
-    /// Only calls that leave to these address ranges go through the proxy.
+    /// Calls from the pod to any address outside these ranges.
     OnlyAddresses(Vec<IpRange>),
 }
 
-/// A range of addresses, such as `10.0.0.0/8`.
+/// An IP address range in CIDR notation, such as `10.0.0.0/8`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IpRange {
     address: IpAddr,
@@ -38,16 +36,15 @@ pub struct IpRange {
 }
 
 impl IpRange {
-    /// Parses `address/bits`, or an address alone.
+    /// Parses `ADDRESS/BITS`, or a single address.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, bits) = text.trim().split_once('/').unwrap_or((text.trim(), ""));
         let address: IpAddr = address.parse().ok()?;
-        let all = if address.is_ipv4() { 32 } else { 128 };
-        let bits = if bits.is_empty() { all } else { bits.parse().ok().filter(|bits| *bits <= all)? };
+        let max_bits = if address.is_ipv4() { 32 } else { 128 };
+        let bits = if bits.is_empty() { max_bits } else { bits.parse().ok().filter(|bits| *bits <= max_bits)? };
         Some(Self { address, bits })
     }
 
-    /// Whether an address is in the range.
     pub fn contains(self, other: IpAddr) -> bool {
         match (self.address, other) {
             (IpAddr::V4(a), IpAddr::V4(b)) => {
@@ -63,44 +60,40 @@ impl IpRange {
     }
 }
 
-/// A set of ports.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PortSet {
-    /// These.
-    These(Vec<u16>),
-    /// All but these.
-    AllBut(Vec<u16>),
+    Only(Vec<u16>),
+    AllExcept(Vec<u16>),
 }
 
 impl PortSet {
-    /// Whether a port is in the set.
     pub fn contains(&self, port: u16) -> bool {
         match self {
-            Self::These(ports) => ports.contains(&port),
-            Self::AllBut(ports) => !ports.contains(&port),
+            Self::Only(ports) => ports.contains(&port),
+            Self::AllExcept(ports) => !ports.contains(&port),
         }
     }
 }
 
-/// The annotations that lead traffic round the proxy.
+/// The annotations that exclude traffic from the proxy.
 /// Source: `traffic.sidecar.istio.io/*` in `annotation/annotations.yaml` of istio/api.
 pub(super) fn exclusions(annotations: &StringMap, names: &mut Interner) -> Vec<TrafficExclusion> {
     const PREFIX: &str = "traffic.sidecar.istio.io/";
-    let mut found = Vec::new();
+    let mut exclusions = Vec::new();
     for (key, value) in annotations.range(PREFIX.to_owned()..) {
         let Some(name) = key.strip_prefix(PREFIX) else { break };
         let ports = || -> Vec<u16> { value.split(',').filter_map(|port| port.trim().parse::<u16>().ok()).collect() };
         let ranges = || -> Vec<IpRange> { value.split(',').filter_map(IpRange::parse).collect() };
         let effect = match name {
-            "excludeInboundPorts" => ExclusionEffect::Inbound(PortSet::These(ports())),
+            "excludeInboundPorts" => ExclusionEffect::Inbound(PortSet::Only(ports())),
             "includeInboundPorts" if value.trim() == "*" => continue,
-            "includeInboundPorts" => ExclusionEffect::Inbound(PortSet::AllBut(ports())),
-            "excludeOutboundPorts" => ExclusionEffect::Outbound(PortSet::These(ports())),
+            "includeInboundPorts" => ExclusionEffect::Inbound(PortSet::AllExcept(ports())),
+            "excludeOutboundPorts" => ExclusionEffect::Outbound(PortSet::Only(ports())),
             "excludeOutboundIPRanges" if !value.trim().is_empty() => ExclusionEffect::Addresses(ranges()),
             "includeOutboundIPRanges" if value.trim() != "*" => ExclusionEffect::OnlyAddresses(ranges()),
             _ => continue,
         };
-        found.push(TrafficExclusion { annotation: names.intern(key), value: names.intern(value), effect });
+        exclusions.push(TrafficExclusion { annotation: names.intern(key), value: names.intern(value), effect });
     }
-    found
+    exclusions
 }

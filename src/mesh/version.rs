@@ -1,21 +1,18 @@
-//! Istio versions: behaviour that changed between releases follows the version that was found.
+//! Istio releases. The model follows the release that the source shows where behaviour changed between releases.
 
 use std::fmt;
 
-/// A minor release of Istio.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IstioVersion {
-    /// Major number, 1.
     pub major: u16,
-    /// Minor number.
     pub minor: u16,
 }
 
 impl IstioVersion {
-    /// The newest release whose behaviour is known here.
+    /// The newest release that the model supports.
     pub const NEWEST: Self = Self { major: 1, minor: 31 };
 
-    /// Parses `1.27`, `1.27.3`, `v1.27`, `1.27.3-distroless`; anything that does not begin like that is `None`.
+    /// Parses `1.27`, `1.27.3`, `v1.27` or `1.27.3-distroless`. Any other text, and any major version but 1, is `None`.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.strip_prefix('v').unwrap_or(text);
         let (major, rest) = text.split_once('.')?;
@@ -24,8 +21,8 @@ impl IstioVersion {
         (version.major == 1).then_some(version)
     }
 
-    /// The version in an image reference's tag, such as `docker.io/istio/proxyv2:1.31.0`. Digests have none.
-    pub fn of_image(image: &str) -> Option<Self> {
+    /// The version in the tag of an image reference such as `docker.io/istio/proxyv2:1.31.0`. A digest contains none.
+    pub fn from_image(image: &str) -> Option<Self> {
         let image = image.split('@').next()?;
         let (_, tag) = image.rsplit_once(':')?;
         Self::parse(tag)
@@ -38,16 +35,16 @@ impl fmt::Display for IstioVersion {
     }
 }
 
-/// Where the version in use came from.
+/// How the Istio version was determined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VersionSource {
-    /// `--istio-version`.
-    Given,
-    /// istiod's image.
+    /// `--istio-version` sets it.
+    Flag,
+    /// Tag of istiod's image.
     Istiod,
-    /// A proxy's image.
+    /// Newest tag of a proxy image.
     Proxy,
-    /// Nobody said: the newest known.
+    /// The source shows no version, so [`IstioVersion::NEWEST`] is assumed.
     Assumed,
 }
 
@@ -56,12 +53,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_found_in_tags() {
+    fn reads_the_version_from_an_image_tag() {
         let version = |minor| Some(IstioVersion { major: 1, minor });
-        assert_eq!(IstioVersion::of_image("docker.io/istio/proxyv2:1.27.3-distroless"), version(27));
-        assert_eq!(IstioVersion::of_image("registry:5000/proxyv2:1.31.0@sha256:aa"), version(31));
-        assert_eq!(IstioVersion::of_image("registry:5000/proxyv2@sha256:aa"), None);
-        assert_eq!(IstioVersion::of_image("proxyv2:latest"), None);
+        assert_eq!(IstioVersion::from_image("docker.io/istio/proxyv2:1.27.3-distroless"), version(27));
+        assert_eq!(IstioVersion::from_image("registry:5000/proxyv2:1.31.0@sha256:aa"), version(31));
+        assert_eq!(IstioVersion::from_image("registry:5000/proxyv2@sha256:aa"), None);
+        assert_eq!(IstioVersion::from_image("proxyv2:latest"), None);
         assert_eq!(IstioVersion::parse("v1.20"), version(20));
     }
 }

@@ -1,4 +1,4 @@
-//! VirtualServices by host and name. Which one a caller gets is for [`super::xds`] to say.
+//! VirtualServices, indexed by host and name. [`super::xds`] determines which of them applies to a caller.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,20 +9,17 @@ use super::ids::{Host, Namespace, ObjectRef, VirtualServiceId};
 use super::service::Visibility;
 use crate::schema::virtual_service::VirtualServiceSpec;
 
-/// A VirtualService with its hosts and gateways completed.
+/// A VirtualService with the names of its hosts and gateways completed.
 #[derive(Debug)]
 pub struct VirtualService {
-    /// The object.
     pub object: ObjectRef,
-    /// RFC 3339 time of creation.
+    /// RFC 3339 creation time.
     pub created: Option<Arc<str>>,
-    /// Hosts, completed and lower case; empty in a delegate.
+    /// Fully qualified hosts in lower case. A delegate has none.
     pub hosts: Vec<Host>,
-    /// Where it acts.
+    /// `spec.gateways`. Empty means `mesh`.
     pub gateways: Vec<GatewayName>,
-    /// Who sees it.
     pub export_to: Visibility,
-    /// As written.
     pub spec: VirtualServiceSpec,
 }
 
@@ -31,30 +28,30 @@ pub struct VirtualService {
 pub enum GatewayName {
     /// `mesh`: all sidecars.
     Mesh,
-    /// A Gateway.
-    Named {
-        /// Namespace.
-        namespace: Namespace,
-        /// Name.
-        name: Arc<str>,
-    },
+    /// An Istio Gateway.
+    Named { namespace: Namespace, name: Arc<str> },
 }
 
 impl GatewayName {
-    /// Reads an entry in a VirtualService of namespace `own`: `gw`, `ns/gw`, `./gw`, or the old `gw.ns.svc…`.
-    pub fn parse(text: &str, own: &Namespace) -> Self {
+    /// Parses an entry of a VirtualService in namespace `own_namespace`: `gw`, `ns/gw`, `./gw`, or the deprecated `gw.ns.svc…`.
+    pub fn parse(text: &str, own_namespace: &Namespace) -> Self {
         if text == "mesh" {
             return Self::Mesh;
         }
         let (namespace, name) = match text.split_once('/') {
-            Some((".", name)) => (own.clone(), name),
+            Some((".", name)) => (own_namespace.clone(), name),
             Some((namespace, name)) => (namespace.into(), name),
             None => match text.split_once('.') {
                 Some((name, rest)) => (rest.split('.').next().unwrap_or(rest).into(), name),
-                None => (own.clone(), text),
+                None => (own_namespace.clone(), text),
             },
         };
         Self::Named { namespace, name: name.into() }
+    }
+
+    /// Whether `gateways` makes a route act in the mesh, that is, on sidecars: it is empty or lists `mesh`.
+    pub fn list_includes_mesh(gateways: &[Self]) -> bool {
+        gateways.is_empty() || gateways.contains(&Self::Mesh)
     }
 }
 
@@ -68,12 +65,12 @@ impl fmt::Display for GatewayName {
 }
 
 impl VirtualService {
-    /// Whether sidecars get it.
+    /// Whether the object acts on sidecars under its own hosts. A delegate does not: it acts through its root.
     pub fn acts_in_mesh(&self) -> bool {
-        !self.hosts.is_empty() && (self.gateways.is_empty() || self.gateways.contains(&GatewayName::Mesh))
+        !self.hosts.is_empty() && GatewayName::list_includes_mesh(&self.gateways)
     }
 
-    /// The gateways it is bound to, `mesh` left out.
+    /// The gateways in `spec.gateways`, without `mesh`.
     pub fn named_gateways(&self) -> impl Iterator<Item = (&Namespace, &str)> {
         self.gateways.iter().filter_map(|gateway| match gateway {
             GatewayName::Mesh => None,
@@ -82,19 +79,18 @@ impl VirtualService {
     }
 }
 
-/// VirtualServices by host.
 #[derive(Debug, Default)]
 pub struct VirtualServices {
+    /// Oldest first.
     all: Vec<VirtualService>,
-    /// Those that sidecars get.
+    /// Those that act in the mesh.
     in_mesh: HostMap<VirtualServiceId>,
     by_name: HashMap<(Namespace, Arc<str>), usize>,
 }
 
 impl VirtualServices {
-    /// Sorts objects by age and indexes them.
     pub fn new(mut all: Vec<VirtualService>) -> Self {
-        // Ties go by name, then by namespace.
+        // istiod breaks ties by name, then by namespace.
         all.sort_by(|a, b| {
             (&a.created, &a.object.name, &a.object.namespace).cmp(&(&b.created, &b.object.name, &b.object.namespace))
         });
@@ -111,15 +107,13 @@ impl VirtualServices {
         Self { all, in_mesh, by_name }
     }
 
-    /// One object.
     pub fn get(&self, id: VirtualServiceId) -> &VirtualService {
         &self.all[id.index()]
     }
 
-    /// The object of this name.
-    pub fn named(&self, namespace: &Namespace, name: &str) -> Option<&VirtualService> {
-        let at = self.by_name.get(&(namespace.clone(), Arc::from(name)))?;
-        self.all.get(*at)
+    pub fn find(&self, namespace: &Namespace, name: &str) -> Option<&VirtualService> {
+        let index = self.by_name.get(&(namespace.clone(), Arc::from(name)))?;
+        self.all.get(*index)
     }
 
     /// All objects, oldest first.
@@ -127,12 +121,12 @@ impl VirtualServices {
         self.all.iter().enumerate().map(|(position, object)| (VirtualServiceId::new(position), object))
     }
 
-    /// All objects that may own `host` for some caller, wildcards included.
+    /// Objects that act in the mesh with a host or wildcard that matches `host`, most specific first.
     pub fn covering<'a>(&'a self, host: &'a Host) -> impl Iterator<Item = &'a VirtualService> + 'a {
         self.in_mesh.covering(host.as_str()).flatten().map(|id| self.get(*id))
     }
 
-    /// Exactly named mesh hosts with the objects that claim them.
+    /// Hosts other than wildcards, each with the objects that act on it in the mesh.
     pub fn claimed_hosts(&self) -> impl Iterator<Item = (&Host, &[VirtualServiceId])> {
         self.in_mesh.iter_exact()
     }
@@ -143,8 +137,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gateway_names_are_completed() {
-        let own = Namespace::from("shop");
+    fn completes_gateway_names() {
+        let own_namespace = Namespace::from("shop");
         for (text, expected) in [
             ("mesh", "mesh"),
             ("gw", "shop/gw"),
@@ -152,7 +146,7 @@ mod tests {
             ("./gw", "shop/gw"),
             ("gw.edge.svc.cluster.local", "edge/gw"),
         ] {
-            assert_eq!(GatewayName::parse(text, &own).to_string(), expected);
+            assert_eq!(GatewayName::parse(text, &own_namespace).to_string(), expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Pods, or the pod templates that stand for them, and the proxies beside them.
+//! Workloads: Pods, or pod templates in place of Pods that the source lacks, and their proxies.
 //!
 //! Sources: `pkg/kube/inject/inject.go`, `webhook.go` and the injection template of istio/istio 1.31; the labels and
 //! annotations of istio/api.
@@ -12,108 +12,96 @@ use super::version::IstioVersion;
 use crate::schema::core::{Container, PROXY_CONTAINER, Pod, PodSpec, PodTemplate};
 use crate::schema::meta::{ObjectMeta, StringMap};
 
-/// A Pod, or all pods of a template.
+/// One Pod, all pods of a template, or a WorkloadEntry.
 #[derive(Debug)]
 pub struct Workload {
-    /// The Pod, or the workload whose template this is.
+    /// The Pod or WorkloadEntry, or the Deployment or other kind that holds the template.
     pub object: ObjectRef,
-    /// The workload that made the Pod, such as `Deployment checkout`; a template's own workload.
+    /// Kind and name of the workload that owns the pods, such as `Deployment checkout`.
     pub owner: Option<(Arc<str>, Arc<str>)>,
-    /// Labels of the pods.
     pub labels: Labels,
-    /// How many pods this stands for: 1 for a Pod.
-    pub count: u32,
-    /// Readiness.
+    /// Number of pods: 1 for a Pod, `spec.replicas` for a template.
+    pub pod_count: u32,
     pub readiness: Readiness,
-    /// What stands beside the application.
     pub proxy: ProxyKind,
-    /// Declared container ports.
     pub ports: Vec<ContainerPort>,
-    /// Ports that a gRPC probe asks.
+    /// Pod ports with a gRPC probe.
     pub grpc_probes: Vec<u16>,
-    /// Traffic that goes round the proxy.
+    /// Annotations that exclude traffic from the proxy.
     pub exclusions: Vec<TrafficExclusion>,
-    /// Address.
+    /// Pod IP.
     pub ip: Option<Arc<str>>,
 }
 
-/// Whether a pod takes calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
-    /// The Ready condition is true.
+    /// The `Ready` condition is true.
     Ready,
-    /// It is not.
+    /// The `Ready` condition is false or missing, or the Pod is being deleted.
     NotReady,
-    /// The source does not say: a template.
+    /// The source has no status, as for a template.
     Unknown,
 }
 
-/// A declared container port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerPort {
-    /// Name.
     pub name: Option<Arc<str>>,
-    /// Number.
     pub number: u16,
-    /// Whether the proxy container declares it.
-    pub of_proxy: bool,
+    /// Whether the proxy container declares the port.
+    pub is_proxy_port: bool,
 }
 
-/// What stands beside an application.
+/// The proxy of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProxyKind {
-    /// Nothing, and nothing is expected.
+    /// No proxy, and the reason.
     None(NoProxyReason),
-    /// A template that will get a sidecar when its pods are made.
+    /// A template whose pods get a sidecar when they are created.
     WillBeInjected,
-    /// A template, and the labels of its namespace are not in the source.
+    /// Undetermined: a template without its Namespace in the source, or a WorkloadEntry.
     Unknown,
-    /// An Envoy beside the application.
-    Sidecar(SidecarProxy),
-    /// The pod is a gateway.
-    Gateway(SidecarProxy),
-    /// The pod is a waypoint.
-    Waypoint(SidecarProxy),
-    /// gRPC's own xDS client with istiod's agent: no Envoy.
+    /// Envoy in the pod of the application.
+    Sidecar(EnvoyProxy),
+    Gateway(EnvoyProxy),
+    Waypoint(EnvoyProxy),
+    /// Proxyless gRPC: the gRPC library is the xDS client. There is no Envoy.
     Proxyless,
-    /// Ambient: a node proxy that sees connections only.
+    /// Ambient mode: ztunnel on the node handles connections (L4) only.
     Ambient,
 }
 
-/// Why a pod has no proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NoProxyReason {
-    /// Neither its namespace nor its labels ask for one.
-    NotAsked,
-    /// Labels ask for one, yet the pod has none: made before the label, or the webhook was away.
-    Missed,
-    /// `sidecar.istio.io/inject: "false"`.
-    SwitchedOff,
-    /// The host's network.
+    /// Neither the Namespace nor the pod requests injection.
+    NotRequested,
+    /// Injection is requested, but the pod has no proxy: it is older than the label, or the webhook was unavailable.
+    NotInjected,
+    /// `sidecar.istio.io/inject: "false"`
+    Disabled,
+    /// The pod uses the host network.
     HostNetwork,
 }
 
-/// An Envoy that istiod configures.
+/// An Envoy that istiod configures: a sidecar, a gateway or a waypoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SidecarProxy {
-    /// Whether it is a native sidecar, that is, a restarting init container.
-    pub native: bool,
-    /// Version by its image's tag.
+pub struct EnvoyProxy {
+    /// Whether the container is a native sidecar: an init container with `restartPolicy: Always`.
+    pub is_native: bool,
+    /// Version in the tag of the image.
     pub version: Option<IstioVersion>,
-    /// Whether its container is ready; unknown in templates.
-    pub ready: Option<bool>,
+    /// Readiness of the container; `None` for templates.
+    pub is_ready: Option<bool>,
 }
 
 impl ProxyKind {
-    /// The Envoy, if there is one.
-    pub fn envoy(&self) -> Option<&SidecarProxy> {
+    pub fn envoy(&self) -> Option<&EnvoyProxy> {
         match self {
             Self::Sidecar(envoy) | Self::Gateway(envoy) | Self::Waypoint(envoy) => Some(envoy),
             Self::None(_) | Self::WillBeInjected | Self::Unknown | Self::Proxyless | Self::Ambient => None,
         }
     }
 
-    /// Whether calls from here are balanced and routed by an Envoy; `None` when that is unknown.
+    /// Whether an Envoy routes and balances the calls of the pod. `None`: undetermined.
     pub fn is_meshed(&self) -> Option<bool> {
         match self {
             Self::Sidecar(_) | Self::Gateway(_) | Self::Waypoint(_) | Self::WillBeInjected => Some(true),
@@ -126,15 +114,15 @@ impl ProxyKind {
 impl fmt::Display for ProxyKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, envoy) = match self {
-            Self::None(NoProxyReason::NotAsked) => return f.write_str("no proxy"),
-            Self::None(NoProxyReason::Missed) => return f.write_str("no proxy (asked for, not injected)"),
-            Self::None(NoProxyReason::SwitchedOff) => return f.write_str("no proxy (injection switched off)"),
+            Self::None(NoProxyReason::NotRequested) => return f.write_str("no proxy"),
+            Self::None(NoProxyReason::NotInjected) => return f.write_str("no proxy (requested, not injected)"),
+            Self::None(NoProxyReason::Disabled) => return f.write_str("no proxy (injection disabled)"),
             Self::None(NoProxyReason::HostNetwork) => return f.write_str("no proxy (host network)"),
-            Self::WillBeInjected => return f.write_str("sidecar (when the pods are made)"),
+            Self::WillBeInjected => return f.write_str("sidecar (injected when pods are created)"),
             Self::Unknown => return f.write_str("unknown"),
             Self::Proxyless => return f.write_str("proxyless gRPC"),
-            Self::Ambient => return f.write_str("ambient (connections only)"),
-            Self::Sidecar(envoy) if envoy.native => ("native sidecar", envoy),
+            Self::Ambient => return f.write_str("ambient (L4 only)"),
+            Self::Sidecar(envoy) if envoy.is_native => ("native sidecar", envoy),
             Self::Sidecar(envoy) => ("sidecar", envoy),
             Self::Gateway(envoy) => ("gateway", envoy),
             Self::Waypoint(envoy) => ("waypoint", envoy),
@@ -147,31 +135,31 @@ impl fmt::Display for ProxyKind {
     }
 }
 
-/// What a namespace's labels ask for.
+/// Data plane mode that the labels of a Namespace request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NamespaceInjection {
-    /// Sidecars for pods that do not say otherwise.
-    pub inject: bool,
-    /// Ambient.
-    pub ambient: bool,
+    /// Sidecars, unless a pod opts out.
+    pub injects_sidecars: bool,
+    /// Ambient mode, unless a pod opts out.
+    pub is_ambient: bool,
 }
 
 impl NamespaceInjection {
-    /// Reads a namespace's labels. `istio-injection` beats `istio.io/rev`.
+    /// Reads the labels of a Namespace. `istio-injection` takes precedence over `istio.io/rev`.
     pub fn new(labels: &StringMap) -> Self {
-        let inject = match labels.get("istio-injection").map(String::as_str) {
+        let injects_sidecars = match labels.get("istio-injection").map(String::as_str) {
             Some("enabled") => true,
             Some(_) => false,
             None => labels.contains_key("istio.io/rev"),
         };
-        let ambient = labels.get("istio.io/dataplane-mode").is_some_and(|mode| mode == "ambient");
-        Self { inject, ambient }
+        let is_ambient = labels.get("istio.io/dataplane-mode").is_some_and(|mode| mode == "ambient");
+        Self { injects_sidecars, is_ambient }
     }
 }
 
 impl Workload {
-    /// Makes one from a Pod. `None` for pods that have ended.
-    pub fn of_pod(
+    /// `None` for a Pod that has terminated.
+    pub fn from_pod(
         object: ObjectRef,
         pod: &Pod,
         namespace: Option<NamespaceInjection>,
@@ -186,28 +174,27 @@ impl Workload {
             Some(_) if pod.metadata.deletion_timestamp.is_some() => Readiness::NotReady,
             Some(condition) if condition.status == "True" => Readiness::Ready,
             Some(_) => Readiness::NotReady,
-            // A Pod in a manifest has no status at all; one that was just made has a phase without conditions.
+            // A Pod in a manifest has no status. A Pod that was just created has a phase but no conditions.
             None if phase.is_none() => Readiness::Unknown,
             None => Readiness::NotReady,
         };
         let owner = pod.metadata.owner_references.iter().find(|owner| owner.controller == Some(true));
-        let owner = owner.map(|owner| workload_of(owner, &pod.metadata, names));
+        let owner = owner.map(|owner| owner_workload(owner, &pod.metadata, names));
         let statuses = pod.status.container_statuses.iter().chain(&pod.status.init_container_statuses);
         let proxy_ready = statuses.filter(|status| status.name == PROXY_CONTAINER).map(|status| status.ready).next();
-        let made = if phase.is_some() || readiness != Readiness::Unknown { PodOrigin::Yes } else { PodOrigin::NotYet };
+        let is_admitted = phase.is_some() || readiness != Readiness::Unknown;
         Some(Self::new(
             object,
             owner,
             &pod.metadata,
             &pod.spec,
-            AdmissionContext { count: 1, readiness, proxy_ready, made },
+            PodContext { count: 1, readiness, proxy_ready, is_admitted },
             namespace,
             names,
         ))
     }
 
-    /// Makes one from a workload's pod template.
-    pub fn of_template(
+    pub fn from_template(
         object: ObjectRef,
         template: &PodTemplate,
         replicas: u32,
@@ -215,22 +202,18 @@ impl Workload {
         names: &mut Interner,
     ) -> Self {
         let owner = Some((names.intern(object.kind.name()), Arc::clone(&object.name)));
-        let seen = AdmissionContext {
-            count: replicas,
-            readiness: Readiness::Unknown,
-            proxy_ready: None,
-            made: PodOrigin::NotYet,
-        };
-        Self::new(object, owner, &template.metadata, &template.spec, seen, namespace, names)
+        let context =
+            PodContext { count: replicas, readiness: Readiness::Unknown, proxy_ready: None, is_admitted: false };
+        Self::new(object, owner, &template.metadata, &template.spec, context, namespace, names)
     }
 
-    /// A machine outside the cluster, by its WorkloadEntry. Whether a proxy runs there is not written in it.
-    pub fn of_entry(object: ObjectRef, labels: Labels, ip: Option<Arc<str>>) -> Self {
+    /// A machine outside the cluster. A WorkloadEntry does not say whether a proxy runs on it.
+    pub fn from_workload_entry(object: ObjectRef, labels: Labels, ip: Option<Arc<str>>) -> Self {
         Self {
             object,
             owner: None,
             labels,
-            count: 1,
+            pod_count: 1,
             readiness: Readiness::Ready,
             proxy: ProxyKind::Unknown,
             ports: Vec::new(),
@@ -245,7 +228,7 @@ impl Workload {
         owner: Option<(Arc<str>, Arc<str>)>,
         meta: &ObjectMeta,
         spec: &PodSpec,
-        seen: AdmissionContext,
+        context: PodContext,
         namespace: Option<NamespaceInjection>,
         names: &mut Interner,
     ) -> Self {
@@ -259,7 +242,7 @@ impl Workload {
                     ports.push(ContainerPort {
                         name: port.name.as_deref().map(|name| names.intern(name)),
                         number,
-                        of_proxy,
+                        is_proxy_port: of_proxy,
                     });
                 }
             }
@@ -273,12 +256,12 @@ impl Workload {
             }
         }
         Self {
-            proxy: proxy(meta, spec, seen, namespace),
+            proxy: proxy(meta, spec, context, namespace),
             exclusions: exclusions(&meta.annotations, names),
             labels: Labels::new(&meta.labels, names),
             ip: None,
-            count: seen.count,
-            readiness: seen.readiness,
+            pod_count: context.count,
+            readiness: context.readiness,
             object,
             owner,
             ports,
@@ -286,18 +269,18 @@ impl Workload {
         }
     }
 
-    /// What telemetry calls it: its namespace, and the name of the workload that made it, else its own.
+    /// Namespace and name under which Istio telemetry reports the workload: `destination_workload_namespace` and
+    /// `destination_workload`.
     pub fn telemetry_name(&self) -> (String, String) {
         let name = self.owner.as_ref().map_or(&*self.object.name, |(_, name)| name);
         (self.namespace().to_string(), name.to_owned())
     }
 
-    /// Namespace.
     pub fn namespace(&self) -> &Namespace {
         &self.object.namespace
     }
 
-    /// What made it, `deployment checkout`, or the Pod itself.
+    /// Owner for display, such as `deployment checkout`, or `pod NAME` without an owner.
     pub fn title(&self) -> String {
         match &self.owner {
             Some((kind, name)) => format!("{} {name}", kind.to_lowercase()),
@@ -306,24 +289,18 @@ impl Workload {
     }
 }
 
-/// What the caller of `new` already knows.
+/// Properties that differ between Pods and templates.
 #[derive(Clone, Copy)]
-struct AdmissionContext {
+struct PodContext {
     count: u32,
     readiness: Readiness,
     proxy_ready: Option<bool>,
-    made: PodOrigin,
+    /// Whether admission has run, so that a missing proxy was not injected.
+    is_admitted: bool,
 }
 
-/// Whether admission has already run, so that a missing proxy is really missing.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum PodOrigin {
-    Yes,
-    NotYet,
-}
-
-/// The workload behind a controller: a Deployment for its ReplicaSet, an Argo Rollout likewise.
-fn workload_of(
+/// The workload that owns a Pod: the Deployment or Argo Rollout of a ReplicaSet, else the controller itself.
+fn owner_workload(
     owner: &crate::schema::meta::OwnerReference,
     meta: &ObjectMeta,
     names: &mut Interner,
@@ -343,14 +320,9 @@ fn workload_of(
     (names.intern(&owner.kind), names.intern(&owner.name))
 }
 
-fn proxy(
-    meta: &ObjectMeta,
-    spec: &PodSpec,
-    seen: AdmissionContext,
-    namespace: Option<NamespaceInjection>,
-) -> ProxyKind {
+fn proxy(meta: &ObjectMeta, spec: &PodSpec, context: PodContext, namespace: Option<NamespaceInjection>) -> ProxyKind {
     let templates = meta.annotations.get("inject.istio.io/templates").map(String::as_str).unwrap_or_default();
-    let has_template = |wanted: &str| templates.split(',').any(|template| template.trim() == wanted);
+    let has_template = |name: &str| templates.split(',').any(|template| template.trim() == name);
     if has_template("grpc-agent") || has_template("grpc-simple") {
         return ProxyKind::Proxyless;
     }
@@ -360,18 +332,18 @@ fn proxy(
         .iter()
         .find(|container| container.name == PROXY_CONTAINER && container.restart_policy.as_deref() == Some("Always"))
         .map(|c| (c, true));
-    if let Some((container, native)) = container.or(native) {
-        let version = container.image.as_deref().and_then(IstioVersion::of_image);
-        let envoy = SidecarProxy { native, version, ready: seen.proxy_ready };
-        // A gateway's own manifest names the container and leaves its arguments to injection.
+    if let Some((container, is_native)) = container.or(native) {
+        let version = container.image.as_deref().and_then(IstioVersion::from_image);
+        let envoy = EnvoyProxy { is_native, version, is_ready: context.proxy_ready };
+        // The manifest of a gateway contains the container, and injection adds its arguments.
         if has_template("gateway") && !container.args.iter().any(|argument| argument == "sidecar") {
             return ProxyKind::Gateway(envoy);
         }
-        return role(container, meta, envoy);
+        return proxy_of_role(container, meta, envoy);
     }
     if has_template("gateway") {
-        // The container comes with injection altogether.
-        return ProxyKind::Gateway(SidecarProxy { native: false, version: None, ready: seen.proxy_ready });
+        // Injection adds the whole container.
+        return ProxyKind::Gateway(EnvoyProxy { is_native: false, version: None, is_ready: context.proxy_ready });
     }
     if meta.annotations.get("ambient.istio.io/redirection").is_some_and(|state| state == "enabled") {
         return ProxyKind::Ambient;
@@ -379,49 +351,49 @@ fn proxy(
     if spec.host_network == Some(true) {
         return ProxyKind::None(NoProxyReason::HostNetwork);
     }
-    let own = meta
+    let inject = meta
         .labels
         .get("sidecar.istio.io/inject")
         .or_else(|| meta.annotations.get("sidecar.istio.io/inject"))
         .map(String::as_str);
-    let asked = match own {
-        Some("false") => return ProxyKind::None(NoProxyReason::SwitchedOff),
+    let requests_injection = match inject {
+        Some("false") => return ProxyKind::None(NoProxyReason::Disabled),
         Some("true") => Some(true),
         _ if meta.labels.contains_key("istio.io/rev") => Some(true),
-        _ => namespace.map(|labels| labels.inject),
+        _ => namespace.map(|labels| labels.injects_sidecars),
     };
     let mode = meta.labels.get("istio.io/dataplane-mode").map(String::as_str);
-    let ambient = match mode {
+    let is_ambient = match mode {
         Some(mode) => mode == "ambient",
-        None => namespace.is_some_and(|labels| labels.ambient),
+        None => namespace.is_some_and(|labels| labels.is_ambient),
     };
-    match (asked, seen.made) {
-        (Some(true), PodOrigin::NotYet) => ProxyKind::WillBeInjected,
-        (Some(true), PodOrigin::Yes) => ProxyKind::None(NoProxyReason::Missed),
-        (_, _) if ambient => ProxyKind::Ambient,
-        (Some(false), _) => ProxyKind::None(NoProxyReason::NotAsked),
-        (None, PodOrigin::Yes) => ProxyKind::None(NoProxyReason::NotAsked),
-        (None, PodOrigin::NotYet) => ProxyKind::Unknown,
+    match (requests_injection, context.is_admitted) {
+        (Some(true), false) => ProxyKind::WillBeInjected,
+        (Some(true), true) => ProxyKind::None(NoProxyReason::NotInjected),
+        (_, _) if is_ambient => ProxyKind::Ambient,
+        (Some(false), _) => ProxyKind::None(NoProxyReason::NotRequested),
+        (None, true) => ProxyKind::None(NoProxyReason::NotRequested),
+        (None, false) => ProxyKind::Unknown,
     }
 }
 
-/// A proxy's role: by its arguments, else by the labels that Gateway API deployments carry.
-fn role(container: &Container, meta: &ObjectMeta, envoy: SidecarProxy) -> ProxyKind {
-    let has = |word: &str| container.args.iter().any(|argument| argument == word);
-    if has("waypoint") {
+/// Determines the role of a proxy from its arguments, else from the labels that istiod sets on Gateway API deployments.
+fn proxy_of_role(container: &Container, meta: &ObjectMeta, envoy: EnvoyProxy) -> ProxyKind {
+    let has_argument = |name: &str| container.args.iter().any(|argument| argument == name);
+    if has_argument("waypoint") {
         return ProxyKind::Waypoint(envoy);
     }
-    if has("router") {
+    if has_argument("router") {
         return ProxyKind::Gateway(envoy);
     }
     if meta
         .labels
         .get("gateway.istio.io/managed")
-        .is_some_and(|by| by.contains("waypoint") || by.contains("mesh-controller"))
+        .is_some_and(|controller| controller.contains("waypoint") || controller.contains("mesh-controller"))
     {
         return ProxyKind::Waypoint(envoy);
     }
-    let gateway_label = meta.labels.contains_key("gateway.networking.k8s.io/gateway-name")
-        || (!has("sidecar") && meta.labels.get("istio").is_some_and(|role| role.ends_with("gateway")));
-    if gateway_label { ProxyKind::Gateway(envoy) } else { ProxyKind::Sidecar(envoy) }
+    let is_gateway = meta.labels.contains_key("gateway.networking.k8s.io/gateway-name")
+        || (!has_argument("sidecar") && meta.labels.get("istio").is_some_and(|role| role.ends_with("gateway")));
+    if is_gateway { ProxyKind::Gateway(envoy) } else { ProxyKind::Sidecar(envoy) }
 }

@@ -1,113 +1,78 @@
-//! Route rules in one form, whichever kind of object they come from, and the backends they lead to.
+//! Written route rules in one form for VirtualServices, HTTPRoutes and GRPCRoutes.
+//!
+//! Stage: written. The types hold what the objects say, with short host names completed and durations parsed. They do
+//! not depend on a caller, and rules and reports show them. The compiled stage, in which a call is matched, is in
+//! [`super::xds`] and [`super::caller_backend`].
 
 use std::fmt;
 use std::time::Duration;
 
-use super::ids::{Host, ObjectRef, ServiceId, SubsetName};
+use super::ids::{Host, ObjectRef, SubsetName};
 use super::retry::RetryPolicy;
-use super::service::PodCount;
 use crate::schema::virtual_service::{HttpMatch, StringMatch};
 
-/// One rule, in the order Envoy tries them.
+/// One rule of a route object.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WrittenRule {
-    /// The object it comes from.
     pub object: ObjectRef,
-    /// Position in the object's list of rules.
+    /// Position in `spec.http` or `spec.rules` of the object.
     pub index: usize,
-    /// Field path of the rule, such as `spec.http[0]`.
+    /// Path of the rule, such as `spec.http[0]`.
     pub field: String,
-    /// Name as written.
     pub name: Option<String>,
-    /// Alternatives; empty matches everything.
+    /// Alternatives: the rule matches if any of them does. Empty matches every call.
     pub matches: Vec<WrittenMatch>,
-    /// What happens to a call that matches.
     pub action: WrittenAction,
-    /// Limit of the whole call, which also caps the client's deadline; `None` means no limit.
+    /// Limit of the whole call, which Envoy also applies to `grpc-timeout`. `None`: no limit.
     pub timeout: Option<Duration>,
-    /// Retries in force.
+    /// The retry policy in force, defaults included.
     pub retries: RetryPolicy,
-    /// Injected faults, one text each.
+    /// Injected faults, each as a sentence fragment such as `delay 2s for 10%`.
     pub faults: Vec<String>,
-    /// Copies of the traffic.
     pub mirrors: Vec<WrittenMirror>,
-    /// Change of path or authority, one text each.
+    /// Rewrites, each such as `path → /v2`.
     pub rewrites: Vec<String>,
 }
 
-/// What happens to a call.
+/// What a rule does with a call that it matches.
 #[derive(Debug, Clone, PartialEq)]
 pub enum WrittenAction {
-    /// It goes to one of these targets.
+    /// Forwards it to one of these backends.
     Forward(Vec<WrittenBackend>),
-    /// The client is sent elsewhere, which gRPC clients do not follow.
+    /// Answers with an HTTP redirect, which gRPC clients do not follow.
     Redirect,
-    /// The proxy answers with this HTTP status.
+    /// Answers with this HTTP status code.
     DirectResponse(u32),
-    /// Another VirtualService says.
-    Delegate {
-        /// Its namespace and name.
-        object: ObjectRef,
-    },
+    /// Uses the rules of another VirtualService.
+    Delegate { object: ObjectRef },
 }
 
-/// A weighted target as written.
+/// A weighted backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrittenBackend {
-    /// Host, completed.
+    /// Fully qualified host.
     pub host: Host,
-    /// Port; absent means the one that was dialled.
+    /// Port of the Service. `None`: the port that the caller dials.
     pub port: Option<u32>,
-    /// Subset.
     pub subset: Option<SubsetName>,
-    /// Weight; absent is 0.
+    /// Weight relative to the other backends. `None` counts as 0.
     pub weight: Option<i64>,
-    /// Field path of the target.
+    /// Path of the backend, such as `spec.http[0].route[1]`.
     pub field: String,
 }
 
-/// A copy of traffic.
+/// A backend that gets copies of the calls.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WrittenMirror {
-    /// Where to.
     pub host: Host,
-    /// Subset.
     pub subset: Option<SubsetName>,
-    /// Share in percent.
+    /// Share of the calls in percent.
     pub percent: f64,
 }
 
-/// A target as one caller gets it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CallerBackend {
-    /// As written.
-    pub target: WrittenBackend,
-    /// Share of the calls in percent.
-    pub share: f64,
-    /// The registry's entry; `None` when nobody knows the host.
-    pub service: Option<ServiceId>,
-    /// What comes of calls that go there.
-    pub state: CallerBackendState,
-    /// Pods that may answer.
-    pub pods: PodCount,
-}
-
-/// What comes of calls to a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CallerBackendState {
-    /// They arrive.
-    Ok,
-    /// The proxy has no such cluster: host, port or subset is unknown to it.
-    NoCluster,
-    /// The cluster has no ready endpoint.
-    NoEndpoints,
-    /// Nothing in the source tells about its pods.
-    Unknown,
-}
-
-/// Shares of targets in percent. One target takes everything, whatever its weight; several with no weight get nothing
-/// (`None`): Envoy refuses such a route table.
-pub fn shares(weights: &[Option<i64>]) -> Option<Vec<f64>> {
+/// Shares of weighted backends in percent, in the same order. A single backend gets 100, whatever its weight. `None`:
+/// several backends without any weight, for which Envoy rejects the route table.
+pub fn weight_shares(weights: &[Option<i64>]) -> Option<Vec<f64>> {
     if weights.len() == 1 {
         return Some(vec![100.0]);
     }
@@ -116,79 +81,63 @@ pub fn shares(weights: &[Option<i64>]) -> Option<Vec<f64>> {
     if total == 0 {
         return None;
     }
-    // Percentages for people and JSON: weights beyond 2^53 lose nothing that anybody could see.
-    #[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
+    // Reports show two decimals, so the loss of precision for weights beyond 2^53 is invisible.
+    #[expect(clippy::cast_precision_loss, reason = "shown with two decimals")]
     Some(weights.iter().map(|weight| *weight as f64 * 100.0 / total as f64).collect())
 }
 
-/// A set of conditions that must all hold.
+/// One alternative of a rule: conditions that must all hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WrittenMatch {
-    /// Conditions; none matches everything.
+    /// Empty matches every call.
     pub conditions: Vec<WrittenCondition>,
 }
 
-/// One condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WrittenCondition {
-    /// The path.
     Path {
-        /// Text.
         text: TextMatch,
-        /// Whole path segments only (Gateway API's `PathPrefix`).
+        /// A prefix matches whole path segments only, as `PathPrefix` of Gateway API does.
         by_segment: bool,
-        /// Without regard to case.
-        ignore_case: bool,
+        ignores_case: bool,
     },
-    /// A header.
     Header {
-        /// Name.
         name: String,
-        /// Text.
         text: TextMatch,
-        /// True for `withoutHeaders`.
-        inverted: bool,
+        /// `withoutHeaders`: the header must not match.
+        is_inverted: bool,
     },
     /// The HTTP method, `:authority`, or the scheme.
-    Pseudo {
+    PseudoHeader {
         /// `method`, `authority` or `scheme`.
         name: &'static str,
-        /// Text.
         text: TextMatch,
     },
-    /// A query parameter, which gRPC calls never have.
-    Query {
-        /// Name.
-        name: String,
-        /// Text.
-        text: TextMatch,
-    },
-    /// The port of the call.
+    /// A query parameter. gRPC calls have none.
+    Query { name: String, text: TextMatch },
+    /// The port that the caller dials.
     Port(u32),
     /// Labels of the caller.
     SourceLabels(Vec<(String, String)>),
     /// Namespace of the caller.
     SourceNamespace(String),
-    /// Only through these gateways.
+    /// Gateways through which the call must arrive.
     Gateways(Vec<String>),
 }
 
-/// A condition on a text.
+/// A condition on a string.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TextMatch {
-    /// Equal.
     Exact(String),
-    /// Begins with.
     Prefix(String),
-    /// Matches as a whole (RE2).
+    /// RE2 expression that must match the whole string.
     Regex(String),
-    /// Is there.
+    /// The string exists, with any value.
     Present,
 }
 
 impl TextMatch {
-    /// Reads Istio's form.
-    pub fn of(text: &StringMatch) -> Self {
+    pub fn from_string_match(text: &StringMatch) -> Self {
         let StringMatch { exact, prefix, regex } = text;
         match (exact, prefix, regex) {
             (Some(exact), ..) => Self::Exact(exact.clone()),
@@ -214,18 +163,18 @@ impl fmt::Display for TextMatch {
 impl fmt::Display for WrittenCondition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Path { text: TextMatch::Exact(path), ignore_case, .. } => {
-                write!(f, "{path}{}", if *ignore_case { " (any case)" } else { "" })
+            Self::Path { text: TextMatch::Exact(path), ignores_case, .. } => {
+                write!(f, "{path}{}", if *ignores_case { " (any case)" } else { "" })
             }
-            Self::Path { text: TextMatch::Prefix(path), by_segment, ignore_case } => {
+            Self::Path { text: TextMatch::Prefix(path), by_segment, ignores_case } => {
                 let slash = if *by_segment && !path.ends_with('/') { "[/]" } else { "" };
-                write!(f, "{path}{slash}*{}", if *ignore_case { " (any case)" } else { "" })
+                write!(f, "{path}{slash}*{}", if *ignores_case { " (any case)" } else { "" })
             }
             Self::Path { text: TextMatch::Regex(path), .. } => write!(f, "path ~ {path}"),
             Self::Path { text: TextMatch::Present, .. } => f.write_str("any path"),
-            Self::Header { name, text, inverted: false } => write!(f, "{name} {text}"),
-            Self::Header { name, text, inverted: true } => write!(f, "not {name} {text}"),
-            Self::Pseudo { name, text } => write!(f, "{name} {text}"),
+            Self::Header { name, text, is_inverted: false } => write!(f, "{name} {text}"),
+            Self::Header { name, text, is_inverted: true } => write!(f, "not {name} {text}"),
+            Self::PseudoHeader { name, text } => write!(f, "{name} {text}"),
             Self::Query { name, text } => write!(f, "?{name} {text}"),
             Self::Port(port) => write!(f, "port {port}"),
             Self::SourceLabels(labels) => {
@@ -254,8 +203,8 @@ impl fmt::Display for WrittenMatch {
 }
 
 impl WrittenMatch {
-    /// Reads one alternative. `by_segment`: prefixes mean whole path segments.
-    pub fn of_http(written: &HttpMatch, by_segment: bool) -> Self {
+    /// Converts one alternative. With `by_segment`, a path prefix matches whole path segments only.
+    pub fn from_http_match(written: &HttpMatch, by_segment: bool) -> Self {
         let HttpMatch {
             name: _,
             uri,
@@ -273,23 +222,27 @@ impl WrittenMatch {
         } = written;
         let mut conditions = Vec::new();
         if let Some(uri) = uri {
-            let text = TextMatch::of(uri);
-            // Case is never ignored for a regular expression.
-            let ignore_case = *ignore_uri_case && !matches!(text, TextMatch::Regex(_));
-            conditions.push(WrittenCondition::Path { text, by_segment, ignore_case });
+            let text = TextMatch::from_string_match(uri);
+            // Istio does not apply `ignoreUriCase` to regular expressions.
+            let ignores_case = *ignore_uri_case && !matches!(text, TextMatch::Regex(_));
+            conditions.push(WrittenCondition::Path { text, by_segment, ignores_case });
         }
         for (name, text) in [("method", method), ("authority", authority), ("scheme", scheme)] {
             if let Some(text) = text {
-                conditions.push(WrittenCondition::Pseudo { name, text: TextMatch::of(text) });
+                conditions.push(WrittenCondition::PseudoHeader { name, text: TextMatch::from_string_match(text) });
             }
         }
-        for (map, inverted) in [(headers, false), (without_headers, true)] {
+        for (map, is_inverted) in [(headers, false), (without_headers, true)] {
             for (name, text) in map.iter().flatten() {
-                conditions.push(WrittenCondition::Header { name: name.clone(), text: TextMatch::of(text), inverted });
+                conditions.push(WrittenCondition::Header {
+                    name: name.clone(),
+                    text: TextMatch::from_string_match(text),
+                    is_inverted,
+                });
             }
         }
         for (name, text) in query_params.iter().flatten() {
-            conditions.push(WrittenCondition::Query { name: name.clone(), text: TextMatch::of(text) });
+            conditions.push(WrittenCondition::Query { name: name.clone(), text: TextMatch::from_string_match(text) });
         }
         if let Some(port) = port {
             conditions.push(WrittenCondition::Port(*port));
@@ -303,13 +256,13 @@ impl WrittenMatch {
                 conditions.push(WrittenCondition::SourceNamespace(namespace.clone()));
             }
         } else {
-            // With gateways in a match, istiod does not look at the caller's labels or namespace.
+            // istiod ignores `sourceLabels` and `sourceNamespace` in a match with `gateways`.
             conditions.push(WrittenCondition::Gateways(gateways.0.clone()));
         }
         Self { conditions }
     }
 
-    /// Whether every call matches: no condition, or only `prefix: /` or `regex: .*` on the path.
+    /// Whether the alternative matches every call: it has no condition but `prefix: /` or `regex: .*` on the path.
     /// Source: `IsCatchAllRoute` in `route.go`.
     pub fn is_catch_all(&self) -> bool {
         self.conditions.iter().all(|condition| match condition {
@@ -317,7 +270,7 @@ impl WrittenMatch {
             WrittenCondition::Path { text: TextMatch::Regex(regex), .. } => regex == ".*" || regex == "*",
             WrittenCondition::Path { text: TextMatch::Exact(_) | TextMatch::Present, .. }
             | WrittenCondition::Header { .. }
-            | WrittenCondition::Pseudo { .. }
+            | WrittenCondition::PseudoHeader { .. }
             | WrittenCondition::Query { .. }
             | WrittenCondition::Port(_)
             | WrittenCondition::SourceLabels(_)
@@ -328,7 +281,7 @@ impl WrittenMatch {
 }
 
 impl WrittenRule {
-    /// Whether every call matches.
+    /// Whether the rule matches every call.
     pub fn is_catch_all(&self) -> bool {
         self.matches.is_empty() || self.matches.iter().any(WrittenMatch::is_catch_all)
     }
@@ -339,17 +292,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_are_relative() {
-        assert_eq!(shares(&[Some(0)]), Some(vec![100.0]));
-        assert_eq!(shares(&[Some(9), Some(1)]), Some(vec![90.0, 10.0]));
-        assert_eq!(shares(&[Some(80), None]), Some(vec![100.0, 0.0]));
-        assert_eq!(shares(&[None, Some(0)]), None);
+    fn shares_are_relative_to_the_sum_of_weights() {
+        assert_eq!(weight_shares(&[Some(0)]), Some(vec![100.0]));
+        assert_eq!(weight_shares(&[Some(9), Some(1)]), Some(vec![90.0, 10.0]));
+        assert_eq!(weight_shares(&[Some(80), None]), Some(vec![100.0, 0.0]));
+        assert_eq!(weight_shares(&[None, Some(0)]), None);
     }
 
     proptest::proptest! {
         #[test]
-        fn shares_add_up(weights in proptest::collection::vec(proptest::option::of(0_i64..10_000), 1..6)) {
-            if let Some(shares) = shares(&weights) {
+        fn shares_add_up_to_100(weights in proptest::collection::vec(proptest::option::of(0_i64..10_000), 1..6)) {
+            if let Some(shares) = weight_shares(&weights) {
                 proptest::prop_assert!((shares.iter().sum::<f64>() - 100.0).abs() < 1e-9);
             }
         }
