@@ -1,5 +1,5 @@
-//! Behaviour of istiod and Envoy that surprises, one row each. Every row was seen by feeding its case to istiod's own
-//! code (1.31) and replaying the choice of the route through Envoy 1.39.
+//! Surprising behaviour of istiod and Envoy, one case each. Every case was verified by feeding it to istiod's own code
+//! (1.31) and replaying the route selection in Envoy 1.39. Numbers in titles group related cases.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,16 +8,16 @@ use serde_json::{Value, json};
 
 const CART: &str = "cart.shop:8080";
 
-/// One behaviour: a mesh beside [`base`], a call, and what the answer must hold, by JSON pointer.
-struct Row {
-    what: &'static str,
+/// One behaviour: objects added to [`base`], a call, and the expected values in the report, by JSON pointer.
+struct Case {
+    title: &'static str,
     mesh: String,
     call: Value,
-    want: Vec<(&'static str, Value)>,
+    expected: Vec<(&'static str, Value)>,
 }
 
-fn row(what: &'static str, mesh: impl Into<String>, call: Value, want: &[(&'static str, Value)]) -> Row {
-    Row { what, mesh: mesh.into(), call, want: want.to_vec() }
+fn case(title: &'static str, mesh: impl Into<String>, call: Value, expected: &[(&'static str, Value)]) -> Case {
+    Case { title, mesh: mesh.into(), call, expected: expected.to_vec() }
 }
 
 fn service(namespace: &str, name: &str, spec: &str) -> String {
@@ -34,8 +34,8 @@ fn pod(namespace: &str, name: &str, ip: &str, args: &str) -> String {
     )
 }
 
-/// An object of Istio, of age `age`: higher is younger.
-fn istio(kind: &str, namespace: &str, name: &str, age: u8, spec: &str) -> String {
+/// An Istio object. A higher `age` means a later creation time.
+fn istio_object(kind: &str, namespace: &str, name: &str, age: u8, spec: &str) -> String {
     format!(
         "---\napiVersion: networking.istio.io/v1\nkind: {kind}\n\
          metadata: {{namespace: {namespace}, name: {name}, creationTimestamp: '2026-01-0{age}T00:00:00Z'}}\nspec: {{{spec}}}\n"
@@ -51,16 +51,16 @@ fn grpc_route(namespace: &str, age: u8, parent: &str, rules: &str) -> String {
 }
 
 /// A VirtualService for `cart` with these rules.
-fn vs(rules: &str) -> String {
-    istio("VirtualService", "shop", "r", 1, &format!("hosts: [cart], http: [{rules}]"))
+fn virtual_service(rules: &str) -> String {
+    istio_object("VirtualService", "shop", "r", 1, &format!("hosts: [cart], http: [{rules}]"))
 }
 
-/// One destination.
-fn to(host: &str) -> String {
+/// A route with one destination.
+fn route_to(host: &str) -> String {
     format!("route: [{{destination: {{host: {host}}}}}]")
 }
 
-/// Services cart and ledger in shop, a caller in web and one in shop, and a gateway in edge on 80.
+/// Services `cart` and `ledger` in `shop`, callers in `web` and `shop`, and a gateway in `edge` on port 80.
 fn base() -> String {
     service("shop", "cart", "clusterIP: 10.96.0.1, ports: [{name: grpc, port: 8080}]")
         + &service("shop", "ledger", "clusterIP: 10.96.0.2, ports: [{name: grpc, port: 50051}]")
@@ -69,7 +69,7 @@ fn base() -> String {
         + &pod("shop", "ledger", "10.0.0.2", "sidecar")
         + &pod("web", "client", "10.0.0.3", "sidecar")
         + &pod("edge", "gw", "10.0.0.4", "router")
-        + &istio(
+        + &istio_object(
             "Gateway",
             "edge",
             "gw",
@@ -78,18 +78,18 @@ fn base() -> String {
         )
 }
 
-/// A call of a pod in `web`.
+/// A call from a pod in `web`.
 fn call(authority: &str, path: &str) -> Value {
     json!({"caller": "web/client", "authority": authority, "path": path})
 }
 
 /// A call through the gateway.
-fn outside(path: &str) -> Value {
+fn gateway_call(path: &str) -> Value {
     json!({"caller": "gateway/edge/gw", "authority": "api.example.com", "port": 80, "path": path})
 }
 
-fn at_gateway(rules: &str) -> String {
-    istio(
+fn gateway_virtual_service(rules: &str) -> String {
+    istio_object(
         "VirtualService",
         "shop",
         "api",
@@ -99,26 +99,26 @@ fn at_gateway(rules: &str) -> String {
 }
 
 #[track_caller]
-fn check(rows: &[Row]) {
+fn check(cases: &[Case]) {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pinned");
     std::fs::create_dir_all(&folder).unwrap();
-    for (at, Row { what, mesh, call, want }) in rows.iter().enumerate() {
-        let stem = format!("{}-{at}", rows[0].what.chars().filter(|c| c.is_alphanumeric()).collect::<String>());
+    for (index, Case { title, mesh, call, expected }) in cases.iter().enumerate() {
+        let stem = format!("{}-{index}", cases[0].title.chars().filter(|c| c.is_alphanumeric()).collect::<String>());
         let (manifest, calls) = (folder.join(format!("{stem}.yaml")), folder.join(format!("{stem}.jsonl")));
         std::fs::write(&manifest, base() + mesh).unwrap();
         std::fs::write(&calls, call.to_string()).unwrap();
-        let answer = Command::new(env!("CARGO_BIN_EXE_kubectl-grpcmesh"))
+        let output = Command::new(env!("CARGO_BIN_EXE_kubectl-grpcmesh"))
             .args(["route", "-o", "json", "--from", manifest.to_str().unwrap(), "--calls", calls.to_str().unwrap()])
             .env_clear()
             .env("HOME", "/nonexistent")
             .output()
             .unwrap();
-        let out = String::from_utf8_lossy(&answer.stdout);
-        let answer: Value = serde_json::from_str(out.trim())
-            .unwrap_or_else(|error| panic!("{what}: {error}: {}", String::from_utf8_lossy(&answer.stderr)));
-        for (pointer, wanted) in want {
-            let given = answer.pointer(pointer).cloned().unwrap_or(Value::Null);
-            assert_eq!(given, *wanted, "{what}: {pointer} of\n{answer:#}");
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        let report: Value = serde_json::from_str(stdout.trim())
+            .unwrap_or_else(|error| panic!("{title}: {error}: {}", String::from_utf8_lossy(&output.stderr)));
+        for (pointer, expected) in expected {
+            let actual = report.pointer(pointer).cloned().unwrap_or(Value::Null);
+            assert_eq!(actual, *expected, "{title}: {pointer} of\n{report:#}");
         }
     }
 }
@@ -128,102 +128,103 @@ const STATE: &str = "/backends/0/state";
 const OUTCOME: &str = "/outcome";
 const RULE: &str = "/rule/name";
 const INDEX: &str = "/rule/index";
-const STATUS: &str = "/client_sees/grpc_status";
+const STATUS: &str = "/client_sees/0/grpc_status";
 
 fn cluster(port: u16, host: &str) -> Value {
     json!(format!("outbound|{port}||{host}.svc.cluster.local"))
 }
 
 #[test]
-fn destinations() {
+fn resolves_destinations_and_their_weights() {
     check(&[
-        row(
-            "1: a destination without a port has the port that was dialled",
-            vs(&format!("{{{}}}", to("ledger"))),
+        case(
+            "1: a destination without a port uses the dialled port",
+            virtual_service(&format!("{{{}}}", route_to("ledger"))),
             call(CART, "/a.B/C"),
             &[(CLUSTER, cluster(8080, "ledger.shop")), (STATE, json!("no-cluster")), (STATUS, json!("UNAVAILABLE"))],
         ),
-        row(
-            "1: at a gateway the only port of the Service is taken",
-            at_gateway(&format!("{{{}}}", to("ledger"))),
-            outside("/a.B/C"),
+        case(
+            "1: at a gateway it uses the Service's only port",
+            gateway_virtual_service(&format!("{{{}}}", route_to("ledger"))),
+            gateway_call("/a.B/C"),
             &[(CLUSTER, cluster(50051, "ledger.shop")), (STATE, json!("ok"))],
         ),
-        row(
-            "2: a destination with a dot is a full name",
-            vs(&format!("{{{}}}", to("cart.shop"))),
+        case(
+            "2: a destination host with a dot is a full name",
+            virtual_service(&format!("{{{}}}", route_to("cart.shop"))),
             call(CART, "/a.B/C"),
             &[(CLUSTER, json!("outbound|8080||cart.shop")), (STATE, json!("no-cluster"))],
         ),
-        row(
-            "2: hosts are folded",
-            vs(&format!("{{{}}}", to("cart"))).replace("hosts: [cart]", "hosts: [CART]"),
+        case(
+            "2: hosts are case-insensitive",
+            virtual_service(&format!("{{{}}}", route_to("cart"))).replace("hosts: [cart]", "hosts: [CART]"),
             call(CART, "/a.B/C"),
             &[(RULE, json!("r"))],
         ),
-        row(
-            "3: one destination with weight 0 gets everything",
-            vs("{route: [{destination: {host: cart}, weight: 0}]}"),
+        case(
+            "3: a single destination with weight 0 gets all calls",
+            virtual_service("{route: [{destination: {host: cart}, weight: 0}]}"),
             call(CART, "/a.B/C"),
             &[(OUTCOME, json!("forward")), (CLUSTER, cluster(8080, "cart.shop"))],
         ),
-        row(
-            "3: two without any weight are refused",
-            vs("{route: [{destination: {host: cart}}, {destination: {host: ledger}, weight: 0}]}"),
+        case(
+            "3: Envoy rejects two destinations without any weight",
+            virtual_service("{route: [{destination: {host: cart}}, {destination: {host: ledger}, weight: 0}]}"),
             call(CART, "/a.B/C"),
             &[(OUTCOME, json!("rejected"))],
         ),
-        row(
-            "3: a missing weight is none",
-            vs("{route: [{destination: {host: cart}, weight: 80}, {destination: {host: ledger}}]}"),
+        case(
+            "3: a missing weight is 0",
+            virtual_service("{route: [{destination: {host: cart}, weight: 80}, {destination: {host: ledger}}]}"),
             call(CART, "/a.B/C"),
             &[(CLUSTER, cluster(8080, "cart.shop")), ("/backends/1", Value::Null)],
         ),
-        row(
-            "4: a missing subset keeps its route",
-            vs("{route: [{destination: {host: cart, subset: v9}}]}"),
+        case(
+            "4: a route to a missing subset stays",
+            virtual_service("{route: [{destination: {host: cart, subset: v9}}]}"),
             call(CART, "/a.B/C"),
-            &[(RULE, json!("r")), ("/client_sees/http_status", json!(503)), ("/client_sees/flag", json!("NC"))],
+            &[(RULE, json!("r")), ("/client_sees/0/http_status", json!(503)), ("/client_sees/0/flag", json!("NC"))],
         ),
-        row(
-            "4: a missing backend of a GRPCRoute is a 500",
+        case(
+            "4: a missing backend of a GRPCRoute responds with 500",
             grpc_route("shop", 1, "name: cart, port: 8080", "{backendRefs: [{name: nobody, port: 1}]}"),
             call(CART, "/a.B/C"),
-            &[("/client_sees/http_status", json!(500)), (STATUS, json!("UNKNOWN"))],
+            &[("/client_sees/0/http_status", json!(500)), (STATUS, json!("UNKNOWN"))],
         ),
-        row(
-            "5: routes do not chain",
-            at_gateway(&format!("{{{}}}", to("cart"))) + &vs("{directResponse: {status: 503}}"),
-            outside("/a.B/C"),
+        case(
+            "5: VirtualServices do not chain",
+            gateway_virtual_service(&format!("{{{}}}", route_to("cart")))
+                + &virtual_service("{directResponse: {status: 503}}"),
+            gateway_call("/a.B/C"),
             &[(OUTCOME, json!("forward")), (CLUSTER, cluster(8080, "cart.shop"))],
         ),
     ]);
 }
 
 #[test]
-fn hidden_hosts_and_aliases() {
+fn sidecars_hide_only_direct_calls_and_aliases_use_their_targets_routes() {
     let data = service("data", "store", "clusterIP: 10.96.0.9, ports: [{name: grpc, port: 8080}]")
         + &pod("data", "store", "10.0.0.9", "sidecar");
-    let narrow = istio("Sidecar", "web", "default", 1, "egress: [{hosts: [shop/*]}]");
-    let to_data = vs(&format!("{{{}}}", to("store.data.svc.cluster.local")));
+    let narrow = istio_object("Sidecar", "web", "default", 1, "egress: [{hosts: [shop/*]}]");
+    let to_data = virtual_service(&format!("{{{}}}", route_to("store.data.svc.cluster.local")));
     let alias = "---\napiVersion: v1\nkind: Service\nmetadata: {namespace: web, name: alias}\n\
                  spec: {type: ExternalName, externalName: cart.shop.svc.cluster.local, ports: [{name: grpc, port: 8080}]}\n";
     check(&[
-        row(
-            "6: a Sidecar does not hide what a route leads to",
+        case(
+            "6: a Sidecar does not hide the destinations of imported routes",
             data.clone() + &narrow + &to_data,
             call(CART, "/a.B/C"),
             &[(CLUSTER, cluster(8080, "store.data")), (STATE, json!("ok"))],
         ),
-        row(
-            "6, 31: it hides direct calls, silently",
+        case(
+            "6, 31: a Sidecar turns direct calls to hidden hosts into passthrough",
             data + &narrow,
             call("store.data:8080", "/a.B/C"),
             &[(OUTCOME, json!("passthrough"))],
         ),
-        row(
-            "7: an alias has its target's routes",
-            alias.to_owned() + &vs(&format!("{{{}}}", to("cart"))),
+        case(
+            "7: an alias uses its target's routes",
+            alias.to_owned() + &virtual_service(&format!("{{{}}}", route_to("cart"))),
             call("alias.web:8080", "/a.B/C"),
             &[(RULE, json!("r")), (CLUSTER, cluster(8080, "cart.shop"))],
         ),
@@ -231,77 +232,87 @@ fn hidden_hosts_and_aliases() {
 }
 
 #[test]
-fn which_virtual_service() {
-    let named = |namespace: &str, name: &str, age, rest: &str| {
-        istio("VirtualService", namespace, name, age, &format!("hosts: [cart.shop.svc.cluster.local], {rest}"))
+fn selects_the_route_object_that_owns_the_host() {
+    let cart_object = |namespace: &str, name: &str, age, rest: &str| {
+        istio_object("VirtualService", namespace, name, age, &format!("hosts: [cart.shop.svc.cluster.local], {rest}"))
     };
-    let plain = |extra: &str| format!("{extra}http: [{{{}}}]", to("cart.shop.svc.cluster.local"));
+    let plain = |extra: &str| format!("{extra}http: [{{{}}}]", route_to("cart.shop.svc.cluster.local"));
     let route = grpc_route("shop", 9, "name: cart, port: 8080", "{backendRefs: [{name: cart, port: 8080}]}");
     let consumer =
         grpc_route("web", 1, "name: cart, port: 8080", "{backendRefs: [{name: cart, namespace: shop, port: 8080}]}");
-    let from_shop = json!({"caller": "shop/ledger", "authority": CART, "path": "/a.B/C"});
+    let shop_call = json!({"caller": "shop/ledger", "authority": CART, "path": "/a.B/C"});
     check(&[
-        row(
-            "8: a younger private object goes before an older public one",
-            named("web", "own", 9, &plain("exportTo: [.], ")) + &named("shop", "old", 1, &plain("")),
+        case(
+            "8: a younger private object takes precedence over an older public one",
+            cart_object("web", "own", 9, &plain("exportTo: [.], ")) + &cart_object("shop", "old", 1, &plain("")),
             call(CART, "/a.B/C"),
             &[(RULE, json!("own"))],
         ),
-        row(
-            "8: of one class the oldest has the host",
-            named("shop", "young", 2, &plain("")) + &named("shop", "old", 1, &plain("")),
+        case(
+            "8: among objects of one visibility class the oldest owns the host",
+            cart_object("shop", "young", 2, &plain("")) + &cart_object("shop", "old", 1, &plain("")),
             call(CART, "/a.B/C"),
             &[(RULE, json!("old"))],
         ),
-        row(
-            "9: one without rules for the port steps aside",
-            named("shop", "old", 1, "http: [{match: [{port: 1}], redirect: {uri: /}}]")
-                + &named("shop", "next", 2, &plain("")),
+        case(
+            "9: an object without rules for the port leaves the host to the next",
+            cart_object("shop", "old", 1, "http: [{match: [{port: 1}], redirect: {uri: /}}]")
+                + &cart_object("shop", "next", 2, &plain("")),
             call(CART, "/a.B/C"),
             &[(RULE, json!("next"))],
         ),
-        row(
-            "9: one whose rules do not fit keeps the host",
-            named("shop", "old", 1, "http: [{match: [{uri: {exact: /x}}], redirect: {uri: /}}]")
-                + &named("shop", "next", 2, &plain("")),
+        case(
+            "9: an object whose rules do not match keeps the host",
+            cart_object("shop", "old", 1, "http: [{match: [{uri: {exact: /x}}], redirect: {uri: /}}]")
+                + &cart_object("shop", "next", 2, &plain("")),
             call(CART, "/a.B/C"),
             &[(OUTCOME, json!("no-route")), (STATUS, json!("UNIMPLEMENTED"))],
         ),
-        row(
-            "10: an exact host goes before a wildcard of any age",
-            istio("VirtualService", "shop", "wild", 1, &format!("hosts: ['*.shop.svc.cluster.local'], {}", plain("")))
-                + &named("shop", "exact", 9, &plain("")),
+        case(
+            "10: an exact host takes precedence over a wildcard of any age",
+            istio_object(
+                "VirtualService",
+                "shop",
+                "wild",
+                1,
+                &format!("hosts: ['*.shop.svc.cluster.local'], {}", plain("")),
+            ) + &cart_object("shop", "exact", 9, &plain("")),
             call(CART, "/a.B/C"),
             &[(RULE, json!("exact"))],
         ),
-        row(
-            "11: a route goes before older objects for its own namespace",
-            named("shop", "old", 1, &plain("")) + &route,
-            from_shop.clone(),
+        case(
+            "11: a Gateway API route takes precedence over older objects for callers in its own namespace",
+            cart_object("shop", "old", 1, &plain("")) + &route,
+            shop_call.clone(),
             &[("/rule/kind", json!("GRPCRoute"))],
         ),
-        row(
-            "11: for others the older one has the host",
-            named("shop", "old", 1, &plain("")) + &route,
+        case(
+            "11: for other callers the oldest object owns the host",
+            cart_object("shop", "old", 1, &plain("")) + &route,
             call(CART, "/a.B/C"),
             &[("/rule/kind", json!("VirtualService"))],
         ),
-        row(
-            "12: a consumer's route is for its own namespace",
+        case(
+            "12: a consumer route applies to callers in its own namespace",
             consumer.clone(),
             call(CART, "/a.B/C"),
             &[("/rule/kind", json!("GRPCRoute")), (STATE, json!("ok"))],
         ),
-        row("12: and for no other", consumer, from_shop, &[("/rule", Value::Null), (OUTCOME, json!("forward"))]),
-        row(
-            "13: a host with a dot that is no full name acts on port 80 only",
-            vs("{redirect: {uri: /}}").replace("hosts: [cart]", "hosts: [cart.shop]"),
+        case(
+            "12: a consumer route does not apply to other callers",
+            consumer,
+            shop_call,
+            &[("/rule", Value::Null), (OUTCOME, json!("forward"))],
+        ),
+        case(
+            "13: a host with a dot that is not a full name has routes on port 80 only",
+            virtual_service("{redirect: {uri: /}}").replace("hosts: [cart]", "hosts: [cart.shop]"),
             call(CART, "/a.B/C"),
             &[("/rule", Value::Null), (OUTCOME, json!("forward"))],
         ),
-        row(
-            "14: rules of gateways leave sidecars alone",
-            vs("{redirect: {uri: /}}").replace("hosts:", "gateways: [edge/gw], hosts:"),
+        case(
+            "14: rules for gateways do not apply to sidecars",
+            virtual_service("{redirect: {uri: /}}").replace("hosts:", "gateways: [edge/gw], hosts:"),
             call(CART, "/a.B/C"),
             &[("/rule", Value::Null), (OUTCOME, json!("forward"))],
         ),
@@ -309,40 +320,47 @@ fn which_virtual_service() {
 }
 
 #[test]
-fn destination_rules() {
+fn selects_the_destination_rule_that_applies_to_the_caller() {
     let subset = "host: cart.shop.svc.cluster.local, subsets: [{name: v1, labels: {version: v1}}]";
-    let owner = istio("DestinationRule", "shop", "own", 1, subset);
-    let of_clients = istio("DestinationRule", "web", "all", 1, "host: '*.svc.cluster.local', trafficPolicy: {}");
-    let of_root =
-        istio("DestinationRule", "istio-system", "all", 1, "host: cart.shop.svc.cluster.local, trafficPolicy: {}");
+    let service_rule = istio_object("DestinationRule", "shop", "own", 1, subset);
+    let client_rule =
+        istio_object("DestinationRule", "web", "all", 1, "host: '*.svc.cluster.local', trafficPolicy: {}");
+    let root_rule = istio_object(
+        "DestinationRule",
+        "istio-system",
+        "all",
+        1,
+        "host: cart.shop.svc.cluster.local, trafficPolicy: {}",
+    );
     let root_gateway = pod("istio-system", "ingress", "10.0.0.8", "router")
-        + &istio(
+        + &istio_object(
             "Gateway",
             "istio-system",
             "ingress",
             1,
             "selector: {app: ingress}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}]",
         )
-        + &at_gateway("{route: [{destination: {host: cart, subset: v1}}]}").replace("edge/gw", "istio-system/ingress");
-    let from_root =
+        + &gateway_virtual_service("{route: [{destination: {host: cart, subset: v1}}]}")
+            .replace("edge/gw", "istio-system/ingress");
+    let root_gateway_call =
         json!({"caller": "gateway/istio-system/ingress", "authority": "api.example.com", "port": 80, "path": "/a.B/C"});
-    let to_subset = vs("{route: [{destination: {host: cart, subset: v1}}]}");
+    let to_subset = virtual_service("{route: [{destination: {host: cart, subset: v1}}]}");
     check(&[
-        row(
-            "15: at gateways of the root namespace its public rules do not go first",
-            owner.clone() + &of_root + &root_gateway,
-            from_root,
+        case(
+            "15: at gateways of the root namespace its public rules do not take precedence",
+            service_rule.clone() + &root_rule + &root_gateway,
+            root_gateway_call,
             &[(STATE, json!("ok")), ("/backends/0/destination_rule", json!("shop/own"))],
         ),
-        row(
-            "33: a rule of the clients' namespace hides the owner's subsets",
-            owner.clone() + &of_clients + &to_subset,
+        case(
+            "33: a rule in the client's namespace hides the subsets of the Service's own rule",
+            service_rule.clone() + &client_rule + &to_subset,
             call(CART, "/a.B/C"),
             &[(STATE, json!("no-cluster"))],
         ),
-        row(
-            "33: the root's rule loses to the owner's",
-            owner + &of_root + &to_subset,
+        case(
+            "33: the Service's own rule takes precedence over the root namespace's",
+            service_rule + &root_rule + &to_subset,
             call(CART, "/a.B/C"),
             &[(STATE, json!("ok")), ("/backends/0/destination_rule", json!("shop/own"))],
         ),
@@ -350,91 +368,113 @@ fn destination_rules() {
 }
 
 #[test]
-fn matches() {
-    let first = |condition: &str| vs(&format!("{{match: [{condition}], {0}}}, {{name: rest, {0}}}", to("cart")));
-    let with = |name: &str, value: &str| json!({"caller": "web/client", "authority": CART, "path": "/a.B/C", "headers": {name: value}});
-    let plain = call(CART, "/a.B/C");
-    let took = |index: u8| [(INDEX, json!(index))];
+fn evaluates_match_conditions_as_envoy_does() {
+    let first_rule = |condition: &str| {
+        virtual_service(&format!("{{match: [{condition}], {0}}}, {{name: rest, {0}}}", route_to("cart")))
+    };
+    let call_with_header = |name: &str, value: &str| json!({"caller": "web/client", "authority": CART, "path": "/a.B/C", "headers": {name: value}});
+    let plain_call = call(CART, "/a.B/C");
+    let rule_index = |index: u8| [(INDEX, json!(index))];
     let by_regex = r"{matches: [{method: {type: RegularExpression, service: 'a\..*', method: 'C|D'}}], backendRefs: [{name: cart, port: 8080}]}";
     let by_service = "{matches: [{method: {service: a.B}}], backendRefs: [{name: cart, port: 8080}]}";
     let two_ports =
         service("shop", "two", "clusterIP: 10.96.0.7, ports: [{name: grpc, port: 8080}, {name: grpc-b, port: 9090}]")
             + &pod("shop", "two", "10.0.0.7", "sidecar");
     check(&[
-        row(
+        case(
             "16: an exact authority does not match one with a port",
-            first("{authority: {exact: cart.shop}}"),
-            plain.clone(),
-            &took(1),
+            first_rule("{authority: {exact: cart.shop}}"),
+            plain_call.clone(),
+            &rule_index(1),
         ),
-        row("16: one with the port does", first("{authority: {exact: 'cart.shop:8080'}}"), plain.clone(), &took(0)),
-        row("17: an expression is a match of the whole", first("{uri: {regex: '/a.B'}}"), plain.clone(), &took(1)),
-        row("17: regex * means present", first("{headers: {x-env: {regex: '*'}}}"), with("x-env", ""), &took(0)),
-        row(
-            "17: exact nothing does not match a missing header",
-            first("{headers: {x-env: {exact: ''}}}"),
-            plain.clone(),
-            &took(1),
+        case(
+            "16: an exact authority with the port matches",
+            first_rule("{authority: {exact: 'cart.shop:8080'}}"),
+            plain_call.clone(),
+            &rule_index(0),
         ),
-        row(
-            "18: without a value, a missing header is no hindrance",
-            first("{withoutHeaders: {x-env: {exact: prod}}}"),
-            plain.clone(),
-            &took(0),
+        case(
+            "17: a regex must match the whole path",
+            first_rule("{uri: {regex: '/a.B'}}"),
+            plain_call.clone(),
+            &rule_index(1),
         ),
-        row(
-            "18: without anything, it always is",
-            first("{withoutHeaders: {x-env: {regex: '.*'}}}"),
-            plain.clone(),
-            &took(1),
+        case(
+            "17: the regex * matches any present header",
+            first_rule("{headers: {x-env: {regex: '*'}}}"),
+            call_with_header("x-env", ""),
+            &rule_index(0),
         ),
-        row(
-            "19: case counts in an expression",
-            first("{ignoreUriCase: true, uri: {regex: '/A.B/C'}}"),
-            plain.clone(),
-            &took(1),
+        case(
+            "17: an empty exact value does not match an absent header",
+            first_rule("{headers: {x-env: {exact: ''}}}"),
+            plain_call.clone(),
+            &rule_index(1),
         ),
-        row("19: and not in a prefix", first("{ignoreUriCase: true, uri: {prefix: /A.B/}}"), plain.clone(), &took(0)),
-        row("19: an empty match takes everything", first("{}"), plain.clone(), &took(0)),
-        row(
-            "20: what takes everything ends the object",
-            first("{uri: {prefix: /}}, {uri: {exact: /a.B/C}}"),
-            plain.clone(),
+        case(
+            "18: withoutHeaders with an exact value matches when the header is absent",
+            first_rule("{withoutHeaders: {x-env: {exact: prod}}}"),
+            plain_call.clone(),
+            &rule_index(0),
+        ),
+        case(
+            "18: withoutHeaders with .* never matches, since an absent header counts as empty",
+            first_rule("{withoutHeaders: {x-env: {regex: '.*'}}}"),
+            plain_call.clone(),
+            &rule_index(1),
+        ),
+        case(
+            "19: ignoreUriCase does not apply to a regex",
+            first_rule("{ignoreUriCase: true, uri: {regex: '/A.B/C'}}"),
+            plain_call.clone(),
+            &rule_index(1),
+        ),
+        case(
+            "19: ignoreUriCase applies to a prefix",
+            first_rule("{ignoreUriCase: true, uri: {prefix: /A.B/}}"),
+            plain_call.clone(),
+            &rule_index(0),
+        ),
+        case("19: an empty match matches every call", first_rule("{}"), plain_call.clone(), &rule_index(0)),
+        case(
+            "20: istiod skips the matches after one that matches every call",
+            first_rule("{uri: {prefix: /}}, {uri: {exact: /a.B/C}}"),
+            plain_call.clone(),
             &[("/rule/match", json!(0))],
         ),
-        row(
-            "20: gateways in a match switch the caller's labels off",
-            first("{gateways: [mesh], sourceLabels: {app: nobody}}"),
-            plain.clone(),
-            &took(0),
+        case(
+            "20: gateways in a match disable sourceLabels",
+            first_rule("{gateways: [mesh], sourceLabels: {app: nobody}}"),
+            plain_call.clone(),
+            &rule_index(0),
         ),
-        row(
-            "21: at a gateway the port is the server's",
-            at_gateway(&format!("{{match: [{{port: 80}}], {0}}}, {{{0}}}", to("cart"))),
-            outside("/a.B/C"),
-            &took(0),
+        case(
+            "21: at a gateway a match's port is the server's port",
+            gateway_virtual_service(&format!("{{match: [{{port: 80}}], {0}}}, {{{0}}}", route_to("cart"))),
+            gateway_call("/a.B/C"),
+            &rule_index(0),
         ),
-        row(
-            "21: and not the pod's",
-            at_gateway(&format!("{{match: [{{port: 8080}}], {0}}}, {{{0}}}", to("cart"))),
-            outside("/a.B/C"),
-            &took(1),
+        case(
+            "21: at a gateway a match's port is not the pod's port",
+            gateway_virtual_service(&format!("{{match: [{{port: 8080}}], {0}}}, {{{0}}}", route_to("cart"))),
+            gateway_call("/a.B/C"),
+            &rule_index(1),
         ),
-        row(
-            "22: expressions of a GRPCRoute get no brackets",
+        case(
+            "22: istiod adds no brackets around regexes of a GRPCRoute",
             grpc_route("shop", 1, "name: cart, port: 8080", by_regex),
             call(CART, "/a.B/D"),
             &[(OUTCOME, json!("no-route"))],
         ),
-        row(
-            "22: a prefix of a VirtualService is no path segment",
-            first("{uri: {prefix: /a.B}}"),
+        case(
+            "22: a prefix of a VirtualService matches parts of a path segment",
+            first_rule("{uri: {prefix: /a.B}}"),
             call(CART, "/a.BX/C"),
-            &took(0),
+            &rule_index(0),
         ),
-        // Seen in the lab, and in `RouteWithKey.ResourceName` of istiod's code.
-        row(
-            "an HTTPRoute hides a GRPCRoute of its name",
+        // Observed in the lab. The cause is `RouteWithKey.ResourceName` in istiod.
+        case(
+            "an HTTPRoute hides a GRPCRoute of the same name",
             grpc_route("shop", 1, "name: cart, port: 8080", by_service)
                 + &grpc_route(
                     "shop",
@@ -446,14 +486,14 @@ fn matches() {
             call(CART, "/a.B/C"),
             &[(OUTCOME, json!("no-route"))],
         ),
-        row(
-            "23: a GRPCRoute takes the default route away",
+        case(
+            "23: a GRPCRoute removes the default route",
             grpc_route("shop", 1, "name: cart, port: 8080", by_service),
             call(CART, "/other.S/M"),
             &[(OUTCOME, json!("no-route"))],
         ),
-        row(
-            "23: on other ports too when it names none",
+        case(
+            "23: a GRPCRoute without a port removes the default route on all ports",
             two_ports + &grpc_route("shop", 1, "name: two", &by_service.replace("cart", "two")),
             call("two.shop:9090", "/other.S/M"),
             &[(OUTCOME, json!("no-route"))],
@@ -462,147 +502,166 @@ fn matches() {
 }
 
 #[test]
-fn retries_and_timeouts() {
-    let rule = |extra: &str| vs(&format!("{{{extra}, {}}}", to("cart")));
-    let plain = call(CART, "/a.B/C");
-    let words = json!(["connect-failure", "refused-stream", "unavailable", "cancelled", "retriable-status-codes"]);
-    let off = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {namespace: istio-system, name: istio}\ndata: {mesh: 'defaultHttpRetryPolicy: {attempts: 0}'}\n";
+fn merges_retries_and_timeouts_with_istios_defaults() {
+    let rule = |extra: &str| virtual_service(&format!("{{{extra}, {}}}", route_to("cart")));
+    let plain_call = call(CART, "/a.B/C");
+    let default_conditions =
+        json!(["connect-failure", "refused-stream", "unavailable", "cancelled", "retriable-status-codes"]);
+    let no_retries = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {namespace: istio-system, name: istio}\ndata: {mesh: 'defaultHttpRetryPolicy: {attempts: 0}'}\n";
     check(&[
-        row(
-            "24: two retries without any object",
+        case(
+            "24: Istio retries twice by default",
             "",
-            plain.clone(),
-            &[("/retries/attempts", json!(2)), ("/retries/retry_on", words.clone())],
+            plain_call.clone(),
+            &[("/retries/attempts", json!(2)), ("/retries/retry_on", default_conditions.clone())],
         ),
-        row(
-            "24: a number alone keeps the conditions",
+        case(
+            "24: attempts alone keep the default conditions",
             rule("retries: {attempts: 3}"),
-            plain.clone(),
-            &[("/retries/attempts", json!(3)), ("/retries/retry_on", words)],
+            plain_call.clone(),
+            &[("/retries/attempts", json!(3)), ("/retries/retry_on", default_conditions)],
         ),
-        row("24: an empty block is none", rule("retries: {}"), plain.clone(), &[("/retries/attempts", json!(0))]),
-        row(
-            "24: a status loses the words of gRPC",
+        case(
+            "24: an empty retries block disables retries",
+            rule("retries: {}"),
+            plain_call.clone(),
+            &[("/retries/attempts", json!(0))],
+        ),
+        case(
+            "24: a status code in retryOn replaces the gRPC conditions",
             rule("retries: {attempts: 2, retryOn: '503'}"),
-            plain.clone(),
+            plain_call.clone(),
             &[("/retries/status_codes", json!([503])), ("/retries/retry_on", json!(["retriable-status-codes"]))],
         ),
-        row("25: the mesh's default takes retries away", off, plain.clone(), &[("/retries/attempts", json!(0))]),
-        row(
-            "26: a timeout of 0s is none",
+        case(
+            "25: the mesh configuration can disable retries",
+            no_retries,
+            plain_call.clone(),
+            &[("/retries/attempts", json!(0))],
+        ),
+        case(
+            "26: a timeout of 0s means no limit",
             rule("timeout: 0s"),
-            plain.clone(),
+            plain_call.clone(),
             &[("/timeout_ms", json!(0)), ("/max_grpc_timeout_ms", json!(0))],
         ),
-        row(
+        case(
             "26: a timeout caps the client's deadline",
             rule("timeout: 2s"),
-            plain,
+            plain_call,
             &[("/timeout_ms", json!(2000)), ("/max_grpc_timeout_ms", json!(2000))],
         ),
     ]);
 }
 
 #[test]
-fn ports_and_listeners() {
+fn selects_listeners_by_protocol_and_dialled_address() {
     let other = |port: &str| {
         service("shop", "other", &format!("clusterIP: 10.96.0.6, ports: [{port}]"))
             + &pod("shop", "other", "10.0.0.6", "sidecar")
     };
-    let to_other = |port: &str| call(&format!("other.shop:{port}"), "/a.B/C");
+    let call_other = |port: &str| call(&format!("other.shop:{port}"), "/a.B/C");
     let tls = |authority: &str| json!({"caller": "web/client", "authority": authority, "path": "/a.B/C", "protocol": "grpc-tls"});
-    let elsewhere = |port: u16, dial: &str| json!({"caller": "web/client", "authority": format!("nobody.example.com:{port}"), "path": "/a.B/C", "dial": dial});
+    let call_dialling = |port: u16, dial: &str| json!({"caller": "web/client", "authority": format!("nobody.example.com:{port}"), "path": "/a.B/C", "dial": dial});
     check(&[
-        row(
-            "27: appProtocol goes before the name, unknown too",
+        case(
+            "27: appProtocol takes precedence over the port name, even when unknown",
             other("{name: grpc, port: 9090, appProtocol: h2c}"),
-            to_other("9090"),
+            call_other("9090"),
             &[("/listener", json!("auto"))],
         ),
-        row(
-            "27: 3306 is bytes where nothing names it",
+        case(
+            "27: port 3306 is TCP unless its name or appProtocol sets a protocol",
             other("{name: api, port: 3306}"),
-            to_other("3306"),
+            call_other("3306"),
             &[("/listener", json!("tcp")), (OUTCOME, json!("tcp"))],
         ),
-        row("28: TLS of the application leaves a named port", "", tls(CART), &[(OUTCOME, json!("passthrough"))]),
-        row(
-            "28: on a detected port it reaches the Service as bytes",
+        case(
+            "28: TLS started by the application passes an HTTP port unrouted",
+            "",
+            tls(CART),
+            &[(OUTCOME, json!("passthrough"))],
+        ),
+        case(
+            "28: on an auto-detected port it reaches the Service as a TCP stream",
             other("{name: api, port: 9090}"),
             tls("other.shop:9090"),
             &[(OUTCOME, json!("tcp")), (CLUSTER, cluster(9090, "other.shop"))],
         ),
-        row(
-            "29: a named port is routed by the authority",
+        case(
+            "29: an HTTP port is routed by the authority",
             "",
-            elsewhere(8080, "cart.shop"),
+            call_dialling(8080, "cart.shop"),
             &[(OUTCOME, json!("passthrough"))],
         ),
-        row(
-            "29: a detected one by the address",
+        case(
+            "29: an auto-detected port is routed by the dialled address",
             other("{name: api, port: 9090}"),
-            elsewhere(9090, "other.shop"),
+            call_dialling(9090, "other.shop"),
             &[(OUTCOME, json!("forward")), (CLUSTER, cluster(9090, "other.shop"))],
         ),
-        row(
-            "30: a pod's address is nobody's authority",
+        case(
+            "30: no virtual host has a pod's address",
             "",
             call("10.0.0.1:8080", "/a.B/C"),
             &[(OUTCOME, json!("passthrough"))],
         ),
-        row(
-            "31: so is a port that no Service has",
+        case(
+            "31: a port that no Service has passes through",
             "",
             call("cart.shop:9999", "/a.B/C"),
             &[(OUTCOME, json!("passthrough"))],
         ),
-        row(
-            "32: sidecars speak to a detected port as the caller does",
+        case(
+            "32: sidecars use the caller's protocol on an auto-detected port",
             other("{name: api, port: 9090}"),
-            to_other("9090"),
+            call_other("9090"),
             &[("/backends/0/upstream_protocol", json!("downstream"))],
         ),
-        row(
-            "32: gateways speak HTTP/1.1 to it",
-            other("{name: api, port: 9090}") + &at_gateway(&format!("{{{}}}", to("other"))),
-            outside("/a.B/C"),
+        case(
+            "32: gateways use HTTP/1.1 on an auto-detected port",
+            other("{name: api, port: 9090}") + &gateway_virtual_service(&format!("{{{}}}", route_to("other"))),
+            gateway_call("/a.B/C"),
             &[("/backends/0/upstream_protocol", json!("http1"))],
         ),
     ]);
 }
 
-/// What stands beside the answer: failures that no route shows, and what is uncertain.
+/// Failures that no route shows, and gaps in the model.
 #[test]
-fn what_a_route_alone_does_not_tell() {
+fn reports_failures_and_gaps_that_the_route_alone_does_not_show() {
     let strict = "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {namespace: shop, name: all}\nspec: {mtls: {mode: STRICT}}\n";
-    let plain = istio("DestinationRule", "shop", "plain", 1, "host: cart, trafficPolicy: {tls: {mode: DISABLE}}");
+    let plain =
+        istio_object("DestinationRule", "shop", "plain", 1, "host: cart, trafficPolicy: {tls: {mode: DISABLE}}");
     let headless = service("shop", "pods", "clusterIP: None, ports: [{name: grpc, port: 9090}]")
         + &pod("shop", "pods", "10.0.0.6", "sidecar");
     let undated = |name: &str| {
-        istio("VirtualService", "shop", name, 1, &format!("hosts: [cart], http: [{{{}}}]", to("cart")))
+        istio_object("VirtualService", "shop", name, 1, &format!("hosts: [cart], http: [{{{}}}]", route_to("cart")))
             .replace(", creationTimestamp: '2026-01-01T00:00:00Z'", "")
     };
-    let filter = istio("EnvoyFilter", "web", "f", 1, "configPatches: [{applyTo: HTTP_ROUTE}]")
+    let filter = istio_object("EnvoyFilter", "web", "f", 1, "configPatches: [{applyTo: HTTP_ROUTE}]")
         .replace("io/v1\n", "io/v1alpha3\n");
     check(&[
-        row(
+        case(
             "plain text against strict mTLS",
             strict.to_owned() + &plain,
             call(CART, "/a.B/C"),
-            &[(STATUS, json!("UNAVAILABLE")), ("/client_sees/flag", json!("UC"))],
+            &[(STATUS, json!("UNAVAILABLE")), ("/client_sees/0/flag", json!("UC"))],
         ),
-        row("mTLS against strict mTLS", strict, call(CART, "/a.B/C"), &[("/client_sees", Value::Null)]),
-        row(
+        case("mTLS against strict mTLS", strict, call(CART, "/a.B/C"), &[("/client_sees", json!([]))]),
+        case(
             "a headless Service",
             headless,
             call("pods.shop:9090", "/a.B/C"),
             &[(
                 "/not_modelled/0",
-                json!("Service shop/pods is headless: the pod that the client dialled answers, whatever the shares"),
+                json!(
+                    "Service shop/pods is headless: calls go to the pod that the client dialled, whatever the weights"
+                ),
             )],
         ),
-        row(
-            "ages that the source lacks",
+        case(
+            "objects without creation times",
             undated("one") + &undated("two"),
             call(CART, "/a.B/C"),
             &[
@@ -610,12 +669,12 @@ fn what_a_route_alone_does_not_tell() {
                 (
                     "/not_modelled/0",
                     json!(
-                        "VirtualService shop/two claims the host too, and ages are not in the source: the older one has it"
+                        "VirtualService shop/two names the same host; the older object takes effect, and the source has no creation times"
                     ),
                 ),
             ],
         ),
-        row(
+        case(
             "an EnvoyFilter on the caller",
             filter,
             call(CART, "/a.B/C"),

@@ -1,10 +1,10 @@
-//! `route` beside what the caller's own Envoy runs, with `istioctl` as the witness, and beside calls that are made.
+//! Compares `route` with the observed routes of the caller's Envoy (read by `istioctl`) and with real calls.
 
 use serde_json::Value;
 
 use crate::support::{Lab, Scenario};
 
-/// A split, a rule of its own for a header, and a limit.
+/// A header rule with a timeout, a direct response, and a weighted split with retries.
 const RULES: &str = "\
 apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -27,16 +27,16 @@ spec:
 
 const HOST: &str = "echo.shop.svc.cluster.local:7070";
 
-/// The answer of `route` for one caller.
+/// The JSON report of `route` for one caller.
 fn route(lab: &Lab, caller: &str, extra: &[&str]) -> Value {
-    let mut words = vec!["route", HOST, "/echo.Echo/Unary", "--caller", caller, "-o", "json"];
-    words.extend(extra);
-    let output = lab.grpcmesh(&words);
+    let mut arguments = vec!["route", HOST, "/echo.Echo/Unary", "--caller", caller, "-o", "json"];
+    arguments.extend(extra);
+    let output = lab.grpcmesh(&arguments);
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
-/// The routes that the caller's Envoy runs for the host.
-fn running(lab: &Lab, pod: &str) -> Vec<Value> {
+/// The observed routes for the host in the caller's Envoy.
+fn observed_routes(lab: &Lab, pod: &str) -> Vec<Value> {
     let text = lab.istioctl(&["proxy-config", "routes", pod, "--name", "7070", "-o", "json"]);
     let tables: Value = serde_json::from_str(&text).unwrap();
     let hosts = tables[0]["virtualHosts"].as_array().unwrap();
@@ -46,15 +46,15 @@ fn running(lab: &Lab, pod: &str) -> Vec<Value> {
 
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
-fn answers_are_what_the_callers_proxy_runs() {
+fn compiled_routes_match_the_callers_envoy_and_its_calls() {
     let lab = Lab::connect();
     let client = lab.client("web");
     let caller = format!("web/{}", client.name);
-    let default = running(&lab, &format!("{}.web", client.name));
+    let default = observed_routes(&lab, &format!("{}.web", client.name));
     assert_eq!(route(&lab, &caller, &[])["backends"][0]["cluster"], default[0]["route"]["cluster"]);
 
     let _objects = Scenario::apply(&lab, RULES);
-    let routes = running(&lab, &format!("{}.web", client.name));
+    let routes = observed_routes(&lab, &format!("{}.web", client.name));
     let canary = route(&lab, &caller, &["-H", "x-canary:true"]);
     assert_eq!(canary["rule"]["route_name"], routes[0]["name"]);
     assert_eq!(canary["backends"][0]["cluster"], routes[0]["route"]["cluster"]);
@@ -62,36 +62,38 @@ fn answers_are_what_the_callers_proxy_runs() {
     assert_eq!(canary["virtual_host"], HOST);
 
     let split = route(&lab, &caller, &[]);
-    let running = &routes[2]["route"];
+    let observed = &routes[2]["route"];
     let shares = |backends: &Value, name: &str| -> Vec<(String, u64)> {
         let backends = backends.as_array().unwrap().iter();
-        let mut shares: Vec<_> =
-            backends.map(|one| (one[name].as_str().unwrap().to_owned(), one["weight"].as_u64().unwrap())).collect();
+        let mut shares: Vec<_> = backends
+            .map(|backend| (backend[name].as_str().unwrap().to_owned(), backend["weight"].as_u64().unwrap()))
+            .collect();
         shares.sort();
         shares
     };
-    assert_eq!(shares(&split["backends"], "cluster"), shares(&running["weightedClusters"]["clusters"], "name"));
-    let retries = &running["retryPolicy"];
+    assert_eq!(shares(&split["backends"], "cluster"), shares(&observed["weightedClusters"]["clusters"], "name"));
+    let retries = &observed["retryPolicy"];
     assert_eq!(split["retries"]["attempts"], retries["numRetries"]);
     assert_eq!(split["retries"]["status_codes"], retries["retriableStatusCodes"]);
     assert_eq!(split["retries"]["per_try_timeout_ms"], 300);
-    let words: Vec<&str> = split["retries"]["retry_on"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-    assert_eq!(words.join(","), retries["retryOn"].as_str().unwrap());
+    let conditions = split["retries"]["retry_on"].as_array().unwrap();
+    let conditions: Vec<&str> = conditions.iter().filter_map(Value::as_str).collect();
+    assert_eq!(conditions.join(","), retries["retryOn"].as_str().unwrap());
 
-    // And the calls themselves go there, as the access log says: cluster and name of the route.
-    let mark = client.log_mark();
-    let seen = client.call(&["--count", "12", "--header", "x-canary=true", HOST]);
-    assert!(seen.iter().all(|one| one.version == "v2"), "{seen:?}");
+    // The access log shows the cluster and the route name of each call.
+    let position = client.log_position();
+    let results = client.call(&["--count", "12", "--header", "x-canary=true", HOST]);
+    assert!(results.iter().all(|result| result.version == "v2"), "{results:?}");
     let cluster = canary["backends"][0]["cluster"].as_str().unwrap();
-    for line in client.log_since(mark, seen.len()) {
+    for line in client.log_since(position, results.len()) {
         assert!(line.contains(&format!(" {cluster} ")) && line.ends_with(" canary"), "{line}");
     }
-    let mark = client.log_mark();
-    let seen = client.call(&["--count", "40", HOST]);
-    let first = seen.iter().filter(|one| one.version == "v1").count();
-    assert!((20..40).contains(&first), "three in four of 40 calls: {first}");
-    let lines = client.log_since(mark, seen.len());
-    for (backend, count) in split["backends"].as_array().unwrap().iter().zip([first, seen.len() - first]) {
+    let position = client.log_position();
+    let results = client.call(&["--count", "40", HOST]);
+    let v1_calls = results.iter().filter(|result| result.version == "v1").count();
+    assert!((20..40).contains(&v1_calls), "expected about 30 of 40 calls to v1, got {v1_calls}");
+    let lines = client.log_since(position, results.len());
+    for (backend, count) in split["backends"].as_array().unwrap().iter().zip([v1_calls, results.len() - v1_calls]) {
         let cluster = format!(" {} ", backend["cluster"].as_str().unwrap());
         assert_eq!(lines.iter().filter(|line| line.contains(&cluster)).count(), count, "{cluster}");
     }

@@ -1,4 +1,4 @@
-//! Clusters as one proxy has them: whether one exists, what it speaks, how many endpoints it has.
+//! The clusters that istiod builds for one proxy: whether a cluster exists, its upstream protocol and its endpoints.
 //!
 //! Sources: `buildOutboundClusters`, `buildCluster` and `setUpstreamProtocol` in `pilot/pkg/networking/core/cluster.go`
 //! and `cluster_builder.go`, `shouldH2Upgrade` in `cluster_traffic_policy.go` of istio/istio 1.31.
@@ -13,30 +13,29 @@ use crate::mesh::service::{PodCount, Resolution, Service, ServicePort};
 use crate::schema::meta::StringMap;
 use crate::schema::virtual_service::Destination;
 
-/// How a cluster finds its endpoints.
+/// How a cluster discovers its endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClusterDiscovery {
-    /// istiod sends endpoints.
-    Endpoints,
-    /// Envoy resolves names; without any to resolve there is no cluster.
-    Names,
-    /// Where the client dialled.
-    OriginalAddress,
+    /// istiod sends them (Envoy's `EDS`).
+    Eds,
+    /// Envoy resolves host names. istiod builds no cluster without at least one name.
+    Dns,
+    /// The proxy uses the address that the client dialled (Envoy's `ORIGINAL_DST`).
+    OriginalDestination,
 }
 
-/// The name of a cluster.
-pub(super) fn name(port: u32, subset: &str, host: &str) -> String {
+pub(super) fn cluster_name(port: u32, subset: &str, host: &str) -> String {
     format!("outbound|{port}|{subset}|{host}")
 }
 
-/// The clusters of one caller's proxy.
+/// Builds the clusters of one caller's proxy.
 pub(super) struct ClusterBuilder<'a, 'm> {
     pub(super) mesh: &'a Mesh<'m>,
     pub(super) caller: &'a Caller,
 }
 
 impl ProxyConfig<'_> {
-    /// A destination as the proxy gets it, its host completed. `port` is used where the destination names none.
+    /// Compiles a destination whose host is already a full name. `port` applies when the destination names none.
     pub(super) fn backend(
         &self,
         host: &Host,
@@ -48,13 +47,13 @@ impl ProxyConfig<'_> {
         clusters.backend(self.scope.find(host.as_str()), host, destination, port, weight)
     }
 
-    /// The workloads whose pods serve a backend, ready or not.
-    pub fn workloads_behind(&self, backend: &CompiledBackend) -> Vec<WorkloadId> {
+    /// The workloads behind a backend, ready or not; empty when the backend has no cluster.
+    pub fn backend_workloads(&self, backend: &CompiledBackend) -> Vec<WorkloadId> {
         let Some(service) = backend.service.map(|id| self.mesh.service(id)) else { return Vec::new() };
         let clusters = ClusterBuilder { mesh: self.mesh, caller: &self.caller };
-        let none = StringMap::default();
+        let no_labels = StringMap::default();
         let labels = match &backend.subset {
-            None => &none,
+            None => &no_labels,
             Some(name) => match self.mesh.destination_rules.subset(&clusters.rules_for(service), name) {
                 None => return Vec::new(),
                 Some((_, subset)) => &subset.labels,
@@ -65,21 +64,22 @@ impl ProxyConfig<'_> {
 }
 
 impl ClusterBuilder<'_, '_> {
-    /// The DestinationRules that the proxy gets for a Service.
+    /// The DestinationRules that apply to a Service for this proxy.
     pub(super) fn rules_for(&self, service: &Service) -> AppliedRules {
         self.mesh.destination_rules.applied(
             &self.caller.namespace,
             Some(&self.caller.labels),
             &service.host,
             service.namespace(),
-            &self.mesh.root,
+            &self.mesh.root_namespace,
         )
     }
 
-    /// A destination as the proxy gets it. `seen` is the Service that its host means to the proxy.
+    /// Compiles a destination. `visible` is the Service that the host resolves to for the proxy; without it the proxy
+    /// has no cluster for the destination.
     pub(super) fn backend(
         &self,
-        seen: Option<&VisibleService>,
+        visible: Option<&VisibleService>,
         host: &Host,
         destination: &Destination,
         port: u32,
@@ -91,17 +91,17 @@ impl ClusterBuilder<'_, '_> {
             return CompiledBackend { cluster: "UnknownService".to_owned(), weight, ..CompiledBackend::default() };
         }
         let mut backend = CompiledBackend {
-            cluster: name(port, subset.unwrap_or_default(), host.as_str()),
+            cluster: cluster_name(port, subset.unwrap_or_default(), host.as_str()),
             host: Some(host.clone()),
             port: Some(port),
             subset: subset.map(SubsetName::from),
             weight,
             ..CompiledBackend::default()
         };
-        let Some(seen) = seen else { return backend };
+        let Some(visible) = visible else { return backend };
         let number = u16::try_from(port).unwrap_or(0);
-        let service = self.mesh.service(seen.service);
-        let Some(service_port) = seen.port(self.mesh, number) else { return backend };
+        let service = self.mesh.service(visible.service);
+        let Some(service_port) = visible.port(self.mesh, number) else { return backend };
         if service_port.protocol == Protocol::Udp || Mesh::is_alias(service) {
             return backend;
         }
@@ -113,82 +113,82 @@ impl ClusterBuilder<'_, '_> {
                 Some((_, subset)) => Some(&subset.labels),
             },
         };
-        let service = self.mesh.service(seen.entry_of(number));
+        let service = self.mesh.service(visible.entry_for_port(number));
         let mut discovery = self.discovery(service);
         let pods = self.endpoints(service, labels);
-        if discovery == ClusterDiscovery::Names && pods.total == 0 {
+        if discovery == ClusterDiscovery::Dns && pods.total == 0 {
             return backend;
         }
-        let named: Option<SubsetName> = subset.map(SubsetName::from);
-        let policy = self.mesh.destination_rules.policy(&rules, number, named.as_ref());
-        if policy.load_balancer.as_ref().is_some_and(|one| one.value.simple.as_deref() == Some("PASSTHROUGH")) {
-            discovery = ClusterDiscovery::OriginalAddress;
+        let policy = self.mesh.destination_rules.policy(&rules, number, backend.subset.as_ref());
+        if policy.load_balancer.as_ref().is_some_and(|setting| setting.value.simple.as_deref() == Some("PASSTHROUGH")) {
+            discovery = ClusterDiscovery::OriginalDestination;
         }
-        backend.service = Some(seen.service);
+        backend.service = Some(visible.service);
         backend.upstream_protocol = Some(self.upstream_protocol(service_port, &policy));
         backend.destination_rule = rules.0.first().map(|id| self.mesh.destination_rules.get(*id).object.clone());
         backend.tls = policy.tls.as_ref().and_then(|tls| tls.value.mode.clone());
-        backend.max_requests = policy.http().and_then(|http| http.http2_max_requests);
-        backend.hash = policy.load_balancer.as_ref().and_then(|balancer| balancer.value.consistent_hash.as_ref()).map(
-            |hash| match (&hash.http_header_name, &hash.http_query_parameter_name, hash.use_source_ip) {
-                (Some(header), ..) => format!("header {header}"),
-                (None, Some(parameter), _) => format!("query parameter {parameter}"),
-                (None, None, Some(true)) => "source address".to_owned(),
-                (None, None, _) => "cookie".to_owned(),
-            },
-        );
-        let known = self.knows_endpoints(service);
-        backend.endpoints = (discovery != ClusterDiscovery::OriginalAddress && known).then_some(pods);
+        backend.max_requests = policy.http_pool().and_then(|http| http.http2_max_requests);
+        backend.hash_policy =
+            policy.load_balancer.as_ref().and_then(|balancer| balancer.value.consistent_hash.as_ref()).map(
+                |hash| match (&hash.http_header_name, &hash.http_query_parameter_name, hash.use_source_ip) {
+                    (Some(header), ..) => format!("header {header}"),
+                    (None, Some(parameter), _) => format!("query parameter {parameter}"),
+                    (None, None, Some(true)) => "source address".to_owned(),
+                    (None, None, _) => "cookie".to_owned(),
+                },
+            );
+        let has_endpoint_data = self.has_endpoint_data(service);
+        backend.endpoints = (discovery != ClusterDiscovery::OriginalDestination && has_endpoint_data).then_some(pods);
         backend.state = match discovery {
-            ClusterDiscovery::Endpoints if known && !pods.may_serve() => BackendState::NoEndpoints,
-            ClusterDiscovery::Endpoints | ClusterDiscovery::Names | ClusterDiscovery::OriginalAddress => {
-                BackendState::Ok
-            }
+            ClusterDiscovery::Eds if has_endpoint_data && !pods.may_serve() => BackendState::NoEndpoints,
+            ClusterDiscovery::Eds | ClusterDiscovery::Dns | ClusterDiscovery::OriginalDestination => BackendState::Ok,
         };
         backend
     }
 
     pub(super) fn discovery(&self, service: &Service) -> ClusterDiscovery {
-        let at_gateway = self.caller.kind == CallerKind::Gateway;
+        let is_gateway = self.caller.kind == CallerKind::Gateway;
         match &service.resolution {
-            // A gateway cannot pass on where its client dialled.
-            Resolution::Headless if at_gateway => ClusterDiscovery::Endpoints,
-            Resolution::Headless => ClusterDiscovery::OriginalAddress,
-            Resolution::ClusterIp | Resolution::ExternalName(_) => ClusterDiscovery::Endpoints,
-            Resolution::Entry(word) => match &**word {
-                "DNS" | "DNS_ROUND_ROBIN" => ClusterDiscovery::Names,
-                "STATIC" => ClusterDiscovery::Endpoints,
-                "NONE" if at_gateway => ClusterDiscovery::Endpoints,
-                _ => ClusterDiscovery::OriginalAddress,
+            // A gateway's client dialled the gateway, so its destination address cannot be reused.
+            Resolution::Headless if is_gateway => ClusterDiscovery::Eds,
+            Resolution::Headless => ClusterDiscovery::OriginalDestination,
+            Resolution::ClusterIp | Resolution::ExternalName(_) => ClusterDiscovery::Eds,
+            Resolution::ServiceEntry(resolution) => match &**resolution {
+                "DNS" | "DNS_ROUND_ROBIN" => ClusterDiscovery::Dns,
+                "STATIC" => ClusterDiscovery::Eds,
+                "NONE" if is_gateway => ClusterDiscovery::Eds,
+                _ => ClusterDiscovery::OriginalDestination,
             },
         }
     }
 
-    fn knows_endpoints(&self, service: &Service) -> bool {
+    /// Whether the source contains what the endpoints are computed from.
+    fn has_endpoint_data(&self, service: &Service) -> bool {
         match service.resolution {
-            Resolution::Entry(_) => true,
-            _ => self.mesh.knows_pods_of(service) || service.selector.is_empty(),
+            Resolution::ServiceEntry(_) => true,
+            _ => self.mesh.covers_pods_of(service) || service.selector.is_empty(),
         }
     }
 
-    /// Endpoints with these labels.
+    /// Counts the endpoints with these labels: pods, and the `endpoints` of a ServiceEntry.
     fn endpoints(&self, service: &Service, labels: Option<&StringMap>) -> PodCount {
-        let none = StringMap::default();
-        let labels = labels.unwrap_or(&none);
-        let Resolution::Entry(word) = &service.resolution else {
-            // istiod sends no endpoints of a Service that is exported to nobody, even where a route names it:
+        let no_labels = StringMap::default();
+        let labels = labels.unwrap_or(&no_labels);
+        let Resolution::ServiceEntry(resolution) = &service.resolution else {
+            // istiod sends no endpoints of a Service with `exportTo: ~`, even when a route names it:
             // `serviceNeedsPush` in `pilot/pkg/serviceregistry/kube/controller/endpointslice.go`.
-            if service.export_words.iter().any(|word| word == "~") {
+            if service.export_to_values.iter().any(|namespace| namespace == "~") {
                 return PodCount::default();
             }
             return if labels.is_empty() { service.endpoints } else { self.mesh.subset_pods(service, labels) };
         };
         let mut count = self.mesh.subset_pods(service, labels);
-        let has = |of: &Labels| labels.iter().all(|(key, value)| of.get(key) == Some(value.as_str()));
-        let mut fixed = service.fixed_endpoints.iter().filter(|of| has(of)).count();
-        let resolves = matches!(&**word, "DNS" | "DNS_ROUND_ROBIN");
-        if resolves && service.fixed_endpoints.is_empty() && service.selector.is_empty() && labels.is_empty() {
-            // The host itself is resolved.
+        let is_selected =
+            |endpoint: &Labels| labels.iter().all(|(key, value)| endpoint.get(key) == Some(value.as_str()));
+        let mut fixed = service.fixed_endpoints.iter().filter(|endpoint| is_selected(endpoint)).count();
+        let uses_dns = matches!(&**resolution, "DNS" | "DNS_ROUND_ROBIN");
+        if uses_dns && service.fixed_endpoints.is_empty() && service.selector.is_empty() && labels.is_empty() {
+            // Envoy resolves the host itself.
             fixed = 1;
         }
         let fixed = u32::try_from(fixed).unwrap_or(u32::MAX);
@@ -198,22 +198,22 @@ impl ClusterBuilder<'_, '_> {
     }
 
     fn upstream_protocol(&self, port: &ServicePort, policy: &EffectivePolicy<'_>) -> UpstreamProtocol {
-        let http = policy.http();
+        let http = policy.http_pool();
         if http.is_some_and(|http| http.use_client_protocol == Some(true)) {
             return UpstreamProtocol::Downstream;
         }
         if port.protocol.is_http2() {
             return UpstreamProtocol::Http2;
         }
-        // For a sidecar, the caller's protocol goes before any upgrade; a gateway has nothing set yet.
+        // A sidecar uses the caller's protocol before any upgrade applies. For a gateway nothing is set at this point.
         if port.protocol == Protocol::Auto && self.caller.kind == CallerKind::Sidecar {
             return UpstreamProtocol::Downstream;
         }
-        let by_mesh = self.mesh.config.h2_upgrade_policy.as_deref() == Some("UPGRADE");
+        let mesh_upgrades = self.mesh.config.h2_upgrade_policy.as_deref() == Some("UPGRADE");
         let upgrades = match http.and_then(|http| http.h2_upgrade_policy.as_deref()) {
             Some("UPGRADE") => true,
             Some("DO_NOT_UPGRADE") => false,
-            _ => by_mesh && port.protocol.family() == ProtocolFamily::Http,
+            _ => mesh_upgrades && port.protocol.family() == ProtocolFamily::Http,
         };
         if upgrades { UpstreamProtocol::Http2 } else { UpstreamProtocol::Http1 }
     }

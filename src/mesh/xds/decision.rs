@@ -1,10 +1,14 @@
-//! What becomes of one call: every station of its road, and why.
+//! What Envoy decides for one call, step by step: the listener and its filter chain, the route table, the virtual host,
+//! the first route that matches, and the backends.
 
 use std::rc::Rc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::gateway_listeners::GatewayConnection;
-use super::listener::{FilterChain, ListenerClass};
+use super::listener::{ConnectionAction, ListenerClass};
 use super::route::{CompiledAction, CompiledRoute};
 use super::route_table::{self, IndexedTable};
 use super::virtual_host::CompiledVirtualHost;
@@ -14,77 +18,86 @@ use crate::mesh::retry::RetryPolicy;
 use crate::schema::virtual_service::HttpRule;
 
 /// How a call ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum CallOutcome {
-    /// It is sent to a backend, which may not exist.
+    /// The proxy sends the call to a cluster. The cluster may be missing or have no endpoints; see the backend's state.
     Forward,
-    /// The proxy answers.
+    /// The proxy answers itself, with the rule's `directResponse`.
     DirectResponse,
-    /// The client is sent elsewhere.
+    /// The proxy answers with a redirect.
     Redirect,
-    /// No route takes it: HTTP 404, gRPC UNIMPLEMENTED.
+    /// No route matches: HTTP 404, which gRPC clients see as UNIMPLEMENTED.
     NoRoute,
-    /// It goes where the client dialled, without routing, retries or mTLS.
+    /// The call goes to the address that the client dialled, without routing, retries or mTLS.
     Passthrough,
-    /// It is not let out.
+    /// The outbound traffic policy is `REGISTRY_ONLY` and the host is not in the registry.
     Blocked,
-    /// Its connection is passed on as bytes.
+    /// The proxy forwards the connection as a TCP stream and does not read the calls in it.
     Tcp,
-    /// Its connection is closed.
+    /// The proxy closes the connection.
     Closed,
-    /// The client finds no address.
+    /// The client cannot resolve the host.
     Unresolved,
-    /// Envoy refuses the route table and keeps the one that it had before.
+    /// Envoy rejects the route table and keeps the previous one.
     Rejected,
 }
 
-/// The rule that took a call.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MatchedRule {
-    /// The object.
-    pub object: ObjectRef,
-    /// Position of the rule.
-    pub index: usize,
-    /// Position of the alternative in it.
-    pub alternative: Option<usize>,
-    /// The delegate that holds the rest of it.
-    pub delegate: Option<ObjectRef>,
-    /// Field path in the object.
-    pub field: String,
-    /// The rule with delegates merged in.
-    pub written: HttpRule,
+impl CallOutcome {
+    /// The value in JSON reports, such as `no-route`.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
 }
 
-/// What becomes of a call.
+/// The rule that matches a call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MatchedRule {
+    /// The object; for a delegate's rule, the root.
+    pub object: ObjectRef,
+    /// Index of the rule in the object.
+    pub index: usize,
+    /// Index in the rule's `match` list; `None` for a rule without conditions.
+    pub match_index: Option<usize>,
+    /// The delegate VirtualService that holds the destinations.
+    pub delegate: Option<ObjectRef>,
+    /// Field path in the object, such as `spec.http[0]`.
+    pub field: String,
+    /// The compiled rule: delegates are merged in, Gateway API rules are converted.
+    pub http_rule: HttpRule,
+}
+
+/// What happens to one call.
 #[derive(Debug, Clone)]
 pub struct CallDecision {
-    /// Which kind of listener takes it.
+    /// The listener that accepts the connection.
     pub listener: ListenerClass,
-    /// How it ends.
+    /// How the call ends.
     pub outcome: CallOutcome,
-    /// Virtual host.
+    /// Name of the virtual host.
     pub virtual_host: Option<String>,
-    /// The rule that took it; absent for Istio's own routes.
+    /// The rule that matches; `None` for Istio's default routes.
     pub rule: Option<MatchedRule>,
-    /// Name of the route.
+    /// Name of the Envoy route.
     pub route_name: String,
-    /// Where it may go.
+    /// Backends of the matching route.
     pub backends: Vec<CompiledBackend>,
-    /// Limit of the whole call, which caps the client's deadline.
+    /// Timeout of the whole call, which also caps the client's `grpc-timeout`; `None` means no limit.
     pub timeout: Option<Duration>,
-    /// Retries.
+    /// Retry policy of a forwarded call.
     pub retries: Option<RetryPolicy>,
-    /// Copies.
+    /// Clusters that get copies of the call.
     pub mirrors: Vec<CompiledMirror>,
-    /// HTTP status of the proxy's own answer.
+    /// HTTP status code of a response that the proxy itself sends.
     pub status: Option<u32>,
-    /// What did not take it, in the order tried.
+    /// Rules and matches that do not match the call, in the order in which Envoy tries them.
     pub tried: Vec<TriedRule>,
-    /// Conditions that the model cannot check.
-    pub unknown: Vec<String>,
-    /// What is wrong with the rule's backends.
-    pub problems: Vec<String>,
-    /// More about the outcome.
+    /// Conditions that cannot be checked here, such as claims of a token.
+    pub unchecked_conditions: Vec<String>,
+    /// Invalid backends of the matching rule.
+    pub backend_problems: Vec<String>,
+    /// The reason for the outcome.
     pub message: String,
 }
 
@@ -102,21 +115,21 @@ impl CallDecision {
             mirrors: Vec::new(),
             status: None,
             tried: Vec::new(),
-            unknown: Vec::new(),
-            problems: Vec::new(),
+            unchecked_conditions: Vec::new(),
+            backend_problems: Vec::new(),
             message: message.into(),
         }
     }
 }
 
 impl<'m> ProxyConfig<'m> {
-    /// What becomes of a call.
-    pub fn answer(&self, call: &Call) -> CallDecision {
+    /// Decides what the proxy does with a call.
+    pub fn decide(&self, call: &Call) -> CallDecision {
         let name = route_table::without_port(&call.authority);
-        if self.is_gateway() { self.answer_at_gateway(call, name) } else { self.answer_at_sidecar(call, name) }
+        if self.is_gateway() { self.decide_at_gateway(call, name) } else { self.decide_at_sidecar(call, name) }
     }
 
-    fn answer_at_sidecar(&self, call: &Call, name: &str) -> CallDecision {
+    fn decide_at_sidecar(&self, call: &Call, name: &str) -> CallDecision {
         let host = call.dial.as_deref().map_or(name, route_table::without_port);
         let Some(address) = self.resolve(host) else {
             return CallDecision::new(
@@ -125,157 +138,162 @@ impl<'m> ProxyConfig<'m> {
                 format!("{host} has no address: no ready pod"),
             );
         };
-        let taken = self.take(address, call.port, call.protocol, name);
-        match taken.chain {
-            FilterChain::Unknown => self.unknown(taken.class, address),
-            FilterChain::Tcp(backends) => CallDecision {
+        let connection = self.accept_connection(address, call.port, call.protocol, name);
+        let listener = connection.listener;
+        match connection.action {
+            ConnectionAction::CatchAll => self.decide_without_listener(listener, address),
+            ConnectionAction::Tcp(backends) => CallDecision {
                 backends,
-                ..CallDecision::new(taken.class, CallOutcome::Tcp, "the connection is passed on as bytes")
+                ..CallDecision::new(listener, CallOutcome::Tcp, "the connection is forwarded as a TCP stream")
             },
-            FilterChain::Http(table) => {
-                let hosts = self.table(table.to_string(), || self.virtual_hosts(&table));
-                self.routed(taken.class, &hosts, call)
+            ConnectionAction::Http(table) => {
+                let hosts = self.route_table(table.to_string(), || self.virtual_hosts(&table));
+                self.decide_by_route_table(listener, &hosts, call)
             }
         }
     }
 
-    fn answer_at_gateway(&self, call: &Call, name: &str) -> CallDecision {
+    fn decide_at_gateway(&self, call: &Call, name: &str) -> CallDecision {
         let servers = self.servers();
-        let entered = self.enter(&servers, call.port, call.protocol, name);
-        let class = Self::class(&entered);
-        match entered {
+        let connection = self.accept_gateway_connection(&servers, call.port, call.protocol, name);
+        let listener = connection.listener();
+        match connection {
             GatewayConnection::NoListener => {
-                CallDecision::new(class, CallOutcome::Closed, "the gateway has no listener on this port")
+                CallDecision::new(listener, CallOutcome::Closed, "the gateway has no listener on this port")
             }
-            GatewayConnection::Closed(why) => CallDecision::new(class, CallOutcome::Closed, why),
-            GatewayConnection::Bytes => {
-                CallDecision::new(class, CallOutcome::Tcp, "the gateway passes the connection on as bytes")
+            GatewayConnection::Closed(reason) => CallDecision::new(listener, CallOutcome::Closed, reason),
+            GatewayConnection::Tcp => {
+                CallDecision::new(listener, CallOutcome::Tcp, "the gateway forwards the connection as a TCP stream")
             }
             GatewayConnection::Http(table) => {
-                let hosts = self.table(table.clone(), || self.gateway_hosts(&servers, &table));
-                self.routed(class, &hosts, call)
+                let hosts = self.route_table(table.clone(), || self.gateway_hosts(&servers, &table));
+                self.decide_by_route_table(listener, &hosts, call)
             }
         }
     }
 
-    fn table(&self, key: String, make: impl FnOnce() -> Vec<CompiledVirtualHost<'m>>) -> Rc<IndexedTable<'m>> {
-        if let Some(known) = self.tables.borrow().get(&key) {
-            return Rc::clone(known);
+    fn route_table(&self, name: String, build: impl FnOnce() -> Vec<CompiledVirtualHost<'m>>) -> Rc<IndexedTable<'m>> {
+        if let Some(cached) = self.tables.borrow().get(&name) {
+            return Rc::clone(cached);
         }
-        let made = Rc::new(IndexedTable::new(make()));
-        self.tables.borrow_mut().insert(key, Rc::clone(&made));
-        made
+        let table = Rc::new(IndexedTable::new(build()));
+        self.tables.borrow_mut().insert(name, Rc::clone(&table));
+        table
     }
 
-    /// A connection that no listener knows.
-    fn unknown(&self, class: ListenerClass, address: DialedAddress) -> CallDecision {
-        let what = if address == DialedAddress::Unknown {
-            "nothing in the mesh has this address"
+    /// Decides for a connection that only the catch-all listener accepts.
+    fn decide_without_listener(&self, listener: ListenerClass, address: DialedAddress) -> CallDecision {
+        let cause = if address == DialedAddress::Unknown {
+            "no Service or pod in the mesh has this address"
         } else {
-            "no listener of the proxy is for this address and port"
+            "the proxy has no listener for this address and port"
         };
         if self.scope.allows_any {
-            let message = format!("{what}: it goes out as it is, without routes, retries or mTLS");
-            CallDecision::new(class, CallOutcome::Passthrough, message)
+            let message = format!("{cause}: the call leaves unchanged, without routes, retries or mTLS");
+            CallDecision::new(listener, CallOutcome::Passthrough, message)
         } else {
-            let message = format!("{what}, and what is not in the registry is not let out (REGISTRY_ONLY)");
-            CallDecision::new(class, CallOutcome::Blocked, message)
+            let message = format!("{cause}, and the outbound traffic policy REGISTRY_ONLY blocks unknown destinations");
+            CallDecision::new(listener, CallOutcome::Blocked, message)
         }
     }
 
-    fn routed(&self, class: ListenerClass, table: &IndexedTable<'m>, call: &Call) -> CallDecision {
-        if let Some((route, why)) = table.refused() {
-            let place = route.origin.map(|one| format!(" of {} {}", one.rule.object, one.rule.field()));
+    fn decide_by_route_table(&self, listener: ListenerClass, table: &IndexedTable<'m>, call: &Call) -> CallDecision {
+        if let Some((route, cause)) = table.rejection() {
+            let rule = route.origin.map(|origin| format!(" of {} {}", origin.rule.object, origin.rule.field()));
             let message = format!(
-                "Envoy refuses the whole route table because{}: {why}; every host of this table keeps its former routes",
-                place.unwrap_or_default()
+                "Envoy rejects the whole route table because{}: {cause}; every host in this table keeps its previous routes",
+                rule.unwrap_or_default()
             );
-            return CallDecision::new(class, CallOutcome::Rejected, message);
+            return CallDecision::new(listener, CallOutcome::Rejected, message);
         }
         let Some(host) = table.find(&call.authority) else {
-            return CallDecision::new(class, CallOutcome::NoRoute, "no virtual host has this authority");
+            return CallDecision::new(listener, CallOutcome::NoRoute, "no virtual host has this authority");
         };
-        let mut answer = CallDecision::new(class, CallOutcome::NoRoute, String::new());
-        answer.virtual_host = Some(host.name.clone());
-        if host.needs_tls && call.protocol != super::CallProtocol::GrpcTls {
-            answer.outcome = CallOutcome::Redirect;
-            answer.status = Some(301);
-            "the gateway's server sends plain text to HTTPS".clone_into(&mut answer.message);
-            return answer;
+        let mut decision = CallDecision::new(listener, CallOutcome::NoRoute, String::new());
+        decision.virtual_host = Some(host.name.clone());
+        if host.requires_tls && call.protocol != super::CallProtocol::GrpcTls {
+            decision.outcome = CallOutcome::Redirect;
+            decision.status = Some(301);
+            "the gateway's server redirects plain text to HTTPS".clone_into(&mut decision.message);
+            return decision;
         }
-        answer.tried = host.left_out.to_vec();
+        decision.tried = host.skipped.to_vec();
         for route in host.routes.iter() {
             match route.check(call) {
                 Ok(()) => {
-                    sort_tried(&mut answer.tried, host);
-                    take(&mut answer, self, route);
-                    return answer;
+                    sort_tried(&mut decision.tried, host);
+                    decision.apply_route(self, route);
+                    return decision;
                 }
-                Err(why_not) => {
-                    answer.unknown.extend(route.unknown().iter().cloned());
+                Err(reason) => {
+                    decision.unchecked_conditions.extend(route.unchecked_conditions().iter().cloned());
                     if let Some(origin) = route.origin {
                         let (object, index) = (origin.rule.object.clone(), origin.rule.index);
-                        answer.tried.push(TriedRule { object, index, alternative: origin.alternative(), why_not });
+                        decision.tried.push(TriedRule { object, index, match_index: origin.match_index(), reason });
                     }
                 }
             }
         }
-        sort_tried(&mut answer.tried, host);
-        "no rule takes this call, and none takes the rest".clone_into(&mut answer.message);
-        answer
+        sort_tried(&mut decision.tried, host);
+        "no rule matches this call, and no catch-all rule follows".clone_into(&mut decision.message);
+        decision
     }
 }
 
-/// In the order of the rules as they are written, which is the order tried but for Gateway API.
+/// Sorts by position in the object, which is the order tried. Routes of Gateway API keep their own order, since istiod
+/// sorts those by specificity.
 fn sort_tried(tried: &mut [TriedRule], host: &CompiledVirtualHost<'_>) {
     let in_order = host.routes.iter().filter_map(|route| route.origin).all(|origin| !origin.config.is_gateway_api);
     if in_order {
-        tried.sort_by_key(|one| (one.object.clone(), one.index, one.alternative));
+        tried.sort_by_key(|rule| (rule.object.clone(), rule.index, rule.match_index));
     }
 }
 
-fn take(answer: &mut CallDecision, outbound: &ProxyConfig<'_>, route: &CompiledRoute<'_>) {
-    answer.route_name = route.name().into_owned();
-    answer.rule = route.origin.map(|origin| {
-        let rule = origin.rule;
-        answer.problems.clone_from(&rule.problems);
-        MatchedRule {
-            object: rule.object.clone(),
-            index: rule.index,
-            alternative: origin.alternative(),
-            delegate: rule.delegate.as_ref().map(|(object, _)| object.clone()),
-            field: rule.field(),
-            written: origin.written.clone(),
-        }
-    });
-    match route.action {
-        CompiledAction::Forward | CompiledAction::Service(_) => {
-            answer.outcome = CallOutcome::Forward;
-            let Some(forward) = outbound.forward(route) else { return };
-            answer.backends = forward.backends;
-            answer.timeout = forward.timeout;
-            answer.retries = Some(forward.retries);
-            answer.mirrors = forward.mirrors;
-        }
-        CompiledAction::Redirect(status) => {
-            answer.outcome = CallOutcome::Redirect;
-            answer.status = Some(status);
-            "gRPC clients do not follow redirects".clone_into(&mut answer.message);
-        }
-        CompiledAction::DirectResponse(status) => {
-            answer.outcome = CallOutcome::DirectResponse;
-            answer.status = Some(status);
-        }
-        CompiledAction::Passthrough => {
-            answer.outcome = CallOutcome::Passthrough;
-            "the host is unknown to the proxy: it goes out as it is, without routes, retries or mTLS"
-                .clone_into(&mut answer.message);
-        }
-        CompiledAction::Block => {
-            answer.outcome = CallOutcome::Blocked;
-            answer.status = Some(502);
-            "the host is unknown to the proxy, and what is not in the registry is not let out (REGISTRY_ONLY)"
-                .clone_into(&mut answer.message);
+impl CallDecision {
+    /// Fills in what a matching route does with the call.
+    fn apply_route(&mut self, proxy: &ProxyConfig<'_>, route: &CompiledRoute<'_>) {
+        self.route_name = route.name().into_owned();
+        self.rule = route.origin.map(|origin| {
+            let rule = origin.rule;
+            self.backend_problems.clone_from(&rule.backend_problems);
+            MatchedRule {
+                object: rule.object.clone(),
+                index: rule.index,
+                match_index: origin.match_index(),
+                delegate: rule.delegate.as_ref().map(|(object, _)| object.clone()),
+                field: rule.field(),
+                http_rule: origin.http_rule.clone(),
+            }
+        });
+        match route.action {
+            CompiledAction::Forward | CompiledAction::Service(_) => {
+                self.outcome = CallOutcome::Forward;
+                let Some(forward) = proxy.forward(route) else { return };
+                self.backends = forward.backends;
+                self.timeout = forward.timeout;
+                self.retries = Some(forward.retries);
+                self.mirrors = forward.mirrors;
+            }
+            CompiledAction::Redirect(status) => {
+                self.outcome = CallOutcome::Redirect;
+                self.status = Some(status);
+                "gRPC clients do not follow redirects".clone_into(&mut self.message);
+            }
+            CompiledAction::DirectResponse(status) => {
+                self.outcome = CallOutcome::DirectResponse;
+                self.status = Some(status);
+            }
+            CompiledAction::Passthrough => {
+                self.outcome = CallOutcome::Passthrough;
+                "the proxy does not know the host: the call leaves unchanged, without routes, retries or mTLS"
+                    .clone_into(&mut self.message);
+            }
+            CompiledAction::Block => {
+                self.outcome = CallOutcome::Blocked;
+                self.status = Some(502);
+                "the proxy does not know the host, and the outbound traffic policy REGISTRY_ONLY blocks unknown hosts"
+                    .clone_into(&mut self.message);
+            }
         }
     }
 }

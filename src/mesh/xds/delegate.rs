@@ -1,26 +1,27 @@
-//! A root's rule and the rules of its delegate, as one.
+//! Merges the rules of a delegate VirtualService into a rule of its root.
 //!
-//! Source: `MergeHTTPRoutes` and its helpers in `pilot/pkg/model/virtualservice.go` of istio/istio 1.31. A delegate's
-//! rule whose conditions do not lie inside the root's is left out, without a word in any status.
+//! istiod drops a delegate's rule whose conditions conflict with the root's, and reports it in no status.
+//!
+//! Source: `MergeHTTPRoutes` and its helpers in `pilot/pkg/model/virtualservice.go` of istio/istio 1.31.
 
 use std::collections::BTreeMap;
 
 use crate::schema::virtual_service::{HttpMatch, HttpRule, StringMatch};
 
-/// One alternative with its position in the root's rule.
-#[derive(Debug, Clone)]
-pub(super) struct MergedMatch {
-    pub(super) conditions: HttpMatch,
-    pub(super) of_root: Option<usize>,
+/// Merged conditions, with the index of the root's match that they come from.
+struct MergedMatch {
+    conditions: HttpMatch,
+    root_index: Option<usize>,
 }
 
-/// The delegate's rule inside the root's; `None` when they contradict each other.
+/// Merges a delegate's rule into a root's rule; `None` if they conflict. Returns with each of the merged matches the
+/// index of the root's match.
 pub(super) fn merge(root: &HttpRule, delegate: &HttpRule) -> Option<(HttpRule, Vec<Option<usize>>)> {
-    let alternatives = alternatives(&root.matches, &delegate.matches)?;
+    let matches = merge_matches(&root.matches, &delegate.matches)?;
     let mut merged = delegate.clone();
-    let positions = alternatives.iter().map(|one| one.of_root).collect();
-    merged.matches.0 = alternatives.into_iter().map(|one| one.conditions).collect();
-    merged.name = join(root.name.as_deref(), delegate.name.as_deref());
+    let root_indexes = matches.iter().map(|merged| merged.root_index).collect();
+    merged.matches.0 = matches.into_iter().map(|merged| merged.conditions).collect();
+    merged.name = join_names(root.name.as_deref(), delegate.name.as_deref());
     let HttpRule {
         rewrite,
         direct_response,
@@ -51,38 +52,39 @@ pub(super) fn merge(root: &HttpRule, delegate: &HttpRule) -> Option<(HttpRule, V
     }
     merged.headers = merged.headers.or_else(|| headers.clone());
     merged.delegate = None;
-    Some((merged, positions))
+    Some((merged, root_indexes))
 }
 
-fn join(root: Option<&str>, delegate: Option<&str>) -> Option<String> {
+fn join_names(root: Option<&str>, delegate: Option<&str>) -> Option<String> {
     match (root.filter(|name| !name.is_empty()), delegate.filter(|name| !name.is_empty())) {
         (Some(root), Some(delegate)) => Some(format!("{root}-{delegate}")),
         (name, None) | (None, name) => name.map(str::to_owned),
     }
 }
 
-fn alternatives(root: &[HttpMatch], delegate: &[HttpMatch]) -> Option<Vec<MergedMatch>> {
+fn merge_matches(root: &[HttpMatch], delegate: &[HttpMatch]) -> Option<Vec<MergedMatch>> {
+    let unmerged = |conditions: &HttpMatch, root_index| MergedMatch { conditions: conditions.clone(), root_index };
     if root.is_empty() {
-        return Some(delegate.iter().map(|one| MergedMatch { conditions: one.clone(), of_root: None }).collect());
+        return Some(delegate.iter().map(|conditions| unmerged(conditions, None)).collect());
     }
     if delegate.is_empty() {
-        let own = root.iter().enumerate();
-        return Some(own.map(|(at, one)| MergedMatch { conditions: one.clone(), of_root: Some(at) }).collect());
+        let root = root.iter().enumerate();
+        return Some(root.map(|(index, conditions)| unmerged(conditions, Some(index))).collect());
     }
     let mut merged = Vec::new();
     for inner in delegate {
-        let before = merged.len();
-        for (at, outer) in root.iter().enumerate().filter(|(_, outer)| !contradict(outer, inner)) {
-            merged.push(MergedMatch { conditions: both(outer, inner), of_root: Some(at) });
+        let previous = merged.len();
+        for (index, outer) in root.iter().enumerate().filter(|(_, outer)| !matches_conflict(outer, inner)) {
+            merged.push(MergedMatch { conditions: merge_conditions(outer, inner), root_index: Some(index) });
         }
-        if merged.len() == before {
+        if merged.len() == previous {
             return None;
         }
     }
     Some(merged)
 }
 
-fn both(root: &HttpMatch, delegate: &HttpMatch) -> HttpMatch {
+fn merge_conditions(root: &HttpMatch, delegate: &HttpMatch) -> HttpMatch {
     let HttpMatch {
         name,
         uri,
@@ -99,7 +101,7 @@ fn both(root: &HttpMatch, delegate: &HttpMatch) -> HttpMatch {
         ignore_uri_case,
     } = delegate.clone();
     HttpMatch {
-        name: join(root.name.as_deref(), name.as_deref()),
+        name: join_names(root.name.as_deref(), name.as_deref()),
         uri: uri.or_else(|| root.uri.clone()),
         scheme: scheme.or_else(|| root.scheme.clone()),
         method: method.or_else(|| root.method.clone()),
@@ -126,63 +128,64 @@ fn union(root: Option<&HeaderMatches>, delegate: Option<HeaderMatches>) -> Optio
     }
 }
 
-fn contradict(root: &HttpMatch, leaf: &HttpMatch) -> bool {
+/// Whether a delegate's conditions are outside the root's.
+fn matches_conflict(root: &HttpMatch, delegate: &HttpMatch) -> bool {
     let texts = [
-        (&root.uri, &leaf.uri),
-        (&root.scheme, &leaf.scheme),
-        (&root.method, &leaf.method),
-        (&root.authority, &leaf.authority),
+        (&root.uri, &delegate.uri),
+        (&root.scheme, &delegate.scheme),
+        (&root.method, &delegate.method),
+        (&root.authority, &delegate.authority),
     ];
-    if texts.into_iter().any(|(root, leaf)| texts_contradict(root.as_ref(), leaf.as_ref())) {
+    if texts.into_iter().any(|(root, delegate)| texts_conflict(root.as_ref(), delegate.as_ref())) {
         return true;
     }
     let maps = [
-        (&root.headers, &leaf.headers),
-        (&root.without_headers, &leaf.without_headers),
-        (&root.query_params, &leaf.query_params),
+        (&root.headers, &delegate.headers),
+        (&root.without_headers, &delegate.without_headers),
+        (&root.query_params, &delegate.query_params),
     ];
-    for (root, leaf) in maps {
-        for (key, value) in leaf.iter().flatten() {
-            if texts_contradict(root.as_ref().and_then(|root| root.get(key)), Some(value)) {
+    for (root, delegate) in maps {
+        for (key, value) in delegate.iter().flatten() {
+            if texts_conflict(root.as_ref().and_then(|root| root.get(key)), Some(value)) {
                 return true;
             }
         }
     }
-    let port = |one: &HttpMatch| one.port.filter(|port| *port != 0);
-    let other_port = matches!((port(root), port(leaf)), (Some(a), Some(b)) if a != b);
-    let namespace = |one: &HttpMatch| one.source_namespace.clone().unwrap_or_default();
-    let other_namespace = !namespace(root).is_empty() && namespace(leaf) != namespace(root);
-    let other_label = leaf
+    let port = |conditions: &HttpMatch| conditions.port.filter(|port| *port != 0);
+    let other_port = matches!((port(root), port(delegate)), (Some(a), Some(b)) if a != b);
+    let namespace = |conditions: &HttpMatch| conditions.source_namespace.clone().unwrap_or_default();
+    let other_namespace = !namespace(root).is_empty() && namespace(delegate) != namespace(root);
+    let other_label = delegate
         .source_labels
         .iter()
-        .any(|(key, value)| root.source_labels.get(key).is_some_and(|of_root| of_root != value));
+        .any(|(key, value)| root.source_labels.get(key).is_some_and(|root_value| root_value != value));
     let more_gateways = !root.gateways.is_empty()
-        && !leaf.gateways.is_empty()
-        && (root.gateways.len() < leaf.gateways.len()
-            || leaf.gateways.iter().any(|gateway| !root.gateways.contains(gateway)));
-    root.ignore_uri_case != leaf.ignore_uri_case || other_port || other_namespace || other_label || more_gateways
+        && !delegate.gateways.is_empty()
+        && (root.gateways.len() < delegate.gateways.len()
+            || delegate.gateways.iter().any(|gateway| !root.gateways.contains(gateway)));
+    root.ignore_uri_case != delegate.ignore_uri_case || other_port || other_namespace || other_label || more_gateways
 }
 
-fn texts_contradict(root: Option<&StringMatch>, leaf: Option<&StringMatch>) -> bool {
-    let (Some(root), Some(leaf)) = (root, leaf) else { return false };
-    let [r_exact, r_prefix, r_regex] = parts(root);
-    let [l_exact, l_prefix, l_regex] = parts(leaf);
-    let any = |parts: [&str; 3]| parts.iter().any(|part| !part.is_empty());
-    if !r_regex.is_empty() && any([l_exact, l_prefix, l_regex]) {
+fn texts_conflict(root: Option<&StringMatch>, delegate: Option<&StringMatch>) -> bool {
+    let (Some(root), Some(delegate)) = (root, delegate) else { return false };
+    let [root_exact, root_prefix, root_regex] = parts(root);
+    let [exact, prefix, regex] = parts(delegate);
+    let has_any = |parts: [&str; 3]| parts.iter().any(|part| !part.is_empty());
+    if !root_regex.is_empty() && has_any([exact, prefix, regex]) {
         return true;
     }
-    if !l_regex.is_empty() && any([r_exact, r_prefix, r_regex]) {
+    if !regex.is_empty() && has_any([root_exact, root_prefix, root_regex]) {
         return true;
     }
-    if !r_exact.is_empty() {
-        return !l_prefix.is_empty() || l_exact != r_exact;
+    if !root_exact.is_empty() {
+        return !prefix.is_empty() || exact != root_exact;
     }
-    if !r_prefix.is_empty() {
-        if !l_prefix.is_empty() {
-            return !l_prefix.starts_with(r_prefix);
+    if !root_prefix.is_empty() {
+        if !prefix.is_empty() {
+            return !prefix.starts_with(root_prefix);
         }
-        if !l_exact.is_empty() {
-            return !l_exact.starts_with(r_prefix);
+        if !exact.is_empty() {
+            return !exact.starts_with(root_prefix);
         }
     }
     true
@@ -207,22 +210,22 @@ mod tests {
     }
 
     #[test]
-    fn conditions_of_a_delegate_lie_inside_the_roots() {
+    fn merges_only_delegate_rules_inside_the_roots_conditions() {
         let root = "{name: r, match: [{uri: {prefix: /a}}, {uri: {prefix: /b}}], timeout: 2s}";
-        let (inside, at) =
+        let (rule, indexes) =
             merged(root, "{name: d, match: [{uri: {prefix: /b/c}, headers: {x: {exact: '1'}}}]}").unwrap();
-        assert_eq!((inside.name.as_deref(), inside.timeout.as_deref(), at), (Some("r-d"), Some("2s"), vec![Some(1)]));
+        assert_eq!((rule.name.as_deref(), rule.timeout.as_deref(), indexes), (Some("r-d"), Some("2s"), vec![Some(1)]));
         assert!(merged(root, "{match: [{uri: {prefix: /c}}]}").is_none());
-        // One alternative outside takes the whole rule away.
+        // A single match outside the root's conditions drops the whole rule.
         assert!(merged(root, "{match: [{uri: {exact: /a/x}}, {uri: {regex: /b.*}}]}").is_none());
-        let (all, at) = merged(root, "{}").unwrap();
-        assert_eq!((all.matches.len(), at), (2, vec![Some(0), Some(1)]));
-        let (own, at) = merged("{}", "{match: [{uri: {prefix: /c}}]}").unwrap();
-        assert_eq!((own.matches.len(), at), (1, vec![None]));
+        let (rule, indexes) = merged(root, "{}").unwrap();
+        assert_eq!((rule.matches.len(), indexes), (2, vec![Some(0), Some(1)]));
+        let (rule, indexes) = merged("{}", "{match: [{uri: {prefix: /c}}]}").unwrap();
+        assert_eq!((rule.matches.len(), indexes), (1, vec![None]));
     }
 
     #[test]
-    fn a_match_for_presence_contradicts_any_other() {
+    fn a_presence_match_conflicts_with_any_other_match_on_the_header() {
         let root = "{match: [{headers: {x: {}}}]}";
         assert!(merged(root, "{match: [{headers: {x: {exact: '1'}}}]}").is_none());
         assert!(merged(root, "{match: [{headers: {y: {exact: '1'}}}]}").is_some());

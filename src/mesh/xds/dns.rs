@@ -1,4 +1,4 @@
-//! Where a client's connection goes: names as the cluster's DNS answers them to a pod.
+//! Resolves host names as the cluster's DNS does for a client pod.
 
 use super::listener::address_of;
 use super::{CallerKind, DialedAddress, ProxyConfig};
@@ -6,19 +6,19 @@ use crate::mesh::Mesh;
 use crate::mesh::ids::{Host, ServiceId};
 use crate::mesh::service::Resolution;
 
-/// Steps over ExternalNames before it is a circle.
-const STEPS: usize = 8;
+/// Limit for chains of ExternalName Services, which may form a cycle.
+const MAX_ALIASES: usize = 8;
 
 impl ProxyConfig<'_> {
-    /// The address that a client dials for a host; `None` when the name has no address at all.
+    /// The address that a client dials for a host; `None` if DNS returns no address.
     pub(super) fn resolve(&self, host: &str) -> Option<DialedAddress> {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         if let Ok(address) = host.trim_matches(['[', ']']).parse() {
             return Some(DialedAddress::Ip(address));
         }
         let mut host = host;
-        for _ in 0..STEPS {
-            let Some((id, pod)) = self.service_named(&host) else {
+        for _ in 0..MAX_ALIASES {
+            let Some((id, pod)) = self.kubernetes_service(&host) else {
                 return Some(self.entry_address(&host));
             };
             let service = self.mesh.service(id);
@@ -29,32 +29,32 @@ impl ProxyConfig<'_> {
                 Resolution::Headless => {
                     let Some(pod) = pod else { return self.pod_addresses(service).first().copied() };
                     let mut pods = service.workloads.iter();
-                    let named = pods.find(|id| *self.mesh.workload(**id).object.name == *pod)?;
-                    return Some(DialedAddress::of_pod(self.mesh, *named));
+                    let workload = pods.find(|id| *self.mesh.workload(**id).object.name == *pod)?;
+                    return Some(DialedAddress::of_pod(self.mesh, *workload));
                 }
-                Resolution::ClusterIp | Resolution::Entry(_) => return Some(address_of(self.mesh, id)),
+                Resolution::ClusterIp | Resolution::ServiceEntry(_) => return Some(address_of(self.mesh, id)),
             }
         }
         None
     }
 
-    /// The Kubernetes Service that a name means in the caller's namespace, with the pod that it names.
-    fn service_named(&self, host: &str) -> Option<(ServiceId, Option<String>)> {
+    /// The Kubernetes Service that a name resolves to in the caller's namespace, and the pod if the name contains one.
+    fn kubernetes_service(&self, host: &str) -> Option<(ServiceId, Option<String>)> {
         let domain = self.mesh.cluster_domain.as_str();
         let inner = host
             .strip_suffix(domain)
             .and_then(|rest| rest.strip_suffix(".svc."))
             .or_else(|| host.strip_suffix(".svc"))
             .unwrap_or(host);
-        let is_full = inner.len() != host.len();
+        let has_svc_suffix = inner.len() != host.len();
         let parts: Vec<&str> = inner.split('.').collect();
         let own = self.caller.namespace.as_str();
         let find = |namespace: &str, name: &str| self.mesh.find_service(namespace, name);
         match parts.as_slice() {
-            [name] if !is_full => find(own, name).map(|id| (id, None)),
+            [name] if !has_svc_suffix => find(own, name).map(|id| (id, None)),
             [name, namespace] => find(namespace, name).map(|id| (id, None)).or_else(|| {
                 // `pod.service`, in the caller's namespace.
-                (!is_full).then(|| find(own, namespace).map(|id| (id, Some((*name).to_owned())))).flatten()
+                (!has_svc_suffix).then(|| find(own, namespace).map(|id| (id, Some((*name).to_owned())))).flatten()
             }),
             [pod, name, namespace] => find(namespace, name).map(|id| (id, Some((*pod).to_owned()))),
             _ => None,
@@ -62,33 +62,33 @@ impl ProxyConfig<'_> {
         .filter(|(id, pod)| pod.is_none() || self.mesh.service(*id).resolution == Resolution::Headless)
     }
 
-    /// The virtual address of a ServiceEntry's host, else some address that no listener knows.
+    /// The address of a ServiceEntry's host, visible entries first; without one, an address that no listener matches.
     fn entry_address(&self, host: &str) -> DialedAddress {
         let entries = || self.mesh.services_named(host).iter().map(|id| self.mesh.service(*id));
-        let seen = entries().filter(|entry| super::scope::is_visible(entry, &self.caller.namespace));
-        let address = seen.chain(entries()).find_map(|service| service.addresses.first());
+        let visible = entries().filter(|entry| super::scope::is_visible(entry, &self.caller.namespace));
+        let address = visible.chain(entries()).find_map(|service| service.addresses.first());
         address.map_or(DialedAddress::Unknown, |address| DialedAddress::Ip(*address))
     }
 
-    /// Whether the caller is a gateway, whose clients dial the gateway itself.
+    /// Whether the proxy is a gateway. Clients of a gateway dial the gateway itself.
     pub(super) fn is_gateway(&self) -> bool {
         self.caller.kind == CallerKind::Gateway
     }
 }
 
 impl Mesh<'_> {
-    /// All entries of the registry for exactly this host.
+    /// All registry entries with exactly this host.
     pub fn services_named(&self, host: &str) -> &[ServiceId] {
         self.hosts.exact(host)
     }
 
-    /// All entries of the registry, oldest first; ties by name and namespace.
+    /// All registry entries, oldest first; ties are ordered by name and namespace.
     pub(super) fn services_by_age(&self) -> &[ServiceId] {
-        self.outbound_index().by_age.as_slice()
+        self.xds_index().by_age.as_slice()
     }
 
-    /// ExternalName Services by the host that they lead to in the end.
+    /// ExternalName Services by the host at the end of their chain.
     pub(super) fn aliases(&self) -> &std::collections::HashMap<Host, Vec<ServiceId>> {
-        &self.outbound_index().aliases
+        &self.xds_index().aliases
     }
 }

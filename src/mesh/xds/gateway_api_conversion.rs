@@ -1,8 +1,9 @@
-//! Gateway API routes to route configurations, as istiod converts them.
+//! Converts Gateway API routes to route configurations, as istiod does.
 //!
-//! Sources: `pilot/pkg/config/kube/gateway/conversion.go` and `route_collections.go` of istio/istio 1.31. Each rule and
-//! each alternative of it becomes one rule; all routes with one parent and host are merged and sorted by how precise
-//! their paths are. Defaults that the CRDs set are set here too, since files lack them.
+//! Each match of each rule becomes one rule. All routes with the same parent and host are merged and sorted by the
+//! specificity of their matches. CRD defaults are applied here too, since manifests lack them.
+//!
+//! Sources: `pilot/pkg/config/kube/gateway/conversion.go` and `route_collections.go` of istio/istio 1.31.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -24,37 +25,38 @@ use crate::schema::virtual_service::{
     PortSelector, Redirect, RegexRewrite, Rewrite, RouteDestination, StringMatch,
 };
 
-/// Where a rule will act: references across namespaces need a grant only at gateways.
+/// Whether a rule is converted for the mesh or for gateways. Only at gateways do references to other namespaces need a
+/// ReferenceGrant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RouteScope {
     Mesh,
     Gateway,
 }
 
-/// A rule of a route object, converted.
 struct ConvertedRule {
+    /// Index of the rule in the route object.
     index: usize,
     rule: HttpRule,
-    problems: Vec<String>,
+    backend_problems: Vec<String>,
 }
 
-/// All route configurations that come of Gateway API routes.
+/// Converts all Gateway API routes of the mesh.
 pub(super) fn configs(mesh: &Mesh<'_>) -> Vec<RouteConfig> {
-    let gateways = gateway_api_parents::listeners(mesh);
+    let listeners = gateway_api_parents::listeners(mesh);
     let mut merged: BTreeMap<String, Vec<ConvertedPart<'_>>> = BTreeMap::new();
-    // istiod numbers what comes of an object, and knows it by namespace, name and number: what comes of an HTTPRoute hides
-    // what comes of a GRPCRoute of the same name (`NamespacedName` in `RouteWithKey.ResourceName`).
-    let mut taken: HashSet<(Namespace, Arc<str>, usize)> = HashSet::new();
+    // istiod numbers the results of an object and identifies them by namespace, name and number. So an HTTPRoute hides
+    // a GRPCRoute of the same name (`NamespacedName` in `RouteWithKey.ResourceName`).
+    let mut identities: HashSet<(Namespace, Arc<str>, usize)> = HashSet::new();
     let (http, grpc): (Vec<_>, Vec<_>) =
         mesh.route_objects.iter().partition(|object| object.object.kind == Kind::HttpRoute);
     for object in http.into_iter().chain(grpc) {
         let mut count = 0;
-        let attached = gateway_api_parents::attachments(mesh, &gateways, object);
+        let attachments = gateway_api_parents::attachments(mesh, &listeners, object);
         let rules: HashMap<bool, Option<Vec<ConvertedRule>>> = [RouteScope::Mesh, RouteScope::Gateway]
             .into_iter()
-            .map(|place| (place == RouteScope::Mesh, convert(mesh, object, place)))
+            .map(|scope| (scope == RouteScope::Mesh, convert_rules(mesh, object, scope)))
             .collect();
-        for attachment in attached {
+        for attachment in attachments {
             let in_mesh = matches!(attachment, Attachment::Service { .. });
             let Some(Some(rules)) = rules.get(&in_mesh) else { continue };
             if rules.is_empty() {
@@ -67,7 +69,7 @@ pub(super) fn configs(mesh: &Mesh<'_>) -> Vec<RouteConfig> {
             for host in attachment.hosts(object) {
                 let identity = (object.object.namespace.clone(), Arc::clone(&object.object.name), count);
                 count += 1;
-                if !taken.insert(identity) {
+                if !identities.insert(identity) {
                     continue;
                 }
                 let key = format!("{}/{host}", attachment.key(object));
@@ -80,19 +82,19 @@ pub(super) fn configs(mesh: &Mesh<'_>) -> Vec<RouteConfig> {
             }
         }
     }
-    let mut found = Vec::new();
+    let mut configs = Vec::new();
     for (key, mut parts) in merged {
         parts.sort_by(|a, b| {
             let name =
                 |part: &ConvertedPart<'_>| (part.object.object.namespace.clone(), part.object.object.name.clone());
             a.object.created.cmp(&b.object.created).then_with(|| name(a).cmp(&name(b)))
         });
-        found.extend(merge(mesh, &key, &parts));
+        configs.extend(merge(mesh, &key, &parts));
     }
-    found
+    configs
 }
 
-/// What one route object adds for one parent and host.
+/// The contribution of one route object to one parent and host.
 struct ConvertedPart<'m> {
     object: &'m RouteObject,
     attachment: Attachment,
@@ -104,21 +106,21 @@ fn merge(mesh: &Mesh<'_>, key: &str, parts: &[ConvertedPart<'_>]) -> Option<Rout
     let first = parts.first()?;
     let mut rules = Vec::new();
     for part in parts {
-        let place = match part.attachment {
+        let scope = match part.attachment {
             Attachment::Service { .. } => RouteScope::Mesh,
             Attachment::Listener { .. } => RouteScope::Gateway,
         };
-        for ConvertedRule { index, mut rule, problems } in convert(mesh, part.object, place)? {
+        for ConvertedRule { index, mut rule, backend_problems } in convert_rules(mesh, part.object, scope)? {
             if let Some(port) = part.port {
                 if rule.matches.is_empty() {
                     rule.matches.0.push(HttpMatch::default());
                 }
-                rule.matches.0.iter_mut().for_each(|one| one.port = Some(u32::from(port)));
+                rule.matches.0.iter_mut().for_each(|conditions| conditions.port = Some(u32::from(port)));
             }
-            rules.push(ConfigRule::made(part.object.object.clone(), index, rule, Vec::new(), problems));
+            rules.push(ConfigRule::generated(part.object.object.clone(), index, rule, Vec::new(), backend_problems));
         }
     }
-    sort(&mut rules);
+    sort_by_specificity(&mut rules);
     let namespace = first.object.object.namespace.clone();
     let export_to = Visibility::new(&[], &mesh.config.default_virtual_service_export_to, &namespace);
     let mut objects: Vec<_> = parts.iter().map(|part| part.object.object.clone()).collect();
@@ -137,13 +139,13 @@ fn merge(mesh: &Mesh<'_>, key: &str, parts: &[ConvertedPart<'_>]) -> Option<Rout
     })
 }
 
-/// Exact paths before prefixes before expressions, longer before shorter, then by method, headers and parameters.
-/// Each rule has one alternative at most.
-fn sort(rules: &mut [ConfigRule]) {
+/// Sorts exact paths before prefixes before regular expressions, longer paths before shorter ones, then by method and
+/// the number of headers and query parameters. Each rule has at most one match.
+fn sort_by_specificity(rules: &mut [ConfigRule]) {
     type Rank = (i8, usize, bool, usize, usize);
     let rank = |rule: &ConfigRule| -> Option<Rank> {
-        let one = rule.made_rule()?.matches.first()?;
-        let (kind, length) = match &one.uri {
+        let conditions = rule.generated_rule()?.matches.first()?;
+        let (kind, length) = match &conditions.uri {
             None => (-1, 0),
             Some(StringMatch { exact: Some(text), .. }) => (3, text.len()),
             Some(StringMatch { prefix: Some(text), .. }) => (2, text.len()),
@@ -151,180 +153,192 @@ fn sort(rules: &mut [ConfigRule]) {
             Some(_) => (-1, 0),
         };
         let count = |map: &Option<BTreeMap<String, StringMatch>>| map.as_ref().map_or(0, BTreeMap::len);
-        Some((kind, length, one.method.is_some(), count(&one.headers), count(&one.query_params)))
+        let (headers, parameters) = (count(&conditions.headers), count(&conditions.query_params));
+        Some((kind, length, conditions.method.is_some(), headers, parameters))
     };
-    // `None`, a rule for every call, comes last.
+    // A rule without conditions has no rank and comes last.
     rules.sort_by_key(|rule| std::cmp::Reverse(rank(rule)));
 }
 
-/// The rules of a route object; `None` when one of them cannot be converted, which takes all of them away.
-fn convert(mesh: &Mesh<'_>, object: &RouteObject, place: RouteScope) -> Option<Vec<ConvertedRule>> {
+/// Converts the rules of a route object; `None` when one of them is invalid, since istiod then drops the whole object.
+fn convert_rules(mesh: &Mesh<'_>, object: &RouteObject, scope: RouteScope) -> Option<Vec<ConvertedRule>> {
     let mut converted = Vec::new();
     for (index, rule) in object.route.spec.rules.iter().enumerate() {
-        let none = [None];
-        let alternatives: Vec<Option<&ApiRouteMatch>> =
-            if rule.matches.is_empty() { none.to_vec() } else { rule.matches.iter().map(Some).collect() };
-        for alternative in alternatives {
-            let mut problems = Vec::new();
-            let mut made = action(mesh, object, rule, place, &mut problems)?;
-            made.name = Some(
+        let no_match = [None];
+        let matches: Vec<Option<&ApiRouteMatch>> =
+            if rule.matches.is_empty() { no_match.to_vec() } else { rule.matches.iter().map(Some).collect() };
+        for written_match in matches {
+            let mut backend_problems = Vec::new();
+            let mut http_rule = convert_action(mesh, object, rule, scope, &mut backend_problems)?;
+            http_rule.name = Some(
                 rule.name
                     .clone()
                     .unwrap_or_else(|| format!("{}.{}.{index}", object.object.namespace, object.object.name)),
             );
-            if let Some(conditions) = conditions(object, alternative)? {
-                made.matches.0.push(conditions);
+            if let Some(conditions) = convert_match(object, written_match)? {
+                http_rule.matches.0.push(conditions);
             }
-            converted.push(ConvertedRule { index, rule: made, problems });
+            converted.push(ConvertedRule { index, rule: http_rule, backend_problems });
         }
     }
     Some(converted)
 }
 
-fn action(
+/// Converts everything in a rule except its matches.
+fn convert_action(
     mesh: &Mesh<'_>,
     object: &RouteObject,
     rule: &ApiRouteRule,
-    place: RouteScope,
+    scope: RouteScope,
     problems: &mut Vec<String>,
 ) -> Option<HttpRule> {
-    let mut made = HttpRule::default();
+    let mut converted = HttpRule::default();
     for filter in &rule.filters {
-        apply(mesh, object, filter, place, &mut made, problems)?;
+        apply_filter(mesh, object, filter, scope, &mut converted, problems)?;
     }
     if let Some(retry) = &rule.retry {
-        let mut words: Vec<String> = ["connect-failure", "refused-stream", "unavailable", "cancelled"]
+        let mut retry_on: Vec<String> = ["connect-failure", "refused-stream", "unavailable", "cancelled"]
             .iter()
-            .map(|&word| word.to_owned())
+            .map(|&condition| condition.to_owned())
             .collect();
-        words.extend(retry.codes.iter().map(ToString::to_string));
+        retry_on.extend(retry.codes.iter().map(ToString::to_string));
         let attempts = retry.attempts.unwrap_or(2);
-        made.retries = Some(HttpRetries {
+        converted.retries = Some(HttpRetries {
             attempts: Some(attempts),
-            retry_on: (attempts != 0).then(|| words.join(",")),
+            retry_on: (attempts != 0).then(|| retry_on.join(",")),
             backoff: retry.backoff.clone(),
             ..HttpRetries::default()
         });
     }
     if let Some(timeouts) = &rule.timeouts {
-        let set = |text: &Option<String>| {
+        let positive = |text: &Option<String>| {
             text.clone().filter(|text| crate::vocabulary::duration::parse(text).is_ok_and(|limit| !limit.is_zero()))
         };
-        made.timeout = set(&timeouts.request);
-        if let Some(limit) = set(&timeouts.backend_request) {
-            match &mut made.retries {
+        converted.timeout = positive(&timeouts.request);
+        if let Some(limit) = positive(&timeouts.backend_request) {
+            match &mut converted.retries {
                 Some(retries) => retries.per_try_timeout = Some(limit),
-                None => made.timeout = Some(limit),
+                None => converted.timeout = Some(limit),
             }
         }
     }
     let weight = |backend: &BackendRef| backend.weight.unwrap_or(1);
-    if rule.backend_refs.iter().map(weight).sum::<i64>() == 0 && made.redirect.is_none() {
-        made.direct_response = Some(DirectResponse { status: 500 });
-        return Some(made);
+    if rule.backend_refs.iter().map(weight).sum::<i64>() == 0 && converted.redirect.is_none() {
+        converted.direct_response = Some(DirectResponse { status: 500 });
+        return Some(converted);
     }
     let used: Vec<&BackendRef> = rule.backend_refs.iter().filter(|backend| weight(backend) != 0).collect();
     for backend in &used {
-        let destination = destination(mesh, object, backend, place, problems)?;
-        // One backend alone has no weight.
+        let destination = convert_backend(mesh, object, backend, scope, problems)?;
+        // istiod sets no weight for a single backend.
         let weight = if used.len() == 1 { 0 } else { weight(backend) };
-        made.route.0.push(RouteDestination { destination: Some(destination), weight: Some(weight), headers: None });
+        converted.route.0.push(RouteDestination {
+            destination: Some(destination),
+            weight: Some(weight),
+            headers: None,
+        });
     }
-    Some(made)
+    Some(converted)
 }
 
-fn apply(
+fn apply_filter(
     mesh: &Mesh<'_>,
     object: &RouteObject,
     filter: &RouteFilter,
-    place: RouteScope,
-    made: &mut HttpRule,
+    scope: RouteScope,
+    rule: &mut HttpRule,
     problems: &mut Vec<String>,
 ) -> Option<()> {
-    let http = !object.is_grpc();
-    match (filter.kind.as_str(), http) {
+    let is_http = !object.is_grpc();
+    match (filter.kind.as_str(), is_http) {
         ("RequestHeaderModifier", _) => {
-            made.headers.get_or_insert_default().request = filter.request_header_modifier.as_ref().map(headers);
+            rule.headers.get_or_insert_default().request = filter.request_header_modifier.as_ref().map(convert_headers);
         }
         ("ResponseHeaderModifier", _) => {
-            made.headers.get_or_insert_default().response = filter.response_header_modifier.as_ref().map(headers);
+            rule.headers.get_or_insert_default().response =
+                filter.response_header_modifier.as_ref().map(convert_headers);
         }
         ("RequestMirror", _) => {
             let Some(mirror) = &filter.request_mirror else { return Some(()) };
-            let before = problems.len();
-            let target = destination(mesh, object, &mirror.backend_ref, place, problems);
-            if problems.len() > before || target.is_none() {
-                // A mirror that leads nowhere takes a whole GRPCRoute away, and only itself from an HTTPRoute.
-                return http.then_some(());
+            let previous = problems.len();
+            let destination = convert_backend(mesh, object, &mirror.backend_ref, scope, problems);
+            if problems.len() > previous || destination.is_none() {
+                // For an invalid mirror istiod drops the whole GRPCRoute, but only the mirror of an HTTPRoute.
+                return is_http.then_some(());
             }
-            let share = match (&mirror.fraction, mirror.percent) {
-                (Some(part), _) => Some(100.0 * f64::from(part.numerator) / f64::from(part.denominator.unwrap_or(100))),
+            let percent = match (&mirror.fraction, mirror.percent) {
+                (Some(fraction), _) => {
+                    Some(100.0 * f64::from(fraction.numerator) / f64::from(fraction.denominator.unwrap_or(100)))
+                }
                 (None, Some(percent)) => i32::try_from(percent).ok().map(f64::from),
                 (None, None) => None,
             };
-            let percentage = share.map(|value| Percent { value });
-            made.mirrors.0.push(HttpMirror { destination: target, percentage });
+            let percentage = percent.map(|value| Percent { value });
+            rule.mirrors.0.push(HttpMirror { destination, percentage });
         }
         ("RequestRedirect", true) => {
             let redirect = filter.request_redirect.clone().unwrap_or_default();
-            made.redirect = Some(Redirect {
+            rule.redirect = Some(Redirect {
                 uri: None,
                 authority: redirect.hostname,
                 scheme: redirect.scheme,
                 redirect_code: Some(redirect.status_code.unwrap_or(302)),
             });
         }
-        ("URLRewrite", true) => made.rewrite = filter.url_rewrite.as_ref().and_then(rewrite),
+        ("URLRewrite", true) => rule.rewrite = filter.url_rewrite.as_ref().and_then(convert_rewrite),
         ("CORS", true) => {}
         _ => {
             problems.push(format!("filter {} is not supported", filter.kind));
             return None;
         }
     }
-    if made.headers.as_ref().is_some_and(|headers: &Headers| headers.request.is_none() && headers.response.is_none()) {
-        made.headers = None;
+    if rule.headers.as_ref().is_some_and(|headers: &Headers| headers.request.is_none() && headers.response.is_none()) {
+        rule.headers = None;
     }
     Some(())
 }
 
-fn headers(modifier: &HeaderModifier) -> HeaderOperations {
+fn convert_headers(modifier: &HeaderModifier) -> HeaderOperations {
     let map = |list: &[ValueMatch]| {
-        list.iter().map(|one| (one.name.clone().unwrap_or_default(), one.value.clone().unwrap_or_default())).collect()
+        let headers = list.iter();
+        headers
+            .map(|header| (header.name.clone().unwrap_or_default(), header.value.clone().unwrap_or_default()))
+            .collect()
     };
     HeaderOperations { set: map(&modifier.set), add: map(&modifier.add), remove: modifier.remove.clone() }
 }
 
-fn rewrite(filter: &UrlRewrite) -> Option<Rewrite> {
-    let mut made = Rewrite { authority: filter.hostname.clone(), ..Rewrite::default() };
+fn convert_rewrite(filter: &UrlRewrite) -> Option<Rewrite> {
+    let mut rewrite = Rewrite { authority: filter.hostname.clone(), ..Rewrite::default() };
     if let Some(path) = &filter.path {
         match (path.kind.as_str(), &path.replace_prefix_match, &path.replace_full_path) {
             ("ReplacePrefixMatch", Some(prefix), _) => {
                 let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
-                made.uri = Some(if prefix.is_empty() { "/" } else { prefix }.to_owned());
+                rewrite.uri = Some(if prefix.is_empty() { "/" } else { prefix }.to_owned());
             }
             ("ReplaceFullPath", _, Some(path)) => {
-                made.uri_regex_rewrite = Some(RegexRewrite { matches: "/.*".to_owned(), rewrite: path.clone() });
+                rewrite.uri_regex_rewrite = Some(RegexRewrite { matches: "/.*".to_owned(), rewrite: path.clone() });
             }
             _ => {}
         }
     }
-    (made != Rewrite::default()).then_some(made)
+    (rewrite != Rewrite::default()).then_some(rewrite)
 }
 
-/// A backend. One that may not be used keeps its share without a host; one that does not exist keeps its name too.
-/// `None` takes the whole route object away.
-fn destination(
+/// Converts a backend. A backend that is not allowed keeps its weight and loses its host; a missing one keeps both.
+/// `None` means that istiod drops the whole route object.
+fn convert_backend(
     mesh: &Mesh<'_>,
     object: &RouteObject,
     backend: &BackendRef,
-    place: RouteScope,
+    scope: RouteScope,
     problems: &mut Vec<String>,
 ) -> Option<Destination> {
     let own = &object.object.namespace;
     let group = backend.group.as_deref().unwrap_or_default();
     let kind = backend.kind.as_deref().unwrap_or("Service");
     let namespace: Namespace = backend.namespace.as_deref().map_or_else(|| own.clone(), Into::into);
-    if place == RouteScope::Gateway
+    if scope == RouteScope::Gateway
         && namespace != *own
         && !is_granted(mesh, object, group, kind, &backend.name, &namespace)
     {
@@ -342,19 +356,19 @@ fn destination(
             if mesh.find_service(namespace.as_str(), &backend.name).is_none() {
                 problems.push(format!("backend {namespace}/{} does not exist", backend.name));
             }
-            host::of_service(&backend.name, &namespace, &mesh.cluster_domain)
+            host::service_host(&backend.name, &namespace, &mesh.cluster_domain)
         }
         ("networking.istio.io", "Hostname") => {
             if backend.namespace.is_some() {
                 return None;
             }
             if mesh.find_host(&backend.name).is_none() {
-                problems.push(format!("backend {} is no known host", backend.name));
+                problems.push(format!("backend {} is not a host of the registry", backend.name));
             }
             backend.name.as_str().into()
         }
         _ => {
-            problems.push(format!("backend {}: {group} {kind} is no kind that Istio sends to", backend.name));
+            problems.push(format!("backend {}: Istio does not support {group} {kind} as a backend", backend.name));
             return Some(Destination::default());
         }
     };
@@ -373,7 +387,7 @@ fn is_granted(
     let route = object.object.kind.name();
     let own = object.object.namespace.as_str();
     let group = if group == "core" { "" } else { group };
-    mesh.grants.iter().filter(|grant| grant.object.namespace == *namespace).any(|grant| {
+    mesh.reference_grants.iter().filter(|grant| grant.object.namespace == *namespace).any(|grant| {
         let from = grant
             .spec
             .from
@@ -381,29 +395,29 @@ fn is_granted(
             .any(|from| from.group == "gateway.networking.k8s.io" && from.kind == route && from.namespace == own);
         let to = grant.spec.to.iter().any(|to| {
             let to_group = if to.group == "core" { "" } else { &to.group };
-            let every = to.name.as_deref().is_none_or(|wanted| wanted.is_empty() || wanted == name);
-            to_group == group && to.kind == kind && every
+            let has_name = to.name.as_deref().is_none_or(|allowed| allowed.is_empty() || allowed == name);
+            to_group == group && to.kind == kind && has_name
         });
         from && to
     })
 }
 
-/// The conditions of one alternative; `Some(None)` when there are none, `None` when they cannot be converted.
-#[expect(clippy::option_option, reason = "nothing to check, and nothing that can be checked, are two things")]
-fn conditions(object: &RouteObject, written: Option<&ApiRouteMatch>) -> Option<Option<HttpMatch>> {
+/// Converts one match; `Some(None)` when it has no conditions, `None` when it is invalid.
+#[expect(clippy::option_option, reason = "no conditions and invalid conditions differ")]
+fn convert_match(object: &RouteObject, written: Option<&ApiRouteMatch>) -> Option<Option<HttpMatch>> {
     let exact = |text: &str| StringMatch { exact: Some(text.to_owned()), ..StringMatch::default() };
     let prefix = |text: &str| StringMatch { prefix: Some(text.to_owned()), ..StringMatch::default() };
     let regex = |text: String| StringMatch { regex: Some(text), ..StringMatch::default() };
-    let mut made = HttpMatch::default();
+    let mut converted = HttpMatch::default();
     let Some(ApiRouteMatch { path, method, headers, query_params }) = written else {
-        // An HTTPRoute's rule gets a match for `/` from its CRD; a GRPCRoute's gets none.
-        made.uri = Some(prefix("/"));
-        return Some((!object.is_grpc()).then_some(made));
+        // The CRD of HTTPRoute sets a default match for `/`; that of GRPCRoute sets none.
+        converted.uri = Some(prefix("/"));
+        return Some((!object.is_grpc()).then_some(converted));
     };
     if !object.is_grpc() {
         let kind = path.as_ref().and_then(|path| path.kind.as_deref()).unwrap_or("PathPrefix");
         let value = path.as_ref().and_then(|path| path.value.as_deref()).unwrap_or("/");
-        made.uri = Some(match kind {
+        converted.uri = Some(match kind {
             "PathPrefix" if value == "/" => prefix("/"),
             "PathPrefix" => prefix(value.strip_suffix('/').unwrap_or(value)),
             "Exact" => exact(value),
@@ -412,20 +426,20 @@ fn conditions(object: &RouteObject, written: Option<&ApiRouteMatch>) -> Option<O
         });
     }
     match method {
-        Some(MethodMatch::Http(method)) => made.method = Some(exact(method)),
+        Some(MethodMatch::Http(method)) => converted.method = Some(exact(method)),
         Some(MethodMatch::Grpc(method)) => {
             let by_regex = match method.kind.as_deref().unwrap_or("Exact") {
                 "Exact" => false,
                 "RegularExpression" => true,
                 _ => return None,
             };
-            made.uri = Some(match (method.service.as_deref(), method.method.as_deref(), by_regex) {
+            converted.uri = Some(match (method.service.as_deref(), method.method.as_deref(), by_regex) {
                 (None, None, _) => return None,
                 (None, Some(method), _) => regex(format!("/[^/]+/{method}")),
                 (Some(service), None, false) => prefix(&format!("/{service}/")),
                 (Some(service), None, true) => regex(format!("/{service}/.+")),
                 (Some(service), Some(method), false) => exact(&format!("/{service}/{method}")),
-                // Without brackets around the parts: `a|b` reaches further than it looks.
+                // istiod sets no brackets around the parts, so `a|b` is an alternative of the whole expression.
                 (Some(service), Some(method), true) => regex(format!("/{service}/{method}")),
             });
         }
@@ -433,23 +447,23 @@ fn conditions(object: &RouteObject, written: Option<&ApiRouteMatch>) -> Option<O
     }
     let texts = |list: &[ValueMatch]| -> Option<Option<BTreeMap<String, StringMatch>>> {
         let mut map = BTreeMap::new();
-        for one in list {
-            let value = one.value.clone().unwrap_or_default();
-            let text = match one.kind.as_deref().unwrap_or("Exact") {
+        for condition in list {
+            let value = condition.value.clone().unwrap_or_default();
+            let text = match condition.kind.as_deref().unwrap_or("Exact") {
                 "Exact" => exact(&value),
                 "RegularExpression" => regex(value),
                 _ => return None,
             };
-            map.insert(one.name.clone().unwrap_or_default(), text);
+            map.insert(condition.name.clone().unwrap_or_default(), text);
         }
         Some((!map.is_empty()).then_some(map))
     };
-    made.headers = texts(headers)?;
-    made.query_params = texts(query_params)?;
-    Some(Some(made))
+    converted.headers = texts(headers)?;
+    converted.query_params = texts(query_params)?;
+    Some(Some(converted))
 }
 
-/// The gateway that a parent is to istiod.
+/// The name of the Istio Gateway that istiod generates for a listener of a Gateway API Gateway.
 pub(super) fn listener_gateway(namespace: &Namespace, gateway: &str, listener: &str) -> GatewayName {
     let name = format!("{gateway}~istio-autogenerated-k8s-gateway~{listener}");
     GatewayName::Named { namespace: namespace.clone(), name: name.as_str().into() }

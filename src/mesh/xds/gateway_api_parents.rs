@@ -1,4 +1,4 @@
-//! What Gateway API routes attach to: Services of the mesh, and listeners of gateways.
+//! The parents that Gateway API routes attach to: Services, ServiceEntries, and listeners of Gateways.
 //!
 //! Sources: `extractParentReferenceInfo`, `referenceAllowed` and `buildListener` in
 //! `pilot/pkg/config/kube/gateway/conversion.go` of istio/istio 1.31.
@@ -14,25 +14,25 @@ use crate::mesh::host;
 use crate::mesh::ids::Namespace;
 use crate::mesh::virtual_service::GatewayName;
 use crate::schema::Kind;
-use crate::schema::core::NamespaceObject as Namespaced;
+use crate::schema::core::NamespaceObject;
 use crate::schema::gateway::{GatewayServer, ServerPort, ServerTls};
 use crate::schema::gateway_api::ApiListener;
 
-/// Classes of gateways that istiod runs; waypoints are none of them.
+/// Gateway classes that istiod configures, without waypoints.
 const CLASSES: [&str; 3] = ["istio", "istio-remote", "istio-east-west"];
 
-/// The label by which a namespace is selected by name.
+/// The label that the API server sets on every namespace.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
-/// A listener of a Gateway as istiod has it: a gateway of its own with one server.
+/// A listener of a Gateway API Gateway. istiod converts each to an Istio Gateway with one server.
 #[derive(Debug, Clone)]
 pub(super) struct GatewayListener {
     pub(super) gateway: GatewayName,
     pub(super) created: Option<Arc<str>>,
-    /// Hosts of the Services that run the gateway.
+    /// Hosts of the Services in front of the gateway.
     pub(super) services: Vec<String>,
     pub(super) server: GatewayServer,
-    /// Whether istiod deploys the gateway: then other namespaces' Istio Gateways are not merged into it.
+    /// Whether istiod deploys the gateway. It then merges no Istio Gateways of other namespaces into it.
     pub(super) is_managed: bool,
     namespace: Namespace,
     name: Arc<str>,
@@ -43,14 +43,15 @@ pub(super) struct GatewayListener {
     kinds: Vec<String>,
 }
 
-/// All listeners of Gateways that istiod runs.
+/// All listeners of Gateways that istiod configures.
 pub(super) fn listeners(mesh: &Mesh<'_>) -> Vec<GatewayListener> {
-    let mut found = Vec::new();
-    for gateway in mesh.api_gateways.iter().filter(|one| CLASSES.contains(&one.spec.gateway_class_name.as_str())) {
+    let mut listeners = Vec::new();
+    let has_istio_class = |gateway: &&ApiGateway| CLASSES.contains(&gateway.spec.gateway_class_name.as_str());
+    for gateway in mesh.api_gateways.iter().filter(has_istio_class) {
         for listener in &gateway.spec.listeners {
             let Some(server) = server(mesh, gateway, listener) else { continue };
             let namespace = gateway.object.namespace.clone();
-            found.push(GatewayListener {
+            listeners.push(GatewayListener {
                 gateway: listener_gateway(&namespace, &gateway.object.name, &listener.name),
                 created: gateway.created.clone(),
                 services: services(mesh, gateway),
@@ -66,39 +67,41 @@ pub(super) fn listeners(mesh: &Mesh<'_>) -> Vec<GatewayListener> {
             });
         }
     }
-    found
+    listeners
 }
 
 fn is_managed(gateway: &ApiGateway) -> bool {
     match &*gateway.spec.addresses.0 {
         [] => true,
-        [one] => one.kind.as_deref().unwrap_or("IPAddress") == "IPAddress",
+        [address] => address.kind.as_deref().unwrap_or("IPAddress") == "IPAddress",
         _ => false,
     }
 }
 
 fn services(mesh: &Mesh<'_>, gateway: &ApiGateway) -> Vec<String> {
     let namespace = &gateway.object.namespace;
-    let of = |name: &str| host::of_service(name, namespace, &mesh.cluster_domain).as_str().to_owned();
+    let host_for = |name: &str| host::service_host(name, namespace, &mesh.cluster_domain).as_str().to_owned();
     if is_managed(gateway) {
-        let made = || format!("{}-{}", gateway.object.name, gateway.spec.gateway_class_name);
-        return vec![of(&gateway.service_name.clone().unwrap_or_else(made))];
+        let default_name = || format!("{}-{}", gateway.object.name, gateway.spec.gateway_class_name);
+        return vec![host_for(&gateway.service_name.clone().unwrap_or_else(default_name))];
     }
-    let hostnames =
-        gateway.spec.addresses.iter().filter(|one| one.kind.as_deref().is_none_or(|kind| kind == "Hostname"));
-    hostnames.map(|one| if one.value.contains('.') { one.value.clone() } else { of(&one.value) }).collect()
+    let addresses = gateway.spec.addresses.iter();
+    let hostnames = addresses.filter(|address| address.kind.as_deref().is_none_or(|kind| kind == "Hostname"));
+    hostnames
+        .map(|address| if address.value.contains('.') { address.value.clone() } else { host_for(&address.value) })
+        .collect()
 }
 
 fn kinds(listener: &ApiListener) -> Vec<String> {
-    let all: &[&str] = match listener.protocol.as_str() {
+    let supported: &[&str] = match listener.protocol.as_str() {
         "HTTP" | "HTTPS" => &["HTTPRoute", "GRPCRoute"],
         "TLS" => &["TLSRoute"],
         "TCP" => &["TCPRoute"],
         _ => &[],
     };
-    let wanted = listener.allowed_routes.as_ref().map_or(&[][..], |allowed| &allowed.kinds);
-    let allowed = |kind: &str| wanted.is_empty() || wanted.iter().any(|one| one.kind == kind);
-    all.iter().filter(|kind| allowed(kind)).map(|&kind| kind.to_owned()).collect()
+    let allowed = listener.allowed_routes.as_ref().map_or(&[][..], |routes| &routes.kinds);
+    let is_allowed = |kind: &str| allowed.is_empty() || allowed.iter().any(|entry| entry.kind == kind);
+    supported.iter().filter(|kind| is_allowed(kind)).map(|&kind| kind.to_owned()).collect()
 }
 
 fn server(mesh: &Mesh<'_>, gateway: &ApiGateway, listener: &ApiListener) -> Option<GatewayServer> {
@@ -127,7 +130,7 @@ fn server(mesh: &Mesh<'_>, gateway: &ApiGateway, listener: &ApiListener) -> Opti
     })
 }
 
-/// Hosts with the namespaces whose routes may attach.
+/// Hosts of the converted server, with the namespaces whose routes may attach.
 fn hosts(mesh: &Mesh<'_>, gateway: &ApiGateway, listener: &ApiListener) -> Vec<String> {
     let hostname = listener.hostname.as_deref().unwrap_or("*");
     let allowed = listener.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
@@ -140,49 +143,49 @@ fn hosts(mesh: &Mesh<'_>, gateway: &ApiGateway, listener: &ApiListener) -> Vec<S
                 .snapshot
                 .of_kind(Kind::Namespace)
                 .filter_map(|object| {
-                    let namespace: Namespaced = serde_json::from_str(object.body.get()).ok()?;
+                    let namespace: NamespaceObject = serde_json::from_str(object.body.get()).ok()?;
                     let mut labels = namespace.metadata.labels;
-                    // The API server sets it on every namespace.
+                    // Manifests lack the label that the API server sets.
                     labels.entry(NAME_LABEL.to_owned()).or_insert_with(|| object.key.name.to_string());
-                    selector.selects(&labels).then(|| object.key.name.to_string())
+                    selector.matches(&labels).then(|| object.key.name.to_string())
                 })
                 .collect(),
         },
     };
     if namespaces.is_empty() {
-        // Nothing may attach.
+        // No namespace may attach routes.
         return vec![format!("~/{hostname}")];
     }
-    // Sanitised as istiod does for its own Gateways: any namespace needs no prefix.
+    // As istiod normalizes hosts of Istio Gateways: all namespaces need no prefix.
     namespaces
         .into_iter()
         .map(|namespace| if namespace == "*" { hostname.to_owned() } else { format!("{namespace}/{hostname}") })
         .collect()
 }
 
-/// Something that a route object is attached to.
+/// A parent that accepts a route object.
 #[derive(Debug, Clone)]
 pub(super) enum Attachment {
-    /// A Service, perhaps only one port of it; or a ServiceEntry with its hosts.
+    /// A Service or ServiceEntry.
     Service {
-        /// Hosts of calls.
+        /// Its hosts.
         hosts: Vec<String>,
-        /// Only this port.
+        /// The port that the route attaches to; `None` means all.
         port: Option<u16>,
     },
-    /// A listener of a gateway.
+    /// A listener of a Gateway.
     Listener {
-        /// As istiod names it.
+        /// The Istio Gateway that istiod generates for the listener.
         gateway: GatewayName,
         /// Host of the listener; empty means all.
         hostname: String,
-        /// Hosts of the other listeners on the port: what is more precise there stays there.
-        others: Vec<String>,
+        /// Hosts of the other listeners on the same port. A route host belongs to the most specific listener.
+        other_hostnames: Vec<String>,
     },
 }
 
 impl Attachment {
-    /// What routes are merged by, beside their host.
+    /// The key by which istiod merges routes, together with their host.
     pub(super) fn key(&self, object: &RouteObject) -> String {
         match self {
             Self::Service { port: None, .. } => object.object.namespace.to_string(),
@@ -191,7 +194,7 @@ impl Attachment {
         }
     }
 
-    /// Where the routes act.
+    /// The gateway that uses the routes, or the mesh.
     pub(super) fn gateway(&self) -> GatewayName {
         match self {
             Self::Service { .. } => GatewayName::Mesh,
@@ -199,70 +202,73 @@ impl Attachment {
         }
     }
 
-    /// Hosts of the calls that the routes are for.
+    /// The hosts that a route object's rules apply to at this parent.
     pub(super) fn hosts(&self, object: &RouteObject) -> Vec<String> {
         match self {
             Self::Service { hosts, .. } => hosts.clone(),
-            Self::Listener { hostname, others, .. } => {
+            Self::Listener { hostname, other_hostnames, .. } => {
                 let own = &object.route.spec.hostnames;
-                let all = if own.is_empty() { vec!["*".to_owned()] } else { own.0.clone() };
-                all.into_iter().filter(|host| is_left_to(host, hostname, others)).collect()
+                let hosts = if own.is_empty() { vec!["*".to_owned()] } else { own.0.clone() };
+                hosts.into_iter().filter(|host| belongs_to_listener(host, hostname, other_hostnames)).collect()
             }
         }
     }
 }
 
-/// Whether a host is for this listener, and not for one beside it that names it more precisely.
-fn is_left_to(host: &str, listener: &str, others: &[String]) -> bool {
+/// Whether a route host belongs to this listener rather than to a more specific one on the same port.
+fn belongs_to_listener(host: &str, listener: &str, other_hostnames: &[String]) -> bool {
     if !listener.is_empty() && !listener.starts_with('*') {
         return true;
     }
     if !listener.is_empty() && !host_patterns::overlap(host, listener) {
         return false;
     }
-    !others.iter().any(|other| listener.len() <= other.len() && host_patterns::is_subset(host, other))
+    !other_hostnames.iter().any(|other| listener.len() <= other.len() && host_patterns::is_subset(host, other))
 }
 
-/// What a route object is attached to, of those that take it.
-pub(super) fn attachments(mesh: &Mesh<'_>, gateways: &[GatewayListener], object: &RouteObject) -> Vec<Attachment> {
-    let mut found = Vec::new();
-    for (at, parent) in object.parents.iter().enumerate() {
+/// The parents of a route object that accept it.
+pub(super) fn attachments(mesh: &Mesh<'_>, listeners: &[GatewayListener], object: &RouteObject) -> Vec<Attachment> {
+    let mut attachments = Vec::new();
+    for (index, parent) in object.parents.iter().enumerate() {
         match parent {
             RouteParent::Service { namespace, name, port } => {
                 if mesh.find_service(namespace.as_str(), name).is_some() {
-                    let host = host::of_service(name, namespace, &mesh.cluster_domain);
-                    found.push(Attachment::Service { hosts: vec![host.as_str().to_owned()], port: *port });
+                    let host = host::service_host(name, namespace, &mesh.cluster_domain);
+                    attachments.push(Attachment::Service { hosts: vec![host.as_str().to_owned()], port: *port });
                 }
             }
-            RouteParent::Gateway { namespace, name, listener, port } => {
-                let own: Vec<&GatewayListener> =
-                    gateways.iter().filter(|one| one.namespace == *namespace && one.name == *name).collect();
-                for one in &own {
-                    let wanted = listener.as_deref().is_none_or(|section| section == one.section)
-                        && port.is_none_or(|port| i64::from(port) == one.port);
-                    if wanted && takes(one, object) {
-                        let beside = own.iter().filter(|other| {
-                            other.section != one.section && other.port == one.port && other.protocol == one.protocol
+            RouteParent::Gateway { namespace, name, listener: section, port } => {
+                let own: Vec<&GatewayListener> = listeners
+                    .iter()
+                    .filter(|listener| listener.namespace == *namespace && listener.name == *name)
+                    .collect();
+                for listener in &own {
+                    let is_referenced = section.as_deref().is_none_or(|section| section == listener.section)
+                        && port.is_none_or(|port| i64::from(port) == listener.port);
+                    if is_referenced && accepts(listener, object) {
+                        let same_port = own.iter().filter(|other| {
+                            other.section != listener.section
+                                && other.port == listener.port
+                                && other.protocol == listener.protocol
                         });
-                        let mut others: Vec<String> = beside.map(|other| other.hostname.clone()).collect();
-                        others.retain(|other| *other != one.hostname);
-                        found.push(Attachment::Listener {
-                            gateway: one.gateway.clone(),
-                            hostname: one.hostname.clone(),
-                            others,
+                        let mut other_hostnames: Vec<String> = same_port.map(|other| other.hostname.clone()).collect();
+                        other_hostnames.retain(|other| *other != listener.hostname);
+                        attachments.push(Attachment::Listener {
+                            gateway: listener.gateway.clone(),
+                            hostname: listener.hostname.clone(),
+                            other_hostnames,
                         });
                     }
                 }
             }
-            RouteParent::Other(_) => found.extend(service_entry(mesh, object, at)),
+            RouteParent::Other(_) => attachments.extend(service_entry_attachment(mesh, object, index)),
         }
     }
-    found
+    attachments
 }
 
-/// A ServiceEntry as a parent.
-fn service_entry(mesh: &Mesh<'_>, object: &RouteObject, at: usize) -> Option<Attachment> {
-    let parent = object.route.spec.parent_refs.get(at)?;
+fn service_entry_attachment(mesh: &Mesh<'_>, object: &RouteObject, index: usize) -> Option<Attachment> {
+    let parent = object.route.spec.parent_refs.get(index)?;
     if parent.kind.as_deref() != Some("ServiceEntry") || parent.group.as_deref() != Some("networking.istio.io") {
         return None;
     }
@@ -280,27 +286,27 @@ fn service_entry(mesh: &Mesh<'_>, object: &RouteObject, at: usize) -> Option<Att
     (!hosts.is_empty()).then_some(Attachment::Service { hosts, port })
 }
 
-/// Whether a listener takes a route: by its kind, and by some host that both have, for the route's namespace.
-fn takes(listener: &GatewayListener, object: &RouteObject) -> bool {
+/// Whether a listener accepts a route: by its kind, its namespace and a common host.
+fn accepts(listener: &GatewayListener, object: &RouteObject) -> bool {
     let own = object.object.namespace.as_str();
-    let any = ["*".to_owned()];
+    let all_hosts = ["*".to_owned()];
     let hostnames = &object.route.spec.hostnames;
-    let hostnames = if hostnames.is_empty() { &any[..] } else { &hostnames.0[..] };
-    let meets = hostnames.iter().any(|host| {
+    let hostnames = if hostnames.is_empty() { &all_hosts[..] } else { &hostnames.0[..] };
+    let has_common_host = hostnames.iter().any(|host| {
         listener.server.hosts.iter().any(|allowed| {
             let (namespace, pattern) = allowed.split_once('/').unwrap_or(("*", allowed));
             (namespace == "*" || namespace == own) && host_patterns::overlap(pattern, host)
         })
     });
-    meets && listener.kinds.iter().any(|kind| kind == object.object.kind.name())
+    has_common_host && listener.kinds.iter().any(|kind| kind == object.object.kind.name())
 }
 
-/// What a listener's certificates are called between istiod and Envoy. Those of other namespaces need a grant, and are
-/// not followed.
+/// The secret names of a listener's certificates. Certificates in other namespaces need a ReferenceGrant and are not
+/// included.
 fn credentials(gateway: &ApiGateway, listener: &ApiListener) -> Vec<String> {
     let own = gateway.object.namespace.as_str();
     let refs = listener.tls.iter().flat_map(|tls| tls.certificate_refs.iter());
-    let refs = refs.filter(|one| one.kind.as_deref().is_none_or(|kind| kind == "Secret"));
-    let refs = refs.filter(|one| one.namespace.as_deref().is_none_or(|namespace| namespace == own));
-    refs.map(|one| format!("kubernetes-gateway://{own}/{}", one.name)).collect()
+    let refs = refs.filter(|secret| secret.kind.as_deref().is_none_or(|kind| kind == "Secret"));
+    let refs = refs.filter(|secret| secret.namespace.as_deref().is_none_or(|namespace| namespace == own));
+    refs.map(|secret| format!("kubernetes-gateway://{own}/{}", secret.name)).collect()
 }

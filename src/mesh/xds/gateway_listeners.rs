@@ -1,4 +1,5 @@
-//! A gateway's servers and listeners.
+//! The servers of one gateway: merges all Gateways that select it, builds its listeners, and selects the server that
+//! accepts a connection.
 //!
 //! Sources: `mergeGateways` in `pilot/pkg/model/gateway.go` and `push_context.go`, `buildGatewayListeners` in
 //! `pilot/pkg/networking/core/gateway.go` of istio/istio 1.31.
@@ -16,31 +17,31 @@ use crate::mesh::service::Service;
 use crate::mesh::virtual_service::GatewayName;
 use crate::schema::gateway::GatewayServer;
 
-/// A Gateway that acts on the proxy.
+/// A Gateway that selects the proxy.
 struct GatewayConfig {
     name: GatewayName,
     namespace: Namespace,
     created: Option<Arc<str>>,
     servers: Vec<GatewayServer>,
-    /// Of Gateway API: hosts of the Services that run it.
+    /// Hosts of the Services in front of it; `None` for an Istio Gateway.
     services: Option<Vec<String>>,
     is_managed: bool,
 }
 
-/// A server on a port of the pod.
+/// A server bound to a port of the gateway's pod.
 #[derive(Clone)]
-pub(super) struct PlacedServer {
+pub(super) struct BoundServer {
     pub(super) gateway: GatewayName,
     pub(super) server: GatewayServer,
     table: Option<String>,
 }
 
-/// All servers that share a listener.
+/// The servers that share a listener.
 struct ServerGroup {
     port: u16,
     protocol: Protocol,
     bind: String,
-    servers: Vec<PlacedServer>,
+    servers: Vec<BoundServer>,
     table: Option<String>,
 }
 
@@ -52,30 +53,40 @@ pub(super) enum GatewayConnection {
     Closed(String),
     /// Calls are routed by this table.
     Http(String),
-    /// Bytes are passed on, which is not followed further.
-    Bytes,
+    /// The TCP stream is forwarded. Its backend is not computed.
+    Tcp,
 }
 
-/// A server that istiod leaves out when it merges the Gateways of one proxy.
+impl GatewayConnection {
+    pub(super) fn listener(&self) -> ListenerClass {
+        match self {
+            Self::Http(_) => ListenerClass::Http,
+            Self::Tcp | Self::Closed(_) => ListenerClass::Tcp,
+            Self::NoListener => ListenerClass::None,
+        }
+    }
+}
+
+/// A server that istiod drops when it merges the Gateways of one proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DroppedServer {
     /// Its Gateway.
     pub gateway: GatewayName,
-    /// Position of the server there.
+    /// Index of the server in the Gateway.
     pub server: usize,
-    /// The port that it asks for.
+    /// The port that it requests.
     pub port: u32,
-    /// The Gateway that has what it asks for.
+    /// The Gateway whose server it conflicts with.
     pub winner: GatewayName,
-    /// What is taken: `host a.example.com with TLS`, `a name of port: https`, `protocol HTTPS`.
-    pub why: String,
+    /// What the winner already serves, such as `host a.example.com with TLS`.
+    pub reason: String,
 }
 
-/// A gateway's servers after they were merged.
+/// The servers of one gateway after the merge.
 pub(super) struct MergedServers {
-    pub(super) left_out: Vec<DroppedServer>,
+    pub(super) dropped: Vec<DroppedServer>,
     groups: Vec<ServerGroup>,
-    pub(super) tables: BTreeMap<String, Vec<PlacedServer>>,
+    pub(super) tables: BTreeMap<String, Vec<BoundServer>>,
 }
 
 fn is_passthrough(server: &GatewayServer) -> bool {
@@ -96,8 +107,8 @@ fn is_tls(server: &GatewayServer) -> bool {
     server.tls.is_some() && protocol(server).family() != ProtocolFamily::Http
 }
 
-/// Hosts with their namespaces written out: `./host` by the Gateway's own, `*/host` by none.
-fn sanitized(server: &GatewayServer, own: &Namespace) -> GatewayServer {
+/// Normalizes the namespaces of hosts: `./host` gets the Gateway's own namespace, `*/host` loses the prefix.
+fn with_normalized_hosts(server: &GatewayServer, own: &Namespace) -> GatewayServer {
     let mut server = server.clone();
     if server.hosts.iter().any(|host| host == "*/*") {
         server.hosts.0 = vec!["*".to_owned()];
@@ -115,7 +126,7 @@ fn sanitized(server: &GatewayServer, own: &Namespace) -> GatewayServer {
 
 impl<'m> ProxyConfig<'m> {
     /// The Services in front of the gateway's pod.
-    fn own_services(&self) -> Vec<&'m Service> {
+    fn gateway_services(&self) -> Vec<&'m Service> {
         let ids: Vec<ServiceId> = self
             .caller
             .workload
@@ -125,7 +136,7 @@ impl<'m> ProxyConfig<'m> {
     }
 
     fn gateways(&self) -> Vec<GatewayConfig> {
-        let mut found: Vec<GatewayConfig> = self
+        let mut gateways: Vec<GatewayConfig> = self
             .mesh
             .istio_gateways
             .iter()
@@ -142,14 +153,14 @@ impl<'m> ProxyConfig<'m> {
                 }
             })
             .collect();
-        let own = self.own_services();
+        let own = self.gateway_services();
         for listener in gateway_api_parents::listeners(self.mesh) {
             let GatewayName::Named { namespace, .. } = &listener.gateway else { continue };
-            let runs = own.iter().any(|service| {
+            let is_own = own.iter().any(|service| {
                 service.namespace() == namespace && listener.services.iter().any(|host| host == service.host.as_str())
             });
-            if runs {
-                found.push(GatewayConfig {
+            if is_own {
+                gateways.push(GatewayConfig {
                     namespace: namespace.clone(),
                     name: listener.gateway,
                     created: listener.created,
@@ -163,21 +174,21 @@ impl<'m> ProxyConfig<'m> {
             GatewayName::Mesh => String::new(),
             GatewayName::Named { name, .. } => name.to_string(),
         };
-        found.sort_by(|a, b| {
+        gateways.sort_by(|a, b| {
             a.created.cmp(&b.created).then_with(|| name(a).cmp(&name(b))).then_with(|| a.namespace.cmp(&b.namespace))
         });
-        // Into a gateway that istiod deploys, Istio Gateways of other namespaces are not merged.
+        // istiod merges no Istio Gateways of other namespaces into a gateway that it deploys itself.
         let managed: Vec<Namespace> =
-            found.iter().filter(|one| one.is_managed).map(|one| one.namespace.clone()).collect();
+            gateways.iter().filter(|gateway| gateway.is_managed).map(|gateway| gateway.namespace.clone()).collect();
         if !managed.is_empty() {
-            found.retain(|one| one.services.is_some() || managed.contains(&one.namespace));
+            gateways.retain(|gateway| gateway.services.is_some() || managed.contains(&gateway.namespace));
         }
-        found
+        gateways
     }
 
-    /// The port of the pod that a Gateway's port number becomes.
+    /// The ports of the pod that a Gateway's port number translates to, through the Services in front of the pod.
     fn pod_ports(&self, number: u32, services: Option<&[String]>) -> Vec<u16> {
-        let own = self.own_services();
+        let own = self.gateway_services();
         let workload = self.caller.workload.map(|id| self.mesh.workload(id));
         let targets = own
             .iter()
@@ -189,114 +200,117 @@ impl<'m> ProxyConfig<'m> {
             .flat_map(|service| &service.ports)
             .filter(|port| u32::from(port.number) == number)
             .filter_map(|port| workload.map_or(Some(port.number), |workload| port.target.number_in(workload)));
-        let mut found: Vec<u16> = targets.collect();
-        found.dedup();
+        let mut ports: Vec<u16> = targets.collect();
+        ports.dedup();
         match services {
-            Some(_) => found,
-            None => found.first().copied().or_else(|| u16::try_from(number).ok()).into_iter().collect(),
+            Some(_) => ports,
+            None => ports.first().copied().or_else(|| u16::try_from(number).ok()).into_iter().collect(),
         }
     }
 
     /// The port of the pod behind a port of the gateway's Service.
-    pub(super) fn entered_port(&self, number: u16) -> u16 {
+    pub(super) fn pod_port(&self, number: u16) -> u16 {
         let workload = self.caller.workload.map(|id| self.mesh.workload(id));
-        let own = self.own_services();
+        let own = self.gateway_services();
         let port = own.iter().find_map(|service| service.port(number));
         port.and_then(|port| workload.map_or(Some(port.number), |workload| port.target.number_in(workload)))
             .unwrap_or(number)
     }
 
-    /// Merges all Gateways that act on the proxy. What does not fit beside an earlier server is left out.
+    /// Merges all Gateways that select the proxy, oldest first. A server that conflicts with an earlier one is dropped.
     pub(super) fn servers(&self) -> MergedServers {
-        let mut servers = MergedServers { left_out: Vec::new(), groups: Vec::new(), tables: BTreeMap::new() };
-        let mut known_hosts: HashMap<u16, HashMap<String, (String, GatewayName)>> = HashMap::new();
-        let mut used: Vec<u16> = Vec::new();
-        let mut plain: HashMap<u16, usize> = HashMap::new();
+        let mut servers = MergedServers { dropped: Vec::new(), groups: Vec::new(), tables: BTreeMap::new() };
+        // Hosts of TLS servers by port, each with its bind address and Gateway.
+        let mut tls_hosts: HashMap<u16, HashMap<String, (String, GatewayName)>> = HashMap::new();
+        let mut used_ports: Vec<u16> = Vec::new();
+        // The group of plain-text servers by port.
+        let mut plain_groups: HashMap<u16, usize> = HashMap::new();
         for config in self.gateways() {
-            for (at, server) in config.servers.iter().enumerate() {
+            for (index, server) in config.servers.iter().enumerate() {
                 let Some(port) = &server.port else { continue };
-                let left_out = |winner: &GatewayName, why: String| DroppedServer {
+                let dropped = |winner: &GatewayName, reason: String| DroppedServer {
                     gateway: config.name.clone(),
-                    server: at,
+                    server: index,
                     port: port.number,
                     winner: winner.clone(),
-                    why,
+                    reason,
                 };
-                let server = sanitized(server, &config.namespace);
+                let server = with_normalized_hosts(server, &config.namespace);
                 for number in self.pod_ports(port.number, config.services.as_deref()) {
                     let bind = server.bind.clone().unwrap_or_default();
                     let table = table_name(&server, number, &config.name);
                     if server.tls.is_some() {
-                        let known = known_hosts.entry(number).or_default();
-                        let taken = server.hosts.iter().find_map(|host| {
-                            known.get(host).filter(|(have, _)| *have == bind).map(|(_, winner)| (host, winner))
+                        let served = tls_hosts.entry(number).or_default();
+                        let conflict = server.hosts.iter().find_map(|host| {
+                            served.get(host).filter(|(other, _)| *other == bind).map(|(_, winner)| (host, winner))
                         });
-                        if let Some((host, winner)) = taken {
-                            servers.left_out.push(left_out(winner, format!("host {host} with TLS")));
+                        if let Some((host, winner)) = conflict {
+                            servers.dropped.push(dropped(winner, format!("host {host} with TLS")));
                             continue;
                         }
                         let own = server.hosts.iter().map(|host| (host.clone(), (bind.clone(), config.name.clone())));
-                        known.extend(own);
+                        served.extend(own);
                     }
                     let protocol = protocol(&server);
-                    let placed =
-                        PlacedServer { gateway: config.name.clone(), server: server.clone(), table: table.clone() };
-                    let same = servers
+                    let bound =
+                        BoundServer { gateway: config.name.clone(), server: server.clone(), table: table.clone() };
+                    let same_group = servers
                         .groups
                         .iter()
-                        .position(|one| one.port == number && one.protocol == protocol && one.bind == bind);
-                    if !used.contains(&number) {
-                        used.push(number);
-                        servers.open(placed, number, protocol, bind, &mut plain);
+                        .position(|group| group.port == number && group.protocol == protocol && group.bind == bind);
+                    if !used_ports.contains(&number) {
+                        used_ports.push(number);
+                        servers.open_group(bound, number, protocol, bind, &mut plain_groups);
                         continue;
                     }
-                    if let Some(current) = plain.get(&number).copied() {
-                        let (have, have_bind) =
+                    if let Some(current) = plain_groups.get(&number).copied() {
+                        let (current_protocol, current_bind) =
                             (servers.groups[current].protocol, servers.groups[current].bind.clone());
-                        let both_http =
-                            protocol.family() == ProtocolFamily::Http && have.family() == ProtocolFamily::Http;
-                        if have_bind == bind {
-                            if !both_http || table.is_none() {
+                        let share_http = protocol.family() == ProtocolFamily::Http
+                            && current_protocol.family() == ProtocolFamily::Http;
+                        if current_bind == bind {
+                            if !share_http || table.is_none() {
                                 let winner = &servers.groups[current].servers[0].gateway;
-                                servers.left_out.push(left_out(winner, format!("the port, for {}", have.as_str())));
+                                let reason = format!("the port, for {}", current_protocol.as_str());
+                                servers.dropped.push(dropped(winner, reason));
                                 continue;
                             }
-                            servers.note(&placed);
-                            servers.groups[current].servers.push(placed);
+                            servers.add_to_table(&bound);
+                            servers.groups[current].servers.push(bound);
                         } else {
-                            match same {
-                                None => servers.open(placed, number, protocol, bind, &mut plain),
-                                Some(at) => {
-                                    servers.note(&placed);
-                                    servers.groups[at].servers.push(placed);
+                            match same_group {
+                                None => servers.open_group(bound, number, protocol, bind, &mut plain_groups),
+                                Some(position) => {
+                                    servers.add_to_table(&bound);
+                                    servers.groups[position].servers.push(bound);
                                 }
                             }
                         }
                         continue;
                     }
                     if !is_tls(&server) {
-                        servers.open(placed, number, protocol, bind, &mut plain);
+                        servers.open_group(bound, number, protocol, bind, &mut plain_groups);
                         continue;
                     }
                     if is_http(&server) {
                         let Some(table) = &table else { continue };
-                        if let Some(first) = servers.tables.get(table).and_then(|placed| placed.first()) {
-                            servers.left_out.push(left_out(&first.gateway, "the same name of the port".to_owned()));
+                        if let Some(first) = servers.tables.get(table).and_then(|servers| servers.first()) {
+                            servers.dropped.push(dropped(&first.gateway, "the same port name".to_owned()));
                             continue;
                         }
-                        servers.note(&placed);
+                        servers.add_to_table(&bound);
                     }
-                    match same {
+                    match same_group {
                         None => {
                             servers.groups.push(ServerGroup {
                                 port: number,
                                 protocol,
                                 bind,
-                                servers: vec![placed],
+                                servers: vec![bound],
                                 table,
                             });
                         }
-                        Some(at) => servers.groups[at].servers.push(placed),
+                        Some(position) => servers.groups[position].servers.push(bound),
                     }
                 }
             }
@@ -304,26 +318,27 @@ impl<'m> ProxyConfig<'m> {
         servers
     }
 
-    /// What the gateway does with a connection to a port of its Service.
-    pub(super) fn enter(
+    /// Selects the server that accepts a connection to a port of the gateway's Service.
+    pub(super) fn accept_gateway_connection(
         &self,
         servers: &MergedServers,
         number: u16,
         protocol: CallProtocol,
         server_name: &str,
     ) -> GatewayConnection {
-        let port = self.entered_port(number);
-        let groups: Vec<&ServerGroup> = servers.groups.iter().filter(|one| one.port == port).collect();
+        let port = self.pod_port(number);
+        let groups: Vec<&ServerGroup> = servers.groups.iter().filter(|group| group.port == port).collect();
+        // Filter chains: SNI names (empty matches all), route table (`None` forwards TCP), and whether TLS is required.
         let mut chains: Vec<(Vec<String>, Option<&str>, bool)> = Vec::new();
         for group in &groups {
             if group.protocol.family() == ProtocolFamily::Http {
                 chains.push((Vec::new(), group.table.as_deref(), false));
                 continue;
             }
-            for placed in &group.servers {
-                let terminates = group.protocol == Protocol::Https && !is_passthrough(&placed.server);
-                if terminates {
-                    let names = placed
+            for bound in &group.servers {
+                let terminates_tls = group.protocol == Protocol::Https && !is_passthrough(&bound.server);
+                if terminates_tls {
+                    let names = bound
                         .server
                         .hosts
                         .iter()
@@ -332,54 +347,56 @@ impl<'m> ProxyConfig<'m> {
                     if names.iter().any(|name| name == "*") {
                         names.clear();
                     }
-                    chains.push((names, placed.table.as_deref(), true));
+                    chains.push((names, bound.table.as_deref(), true));
                 } else {
-                    chains.extend(
-                        self.byte_chains(placed).into_iter().map(|names| (names, None, is_tls(&placed.server))),
-                    );
+                    let forwarding = self.tcp_chain_names(bound).into_iter();
+                    chains.extend(forwarding.map(|names| (names, None, is_tls(&bound.server))));
                 }
             }
         }
         if chains.is_empty() {
             return GatewayConnection::NoListener;
         }
-        let speaks_tls = protocol == CallProtocol::GrpcTls;
-        let name = if speaks_tls { server_name } else { "" };
-        let mut fitting: Vec<&str> = chains
+        let uses_tls = protocol == CallProtocol::GrpcTls;
+        let name = if uses_tls { server_name } else { "" };
+        let mut patterns: Vec<&str> = chains
             .iter()
             .flat_map(|(names, ..)| names.iter().map(String::as_str))
             .filter(|pattern| !name.is_empty() && host_patterns::is_subset(name, pattern))
             .collect();
-        fitting.sort_by(|a, b| host_patterns::by_precision(a, b));
-        let chosen: Vec<&(Vec<String>, Option<&str>, bool)> = match fitting.first().copied() {
+        patterns.sort_by(|a, b| host_patterns::by_specificity(a, b));
+        let matching: Vec<&(Vec<String>, Option<&str>, bool)> = match patterns.first().copied() {
             Some(pattern) => chains.iter().filter(|(names, ..)| names.iter().any(|name| name == pattern)).collect(),
             None => chains.iter().filter(|(names, ..)| names.is_empty()).collect(),
         };
-        match chosen.as_slice() {
-            [] if !speaks_tls && chains.iter().all(|(.., with_tls)| *with_tls) => {
-                GatewayConnection::Closed("the gateway's servers on this port want TLS".to_owned())
+        match matching.as_slice() {
+            [] if !uses_tls && chains.iter().all(|(.., requires_tls)| *requires_tls) => {
+                GatewayConnection::Closed("all servers of the gateway on this port require TLS".to_owned())
             }
-            [] => GatewayConnection::Closed("no server of the gateway has this name".to_owned()),
-            [(_, table, with_tls)] => match (table, with_tls, speaks_tls) {
-                (Some(_), true, false) => GatewayConnection::Closed("the gateway's server wants TLS".to_owned()),
-                (Some(_), false, true) => GatewayConnection::Closed("the gateway's server is plain text".to_owned()),
+            [] => GatewayConnection::Closed("no server of the gateway serves this host name".to_owned()),
+            [(_, table, requires_tls)] => match (table, requires_tls, uses_tls) {
+                (Some(_), true, false) => GatewayConnection::Closed("the gateway's server requires TLS".to_owned()),
+                (Some(_), false, true) => {
+                    GatewayConnection::Closed("the gateway's server expects plain text, not TLS".to_owned())
+                }
                 (Some(table), ..) => GatewayConnection::Http((*table).to_owned()),
-                (None, ..) => GatewayConnection::Bytes,
+                (None, ..) => GatewayConnection::Tcp,
             },
             _ => GatewayConnection::Closed(
-                "several servers of the gateway take the same names, which Envoy refuses".to_owned(),
+                "several servers of the gateway match the same names, so Envoy rejects the listener".to_owned(),
             ),
         }
     }
 
-    /// Names of the chains that pass bytes on, one list a rule of `tcp` or `tls` that fits.
-    pub(super) fn byte_chains(&self, placed: &PlacedServer) -> Vec<Vec<String>> {
-        let PlacedServer { gateway, server, .. } = placed;
+    /// The SNI names of the filter chains that forward a server's TCP streams: one list for each `tcp` or `tls` rule
+    /// that applies.
+    pub(super) fn tcp_chain_names(&self, bound: &BoundServer) -> Vec<Vec<String>> {
+        let BoundServer { gateway, server, .. } = bound;
         let port = server.port.as_ref().map_or(0, |port| port.number);
-        let fits = |one: &crate::schema::virtual_service::L4Match, namespace: &Namespace| {
-            one.port.is_none_or(|wanted| wanted == 0 || wanted == port)
-                && (one.gateways.is_empty()
-                    || one.gateways.iter().any(|name| GatewayName::parse(name, namespace) == *gateway))
+        let applies = |conditions: &crate::schema::virtual_service::L4Match, namespace: &Namespace| {
+            conditions.port.is_none_or(|required| required == 0 || required == port)
+                && (conditions.gateways.is_empty()
+                    || conditions.gateways.iter().any(|name| GatewayName::parse(name, namespace) == *gateway))
         };
         let mut chains = Vec::new();
         for config in self.mesh.route_configs().visible(gateway, &self.caller.namespace) {
@@ -389,13 +406,14 @@ impl<'m> ProxyConfig<'m> {
             }
             if is_passthrough(server) {
                 for rule in config.tls(self.mesh).iter().filter(|rule| !rule.route.is_empty()) {
-                    let own = rule.matches.iter().filter(|one| fits(one, &config.namespace));
-                    chains.extend(own.map(|one| one.sni_hosts.0.clone()));
+                    let applying = rule.matches.iter().filter(|conditions| applies(conditions, &config.namespace));
+                    chains.extend(applying.map(|conditions| conditions.sni_hosts.0.clone()));
                 }
             } else {
                 let mut rules = config.tcp(self.mesh).iter().filter(|rule| !rule.route.is_empty());
                 let first = rules.find(|rule| {
-                    rule.matches.is_empty() || rule.matches.iter().any(|one| fits(one, &config.namespace))
+                    rule.matches.is_empty()
+                        || rule.matches.iter().any(|conditions| applies(conditions, &config.namespace))
                 });
                 if first.is_some() {
                     let names = if server.tls.is_some() {
@@ -409,24 +427,15 @@ impl<'m> ProxyConfig<'m> {
         }
         chains
     }
-
-    /// The class of a gateway's listener.
-    pub(super) fn class(entered: &GatewayConnection) -> ListenerClass {
-        match entered {
-            GatewayConnection::Http(_) => ListenerClass::Http,
-            GatewayConnection::Bytes | GatewayConnection::Closed(_) => ListenerClass::Tcp,
-            GatewayConnection::NoListener => ListenerClass::None,
-        }
-    }
 }
 
-/// Hosts of a server for configurations of a namespace.
+/// The hosts that a server offers to route configurations of a namespace.
 pub(super) fn server_hosts<'s>(server: &'s GatewayServer, namespace: &Namespace) -> Vec<&'s str> {
     server
         .hosts
         .iter()
         .filter_map(|host| match host.split_once('/') {
-            Some((of, host)) => (of == namespace.as_str() || of == "*").then_some(host),
+            Some((allowed, host)) => (allowed == namespace.as_str() || allowed == "*").then_some(host),
             None => Some(host.as_str()),
         })
         .collect()
@@ -435,49 +444,49 @@ pub(super) fn server_hosts<'s>(server: &'s GatewayServer, namespace: &Namespace)
 fn table_name(server: &GatewayServer, port: u16, gateway: &GatewayName) -> Option<String> {
     let bind =
         server.bind.as_deref().filter(|bind| !bind.is_empty()).map(|bind| format!(".{bind}")).unwrap_or_default();
-    let written = server.port.as_ref()?;
+    let server_port = server.port.as_ref()?;
     match protocol(server) {
-        one if one.family() == ProtocolFamily::Http => Some(format!("http.{port}{bind}")),
+        protocol if protocol.family() == ProtocolFamily::Http => Some(format!("http.{port}{bind}")),
         Protocol::Https if !is_passthrough(server) => {
             let (namespace, name) = match gateway {
                 GatewayName::Named { namespace, name } => (namespace.as_str(), &**name),
                 GatewayName::Mesh => ("", ""),
             };
-            Some(format!("https.{}.{}.{name}.{namespace}{bind}", written.number, written.name))
+            Some(format!("https.{}.{}.{name}.{namespace}{bind}", server_port.number, server_port.name))
         }
         _ => None,
     }
 }
 
 impl MergedServers {
-    /// The servers that are not left out.
-    pub(super) fn all(&self) -> impl Iterator<Item = &PlacedServer> {
+    /// The servers that are not dropped.
+    pub(super) fn all(&self) -> impl Iterator<Item = &BoundServer> {
         self.groups.iter().flat_map(|group| &group.servers)
     }
 
-    fn note(&mut self, placed: &PlacedServer) {
-        if let Some(table) = &placed.table {
-            self.tables.entry(table.clone()).or_default().push(placed.clone());
+    fn add_to_table(&mut self, bound: &BoundServer) {
+        if let Some(table) = &bound.table {
+            self.tables.entry(table.clone()).or_default().push(bound.clone());
         }
     }
 
-    fn open(
+    fn open_group(
         &mut self,
-        placed: PlacedServer,
+        bound: BoundServer,
         port: u16,
         protocol: Protocol,
         bind: String,
-        plain: &mut HashMap<u16, usize>,
+        plain_groups: &mut HashMap<u16, usize>,
     ) {
-        if !is_tls(&placed.server) {
-            plain.insert(port, self.groups.len());
+        if !is_tls(&bound.server) {
+            plain_groups.insert(port, self.groups.len());
         }
-        if is_http(&placed.server)
-            && let Some(table) = &placed.table
+        if is_http(&bound.server)
+            && let Some(table) = &bound.table
         {
-            self.tables.insert(table.clone(), vec![placed.clone()]);
+            self.tables.insert(table.clone(), vec![bound.clone()]);
         }
-        let table = placed.table.clone();
-        self.groups.push(ServerGroup { port, protocol, bind, servers: vec![placed], table });
+        let table = bound.table.clone();
+        self.groups.push(ServerGroup { port, protocol, bind, servers: vec![bound], table });
     }
 }

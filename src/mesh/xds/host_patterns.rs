@@ -1,8 +1,10 @@
-//! How host names with wildcards relate. Source: `pkg/config/host/name.go` and `names.go` of istio/istio 1.31.
+//! Comparisons of host names with wildcards.
+//!
+//! Source: `pkg/config/host/name.go` and `names.go` of istio/istio 1.31.
 
 use std::cmp::Ordering;
 
-/// Whether two names have hosts in common; either may be a wildcard.
+/// Whether two names, wildcards or not, have hosts in common.
 pub(super) fn overlap(a: &str, b: &str) -> bool {
     match (a.strip_prefix('*'), b.strip_prefix('*')) {
         (Some(a), Some(b)) if a.len() < b.len() => b.ends_with(a),
@@ -23,28 +25,28 @@ pub(super) fn is_subset(a: &str, b: &str) -> bool {
     }
 }
 
-/// What both lists have, each time the narrower of two names.
+/// The hosts that two lists have in common, each as the narrower of two names.
 pub(super) fn intersection(a: &[String], b: &[&str]) -> Vec<String> {
-    let mut found: Vec<String> = Vec::new();
-    for one in a {
-        for other in b {
-            let narrower = if is_subset(one, other) {
-                one.as_str()
-            } else if is_subset(other, one) {
-                other
+    let mut common: Vec<String> = Vec::new();
+    for left in a {
+        for right in b {
+            let narrower = if is_subset(left, right) {
+                left.as_str()
+            } else if is_subset(right, left) {
+                right
             } else {
                 continue;
             };
-            if !found.iter().any(|have| have == narrower) {
-                found.push(narrower.to_owned());
+            if !common.iter().any(|name| name == narrower) {
+                common.push(narrower.to_owned());
             }
         }
     }
-    found
+    common
 }
 
-/// Exact names before wildcards, longer before shorter, then by the alphabet.
-pub(super) fn by_precision(a: &str, b: &str) -> Ordering {
+/// Orders names by specificity: exact names before wildcards, longer before shorter, then alphabetically.
+pub(super) fn by_specificity(a: &str, b: &str) -> Ordering {
     let key = |name: &str| (name.starts_with('*'), std::cmp::Reverse(name.len()));
     key(a).cmp(&key(b)).then_with(|| a.cmp(b))
 }
@@ -54,8 +56,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wildcards_meet() {
-        for (a, b, both, inside) in [
+    fn compares_exact_names_and_wildcards() {
+        for (a, b, overlaps, is_inside) in [
             ("foo.com", "foo.com", true, true),
             ("*.com", "foo.com", true, false),
             ("foo.com", "*.com", true, true),
@@ -64,12 +66,12 @@ mod tests {
             ("*.a.com", "*.com", true, true),
             ("*.a.com", "*.b.com", false, false),
         ] {
-            assert_eq!((overlap(a, b), is_subset(a, b)), (both, inside), "{a} {b}");
+            assert_eq!((overlap(a, b), is_subset(a, b)), (overlaps, is_inside), "{a} {b}");
         }
         let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
         assert_eq!(intersection(&list(&["foo.com", "*.net"]), &["*.com", "bar.net"]), ["foo.com", "bar.net"]);
         let mut names = list(&["*", "*.com", "a.com", "ab.com", "b.com"]);
-        names.sort_by(|a, b| by_precision(a, b));
+        names.sort_by(|a, b| by_specificity(a, b));
         assert_eq!(names, ["ab.com", "a.com", "b.com", "*.com", "*"]);
     }
 }

@@ -1,4 +1,5 @@
-//! Which listener of a sidecar takes a connection, and what that does with it.
+//! The outbound listeners of a sidecar: builds them with their filter chains, and selects the one that accepts a
+//! connection.
 //!
 //! Sources: `buildSidecarOutboundListeners`, `buildSidecarOutboundListener` and `mergeTCPFilterChains` in
 //! `pilot/pkg/networking/core/listener.go`, and `tls.go` beside it, of istio/istio 1.31; Envoy's filter chain matching
@@ -6,9 +7,12 @@
 
 use std::rc::Rc;
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use super::host_patterns;
 use super::route_config::RouteConfig;
-use super::scope::{VisibleListener, VisibleService};
+use super::scope::{EgressListener, VisibleService};
 use super::{CallProtocol, CompiledBackend, DialedAddress, ProxyConfig};
 use crate::mesh::Mesh;
 use crate::mesh::ids::{Host, ServiceId, WorkloadId};
@@ -19,26 +23,26 @@ use crate::mesh::virtual_service::GatewayName;
 use crate::mesh::workload::Readiness;
 use crate::schema::virtual_service::{Destination, L4Match, RouteDestination};
 
-/// Ports that the proxy itself listens on: istiod makes no outbound listener for them.
-pub(crate) const RESERVED: [u16; 4] = [15001, 15006, 15021, 15090];
+/// Ports that the proxy itself listens on. istiod builds no shared outbound listener for them.
+pub(crate) const RESERVED_PORTS: [u16; 4] = [15001, 15006, 15021, 15090];
 
-/// What becomes of a connection.
+/// What a filter chain does with a connection.
 #[derive(Debug, Clone)]
-pub(super) enum FilterChain {
-    /// Calls are routed one by one.
+pub(super) enum ConnectionAction {
+    /// Routes each call by this table.
     Http(RouteTableName),
-    /// Bytes go to one of these.
+    /// Forwards the TCP stream to one of these backends.
     Tcp(Vec<CompiledBackend>),
-    /// Bytes go where the client dialled, or nowhere.
-    Unknown,
+    /// Passes the connection to the catch-all listener: to the address that the client dialled, or nowhere.
+    CatchAll,
 }
 
-/// The routes that a listener uses.
+/// The name of a sidecar's route table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RouteTableName {
-    /// Those of all Services on the port.
+    /// The routes of all Services on the port, selected by authority.
     Port(u16),
-    /// Those of one Service, whatever the authority.
+    /// The routes of one Service, for every authority.
     Service(Host, u16),
 }
 
@@ -51,74 +55,86 @@ impl std::fmt::Display for RouteTableName {
     }
 }
 
-/// A filter chain with its conditions.
+/// A filter chain with its match conditions.
 #[derive(Debug, Clone)]
-struct MatchedChain {
-    /// Names of the TLS handshake.
-    names: Vec<String>,
-    /// Addresses that were dialled.
-    ranges: Vec<IpRange>,
-    /// Only what begins like HTTP in plain text.
-    plain_http: bool,
-    chain: FilterChain,
+struct FilterChain {
+    /// SNI names of the TLS handshake; empty matches all.
+    server_names: Vec<String>,
+    /// Dialled addresses; empty matches all.
+    ip_ranges: Vec<IpRange>,
+    /// Matches only connections that start with HTTP in plain text.
+    requires_plain_http: bool,
+    action: ConnectionAction,
 }
 
-impl MatchedChain {
-    fn takes_all(&self) -> bool {
-        (self.names.is_empty() || self.names.iter().any(|name| name == "*"))
-            && self.ranges.is_empty()
-            && !self.plain_http
+impl FilterChain {
+    fn is_catch_all(&self) -> bool {
+        (self.server_names.is_empty() || self.server_names.iter().any(|name| name == "*"))
+            && self.ip_ranges.is_empty()
+            && !self.requires_plain_http
     }
 
-    fn clashes(&self, other: &Self) -> bool {
-        let names = |one: &Self| {
-            let mut names: Vec<_> = one.names.iter().filter(|name| *name != "*").cloned().collect();
+    fn conflicts_with(&self, other: &Self) -> bool {
+        let names = |chain: &Self| {
+            let mut names: Vec<_> = chain.server_names.iter().filter(|name| *name != "*").cloned().collect();
             names.sort();
             names
         };
-        let ranges = |one: &Self| {
-            let mut ranges = one.ranges.clone();
+        let ranges = |chain: &Self| {
+            let mut ranges = chain.ip_ranges.clone();
             ranges.sort();
             ranges
         };
-        self.plain_http == other.plain_http && names(self) == names(other) && ranges(self) == ranges(other)
+        self.requires_plain_http == other.requires_plain_http
+            && names(self) == names(other)
+            && ranges(self) == ranges(other)
     }
 }
 
-/// A listener while it is put together.
+/// A listener for one address and port.
 #[derive(Debug)]
 pub(super) struct CompiledListener {
     bind: DialedAddress,
     port: u16,
     protocol: Protocol,
-    /// Made for a port that a Sidecar names: nothing is added by the listener for all ports.
+    /// Whether the Sidecar names its port. The egress listener for all other ports adds nothing to it.
     is_locked: bool,
-    chains: Vec<MatchedChain>,
+    chains: Vec<FilterChain>,
 }
 
-/// What a listener is to the program's users.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The listener that accepts a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, strum::IntoStaticStr)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum ListenerClass {
-    /// Shared by all HTTP Services of a port.
+    /// Routes the calls of every HTTP Service on the port by authority.
     Http,
-    /// Detects what is spoken.
+    /// Belongs to one Service and detects whether the connection carries HTTP.
     Auto,
-    /// Passes bytes on.
+    /// Forwards TCP streams.
     Tcp,
-    /// None: the one that takes everything else.
+    /// No listener matches: the proxy's catch-all listener takes the connection.
     None,
 }
 
-/// The answer of a proxy's listeners to a connection.
+impl ListenerClass {
+    /// The value in JSON reports, such as `auto`.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// What a sidecar does with a connection.
 #[derive(Debug, Clone)]
 pub(super) struct ConnectionDecision {
-    pub(super) class: ListenerClass,
-    pub(super) chain: FilterChain,
+    pub(super) listener: ListenerClass,
+    pub(super) action: ConnectionAction,
 }
 
 impl ProxyConfig<'_> {
-    /// What the sidecar does with a connection to an address and port.
-    pub(super) fn take(
+    /// Selects the listener and filter chain for a connection to an address and port. A listener on the exact address
+    /// takes precedence over one on the wildcard address.
+    pub(super) fn accept_connection(
         &self,
         address: DialedAddress,
         port: u16,
@@ -126,18 +142,19 @@ impl ProxyConfig<'_> {
         server_name: &str,
     ) -> ConnectionDecision {
         let listeners = self.listeners_at(port);
-        let exact =
-            (address != DialedAddress::Unknown).then(|| listeners.iter().find(|one| one.bind == address)).flatten();
-        let Some(listener) = exact.or_else(|| listeners.iter().find(|one| one.bind == DialedAddress::Any)) else {
-            return ConnectionDecision { class: ListenerClass::None, chain: FilterChain::Unknown };
+        let bound_to = |address: DialedAddress| listeners.iter().find(|listener| listener.bind == address);
+        let exact = (address != DialedAddress::Unknown).then(|| bound_to(address)).flatten();
+        let Some(listener) = exact.or_else(|| bound_to(DialedAddress::Any)) else {
+            return ConnectionDecision { listener: ListenerClass::None, action: ConnectionAction::CatchAll };
         };
-        let is_http = |one: &MatchedChain| matches!(one.chain, FilterChain::Http(_));
+        let is_http = |chain: &FilterChain| matches!(chain.action, ConnectionAction::Http(_));
         let class = match (listener.chains.iter().any(is_http), listener.bind == DialedAddress::Any) {
             (true, true) => ListenerClass::Http,
             (true, false) => ListenerClass::Auto,
             (false, _) => ListenerClass::Tcp,
         };
-        ConnectionDecision { class, chain: choose(&listener.chains, address, protocol, server_name) }
+        let action = select_action(&listener.chains, address, protocol, server_name);
+        ConnectionDecision { listener: class, action }
     }
 
     /// The route tables that the listeners of a port use.
@@ -145,59 +162,59 @@ impl ProxyConfig<'_> {
         let listeners = self.listeners_at(port);
         let chains = listeners.iter().flat_map(|listener| &listener.chains);
         chains
-            .filter_map(|one| match &one.chain {
-                FilterChain::Http(table) => Some(table.clone()),
-                FilterChain::Tcp(_) | FilterChain::Unknown => None,
+            .filter_map(|chain| match &chain.action {
+                ConnectionAction::Http(table) => Some(table.clone()),
+                ConnectionAction::Tcp(_) | ConnectionAction::CatchAll => None,
             })
             .collect()
     }
 
     fn listeners_at(&self, port: u16) -> Rc<Vec<CompiledListener>> {
-        if let Some(known) = self.listeners.borrow().get(&port) {
-            return Rc::clone(known);
+        if let Some(cached) = self.listeners.borrow().get(&port) {
+            return Rc::clone(cached);
         }
-        let made = Rc::new(self.make_listeners(port));
-        self.listeners.borrow_mut().insert(port, Rc::clone(&made));
-        made
+        let listeners = Rc::new(self.build_listeners(port));
+        self.listeners.borrow_mut().insert(port, Rc::clone(&listeners));
+        listeners
     }
 
-    fn make_listeners(&self, port: u16) -> Vec<CompiledListener> {
+    fn build_listeners(&self, port: u16) -> Vec<CompiledListener> {
         let mut listeners: Vec<CompiledListener> = Vec::new();
         for egress in &self.scope.listeners {
             let bind = egress.bind.filter(|bind| !bind.is_empty());
             let bind = bind.map(|bind| bind.parse().map_or(DialedAddress::Unknown, DialedAddress::Ip));
-            if let Some((own, protocol)) = egress.port {
-                if own != port {
+            if let Some((egress_port, protocol)) = egress.port {
+                if egress_port != port {
                     continue;
                 }
-                for seen in &egress.services {
-                    self.add(&mut listeners, egress, seen, port, protocol, bind);
+                for visible in &egress.services {
+                    self.add_service(&mut listeners, egress, visible, port, protocol, bind);
                 }
                 continue;
             }
-            for one in &mut listeners {
-                one.is_locked = true;
+            for listener in &mut listeners {
+                listener.is_locked = true;
             }
-            for seen in &egress.services {
-                let Some(service_port) = seen.port(self.mesh, port) else { continue };
+            for visible in &egress.services {
+                let Some(service_port) = visible.port(self.mesh, port) else { continue };
                 let protocol = service_port.protocol;
-                let service = self.mesh.service(seen.service);
-                let by_pod = matches!(protocol.family(), ProtocolFamily::Tcp | ProtocolFamily::Auto)
+                let service = self.mesh.service(visible.service);
+                let needs_listener_per_pod = matches!(protocol.family(), ProtocolFamily::Tcp | ProtocolFamily::Auto)
                     && bind.is_none()
-                    && address_of(self.mesh, seen.service) == DialedAddress::Any
-                    && is_passed_through(service);
-                if !by_pod {
-                    self.add(&mut listeners, egress, seen, port, protocol, bind);
+                    && address_of(self.mesh, visible.service) == DialedAddress::Any
+                    && has_passthrough_resolution(service);
+                if !needs_listener_per_pod {
+                    self.add_service(&mut listeners, egress, visible, port, protocol, bind);
                     continue;
                 }
                 let pods = self.pod_addresses(service);
                 if pods.is_empty() && !service.is_kubernetes() && service.selector.is_empty() {
-                    self.add(&mut listeners, egress, seen, port, protocol, None);
+                    self.add_service(&mut listeners, egress, visible, port, protocol, None);
                 }
                 for pod in pods {
-                    // A pod that calls itself by its address does not come by here.
+                    // A pod's calls to its own address do not pass its outbound listeners.
                     if self.caller.address(self.mesh) != pod {
-                        self.add(&mut listeners, egress, seen, port, protocol, Some(pod));
+                        self.add_service(&mut listeners, egress, visible, port, protocol, Some(pod));
                     }
                 }
             }
@@ -205,112 +222,122 @@ impl ProxyConfig<'_> {
         listeners
     }
 
-    /// Addresses of a Service's endpoints.
+    /// Addresses of a Service's published endpoints.
     pub(super) fn pod_addresses(&self, service: &Service) -> Vec<DialedAddress> {
-        let ready =
+        let is_published =
             |id: &&WorkloadId| service.publishes_not_ready || self.mesh.workload(**id).readiness != Readiness::NotReady;
-        service.workloads.iter().filter(ready).map(|id| DialedAddress::of_pod(self.mesh, *id)).collect()
+        service.workloads.iter().filter(is_published).map(|id| DialedAddress::of_pod(self.mesh, *id)).collect()
     }
 
-    fn add(
+    /// Adds a Service's port: to a new listener, or to the existing one for the same address and port, by
+    /// `buildSidecarOutboundListener`'s rules for conflicting protocols.
+    fn add_service(
         &self,
         listeners: &mut Vec<CompiledListener>,
-        egress: &VisibleListener<'_>,
-        seen: &VisibleService,
+        egress: &EgressListener<'_>,
+        visible: &VisibleService,
         port: u16,
         protocol: Protocol,
         bind: Option<DialedAddress>,
     ) {
-        let service = self.mesh.service(seen.service);
+        let service = self.mesh.service(visible.service);
         let family = protocol.family();
-        let reserved = RESERVED.contains(&port);
-        if Mesh::is_alias(service) || family == ProtocolFamily::Nothing {
+        let is_reserved = RESERVED_PORTS.contains(&port);
+        if Mesh::is_alias(service) || family == ProtocolFamily::NoListener {
             return;
         }
-        let shared = matches!(bind, Some(DialedAddress::Any)) || (bind.is_none() && family == ProtocolFamily::Http);
-        if reserved && shared {
+        let is_shared = matches!(bind, Some(DialedAddress::Any)) || (bind.is_none() && family == ProtocolFamily::Http);
+        if is_reserved && is_shared {
             return;
         }
-        let mut ranges = Vec::new();
+        let mut ip_ranges = Vec::new();
         let bind = bind.unwrap_or_else(|| match family {
             ProtocolFamily::Http => DialedAddress::Any,
             _ if service.addresses.is_empty() && !service.ranges.is_empty() => {
-                ranges.clone_from(&service.ranges);
+                ip_ranges.clone_from(&service.ranges);
                 DialedAddress::Any
             }
-            _ => address_of(self.mesh, seen.service),
+            _ => address_of(self.mesh, visible.service),
         });
-        let at = listeners.iter().position(|one| one.bind == bind && one.port == port);
-        if at.is_some_and(|at| listeners[at].is_locked) {
+        let position = listeners.iter().position(|listener| listener.bind == bind && listener.port == port);
+        if position.is_some_and(|position| listeners[position].is_locked) {
             return;
         }
-        let http = |plain_http: bool| {
-            let sniffed = family == ProtocolFamily::Auto && bind != DialedAddress::Any;
-            let table =
-                if sniffed { RouteTableName::Service(service.host.clone(), port) } else { RouteTableName::Port(port) };
-            MatchedChain { names: Vec::new(), ranges: Vec::new(), plain_http, chain: FilterChain::Http(table) }
+        let http_chain = |requires_plain_http: bool| {
+            let is_detected = family == ProtocolFamily::Auto && bind != DialedAddress::Any;
+            let table = if is_detected {
+                RouteTableName::Service(service.host.clone(), port)
+            } else {
+                RouteTableName::Port(port)
+            };
+            FilterChain {
+                server_names: Vec::new(),
+                ip_ranges: Vec::new(),
+                requires_plain_http,
+                action: ConnectionAction::Http(table),
+            }
         };
-        let existing = at.map(|at| listeners[at].protocol);
+        let existing = position.map(|position| listeners[position].protocol);
         let (chains, new_protocol) = match family {
             ProtocolFamily::Http => {
                 if existing.is_some_and(|existing| existing.family() != ProtocolFamily::Tcp) {
                     return;
                 }
-                // On the shared listener, what is no HTTP goes on as bytes, so it is one that detects.
-                let shared = bind == DialedAddress::Any && protocol != Protocol::HttpProxy;
-                (vec![http(shared)], if shared { Protocol::Auto } else { protocol })
+                // The shared listener forwards connections that do not carry HTTP, so it detects the protocol.
+                let detects = bind == DialedAddress::Any && protocol != Protocol::HttpProxy;
+                (vec![http_chain(detects)], if detects { Protocol::Auto } else { protocol })
             }
             ProtocolFamily::Auto => {
                 if existing.is_some_and(|existing| existing.family() == ProtocolFamily::Auto) {
                     return;
                 }
-                let mut chains = self.tcp_chains(egress, seen, port, protocol, bind, &ranges);
-                chains.push(http(true));
+                let mut chains = self.l4_chains(egress, visible, port, protocol, bind, &ip_ranges);
+                chains.push(http_chain(true));
                 (chains, protocol)
             }
-            ProtocolFamily::Tcp | ProtocolFamily::Nothing => {
-                (self.tcp_chains(egress, seen, port, protocol, bind, &ranges), protocol)
+            ProtocolFamily::Tcp | ProtocolFamily::NoListener => {
+                (self.l4_chains(egress, visible, port, protocol, bind, &ip_ranges), protocol)
             }
         };
-        let alone = |one: Protocol| matches!(one, Protocol::Mongo | Protocol::MySql);
-        let Some(at) = at else {
+        let is_exclusive = |protocol: Protocol| matches!(protocol, Protocol::Mongo | Protocol::MySql);
+        let Some(position) = position else {
             listeners.push(CompiledListener { bind, port, protocol: new_protocol, is_locked: false, chains });
             return;
         };
-        let have = &mut listeners[at];
-        if (alone(protocol) || alone(have.protocol)) && protocol != have.protocol {
+        let listener = &mut listeners[position];
+        if (is_exclusive(protocol) || is_exclusive(listener.protocol)) && protocol != listener.protocol {
             return;
         }
-        match (family, have.protocol.family()) {
-            // What detects replaces what does not.
+        match (family, listener.protocol.family()) {
+            // A listener that detects the protocol replaces one that does not.
             (ProtocolFamily::Auto, ProtocolFamily::Http) => {
-                have.chains = chains;
-                have.protocol = new_protocol;
+                listener.chains = chains;
+                listener.protocol = new_protocol;
             }
-            (_, had) => {
+            (_, existing_family) => {
                 for chain in chains {
-                    if !have.chains.iter().any(|other| other.clashes(&chain)) {
-                        have.chains.push(chain);
+                    if !listener.chains.iter().any(|other| other.conflicts_with(&chain)) {
+                        listener.chains.push(chain);
                     }
                 }
-                if !(family == ProtocolFamily::Tcp && had != ProtocolFamily::Http) {
-                    have.protocol = Protocol::Auto;
+                if !(family == ProtocolFamily::Tcp && existing_family != ProtocolFamily::Http) {
+                    listener.protocol = Protocol::Auto;
                 }
             }
         }
     }
 
-    /// The chains for bytes: by VirtualServices' `tls` or `tcp` rules, else to the Service itself.
-    fn tcp_chains(
+    /// The filter chains that forward TCP streams: by `tls` or `tcp` rules of VirtualServices, else to the Service.
+    fn l4_chains(
         &self,
-        egress: &VisibleListener<'_>,
-        seen: &VisibleService,
+        egress: &EgressListener<'_>,
+        visible: &VisibleService,
         port: u16,
         protocol: Protocol,
         bind: DialedAddress,
-        ranges: &[IpRange],
-    ) -> Vec<MatchedChain> {
-        let service = self.mesh.service(seen.service);
+        ip_ranges: &[IpRange],
+    ) -> Vec<FilterChain> {
+        let service = self.mesh.service(visible.service);
         let configs: Vec<&RouteConfig> = egress
             .configs
             .iter()
@@ -320,117 +347,120 @@ impl ProxyConfig<'_> {
             })
             .collect();
         if matches!(protocol, Protocol::Tls | Protocol::Https) {
-            self.tls_chains(&configs, seen, port, bind, ranges)
+            self.tls_chains(&configs, visible, port, bind, ip_ranges)
         } else {
-            self.plain_chains(&configs, seen, port, ranges)
+            self.tcp_chains(&configs, visible, port, ip_ranges)
         }
     }
 
     fn tls_chains(
         &self,
         configs: &[&RouteConfig],
-        seen: &VisibleService,
+        visible: &VisibleService,
         port: u16,
         bind: DialedAddress,
-        ranges: &[IpRange],
-    ) -> Vec<MatchedChain> {
-        let service = self.mesh.service(seen.service);
-        let mut chains: Vec<MatchedChain> = Vec::new();
+        ip_ranges: &[IpRange],
+    ) -> Vec<FilterChain> {
+        let service = self.mesh.service(visible.service);
+        let mut chains: Vec<FilterChain> = Vec::new();
         let mut handled: Vec<(Vec<String>, Vec<String>)> = Vec::new();
         for config in configs {
             for rule in config.tls(self.mesh).iter().filter(|rule| !rule.route.is_empty()) {
-                for one in rule.matches.iter().filter(|one| self.l4_fits(one, config, port)) {
-                    let key = (one.sni_hosts.0.clone(), one.destination_subnets.0.clone());
+                let applying = rule.matches.iter().filter(|conditions| self.l4_match_applies(conditions, config, port));
+                for conditions in applying {
+                    let key = (conditions.sni_hosts.0.clone(), conditions.destination_subnets.0.clone());
                     if handled.contains(&key) {
                         continue;
                     }
                     handled.push(key);
                     let subnets: Vec<IpRange> =
-                        one.destination_subnets.iter().filter_map(|text| IpRange::parse(text)).collect();
-                    chains.push(MatchedChain {
-                        names: one.sni_hosts.0.clone(),
-                        ranges: if subnets.is_empty() { ranges.to_vec() } else { subnets },
-                        plain_http: false,
-                        chain: FilterChain::Tcp(self.l4_backends(config, &rule.route, port)),
+                        conditions.destination_subnets.iter().filter_map(|text| IpRange::parse(text)).collect();
+                    chains.push(FilterChain {
+                        server_names: conditions.sni_hosts.0.clone(),
+                        ip_ranges: if subnets.is_empty() { ip_ranges.to_vec() } else { subnets },
+                        requires_plain_http: false,
+                        action: ConnectionAction::Tcp(self.l4_backends(config, &rule.route, port)),
                     });
                 }
             }
         }
         if chains.is_empty() {
-            let by_name = !ranges.is_empty()
-                || (address_of(self.mesh, seen.service) == DialedAddress::Any && bind == DialedAddress::Any);
-            let mut names = Vec::new();
-            if by_name {
-                names.push(service.host.as_str().to_owned());
-                for alias in &seen.aliases {
-                    names.push(self.mesh.service(*alias).host.as_str().to_owned());
+            let needs_sni = !ip_ranges.is_empty()
+                || (address_of(self.mesh, visible.service) == DialedAddress::Any && bind == DialedAddress::Any);
+            let mut server_names = Vec::new();
+            if needs_sni {
+                server_names.push(service.host.as_str().to_owned());
+                for alias in &visible.aliases {
+                    server_names.push(self.mesh.service(*alias).host.as_str().to_owned());
                 }
             }
-            chains.push(MatchedChain {
-                names,
-                ranges: ranges.to_vec(),
-                plain_http: false,
-                chain: FilterChain::Tcp(vec![self.own_backend(seen, port)]),
+            chains.push(FilterChain {
+                server_names,
+                ip_ranges: ip_ranges.to_vec(),
+                requires_plain_http: false,
+                action: ConnectionAction::Tcp(vec![self.service_backend(visible, port)]),
             });
         }
         chains
     }
 
-    fn plain_chains(
+    fn tcp_chains(
         &self,
         configs: &[&RouteConfig],
-        seen: &VisibleService,
+        visible: &VisibleService,
         port: u16,
-        ranges: &[IpRange],
-    ) -> Vec<MatchedChain> {
+        ip_ranges: &[IpRange],
+    ) -> Vec<FilterChain> {
         let mut chains = Vec::new();
         for config in configs {
             for rule in config.tcp(self.mesh).iter().filter(|rule| !rule.route.is_empty()) {
-                let backends = || FilterChain::Tcp(self.l4_backends(config, &rule.route, port));
-                let conditional = |ranges: Vec<IpRange>| MatchedChain {
-                    names: Vec::new(),
-                    ranges,
-                    plain_http: false,
-                    chain: backends(),
+                let chain_for = |ip_ranges: Vec<IpRange>| FilterChain {
+                    server_names: Vec::new(),
+                    ip_ranges,
+                    requires_plain_http: false,
+                    action: ConnectionAction::Tcp(self.l4_backends(config, &rule.route, port)),
                 };
                 if rule.matches.is_empty() {
-                    chains.push(conditional(ranges.to_vec()));
+                    chains.push(chain_for(ip_ranges.to_vec()));
                     return chains;
                 }
                 let mut subnets: Vec<IpRange> = Vec::new();
-                for one in rule.matches.iter().filter(|one| self.l4_fits(one, config, port)) {
-                    if one.destination_subnets.is_empty() {
-                        chains.push(conditional(ranges.to_vec()));
+                let applying = rule.matches.iter().filter(|conditions| self.l4_match_applies(conditions, config, port));
+                for conditions in applying {
+                    if conditions.destination_subnets.is_empty() {
+                        chains.push(chain_for(ip_ranges.to_vec()));
                         return chains;
                     }
-                    subnets.extend(one.destination_subnets.iter().filter_map(|text| IpRange::parse(text)));
+                    subnets.extend(conditions.destination_subnets.iter().filter_map(|text| IpRange::parse(text)));
                 }
                 if !subnets.is_empty() {
-                    chains.push(conditional(subnets));
+                    chains.push(chain_for(subnets));
                 }
             }
         }
-        chains.push(MatchedChain {
-            names: Vec::new(),
-            ranges: ranges.to_vec(),
-            plain_http: false,
-            chain: FilterChain::Tcp(vec![self.own_backend(seen, port)]),
+        chains.push(FilterChain {
+            server_names: Vec::new(),
+            ip_ranges: ip_ranges.to_vec(),
+            requires_plain_http: false,
+            action: ConnectionAction::Tcp(vec![self.service_backend(visible, port)]),
         });
         chains
     }
 
-    fn own_backend(&self, seen: &VisibleService, port: u16) -> CompiledBackend {
-        let host = &self.mesh.service(seen.service).host;
-        let port = seen.single_port(self.mesh).map_or(port, |single| single.number);
+    fn service_backend(&self, visible: &VisibleService, port: u16) -> CompiledBackend {
+        let host = &self.mesh.service(visible.service).host;
+        let port = visible.single_port(self.mesh).map_or(port, |single| single.number);
         self.backend(host, &Destination::default(), u32::from(port), None)
     }
 
-    fn l4_fits(&self, one: &L4Match, config: &RouteConfig, port: u16) -> bool {
-        let gateway = one.gateways.is_empty()
-            || one.gateways.iter().any(|name| GatewayName::parse(name, &config.namespace) == GatewayName::Mesh);
-        let labels = one.source_labels.iter().all(|(key, value)| self.caller.labels.get(key) == Some(value.as_str()));
-        let number = one.port.is_none_or(|wanted| wanted == 0 || wanted == u32::from(port));
-        let namespace = one
+    /// Whether a match applies to this proxy and port. Its SNI names and subnets become conditions of the filter chain.
+    fn l4_match_applies(&self, conditions: &L4Match, config: &RouteConfig, port: u16) -> bool {
+        let gateway = conditions.gateways.is_empty()
+            || conditions.gateways.iter().any(|name| GatewayName::parse(name, &config.namespace) == GatewayName::Mesh);
+        let labels =
+            conditions.source_labels.iter().all(|(key, value)| self.caller.labels.get(key) == Some(value.as_str()));
+        let number = conditions.port.is_none_or(|required| required == 0 || required == u32::from(port));
+        let namespace = conditions
             .source_namespace
             .as_deref()
             .is_none_or(|namespace| namespace.is_empty() || namespace == self.caller.namespace.as_str());
@@ -441,78 +471,89 @@ impl ProxyConfig<'_> {
         let used = targets.iter().filter(|target| targets.len() == 1 || target.weight.unwrap_or(0) > 0);
         used.filter_map(|target| {
             let destination = target.destination.as_ref()?;
-            let host = config.destination(self.mesh, destination);
-            let (host, own) = self.concrete(&host);
-            let port = own.map_or(u32::from(port), u32::from);
+            let host = config.destination_host(self.mesh, destination);
+            let (host, single_port) = self.resolve_alias(&host);
+            let port = single_port.map_or(u32::from(port), u32::from);
             let weight = (targets.len() > 1).then(|| target.weight.unwrap_or(0));
             Some(self.backend(&host, destination, port, weight))
         })
         .collect()
     }
 
-    /// The host behind an alias, and the only port of a Service that has just one.
-    pub(super) fn concrete(&self, host: &Host) -> (Host, Option<u16>) {
-        let Some(seen) = self.scope.find(host.as_str()) else { return (host.clone(), None) };
-        let single = seen.single_port(self.mesh).map(|port| port.number);
-        match &self.mesh.service(seen.service).resolution {
+    /// The target of an ExternalName Service, and the port of a Service that has only one.
+    pub(super) fn resolve_alias(&self, host: &Host) -> (Host, Option<u16>) {
+        let Some(visible) = self.scope.find(host.as_str()) else { return (host.clone(), None) };
+        let single = visible.single_port(self.mesh).map(|port| port.number);
+        match &self.mesh.service(visible.service).resolution {
             Resolution::ExternalName(target) => (target.clone(), single),
             _ => (host.clone(), single),
         }
     }
 }
 
-pub(super) fn is_passed_through(service: &Service) -> bool {
+/// Whether a Service has istiod's resolution `Passthrough`: the client's address is the endpoint.
+pub(super) fn has_passthrough_resolution(service: &Service) -> bool {
     match &service.resolution {
         Resolution::Headless => true,
-        Resolution::Entry(word) => &**word == "NONE",
+        Resolution::ServiceEntry(resolution) => &**resolution == "NONE",
         Resolution::ClusterIp | Resolution::ExternalName(_) => false,
     }
 }
 
-/// The address that clients of a Service dial, and its own listeners bind.
+/// The address that clients of a Service dial and that its own listener binds.
 pub(super) fn address_of(mesh: &Mesh<'_>, id: ServiceId) -> DialedAddress {
     let service = mesh.service(id);
     match (&service.resolution, service.addresses.first()) {
         (Resolution::Headless, _) => DialedAddress::Any,
         (_, Some(address)) => DialedAddress::Ip(*address),
         (Resolution::ClusterIp, None) => DialedAddress::Service(id),
-        (Resolution::ExternalName(_) | Resolution::Entry(_), None) => DialedAddress::Any,
+        (Resolution::ExternalName(_) | Resolution::ServiceEntry(_), None) => DialedAddress::Any,
     }
 }
 
-/// Envoy's choice among filter chains: by address, then by the name of the TLS handshake, then by what is spoken; it
-/// does not go back. What fits none goes on as unknown.
-fn choose(chains: &[MatchedChain], address: DialedAddress, protocol: CallProtocol, server_name: &str) -> FilterChain {
-    let reads_names = chains.iter().any(|one| !one.names.is_empty());
-    let default = chains.iter().find(|one| one.takes_all()).map_or(FilterChain::Unknown, |one| one.chain.clone());
-    let conditional: Vec<&MatchedChain> = chains.iter().filter(|one| !one.takes_all()).collect();
-    let dialled = |one: &&MatchedChain| match address {
-        DialedAddress::Ip(ip) => one.ranges.iter().any(|range| range.contains(ip)),
+/// Selects a filter chain as Envoy does: by address, then by SNI name, then by protocol. Envoy does not backtrack: when
+/// the chains that match one step fail the next, the default chain gets the connection.
+fn select_action(
+    chains: &[FilterChain],
+    address: DialedAddress,
+    protocol: CallProtocol,
+    server_name: &str,
+) -> ConnectionAction {
+    let inspects_tls = chains.iter().any(|chain| !chain.server_names.is_empty());
+    let default = chains
+        .iter()
+        .find(|chain| chain.is_catch_all())
+        .map_or(ConnectionAction::CatchAll, |chain| chain.action.clone());
+    let conditional: Vec<&FilterChain> = chains.iter().filter(|chain| !chain.is_catch_all()).collect();
+    let matches_address = |chain: &&FilterChain| match address {
+        DialedAddress::Ip(ip) => chain.ip_ranges.iter().any(|range| range.contains(ip)),
         _ => false,
     };
-    let by_address: Vec<&MatchedChain> = if conditional.iter().any(&dialled) {
-        conditional.into_iter().filter(dialled).collect()
+    let by_address: Vec<&FilterChain> = if conditional.iter().any(&matches_address) {
+        conditional.into_iter().filter(matches_address).collect()
     } else {
-        conditional.into_iter().filter(|one| one.ranges.is_empty()).collect()
+        conditional.into_iter().filter(|chain| chain.ip_ranges.is_empty()).collect()
     };
-    let name = if reads_names && protocol == CallProtocol::GrpcTls { server_name } else { "" };
-    let best = (!name.is_empty())
+    let name = if inspects_tls && protocol == CallProtocol::GrpcTls { server_name } else { "" };
+    let most_specific = (!name.is_empty())
         .then(|| {
-            let mut fitting: Vec<&str> = by_address
+            let mut patterns: Vec<&str> = by_address
                 .iter()
-                .flat_map(|one| one.names.iter().map(String::as_str))
+                .flat_map(|chain| chain.server_names.iter().map(String::as_str))
                 .filter(|pattern| host_patterns::is_subset(name, pattern))
                 .collect();
-            fitting.sort_by(|a, b| host_patterns::by_precision(a, b));
-            fitting.first().copied().map(str::to_owned)
+            patterns.sort_by(|a, b| host_patterns::by_specificity(a, b));
+            patterns.first().copied().map(str::to_owned)
         })
         .flatten();
-    let by_name: Vec<&MatchedChain> = match &best {
-        Some(pattern) => by_address.into_iter().filter(|one| one.names.contains(pattern)).collect(),
-        None => by_address.into_iter().filter(|one| one.names.is_empty()).collect(),
+    let by_name: Vec<&FilterChain> = match &most_specific {
+        Some(pattern) => by_address.into_iter().filter(|chain| chain.server_names.contains(pattern)).collect(),
+        None => by_address.into_iter().filter(|chain| chain.server_names.is_empty()).collect(),
     };
-    let speaks_http = protocol != CallProtocol::GrpcTls;
-    let chosen =
-        by_name.iter().find(|one| one.plain_http && speaks_http).or_else(|| by_name.iter().find(|one| !one.plain_http));
-    chosen.map_or(default, |one| one.chain.clone())
+    let is_plain_http = protocol != CallProtocol::GrpcTls;
+    let selected = by_name
+        .iter()
+        .find(|chain| chain.requires_plain_http && is_plain_http)
+        .or_else(|| by_name.iter().find(|chain| !chain.requires_plain_http));
+    selected.map_or(default, |chain| chain.action.clone())
 }

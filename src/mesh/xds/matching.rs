@@ -1,4 +1,4 @@
-//! Route rules as Envoy gets them for one proxy, and whether a call fits.
+//! Route conditions as istiod translates them for Envoy, and whether a call matches them.
 //!
 //! Sources: `TranslateRouteMatch`, `sourceMatchHTTP` and `IsCatchAllRoute` in
 //! `pilot/pkg/networking/core/route/route.go` of istio/istio 1.31; Envoy 1.39's `RouteMatch`, `HeaderMatcher` and
@@ -6,15 +6,15 @@
 
 use super::route_config::RouteConfig;
 use super::{Call, Caller};
-use crate::envoy::route::text_condition;
+use crate::envoy::route::format_condition;
 use crate::mesh::virtual_service::GatewayName;
 use crate::schema::re2::Re2Pattern;
 use crate::schema::virtual_service::{HttpMatch, StringMatch};
 
-/// Header names that stand for claims of a checked token; Envoy compares them with what its JWT filter found.
-const CLAIMS: &str = "@request.auth.claims";
+/// Prefix of header names that stand for claims of a JWT. Envoy compares them with the result of its JWT filter.
+const CLAIM_PREFIX: &str = "@request.auth.claims";
 
-/// How a path is compared.
+/// A condition on the path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum PathMatch {
     Prefix(String),
@@ -24,7 +24,7 @@ pub(super) enum PathMatch {
     Regex(Re2Pattern),
 }
 
-/// A text condition.
+/// A condition on the value of a header or query parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TextCondition {
     Present,
@@ -48,32 +48,32 @@ pub(super) struct CompiledMatch {
     ignore_case: bool,
     headers: Vec<HeaderMatch>,
     query: Vec<(String, TextCondition)>,
-    /// Conditions on claims of a token, which only the proxy knows.
+    /// Conditions on claims of a JWT, which only the proxy can check.
     claims: Vec<String>,
 }
 
-/// Whether istiod makes a route of an alternative for this proxy and port; else why not.
-pub(super) fn is_for(
-    one: &HttpMatch,
+/// Whether istiod builds a route from these conditions for this proxy and port; otherwise the reason why not.
+pub(super) fn applies_to(
+    conditions: &HttpMatch,
     config: &RouteConfig,
     caller: &Caller,
     gateway: &GatewayName,
     port: u16,
 ) -> Result<(), String> {
-    if let Some(wanted) = one.port.filter(|wanted| *wanted != 0 && *wanted != u32::from(port)) {
-        return Err(format!("only for port {wanted}"));
+    if let Some(other) = conditions.port.filter(|required| *required != 0 && *required != u32::from(port)) {
+        return Err(format!("only for port {other}"));
     }
-    if !one.gateways.is_empty() {
-        // With gateways, the caller's labels and namespace are not looked at.
-        let named = one.gateways.iter().any(|name| GatewayName::parse(name, &config.namespace) == *gateway);
-        return if named { Ok(()) } else { Err(format!("only through {}", one.gateways.join(", "))) };
+    if !conditions.gateways.is_empty() {
+        // istiod ignores `sourceLabels` and `sourceNamespace` when `gateways` is set.
+        let is_named = conditions.gateways.iter().any(|name| GatewayName::parse(name, &config.namespace) == *gateway);
+        return if is_named { Ok(()) } else { Err(format!("only through {}", conditions.gateways.join(", "))) };
     }
-    for (key, value) in &one.source_labels {
+    for (key, value) in &conditions.source_labels {
         if caller.labels.get(key) != Some(value.as_str()) {
             return Err(format!("only from pods with {key}={value}"));
         }
     }
-    match one.source_namespace.as_deref() {
+    match conditions.source_namespace.as_deref() {
         Some(namespace) if !namespace.is_empty() && namespace != caller.namespace.as_str() => {
             Err(format!("only from namespace {namespace}"))
         }
@@ -82,73 +82,75 @@ pub(super) fn is_for(
 }
 
 impl CompiledMatch {
-    /// The conditions of an alternative; `None` stands for a rule without any.
-    pub(super) fn new(one: Option<&HttpMatch>, is_gateway_api: bool) -> Self {
-        let mut made = Self {
+    /// Translates the conditions of one match; `None` stands for a rule without conditions.
+    pub(super) fn new(conditions: Option<&HttpMatch>, is_gateway_api: bool) -> Self {
+        let mut compiled = Self {
             path: PathMatch::Prefix("/".to_owned()),
             ignore_case: false,
             headers: Vec::new(),
             query: Vec::new(),
             claims: Vec::new(),
         };
-        let Some(one) = one else { return made };
-        for (map, inverted) in [(&one.headers, false), (&one.without_headers, true)] {
+        let Some(conditions) = conditions else { return compiled };
+        for (map, inverted) in [(&conditions.headers, false), (&conditions.without_headers, true)] {
             for (name, text) in map.iter().flatten() {
-                if name.starts_with(CLAIMS) {
-                    made.claims.push(name.clone());
+                if name.starts_with(CLAIM_PREFIX) {
+                    compiled.claims.push(name.clone());
                 } else {
-                    made.headers.push(HeaderMatch {
+                    compiled.headers.push(HeaderMatch {
                         name: name.to_ascii_lowercase(),
-                        text: TextCondition::of(text),
+                        text: TextCondition::new(text),
                         inverted,
                     });
                 }
             }
         }
-        if let Some(uri) = &one.uri {
-            made.path = match (&uri.exact, &uri.prefix, &uri.regex) {
+        if let Some(uri) = &conditions.uri {
+            compiled.path = match (&uri.exact, &uri.prefix, &uri.regex) {
                 (Some(exact), ..) => PathMatch::Exact(exact.clone()),
                 (_, Some(prefix), _) if is_gateway_api && prefix != "/" => {
                     PathMatch::Segments(prefix.strip_suffix('/').unwrap_or(prefix).to_owned())
                 }
                 (_, Some(prefix), _) => PathMatch::Prefix(prefix.clone()),
                 (_, _, Some(regex)) => PathMatch::Regex(Re2Pattern::new(regex)),
-                (None, None, None) => made.path,
+                (None, None, None) => compiled.path,
             };
         }
-        made.ignore_case = one.ignore_uri_case;
-        for (name, text) in [(":method", &one.method), (":authority", &one.authority), (":scheme", &one.scheme)] {
+        compiled.ignore_case = conditions.ignore_uri_case;
+        let pseudo_headers =
+            [(":method", &conditions.method), (":authority", &conditions.authority), (":scheme", &conditions.scheme)];
+        for (name, text) in pseudo_headers {
             if let Some(text) = text {
-                made.headers.push(HeaderMatch {
+                compiled.headers.push(HeaderMatch {
                     name: name.to_owned(),
-                    text: TextCondition::of(text),
+                    text: TextCondition::new(text),
                     inverted: false,
                 });
             }
         }
-        made.query =
-            one.query_params.iter().flatten().map(|(name, text)| (name.clone(), TextCondition::of(text))).collect();
-        made
+        let query_params = conditions.query_params.iter().flatten();
+        compiled.query = query_params.map(|(name, text)| (name.clone(), TextCondition::new(text))).collect();
+        compiled
     }
 
-    /// Its conditions in Envoy's words, sorted.
-    pub(super) fn in_words(&self) -> Vec<String> {
+    /// The conditions in the text form of [`crate::envoy::route::EnvoyRoute`], sorted.
+    pub(super) fn to_envoy(&self) -> Vec<String> {
         let path = match &self.path {
             PathMatch::Prefix(prefix) => format!("path prefix {prefix}"),
             PathMatch::Segments(prefix) => format!("path segments {prefix}"),
             PathMatch::Exact(path) => format!("path exact {path}"),
             PathMatch::Regex(regex) => format!("path regex {}", regex.as_str()),
         };
-        let folded = if self.ignore_case { ", any case" } else { "" };
-        let mut conditions = vec![path + folded];
-        conditions.extend(self.headers.iter().map(|one| one.text.in_words(&one.name, one.inverted)));
-        conditions.extend(self.query.iter().map(|(name, text)| text.in_words(&format!("?{name}"), false)));
-        conditions.extend(self.claims.iter().map(|_| "a claim of the token".to_owned()));
+        let case = if self.ignore_case { ", case-insensitive" } else { "" };
+        let mut conditions = vec![path + case];
+        conditions.extend(self.headers.iter().map(|header| header.text.to_envoy(&header.name, header.inverted)));
+        conditions.extend(self.query.iter().map(|(name, text)| text.to_envoy(&format!("?{name}"), false)));
+        conditions.extend(self.claims.iter().map(|_| "JWT claim".to_owned()));
         conditions.sort();
         conditions
     }
 
-    /// Whether every call fits, so that nothing after it is ever tried.
+    /// Whether every call matches, so that istiod builds no route after it.
     pub(super) fn is_catch_all(&self) -> bool {
         let path = match &self.path {
             PathMatch::Prefix(prefix) | PathMatch::Segments(prefix) => prefix == "/",
@@ -158,25 +160,25 @@ impl CompiledMatch {
         path && self.headers.is_empty() && self.query.is_empty() && self.claims.is_empty()
     }
 
-    /// What Envoy refuses in it, together with the whole route table that it stands in.
-    pub(super) fn refused(&self) -> Option<String> {
+    /// Why Envoy rejects the conditions, and with them the whole route table.
+    pub(super) fn rejection(&self) -> Option<String> {
         if let PathMatch::Regex(regex) = &self.path
-            && let Some(why) = refused_regex(regex)
+            && let Some(reason) = regex_rejection(regex)
         {
-            return Some(why);
+            return Some(reason);
         }
         if let PathMatch::Segments(prefix) = &self.path
             && (prefix.len() < 2 || prefix.contains(['?', '#']) || prefix.ends_with('/'))
         {
-            return Some(format!("path prefix \"{prefix}\" is no whole segments"));
+            return Some(format!("path prefix \"{prefix}\" does not consist of whole path segments"));
         }
         let texts = self.headers.iter().map(|header| &header.text).chain(self.query.iter().map(|(_, text)| text));
         for text in texts {
             match text {
                 TextCondition::Prefix(prefix) if prefix.is_empty() => return Some("an empty prefix".to_owned()),
                 TextCondition::Regex(regex) => {
-                    if let Some(why) = refused_regex(regex) {
-                        return Some(why);
+                    if let Some(reason) = regex_rejection(regex) {
+                        return Some(reason);
                     }
                 }
                 TextCondition::Prefix(_) | TextCondition::Exact(_) | TextCondition::Present => {}
@@ -186,27 +188,27 @@ impl CompiledMatch {
     }
 
     /// Conditions that only the proxy can check.
-    pub(super) fn unknown(&self) -> &[String] {
+    pub(super) fn unchecked_conditions(&self) -> &[String] {
         &self.claims
     }
 
-    /// Whether a call fits; else which condition it fails.
+    /// Whether a call matches; otherwise the condition that fails.
     pub(super) fn check(&self, call: &Call) -> Result<(), String> {
         let (path, query) = call.path.split_once('?').unwrap_or((&call.path, ""));
         let path = path.split_once('#').map_or(path, |(path, _)| path);
         let fold = |text: &str| if self.ignore_case { text.to_ascii_lowercase() } else { text.to_owned() };
         match &self.path {
             PathMatch::Prefix(prefix) if !fold(path).starts_with(&fold(prefix)) => {
-                return Err(format!("path does not begin with {prefix}"));
+                return Err(format!("path does not start with {prefix}"));
             }
             PathMatch::Exact(exact) if fold(path) != fold(exact) => return Err(format!("path is not {exact}")),
             PathMatch::Segments(prefix) => {
                 let rest = fold(path).strip_prefix(&fold(prefix)).map(str::to_owned);
                 if rest.is_none_or(|rest| !(rest.is_empty() || rest.starts_with('/'))) {
-                    return Err(format!("path does not begin with the segments {prefix}"));
+                    return Err(format!("path does not start with the segments {prefix}"));
                 }
             }
-            PathMatch::Regex(regex) if !regex.fits(path) => {
+            PathMatch::Regex(regex) if !regex.matches(path) => {
                 return Err(format!("path does not match {}", regex.as_str()));
             }
             PathMatch::Prefix(_) | PathMatch::Exact(_) | PathMatch::Regex(_) => {}
@@ -221,53 +223,53 @@ impl CompiledMatch {
             });
             match value {
                 None => return Err(format!("query parameter {name} is absent")),
-                Some(value) if !text.fits(value) => return Err(format!("query parameter {name} is {value}")),
+                Some(value) if !text.matches(value) => return Err(format!("query parameter {name} is {value}")),
                 Some(_) => {}
             }
         }
         match self.claims.first() {
-            Some(claim) => Err(format!("{claim} is not known here")),
+            Some(claim) => Err(format!("{claim} can only be checked by the proxy")),
             None => Ok(()),
         }
     }
 }
 
-fn refused_regex(regex: &Re2Pattern) -> Option<String> {
+fn regex_rejection(regex: &Re2Pattern) -> Option<String> {
     let text = regex.as_str();
     if text.is_empty() {
         return Some("an empty regular expression".to_owned());
     }
-    regex.refused().map(|why| format!("regular expression {text}: {why}"))
+    regex.error().map(|error| format!("regular expression {text}: {error}"))
 }
 
 impl TextCondition {
-    fn of(text: &StringMatch) -> Self {
+    fn new(text: &StringMatch) -> Self {
         match (&text.exact, &text.prefix, &text.regex) {
             (Some(exact), ..) => Self::Exact(exact.clone()),
             (_, Some(prefix), _) => Self::Prefix(prefix.clone()),
-            // `*` is no RE2 expression; istiod takes it for "is there".
+            // `*` is not a valid RE2 expression; istiod translates it to a presence match.
             (_, _, Some(regex)) if regex == "*" => Self::Present,
             (_, _, Some(regex)) => Self::Regex(Re2Pattern::new(regex)),
             (None, None, None) => Self::Present,
         }
     }
 
-    fn in_words(&self, name: &str, inverted: bool) -> String {
+    fn to_envoy(&self, name: &str, inverted: bool) -> String {
         let (kind, value) = match self {
             Self::Present => ("present", ""),
             Self::Exact(text) => ("exact", text.as_str()),
             Self::Prefix(text) => ("prefix", text.as_str()),
             Self::Regex(regex) => ("regex", regex.as_str()),
         };
-        text_condition(name, kind, value, inverted)
+        format_condition(name, kind, value, inverted)
     }
 
-    fn fits(&self, value: &str) -> bool {
+    fn matches(&self, value: &str) -> bool {
         match self {
             Self::Present => true,
             Self::Exact(exact) => value == exact,
             Self::Prefix(prefix) => value.starts_with(prefix.as_str()),
-            Self::Regex(regex) => regex.fits(value),
+            Self::Regex(regex) => regex.matches(value),
         }
     }
 }
@@ -289,10 +291,10 @@ impl HeaderMatch {
         let name = name.trim_start_matches(':');
         match (inverted, value) {
             (false, None) => Err(format!("header {name} is absent")),
-            (false, Some(value)) if !text.fits(value) => Err(format!("{name} is \"{value}\", not {text}")),
+            (false, Some(value)) if !text.matches(value) => Err(format!("{name} is \"{value}\", not {text}")),
             (true, None) if *text == TextCondition::Present => Ok(()),
-            // A header that is absent counts as empty.
-            (true, value) if text.fits(value.unwrap_or_default()) => Err(format!(
+            // Envoy treats an absent header as empty here.
+            (true, value) if text.matches(value.unwrap_or_default()) => Err(format!(
                 "{name} is {}",
                 value.map_or("absent, which counts as empty".to_owned(), |value| format!("\"{value}\""))
             )),

@@ -1,12 +1,21 @@
-//! What istiod generates for the calls that leave one proxy, and what Envoy then does with a call.
+//! The compiled stage of a route: what istiod would send to one proxy, and what that Envoy decides for a call.
 //!
-//! A call takes one road: `dns` finds the address that the client dials, `listener` (or `gateway`) the listener
-//! and filter chain that take the connection, `virtual_host` the routes that its authority leads to, `matching` the
-//! route that fits, `cluster` what its backends are for this proxy. `scope` is what the proxy sees at all; `configs`,
-//! `delegate`, `conversion` and `parents` make one kind of route configuration of VirtualServices and Gateway API.
+//! The modules follow istiod's order of work:
 //!
-//! Sources stand at the top of each file; all are of istio/istio 1.31 and Envoy 1.39, and the whole is compared with
-//! the answers of istiod's own code (`tests/routes.rs`).
+//! 1. `route_config` turns VirtualServices (with their delegates, `delegate`) and Gateway API routes
+//!    (`gateway_api_parents`, `gateway_api_conversion`) into one kind of route configuration for the whole mesh.
+//! 2. `scope` selects the Services and route configurations that one proxy sees.
+//! 3. `listener` builds a sidecar's listeners and filter chains, `gateway_listeners` those of a gateway.
+//! 4. `virtual_host` and `gateway_routes` build the route tables, `route` and `matching` the routes in them.
+//! 5. `cluster` builds the clusters that routes send to; `secrets` lists the certificates that a gateway needs.
+//!
+//! `decision` then follows one call as Envoy does: `dns` finds the address that the client dials, the listener selects
+//! a filter chain, `route_table` the virtual host, and the first matching route the backends. `envoy_routes` and
+//! `envoy_clusters` write the compiled stage in the shape of Envoy's config dump, to compare it with the observed stage.
+//! `route_owner` and `rules_in_use` answer narrower questions without building everything.
+//!
+//! Each file names its sources in istio/istio 1.31 and Envoy 1.39. `tests/routes.rs` compares the results with the
+//! output of istiod's own code.
 
 mod cluster;
 mod decision;
@@ -15,18 +24,17 @@ mod dns;
 mod envoy_clusters;
 mod envoy_routes;
 mod gateway_api_conversion;
+mod gateway_api_parents;
 mod gateway_listeners;
 mod gateway_routes;
-mod listener;
-mod route_config;
-mod rules_in_use;
-pub(crate) use listener::RESERVED;
-mod gateway_api_parents;
 mod host_patterns;
+mod listener;
 mod matching;
 mod route;
+mod route_config;
 mod route_owner;
 mod route_table;
+mod rules_in_use;
 mod scope;
 mod secrets;
 mod virtual_host;
@@ -36,6 +44,7 @@ pub use envoy_clusters::CompiledCluster;
 pub use envoy_routes::CompiledRouteTable;
 pub use gateway_listeners::DroppedServer;
 pub use listener::ListenerClass;
+pub(crate) use listener::RESERVED_PORTS;
 pub use route_config::{ConfigId, ConfigRule, RouteConfig, RouteConfigs, find_delegate};
 pub use route_owner::RouteOwner;
 pub use rules_in_use::RuleInUse;
@@ -45,39 +54,42 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use schemars::JsonSchema;
+use serde::Serialize;
+
 use super::Mesh;
 use super::ids::{Host, Labels, Namespace, ObjectRef, ServiceId, SubsetName, WorkloadId};
 use super::service::{PodCount, Resolution};
 
-/// What stands between a caller and the mesh.
+/// The kind of proxy through which a caller's calls enter the mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CallerKind {
-    /// A sidecar: calls of its own pod.
+    /// A sidecar, for the calls of its own pod.
     Sidecar,
-    /// A gateway: calls that enter there.
+    /// A gateway, for the calls that clients send to it.
     Gateway,
 }
 
-/// Whose proxy is asked.
+/// The point of view from which a call is made. Everything that istiod sends depends on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// Sidecar or gateway.
     pub kind: CallerKind,
-    /// Namespace of its pod.
+    /// Namespace of the proxy's pod.
     pub namespace: Namespace,
-    /// Labels of its pod.
+    /// Labels of the proxy's pod, which selectors and `sourceLabels` match.
     pub labels: Labels,
-    /// The pod, when it is one of the source's.
+    /// The pod, when the source contains it.
     pub workload: Option<WorkloadId>,
 }
 
 impl Caller {
-    /// A pod of a namespace whose labels nothing reads.
+    /// A sidecar in a namespace whose pod has no labels.
     pub fn in_namespace(namespace: Namespace) -> Self {
         Self { kind: CallerKind::Sidecar, namespace, labels: Labels::default(), workload: None }
     }
 
-    /// A pod of the source.
+    /// The proxy of a workload in the source.
     pub fn of_workload(mesh: &Mesh<'_>, id: WorkloadId) -> Self {
         let workload = mesh.workload(id);
         let kind = match workload.proxy {
@@ -87,15 +99,16 @@ impl Caller {
         Self { kind, namespace: workload.namespace().clone(), labels: workload.labels.clone(), workload: Some(id) }
     }
 
-    /// The callers that no object tells from this one: `web (app=x)`, `gateway web/ingress`.
-    pub fn class(&self, mesh: &Mesh<'_>) -> String {
+    /// The name of its caller class, such as `web (app=x)` or `gateway web/ingress`.
+    pub fn class_name(&self, mesh: &Mesh<'_>) -> String {
         if self.kind == CallerKind::Gateway {
             let workload = self.workload.map(|id| mesh.workload(id));
-            let name = workload.map(|one| one.owner.as_ref().map_or(&*one.object.name, |(_, name)| name));
+            let name =
+                workload.map(|workload| workload.owner.as_ref().map_or(&*workload.object.name, |(_, name)| name));
             return format!("gateway {}/{}", self.namespace, name.unwrap_or_default());
         }
-        let read = mesh.labels_read_of_callers();
-        let labels = read.iter().filter_map(|key| self.labels.get(key).map(|value| format!("{key}={value}")));
+        let keys = mesh.caller_label_keys();
+        let labels = keys.iter().filter_map(|key| self.labels.get(key).map(|value| format!("{key}={value}")));
         let labels: Vec<String> = labels.collect();
         if labels.is_empty() {
             self.namespace.to_string()
@@ -109,40 +122,49 @@ impl Caller {
     }
 }
 
-/// What a client speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// The protocol that a client uses for a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema, strum::IntoStaticStr)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum CallProtocol {
-    /// gRPC in plain text, as a client with a sidecar should.
+    /// gRPC in plain text. Clients behind a sidecar use this one.
     #[default]
     Grpc,
-    /// gRPC over TLS of the application's own.
+    /// gRPC over TLS that the application itself starts, with the authority as SNI.
     GrpcTls,
-    /// HTTP/1.1.
+    /// HTTP/1.1 in plain text.
     Http1,
 }
 
-/// A call as the client makes it.
+impl CallProtocol {
+    /// The value in calls files and JSON reports, such as `grpc-tls`.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// A call as the client sends it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Call {
-    /// `:authority`, perhaps with a port.
+    /// The `:authority` header, with or without a port.
     pub authority: String,
-    /// Port that is dialled: the Service's, or that of the gateway's Service.
+    /// The port that the client dials: the Service's, or that of the gateway's own Service.
     pub port: u16,
-    /// `:path`: `/package.Service/Method`.
+    /// The `:path` header, for gRPC `/package.Service/Method`.
     pub path: String,
-    /// Other headers, names in lower case.
+    /// Other headers, with names in lower case.
     pub headers: Vec<(String, String)>,
-    /// What is spoken.
+    /// The protocol that the client uses.
     pub protocol: CallProtocol,
-    /// Host that is resolved and dialled; absent means the authority's.
+    /// The host that the client resolves and dials; `None` means the authority's host.
     pub dial: Option<String>,
 }
 
 impl Call {
-    /// The value of a header, those that every gRPC call has included.
+    /// The value of a header, including the headers that every gRPC client sends.
     fn header(&self, name: &str) -> Option<String> {
-        let own = self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone());
-        own.or_else(|| match name {
+        let given = self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone());
+        given.or_else(|| match name {
             ":method" => Some("POST".to_owned()),
             ":authority" | "host" => Some(self.authority.clone()),
             ":path" => Some(self.path.clone()),
@@ -155,18 +177,18 @@ impl Call {
     }
 }
 
-/// An address as far as it matters which one it is.
+/// An address that a client dials or a listener binds. Sources may lack IP addresses, so a Service or a pod stands for
+/// its own address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DialedAddress {
-    /// All addresses: what a shared listener binds.
+    /// The wildcard address `0.0.0.0`, which shared listeners bind.
     Any,
-    /// This one.
     Ip(IpAddr),
-    /// The virtual address of a Service that the source does not tell.
+    /// The cluster IP of a Service, when the source lacks it.
     Service(ServiceId),
-    /// The address of a pod that the source does not tell.
+    /// The IP of a pod, when the source lacks it.
     Pod(WorkloadId),
-    /// Some address that is nobody's.
+    /// An address that no Service or pod of the mesh has.
     Unknown,
 }
 
@@ -177,121 +199,151 @@ impl DialedAddress {
     }
 }
 
-/// What a cluster speaks to its endpoints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The protocol of a cluster's connections to its endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, strum::IntoStaticStr)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum UpstreamProtocol {
-    /// HTTP/1.1, or just bytes.
+    /// HTTP/1.1, or a TCP stream.
     Http1,
     /// HTTP/2.
     Http2,
-    /// What the caller speaks.
+    /// The protocol of the caller's own connection.
     Downstream,
 }
 
-/// What comes of calls to a backend.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum BackendState {
-    /// They arrive.
-    Ok,
-    /// The proxy has no such cluster.
-    #[default]
-    NoCluster,
-    /// The cluster has no ready endpoint.
-    NoEndpoints,
+impl UpstreamProtocol {
+    /// The value in JSON reports, such as `http2`.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
 }
 
-/// A backend as the proxy has it.
+/// Whether calls to a backend can arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema, strum::IntoStaticStr)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+pub enum BackendState {
+    /// The cluster exists and may have ready endpoints.
+    Ok,
+    /// The proxy has no such cluster (Envoy's response flag `NC`).
+    #[default]
+    NoCluster,
+    /// The cluster has no ready endpoint (Envoy's response flag `UH`).
+    NoEndpoints,
+    /// The source cannot tell, because it holds no pods or no Services of that namespace.
+    /// Only [`Mesh::backends`] reports it; a [`CompiledBackend`] never has it.
+    Unknown,
+}
+
+impl BackendState {
+    /// The value in JSON reports, such as `no-endpoints`.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// A backend as compiled for one proxy.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct CompiledBackend {
-    /// Name of the cluster.
+    /// Name of the cluster, such as `outbound|50051|v1|checkout.shop.svc.cluster.local`.
     pub cluster: String,
-    /// Host; absent for a backend that may not be used.
+    /// Host; `None` for an invalid Gateway API backend (cluster `UnknownService`).
     pub host: Option<Host>,
     /// Port of the Service.
     pub port: Option<u32>,
-    /// Subset.
+    /// Subset, if the destination names one.
     pub subset: Option<SubsetName>,
-    /// Weight, where there are several.
+    /// Relative weight; `None` for the only backend of a rule.
     pub weight: Option<i64>,
-    /// What comes of calls.
+    /// Whether calls can arrive.
     pub state: BackendState,
-    /// The registry's entry, where the cluster exists.
+    /// The Service, if the cluster exists.
     pub service: Option<ServiceId>,
-    /// Endpoints that istiod sends; absent where the client's own address is taken, or nothing is known.
+    /// Endpoints that istiod sends; `None` when the proxy uses the address that the client dialled, or when the source
+    /// contains no pods.
     pub endpoints: Option<PodCount>,
-    /// What the cluster speaks.
+    /// Protocol toward the endpoints, if the cluster exists.
     pub upstream_protocol: Option<UpstreamProtocol>,
-    /// The DestinationRule that shapes it.
+    /// The DestinationRule that shapes the cluster; of several merged ones, the first.
     pub destination_rule: Option<ObjectRef>,
-    /// TLS mode as written there; absent means chosen for each endpoint.
+    /// TLS mode of that DestinationRule; `None` means that auto mTLS decides for each endpoint.
     pub tls: Option<String>,
-    /// What calls are pinned by.
-    pub hash: Option<String>,
-    /// Calls at a time that a proxy lets through to it, where a pool limits them.
+    /// The key of consistent hashing, such as `header x-user`.
+    pub hash_policy: Option<String>,
+    /// `http2MaxRequests` of the connection pool: concurrent calls that one proxy allows.
     pub max_requests: Option<i64>,
 }
 
-/// A copy of the traffic.
+/// A cluster that gets copies of the calls.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CompiledMirror {
-    /// Where to.
+    /// The cluster.
     pub backend: CompiledBackend,
-    /// Share in percent.
+    /// Share of calls that are copied, from 0 to 100.
     pub percent: f64,
 }
 
-/// A rule, or one alternative of it, that did not take the call.
+/// A rule, or one match of it, that does not match a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TriedRule {
     /// The object.
     pub object: ObjectRef,
-    /// Position of the rule.
+    /// Index of the rule in the object.
     pub index: usize,
-    /// Position of the alternative.
-    pub alternative: Option<usize>,
-    /// Why not.
-    pub why_not: String,
+    /// Index in the rule's `match` list.
+    pub match_index: Option<usize>,
+    /// The condition that fails, such as `header x-canary is absent`.
+    pub reason: String,
 }
 
 impl TriedRule {
-    fn rule(rule: &ConfigRule, at: Option<usize>, why_not: String) -> Self {
+    fn new(rule: &ConfigRule, position: Option<usize>, reason: String) -> Self {
         Self {
             object: rule.object.clone(),
             index: rule.index,
-            alternative: at.and_then(|at| rule.alternative(at)),
-            why_not,
+            match_index: position.and_then(|position| rule.match_index(position)),
+            reason,
         }
     }
 }
 
-/// The configuration of one proxy.
+/// The compiled configuration of one proxy. Listeners and route tables are built on first use and cached.
 #[derive(Debug)]
 pub struct ProxyConfig<'m> {
     mesh: &'m Mesh<'m>,
-    /// Whose proxy it is.
+    /// The proxy's point of view.
     pub caller: Caller,
     scope: scope::ProxyScope<'m>,
-    serial: Cell<usize>,
-    /// Virtual hosts that were already made, by route table.
+    /// Number of the last `routes` call, see `CompiledRoute::batch`.
+    route_batch: Cell<usize>,
+    /// Route tables by name.
     tables: RefCell<HashMap<String, Rc<route_table::IndexedTable<'m>>>>,
-    /// Listeners of each port, made when they are first asked for.
+    /// Listeners by port.
     listeners: RefCell<HashMap<u16, Rc<Vec<listener::CompiledListener>>>>,
 }
 
 impl<'m> ProxyConfig<'m> {
-    /// The configuration for a caller.
+    /// Computes what the caller's proxy sees of the mesh; the rest follows on demand.
     pub fn new(mesh: &'m Mesh<'m>, caller: Caller) -> Self {
         let scope = scope::ProxyScope::new(mesh, &caller);
-        Self { mesh, caller, scope, serial: Cell::new(0), tables: RefCell::default(), listeners: RefCell::default() }
+        Self {
+            mesh,
+            caller,
+            scope,
+            route_batch: Cell::new(0),
+            tables: RefCell::default(),
+            listeners: RefCell::default(),
+        }
     }
 
-    /// The Sidecar that narrows what the caller sees.
+    /// The Sidecar object that limits what the caller sees, if any.
     pub fn sidecar(&self) -> Option<&ObjectRef> {
         self.scope.sidecar.map(|sidecar| &sidecar.object)
     }
 }
 
-/// What is worked out once for a mesh.
+/// Results that are the same for every proxy, computed once for a mesh.
 #[derive(Debug, Default)]
 pub(super) struct XdsIndex {
     configs: RouteConfigs,
@@ -300,35 +352,36 @@ pub(super) struct XdsIndex {
 }
 
 impl Mesh<'_> {
-    fn outbound_index(&self) -> &XdsIndex {
-        self.outbound_index.get_or_init(|| XdsIndex {
+    fn xds_index(&self) -> &XdsIndex {
+        self.xds_index.get_or_init(|| XdsIndex {
             configs: RouteConfigs::new(self),
             by_age: self.sort_by_age(),
             aliases: self.find_aliases(),
         })
     }
 
-    /// Route configurations: VirtualServices with their delegates, and what Gateway API routes become.
+    /// Route configurations of the whole mesh: VirtualServices with their delegates merged in, and converted Gateway
+    /// API routes.
     pub fn route_configs(&self) -> &RouteConfigs {
-        &self.outbound_index().configs
+        &self.xds_index().configs
     }
 
     fn sort_by_age(&self) -> Vec<ServiceId> {
         let mut ids: Vec<ServiceId> = self.service_ids().collect();
-        // A ServiceEntry's host is its name here.
-        let name = |id: &ServiceId| {
+        // istiod's registry names a ServiceEntry's services by host.
+        let sort_key = |id: &ServiceId| {
             let service = self.service(*id);
             let name = if service.is_kubernetes() { &*service.object.name } else { service.host.as_str() };
             (service.created.clone(), name.to_owned(), service.namespace().clone())
         };
-        ids.sort_by_cached_key(name);
+        ids.sort_by_cached_key(sort_key);
         ids
     }
 
     fn find_aliases(&self) -> HashMap<Host, Vec<ServiceId>> {
         let target = |host: &Host| {
-            let found = self.services_named(host.as_str()).iter().map(|id| &self.service(*id).resolution);
-            let mut targets = found.filter_map(|resolution| match resolution {
+            let resolutions = self.services_named(host.as_str()).iter().map(|id| &self.service(*id).resolution);
+            let mut targets = resolutions.filter_map(|resolution| match resolution {
                 Resolution::ExternalName(target) => Some(target.clone()),
                 _ => None,
             });
@@ -337,14 +390,14 @@ impl Mesh<'_> {
         let mut aliases: HashMap<Host, Vec<ServiceId>> = HashMap::new();
         for id in self.service_ids() {
             let Resolution::ExternalName(first) = &self.service(id).resolution else { continue };
-            let mut seen = vec![self.service(id).host.clone()];
-            let mut at = first.clone();
-            // A circle leads nowhere.
-            while let Some(next) = target(&at).filter(|_| !seen.contains(&at)) {
-                seen.push(std::mem::replace(&mut at, next));
+            let mut visited = vec![self.service(id).host.clone()];
+            let mut current = first.clone();
+            // Aliases that form a cycle have no target.
+            while let Some(next) = target(&current).filter(|_| !visited.contains(&current)) {
+                visited.push(std::mem::replace(&mut current, next));
             }
-            if !seen.contains(&at) {
-                aliases.entry(at).or_default().push(id);
+            if !visited.contains(&current) {
+                aliases.entry(current).or_default().push(id);
             }
         }
         aliases

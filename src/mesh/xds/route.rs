@@ -1,4 +1,5 @@
-//! Routes as Envoy gets them: conditions and what happens to a call.
+//! The routes that istiod builds from one route configuration for one proxy: conditions, actions, and the destinations
+//! behind them.
 //!
 //! Source: `BuildHTTPRoutesForVirtualService` and `TranslateRoute` in `pilot/pkg/networking/core/route/route.go` of
 //! istio/istio 1.31.
@@ -15,16 +16,17 @@ use crate::mesh::virtual_service::GatewayName;
 use crate::schema::virtual_service::{Destination, HttpRule, Percent};
 use crate::vocabulary::duration;
 
-/// One route. Where it sends to is worked out when a call takes it: a proxy has many routes that no call is asked for.
+/// One route. Its backends are computed only when a call matches it, since most routes of a proxy are never used.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct CompiledRoute<'m> {
     pub(super) action: CompiledAction<'m>,
-    /// The rule that it comes from; absent for Istio's own.
+    /// The rule that it comes from; `None` for Istio's default routes.
     pub(super) origin: Option<RouteOrigin<'m>>,
-    /// Port that destinations without one have.
+    /// Port of destinations that name none.
     pub(super) port: u16,
-    /// Number of the making: hosts of a gateway share a virtual host only when their routes were made together.
-    made: usize,
+    /// Number of the `routes` call that built it. Hosts of a gateway share a virtual host only when their routes come
+    /// from the same call.
+    batch: usize,
 }
 
 /// The rule that a route comes from.
@@ -32,35 +34,37 @@ pub(super) struct CompiledRoute<'m> {
 pub(super) struct RouteOrigin<'m> {
     pub(super) config: &'m RouteConfig,
     pub(super) rule: &'m ConfigRule,
-    /// The rule's text, delegates merged in.
-    pub(super) written: &'m HttpRule,
-    /// Which of its alternatives it is; absent when it has none.
-    at: Option<usize>,
-    matches: &'m CompiledMatch,
+    /// The compiled rule: delegates are merged in, Gateway API rules are converted.
+    pub(super) http_rule: &'m HttpRule,
+    /// Position in the compiled rule's `match` list; `None` for a rule without conditions.
+    position: Option<usize>,
+    conditions: &'m CompiledMatch,
 }
 
 impl PartialEq for RouteOrigin<'_> {
     fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(self.matches, other.matches)
+        std::ptr::eq(self.conditions, other.conditions)
     }
 }
 
-/// What happens to a call.
+/// What a route does with a call.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum CompiledAction<'m> {
-    /// It goes to the rule's destinations.
+    /// Forwards it to the rule's destinations.
     Forward,
-    /// It goes to this Service.
+    /// Forwards it to this Service: Istio's default route.
     Service(&'m Host),
+    /// Redirects with this HTTP status code.
     Redirect(u32),
+    /// Responds with this HTTP status code.
     DirectResponse(u32),
-    /// Where the client dialled.
+    /// Forwards it to the address that the client dialled.
     Passthrough,
-    /// Nowhere: unknown hosts are not allowed.
+    /// Responds with 502, since the outbound traffic policy allows no unknown hosts.
     Block,
 }
 
-/// Where a call is sent on, and how.
+/// The backends and policies of a forwarding route.
 #[derive(Debug, Clone)]
 pub(super) struct CompiledForward {
     pub(super) backends: Vec<CompiledBackend>,
@@ -70,59 +74,59 @@ pub(super) struct CompiledForward {
 }
 
 impl RouteOrigin<'_> {
-    /// Position of the alternative in the object.
-    pub(super) fn alternative(&self) -> Option<usize> {
-        self.at.and_then(|at| self.rule.alternative(at))
+    /// Index in the `match` list of the written rule.
+    pub(super) fn match_index(&self) -> Option<usize> {
+        self.position.and_then(|position| self.rule.match_index(position))
     }
 }
 
 impl<'m> CompiledRoute<'m> {
-    /// A route of Istio's own, for every call.
+    /// A default route of Istio that matches every call.
     pub(super) fn catch_all(action: CompiledAction<'m>, port: u16) -> Self {
-        Self { action, origin: None, port, made: 0 }
+        Self { action, origin: None, port, batch: 0 }
     }
 
-    /// Its name.
     pub(super) fn name(&self) -> Cow<'m, str> {
-        let Some(RouteOrigin { written, at, .. }) = self.origin else {
+        let Some(RouteOrigin { http_rule, position, .. }) = self.origin else {
             return Cow::Borrowed(match self.action {
                 CompiledAction::Passthrough => "allow_any",
                 CompiledAction::Block => "block_all",
                 _ => "default",
             });
         };
-        let name = written.name.as_deref().unwrap_or_default();
-        match at.and_then(|at| written.matches[at].name.as_deref()).filter(|own| !own.is_empty()) {
-            Some(own) => Cow::Owned(format!("{name}.{own}")),
+        let name = http_rule.name.as_deref().unwrap_or_default();
+        let match_name = position.and_then(|position| http_rule.matches[position].name.as_deref());
+        match match_name.filter(|name| !name.is_empty()) {
+            Some(match_name) => Cow::Owned(format!("{name}.{match_name}")),
             None => Cow::Borrowed(name),
         }
     }
 
-    /// Whether every call fits.
+    /// Whether every call matches.
     pub(super) fn is_catch_all(&self) -> bool {
-        self.origin.is_none_or(|origin| origin.matches.is_catch_all())
+        self.origin.is_none_or(|origin| origin.conditions.is_catch_all())
     }
 
-    /// Its conditions in Envoy's words, sorted.
+    /// The conditions in the text form of [`crate::envoy::route::EnvoyRoute`], sorted.
     pub(super) fn conditions(&self) -> Vec<String> {
-        self.origin.map_or_else(|| vec!["path prefix /".to_owned()], |origin| origin.matches.in_words())
+        self.origin.map_or_else(|| vec!["path prefix /".to_owned()], |origin| origin.conditions.to_envoy())
     }
 
-    /// Whether a call fits; else which condition it fails.
+    /// Whether a call matches; otherwise the condition that fails.
     pub(super) fn check(&self, call: &Call) -> Result<(), String> {
-        self.origin.map_or(Ok(()), |origin| origin.matches.check(call))
+        self.origin.map_or(Ok(()), |origin| origin.conditions.check(call))
     }
 
     /// Conditions that only the proxy can check.
-    pub(super) fn unknown(&self) -> &'m [String] {
-        self.origin.map_or(&[], |origin| origin.matches.unknown())
+    pub(super) fn unchecked_conditions(&self) -> &'m [String] {
+        self.origin.map_or(&[], |origin| origin.conditions.unchecked_conditions())
     }
 
-    /// What makes Envoy refuse it, and with it the whole route table.
-    pub(super) fn refused(&self) -> Option<String> {
-        let RouteOrigin { written, matches, .. } = self.origin?;
+    /// Why Envoy rejects the route, and with it the whole route table.
+    pub(super) fn rejection(&self) -> Option<String> {
+        let RouteOrigin { http_rule, conditions, .. } = self.origin?;
         let by_action = match self.action {
-            CompiledAction::Forward if written.route.len() != 1 && weighted(written).next().is_none() => {
+            CompiledAction::Forward if http_rule.route.len() != 1 && weighted(http_rule).next().is_none() => {
                 Some("several destinations without any weight".to_owned())
             }
             CompiledAction::Redirect(code) if !matches!(code, 301 | 302 | 303 | 307 | 308) => {
@@ -133,18 +137,18 @@ impl<'m> CompiledRoute<'m> {
             }
             _ => None,
         };
-        by_action.or_else(|| matches.refused())
+        by_action.or_else(|| conditions.rejection())
     }
 }
 
-/// The destinations of several that get calls at all.
-fn weighted(written: &HttpRule) -> impl Iterator<Item = (Option<&Destination>, Option<i64>)> {
-    let targets = written.route.iter().filter(|one| one.weight.unwrap_or(0) != 0);
-    targets.map(|one| (one.destination.as_ref(), one.weight))
+/// The destinations with a weight above 0, of a rule with several.
+fn weighted(rule: &HttpRule) -> impl Iterator<Item = (Option<&Destination>, Option<i64>)> {
+    let targets = rule.route.iter().filter(|target| target.weight.unwrap_or(0) != 0);
+    targets.map(|target| (target.destination.as_ref(), target.weight))
 }
 
 impl<'m> ProxyConfig<'m> {
-    /// The routes of a configuration for this proxy and port, and what was left out with the reason.
+    /// The routes of a configuration for this proxy and port, and the rules and matches that istiod skips for it.
     pub(super) fn routes(
         &self,
         config: &'m RouteConfig,
@@ -152,85 +156,86 @@ impl<'m> ProxyConfig<'m> {
         port: u16,
     ) -> (Vec<CompiledRoute<'m>>, Vec<TriedRule>) {
         let mut routes: Vec<CompiledRoute<'m>> = Vec::new();
-        let mut left_out = Vec::new();
-        let mut done = false;
-        self.serial.set(self.serial.get() + 1);
+        let mut skipped = Vec::new();
+        let mut has_catch_all = false;
+        self.route_batch.set(self.route_batch.get() + 1);
         for rule in &config.rules {
-            let written = rule.rule(self.mesh, config);
-            let conditions = rule.conditions(self.mesh, config);
-            if done {
-                left_out.push(TriedRule::rule(rule, None, "an earlier rule takes every call".to_owned()));
+            let http_rule = rule.http_rule(self.mesh, config);
+            let compiled = rule.conditions(self.mesh, config);
+            if has_catch_all {
+                skipped.push(TriedRule::new(rule, None, "an earlier rule matches every call".to_owned()));
                 continue;
             }
-            let made = |at: Option<usize>| {
-                let matches = &conditions[at.unwrap_or(0)];
-                let origin = RouteOrigin { config, rule, written, at, matches };
+            let route_for = |position: Option<usize>| {
+                let conditions = &compiled[position.unwrap_or(0)];
+                let origin = RouteOrigin { config, rule, http_rule, position, conditions };
                 CompiledRoute {
-                    action: CompiledAction::of(written),
+                    action: CompiledAction::from_rule(http_rule),
                     origin: Some(origin),
                     port,
-                    made: self.serial.get(),
+                    batch: self.route_batch.get(),
                 }
             };
-            if written.matches.is_empty() {
-                routes.push(made(None));
-                done = true;
+            if http_rule.matches.is_empty() {
+                routes.push(route_for(None));
+                has_catch_all = true;
                 continue;
             }
-            for (at, one) in written.matches.iter().enumerate() {
-                if done {
-                    left_out.push(TriedRule::rule(rule, Some(at), "an earlier match takes every call".to_owned()));
+            for (position, conditions) in http_rule.matches.iter().enumerate() {
+                if has_catch_all {
+                    let reason = "an earlier match matches every call".to_owned();
+                    skipped.push(TriedRule::new(rule, Some(position), reason));
                     continue;
                 }
-                match matching::is_for(one, config, &self.caller, gateway, port) {
-                    Err(why) => left_out.push(TriedRule::rule(rule, Some(at), why)),
+                match matching::applies_to(conditions, config, &self.caller, gateway, port) {
+                    Err(reason) => skipped.push(TriedRule::new(rule, Some(position), reason)),
                     Ok(()) => {
-                        let route = made(Some(at));
-                        done = route.is_catch_all();
+                        let route = route_for(Some(position));
+                        has_catch_all = route.is_catch_all();
                         routes.push(route);
                     }
                 }
             }
         }
-        (routes, left_out)
+        (routes, skipped)
     }
 
-    /// Where a route sends calls; `None` when it sends them nowhere.
+    /// The backends and policies of a route; `None` when it does not forward.
     pub(super) fn forward(&self, route: &CompiledRoute<'_>) -> Option<CompiledForward> {
         match (route.action, route.origin) {
-            (CompiledAction::Service(host), _) => Some(self.forward_to(host, route.port)),
+            (CompiledAction::Service(host), _) => Some(self.forward_by_default(host, route.port)),
             (CompiledAction::Forward, Some(origin)) => Some(self.forward_by_rule(origin, route.port)),
             _ => None,
         }
     }
 
     fn forward_by_rule(&self, origin: RouteOrigin<'_>, port: u16) -> CompiledForward {
-        let RouteOrigin { config, rule, written, .. } = origin;
-        let none = Destination::default();
-        let target = |destination: Option<&Destination>, weight: Option<i64>| {
-            let destination = destination.unwrap_or(&none);
-            let host = config.destination(self.mesh, destination);
-            let (host, own) = if self.is_gateway() {
-                self.concrete_at_gateway(&host, &config.namespace)
+        let RouteOrigin { config, rule, http_rule, .. } = origin;
+        let no_destination = Destination::default();
+        let compile = |destination: Option<&Destination>, weight: Option<i64>| {
+            let destination = destination.unwrap_or(&no_destination);
+            let host = config.destination_host(self.mesh, destination);
+            let (host, single_port) = if self.is_gateway() {
+                self.resolve_alias_at_gateway(&host, &config.namespace)
             } else {
-                (self.concrete_on_port(&host, port), None)
+                (self.resolve_alias_on_port(&host, port), None)
             };
-            self.backend(&host, destination, u32::from(own.unwrap_or(port)), weight)
+            self.backend(&host, destination, u32::from(single_port.unwrap_or(port)), weight)
         };
-        let backends = match &*written.route.0 {
-            [one] => vec![target(one.destination.as_ref(), None)],
-            _ => weighted(written).map(|(destination, weight)| target(destination, weight)).collect(),
+        let backends = match &*http_rule.route.0 {
+            [target] => vec![compile(target.destination.as_ref(), None)],
+            _ => weighted(http_rule).map(|(destination, weight)| compile(destination, weight)).collect(),
         };
-        let timeout = written.timeout.as_deref().and_then(|text| duration::parse(text).ok());
+        let timeout = http_rule.timeout.as_deref().and_then(|text| duration::parse(text).ok());
         let retries = retry::effective(
-            written.retries.as_ref().map(|retries| (retries, &rule.object)),
+            http_rule.retries.as_ref().map(|retries| (retries, &rule.object)),
             self.mesh.config.default_http_retry_policy.as_ref(),
         );
-        let legacy = written.mirror.as_ref().map(|destination| {
-            let share = written.mirror_percentage.as_ref().map(|percent| percent.value);
-            (destination, share.or(written.mirror_percent.map(f64::from)))
+        let legacy = http_rule.mirror.as_ref().map(|destination| {
+            let share = http_rule.mirror_percentage.as_ref().map(|percent| percent.value);
+            (destination, share.or(http_rule.mirror_percent.map(f64::from)))
         });
-        let listed = written.mirrors.iter().filter_map(|mirror| {
+        let listed = http_rule.mirrors.iter().filter_map(|mirror| {
             let share = mirror.percentage.as_ref().map(|Percent { value }| *value);
             mirror.destination.as_ref().map(|destination| (destination, share))
         });
@@ -238,13 +243,16 @@ impl<'m> ProxyConfig<'m> {
             .into_iter()
             .chain(listed)
             .filter(|(_, share)| share.is_none_or(|share| share > 0.0))
-            .map(|(to, share)| CompiledMirror { backend: target(Some(to), None), percent: share.unwrap_or(100.0) })
+            .map(|(destination, share)| CompiledMirror {
+                backend: compile(Some(destination), None),
+                percent: share.unwrap_or(100.0),
+            })
             .collect();
         CompiledForward { backends, timeout: timeout.filter(|limit| !limit.is_zero()), retries, mirrors }
     }
 
-    /// Istio's own way to a Service.
-    fn forward_to(&self, host: &Host, port: u16) -> CompiledForward {
+    /// Istio's default route to a Service.
+    fn forward_by_default(&self, host: &Host, port: u16) -> CompiledForward {
         let backend = self.backend(host, &Destination::default(), u32::from(port), None);
         let retries = retry::effective(None, self.mesh.config.default_http_retry_policy.as_ref());
         CompiledForward { backends: vec![backend], timeout: None, retries, mirrors: Vec::new() }
@@ -252,10 +260,10 @@ impl<'m> ProxyConfig<'m> {
 }
 
 impl CompiledAction<'_> {
-    fn of(written: &HttpRule) -> Self {
-        if let Some(redirect) = &written.redirect {
+    fn from_rule(rule: &HttpRule) -> Self {
+        if let Some(redirect) = &rule.redirect {
             return Self::Redirect(redirect.redirect_code.filter(|code| *code != 0).unwrap_or(301));
         }
-        written.direct_response.as_ref().map_or(Self::Forward, |response| Self::DirectResponse(response.status))
+        rule.direct_response.as_ref().map_or(Self::Forward, |response| Self::DirectResponse(response.status))
     }
 }

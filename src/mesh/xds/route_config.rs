@@ -1,5 +1,5 @@
-//! Route configurations as istiod works with them: VirtualServices with their delegates merged in, and those that it
-//! makes of Gateway API routes. Everything after this treats both alike.
+//! Route configurations, the common form of VirtualServices (with their delegates merged in) and of converted Gateway
+//! API routes. All later steps treat both alike.
 //!
 //! Sources: `pilot/pkg/model/virtualservice_controller.go` and `push_context.go` of istio/istio 1.31.
 
@@ -20,107 +20,109 @@ use crate::schema::virtual_service::{Destination, HttpRule, L4Rule};
 /// Routes to some hosts, for sidecars or for gateways.
 #[derive(Debug)]
 pub struct RouteConfig {
-    /// Namespace, which decides who sees it and what its gateways let in.
+    /// Namespace of its objects. It decides visibility, and which hosts of a Gateway the configuration may use.
     pub namespace: Namespace,
-    /// Name that istiod knows it by; one of its own for Gateway API.
+    /// The VirtualService's name, or the name that istiod generates for Gateway API routes.
     pub name: Arc<str>,
-    /// RFC 3339 time of creation.
+    /// Creation time in RFC 3339 format.
     pub created: Option<Arc<str>>,
-    /// Hosts, completed and lower case.
+    /// Full host names in lower case.
     pub hosts: Vec<Host>,
-    /// Where it acts; empty means all sidecars.
+    /// The gateways that use it; empty means all sidecars.
     pub gateways: Vec<GatewayName>,
-    /// Who sees it.
+    /// The namespaces whose proxies see it.
     pub export_to: Visibility,
-    /// Whether it was made of Gateway API routes, which changes what prefixes and missing clusters mean.
+    /// Whether it comes from Gateway API routes, which changes the meaning of path prefixes and missing clusters.
     pub is_gateway_api: bool,
-    /// HTTP rules, in order.
+    /// HTTP rules, in the order in which Envoy tries them.
     pub rules: Vec<ConfigRule>,
-    /// The VirtualService that it is.
+    /// The VirtualService; `None` for Gateway API.
     pub virtual_service: Option<VirtualServiceId>,
-    /// Objects that it comes from.
+    /// The objects that it comes from.
     pub objects: Vec<ObjectRef>,
 }
 
-/// One HTTP rule with the place that a user would look for it.
+/// One HTTP rule of a configuration, with its position in the written object.
 #[derive(Debug)]
 pub struct ConfigRule {
-    /// The object: of a delegate's rule, the root.
+    /// The object; for a delegate's rule, the root.
     pub object: ObjectRef,
-    /// Position in the object's list of rules.
+    /// Index in the object's list of rules.
     pub index: usize,
-    /// The delegate that holds the rest, and the position there.
+    /// The delegate and the index of the merged rule in it.
     pub delegate: Option<(ObjectRef, usize)>,
-    /// What is wrong with its backends.
-    pub problems: Vec<String>,
-    text: RuleText,
-    /// Made when they are first asked for: many proxies have the same.
+    /// Invalid backends, one message each.
+    pub backend_problems: Vec<String>,
+    source: RuleSource,
+    /// Compiled on first use and shared by all proxies.
     conditions: OnceLock<Vec<CompiledMatch>>,
 }
 
 #[derive(Debug)]
-enum RuleText {
-    /// As it stands in the object.
+enum RuleSource {
+    /// The rule in the object, unchanged.
     Written,
-    /// Merged or converted, with the position of each alternative in the object.
-    Made(Box<HttpRule>, Vec<Option<usize>>),
+    /// A merged or converted rule, with the index of each match in the root's `match` list.
+    Generated(Box<HttpRule>, Vec<Option<usize>>),
 }
 
 impl ConfigRule {
-    /// A rule that stands nowhere as it is here.
-    pub(super) fn made(
+    /// A rule that istiod generates: a delegate's rule merged into its root, or a converted Gateway API rule.
+    pub(super) fn generated(
         object: ObjectRef,
         index: usize,
         rule: HttpRule,
-        alternatives: Vec<Option<usize>>,
-        problems: Vec<String>,
+        match_indexes: Vec<Option<usize>>,
+        backend_problems: Vec<String>,
     ) -> Self {
-        Self::new(object, index, problems, RuleText::Made(Box::new(rule), alternatives))
+        Self::new(object, index, backend_problems, RuleSource::Generated(Box::new(rule), match_indexes))
     }
 
-    fn new(object: ObjectRef, index: usize, problems: Vec<String>, text: RuleText) -> Self {
-        Self { object, index, delegate: None, problems, text, conditions: OnceLock::new() }
+    fn new(object: ObjectRef, index: usize, backend_problems: Vec<String>, source: RuleSource) -> Self {
+        Self { object, index, delegate: None, backend_problems, source, conditions: OnceLock::new() }
     }
 
-    /// The rule.
-    pub fn rule<'m>(&'m self, mesh: &'m Mesh<'_>, config: &RouteConfig) -> &'m HttpRule {
-        match &self.text {
-            RuleText::Made(rule, _) => rule,
-            RuleText::Written => {
+    /// The compiled rule. `config` must be the configuration that contains it.
+    pub fn http_rule<'m>(&'m self, mesh: &'m Mesh<'_>, config: &RouteConfig) -> &'m HttpRule {
+        match &self.source {
+            RuleSource::Generated(rule, _) => rule,
+            RuleSource::Written => {
                 let id = config.virtual_service.unwrap_or(VirtualServiceId::new(0));
                 &mesh.virtual_services.get(id).spec.http[self.index]
             }
         }
     }
 
-    /// The conditions of each alternative; of a rule without any, one that every call fits.
+    /// The conditions of each match; for a rule without matches, one condition that every call meets.
     pub(super) fn conditions(&self, mesh: &Mesh<'_>, config: &RouteConfig) -> &[CompiledMatch] {
         self.conditions.get_or_init(|| {
-            let written = self.rule(mesh, config);
-            if written.matches.is_empty() {
+            let rule = self.http_rule(mesh, config);
+            if rule.matches.is_empty() {
                 return vec![CompiledMatch::new(None, config.is_gateway_api)];
             }
-            written.matches.iter().map(|one| CompiledMatch::new(Some(one), config.is_gateway_api)).collect()
+            let matches = rule.matches.iter();
+            matches.map(|conditions| CompiledMatch::new(Some(conditions), config.is_gateway_api)).collect()
         })
     }
 
-    /// The rule that was made of a Gateway API rule; `None` for one that somebody wrote.
-    pub(super) fn made_rule(&self) -> Option<&HttpRule> {
-        match &self.text {
-            RuleText::Made(rule, _) => Some(rule),
-            RuleText::Written => None,
+    /// The generated rule; `None` for a rule that is used as written.
+    pub(super) fn generated_rule(&self) -> Option<&HttpRule> {
+        match &self.source {
+            RuleSource::Generated(rule, _) => Some(rule),
+            RuleSource::Written => None,
         }
     }
 
-    /// Position in the object of the alternative at `at`.
-    pub fn alternative(&self, at: usize) -> Option<usize> {
-        match &self.text {
-            RuleText::Made(_, alternatives) => alternatives.get(at).copied().flatten(),
-            RuleText::Written => Some(at),
+    /// Index in the written rule's `match` list of the match at `position` in the compiled rule; `None` if the root has
+    /// no such match.
+    pub fn match_index(&self, position: usize) -> Option<usize> {
+        match &self.source {
+            RuleSource::Generated(_, indexes) => indexes.get(position).copied().flatten(),
+            RuleSource::Written => Some(position),
         }
     }
 
-    /// Field path of the rule in its object.
+    /// Field path of the rule in its object, such as `spec.http[0]`.
     pub fn field(&self) -> String {
         let list = if self.object.kind == Kind::VirtualService { "http" } else { "rules" };
         format!("spec.{list}[{}]", self.index)
@@ -128,32 +130,33 @@ impl ConfigRule {
 }
 
 impl RouteConfig {
-    /// Whether sidecars get it.
+    /// Whether sidecars use it.
     pub fn acts_in_mesh(&self) -> bool {
-        self.gateways.is_empty() || self.gateways.contains(&GatewayName::Mesh)
+        GatewayName::list_includes_mesh(&self.gateways)
     }
 
-    /// Its TCP rules.
+    /// TCP rules; Gateway API configurations have none.
     pub fn tcp<'m>(&self, mesh: &'m Mesh<'_>) -> &'m [L4Rule] {
         self.virtual_service.map_or(&[], |id| &mesh.virtual_services.get(id).spec.tcp)
     }
 
-    /// Its TLS rules.
+    /// TLS rules; Gateway API configurations have none.
     pub fn tls<'m>(&self, mesh: &'m Mesh<'_>) -> &'m [L4Rule] {
         self.virtual_service.map_or(&[], |id| &mesh.virtual_services.get(id).spec.tls)
     }
 
-    /// A destination's host, completed.
-    pub fn destination(&self, mesh: &Mesh<'_>, destination: &Destination) -> Host {
-        host::resolve(&destination.host, &self.namespace, &mesh.cluster_domain)
+    /// The full host name of a destination.
+    pub fn destination_host(&self, mesh: &Mesh<'_>, destination: &Destination) -> Host {
+        host::to_fqdn(&destination.host, &self.namespace, &mesh.cluster_domain)
     }
 }
 
-/// Position of a route configuration.
+/// Position of a configuration in [`RouteConfigs`], oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConfigId(usize);
 
-/// How a configuration stands among others for a namespace: lower is asked first.
+/// Precedence of a configuration for the proxies of one namespace: visibility class, whether it is another namespace's
+/// or a VirtualService, and position. Lower values win.
 type Precedence = (u8, bool, usize);
 
 /// All route configurations, oldest first.
@@ -161,108 +164,109 @@ type Precedence = (u8, bool, usize);
 pub struct RouteConfigs {
     all: Vec<RouteConfig>,
     by_gateway: HashMap<GatewayName, Vec<usize>>,
-    /// Those that sidecars get.
+    /// Configurations for sidecars.
     by_host: HostMap<ConfigId>,
 }
 
 impl RouteConfigs {
-    /// Makes them for a mesh.
     pub(super) fn new(mesh: &Mesh<'_>) -> Self {
         let mut all: Vec<RouteConfig> = mesh
             .virtual_services
             .iter()
             .filter(|(_, object)| !object.hosts.is_empty())
-            .map(|(id, object)| of_virtual_service(mesh, id, object))
+            .map(|(id, object)| virtual_service_config(mesh, id, object))
             .collect();
         all.extend(gateway_api_conversion::configs(mesh));
         all.sort_by(|a, b| (&a.created, &a.name, &a.namespace).cmp(&(&b.created, &b.name, &b.namespace)));
         let mut by_gateway: HashMap<GatewayName, Vec<usize>> = HashMap::new();
-        for (at, config) in all.iter().enumerate() {
+        for (position, config) in all.iter().enumerate() {
             if config.gateways.is_empty() {
-                by_gateway.entry(GatewayName::Mesh).or_default().push(at);
+                by_gateway.entry(GatewayName::Mesh).or_default().push(position);
             }
             for gateway in &config.gateways {
-                by_gateway.entry(gateway.clone()).or_default().push(at);
+                by_gateway.entry(gateway.clone()).or_default().push(position);
             }
         }
         let mut by_host = HostMap::default();
-        for (at, config) in all.iter().enumerate().filter(|(_, config)| config.acts_in_mesh()) {
+        for (position, config) in all.iter().enumerate().filter(|(_, config)| config.acts_in_mesh()) {
             for host in &config.hosts {
-                by_host.insert(host, ConfigId(at));
+                by_host.insert(host, ConfigId(position));
             }
         }
         Self { all, by_gateway, by_host }
     }
 
-    /// One configuration.
+    /// The configuration with this id.
     pub fn get(&self, id: ConfigId) -> &RouteConfig {
         &self.all[id.0]
     }
 
     /// All configurations, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = (ConfigId, &RouteConfig)> {
-        self.all.iter().enumerate().map(|(at, config)| (ConfigId(at), config))
+        self.all.iter().enumerate().map(|(position, config)| (ConfigId(position), config))
     }
 
-    /// Those of sidecars whose host covers a host, by host, the most precise first.
-    pub fn covering<'a>(&'a self, host: &'a Host) -> impl Iterator<Item = &'a [ConfigId]> + 'a {
+    /// Configurations for sidecars with a host that equals or covers `host`, grouped by their host, the most specific
+    /// first.
+    pub fn covering_host<'a>(&'a self, host: &'a Host) -> impl Iterator<Item = &'a [ConfigId]> + 'a {
         self.by_host.covering(host.as_str())
     }
 
-    /// Those of sidecars that name exactly this host, oldest first.
-    pub fn of_host(&self, host: &Host) -> impl Iterator<Item = ConfigId> {
+    /// Configurations for sidecars that name exactly this host, oldest first.
+    pub fn naming_host(&self, host: &Host) -> impl Iterator<Item = ConfigId> {
         self.by_host.exact(host.as_str()).iter().copied()
     }
 
     /// Whether proxies of a namespace see a configuration.
-    pub fn is_seen(&self, id: ConfigId, namespace: &Namespace) -> bool {
+    pub fn is_visible(&self, id: ConfigId, namespace: &Namespace) -> bool {
         self.rank(id, namespace).is_some()
     }
 
-    /// How a configuration stands for proxies of a namespace; `None` where they do not see it.
+    /// Precedence of a configuration for proxies of a namespace; `None` if they do not see it.
     pub(super) fn rank(&self, id: ConfigId, namespace: &Namespace) -> Option<Precedence> {
         let config = self.get(id);
         let own_route = config.is_gateway_api && config.namespace == *namespace;
-        Some((rank(config, namespace)?, !own_route, id.0))
+        Some((visibility_class(config, namespace)?, !own_route, id.0))
     }
 
-    /// Those that act at a gateway, or in the mesh, for a proxy in `namespace`: what is private to the namespace first,
-    /// then what is exported to it by name, then what everybody sees; inside each the oldest first. Those of Gateway
-    /// API in the proxy's own namespace go before others of their class.
+    /// Configurations of a gateway, or of the mesh, that a proxy in `namespace` sees, by precedence: private ones of the
+    /// namespace, then those exported to it by name, then public ones. Within each class, Gateway API routes of the
+    /// proxy's own namespace come first, and older configurations before younger ones.
     pub(super) fn visible(&self, gateway: &GatewayName, namespace: &Namespace) -> impl Iterator<Item = &RouteConfig> {
         let bound = self.by_gateway.get(gateway).map_or(&[][..], Vec::as_slice);
-        let mut ranked: Vec<Precedence> = bound.iter().filter_map(|at| self.rank(ConfigId(*at), namespace)).collect();
+        let mut ranked: Vec<Precedence> =
+            bound.iter().filter_map(|position| self.rank(ConfigId(*position), namespace)).collect();
         ranked.sort_unstable();
-        ranked.into_iter().map(|(_, _, at)| &self.all[at])
+        ranked.into_iter().map(|(_, _, position)| &self.all[position])
     }
 }
 
-fn rank(config: &RouteConfig, namespace: &Namespace) -> Option<u8> {
-    let own = config.namespace == *namespace;
+fn visibility_class(config: &RouteConfig, namespace: &Namespace) -> Option<u8> {
+    let is_own = config.namespace == *namespace;
     match &config.export_to {
         Visibility::Public => Some(2),
-        Visibility::Private => own.then_some(0),
-        Visibility::Namespaces(namespaces) => namespaces.contains(namespace).then_some(u8::from(!own)),
-        Visibility::Nobody => None,
+        Visibility::Private => is_own.then_some(0),
+        Visibility::Namespaces(namespaces) => namespaces.contains(namespace).then_some(u8::from(!is_own)),
+        Visibility::NoNamespace => None,
     }
 }
 
-fn of_virtual_service(mesh: &Mesh<'_>, id: VirtualServiceId, object: &VirtualService) -> RouteConfig {
+fn virtual_service_config(mesh: &Mesh<'_>, id: VirtualServiceId, object: &VirtualService) -> RouteConfig {
     let mut rules = Vec::with_capacity(object.spec.http.len());
     for (index, rule) in object.spec.http.iter().enumerate() {
-        let own = object.object.clone();
+        let reference = object.object.clone();
         let Some(delegate) = &rule.delegate else {
-            rules.push(ConfigRule::new(own, index, Vec::new(), RuleText::Written));
+            rules.push(ConfigRule::new(reference, index, Vec::new(), RuleSource::Written));
             continue;
         };
-        // A delegate that is missing, or that the root's namespace does not see, takes only this rule away.
+        // Without its delegate, istiod drops only this rule.
         let Some(delegate) = find_delegate(mesh, object, delegate) else { continue };
-        let root = completed(mesh, &object.object.namespace, rule);
-        for (position, inner) in delegate.spec.http.iter().enumerate() {
-            let inner = completed(mesh, &delegate.object.namespace, inner);
-            if let Some((merged, alternatives)) = delegate::merge(&root, &inner) {
-                let mut rule = ConfigRule::made(own.clone(), index, merged, alternatives, Vec::new());
-                rule.delegate = Some((delegate.object.clone(), position));
+        let root_rule = with_full_names(mesh, &object.object.namespace, rule);
+        for (delegate_index, delegate_rule) in delegate.spec.http.iter().enumerate() {
+            let delegate_rule = with_full_names(mesh, &delegate.object.namespace, delegate_rule);
+            if let Some((merged, match_indexes)) = delegate::merge(&root_rule, &delegate_rule) {
+                let mut rule = ConfigRule::generated(reference.clone(), index, merged, match_indexes, Vec::new());
+                rule.delegate = Some((delegate.object.clone(), delegate_index));
                 rules.push(rule);
             }
         }
@@ -281,35 +285,35 @@ fn of_virtual_service(mesh: &Mesh<'_>, id: VirtualServiceId, object: &VirtualSer
     }
 }
 
-/// The delegate of a root's rule, if there is one that the root's namespace sees.
+/// The delegate of a root's rule: a VirtualService without hosts that is exported to the root's namespace.
 pub fn find_delegate<'m>(
     mesh: &'m Mesh<'_>,
     root: &VirtualService,
     delegate: &crate::schema::virtual_service::Delegate,
 ) -> Option<&'m VirtualService> {
-    let own = &root.object.namespace;
-    let namespace =
-        delegate.namespace.as_deref().filter(|namespace| !namespace.is_empty()).map_or_else(|| own.clone(), Into::into);
-    let found = mesh.virtual_services.named(&namespace, &delegate.name)?;
-    (found.spec.hosts.is_empty() && found.export_to.reaches(own, &namespace)).then_some(found)
+    let root_namespace = &root.object.namespace;
+    let namespace = delegate.namespace.as_deref().filter(|namespace| !namespace.is_empty());
+    let namespace = namespace.map_or_else(|| root_namespace.clone(), Into::into);
+    let target = mesh.virtual_services.find(&namespace, &delegate.name)?;
+    (target.spec.hosts.is_empty() && target.export_to.includes(root_namespace, &namespace)).then_some(target)
 }
 
-/// A rule with the names in it completed in the namespace of its object.
-fn completed(mesh: &Mesh<'_>, namespace: &Namespace, rule: &HttpRule) -> HttpRule {
+/// A copy of a rule in which short names of hosts and gateways are expanded in the namespace of its object.
+fn with_full_names(mesh: &Mesh<'_>, namespace: &Namespace, rule: &HttpRule) -> HttpRule {
     let mut rule = rule.clone();
-    let complete = |destination: &mut Destination| {
-        let full = host::resolve(&destination.host, namespace, &mesh.cluster_domain);
+    let expand = |destination: &mut Destination| {
+        let full = host::to_fqdn(&destination.host, namespace, &mesh.cluster_domain);
         full.as_str().clone_into(&mut destination.host);
     };
     for target in &mut rule.route.0 {
-        target.destination.iter_mut().for_each(complete);
+        target.destination.iter_mut().for_each(expand);
     }
-    rule.mirror.iter_mut().for_each(complete);
+    rule.mirror.iter_mut().for_each(expand);
     for mirror in &mut rule.mirrors.0 {
-        mirror.destination.iter_mut().for_each(complete);
+        mirror.destination.iter_mut().for_each(expand);
     }
-    for one in &mut rule.matches.0 {
-        for gateway in &mut one.gateways.0 {
+    for conditions in &mut rule.matches.0 {
+        for gateway in &mut conditions.gateways.0 {
             *gateway = GatewayName::parse(gateway, namespace).to_string();
         }
     }

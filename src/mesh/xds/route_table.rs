@@ -1,26 +1,25 @@
-//! A route table as it is asked: from an authority to its virtual host.
+//! Looks up the virtual host for an authority in a route table.
 //!
 //! Source: Envoy 1.39, `envoy/config/route/v3/route_components.proto` (order of domains), `ignore_port_in_host_matching`
-//! as istiod sets it.
+//! as istiod sets it. Ports of an authority are ignored, and the most specific domain wins.
 
 use std::collections::HashMap;
 
 use super::route::CompiledRoute;
 use super::virtual_host::CompiledVirtualHost;
 
-/// A route table, made to be asked often.
+/// A route table with an index of its domains.
 #[derive(Debug)]
 pub(super) struct IndexedTable<'m> {
     hosts: Vec<CompiledVirtualHost<'m>>,
-    /// Exact domains, lower case, with the position of the first host that has each.
+    /// Exact domains in lower case, each with the position of its virtual host.
     exact: HashMap<String, usize>,
-    /// Domains with a wildcard, the most precise first.
+    /// Wildcard domains, the most specific first.
     wildcards: Vec<(WildcardDomain, usize)>,
-    /// The first route that makes Envoy refuse the whole table: its host, its position there, and why.
-    refused: Option<(usize, usize, String)>,
+    /// The first route that makes Envoy reject the table: positions of its virtual host and route, and the reason.
+    rejection: Option<(usize, usize, String)>,
 }
 
-/// A domain with a wildcard.
 #[derive(Debug)]
 enum WildcardDomain {
     /// `*suffix`.
@@ -40,7 +39,7 @@ impl WildcardDomain {
         }
     }
 
-    /// One at the front before one at the end, longer before shorter, `*` last.
+    /// Envoy tries suffix wildcards before prefix wildcards, longer ones before shorter ones, and `*` last.
     fn rank(&self) -> (u8, usize) {
         match self {
             Self::Suffix(suffix) => (2, suffix.len()),
@@ -51,46 +50,43 @@ impl WildcardDomain {
 }
 
 impl<'m> IndexedTable<'m> {
-    /// Indexes virtual hosts.
     pub(super) fn new(hosts: Vec<CompiledVirtualHost<'m>>) -> Self {
         let mut exact = HashMap::new();
         let mut wildcards = Vec::new();
-        for (at, host) in hosts.iter().enumerate() {
+        for (position, host) in hosts.iter().enumerate() {
             for domain in &host.domains {
                 let domain = domain.to_ascii_lowercase();
                 if domain == "*" {
-                    wildcards.push((WildcardDomain::All, at));
+                    wildcards.push((WildcardDomain::All, position));
                 } else if let Some(suffix) = domain.strip_prefix('*') {
-                    wildcards.push((WildcardDomain::Suffix(suffix.to_owned()), at));
+                    wildcards.push((WildcardDomain::Suffix(suffix.to_owned()), position));
                 } else if let Some(prefix) = domain.strip_suffix('*') {
-                    wildcards.push((WildcardDomain::Prefix(prefix.to_owned()), at));
+                    wildcards.push((WildcardDomain::Prefix(prefix.to_owned()), position));
                 } else {
-                    exact.entry(domain).or_insert(at);
+                    exact.entry(domain).or_insert(position);
                 }
             }
         }
         wildcards.sort_by_key(|(wildcard, _)| std::cmp::Reverse(wildcard.rank()));
-        let refused = hosts.iter().enumerate().find_map(|(host, one)| {
-            one.routes.iter().enumerate().find_map(|(at, route)| Some((host, at, route.refused()?)))
+        let rejection = hosts.iter().enumerate().find_map(|(host_position, host)| {
+            let mut routes = host.routes.iter().enumerate();
+            routes.find_map(|(route_position, route)| Some((host_position, route_position, route.rejection()?)))
         });
-        Self { hosts, exact, wildcards, refused }
+        Self { hosts, exact, wildcards, rejection }
     }
 
-    /// The virtual host that Envoy takes for an authority.
+    /// The virtual host that Envoy selects for an authority.
     pub(super) fn find(&self, authority: &str) -> Option<&CompiledVirtualHost<'m>> {
         let host = without_port(authority).to_ascii_lowercase();
-        let at = self
-            .exact
-            .get(&host)
-            .copied()
-            .or_else(|| self.wildcards.iter().find(|(wildcard, _)| wildcard.covers(&host)).map(|(_, at)| *at));
-        at.and_then(|at| self.hosts.get(at))
+        let wildcard = || self.wildcards.iter().find(|(wildcard, _)| wildcard.covers(&host));
+        let position = self.exact.get(&host).copied().or_else(|| wildcard().map(|(_, position)| *position));
+        position.and_then(|position| self.hosts.get(position))
     }
 
-    /// The route that makes Envoy refuse the whole table, and why.
-    pub(super) fn refused(&self) -> Option<(&CompiledRoute<'m>, &str)> {
-        let (host, at, why) = self.refused.as_ref()?;
-        Some((&self.hosts[*host].routes[*at], why))
+    /// The route that makes Envoy reject the whole table, and the reason.
+    pub(super) fn rejection(&self) -> Option<(&CompiledRoute<'m>, &str)> {
+        let (host, route, reason) = self.rejection.as_ref()?;
+        Some((&self.hosts[*host].routes[*route], reason))
     }
 }
 

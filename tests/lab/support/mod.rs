@@ -1,14 +1,15 @@
-//! The running lab as tests see it: objects, callers, access logs and processes.
+//! Access to the running lab for tests: objects, callers, access logs and processes.
 
-pub(crate) mod cut;
+pub(crate) mod byte_limited_proxy;
 pub(crate) mod mesh;
 pub(crate) mod scenario;
 
 pub(crate) use mesh::{Lab, Pod};
 pub(crate) use scenario::Scenario;
 
-/// What the Envoy of the client in `web` refuses: Envoy's own builds do not have the filter that this provider needs.
-pub(crate) const REFUSED: &str = "
+/// Configuration that the client's Envoy in `web` rejects: upstream builds of Envoy lack the filter that this provider
+/// needs.
+pub(crate) const REJECTED_BY_ENVOY: &str = "
 apiVersion: telemetry.istio.io/v1
 kind: Telemetry
 metadata: {name: fx, namespace: web}

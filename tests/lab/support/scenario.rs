@@ -1,15 +1,15 @@
-//! Objects that are there for the time of one test.
+//! Objects that exist for the duration of one test.
 
 use super::Lab;
 
-/// Objects on top of the lab's mesh; dropping it takes them away and puts back what they changed.
+/// Objects applied on top of the lab's mesh. Dropping it deletes them and waits for the proxies.
 pub(crate) struct Scenario<'a> {
     lab: &'a Lab,
     yaml: String,
 }
 
 impl<'a> Scenario<'a> {
-    /// Applies objects and waits until every Envoy runs them.
+    /// Applies objects and waits until every Envoy has acknowledged them.
     #[track_caller]
     pub(crate) fn apply(lab: &'a Lab, yaml: &str) -> Self {
         let scenario = Self::apply_without_waiting(lab, yaml);
@@ -20,11 +20,11 @@ impl<'a> Scenario<'a> {
         scenario
     }
 
-    /// Applies objects that some Envoy will not take, or not yet.
+    /// Applies objects without waiting, because some Envoy rejects them or cannot receive them yet.
     #[track_caller]
     pub(crate) fn apply_without_waiting(lab: &'a Lab, yaml: &str) -> Self {
-        let output = lab.kubectl_raw(&["apply", "-f", "-"], yaml);
-        // Of several objects some may be stored when one is refused: they go, too.
+        let output = lab.kubectl_output(&["apply", "-f", "-"], yaml);
+        // When the API server rejects one of several objects, others may be stored. Dropping the scenario deletes them.
         let scenario = Self { lab, yaml: yaml.to_owned() };
         assert!(output.status.success(), "{}\n{yaml}", String::from_utf8_lossy(&output.stderr));
         scenario
@@ -34,19 +34,19 @@ impl<'a> Scenario<'a> {
         ["kind: Pod\n", "kind: Deployment"].iter().any(|kind| self.yaml.contains(kind))
     }
 
-    /// What the API server says to objects that it should refuse; nothing is stored.
-    pub(crate) fn refused(lab: &Lab, yaml: &str) -> String {
-        let output = lab.kubectl_raw(&["apply", "--dry-run=server", "-f", "-"], yaml);
-        assert!(!output.status.success(), "the server takes it:\n{yaml}");
+    /// The message with which the API server rejects objects in a dry run. Panics if it accepts them.
+    pub(crate) fn dry_run_rejection(lab: &Lab, yaml: &str) -> String {
+        let output = lab.kubectl_output(&["apply", "--dry-run=server", "-f", "-"], yaml);
+        assert!(!output.status.success(), "the API server accepts the objects:\n{yaml}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 }
 
 impl Drop for Scenario<'_> {
     fn drop(&mut self) {
-        // A pod that still ends would be there for the next test.
+        // A terminating pod would disturb the next test.
         let wait = if self.has_pods() { "--wait=true" } else { "--wait=false" };
-        let output = self.lab.kubectl_raw(&["delete", "--ignore-not-found", wait, "-f", "-"], &self.yaml);
+        let output = self.lab.kubectl_output(&["delete", "--ignore-not-found", wait, "-f", "-"], &self.yaml);
         assert!(
             !(!output.status.success() && !std::thread::panicking()),
             "{}",
