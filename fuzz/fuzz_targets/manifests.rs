@@ -1,12 +1,12 @@
-//! Manifests and snapshots: read, resolved and judged.
+//! Manifests and snapshots: reads, resolves and checks them.
 #![no_main]
 
 use std::sync::Arc;
 
-use grpcmesh::mesh::{Options, resolve};
-use grpcmesh::report::inspect::{Request, inspect};
+use grpcmesh::mesh::{ResolveOptions, resolve};
+use grpcmesh::report::inspect::{InspectRequest, inspect};
 use grpcmesh::rules;
-use grpcmesh::rules::select::Selection;
+use grpcmesh::rules::select::FindingSelection;
 use grpcmesh::snapshot::manifest::{OnMalformed, read};
 use grpcmesh::snapshot::{Snapshot, SourceKind, SourceText, codec};
 
@@ -19,7 +19,7 @@ libfuzzer_sys::fuzz_target!(|text: &str| {
         let source = Arc::new(SourceText { path: "fuzz.yaml".to_owned(), text: text.to_owned() });
         let _ = read(&mut snapshot, source, "default", OnMalformed::KeepGoing);
     }
-    let mesh = resolve(&snapshot, &Options::default());
-    let outcome = rules::run(&mesh, &Selection::default());
-    serde_json::to_vec(&inspect(&mesh, &outcome, &Request::default())).expect("a report is JSON");
+    let mesh = resolve(&snapshot, &ResolveOptions::default());
+    let outcome = rules::run(&mesh, &FindingSelection::default());
+    serde_json::to_vec(&inspect(&mesh, &outcome, &InspectRequest::default())).expect("a report serializes to JSON");
 });

@@ -1,4 +1,4 @@
-//! Custom formats, compiled from the format string that Envoy was given.
+//! Custom access log formats, compiled from Envoy's format string.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use bumpalo::Bump;
 use super::entry::{AccessEntry, LogOperator};
 use super::json;
 
-/// A compiled format.
+/// A compiled access log format.
 #[derive(Debug, Clone)]
 pub struct LogFormat(FormatKind);
 
@@ -26,159 +26,160 @@ enum FormatToken {
 /// Why a format cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
-    /// It has no operator at all, such as a word that was meant to be a name.
-    #[error("the format has no operator such as %RESPONSE_FLAGS%")]
+    /// The text contains no command operator.
+    #[error("the format contains no command operator, such as %RESPONSE_FLAGS%")]
     NoOperator,
-    /// A percent sign begins an operator that does not end.
+    /// A percent sign starts an operator that has no closing percent sign. Holds its position in bytes.
     #[error("the operator at character {0} has no closing %")]
     Unclosed(usize),
-    /// Two operators touch: where one value ends cannot be told.
-    #[error("%{0}% follows another operator without anything between them")]
+    /// Two operators have no literal between them, so the end of the first value is ambiguous. Holds the second one.
+    #[error("%{0}% follows another operator without a separator")]
     Touching(String),
-    /// It has more operators than anybody logs.
-    #[error("the format has more than {PIECES_MAX} parts")]
+    /// The format has more parts than the parser supports.
+    #[error("the format has more than {TOKENS_MAX} literals and operators")]
     TooLong,
-    /// It begins with a brace and is no JSON object.
-    #[error("the format looks like JSON and is none: {0}")]
+    /// The text starts with a brace and is not a JSON object.
+    #[error("the format starts with a brace and is not valid JSON: {0}")]
     NotJson(String),
 }
 
 impl LogFormat {
-    /// Compiles a text format, or a JSON object of labels.
+    /// Compiles a text format, or a JSON object of keys and format strings.
     ///
     /// # Errors
-    /// When a line cannot be taken apart by it.
+    /// [`FormatError`] if lines in this format cannot be parsed.
     pub fn compile(text: &str) -> Result<Self, FormatError> {
         if text.trim_start().starts_with('{') {
-            return JsonTemplate::compile(text).map(|labels| Self(FormatKind::Json(labels)));
+            return JsonTemplate::compile(text).map(|template| Self(FormatKind::Json(template)));
         }
-        let pieces = pieces(text.trim_end_matches('\n'))?;
-        if !pieces.iter().any(|piece| matches!(piece, FormatToken::Value(_))) {
+        let tokens = tokenize(text.trim_end_matches('\n'))?;
+        if !tokens.iter().any(|token| matches!(token, FormatToken::Value(_))) {
             return Err(FormatError::NoOperator);
         }
-        if pieces.len() > PIECES_MAX {
+        if tokens.len() > TOKENS_MAX {
             return Err(FormatError::TooLong);
         }
-        Ok(Self(FormatKind::Text(pieces)))
+        Ok(Self(FormatKind::Text(tokens)))
     }
 
-    /// Whether its lines tell the gRPC status.
-    pub fn tells_status(&self) -> bool {
+    /// Whether lines in this format contain the gRPC status.
+    pub fn logs_grpc_status(&self) -> bool {
         match &self.0 {
-            FormatKind::Text(pieces) => pieces.contains(&FormatToken::Value(LogOperator::GrpcStatus)),
-            FormatKind::Json(labels) => labels.0.values().any(|label| label.operator == LogOperator::GrpcStatus),
+            FormatKind::Text(tokens) => tokens.contains(&FormatToken::Value(LogOperator::GrpcStatus)),
+            FormatKind::Json(template) => template.0.values().any(|field| field.operator == LogOperator::GrpcStatus),
         }
     }
 
-    /// Reads a line; `None` when it is of another form.
+    /// Parses a line; `None` if it is not in this format.
     pub(super) fn parse<'a>(&self, line: &'a [u8], arena: &'a Bump) -> Option<AccessEntry<'a>> {
         match &self.0 {
-            FormatKind::Json(labels) if line.first() == Some(&b'{') => json::read_labels(line, labels, arena),
+            FormatKind::Json(template) if line.first() == Some(&b'{') => json::parse_custom(line, template, arena),
             FormatKind::Json(_) => None,
-            FormatKind::Text(pieces) => read(pieces, line, arena),
+            FormatKind::Text(tokens) => parse_text(tokens, line, arena),
         }
     }
 }
 
-/// Literals and operators of a format, at most: the search for a fit goes one call deeper for each.
-const PIECES_MAX: usize = 1_000;
-/// Places that are tried for the values of one line. A usual line needs a few dozen; what takes more was made to.
-const TRIES_MAX: usize = 20_000;
+/// Limit for literals and operators: matching recurses once for each.
+const TOKENS_MAX: usize = 1_000;
+/// Limit for attempts to end a value, per line. Normal lines need a few dozen; a hostile line could need millions.
+const ATTEMPTS_MAX: usize = 20_000;
 
-fn read<'a>(pieces: &[FormatToken], line: &'a [u8], arena: &'a Bump) -> Option<AccessEntry<'a>> {
-    let mut fit = FormatMatcher { arena, tries: 0, access: AccessEntry::default(), found: None };
-    fit.all(pieces, line);
-    fit.found
+fn parse_text<'a>(tokens: &[FormatToken], line: &'a [u8], arena: &'a Bump) -> Option<AccessEntry<'a>> {
+    let mut matcher = FormatMatcher { arena, attempts: 0, candidate: AccessEntry::default(), result: None };
+    matcher.match_tokens(tokens, line);
+    matcher.result
 }
 
-/// The search for the way in which a line fits a format. Nothing in a line is escaped: what a client sent may look like
-/// the literals around it, and then there are several ways.
+/// Backtracking search for the values of a line. Envoy does not escape values, so text that a client sent may contain
+/// the literals around it, and a line may have several readings.
 struct FormatMatcher<'a> {
     arena: &'a Bump,
-    tries: usize,
-    /// Values of the way that is being tried.
-    access: AccessEntry<'a>,
-    /// The first way, marked when there is another one.
-    found: Option<AccessEntry<'a>>,
+    attempts: usize,
+    /// Values of the reading that is being tried.
+    candidate: AccessEntry<'a>,
+    /// The first complete reading, marked as ambiguous if there is another one.
+    result: Option<AccessEntry<'a>>,
 }
 
 impl<'a> FormatMatcher<'a> {
-    /// Tries all ways to fit the pieces; `true` when nothing more need be tried.
-    fn all(&mut self, pieces: &[FormatToken], rest: &'a [u8]) -> bool {
-        match pieces {
+    /// Tries all readings of `rest`; `true` ends the search.
+    fn match_tokens(&mut self, tokens: &[FormatToken], rest: &'a [u8]) -> bool {
+        match tokens {
             [] if !rest.is_empty() => false,
-            [] => self.note(),
+            [] => self.record(),
             [FormatToken::Literal(literal), more @ ..] => {
-                rest.strip_prefix(literal.as_slice()).is_some_and(|rest| self.all(more, rest))
+                rest.strip_prefix(literal.as_slice()).is_some_and(|rest| self.match_tokens(more, rest))
             }
-            [FormatToken::Value(operator)] => self.take(*operator, rest) == ValueFit::Fits && self.note(),
+            [FormatToken::Value(operator)] => self.set_value(*operator, rest) == ValueValidity::Valid && self.record(),
             [FormatToken::Value(operator), more @ ..] => {
                 let Some(FormatToken::Literal(literal)) = more.first() else { return false };
-                self.value(*operator, literal, more, rest)
+                self.match_value(*operator, literal, more, rest)
             }
         }
     }
 
-    /// Tries all ends of a value before `literal`, the shortest first. A user agent is the longest that fits: it is the
-    /// place where most of what was not written by a proxy stands.
-    fn value(&mut self, operator: LogOperator, literal: &[u8], more: &[FormatToken], rest: &'a [u8]) -> bool {
-        let is_long = operator == LogOperator::UserAgent;
-        let mut next = if is_long { memchr::memmem::rfind(rest, literal) } else { memchr::memmem::find(rest, literal) };
+    /// Tries every end of a value before `literal`, the shortest value first. A user agent is tried longest first,
+    /// because it contains most of the text that no proxy wrote.
+    fn match_value(&mut self, operator: LogOperator, literal: &[u8], more: &[FormatToken], rest: &'a [u8]) -> bool {
+        let is_longest_first = operator == LogOperator::UserAgent;
+        let mut next =
+            if is_longest_first { memchr::memmem::rfind(rest, literal) } else { memchr::memmem::find(rest, literal) };
         while let Some(end) = next {
-            self.tries += 1;
-            if self.tries > TRIES_MAX {
-                // Whether there is another way is not known.
-                self.found = self.found.map(|found| AccessEntry { ambiguous: true, ..found });
+            self.attempts += 1;
+            if self.attempts > ATTEMPTS_MAX {
+                // The search is incomplete: another reading may exist.
+                self.result = self.result.map(|entry| AccessEntry { ambiguous: true, ..entry });
                 return true;
             }
-            match self.take(operator, &rest[..end]) {
-                ValueFit::Fits if self.all(more, &rest[end..]) => return true,
-                ValueFit::Never if !is_long => return false,
+            match self.set_value(operator, &rest[..end]) {
+                ValueValidity::Valid if self.match_tokens(more, &rest[end..]) => return true,
+                ValueValidity::NeverValid if !is_longest_first => return false,
                 _ => {}
             }
-            next = if is_long {
+            next = if is_longest_first {
                 memchr::memmem::rfind(&rest[..(end + literal.len()).saturating_sub(1)], literal)
             } else {
-                memchr::memmem::find(&rest[end + 1..], literal).map(|further| end + 1 + further)
+                memchr::memmem::find(&rest[end + 1..], literal).map(|offset| end + 1 + offset)
             };
         }
         false
     }
 
-    fn take(&mut self, operator: LogOperator, text: &'a [u8]) -> ValueFit {
-        if is_word(operator) && text.iter().any(|byte| matches!(byte, b' ' | b'"')) {
-            return ValueFit::Never;
+    fn set_value(&mut self, operator: LogOperator, text: &'a [u8]) -> ValueValidity {
+        if is_single_word(operator) && text.iter().any(|byte| matches!(byte, b' ' | b'"')) {
+            return ValueValidity::NeverValid;
         }
-        if self.access.set(operator, text, self.arena) { ValueFit::Fits } else { ValueFit::No }
+        if self.candidate.set(operator, text, self.arena) { ValueValidity::Valid } else { ValueValidity::Invalid }
     }
 
-    /// Keeps a way in which the whole line fits; `true` at the second one.
-    fn note(&mut self) -> bool {
-        match &mut self.found {
+    /// Records a reading of the whole line; `true` once two readings differ.
+    fn record(&mut self) -> bool {
+        match &mut self.result {
             None => {
-                self.found = Some(self.access);
+                self.result = Some(self.candidate);
                 false
             }
-            Some(found) => {
-                found.ambiguous |= *found != self.access;
-                found.ambiguous
+            Some(first) => {
+                first.ambiguous |= *first != self.candidate;
+                first.ambiguous
             }
         }
     }
 }
 
-/// Whether a text can be a value.
+/// Whether a text can be the value of an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ValueFit {
-    Fits,
-    /// Not this one; a longer one may.
-    No,
-    /// Neither this one nor a longer one.
-    Never,
+enum ValueValidity {
+    Valid,
+    /// This text is not valid; a longer one may be.
+    Invalid,
+    /// Neither this text nor a longer one is valid.
+    NeverValid,
 }
 
-/// Whether a value is a word that proxies write, without spaces and quotes in it.
-fn is_word(operator: LogOperator) -> bool {
+/// Whether the proxy itself writes the value, without spaces or quotes.
+fn is_single_word(operator: LogOperator) -> bool {
     use LogOperator as O;
     match operator {
         O::Path | O::TerminationDetails | O::TransportFailure | O::UpstreamTime | O::ForwardedFor | O::UserAgent => {
@@ -193,8 +194,8 @@ fn is_word(operator: LogOperator) -> bool {
     }
 }
 
-fn pieces(text: &str) -> Result<Vec<FormatToken>, FormatError> {
-    let mut pieces = Vec::new();
+fn tokenize(text: &str) -> Result<Vec<FormatToken>, FormatError> {
+    let mut tokens = Vec::new();
     let mut rest = text;
     let mut literal = String::new();
     while let Some((before, after)) = rest.split_once('%') {
@@ -204,40 +205,40 @@ fn pieces(text: &str) -> Result<Vec<FormatToken>, FormatError> {
             rest = after;
             continue;
         }
-        let at = text.len() - after.len();
-        let end = operator_end(after).ok_or(FormatError::Unclosed(at))?;
+        let position = text.len() - after.len();
+        let end = operator_end(after).ok_or(FormatError::Unclosed(position))?;
         let name = &after[..end];
         if !literal.is_empty() {
-            pieces.push(FormatToken::Literal(std::mem::take(&mut literal).into_bytes()));
-        } else if matches!(pieces.last(), Some(FormatToken::Value(_))) {
+            tokens.push(FormatToken::Literal(std::mem::take(&mut literal).into_bytes()));
+        } else if matches!(tokens.last(), Some(FormatToken::Value(_))) {
             return Err(FormatError::Touching(name.to_owned()));
         }
-        pieces.push(FormatToken::Value(operator(name)));
+        tokens.push(FormatToken::Value(parse_operator(name)));
         rest = &after[end + 1..];
     }
     literal.push_str(rest);
     if !literal.is_empty() {
-        pieces.push(FormatToken::Literal(literal.into_bytes()));
+        tokens.push(FormatToken::Literal(literal.into_bytes()));
     }
-    Ok(pieces)
+    Ok(tokens)
 }
 
-/// Where the operator that begins here ends; a percent sign inside its parentheses belongs to it.
+/// End of the operator at the start of `text`. A percent sign in its parentheses is part of the operator.
 fn operator_end(text: &str) -> Option<usize> {
     let mut depth = 0_usize;
-    for (at, c) in text.char_indices() {
+    for (index, c) in text.char_indices() {
         match c {
             '(' => depth += 1,
             ')' => depth = depth.saturating_sub(1),
-            '%' if depth == 0 => return Some(at),
+            '%' if depth == 0 => return Some(index),
             _ => {}
         }
     }
     None
 }
 
-/// What an operator tells, by its name and arguments; `:20` at its end only cuts the value.
-fn operator(text: &str) -> LogOperator {
+/// The operator with this name and arguments. A length limit such as `:20` at its end is ignored.
+fn parse_operator(text: &str) -> LogOperator {
     use LogOperator as O;
     let (name, arguments) = match text.split_once('(') {
         Some((name, rest)) => (name, rest.rsplit_once(')').map_or(rest, |(inner, _)| inner)),
@@ -281,49 +282,51 @@ fn operator(text: &str) -> LogOperator {
     }
 }
 
-/// A JSON format: keys, nested ones as `outer.inner`, with what stands around each operator.
+/// A JSON format: fields by key, nested keys as `outer.inner`.
 #[derive(Debug, Clone, Default)]
 pub struct JsonTemplate(HashMap<String, JsonTemplateField>);
 
 #[derive(Debug, Clone)]
 struct JsonTemplateField {
-    before: Vec<u8>,
+    /// Literal before the operator.
+    prefix: Vec<u8>,
     operator: LogOperator,
-    after: Vec<u8>,
+    /// Literal after the operator.
+    suffix: Vec<u8>,
 }
 
 impl JsonTemplate {
     fn compile(text: &str) -> Result<Self, FormatError> {
         let value: serde_json::Value =
             serde_json::from_str(text).map_err(|error| FormatError::NotJson(error.to_string()))?;
-        let mut labels = Self::default();
-        labels.take("", &value)?;
-        if labels.0.is_empty() { Err(FormatError::NoOperator) } else { Ok(labels) }
+        let mut template = Self::default();
+        template.add("", &value)?;
+        if template.0.is_empty() { Err(FormatError::NoOperator) } else { Ok(template) }
     }
 
-    fn take(&mut self, path: &str, value: &serde_json::Value) -> Result<(), FormatError> {
+    fn add(&mut self, path: &str, value: &serde_json::Value) -> Result<(), FormatError> {
         match value {
             serde_json::Value::Object(fields) => {
                 for (key, value) in fields {
                     let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                    self.take(&path, value)?;
+                    self.add(&path, value)?;
                 }
             }
             serde_json::Value::String(text) => {
-                let mut before = Vec::new();
-                let mut after = Vec::new();
-                let mut found = None;
-                for piece in pieces(text)? {
-                    match (piece, found) {
-                        (FormatToken::Literal(literal), None) => before = literal,
-                        (FormatToken::Literal(literal), Some(_)) => after = literal,
-                        (FormatToken::Value(operator), None) => found = Some(operator),
-                        // Several in one text: what each printed cannot be told.
-                        (FormatToken::Value(_), Some(_)) => found = Some(LogOperator::Unknown),
+                let mut prefix = Vec::new();
+                let mut suffix = Vec::new();
+                let mut operator = None;
+                for token in tokenize(text)? {
+                    match (token, operator) {
+                        (FormatToken::Literal(literal), None) => prefix = literal,
+                        (FormatToken::Literal(literal), Some(_)) => suffix = literal,
+                        (FormatToken::Value(first), None) => operator = Some(first),
+                        // Several operators in one value: their outputs cannot be separated.
+                        (FormatToken::Value(_), Some(_)) => operator = Some(LogOperator::Unknown),
                     }
                 }
-                if let Some(operator) = found.filter(|operator| *operator != LogOperator::Unknown) {
-                    self.0.insert(path.to_owned(), JsonTemplateField { before, operator, after });
+                if let Some(operator) = operator.filter(|operator| *operator != LogOperator::Unknown) {
+                    self.0.insert(path.to_owned(), JsonTemplateField { prefix, operator, suffix });
                 }
             }
             _ => {}
@@ -331,20 +334,20 @@ impl JsonTemplate {
         Ok(())
     }
 
-    /// How many keys tell something.
+    /// Number of keys with a known operator.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether a key tells something.
-    pub(super) fn knows(&self, path: &str) -> bool {
+    /// Whether a key has a known operator.
+    pub(super) fn contains(&self, path: &str) -> bool {
         self.0.contains_key(path)
     }
 
-    /// What a key's value tells.
-    pub(super) fn read<'a>(&self, path: &str, text: &'a [u8]) -> Option<(LogOperator, &'a [u8])> {
-        let JsonTemplateField { before, operator, after } = self.0.get(path)?;
-        let inner = text.strip_prefix(before.as_slice()).unwrap_or(text);
-        Some((*operator, inner.strip_suffix(after.as_slice()).unwrap_or(inner)))
+    /// The operator of a key, and the part of the value that it printed.
+    pub(super) fn extract<'a>(&self, path: &str, text: &'a [u8]) -> Option<(LogOperator, &'a [u8])> {
+        let JsonTemplateField { prefix, operator, suffix } = self.0.get(path)?;
+        let inner = text.strip_prefix(prefix.as_slice()).unwrap_or(text);
+        Some((*operator, inner.strip_suffix(suffix.as_slice()).unwrap_or(inner)))
     }
 }

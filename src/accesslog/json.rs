@@ -1,4 +1,4 @@
-//! JSON lines: Istio's default set of keys, and the other records that come as JSON.
+//! Parses JSON lines: Istio's default keys, custom formats, and the JSON logs of Envoy and of the agent.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,7 +10,7 @@ use super::OtherLine;
 use super::entry::{AccessEntry, LogOperator};
 use super::format::JsonTemplate;
 
-/// Istio's default keys with the operators behind them, and the names that people give to gRPC's status.
+/// The operator behind a key of Istio's default format, and behind common names for the gRPC status and the attempts.
 /// Source: `pilot/pkg/model/telemetry_logging.go` (`EnvoyJSONLogFormatIstio`).
 pub(super) fn operator(key: &str) -> LogOperator {
     use LogOperator as O;
@@ -45,93 +45,103 @@ pub(super) fn operator(key: &str) -> LogOperator {
     }
 }
 
-/// Reads a line that begins with a brace.
-pub(super) fn read<'a>(line: &'a [u8], arena: &'a Bump, access: &mut AccessEntry<'a>) -> Result<(), OtherLine> {
-    let mut record = Record { access, arena, labels: None, seen: FieldCounts::default(), keys: 0, matched: 0 };
-    if !record.fill(line) {
+/// Parses or classifies a line that starts with a brace.
+pub(super) fn parse<'a>(line: &'a [u8], arena: &'a Bump, access: &mut AccessEntry<'a>) -> Result<(), OtherLine> {
+    let mut record = Record { access, arena, template: None, indicators: Indicators::default(), keys: 0, matched: 0 };
+    if !record.parse(line) {
         return Err(OtherLine::UnknownJson);
     }
-    let FieldCounts { start, flags, log, envoy, outlier } = record.seen;
-    match (start && flags, outlier == 2, log == 2) {
+    let Indicators { has_start, has_flags, log_keys, has_envoy_scope, outlier_keys } = record.indicators;
+    match (has_start && has_flags, outlier_keys == 2, log_keys == 2) {
         (true, ..) => Ok(()),
         (false, true, _) => Err(OtherLine::OutlierEvent),
-        (false, false, true) => Err(if envoy { OtherLine::Envoy } else { OtherLine::Agent }),
+        (false, false, true) => Err(if has_envoy_scope { OtherLine::EnvoyLog } else { OtherLine::AgentLog }),
         (false, false, false) => Err(OtherLine::UnknownJson),
     }
 }
 
-/// Reads a line whose keys are told by a custom format.
-pub(super) fn read_labels<'a>(line: &'a [u8], labels: &JsonTemplate, arena: &'a Bump) -> Option<AccessEntry<'a>> {
+/// Parses a line in a custom format; `None` if it has too few of the format's keys.
+pub(super) fn parse_custom<'a>(line: &'a [u8], template: &JsonTemplate, arena: &'a Bump) -> Option<AccessEntry<'a>> {
     let mut access = AccessEntry::default();
-    let mut record =
-        Record { access: &mut access, arena, labels: Some(labels), seen: FieldCounts::default(), keys: 0, matched: 0 };
-    // A record of another log has few of the keys, if any, and more of its own. Where a format leaves out what is absent,
-    // a record has few of the keys, too, and none of its own.
-    let is_ours = |matched: usize, keys: usize| matched * 2 >= labels.len() || (matched >= 3 && matched * 2 > keys);
-    let fits = record.fill(line) && is_ours(record.matched, record.keys);
-    fits.then_some(access)
+    let mut record = Record {
+        access: &mut access,
+        arena,
+        template: Some(template),
+        indicators: Indicators::default(),
+        keys: 0,
+        matched: 0,
+    };
+    // Records of other logs have few of the keys, if any, and keys of their own. With `omit_empty_values` a record has
+    // few of the keys, too, but no other ones.
+    let is_custom_format =
+        |matched: usize, keys: usize| matched * 2 >= template.len() || (matched >= 3 && matched * 2 > keys);
+    let is_match = record.parse(line) && is_custom_format(record.matched, record.keys);
+    is_match.then_some(access)
 }
 
+/// Keys that identify the kind of a record.
 #[derive(Default)]
-struct FieldCounts {
-    start: bool,
-    flags: bool,
-    log: u8,
-    envoy: bool,
-    outlier: u8,
+struct Indicators {
+    has_start: bool,
+    has_flags: bool,
+    /// `level` and `msg`.
+    log_keys: u8,
+    has_envoy_scope: bool,
+    /// `upstream_url` and `action`.
+    outlier_keys: u8,
 }
 
 struct Record<'a, 'l> {
     access: &'l mut AccessEntry<'a>,
     arena: &'a Bump,
-    labels: Option<&'l JsonTemplate>,
-    seen: FieldCounts,
-    /// Keys that were there.
+    template: Option<&'l JsonTemplate>,
+    indicators: Indicators,
     keys: usize,
-    /// Of them keys of the format.
+    /// Keys that the template contains.
     matched: usize,
 }
 
 impl<'a> Record<'a, '_> {
-    fn fill(&mut self, line: &'a [u8]) -> bool {
-        // Text that is known to be UTF-8 is read a third faster than bytes, of which each string would be checked.
+    /// `false` if the line is not a JSON object.
+    fn parse(&mut self, line: &'a [u8]) -> bool {
+        // One UTF-8 check of the line is a third faster than a check of each string.
         let Ok(text) = std::str::from_utf8(line) else { return false };
         let mut json = serde_json::Deserializer::from_str(text);
-        let read = Object { record: self, path: String::new() }.deserialize(&mut json);
-        read.is_ok() && json.end().is_ok()
+        let result = Object { record: self, path: String::new() }.deserialize(&mut json);
+        result.is_ok() && json.end().is_ok()
     }
 
-    /// As [`Self::take`]. A number for one of Istio's own keys needs no text in between.
-    fn take_number(&mut self, path: &str, number: u64) {
-        if self.labels.is_some() || !self.access.set_number(operator(path), number) {
-            self.show(path, number);
+    /// Sets a number; for Istio's own keys without a conversion to text.
+    fn set_number(&mut self, path: &str, number: u64) {
+        if self.template.is_some() || !self.access.set_number(operator(path), number) {
+            self.set_formatted(path, number);
         }
     }
 
-    /// As [`Self::take`], for what is no text.
-    fn show(&mut self, path: &str, value: impl fmt::Display) {
+    /// Sets a value that cannot be borrowed from the line.
+    fn set_formatted(&mut self, path: &str, value: impl fmt::Display) {
         let text = self.arena.alloc_str(&value.to_string());
-        self.take(path, Some(text.as_bytes()));
+        self.set(path, Some(text.as_bytes()));
     }
 
-    /// Takes the value of a key; `None` for null.
-    fn take(&mut self, path: &str, text: Option<&'a [u8]>) {
+    /// Sets the value of a key; `None` for null.
+    fn set(&mut self, path: &str, text: Option<&'a [u8]>) {
         self.keys += 1;
-        self.matched += usize::from(self.labels.is_some_and(|labels| labels.knows(path)));
+        self.matched += usize::from(self.template.is_some_and(|template| template.contains(path)));
         let Some(text) = text else { return };
-        match self.labels {
-            Some(labels) => {
-                if let Some((operator, text)) = labels.read(path, text) {
+        match self.template {
+            Some(template) => {
+                if let Some((operator, text)) = template.extract(path, text) {
                     self.access.set(operator, text, self.arena);
                 }
             }
             None => {
                 match path {
-                    "start_time" => self.seen.start = true,
-                    "response_flags" => self.seen.flags = true,
-                    "level" | "msg" => self.seen.log += 1,
-                    "scope" => self.seen.envoy = text.starts_with(b"envoy "),
-                    "upstream_url" | "action" => self.seen.outlier += 1,
+                    "start_time" => self.indicators.has_start = true,
+                    "response_flags" => self.indicators.has_flags = true,
+                    "level" | "msg" => self.indicators.log_keys += 1,
+                    "scope" => self.indicators.has_envoy_scope = text.starts_with(b"envoy "),
+                    "upstream_url" | "action" => self.indicators.outlier_keys += 1,
                     _ => {}
                 }
                 self.access.set(operator(path), text, self.arena);
@@ -140,7 +150,7 @@ impl<'a> Record<'a, '_> {
     }
 }
 
-/// An object whose scalar values are taken, nested ones under `outer.inner`.
+/// An object whose scalar values go into the record, nested ones as `outer.inner`.
 struct Object<'r, 'a, 'l> {
     record: &'r mut Record<'a, 'l>,
     path: String,
@@ -164,20 +174,20 @@ impl<'a> Visitor<'a> for Object<'_, 'a, '_> {
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
         let Self { record, path } = self;
         while let Some(Key(key)) = map.next_key::<Key<'a>>()? {
-            let full = if path.is_empty() { key } else { Cow::Owned(format!("{path}.{key}")) };
-            map.next_value_seed(Field { record: &mut *record, path: full })?;
+            let full_path = if path.is_empty() { key } else { Cow::Owned(format!("{path}.{key}")) };
+            map.next_value_seed(Field { record: &mut *record, path: full_path })?;
         }
         Ok(())
     }
 }
 
-/// A key, borrowed where it has no escapes.
+/// A key, borrowed if it has no escapes.
 struct Key<'a>(Cow<'a, str>);
 
 impl<'de> serde::Deserialize<'de> for Key<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl<'de> Visitor<'de> for Text {
+        struct KeyVisitor;
+        impl<'de> Visitor<'de> for KeyVisitor {
             type Value = Key<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a key")
@@ -189,7 +199,7 @@ impl<'de> serde::Deserialize<'de> for Key<'de> {
                 Ok(Key(Cow::Owned(text.to_owned())))
             }
         }
-        deserializer.deserialize_str(Text)
+        deserializer.deserialize_str(KeyVisitor)
     }
 }
 
@@ -215,27 +225,27 @@ impl<'a> Visitor<'a> for Field<'_, 'a, '_> {
     }
 
     fn visit_borrowed_str<E>(self, text: &'a str) -> Result<(), E> {
-        self.record.take(&self.path, Some(text.as_bytes()));
+        self.record.set(&self.path, Some(text.as_bytes()));
         Ok(())
     }
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        self.record.show(&self.path, text);
+        self.record.set_formatted(&self.path, text);
         Ok(())
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<(), E> {
-        self.record.take_number(&self.path, number);
+        self.record.set_number(&self.path, number);
         Ok(())
     }
 
     fn visit_i64<E>(self, number: i64) -> Result<(), E> {
-        self.record.show(&self.path, number);
+        self.record.set_formatted(&self.path, number);
         Ok(())
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<(), E> {
-        self.record.show(&self.path, number);
+        self.record.set_formatted(&self.path, number);
         Ok(())
     }
 
@@ -244,7 +254,7 @@ impl<'a> Visitor<'a> for Field<'_, 'a, '_> {
     }
 
     fn visit_unit<E>(self) -> Result<(), E> {
-        self.record.take(&self.path, None);
+        self.record.set(&self.path, None);
         Ok(())
     }
 

@@ -1,11 +1,12 @@
-//! Envoy's access log as Istio writes it: lines to fields, without guessing and without copying.
+//! Parses Envoy access logs in Istio's formats, and in custom ones, into fields that borrow from the line.
 //!
-//! A sidecar's output mixes access lines with the logs of the agent and of Envoy. [`Reader::read`] says of each line what
-//! it is. Istio's text format of every version is recognised by what stands after the flags; its JSON by its keys;
-//! other formats are compiled from their format string ([`format::Format`]).
+//! The output of an `istio-proxy` container mixes access log lines with the logs of Envoy and of the Istio agent.
+//! [`LogReader::read`] classifies each line. Istio's text format of every version is recognised by the fields after the
+//! response flags, its JSON format by its keys. Other formats are compiled from their format string
+//! ([`format::LogFormat`]).
 //!
 //! Sources: `pilot/pkg/model/telemetry_logging.go` of istio/istio and its predecessors for the formats, Envoy's
-//! `substitution_formatter` for what an operator prints. Values are bytes: a client may send anything in a header.
+//! `substitution_formatter` for the output of each operator. Values are bytes: a client may send any bytes in a header.
 
 mod byte_search;
 mod entry;
@@ -20,184 +21,189 @@ mod timestamp;
 use std::sync::Arc;
 
 use bumpalo::Bump;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 pub use entry::{AccessEntry, Direction, FieldBytes, LogOperator, ResponseFlags};
 use format::LogFormat;
 use prefix::UnprefixedLine;
 use timestamp::TimestampCache;
 
-/// What a line is.
+/// A classified line.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "nearly every line is one; a box for each would cost more than the copy")]
+#[expect(clippy::large_enum_variant, reason = "nearly every line is an access line; a box costs more than the copy")]
 pub enum LogLine<'a> {
-    /// One request, or one connection.
+    /// One request, or one TCP connection.
     Access(AccessEntry<'a>),
-    /// Anything else.
+    /// Any other line.
     Other(OtherLine),
 }
 
-/// Lines that are no access lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Kind of a line that is not an access log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema, strum::IntoStaticStr)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum OtherLine {
-    /// Envoy's own log.
-    Envoy,
-    /// The agent's log.
-    Agent,
-    /// A further line of a log record that has several.
+    /// The log of the Istio agent.
+    AgentLog,
+    /// A further line of a log record of several lines.
     Continuation,
+    /// An empty line.
+    Empty,
+    /// Envoy's application log.
+    EnvoyLog,
     /// An ejection by outlier detection, or its end.
     OutlierEvent,
-    /// Nothing.
-    Empty,
-    /// JSON of another form: perhaps a custom format.
-    UnknownJson,
-    /// Text of another form: perhaps a custom format.
+    /// Unrecognised text, perhaps in a custom format.
     Unknown,
+    /// Unrecognised JSON, perhaps in a custom format.
+    UnknownJson,
 }
 
 impl OtherLine {
-    /// The word for counts.
+    /// The value in JSON.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Envoy => "envoy-log",
-            Self::Agent => "agent-log",
-            Self::Continuation => "continuation",
-            Self::OutlierEvent => "outlier-event",
-            Self::Empty => "empty",
-            Self::UnknownJson => "unknown-json",
-            Self::Unknown => "unknown",
-        }
+        self.into()
     }
 }
 
-/// Reads the lines of one container in their order.
+/// Reads the lines of one container in order.
 #[derive(Debug, Default)]
 pub struct LogReader {
-    /// Custom formats, tried in this order.
+    /// Custom formats in the order in which they are tried.
     formats: Arc<[LogFormat]>,
-    /// Whether the last line was of a log record that may go on.
+    /// Whether the previous line belongs to a log record that may have further lines.
     in_record: bool,
-    clock: TimestampCache,
-    /// Keys of JSON lines.
-    keys: flat_json::KnownKeys,
-    /// Values of the last line that are not written there as they are meant, such as JSON's with escapes.
+    timestamps: TimestampCache,
+    keys: flat_json::KeyCache,
+    /// Decoded values of the last line that cannot be borrowed from it, such as JSON strings with escapes.
     arena: Bump,
 }
 
 impl LogReader {
-    /// Tries custom formats first, and reads everything else as usual.
+    /// Builds a reader that tries custom formats first, then Istio's own.
     pub fn with_formats(formats: Arc<[LogFormat]>) -> Self {
         Self { formats, ..Self::default() }
     }
 
-    /// Says what a line is. `line` has no line break at its end.
+    /// Classifies and parses a line without its line break.
     pub fn read<'a>(&'a mut self, line: &'a [u8]) -> LogLine<'a> {
         let mut access = AccessEntry::default();
-        match self.fill_stripped(line, UnprefixedLine { line, pod: None }, &mut access) {
+        match self.read_stripped(line, UnprefixedLine { line, pod: None }, &mut access) {
             Ok(_) => LogLine::Access(access),
             Err(kind) => LogLine::Other(kind),
         }
     }
 
-    /// As [`Self::read`], for a line that may carry a runtime's or kubectl's prefix; gives the pod that it names, too. A
-    /// custom format is tried on the whole line first: it may begin with a time itself. The fields go into `access`, which
-    /// is new: half a kilobyte is not moved around for each of millions of lines.
+    /// Parses a line that may have the prefix of a container runtime or of kubectl, and returns the pod that the prefix
+    /// names. Custom formats are tried on the whole line first, since a format may start with a timestamp itself.
+    ///
+    /// `access` must be a default value. It is an out parameter because moving half a kilobyte per line is measurable.
     ///
     /// # Errors
-    /// The kind of what is no access line.
+    /// The kind of a line that is not an access log line.
     #[inline]
-    pub fn fill<'a>(&'a mut self, line: &'a [u8], access: &mut AccessEntry<'a>) -> Result<Option<&'a str>, OtherLine> {
-        self.fill_stripped(line, prefix::strip(line), access)
+    pub fn read_into<'a>(
+        &'a mut self,
+        line: &'a [u8],
+        access: &mut AccessEntry<'a>,
+    ) -> Result<Option<&'a str>, OtherLine> {
+        self.read_stripped(line, prefix::strip(line), access)
     }
 
     #[inline]
-    fn fill_stripped<'a>(
+    fn read_stripped<'a>(
         &'a mut self,
         whole: &'a [u8],
         stripped: UnprefixedLine<'a>,
         access: &mut AccessEntry<'a>,
     ) -> Result<Option<&'a str>, OtherLine> {
-        let Self { formats, in_record, clock, keys, arena } = self;
+        let Self { formats, in_record, timestamps, keys, arena } = self;
         arena.reset();
         let arena: &'a Bump = arena;
-        let line = bare(stripped.line);
+        let line = trim(stripped.line);
         if !formats.is_empty() {
             let custom = |line: &'a [u8]| formats.iter().find_map(|format| format.parse(line, arena));
-            let whole = bare(whole);
-            let of_whole = custom(whole).map(|read| (read, None));
-            let of_rest = || custom(line).filter(|_| line.len() < whole.len()).map(|read| (read, stripped.pod));
-            if let Some((read, pod)) = of_whole.or_else(of_rest) {
-                (*access, *in_record) = (read, false);
+            let whole = trim(whole);
+            let from_whole = custom(whole).map(|entry| (entry, None));
+            let from_rest = || custom(line).filter(|_| line.len() < whole.len()).map(|entry| (entry, stripped.pod));
+            if let Some((entry, pod)) = from_whole.or_else(from_rest) {
+                (*access, *in_record) = (entry, false);
                 return Ok(pod);
             }
         }
-        let read = classify(line, *in_record, (clock, keys, arena), access);
-        *in_record = matches!(read, Err(OtherLine::Envoy | OtherLine::Agent | OtherLine::Continuation));
-        read.map(|()| stripped.pod)
+        let result = classify(line, *in_record, (timestamps, keys, arena), access);
+        *in_record = matches!(result, Err(OtherLine::EnvoyLog | OtherLine::AgentLog | OtherLine::Continuation));
+        result.map(|()| stripped.pod)
     }
 }
 
 impl Clone for LogReader {
-    /// A reader that goes on in the same place.
+    /// The clone continues at the same line.
     fn clone(&self) -> Self {
-        let Self { formats, in_record, clock, keys, arena: _ } = self;
-        let (formats, clock, keys) = (Arc::clone(formats), clock.clone(), keys.clone());
-        Self { formats, in_record: *in_record, clock, keys, arena: Bump::new() }
+        let Self { formats, in_record, timestamps, keys, arena: _ } = self;
+        Self {
+            formats: Arc::clone(formats),
+            in_record: *in_record,
+            timestamps: timestamps.clone(),
+            keys: keys.clone(),
+            arena: Bump::new(),
+        }
     }
 }
 
-/// A line without what an editor or another system put around it: the mark before the first line, a carriage return.
+/// Removes a byte order mark and a carriage return, which editors and Windows tools add.
 #[inline]
-fn bare(line: &[u8]) -> &[u8] {
+fn trim(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line)
 }
 
-/// Reads a line in Istio's own formats; `in_record` when the one before it may go on.
+/// Parses a line in Istio's own formats. `in_record`: the previous line belongs to a record that may continue.
 #[inline]
 fn classify<'a>(
     line: &'a [u8],
     in_record: bool,
-    (clock, keys, arena): (&mut TimestampCache, &mut flat_json::KnownKeys, &'a Bump),
+    (timestamps, keys, arena): (&mut TimestampCache, &mut flat_json::KeyCache, &'a Bump),
     access: &mut AccessEntry<'a>,
 ) -> Result<(), OtherLine> {
     match line.first() {
         None if in_record => Err(OtherLine::Continuation),
         None => Err(OtherLine::Empty),
-        Some(b'{') => match flat_json::read(line, keys, clock, arena, access) {
+        Some(b'{') => match flat_json::parse(line, keys, timestamps, arena, access) {
             Some(()) => Ok(()),
             None => {
                 *access = AccessEntry::default();
-                json::read(line, arena, access)
+                json::parse(line, arena, access)
             }
         },
-        Some(b'[') => match text::parse(line, clock, access) {
+        Some(b'[') => match text::parse(line, timestamps, access) {
             Some(()) => Ok(()),
-            // Before its configuration is read, Envoy logs in a form of its own.
-            None if is_date(&line[1..], b' ') => Err(OtherLine::Envoy),
+            // Until Envoy has loaded its bootstrap configuration it logs in its default format.
+            None if is_date(&line[1..], b' ') => Err(OtherLine::EnvoyLog),
             None if is_start_time(line) || !in_record => Err(OtherLine::Unknown),
             None => Err(OtherLine::Continuation),
         },
         Some(_) if is_date(line, b'T') && line.get(26..28) == Some(b"Z\t") => {
             let scope = line.split(|byte| *byte == b'\t').nth(2).unwrap_or_default();
-            Err(if scope.starts_with(b"envoy ") { OtherLine::Envoy } else { OtherLine::Agent })
+            Err(if scope.starts_with(b"envoy ") { OtherLine::EnvoyLog } else { OtherLine::AgentLog })
         }
         Some(_) if in_record => Err(OtherLine::Continuation),
         Some(_) => Err(OtherLine::Unknown),
     }
 }
 
-/// `[2026-11-21T09:00:00.000Z] "`.
+/// Whether the line starts like `[2026-11-21T09:00:00.000Z] "`.
 fn is_start_time(line: &[u8]) -> bool {
     is_date(&line[1..], b'T') && line.get(25..28) == Some(b"] \"")
 }
 
-/// `2026-11-21T09:00:00`, with another letter before the time if asked.
-fn is_date(text: &[u8], between: u8) -> bool {
+/// Whether the text starts like `2026-11-21T09:00:00`, with `separator` in place of the `T`.
+fn is_date(text: &[u8], separator: u8) -> bool {
     let Some(head) = text.get(..19) else { return false };
-    head.iter().enumerate().all(|(at, byte)| match at {
+    head.iter().enumerate().all(|(index, byte)| match index {
         4 | 7 => *byte == b'-',
-        10 => *byte == between,
+        10 => *byte == separator,
         13 | 16 => *byte == b':',
         _ => byte.is_ascii_digit(),
     })

@@ -1,15 +1,15 @@
-//! What stands before a line when it comes through a container runtime, kubectl or a log collector.
+//! Removes the prefixes that container runtimes, kubectl and log collectors put before a line.
 
-/// A line without its prefix, and whom the prefix names.
+/// A line without its prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnprefixedLine<'a> {
     /// The line as the container wrote it.
     pub line: &'a [u8],
-    /// Pod that `kubectl logs --prefix` names.
+    /// The pod named by `kubectl logs --prefix`.
     pub pod: Option<&'a str>,
 }
 
-/// Takes off `[pod/NAME/CONTAINER] `, a timestamp of `kubectl logs --timestamps`, and a runtime's `TIME stdout F `.
+/// Removes `[pod/NAME/CONTAINER] `, the timestamp of `kubectl logs --timestamps`, and a runtime's `TIME stdout F `.
 #[inline]
 pub fn strip(line: &[u8]) -> UnprefixedLine<'_> {
     let (pod, line) = match kubectl_prefix(line) {
@@ -19,38 +19,38 @@ pub fn strip(line: &[u8]) -> UnprefixedLine<'_> {
     UnprefixedLine { line: without_time(line), pod }
 }
 
-/// A stream of a container, as a runtime writes it before each line.
+/// The stream of a container that a runtime names before each line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RuntimeStream {
-    /// `stdout`: where access lines go.
-    Out,
-    /// `stderr`: where Envoy's own log goes.
-    Err,
+    /// `stdout`, which has the access log.
+    Stdout,
+    /// `stderr`, which has Envoy's application log.
+    Stderr,
 }
 
-/// Whether a runtime cut the line here, at 16 KiB, and goes on in its next line of the same stream.
+/// Whether a runtime split the line here, at 16 KiB, and continues it in the next line of the same stream.
 #[inline]
 pub fn is_partial(line: &[u8]) -> bool {
     stream(line).is_some_and(|(_, is_partial)| is_partial)
 }
 
-/// The stream of a line that a runtime wrote, and whether it cut the line.
+/// The stream of a line that a runtime wrote, and whether the line is partial. `None` without a runtime's prefix.
 #[inline]
 pub fn stream(line: &[u8]) -> Option<(RuntimeStream, bool)> {
-    if !begins_with_time(line) {
+    if !starts_with_time(line) {
         return None;
     }
     let space = line.iter().take(40).position(|byte| *byte == b' ')?;
     let (stream, rest) = match line.get(space + 1..space + 8)? {
-        b"stdout " => (RuntimeStream::Out, &line[space + 8..]),
-        b"stderr " => (RuntimeStream::Err, &line[space + 8..]),
+        b"stdout " => (RuntimeStream::Stdout, &line[space + 8..]),
+        b"stderr " => (RuntimeStream::Stderr, &line[space + 8..]),
         _ => return None,
     };
     Some((stream, rest.starts_with(b"P ")))
 }
 
 #[inline]
-fn begins_with_time(line: &[u8]) -> bool {
+fn starts_with_time(line: &[u8]) -> bool {
     line.first().is_some_and(u8::is_ascii_digit)
         && line.get(..11).is_some_and(|head| head[..4].iter().all(u8::is_ascii_digit) && head[10] == b'T')
 }
@@ -63,10 +63,10 @@ fn kubectl_prefix(line: &[u8]) -> Option<(&str, &[u8])> {
     Some((name.split('/').next()?, rest[end + 1..].strip_prefix(b" ")?))
 }
 
-/// Logs of the agent begin with a time too, followed by a tab: that one belongs to the line.
+/// Lines of the Istio agent start with a timestamp and a tab: that timestamp is part of the line and stays.
 #[inline]
 fn without_time(line: &[u8]) -> &[u8] {
-    if !begins_with_time(line) {
+    if !starts_with_time(line) {
         return line;
     }
     let Some(space) = line.iter().take(40).position(|byte| *byte == b' ') else { return line };
@@ -87,17 +87,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prefixes_go_and_lines_stay() {
+    fn strips_prefixes_and_keeps_the_agents_timestamp() {
         let access = b"[2026-11-21T09:00:00.000Z] \"- - -\" 0 - x";
         let agent = b"2026-11-21T09:00:00.000000Z\tinfo\tready";
         for prefix in ["", "2026-11-21T09:00:00.1234Z stdout F ", "2026-11-21T09:00:00.1234Z "] {
             for line in [&access[..], agent] {
-                let whole = [prefix.as_bytes(), line].concat();
-                assert_eq!(strip(&whole), UnprefixedLine { line, pod: None }, "{prefix}");
+                let prefixed = [prefix.as_bytes(), line].concat();
+                assert_eq!(strip(&prefixed), UnprefixedLine { line, pod: None }, "{prefix}");
             }
         }
-        let whole = [&b"[pod/echo-1/istio-proxy] "[..], access].concat();
-        assert_eq!(strip(&whole), UnprefixedLine { line: access, pod: Some("echo-1") });
+        let prefixed = [&b"[pod/echo-1/istio-proxy] "[..], access].concat();
+        assert_eq!(strip(&prefixed), UnprefixedLine { line: access, pod: Some("echo-1") });
         assert_eq!(strip(b"").line, b"");
     }
 }

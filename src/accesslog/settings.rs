@@ -1,4 +1,5 @@
-//! Whether a proxy writes an access log where `tail` can read it, which setting decides that, and in which formats.
+//! Access logging settings: whether a proxy writes its access log to standard output, which setting decides that, and the
+//! formats in use.
 //!
 //! Sources: `pilot/pkg/model/telemetry.go` (`applicableTelemetries`, `mergeLogs`) and
 //! `pilot/pkg/model/telemetry_logging.go` (`telemetryAccessLog`, `FileAccessLogFromMeshConfig`) of istio/istio 1.31.
@@ -11,75 +12,75 @@ use crate::schema::mesh_config::{FileAccessLog, MeshConfig};
 use crate::schema::meta::StringMap;
 use crate::schema::telemetry::{AccessLogging, TelemetrySpec};
 
-/// The provider that Istio brings along.
+/// Istio's built-in provider.
 const BUILT_IN: &str = "envoy";
-/// Where a container's log comes from.
 const STDOUT: &str = "/dev/stdout";
 
-/// The settings of a mesh.
+/// The access logging settings of a mesh.
 #[derive(Debug, Clone, Default)]
 pub struct LogSettings {
-    /// Mesh configuration.
+    /// The mesh configuration.
     pub mesh: MeshConfig,
-    /// Namespace of mesh-wide objects.
-    pub root: String,
-    /// Telemetry objects, oldest first as istiod takes them.
+    /// The root namespace, where objects apply to the whole mesh.
+    pub root_namespace: String,
+    /// Telemetry objects, oldest first: istiod prefers older ones.
     pub telemetries: Vec<TelemetryObject>,
 }
 
-/// A Telemetry.
+/// A Telemetry object.
 #[derive(Debug, Clone, Default)]
 pub struct TelemetryObject {
-    /// Namespace.
+    /// Namespace of the object.
     pub namespace: String,
-    /// Name.
+    /// Name of the object.
     pub name: String,
-    /// What it says.
+    /// Its spec.
     pub spec: TelemetrySpec,
 }
 
-/// Who is asked about.
+/// The proxy whose settings are requested.
 #[derive(Debug, Clone, Copy)]
 pub struct LogProxy<'a> {
-    /// Namespace.
+    /// Namespace of the pod.
     pub namespace: &'a str,
     /// Labels of the pod.
     pub labels: &'a StringMap,
 }
 
-/// What one side of a proxy does with its access log.
+/// Access logging of a proxy in one direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Logging {
-    /// It writes lines; only for calls that a filter lets through, if there is one.
+    /// The proxy logs to standard output, with a filter only the calls that match it.
     On {
-        /// CEL.
+        /// A CEL expression.
         filter: Option<String>,
     },
-    /// It writes none to standard output.
+    /// The proxy does not log to standard output.
     Off(NotLoggedReason),
 }
 
-/// Why there is nothing to read.
+/// Why a proxy does not log to standard output.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NotLoggedReason {
-    /// `meshConfig.accessLogFile` is empty, and nothing else is said.
+    /// No Telemetry applies, and `meshConfig.accessLogFile` is empty.
     NoFile,
     /// `meshConfig.accessLogFile` is another file.
     OtherFile(String),
-    /// A Telemetry turns it off, by namespace and name.
+    /// A Telemetry disables logging; holds its namespace and name.
     Disabled(String, String),
-    /// What is written goes to these providers, none of which is a container's output.
+    /// Only these providers are enabled, and none of them writes to standard output.
     OtherProviders(Vec<String>),
-    /// Providers are named, and nothing turns them on for this side.
-    NotThisSide,
+    /// A Telemetry enables providers, but not for this direction.
+    OtherDirectionOnly,
 }
 
 impl LogSettings {
-    /// What a proxy does for calls that it makes or gets.
-    pub fn of(&self, proxy: LogProxy<'_>, direction: Direction) -> Logging {
+    /// The setting for the outbound or inbound calls of a proxy.
+    pub fn logging(&self, proxy: LogProxy<'_>, direction: Direction) -> Logging {
         let telemetries = self.applicable(proxy);
+        let default_providers = self.mesh.default_providers.iter();
         let defaults: Vec<&str> =
-            self.mesh.default_providers.iter().flat_map(|one| &one.access_logging).map(String::as_str).collect();
+            default_providers.flat_map(|providers| &providers.access_logging).map(String::as_str).collect();
         if telemetries.is_empty() && defaults.is_empty() {
             return match self.mesh.access_log_file.as_deref().unwrap_or_default() {
                 "" => Logging::Off(NotLoggedReason::NoFile),
@@ -87,144 +88,154 @@ impl LogSettings {
                 other => Logging::Off(NotLoggedReason::OtherFile(other.to_owned())),
             };
         }
-        // Providers with their filters, and who turned off what.
-        let mut on: BTreeMap<&str, Option<&str>> = BTreeMap::new();
-        let mut off = None;
+        // Enabled providers with their filters, and the last Telemetry that disables one.
+        let mut enabled: BTreeMap<&str, Option<&str>> = BTreeMap::new();
+        let mut disabled_by = None;
         if telemetries.is_empty() {
-            on.extend(defaults.iter().map(|name| (*name, None)));
+            enabled.extend(defaults.iter().map(|name| (*name, None)));
         }
-        let in_scope = in_scope(&telemetries, &defaults, direction);
+        let in_scope = providers_in_scope(&telemetries, &defaults, direction);
         let mut parents = defaults;
         for telemetry in &telemetries {
             for setting in &telemetry.spec.access_logging {
-                let named: Vec<&str> = setting.providers.iter().map(|one| one.name.as_str()).collect();
+                let named: Vec<&str> = setting.providers.iter().map(|provider| provider.name.as_str()).collect();
                 let names = if named.is_empty() { parents.clone() } else { named };
                 parents.clone_from(&names);
-                for name in names.into_iter().filter(|name| in_scope.contains(name) && is_for(setting, direction)) {
+                for name in names.into_iter().filter(|name| in_scope.contains(name) && applies_to(setting, direction)) {
                     if setting.disabled == Some(true) {
-                        on.remove(name);
-                        off = Some(telemetry);
+                        enabled.remove(name);
+                        disabled_by = Some(telemetry);
                     } else {
-                        on.insert(name, setting.filter.as_ref().map(|filter| filter.expression.as_str()));
+                        enabled.insert(name, setting.filter.as_ref().map(|filter| filter.expression.as_str()));
                     }
                 }
             }
         }
-        let readable = on.iter().find(|(name, _)| self.writes_to_stdout(name));
-        match (readable, off) {
+        let readable = enabled.iter().find(|(name, _)| self.writes_to_stdout(name));
+        match (readable, disabled_by) {
             (Some((_, filter)), _) => Logging::On { filter: filter.map(str::to_owned) },
-            (None, Some(telemetry)) if on.is_empty() => {
+            (None, Some(telemetry)) if enabled.is_empty() => {
                 Logging::Off(NotLoggedReason::Disabled(telemetry.namespace.clone(), telemetry.name.clone()))
             }
-            (None, _) if on.is_empty() => Logging::Off(NotLoggedReason::NotThisSide),
+            (None, _) if enabled.is_empty() => Logging::Off(NotLoggedReason::OtherDirectionOnly),
             (None, _) => {
-                Logging::Off(NotLoggedReason::OtherProviders(on.keys().map(|name| (*name).to_owned()).collect()))
+                Logging::Off(NotLoggedReason::OtherProviders(enabled.keys().map(|name| (*name).to_owned()).collect()))
             }
         }
     }
 
-    /// Every custom format that a proxy of this mesh may use, and those that cannot be compiled, with where they stand.
-    pub fn formats(&self) -> (Vec<LogFormat>, Vec<(String, FormatError)>) {
+    /// The custom formats that proxies of this mesh may use, and the settings whose format cannot be compiled.
+    pub fn custom_formats(&self) -> (Vec<LogFormat>, Vec<(String, FormatError)>) {
         let mut texts: Vec<(String, String)> = Vec::new();
-        let mut add = |place: String, text: &str| {
+        let mut add = |setting: String, text: &str| {
             if !text.trim().is_empty() {
-                texts.push((place, text.to_owned()));
+                texts.push((setting, text.to_owned()));
             }
         };
         add("meshConfig.accessLogFormat".to_owned(), self.mesh.access_log_format.as_deref().unwrap_or_default());
         for provider in &self.mesh.extension_providers {
             let format = provider.envoy_file_access_log.as_ref().and_then(|file| file.log_format.as_ref());
-            let place = || format!("the logFormat of provider {}", provider.name);
+            let setting = || format!("the logFormat of provider {}", provider.name);
             if let Some(text) = format.and_then(|format| format.text.as_deref()) {
-                add(place(), text);
+                add(setting(), text);
             }
             if let Some(labels) = format.and_then(|format| format.labels.as_ref()).filter(|labels| !labels.is_empty()) {
-                add(place(), &serde_json::Value::Object(labels.clone()).to_string());
+                add(setting(), &serde_json::Value::Object(labels.clone()).to_string());
             }
         }
         let mut formats = Vec::new();
-        let mut refused = Vec::new();
-        for (place, text) in texts {
+        let mut invalid = Vec::new();
+        for (setting, text) in texts {
             match LogFormat::compile(&text) {
                 Ok(format) => formats.push(format),
-                Err(error) => refused.push((place, error)),
+                Err(error) => invalid.push((setting, error)),
             }
         }
-        (formats, refused)
+        (formats, invalid)
     }
 
-    /// Whether some format that lines may have tells the gRPC status; Istio's default one does not.
-    pub fn tells_status(&self) -> bool {
-        self.formats().0.iter().any(LogFormat::tells_status)
+    /// Whether a custom format contains the gRPC status; Istio's default format does not.
+    pub fn logs_grpc_status(&self) -> bool {
+        self.custom_formats().0.iter().any(LogFormat::logs_grpc_status)
     }
 
-    /// The Telemetry that would make a namespace's proxies write lines: a new one, or the one that is in the way, changed.
-    pub fn remedy(&self, namespace: &str, reason: &NotLoggedReason) -> String {
-        let own = match reason {
-            NotLoggedReason::Disabled(place, name) if place == namespace => Some(name.as_str()),
-            // Two for a whole namespace are in conflict: only the older counts (IST0159).
-            _ => self.telemetries.iter().find(|one| one.namespace == namespace && is_wide(one)).map(|one| &*one.name),
+    /// A Telemetry manifest that enables logging to standard output for the proxies of `namespace`: a new object, or the
+    /// changed form of the one that applies today.
+    pub fn telemetry_fix(&self, namespace: &str, reason: &NotLoggedReason) -> String {
+        let existing = match reason {
+            NotLoggedReason::Disabled(object_namespace, name) if object_namespace == namespace => Some(name.as_str()),
+            // Two namespace-wide Telemetries conflict, and only the older one takes effect (IST0159).
+            _ => self.namespace_wide(namespace).map(|telemetry| &*telemetry.name),
         };
         let selector = self
             .telemetries
             .iter()
-            .find(|one| one.namespace == namespace && Some(one.name.as_str()) == own)
-            .and_then(|one| one.spec.selector.as_ref())
+            .find(|telemetry| telemetry.namespace == namespace && Some(telemetry.name.as_str()) == existing)
+            .and_then(|telemetry| telemetry.spec.selector.as_ref())
             .map(|selector| format!("  selector: {}\n", serde_json::json!({"matchLabels": selector.match_labels})))
             .unwrap_or_default();
-        let name = own.unwrap_or("access-log");
+        let name = existing.unwrap_or("access-log");
         format!(
             "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata:\n  name: {name}\n  namespace: {namespace}\nspec:\n\
              {selector}  accessLogging:\n  - providers:\n    - name: {BUILT_IN}\n"
         )
     }
 
-    /// Root namespace, namespace, workload: at most one of each, the oldest.
+    /// The Telemetries that apply: mesh-wide, namespace-wide, and by selector; the oldest of each.
     fn applicable(&self, proxy: LogProxy<'_>) -> Vec<&TelemetryObject> {
-        let wide = |namespace: &str| self.telemetries.iter().find(|one| one.namespace == namespace && is_wide(one));
-        let root = wide(&self.root);
-        let own = (proxy.namespace != self.root).then(|| wide(proxy.namespace)).flatten();
-        let picks = |one: &&TelemetryObject| {
-            one.namespace == proxy.namespace
-                && one.spec.selector.as_ref().is_some_and(|selector| {
+        let root = self.namespace_wide(&self.root_namespace);
+        let is_root = proxy.namespace == self.root_namespace;
+        let namespace = if is_root { None } else { self.namespace_wide(proxy.namespace) };
+        let selects_proxy = |telemetry: &&TelemetryObject| {
+            telemetry.namespace == proxy.namespace
+                && telemetry.spec.selector.as_ref().is_some_and(|selector| {
                     selector.match_labels.iter().all(|(key, value)| proxy.labels.get(key) == Some(value))
                 })
         };
-        let of_pod = self.telemetries.iter().filter(|one| !is_wide(one)).find(picks);
-        let says = |one: &&TelemetryObject| !one.spec.access_logging.is_empty();
-        [root, own, of_pod].into_iter().flatten().filter(says).collect()
+        let workload = self.telemetries.iter().filter(|telemetry| !is_namespace_wide(telemetry)).find(selects_proxy);
+        let sets_logging = |telemetry: &&TelemetryObject| !telemetry.spec.access_logging.is_empty();
+        [root, namespace, workload].into_iter().flatten().filter(sets_logging).collect()
+    }
+
+    /// The oldest Telemetry for a whole namespace.
+    fn namespace_wide(&self, namespace: &str) -> Option<&TelemetryObject> {
+        self.telemetries.iter().find(|telemetry| telemetry.namespace == namespace && is_namespace_wide(telemetry))
     }
 
     fn writes_to_stdout(&self, provider: &str) -> bool {
-        let written = self.mesh.extension_providers.iter().find(|one| one.name == provider);
-        match written.and_then(|one| one.envoy_file_access_log.as_ref()) {
+        let declared = self.mesh.extension_providers.iter().find(|declared| declared.name == provider);
+        match declared.and_then(|declared| declared.envoy_file_access_log.as_ref()) {
             Some(FileAccessLog { path, .. }) => matches!(path.as_deref(), None | Some("" | STDOUT)),
-            None => provider == BUILT_IN && written.is_none(),
+            None => provider == BUILT_IN && declared.is_none(),
         }
     }
 }
 
-/// Providers of the last Telemetry that names any; what an earlier one names does not count beside them.
-fn in_scope<'a>(telemetries: &[&'a TelemetryObject], defaults: &[&'a str], direction: Direction) -> BTreeSet<&'a str> {
+/// The providers named by the nearest Telemetry that names any; it replaces the names of the others.
+fn providers_in_scope<'a>(
+    telemetries: &[&'a TelemetryObject],
+    defaults: &[&'a str],
+    direction: Direction,
+) -> BTreeSet<&'a str> {
     let mut names: BTreeSet<&str> = defaults.iter().copied().collect();
     for telemetry in telemetries {
-        let settings = telemetry.spec.access_logging.iter().filter(|setting| is_for(setting, direction));
-        let own: BTreeSet<&str> =
+        let settings = telemetry.spec.access_logging.iter().filter(|setting| applies_to(setting, direction));
+        let named: BTreeSet<&str> =
             settings.flat_map(|setting| &setting.providers).map(|provider| provider.name.as_str()).collect();
-        if !own.is_empty() {
-            names = own;
+        if !named.is_empty() {
+            names = named;
         }
     }
     names
 }
 
-/// Whether it is for all pods of its namespace.
-fn is_wide(telemetry: &TelemetryObject) -> bool {
-    let labels = telemetry.spec.selector.as_ref().is_some_and(|selector| !selector.match_labels.is_empty());
-    !labels && telemetry.spec.target_refs.is_empty()
+/// Whether a Telemetry applies to all pods of its namespace.
+fn is_namespace_wide(telemetry: &TelemetryObject) -> bool {
+    let has_labels = telemetry.spec.selector.as_ref().is_some_and(|selector| !selector.match_labels.is_empty());
+    !has_labels && telemetry.spec.target_refs.is_empty()
 }
 
-fn is_for(setting: &AccessLogging, direction: Direction) -> bool {
+fn applies_to(setting: &AccessLogging, direction: Direction) -> bool {
     let mode = setting.matches.as_ref().and_then(|matches| matches.mode.as_deref());
     !matches!((mode, direction), (Some("CLIENT"), Direction::Inbound) | (Some("SERVER"), Direction::Outbound))
 }
@@ -237,7 +248,7 @@ mod tests {
     fn settings(mesh: serde_json::Value, telemetries: &[(&str, &str, serde_json::Value)]) -> LogSettings {
         LogSettings {
             mesh: serde_json::from_value(mesh).unwrap(),
-            root: "istio-system".into(),
+            root_namespace: "istio-system".into(),
             telemetries: telemetries
                 .iter()
                 .map(|(namespace, name, logging)| TelemetryObject {
@@ -249,35 +260,35 @@ mod tests {
         }
     }
 
-    fn both(settings: &LogSettings) -> [Logging; 2] {
+    fn outbound_and_inbound(settings: &LogSettings) -> [Logging; 2] {
         let labels = StringMap::from([("app".into(), "echo".into())]);
         let proxy = LogProxy { namespace: "shop", labels: &labels };
-        [settings.of(proxy, Direction::Outbound), settings.of(proxy, Direction::Inbound)]
+        [settings.logging(proxy, Direction::Outbound), settings.logging(proxy, Direction::Inbound)]
     }
 
     #[test]
-    fn the_status_is_told_however_it_is_written() {
-        for (mesh, tells) in [
+    fn recognises_every_operator_that_logs_the_grpc_status() {
+        for (mesh, logs_status) in [
             (json!({}), false),
             (json!({"accessLogFormat": "%RESPONSE_CODE% %RESPONSE_FLAGS%"}), false),
             (json!({"accessLogFormat": "%RESPONSE_CODE% %GRPC_STATUS(NUMBER)%"}), true),
             (json!({"accessLogFormat": "%RESPONSE_CODE% %RESP(GRPC-STATUS)%"}), true),
             (json!({"accessLogFormat": "{\"status\": \"%TRAILER(GRPC-STATUS)%\"}"}), true),
         ] {
-            assert_eq!(settings(mesh.clone(), &[]).tells_status(), tells, "{mesh}");
+            assert_eq!(settings(mesh.clone(), &[]).logs_grpc_status(), logs_status, "{mesh}");
         }
     }
 
     #[test]
-    fn the_nearest_setting_decides() {
+    fn the_most_specific_telemetry_decides() {
         let on = Logging::On { filter: None };
         let file = json!({"accessLogFile": "/dev/stdout"});
         let envoy = json!({"accessLogging": [{"providers": [{"name": "envoy"}]}]});
         let off = json!({"accessLogging": [{"disabled": true}]});
-        let named_off = json!({"accessLogging": [{"providers": [{"name": "envoy"}], "disabled": true}]});
+        let envoy_off = json!({"accessLogging": [{"providers": [{"name": "envoy"}], "disabled": true}]});
         let otel = json!({"accessLogging": [{"providers": [{"name": "otel"}]}]});
         let client = json!({"accessLogging": [{"match": {"mode": "CLIENT"}, "providers": [{"name": "envoy"}]}]});
-        let picked = json!({"selector": {"matchLabels": {"app": "echo"}}, "accessLogging": [{"disabled": true}]});
+        let pod_off = json!({"selector": {"matchLabels": {"app": "echo"}}, "accessLogging": [{"disabled": true}]});
         let off_by =
             |namespace: &str, name: &str| Logging::Off(NotLoggedReason::Disabled(namespace.into(), name.into()));
         let none = Logging::Off(NotLoggedReason::NoFile);
@@ -289,31 +300,35 @@ mod tests {
                 let other = Logging::Off(NotLoggedReason::OtherFile("/var/log/x".into()));
                 [other.clone(), other]
             }),
-            // A Telemetry for the proxy takes the mesh's file away, even one that only turns something off.
+            // Any Telemetry for the proxy replaces meshConfig.accessLogFile, even one that only disables a provider.
             (json!({}), vec![("istio-system", "mesh", envoy.clone())], [on.clone(), on.clone()]),
             (file.clone(), vec![("shop", "o", otel.clone())], [elsewhere.clone(), elsewhere.clone()]),
             (file.clone(), vec![("web", "o", otel.clone())], [on.clone(), on.clone()]),
-            (json!({}), vec![("istio-system", "mesh", envoy.clone()), ("shop", "quiet", named_off)], {
+            (json!({}), vec![("istio-system", "mesh", envoy.clone()), ("shop", "quiet", envoy_off)], {
                 [off_by("shop", "quiet"), off_by("shop", "quiet")]
             }),
             (json!({}), vec![("istio-system", "mesh", envoy.clone()), ("shop", "quiet", off)], {
                 [off_by("shop", "quiet"), off_by("shop", "quiet")]
             }),
-            (json!({}), vec![("istio-system", "mesh", envoy.clone()), ("shop", "pod", picked)], {
+            (json!({}), vec![("istio-system", "mesh", envoy.clone()), ("shop", "pod", pod_off)], {
                 [off_by("shop", "pod"), off_by("shop", "pod")]
             }),
-            (json!({}), vec![("shop", "half", client)], [on.clone(), Logging::Off(NotLoggedReason::NotThisSide)]),
+            (
+                json!({}),
+                vec![("shop", "half", client)],
+                [on.clone(), Logging::Off(NotLoggedReason::OtherDirectionOnly)],
+            ),
             (json!({"defaultProviders": {"accessLogging": ["envoy"]}}), vec![], [on.clone(), on.clone()]),
-            // What a nearer object names takes the place of what a farther one named.
+            // Providers of a namespace replace the providers of the mesh.
             (json!({}), vec![("istio-system", "mesh", envoy), ("shop", "o", otel)], [elsewhere.clone(), elsewhere]),
         ];
-        for (mesh, telemetries, wanted) in cases {
-            assert_eq!(both(&settings(mesh.clone(), &telemetries)), wanted, "{mesh} {telemetries:?}");
+        for (mesh, telemetries, expected) in cases {
+            assert_eq!(outbound_and_inbound(&settings(mesh.clone(), &telemetries)), expected, "{mesh} {telemetries:?}");
         }
     }
 
     #[test]
-    fn formats_come_from_the_mesh_and_from_its_providers() {
+    fn collects_formats_of_the_mesh_and_of_its_providers() {
         let settings = settings(
             json!({"accessLogFormat": "%START_TIME% %RESPONSE_FLAGS%", "extensionProviders": [
                 {"name": "json", "envoyFileAccessLog": {"logFormat": {"labels": {"flags": "%RESPONSE_FLAGS%"}}}},
@@ -322,21 +337,21 @@ mod tests {
             ]}),
             &[],
         );
-        let (formats, refused) = settings.formats();
-        assert_eq!((formats.len(), refused.len()), (2, 1));
-        assert!(refused[0].0.contains("bad"));
+        let (formats, invalid) = settings.custom_formats();
+        assert_eq!((formats.len(), invalid.len()), (2, 1));
+        assert!(invalid[0].0.contains("bad"));
         assert!(settings.writes_to_stdout("plain") && !settings.writes_to_stdout("otel"));
     }
 
     #[test]
-    fn the_remedy_changes_what_is_in_the_way() {
+    fn the_fix_changes_the_telemetry_that_disables_logging() {
         let quiet = json!({"selector": {"matchLabels": {"app": "echo"}}, "accessLogging": [{"disabled": true}]});
         let settings = settings(json!({}), &[("shop", "quiet", quiet)]);
-        let text = settings.remedy("shop", &NotLoggedReason::Disabled("shop".into(), "quiet".into()));
+        let text = settings.telemetry_fix("shop", &NotLoggedReason::Disabled("shop".into(), "quiet".into()));
         assert!(
             text.contains("name: quiet") && text.contains("selector: {\"matchLabels\":{\"app\":\"echo\"}}"),
             "{text}"
         );
-        assert!(settings.remedy("web", &NotLoggedReason::NoFile).contains("name: access-log\n  namespace: web"));
+        assert!(settings.telemetry_fix("web", &NotLoggedReason::NoFile).contains("name: access-log\n  namespace: web"));
     }
 }

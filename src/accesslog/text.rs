@@ -1,15 +1,15 @@
-//! Istio's text format, in all the layouts that it had.
+//! Parses Istio's text format in the layouts of all versions.
 //!
-//! Nothing in a line is escaped, so a user agent may hold quotes and spaces. What the proxy writes itself stands at both
-//! ends; the text of clients stands between. The line is therefore read from the left up to the sizes and times, from
-//! the right down to the authority, and what remains in the middle is split at `" "`.
+//! Envoy does not escape values, so a user agent may contain quotes and spaces. The fields that the proxy writes itself
+//! are at both ends of the line, with the text of clients between them. A line is therefore parsed from the left up to
+//! the sizes and times, from the right down to the authority, and the middle is split at `" "`.
 
 use super::byte_search;
-use super::entry::{AccessEntry, ResponseFlags, number, value};
+use super::entry::{AccessEntry, ResponseFlags, parse_number, present};
 use super::timestamp::TimestampCache;
 use crate::vocabulary::response_code_details;
 
-/// How the layouts differ: what stands between flags and sizes, and what after the upstream's host.
+/// Layouts by the fields between the flags and the sizes, and after the upstream host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Layout {
     /// Istio 1.9 and later: details, termination details, quoted transport failure.
@@ -18,121 +18,121 @@ enum Layout {
     Istio18,
     /// Istio 1.2 to 1.7: quoted Mixer status, quoted transport failure.
     Mixer,
-    /// Envoy's own default: nothing, and the line ends with the host.
+    /// Envoy's default format: no such fields, and the line ends with the host.
     Envoy,
 }
 
-/// What stands between the request and the sizes of most lines: code, flags, details, and two that are absent.
-const WENT_WELL: &[u8] = b"200 - via_upstream - \"-\" ";
+/// The fields between request and sizes of most lines: status, flags, details, and two absent values.
+const SUCCESS: &[u8] = b"200 - via_upstream - \"-\" ";
 
-/// Reads a line that begins with `[start time] "`.
-pub(super) fn parse<'a>(line: &'a [u8], clock: &mut TimestampCache, access: &mut AccessEntry<'a>) -> Option<()> {
+/// Parses a line that starts with `[start time] "`.
+pub(super) fn parse<'a>(line: &'a [u8], timestamps: &mut TimestampCache, access: &mut AccessEntry<'a>) -> Option<()> {
     let (b'[', time) = line.split_first()? else { return None };
     let (time, rest) = time.split_first_chunk::<24>()?;
-    access.start = Some(clock.millis(time)?);
+    access.start_ms = Some(timestamps.parse_millis(time)?);
     let rest = rest.strip_prefix(b"] \"")?;
-    // The request ends at the first `" ` after which everything else fits.
-    let mut from = 0;
-    while let Some(at) = find(&rest[from..]) {
-        let end = from + at;
-        if let Some((clients, layout)) = head(&rest[..end], &rest[end + 2..], access) {
-            return tail(clients, layout, access);
+    // The request line ends at the first `" ` after which the rest of the line can be parsed.
+    let mut start = 0;
+    while let Some(offset) = find_closing_quote(&rest[start..]) {
+        let end = start + offset;
+        if let Some((rest, layout)) = parse_head(&rest[..end], &rest[end + 2..], access) {
+            return parse_tail(rest, layout, access);
         }
-        from = end + 1;
+        start = end + 1;
     }
     None
 }
 
-/// Reads request, code, flags and sizes; gives the rest, which begins after the quote of `x-forwarded-for`.
-fn head<'a>(request: &'a [u8], after: &'a [u8], access: &mut AccessEntry<'a>) -> Option<(&'a [u8], Layout)> {
-    let (method, rest) = word(request)?;
-    // Nearly always it is this protocol; a search from the right takes longer than to see that.
-    let last = match rest.strip_suffix(b" HTTP/2") {
+/// Parses the fields from the request to the sizes, and returns the rest after the opening quote of `x-forwarded-for`.
+fn parse_head<'a>(request: &'a [u8], after: &'a [u8], access: &mut AccessEntry<'a>) -> Option<(&'a [u8], Layout)> {
+    let (method, rest) = split_at_space(request)?;
+    // Nearly every request has this protocol, and the comparison is faster than a search from the right.
+    let path_end = match rest.strip_suffix(b" HTTP/2") {
         Some(path) => path.len(),
         None => rest.iter().rposition(|byte| *byte == b' ')?,
     };
-    let (path, protocol) = (&rest[..last], &rest[last + 1..]);
+    let (path, protocol) = (&rest[..path_end], &rest[path_end + 1..]);
     if !matches!(protocol, b"-" | b"") && !protocol.starts_with(b"HTTP/") {
         return None;
     }
     let request = (method, path, protocol);
-    if let Some(next) = after.strip_prefix(WENT_WELL) {
-        access.code = Some(200);
-        access.details = value(response_code_details::VIA_UPSTREAM.as_bytes());
-        return requested(request, next, Layout::Current, access);
+    if let Some(sizes) = after.strip_prefix(SUCCESS) {
+        access.http_status = Some(200);
+        access.details = Some(response_code_details::VIA_UPSTREAM.as_bytes());
+        return parse_sizes(request, sizes, Layout::Current, access);
     }
-    let (code, after) = short(after)?;
-    let code = u16::try_from(number(code)?).ok()?;
-    let (flags, after) = short(after)?;
+    let (code, after) = split_short_field(after)?;
+    let code = u16::try_from(parse_number(code)?).ok()?;
+    let (flags, after) = split_short_field(after)?;
     let flags = ResponseFlags::parse(flags)?;
     let fields = match after.first()? {
         b'"' => {
-            let (first, next) = quoted(after)?;
+            let (first, next) = split_quoted(after)?;
             match next.first()? {
                 b'"' => {
-                    let (second, next) = quoted(next)?;
+                    let (second, next) = split_quoted(next)?;
                     (Layout::Mixer, &b""[..], &b""[..], second, next)
                 }
                 _ => (Layout::Istio18, &b""[..], &b""[..], first, next),
             }
         }
-        _ => match (sizes(after), word(after)) {
+        _ => match (split_sizes(after), split_at_space(after)) {
             (Some(_), _) => (Layout::Envoy, &b""[..], &b""[..], &b""[..], after),
             (None, Some((details, next))) => {
-                let (termination, next) = short(next)?;
-                let (failure, next) = quoted(next)?;
+                let (termination, next) = split_short_field(next)?;
+                let (failure, next) = split_quoted(next)?;
                 (Layout::Current, details, termination, failure, next)
             }
             (None, None) => return None,
         },
     };
-    let (layout, details, termination, failure, next) = fields;
-    let read = requested(request, next, layout, access)?;
-    (access.code, access.flags) = (Some(code), flags);
-    access.details = value(details);
-    access.termination = value(termination);
-    access.transport_failure = value(failure);
-    Some(read)
+    let (layout, details, termination, failure, sizes) = fields;
+    let rest = parse_sizes(request, sizes, layout, access)?;
+    (access.http_status, access.flags) = (Some(code), flags);
+    access.details = present(details);
+    access.termination = present(termination);
+    access.transport_failure = present(failure);
+    Some(rest)
 }
 
-/// Takes method, path and protocol once sizes and times fit too.
-fn requested<'a>(
+/// Stores method, path and protocol if the sizes and times can be parsed, too.
+fn parse_sizes<'a>(
     (method, path, protocol): (&'a [u8], &'a [u8], &'a [u8]),
-    after: &'a [u8],
+    sizes: &'a [u8],
     layout: Layout,
     access: &mut AccessEntry<'a>,
 ) -> Option<(&'a [u8], Layout)> {
-    let ([received, sent, duration, upstream], next) = sizes(after)?;
-    access.method = value(method);
-    access.path = value(path);
-    access.protocol = value(protocol);
+    let ([received, sent, duration, upstream], rest) = split_sizes(sizes)?;
+    access.method = present(method);
+    access.path = present(path);
+    access.protocol = present(protocol);
     (access.bytes_received, access.bytes_sent) = (received, sent);
-    (access.duration, access.upstream_time) = (duration, upstream);
-    Some((next, layout))
+    (access.duration_ms, access.upstream_time_ms) = (duration, upstream);
+    Some((rest, layout))
 }
 
-/// Reads what follows the sizes where there are as many separators as there should be: in nearly every line. [`tail`] would
-/// read the same from it.
-fn usual<'a>(rest: &'a [u8], access: &mut AccessEntry<'a>) -> Option<()> {
-    let (forwarded_for, rest) = apart(rest)?;
-    let (user_agent, rest) = apart(rest)?;
-    let (request_id, rest) = apart(rest)?;
+/// Fast path for the fields after the sizes: a line with exactly the expected separators, as nearly every line. The slow
+/// path of [`parse_tail`] gives the same result.
+fn parse_regular_tail<'a>(rest: &'a [u8], access: &mut AccessEntry<'a>) -> Option<()> {
+    let (forwarded_for, rest) = split_client_text(rest)?;
+    let (user_agent, rest) = split_client_text(rest)?;
+    let (request_id, rest) = split_client_text(rest)?;
     let (authority, rest) = rest.split_at(byte_search::find(rest, b'"').filter(|_| rest[0] != b' ')?);
     let rest = rest.strip_prefix(b"\" \"")?;
     let (host, rest) = rest.split_at(byte_search::find_either(rest, b'"', b' ')?);
-    proxy(rest.strip_prefix(b"\"")?, access)?;
-    access.forwarded_for = value(forwarded_for);
-    access.user_agent = value(user_agent);
-    access.request_id = value(request_id);
-    access.authority = value(authority);
-    access.upstream_host = value(host);
+    parse_upstream_fields(rest.strip_prefix(b"\"")?, access)?;
+    access.forwarded_for = present(forwarded_for);
+    access.user_agent = present(user_agent);
+    access.request_id = present(request_id);
+    access.authority = present(authority);
+    access.upstream_host = present(host);
     Some(())
 }
 
-/// A text that a client sent, and what follows the `" "` after it. A quote inside may be anything but the end of a request,
-/// and what begins with a space makes a separator of the quote before it.
+/// Splits a text that a client sent from the rest after its `" "`. `None` sends the line to the slow path: the text has a
+/// quote that could end a request, or a leading space, which makes a separator of the quote before it.
 #[inline]
-fn apart(text: &[u8]) -> Option<(&[u8], &[u8])> {
+fn split_client_text(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut end = 0;
     loop {
         end += byte_search::find(&text[end..], b'"')?;
@@ -145,153 +145,154 @@ fn apart(text: &[u8]) -> Option<(&[u8], &[u8])> {
     (text[0] != b' ').then(|| (&text[..end], &text[end + 3..]))
 }
 
-/// Reads authority, host and what follows from the right, then splits what clients sent.
-fn tail<'a>(rest: &'a [u8], layout: Layout, access: &mut AccessEntry<'a>) -> Option<()> {
-    if layout != Layout::Envoy && usual(rest, access).is_some() {
+/// Parses the fields after the sizes: from the right down to the authority, then the text of clients.
+fn parse_tail<'a>(rest: &'a [u8], layout: Layout, access: &mut AccessEntry<'a>) -> Option<()> {
+    if layout != Layout::Envoy && parse_regular_tail(rest, access).is_some() {
         return Some(());
     }
-    let last = memchr::memrchr(b'"', rest)?;
-    let (quoted_part, after) = (&rest[..last], &rest[last + 1..]);
+    let last_quote = memchr::memrchr(b'"', rest)?;
+    let (quoted_fields, after) = (&rest[..last_quote], &rest[last_quote + 1..]);
     if layout == Layout::Envoy {
         if !after.is_empty() {
             return None;
         }
     } else {
-        proxy(after, access)?;
+        parse_upstream_fields(after, access)?;
     }
-    let (before, host) = last_quoted(quoted_part)?;
-    let (before, authority) = last_quoted(before)?;
+    let (before, host) = split_last_quoted(quoted_fields)?;
+    let (before, authority) = split_last_quoted(before)?;
     if host.contains(&b' ') {
         return None;
     }
-    access.upstream_host = value(host);
-    access.authority = value(authority);
-    clients(before, access);
+    access.upstream_host = present(host);
+    access.authority = present(authority);
+    parse_client_text(before, access);
     Some(())
 }
 
-/// Reads what follows the host: cluster, addresses, SNI and route; no quote can be in them.
-fn proxy<'a>(after: &'a [u8], access: &mut AccessEntry<'a>) -> Option<()> {
-    let bare = |text: &'a [u8]| {
-        let at = byte_search::find_either(text, b'"', b' ').filter(|at| text[*at] == b' ')?;
-        Some((&text[..at], &text[at + 1..]))
+/// Parses the fields after the host: cluster, addresses, SNI and route. None of them can contain a quote.
+fn parse_upstream_fields<'a>(after: &'a [u8], access: &mut AccessEntry<'a>) -> Option<()> {
+    let split_field = |text: &'a [u8]| {
+        let end = byte_search::find_either(text, b'"', b' ').filter(|end| text[*end] == b' ')?;
+        Some((&text[..end], &text[end + 1..]))
     };
-    let (cluster, after) = bare(after.strip_prefix(b" ")?)?;
-    let (upstream_local, after) = bare(after)?;
-    let (downstream_local, after) = bare(after)?;
-    // The rest is short: it is looked at together with what stands before it, in one step.
+    let (cluster, after) = split_field(after.strip_prefix(b" ")?)?;
+    let (upstream_local, after) = split_field(after)?;
+    let (downstream_local, after) = split_field(after)?;
+    // The rest is short: one search covers it.
     if byte_search::find(after, b'"').is_some() {
         return None;
     }
-    let (downstream_remote, after) = word(after)?;
+    let (downstream_remote, after) = split_at_space(after)?;
     let (sni, route) = match after.strip_prefix(b"- ") {
         Some(route) => (&b"-"[..], route),
-        // Istio 1.2 had no route name.
-        None => word(after).unwrap_or((after, b"")),
+        // Istio 1.2 did not log the route name.
+        None => split_at_space(after).unwrap_or((after, b"")),
     };
-    // The default before Istio 1.23, in a format that copies it, has a semicolon there.
-    access.cluster = value(cluster.strip_suffix(b";").unwrap_or(cluster));
-    access.upstream_local = value(upstream_local);
-    access.downstream_local = value(downstream_local);
-    access.downstream_remote = value(downstream_remote);
-    (access.sni, access.route) = (value(sni), value(route));
+    // Formats copied from Istio before 1.23 print a semicolon after the cluster.
+    access.upstream_cluster = present(cluster.strip_suffix(b";").unwrap_or(cluster));
+    access.upstream_local_address = present(upstream_local);
+    access.downstream_local_address = present(downstream_local);
+    access.downstream_remote_address = present(downstream_remote);
+    (access.sni, access.route) = (present(sni), present(route));
     Some(())
 }
 
-/// Splits `forwarded-for" "user-agent" "request-id`. More separators than two were sent by a client.
-fn clients<'a>(text: &'a [u8], access: &mut AccessEntry<'a>) {
+/// Splits `forwarded-for" "user-agent" "request-id`. Separators beyond two come from a client.
+fn parse_client_text<'a>(text: &'a [u8], access: &mut AccessEntry<'a>) {
     let (mut first, mut last, mut count) = (None, None, 0);
-    for at in memchr::memchr_iter(b'"', text) {
-        match text.get(at + 1..at + 3) {
+    for quote in memchr::memchr_iter(b'"', text) {
+        match text.get(quote + 1..quote + 3) {
             Some(b" \"") => {
-                first = first.or(Some(at));
-                (last, count) = (Some(at), count + 1);
+                first = first.or(Some(quote));
+                (last, count) = (Some(quote), count + 1);
             }
-            // As after a request: one of the two was sent as part of a path, or of a header.
+            // The same text ends a request: a client sent it in a path or in a header.
             Some([b' ', digit]) if digit.is_ascii_digit() => access.ambiguous = true,
             _ => {}
         }
     }
     let (Some(first), Some(last)) = (first, last) else {
         access.ambiguous = true;
-        access.user_agent = value(text);
+        access.user_agent = present(text);
         return;
     };
-    access.request_id = value(&text[last + 3..]);
-    // One separator, or two that share a quote.
+    access.request_id = present(&text[last + 3..]);
+    // One separator, or two separators that share a quote.
     if last < first + 3 {
         access.ambiguous = true;
-        access.user_agent = value(&text[..first]);
+        access.user_agent = present(&text[..first]);
         return;
     }
-    access.forwarded_for = value(&text[..first]);
-    access.user_agent = value(&text[first + 3..last]);
+    access.forwarded_for = present(&text[..first]);
+    access.user_agent = present(&text[first + 3..last]);
     access.ambiguous |= count > 2;
 }
 
-/// The text up to a space, and what follows it.
-fn word(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let at = byte_search::find(text, b' ')?;
-    Some((&text[..at], &text[at + 1..]))
+/// Splits at the first space.
+fn split_at_space(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = byte_search::find(text, b' ')?;
+    Some((&text[..end], &text[end + 1..]))
 }
 
-/// As [`word`], for a text of a few bytes, which are sooner looked at one by one.
-fn short(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let at = text.iter().position(|byte| *byte == b' ')?;
-    Some((&text[..at], &text[at + 1..]))
+/// Same as [`split_at_space`], and faster for fields of a few bytes.
+fn split_short_field(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = text.iter().position(|byte| *byte == b' ')?;
+    Some((&text[..end], &text[end + 1..]))
 }
 
-/// `"…" ` without quotes inside, and what follows.
-fn quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
+/// Splits a quoted field without inner quotes from the rest after `" `.
+fn split_quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let inner = text.strip_prefix(b"\"")?;
     let end = byte_search::find(inner, b'"')?;
     Some((&inner[..end], inner[end + 1..].strip_prefix(b" ")?))
 }
 
-/// Four numbers, of which the last two may be absent, and the opening quote.
+/// Splits bytes received, bytes sent, duration and upstream time from the rest after the next quote. The last two may
+/// be absent.
 #[inline]
-fn sizes(text: &[u8]) -> Option<([Option<u64>; 4], &[u8])> {
-    let (Some(received), rest) = size(text)? else { return None };
-    let (Some(sent), rest) = size(rest)? else { return None };
-    let (duration, rest) = size(rest)?;
-    // A server may write anything into its header.
-    let (upstream, rest) = size(rest).or_else(|| Some((None, short(rest)?.1)))?;
+fn split_sizes(text: &[u8]) -> Option<([Option<u64>; 4], &[u8])> {
+    let (Some(received), rest) = split_size(text)? else { return None };
+    let (Some(sent), rest) = split_size(rest)? else { return None };
+    let (duration, rest) = split_size(rest)?;
+    // The upstream time is a response header: a server may set it to any text.
+    let (upstream, rest) = split_size(rest).or_else(|| Some((None, split_short_field(rest)?.1)))?;
     Some(([Some(received), Some(sent), duration, upstream], rest.strip_prefix(b"\"")?))
 }
 
-/// A whole number, or its absence, and what follows the space after it.
+/// Splits a number, or `-`, from the rest after the next space.
 #[inline]
-fn size(text: &[u8]) -> Option<(Option<u64>, &[u8])> {
+fn split_size(text: &[u8]) -> Option<(Option<u64>, &[u8])> {
     match byte_search::number(text) {
         Some((number, [b' ', rest @ ..])) => Some((Some(number), rest)),
-        _ => unusual_size(text),
+        _ => split_unusual_size(text),
     }
 }
 
-/// As [`size`], for a number of many digits, for none, and at the end of a line.
-fn unusual_size(text: &[u8]) -> Option<(Option<u64>, &[u8])> {
-    let (field, rest) = short(text)?;
-    match number(field) {
+/// Slow path of [`split_size`]: a number of many digits, an absent one, or a field at the end of a line.
+fn split_unusual_size(text: &[u8]) -> Option<(Option<u64>, &[u8])> {
+    let (field, rest) = split_short_field(text)?;
+    match parse_number(field) {
         Some(number) => Some((Some(number), rest)),
         None => matches!(field, b"-" | b"").then_some((None, rest)),
     }
 }
 
-/// Cuts off what follows the last `" "`, if it has no quote in it.
-fn last_quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
+/// Splits at the last `" "`; the second part contains no quote.
+fn split_last_quoted(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let quote = memchr::memrchr(b'"', text)?;
     let before = text[..quote].strip_suffix(b"\" ")?;
     Some((before, &text[quote + 1..]))
 }
 
-/// The next quote that a space follows.
-fn find(text: &[u8]) -> Option<usize> {
-    let mut from = 0;
+/// Position of the next quote before a space.
+fn find_closing_quote(text: &[u8]) -> Option<usize> {
+    let mut start = 0;
     loop {
-        let at = from + byte_search::find(&text[from..], b'"')?;
-        if text.get(at + 1) == Some(&b' ') {
-            return Some(at);
+        let quote = start + byte_search::find(&text[start..], b'"')?;
+        if text.get(quote + 1) == Some(&b' ') {
+            return Some(quote);
         }
-        from = at + 1;
+        start = quote + 1;
     }
 }

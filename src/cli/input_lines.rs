@@ -1,64 +1,63 @@
-//! The lines of a stream, lent from one buffer: a log has millions, and a copy of each would be a third of the time.
+//! Reads the lines of a stream from one buffer without copying them: a copy per line would take a third of the time.
 
 use std::io::{self, Read};
 use std::ops::Range;
 
-/// A longer line is cut: headers may be 60 KiB, and nothing that Envoy writes comes near this.
+/// Longer lines are truncated. Headers may have 60 KiB, so lines of Envoy are far below this.
 pub(super) const LINE_MAX: usize = 4 << 20;
-/// Bytes that are asked for at once, and the buffer as long as no line is longer.
+/// Size of a read, and of the buffer unless a line is longer.
 pub(super) const BUFFER: usize = 64 << 10;
 
-/// Lines of a stream.
+/// The lines of a stream.
 pub(super) struct InputLines {
     source: Box<dyn Read + Send>,
     buffer: Vec<u8>,
-    /// What was read and not yet lent.
+    /// Range of the buffer that was read and not yet returned.
     start: usize,
     end: usize,
-    /// Where the line is that is lent.
+    /// Range of the current line in the buffer.
     line: Range<usize>,
-    /// Whether what follows up to the next line break belongs to a line that was cut.
-    is_rest: bool,
-    /// Lines that were cut.
-    pub(super) cut: u64,
+    /// Whether to skip the rest of a truncated line, up to the next line break.
+    is_skipping: bool,
+    /// Number of truncated lines.
+    pub(super) truncated: u64,
 }
 
 impl InputLines {
-    /// Nothing is read yet.
     pub(super) fn new(source: Box<dyn Read + Send>) -> Self {
-        Self { source, buffer: Vec::new(), start: 0, end: 0, line: 0..0, is_rest: false, cut: 0 }
+        Self { source, buffer: Vec::new(), start: 0, end: 0, line: 0..0, is_skipping: false, truncated: 0 }
     }
 
-    /// The line that was reached last, without its line break.
+    /// The current line without its line break.
     #[inline]
     pub(super) fn line(&self) -> &[u8] {
         &self.buffer[self.line.clone()]
     }
 
-    /// Goes to the next line; `false` at the end.
+    /// Advances to the next line; `false` at the end of the stream.
     ///
     /// # Errors
-    /// Those of reading.
+    /// Errors of reading.
     #[inline]
     pub(super) fn advance(&mut self) -> io::Result<bool> {
         let mut searched = self.start;
         self.line = loop {
-            if let Some(found) = memchr::memchr(b'\n', &self.buffer[searched..self.end]) {
-                let line = self.start..searched + found;
+            if let Some(length) = memchr::memchr(b'\n', &self.buffer[searched..self.end]) {
+                let line = self.start..searched + length;
                 self.start = line.end + 1;
-                if !std::mem::take(&mut self.is_rest) {
-                    self.cut += u64::from(line.len() > LINE_MAX);
+                if !std::mem::take(&mut self.is_skipping) {
+                    self.truncated += u64::from(line.len() > LINE_MAX);
                     break line.start..line.end.min(line.start + LINE_MAX);
                 }
                 searched = self.start;
                 continue;
             }
-            if self.is_rest {
+            if self.is_skipping {
                 self.start = self.end;
             } else if self.end - self.start > LINE_MAX {
                 let line = self.start..self.start + LINE_MAX;
-                (self.start, self.is_rest) = (line.end, true);
-                self.cut += 1;
+                (self.start, self.is_skipping) = (line.end, true);
+                self.truncated += 1;
                 break line;
             }
             searched = self.end - self.start;
@@ -72,7 +71,7 @@ impl InputLines {
         Ok(true)
     }
 
-    /// Reads on, with what was not yet lent at the front; `false` at the end of the stream.
+    /// Moves the unread bytes to the front of the buffer and reads more; `false` at the end of the stream.
     fn fill(&mut self) -> io::Result<bool> {
         self.buffer.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
@@ -98,44 +97,44 @@ mod tests {
 
     use super::*;
 
-    /// Gives a few bytes at a time.
-    struct Slow(io::Cursor<Vec<u8>>, usize);
+    /// Returns a few bytes per read.
+    struct SlowReader(io::Cursor<Vec<u8>>, usize);
 
-    impl Read for Slow {
+    impl Read for SlowReader {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            let most = self.1.min(buffer.len());
-            self.0.read(&mut buffer[..most])
+            let length = self.1.min(buffer.len());
+            self.0.read(&mut buffer[..length])
         }
     }
 
-    fn all(bytes: &[u8], most: usize) -> (Vec<Vec<u8>>, u64) {
-        let mut lines = InputLines::new(Box::new(Slow(io::Cursor::new(bytes.to_vec()), most)));
-        let mut found = Vec::new();
+    fn read_all(bytes: &[u8], bytes_per_read: usize) -> (Vec<Vec<u8>>, u64) {
+        let mut lines = InputLines::new(Box::new(SlowReader(io::Cursor::new(bytes.to_vec()), bytes_per_read)));
+        let mut all = Vec::new();
         while lines.advance().unwrap() {
-            found.push(lines.line().to_vec());
+            all.push(lines.line().to_vec());
         }
-        (found, lines.cut)
+        (all, lines.truncated)
     }
 
     #[test]
-    fn too_long_lines_are_cut_and_the_next_one_is_whole() {
+    fn truncates_long_lines_and_keeps_the_next_line_whole() {
         let long = |count| std::iter::repeat_n(b'x', count).collect::<Vec<_>>();
         let bytes =
             [b"one\r\n\n".to_vec(), long(LINE_MAX), b"\n".to_vec(), long(LINE_MAX + 5), b"\ntwo".to_vec()].concat();
-        let (lines, cut) = all(&bytes, BUFFER);
+        let (lines, truncated) = read_all(&bytes, BUFFER);
         assert_eq!(lines.iter().map(Vec::len).collect::<Vec<_>>(), [4, 0, LINE_MAX, LINE_MAX, 3]);
-        assert_eq!((cut, &lines[4][..]), (1, &b"two"[..]));
-        assert_eq!(all(&long(LINE_MAX * 2), BUFFER).0.len(), 1);
+        assert_eq!((truncated, &lines[4][..]), (1, &b"two"[..]));
+        assert_eq!(read_all(&long(LINE_MAX * 2), BUFFER).0.len(), 1);
     }
 
     proptest! {
         #[test]
-        fn lines_are_those_of_a_plain_split(bytes in prop::collection::vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..400), most in 1_usize..50) {
-            let mut wanted: Vec<_> = bytes.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
-            if wanted.last().is_some_and(Vec::is_empty) {
-                wanted.pop();
+        fn returns_the_same_lines_as_a_split(bytes in prop::collection::vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..400), bytes_per_read in 1_usize..50) {
+            let mut expected: Vec<_> = bytes.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+            if expected.last().is_some_and(Vec::is_empty) {
+                expected.pop();
             }
-            prop_assert_eq!(all(&bytes, most).0, wanted);
+            prop_assert_eq!(read_all(&bytes, bytes_per_read).0, expected);
         }
     }
 }

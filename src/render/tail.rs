@@ -1,77 +1,83 @@
-//! `tail` as text and as CSV.
+//! `tail` as text and CSV.
 
 use std::io::{self, Write};
 
 use super::style::{Style, TextRole};
 use super::table::{self, Column};
 use super::text::{count, paragraph, safe};
-use crate::report::page::show_millis;
-use crate::report::tail::TailLine;
+use crate::diagnosis::{FaultLevel, StatusSource};
+use crate::report::page::format_millis;
+use crate::report::tail::{ProxySide, TailLine};
 use crate::report::tail_join::TailCall;
-use crate::report::tail_summary::TailSummary;
+use crate::report::tail_summary::{CallGroupReport, TailSummary};
 use crate::vocabulary::grpc_status;
+use crate::vocabulary::response_flags::FaultSide;
 
-/// Writes one call: a line that says what, and under it why and what next.
+/// Indentation of the lines under a call: the width of the time column.
+const INDENT: &str = "              ";
+
+/// Writes one call: a line with its fields, the diagnosis, and the next steps.
 ///
 /// # Errors
-/// Those of `out`.
+/// Errors of writing to `out`.
 pub fn line(line: &TailLine, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     let time = line.time.as_deref().and_then(|time| time.get(11..23)).unwrap_or("--:--:--.---");
-    let dash = |text: &Option<String>| text.as_deref().map_or("-".to_owned(), |text| safe(text).into_owned());
+    let or_dash = |text: &Option<String>| text.as_deref().map_or("-".to_owned(), |text| safe(text).into_owned());
     let subset = line.subset.as_ref().map(|subset| format!(" {}", safe(subset))).unwrap_or_default();
     let role = match (line.verdict.fault, line.verdict.side) {
         (true, _) => TextRole::Error,
-        (false, "nobody") => TextRole::Faint,
+        (false, FaultSide::None) => TextRole::Faint,
         (false, _) => TextRole::Warning,
     };
     let flags = if line.flags.is_empty() { String::new() } else { format!("   {}", safe(&line.flags.join(","))) };
-    let duration = line.duration_ms.map(|millis| format!("   {}", show_millis(millis))).unwrap_or_default();
-    let status = status(line);
+    let duration = line.duration_ms.map(|millis| format!("   {}", format_millis(millis))).unwrap_or_default();
+    let status = line_status(line);
     writeln!(
         out,
         "{}  {} → {}{subset}   {}{}{}{duration}",
         style.paint(TextRole::Faint, time),
-        dash(&line.source),
-        dash(&line.destination),
-        dash(&line.method),
+        or_dash(&line.source),
+        or_dash(&line.destination),
+        or_dash(&line.method),
         if status.is_empty() { String::new() } else { format!("   {}", style.paint(role, &status)) },
         style.paint(role, &flags),
     )?;
-    let indent = "              ";
-    let side = if line.verdict.side == "nobody" { String::new() } else { format!(" · {} side", line.verdict.side) };
-    let mark = if line.ambiguous { " · a client's text made this line ambiguous" } else { "" };
-    let what = format!("{}{side}{mark}", safe(&line.verdict.what));
-    write!(out, "{}", paragraph(style, indent, indent, &what))?;
+    let side = match line.verdict.side {
+        FaultSide::None => String::new(),
+        side => format!(" · {} side", side.as_str()),
+    };
+    let note = if line.ambiguous { " · ambiguous: text sent by a client allows several readings" } else { "" };
+    let what = format!("{}{side}{note}", safe(&line.verdict.what));
+    write!(out, "{}", paragraph(style, INDENT, INDENT, &what))?;
     for next in &line.verdict.next {
-        write!(out, "{}", paragraph(style, &format!("{indent}→ "), &format!("{indent}  "), &safe(next)))?;
+        write!(out, "{}", paragraph(style, &format!("{INDENT}→ "), &format!("{INDENT}  "), &safe(next)))?;
     }
     Ok(())
 }
 
-/// Writes one request as all proxies saw it: the first line as always, the others under it.
+/// Writes the lines of one request: the first as [`line()`] does, the others in short form below it.
 ///
 /// # Errors
-/// Those of `out`.
+/// Errors of writing to `out`.
 pub fn call(call: &TailCall, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     let Some((first, others)) = call.lines.split_first() else { return Ok(()) };
     line(first, style, out)?;
     for other in others {
-        let status = status(other);
+        let status = line_status(other);
         let flags = if other.flags.is_empty() { "-".to_owned() } else { other.flags.join(",") };
-        let side = other.side.map(|side| format!(", {side} side")).unwrap_or_default();
+        let side = other.side.map(|side| format!(", {} side", side.as_str())).unwrap_or_default();
         let pod = other.pod.as_deref().unwrap_or("-");
-        let duration = other.duration_ms.map(show_millis).unwrap_or_default();
-        let said = format!("{pod}{side}: {status} {flags} {duration}: {}", other.verdict.what);
-        let indent = "              ";
-        write!(out, "{}", paragraph(style, &format!("{indent}└ "), &format!("{indent}  "), &safe(&said)))?;
+        let duration = other.duration_ms.map(format_millis).unwrap_or_default();
+        let text = format!("{pod}{side}: {status} {flags} {duration}: {}", other.verdict.what);
+        write!(out, "{}", paragraph(style, &format!("{INDENT}└ "), &format!("{INDENT}  "), &safe(&text)))?;
     }
     Ok(())
 }
 
-/// Draws what goes wrong into so many lines, most frequent first.
+/// Draws one screen of `--top`: totals and the largest groups, in at most `rows` lines.
 ///
 /// # Errors
-/// Those of `out`.
+/// Errors of writing to `out`.
 pub fn top(report: &TailSummary, rows: usize, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     let columns = [
         Column::whole("CALLS"),
@@ -82,39 +88,37 @@ pub fn top(report: &TailSummary, rows: usize, style: &Style, out: &mut dyn Write
         Column::whole("P50"),
         Column::whole("P99"),
     ];
-    let dash = |text: &str| if text.is_empty() { "-".to_owned() } else { safe(text).into_owned() };
     let mut groups: Vec<_> = report.groups.iter().collect();
     groups.sort_by_key(|group| std::cmp::Reverse(group.calls));
-    // Two lines stand above the table and one below it.
-    let room = rows.saturating_sub(4).max(1);
-    let hidden = groups.len().saturating_sub(room);
-    let cells = groups.into_iter().take(room).map(|group| {
-        let role = if group.grade == "fault" { TextRole::Error } else { TextRole::Warning };
+    // Totals and a blank line are above the table, its header is one line, and the number of hidden groups is below.
+    let visible_rows = rows.saturating_sub(4).max(1);
+    let hidden = groups.len().saturating_sub(visible_rows);
+    let cells = groups.into_iter().take(visible_rows).map(|group| {
         vec![
             group.calls.to_string(),
-            style.paint(role, &dash(&group.flags)),
-            dash(&group.grpc_status),
-            dash(&group.method),
-            dash(&group.destination),
-            show_millis(group.p50_ms),
-            show_millis(group.p99_ms),
+            style.paint(level_role(group.level), &text_or_dash(&group.flags.join(","))),
+            text_or_dash(&group_status(group)),
+            text_or_dash(&group.method),
+            text_or_dash(&group.destination),
+            format_millis(group.p50_ms),
+            format_millis(group.p99_ms),
         ]
     });
     let calls = report.calls.max(1) as f64;
     let totals = format!(
-        "{} calls, {} faults ({:.2}%), {} notices; p50 {}, p99 {}. Ctrl-C ends.",
-        report.calls,
-        report.faults,
+        "{}, {} ({:.2}%), {}; p50 {}, p99 {}. Press Ctrl-C to quit.",
+        count_of(report.calls, "call"),
+        count_of(report.faults, "fault"),
         report.faults as f64 * 100.0 / calls,
-        report.notices,
-        show_millis(report.p50_ms),
-        show_millis(report.p99_ms),
+        count_of(report.notices, "notice"),
+        format_millis(report.p50_ms),
+        format_millis(report.p99_ms),
     );
     writeln!(out, "{}\n", style.paint(TextRole::Heading, &totals))?;
-    // What does not fit is cut, so that the picture stays still.
+    // Long lines are truncated: wrapped lines would make the screen scroll.
     let plain = Style { width: None, ..*style };
     for line in table::render(&plain, &columns, cells.collect(), 0).lines() {
-        writeln!(out, "{}", cut(line, style.width.unwrap_or(usize::MAX)))?;
+        writeln!(out, "{}", truncate(line, style.width.unwrap_or(usize::MAX)))?;
     }
     if hidden > 0 {
         write!(out, "{}", style.paint(TextRole::Faint, &format!("{hidden} more")))?;
@@ -122,8 +126,8 @@ pub fn top(report: &TailSummary, rows: usize, style: &Style, out: &mut dyn Write
     Ok(())
 }
 
-/// The beginning of a line that fits; escape codes take no room.
-fn cut(line: &str, width: usize) -> String {
+/// The beginning of a line, at most `width` columns; escape codes have no width.
+fn truncate(line: &str, width: usize) -> String {
     let mut out = String::new();
     let (mut used, mut in_code) = (0, false);
     for c in line.chars() {
@@ -140,20 +144,47 @@ fn cut(line: &str, width: usize) -> String {
     out
 }
 
-/// `~14 UNAVAILABLE` for an inferred one; `status not logged` for a gRPC call without any.
-fn status(line: &TailLine) -> String {
-    match (line.grpc_status, line.grpc_status_from, line.http_status) {
-        (Some(code), Some("inferred"), _) => format!("~{code} {}", grpc_status::name(code)),
-        (Some(code), _, _) => format!("{code} {}", grpc_status::name(code)),
-        (None, _, Some(code)) if code != 200 => format!("HTTP {code}"),
-        (None, ..) => String::new(),
+/// The gRPC status, or an HTTP status code other than 200.
+fn line_status(line: &TailLine) -> String {
+    match (line.grpc_status, line.http_status) {
+        (Some(code), _) => status_text(code, line.grpc_status_from),
+        (None, Some(code)) if code != 200 => format!("HTTP {code}"),
+        (None, _) => String::new(),
     }
+}
+
+/// The gRPC status; `?` if the log does not show it, empty for calls that are not gRPC.
+fn group_status(group: &CallGroupReport) -> String {
+    match group.grpc_status {
+        Some(code) => status_text(code, group.grpc_status_from),
+        None if group.is_grpc => "?".to_owned(),
+        None => String::new(),
+    }
+}
+
+/// `5 NOT_FOUND`; `~14 UNAVAILABLE` for an inferred status.
+fn status_text(code: u8, source: Option<StatusSource>) -> String {
+    let mark = if source == Some(StatusSource::Inferred) { "~" } else { "" };
+    format!("{mark}{code} {}", grpc_status::name(code))
+}
+
+fn level_role(level: FaultLevel) -> TextRole {
+    if level == FaultLevel::Fault { TextRole::Error } else { TextRole::Warning }
+}
+
+/// `1 call`, `2 calls`.
+pub(crate) fn count_of(number: u64, noun: &str) -> String {
+    count(usize::try_from(number).unwrap_or(usize::MAX), noun)
+}
+
+fn text_or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { safe(text).into_owned() }
 }
 
 /// Writes the summary.
 ///
 /// # Errors
-/// Those of `out`.
+/// Errors of writing to `out`.
 pub fn summary(report: &TailSummary, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     let columns = [
         Column::whole("CALLS"),
@@ -165,21 +196,19 @@ pub fn summary(report: &TailSummary, style: &Style, out: &mut dyn Write) -> io::
         Column::whole("P99"),
         Column::flexible("WHAT"),
     ];
-    let dash = |text: &str| if text.is_empty() { "-".to_owned() } else { safe(text).into_owned() };
     let rows: Vec<Vec<String>> = report
         .groups
         .iter()
         .map(|group| {
-            let role = if group.grade == "fault" { TextRole::Error } else { TextRole::Warning };
             vec![
                 group.calls.to_string(),
-                style.paint(role, &dash(&group.flags)),
-                dash(&group.grpc_status),
-                dash(&group.destination),
-                dash(&group.method),
-                show_millis(group.p50_ms),
-                show_millis(group.p99_ms),
-                dash(&group.what),
+                style.paint(level_role(group.level), &text_or_dash(&group.flags.join(","))),
+                text_or_dash(&group_status(group)),
+                text_or_dash(&group.destination),
+                text_or_dash(&group.method),
+                format_millis(group.p50_ms),
+                format_millis(group.p99_ms),
+                text_or_dash(&group.what),
             ]
         })
         .collect();
@@ -188,41 +217,42 @@ pub fn summary(report: &TailSummary, style: &Style, out: &mut dyn Write) -> io::
     }
     for group in &report.groups {
         if let Some(text) = &group.consistent_with {
-            let what = format!("{} {}: {text}", dash(&group.flags), dash(&group.destination));
+            let what = format!("{} {}: {text}", text_or_dash(&group.flags.join(",")), text_or_dash(&group.destination));
             write!(out, "{}", paragraph(style, "", "  ", &what))?;
         }
     }
     let calls = report.calls.max(1) as f64;
-    let faults = count(usize::try_from(report.faults).unwrap_or(usize::MAX), "fault");
+    let faults = count_of(report.faults, "fault");
     let role = if report.faults > 0 { TextRole::Error } else { TextRole::Good };
     let span = match (&report.from, &report.to) {
         (Some(from), Some(to)) => format!(", {from} to {to}"),
         _ => String::new(),
     };
     let totals = format!(
-        "{}: {} ({:.2}%), {} that the caller ended or that the log cannot judge; p50 {}, p99 {}{span}",
-        count(usize::try_from(report.calls).unwrap_or(usize::MAX), "call"),
+        "{}: {} ({:.2}%), {} (outcome not logged, or not a fault of the mesh); p50 {}, p99 {}{span}",
+        count_of(report.calls, "call"),
         style.paint(role, &faults),
         report.faults as f64 * 100.0 / calls,
-        report.notices,
-        show_millis(report.p50_ms),
-        show_millis(report.p99_ms),
+        count_of(report.notices, "notice"),
+        format_millis(report.p50_ms),
+        format_millis(report.p99_ms),
     );
     write!(out, "{}", paragraph(style, "", "  ", &totals))?;
-    let mut asides: Vec<String> = report.other_lines.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+    let mut counts: Vec<String> =
+        report.other_lines.iter().map(|(kind, count)| format!("{} {count}", kind.as_str())).collect();
     if report.ambiguous > 0 {
-        asides.push(format!("ambiguous {}", report.ambiguous));
+        counts.push(format!("ambiguous {}", report.ambiguous));
     }
-    if report.beyond > 0 {
-        asides.push(format!("without their kind {}", report.beyond));
+    if report.ungrouped > 0 {
+        counts.push(format!("ungrouped {}", report.ungrouped));
     }
-    if !asides.is_empty() {
-        write!(out, "{}", paragraph(style, "other lines: ", "  ", &asides.join(", ")))?;
+    if !counts.is_empty() {
+        write!(out, "{}", paragraph(style, "other lines: ", "  ", &counts.join(", ")))?;
     }
     Ok(())
 }
 
-/// Names of the columns of [`csv()`].
+/// Header of the CSV output.
 pub const CSV_COLUMNS: [&str; 20] = [
     "time",
     "pod",
@@ -246,7 +276,7 @@ pub const CSV_COLUMNS: [&str; 20] = [
     "verdict",
 ];
 
-/// One call as the values of [`CSV_COLUMNS`].
+/// One call as a CSV record in the order of [`CSV_COLUMNS`].
 pub fn csv(line: &TailLine) -> Vec<String> {
     let text = |value: &Option<String>| value.as_deref().map(safe).unwrap_or_default().into_owned();
     let number = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
@@ -254,12 +284,12 @@ pub fn csv(line: &TailLine) -> Vec<String> {
         text(&line.time),
         text(&line.pod),
         text(&line.namespace),
-        line.side.unwrap_or_default().to_owned(),
+        line.side.map(ProxySide::as_str).unwrap_or_default().to_owned(),
         text(&line.source),
         text(&line.destination),
         text(&line.method),
         number(line.grpc_status.map(u64::from)),
-        line.grpc_status_from.unwrap_or_default().to_owned(),
+        line.grpc_status_from.map(StatusSource::as_str).unwrap_or_default().to_owned(),
         number(line.http_status.map(u64::from)),
         safe(&line.flags.join(",")).into_owned(),
         text(&line.details),

@@ -1,63 +1,60 @@
-//! Many durations in memory that does not grow with them: quantiles, and where they stand together.
+//! A histogram of durations with quantiles and clusters, in memory that does not depend on the number of calls.
 
-/// Durations in buckets of about 3 %, so that memory does not grow with the number of calls.
+/// A histogram with buckets that are about 3% wide.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Durations {
-    /// Counts by bucket; as long as the longest duration asks.
+    /// Counts by bucket, up to the bucket of the longest duration.
     buckets: Vec<u64>,
     count: u64,
 }
 
 impl Durations {
-    /// Counts one, in milliseconds.
     #[inline]
     pub(super) fn add(&mut self, millis: u64) {
-        let at = bucket(millis);
-        if at >= self.buckets.len() {
-            self.buckets.resize(at + 1, 0);
+        let bucket = bucket_of(millis);
+        if bucket >= self.buckets.len() {
+            self.buckets.resize(bucket + 1, 0);
         }
-        self.buckets[at] += 1;
+        self.buckets[bucket] += 1;
         self.count += 1;
     }
 
-    /// How many were counted.
     pub(super) fn count(&self) -> u64 {
         self.count
     }
 
-    /// Takes in what was counted elsewhere.
     pub(super) fn merge(&mut self, other: &Self) {
         self.buckets.resize(self.buckets.len().max(other.buckets.len()), 0);
-        for (count, more) in self.buckets.iter_mut().zip(&other.buckets) {
-            *count += more;
+        for (count, other_count) in self.buckets.iter_mut().zip(&other.buckets) {
+            *count += other_count;
         }
         self.count += other.count;
     }
 
-    /// The duration below which a share of the calls stays, in milliseconds.
-    pub(super) fn quantile(&self, share: f64) -> Option<u64> {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a count is a count")]
-        let wanted = ((self.count as f64 * share).ceil() as u64).max(1);
-        let mut seen = 0;
+    /// The duration in milliseconds that `quantile` (0 to 1) of the calls do not exceed, accurate to 3%.
+    pub(super) fn quantile(&self, quantile: f64) -> Option<u64> {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a fraction of a count is a count")]
+        let rank = ((self.count as f64 * quantile).ceil() as u64).max(1);
+        let mut cumulative = 0;
         self.buckets.iter().enumerate().find_map(|(bucket, count)| {
-            seen += count;
-            (seen >= wanted).then(|| roundest(bucket))
+            cumulative += count;
+            (cumulative >= rank).then(|| roundest(bucket))
         })
     }
 
-    /// Where most cases stand together, with how many: a time limit shows itself so. What is counted lies within 5 %.
+    /// The median, and the number of calls within 5% of it: a time limit shows up as such a cluster.
     pub(super) fn cluster(&self) -> Option<(u64, u64)> {
-        let at = self.quantile(0.5)?;
+        let median = self.quantile(0.5)?;
         let buckets = self.buckets.iter().enumerate();
-        // A duration differs from the middle of its bucket by less than 2 %.
-        let is_near = |bucket: usize| middle(bucket).abs_diff(at) <= at / 100 * 3 + at % 100 * 3 / 100;
-        Some((at, buckets.filter(|(bucket, _)| is_near(*bucket)).map(|(_, count)| count).sum()))
+        // A duration differs from the middle of its bucket by less than 2%.
+        let is_near = |bucket: usize| middle(bucket).abs_diff(median) <= median / 100 * 3 + median % 100 * 3 / 100;
+        Some((median, buckets.filter(|(bucket, _)| is_near(*bucket)).map(|(_, count)| count).sum()))
     }
 }
 
-/// 32 buckets for each doubling; exact below 32 ms.
+/// 32 buckets for each power of two; exact below 32 ms.
 #[inline]
-fn bucket(millis: u64) -> usize {
+fn bucket_of(millis: u64) -> usize {
     if millis < 32 {
         return usize::try_from(millis).unwrap_or(0);
     }
@@ -83,7 +80,7 @@ fn middle(bucket: usize) -> u64 {
     first + (last - first) / 2
 }
 
-/// The roundest number in a bucket: it says no more, and limits are round.
+/// The roundest number in a bucket: configured limits are round, and a bucket is no more exact than that.
 fn roundest(bucket: usize) -> u64 {
     let (first, last) = range(bucket);
     let multiple = |unit: u64| Some(last / unit * unit).filter(|number| *number >= first && *number > 0);
@@ -96,17 +93,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_within_3_percent_and_round_where_that_allows() {
+    fn quantiles_are_round_numbers_within_3_percent() {
         for millis in (1..5_000).chain([30_000, 59_999, 60_000, 300_000, 300_999, 3_600_000, u64::MAX / 2, u64::MAX]) {
             let mut durations = Durations::default();
             durations.add(millis);
-            let said = durations.quantile(0.5).unwrap();
-            assert!(said.abs_diff(millis) <= millis / 100 * 3 + millis % 100 * 3 / 100 + 1, "{millis}: {said}");
+            let median = durations.quantile(0.5).unwrap();
+            assert!(median.abs_diff(millis) <= millis / 100 * 3 + millis % 100 * 3 / 100 + 1, "{millis}: {median}");
         }
-        for (millis, wanted) in [(104, 105), (1_055, 1_050), (15_003, 15_000), (300_140, 300_000), (999, 1_000)] {
+        for (millis, expected) in [(104, 105), (1_055, 1_050), (15_003, 15_000), (300_140, 300_000), (999, 1_000)] {
             let mut durations = Durations::default();
             durations.add(millis);
-            assert_eq!(durations.quantile(0.5), Some(wanted), "{millis}");
+            assert_eq!(durations.quantile(0.5), Some(expected), "{millis}");
         }
     }
 }

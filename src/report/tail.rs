@@ -1,4 +1,4 @@
-//! `tail`: one entry a call.
+//! `tail -o json`: one object per call.
 
 use std::collections::HashMap;
 
@@ -7,90 +7,118 @@ use serde::Serialize;
 
 use crate::accesslog::{AccessEntry, Direction, FieldBytes};
 use crate::diagnosis::{CallDiagnosis, FaultLevel, StatusSource};
+use crate::vocabulary::response_flags::FaultSide;
 
-/// One call, or one connection.
+/// One call, or one TCP connection.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(title = "TailLine")]
 pub struct TailLine {
     /// Always `TailLine`.
     pub kind: &'static str,
-    /// Version of this form.
+    /// Version of this schema.
     pub version: u32,
-    /// Start, RFC 3339 in UTC with milliseconds.
+    /// Start of the call, RFC 3339 in UTC with milliseconds.
     pub time: Option<String>,
-    /// The pod whose proxy wrote it.
+    /// Pod whose proxy wrote the line.
     pub pod: Option<String>,
-    /// Its namespace.
+    /// Namespace of `pod`.
     pub namespace: Option<String>,
-    /// `client` for the caller's proxy, `server` for the one beside the server.
-    pub side: Option<&'static str>,
-    /// Who called.
+    /// Side of the call on which that proxy is.
+    pub side: Option<ProxySide>,
+    /// Caller: a pod, or an address.
     pub source: Option<String>,
-    /// Who was called.
+    /// Host, pod or address that was called.
     pub destination: Option<String>,
-    /// Path, for gRPC `/package.Service/Method`.
+    /// Path of the request, for gRPC `/package.Service/Method`.
     pub method: Option<String>,
-    /// gRPC status.
+    /// gRPC status as a number; null if it is not known or the call is not gRPC.
     pub grpc_status: Option<u8>,
-    /// `logged`, `inferred`, or null when it is not known or no gRPC call.
-    pub grpc_status_from: Option<&'static str>,
-    /// HTTP status.
+    /// How `grpc_status` is known; null if `grpc_status` is null.
+    pub grpc_status_from: Option<StatusSource>,
+    /// HTTP status code; null if no response started.
     pub http_status: Option<u16>,
-    /// Response flags in the order printed.
+    /// Response flags in logged order.
     pub flags: Vec<String>,
     /// Response code details.
     pub details: Option<String>,
-    /// Why the connection to the server failed.
+    /// Why the connection to the upstream host failed.
     pub transport_failure: Option<String>,
-    /// Milliseconds.
+    /// Duration in milliseconds.
     pub duration_ms: Option<u64>,
-    /// Endpoint that was tried last.
+    /// Endpoint of the last attempt.
     pub upstream_host: Option<String>,
-    /// Cluster.
+    /// Envoy cluster that the route selected.
     pub upstream_cluster: Option<String>,
-    /// Subset of the cluster.
+    /// Subset in the cluster's name.
     pub subset: Option<String>,
-    /// Request id: the same on both sides.
+    /// Request id; the same on both sides of a call and for every retry.
     pub request_id: Option<String>,
-    /// Route name.
+    /// Name of the route.
     pub route: Option<String>,
-    /// Whether a client's text made the line readable in several ways.
+    /// Whether text that a client sent allows several readings of the line.
     pub ambiguous: bool,
-    /// What is made of it.
+    /// The diagnosis.
     pub verdict: CallDiagnosisReport,
 }
 
-/// What is made of a line.
+/// The diagnosis of a call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct CallDiagnosisReport {
-    /// What happened.
+    /// What happened, in one sentence.
     pub what: String,
-    /// Whose side: `caller`, `server`, `network`, `proxy`, `configuration` or `nobody`.
-    pub side: &'static str,
-    /// Whether it is a fault.
+    /// Party that caused it.
+    pub side: FaultSide,
+    /// Whether the call is a fault.
     pub fault: bool,
-    /// What to look at.
+    /// Next steps.
     pub next: Vec<String>,
 }
 
-/// The pod that a log is of, as far as its name or path tells.
+/// The side of a call on which a proxy is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema, strum::IntoStaticStr)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+pub enum ProxySide {
+    /// The caller's proxy.
+    Client,
+    /// The server's proxy.
+    Server,
+}
+
+impl ProxySide {
+    /// The value in JSON and CSV.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
+impl From<Direction> for ProxySide {
+    fn from(direction: Direction) -> Self {
+        match direction {
+            Direction::Outbound => Self::Client,
+            Direction::Inbound => Self::Server,
+        }
+    }
+}
+
+/// The pod that a log belongs to, as far as it is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogOrigin {
-    /// Pod.
+    /// Name of the pod.
     pub pod: Option<String>,
-    /// Namespace.
+    /// Namespace of the pod.
     pub namespace: Option<String>,
-    /// Address.
+    /// IP address of the pod.
     pub ip: Option<String>,
 }
 
-/// Names of addresses, from a source.
+/// Names of pods and Services by IP address.
 #[derive(Debug, Clone, Default)]
 pub struct AddressNames(pub HashMap<String, String>);
 
 impl AddressNames {
-    /// The name of `ip:port` or `[v6]:port`, else the address itself.
-    fn name(&self, address: &str) -> String {
+    /// The name for `ip:port` or `[v6]:port`, or the address itself.
+    fn resolve(&self, address: &str) -> String {
         self.0.get(ip_of(address)).cloned().unwrap_or_else(|| address.to_owned())
     }
 }
@@ -105,67 +133,67 @@ pub(super) fn text(value: &FieldBytes<'_>) -> Option<String> {
 }
 
 /// `echo.shop` for `echo.shop.svc.cluster.local`.
-pub(super) fn short(host: &str) -> &str {
+pub(super) fn short_host(host: &str) -> &str {
     host.split_once(".svc.").map_or(host, |(short, _)| short)
 }
 
 impl TailLine {
-    /// Tells about one line.
-    pub fn new(access: &AccessEntry<'_>, verdict: &CallDiagnosis, origin: &LogOrigin, names: &AddressNames) -> Self {
-        // Where no cluster was chosen the address of the caller tells: its own proxy's pod has it too.
-        let is_own = |ip: &String| text(&access.downstream_remote).is_some_and(|remote| ip_of(&remote) == ip);
-        let by_address = origin.ip.as_ref().map(|ip| if is_own(ip) { Direction::Outbound } else { Direction::Inbound });
+    /// Builds the report of one entry. `names` resolves addresses that the entry itself does not name.
+    pub fn new(access: &AccessEntry<'_>, diagnosis: &CallDiagnosis, origin: &LogOrigin, names: &AddressNames) -> Self {
+        // Without a cluster the downstream address decides: a client's proxy sees the address of its own pod there.
+        let is_downstream =
+            |ip: &String| text(&access.downstream_remote_address).is_some_and(|remote| ip_of(&remote) == ip);
+        let by_address =
+            origin.ip.as_ref().map(|ip| if is_downstream(ip) { Direction::Outbound } else { Direction::Inbound });
         let direction = access.direction().or(by_address);
-        let inbound = direction == Some(Direction::Inbound);
-        let own = origin.pod.clone();
-        let remote = text(&access.downstream_remote).map(|address| names.name(&address));
+        let pod = origin.pod.clone();
+        let remote = text(&access.downstream_remote_address).map(|address| names.resolve(&address));
         let target = match access.destination() {
-            Some((_, _, host)) if !host.is_empty() => Some(short(host).to_owned()),
+            Some((_, _, host)) if !host.is_empty() => Some(short_host(host).to_owned()),
             _ => text(&access.authority)
-                .map(|authority| short(&authority).to_owned())
-                .or_else(|| text(&access.upstream_host).map(|host| names.name(&host))),
+                .map(|authority| short_host(&authority).to_owned())
+                .or_else(|| text(&access.upstream_host).map(|host| names.resolve(&host))),
         };
-        let (source, destination) = if inbound { (remote, own.or(target)) } else { (own.or(remote), target) };
+        let (source, destination) = match direction {
+            Some(Direction::Inbound) => (remote, pod.or(target)),
+            _ => (pod.or(remote), target),
+        };
         let subset = access.destination().map(|(_, subset, _)| subset.to_owned()).filter(|subset| !subset.is_empty());
         Self {
             kind: "TailLine",
             version: 1,
-            time: access.start.and_then(show_time),
+            time: access.start_ms.and_then(format_time),
             pod: origin.pod.clone(),
             namespace: origin.namespace.clone(),
-            side: direction.map(|direction| if direction == Direction::Inbound { "server" } else { "client" }),
+            side: direction.map(ProxySide::from),
             source,
             destination,
             method: text(&access.path),
-            grpc_status: verdict.status.and_then(|status| status.code),
-            grpc_status_from: verdict.status.and_then(|status| match status.known {
-                StatusSource::Logged => Some("logged"),
-                StatusSource::Inferred => Some("inferred"),
-                StatusSource::Unknown => None,
-            }),
-            http_status: access.code.filter(|code| *code > 0),
+            grpc_status: diagnosis.status.and_then(|status| status.code),
+            grpc_status_from: diagnosis.status.and_then(|status| status.source),
+            http_status: access.http_status.filter(|code| *code > 0),
             flags: access.flags.iter().map(str::to_owned).collect(),
             details: text(&access.details),
             transport_failure: text(&access.transport_failure),
-            duration_ms: access.duration,
+            duration_ms: access.duration_ms,
             upstream_host: text(&access.upstream_host),
-            upstream_cluster: text(&access.cluster),
+            upstream_cluster: text(&access.upstream_cluster),
             subset,
             request_id: text(&access.request_id),
             route: text(&access.route),
             ambiguous: access.ambiguous,
             verdict: CallDiagnosisReport {
-                what: verdict.what.to_string(),
-                side: verdict.side.as_str(),
-                fault: verdict.grade == FaultLevel::Fault,
-                next: if verdict.next.is_empty() { Vec::new() } else { vec![verdict.next.to_string()] },
+                what: diagnosis.what.to_string(),
+                side: diagnosis.side,
+                fault: diagnosis.level == FaultLevel::Fault,
+                next: if diagnosis.next.is_empty() { Vec::new() } else { vec![diagnosis.next.to_string()] },
             },
         }
     }
 }
 
 /// Milliseconds since 1970 as RFC 3339.
-pub(super) fn show_time(millis: i64) -> Option<String> {
+pub(super) fn format_time(millis: i64) -> Option<String> {
     let time = jiff::Timestamp::from_millisecond(millis).ok()?;
     Some(format!("{time:.3}"))
 }

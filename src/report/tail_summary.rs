@@ -1,352 +1,357 @@
-//! The summary of `tail`: many calls in numbers, in memory that does not grow with them.
+//! `tail --summary -o json`: aggregates any number of calls in bounded memory.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::durations::Durations;
-use super::tail::{short, show_time, text};
+use super::tail::{format_time, short_host, text};
 use crate::accesslog::{AccessEntry, OtherLine};
-use crate::diagnosis::{CallDiagnosis, FaultLevel, StatusSource};
-use crate::vocabulary::grpc_status;
+use crate::diagnosis::{CallDiagnosis, CallStatus, FaultLevel, StatusSource};
+use crate::vocabulary::duration;
 
-/// Kinds of outcomes beyond this number are counted together.
+/// Limit for the number of groups, and so for memory.
 const GROUPS_MAX: usize = 2_000;
-/// No time limit is named below so many cases.
+/// Fewer calls than this do not suggest a time limit.
 const CLUSTER_MIN: u64 = 10;
 
-/// Counts calls as they come.
+/// Counts calls as they are read.
 #[derive(Debug, Default)]
 pub struct SummaryCounter {
-    /// Calls before any filter, but for those before the time that was asked for.
-    seen: u64,
-    /// Calls before that time, or without one.
-    early: u64,
-    /// Of them those without one.
-    timeless: u64,
-    /// Of those that were seen, gRPC calls whose status the log does not have.
-    without_status: u64,
+    /// Calls in the requested time range, before filters.
+    in_range: u64,
+    /// Calls before the requested time range, or without a start time.
+    out_of_range: u64,
+    /// Calls without a start time.
+    without_time: u64,
+    /// gRPC calls in the range whose status the log does not contain.
+    without_logged_status: u64,
+    /// Calls that pass the filters.
     calls: u64,
     faults: u64,
     notices: u64,
     ambiguous: u64,
-    other: HashMap<OtherLine, u64>,
+    other_lines: BTreeMap<OtherLine, u64>,
     groups: HashMap<CallGroup, GroupCalls>,
-    beyond: u64,
-    all: Durations,
-    first: Option<i64>,
-    last: Option<i64>,
+    ungrouped: u64,
+    durations: Durations,
+    first_ms: Option<i64>,
+    last_ms: Option<i64>,
 }
 
-/// In the order in which the fields put them.
+/// What calls of one group have in common. Groups of equal size are sorted by the fields in this order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct CallGroup {
-    grade: &'static str,
+    level: FaultLevel,
     flags: String,
     method: String,
     destination: String,
-    status: String,
+    is_grpc: bool,
+    grpc_status: Option<u8>,
+    grpc_status_from: Option<StatusSource>,
     what: String,
 }
 
-/// Grade, flags and destination.
-type GroupCause<'a> = (&'static str, &'a str, &'a str);
+/// Level, flags and destination: calls of several methods may fail for the same cause.
+type GroupCause<'a> = (FaultLevel, &'a str, &'a str);
 
 impl CallGroup {
     fn cause(&self) -> GroupCause<'_> {
-        (self.grade, &self.flags, &self.destination)
+        (self.level, &self.flags, &self.destination)
     }
 }
 
-/// What is kept of calls that ended alike.
 #[derive(Debug)]
 struct GroupCalls {
-    /// Details of the first.
+    /// Response code details of the first call.
     details: String,
     durations: Durations,
 }
 
 impl SummaryCounter {
-    /// Notes that there was a call, whether or not the filters let it through.
+    /// Counts a call in the requested time range, whether or not it passes the filters.
     #[inline]
-    pub fn see(&mut self, verdict: &CallDiagnosis) {
-        self.seen += 1;
-        self.without_status += u64::from(verdict.status.is_some_and(|status| status.known != StatusSource::Logged));
+    pub fn count_in_range(&mut self, diagnosis: &CallDiagnosis) {
+        self.in_range += 1;
+        let is_logged = |status: CallStatus| status.source == Some(StatusSource::Logged);
+        self.without_logged_status += u64::from(diagnosis.status.is_some_and(|status| !is_logged(status)));
     }
 
-    /// Notes that there was a call before the time that was asked for, or without a time.
-    pub fn see_early(&mut self, access: &AccessEntry<'_>) {
-        self.early += 1;
-        self.timeless += u64::from(access.start.is_none());
+    /// Counts a call before the requested time range, or without a start time.
+    pub fn count_out_of_range(&mut self, access: &AccessEntry<'_>) {
+        self.out_of_range += 1;
+        self.without_time += u64::from(access.start_ms.is_none());
     }
 
-    /// Calls before any filter, but for those before the time that was asked for.
-    pub fn seen(&self) -> u64 {
-        self.seen
+    /// Calls in the requested time range, before filters.
+    pub fn in_range(&self) -> u64 {
+        self.in_range
     }
 
-    /// Calls before the time that was asked for, or without a time.
-    pub fn early(&self) -> u64 {
-        self.early
+    /// Calls before the requested time range, or without a start time.
+    pub fn out_of_range(&self) -> u64 {
+        self.out_of_range
     }
 
-    /// Of [`Self::early`] those without a time.
-    pub fn timeless(&self) -> u64 {
-        self.timeless
+    /// Calls without a start time; [`Self::out_of_range`] includes them.
+    pub fn without_time(&self) -> u64 {
+        self.without_time
     }
 
-    /// Of those that were seen, gRPC calls whose status the log does not have.
-    pub fn without_status(&self) -> u64 {
-        self.without_status
+    /// gRPC calls in the time range whose status the log does not contain.
+    pub fn without_logged_status(&self) -> u64 {
+        self.without_logged_status
     }
 
-    /// Counts a call.
+    /// Counts a call that passes the filters.
     #[inline]
-    pub fn add(&mut self, access: &AccessEntry<'_>, verdict: &CallDiagnosis) {
+    pub fn add(&mut self, access: &AccessEntry<'_>, diagnosis: &CallDiagnosis) {
         self.calls += 1;
         self.ambiguous += u64::from(access.ambiguous);
-        if let Some(start) = access.start {
-            self.first = Some(self.first.map_or(start, |first| first.min(start)));
-            self.last = Some(self.last.map_or(start, |last| last.max(start)));
+        if let Some(start) = access.start_ms {
+            self.first_ms = Some(self.first_ms.map_or(start, |first| first.min(start)));
+            self.last_ms = Some(self.last_ms.map_or(start, |last| last.max(start)));
         }
-        let duration = access.duration.unwrap_or(0);
-        self.all.add(duration);
-        match verdict.grade {
+        let duration = access.duration_ms.unwrap_or(0);
+        self.durations.add(duration);
+        match diagnosis.level {
             FaultLevel::Normal => return,
             FaultLevel::Fault => self.faults += 1,
             FaultLevel::Notice => self.notices += 1,
         }
-        self.add_to_group(access, verdict, duration);
+        self.add_to_group(access, diagnosis, duration);
     }
 
-    /// Counts a call that did not go well among those that ended alike.
-    fn add_to_group(&mut self, access: &AccessEntry<'_>, verdict: &CallDiagnosis, duration: u64) {
-        // Sets print their members in any order; reasons inside braces stay apart, addresses do not.
+    fn add_to_group(&mut self, access: &AccessEntry<'_>, diagnosis: &CallDiagnosis, duration: u64) {
+        // Groups ignore the order of flags and the endpoint's address. They keep the cause of a connection failure.
         let mut flags: Vec<&str> = access.flags.iter().collect();
         flags.sort_unstable();
         let destination = match access.destination() {
-            Some((_, subset, host)) => format!("{} {subset}", short(host)).trim().to_owned(),
-            None => text(&access.authority).map(|name| short(&name).to_owned()).unwrap_or_default(),
+            Some((_, subset, host)) => format!("{} {subset}", short_host(host)).trim().to_owned(),
+            None => text(&access.authority).map(|name| short_host(&name).to_owned()).unwrap_or_default(),
         };
         let what = match text(&access.upstream_host) {
-            Some(host) => verdict.what.replace(&format!(" {host}"), ""),
-            None => verdict.what.to_string(),
+            Some(host) => diagnosis.what.replace(&format!(" {host}"), ""),
+            None => diagnosis.what.to_string(),
         };
         let group = CallGroup {
-            grade: verdict.grade.as_str(),
+            level: diagnosis.level,
             flags: flags.join(","),
-            status: show_status(verdict),
             method: text(&access.path)
                 .map(|path| path.split('?').next().unwrap_or_default().to_owned())
                 .unwrap_or_default(),
             destination,
+            is_grpc: diagnosis.status.is_some(),
+            grpc_status: diagnosis.status.and_then(|status| status.code),
+            grpc_status_from: diagnosis.status.and_then(|status| status.source),
             what,
         };
         if self.groups.len() >= GROUPS_MAX && !self.groups.contains_key(&group) {
-            self.beyond += 1;
+            self.ungrouped += 1;
             return;
         }
-        let cases = self.groups.entry(group).or_insert_with(|| GroupCalls {
+        let calls = self.groups.entry(group).or_insert_with(|| GroupCalls {
             details: text(&access.details).unwrap_or_default(),
             durations: Durations::default(),
         });
-        cases.durations.add(duration);
+        calls.durations.add(duration);
     }
 
-    /// Takes in what was counted elsewhere.
+    /// Adds the counts of another reader.
     pub fn merge(&mut self, other: Self) {
-        self.seen += other.seen;
-        self.early += other.early;
-        self.timeless += other.timeless;
-        self.without_status += other.without_status;
+        self.in_range += other.in_range;
+        self.out_of_range += other.out_of_range;
+        self.without_time += other.without_time;
+        self.without_logged_status += other.without_logged_status;
         self.calls += other.calls;
         self.faults += other.faults;
         self.notices += other.notices;
         self.ambiguous += other.ambiguous;
-        self.beyond += other.beyond;
-        self.all.merge(&other.all);
-        for (kind, count) in other.other {
-            *self.other.entry(kind).or_default() += count;
+        self.ungrouped += other.ungrouped;
+        self.durations.merge(&other.durations);
+        for (kind, count) in other.other_lines {
+            *self.other_lines.entry(kind).or_default() += count;
         }
-        let least = |a: Option<i64>, b: Option<i64>| a.into_iter().chain(b).min();
-        (self.first, self.last) = (least(self.first, other.first), self.last.max(other.last));
+        self.first_ms = self.first_ms.into_iter().chain(other.first_ms).min();
+        self.last_ms = self.last_ms.max(other.last_ms);
         for (group, GroupCalls { details, durations }) in other.groups {
             if self.groups.len() >= GROUPS_MAX && !self.groups.contains_key(&group) {
-                self.beyond += durations.count();
+                self.ungrouped += durations.count();
                 continue;
             }
-            let cases =
+            let calls =
                 self.groups.entry(group).or_insert_with(|| GroupCalls { details, durations: Durations::default() });
-            cases.durations.merge(&durations);
+            calls.durations.merge(&durations);
         }
     }
 
-    /// Counts a line that is no access line.
-    pub fn other(&mut self, kind: OtherLine) {
-        *self.other.entry(kind).or_default() += 1;
+    /// Counts a line that is not an access log line.
+    pub fn count_other_line(&mut self, kind: OtherLine) {
+        *self.other_lines.entry(kind).or_default() += 1;
     }
 
-    /// Share of all calls that are faults that the filters let through, 0 to 1.
-    pub fn fault_rate(&self) -> f64 {
-        if self.seen == 0 { 0.0 } else { self.faults as f64 / self.seen as f64 }
+    /// Faults that pass the filters, divided by all calls in the time range: 0 to 1.
+    pub fn fault_ratio(&self) -> f64 {
+        if self.in_range == 0 { 0.0 } else { self.faults as f64 / self.in_range as f64 }
     }
 
-    /// Whether there was a line at all.
-    pub fn has_read(&self) -> bool {
-        self.seen + self.early > 0 || !self.other.is_empty()
+    /// Whether any line was read.
+    pub fn has_lines(&self) -> bool {
+        self.in_range + self.out_of_range > 0 || !self.other_lines.is_empty()
     }
 
-    /// Number of calls.
+    /// Calls that pass the filters.
     pub fn calls(&self) -> u64 {
         self.calls
     }
 
-    /// Durations of the groups that flags and destination have in common.
     fn durations_by_cause(&self) -> HashMap<GroupCause<'_>, Durations> {
         let mut causes: HashMap<GroupCause<'_>, Durations> = HashMap::new();
-        for (group, cases) in &self.groups {
-            causes.entry(group.cause()).or_default().merge(&cases.durations);
+        for (group, calls) in &self.groups {
+            causes.entry(group.cause()).or_default().merge(&calls.durations);
         }
         causes
     }
 
-    /// The summary.
+    /// Builds the summary: faults before notices, each with the largest group first.
     pub fn report(&self) -> TailSummary {
         let mut groups: Vec<(&CallGroup, &GroupCalls)> = self.groups.iter().collect();
-        groups.sort_by_key(|(group, cases)| (group.grade, std::cmp::Reverse(cases.durations.count()), *group));
-        let mut whole = self.durations_by_cause();
+        groups.sort_by_key(|(group, calls)| (group.level, Reverse(calls.durations.count()), *group));
+        let mut by_cause = self.durations_by_cause();
         let groups: Vec<CallGroupReport> = groups
             .into_iter()
-            .map(|(group, GroupCalls { details, durations })| CallGroupReport {
-                grade: group.grade,
-                flags: group.flags.clone(),
-                grpc_status: group.status.clone(),
-                destination: group.destination.clone(),
-                method: group.method.clone(),
-                details: details.clone(),
-                what: group.what.clone(),
-                calls: durations.count(),
-                p50_ms: durations.quantile(0.5).unwrap_or_default(),
-                p99_ms: durations.quantile(0.99).unwrap_or_default(),
-                // What a server does to its connections, it does whatever is called: told once, with the first group.
-                consistent_with: match (consistent_with(group, durations), whole.remove(&group.cause())) {
-                    (None, Some(all)) if all.count() > durations.count() => {
-                        consistent_with(group, &all).map(|said| format!("over all methods {said}"))
-                    }
-                    (said, _) => said,
-                },
+            .map(|(group, calls)| {
+                // A server that closes connections affects every method: the first group of the cause reports it, once.
+                let all_methods = by_cause.remove(&group.cause());
+                group_report(group, calls, all_methods.as_ref())
             })
             .collect();
-        let mut other: Vec<(&'static str, u64)> =
-            self.other.iter().map(|(kind, count)| (kind.as_str(), *count)).collect();
-        other.sort_unstable();
         TailSummary {
             kind: "TailSummary",
             version: 1,
-            from: self.first.and_then(show_time),
-            to: self.last.and_then(show_time),
+            from: self.first_ms.and_then(format_time),
+            to: self.last_ms.and_then(format_time),
             calls: self.calls,
             faults: self.faults,
             notices: self.notices,
-            p50_ms: self.all.quantile(0.5).unwrap_or_default(),
-            p99_ms: self.all.quantile(0.99).unwrap_or_default(),
+            p50_ms: self.durations.quantile(0.5).unwrap_or_default(),
+            p99_ms: self.durations.quantile(0.99).unwrap_or_default(),
             groups,
-            beyond: self.beyond,
+            ungrouped: self.ungrouped,
             ambiguous: self.ambiguous,
-            other_lines: other.into_iter().map(|(kind, count)| (kind.to_owned(), count)).collect(),
+            other_lines: self.other_lines.clone(),
         }
     }
 }
 
-/// `~14 UNAVAILABLE`, `5 NOT_FOUND`, `?`.
-pub fn show_status(verdict: &CallDiagnosis) -> String {
-    match verdict.status {
-        Some(status) => match (status.code, status.known) {
-            (Some(code), StatusSource::Inferred) => format!("~{code} {}", grpc_status::name(code)),
-            (Some(code), _) => format!("{code} {}", grpc_status::name(code)),
-            (None, _) => "?".to_owned(),
+/// `all_methods` has the durations of every group with the same cause.
+fn group_report(group: &CallGroup, calls: &GroupCalls, all_methods: Option<&Durations>) -> CallGroupReport {
+    let GroupCalls { details, durations } = calls;
+    CallGroupReport {
+        level: group.level,
+        flags: group.flags.split(',').filter(|flag| !flag.is_empty()).map(str::to_owned).collect(),
+        is_grpc: group.is_grpc,
+        grpc_status: group.grpc_status,
+        grpc_status_from: group.grpc_status_from,
+        destination: group.destination.clone(),
+        method: group.method.clone(),
+        details: details.clone(),
+        what: group.what.clone(),
+        calls: durations.count(),
+        p50_ms: durations.quantile(0.5).unwrap_or_default(),
+        p99_ms: durations.quantile(0.99).unwrap_or_default(),
+        consistent_with: match (consistent_with(group, durations), all_methods) {
+            (None, Some(all)) if all.count() > durations.count() => {
+                consistent_with(group, all).map(|explanation| format!("across all methods, {explanation}"))
+            }
+            (explanation, _) => explanation,
         },
-        None => String::new(),
     }
 }
 
-/// A time limit that the durations of a kind of failure point at.
+/// The time limit that durations close to each other suggest.
 fn consistent_with(group: &CallGroup, durations: &Durations) -> Option<String> {
-    let (at, near) = durations.cluster()?;
-    if durations.count() < CLUSTER_MIN || near * 10 < durations.count() * 8 || at < 100 {
+    let (center_ms, count) = durations.cluster()?;
+    if durations.count() < CLUSTER_MIN || count * 10 < durations.count() * 8 || center_ms < 100 {
         return None;
     }
-    let main = group.flags.split(',').find(|flag| !matches!(*flag, "URX" | "DI")).unwrap_or_default();
-    let what = match main {
-        "UT" => "a timeout of the route, a limit of each try, or a deadline of the clients",
-        "UR" | "UC" => "a server that closes connections by age or after being idle",
-        "DR" => "a deadline of the clients",
-        "DC" => "clients, or something before them, that close connections after a fixed time",
+    let flag = group.flags.split(',').find(|flag| !matches!(*flag, "URX" | "DI")).unwrap_or_default();
+    let limit = match flag {
+        "UT" => "a route timeout, a per-try timeout, or a deadline of the callers",
+        "UR" | "UC" => "a server that closes connections at a maximum age or idle time",
+        "DR" => "a deadline of the callers",
+        "DC" => "callers, or a proxy in front of them, that close connections after a fixed time",
         "SI" => "an idle timeout",
-        "UF" => "a limit for making connections",
+        "UF" => "a connect timeout",
         _ => return None,
     };
-    let show = crate::vocabulary::duration::show(std::time::Duration::from_millis(at));
-    Some(format!("{near} of {} within 5% of about {show}: consistent with {what}", durations.count()))
+    let center = duration::format(Duration::from_millis(center_ms));
+    Some(format!("{count} of {} calls within 5% of {center}: consistent with {limit}", durations.count()))
 }
 
-/// Many calls in numbers.
+/// Aggregated calls.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(title = "TailSummary")]
 pub struct TailSummary {
     /// Always `TailSummary`.
     pub kind: &'static str,
-    /// Version of this form.
+    /// Version of this schema.
     pub version: u32,
-    /// Start of the first call.
+    /// Start of the first call, RFC 3339.
     pub from: Option<String>,
-    /// Start of the last call.
+    /// Start of the last call, RFC 3339.
     pub to: Option<String>,
-    /// Calls and connections.
+    /// Calls and TCP connections that pass the filters.
     pub calls: u64,
-    /// Of them faults.
+    /// Calls that are faults.
     pub faults: u64,
-    /// Of them neither faults nor plainly normal.
+    /// Calls that the caller ended, that the application answered with an error, or whose outcome the log does not show.
     pub notices: u64,
-    /// Median duration in milliseconds, to within 3 %.
+    /// Median duration in milliseconds, accurate to 3%.
     pub p50_ms: u64,
-    /// Duration below which 99 % stay, in milliseconds, to within 3 %.
+    /// 99th percentile of the duration in milliseconds, accurate to 3%.
     pub p99_ms: u64,
-    /// What went wrong, most frequent first.
+    /// Faults, then notices, largest group first.
     pub groups: Vec<CallGroupReport>,
-    /// Faults and notices that were counted without their kind, because there were too many kinds.
-    pub beyond: u64,
-    /// Lines that a client's text made readable in several ways.
+    /// Faults and notices beyond the limit for the number of groups.
+    pub ungrouped: u64,
+    /// Lines that text sent by a client allows to read in several ways.
     pub ambiguous: u64,
-    /// Lines that are no access lines, by kind.
-    pub other_lines: std::collections::BTreeMap<String, u64>,
+    /// Number of lines that are not access log lines, by kind.
+    pub other_lines: BTreeMap<OtherLine, u64>,
 }
 
-/// Calls that ended alike.
+/// Calls with the same outcome.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct CallGroupReport {
     /// `fault` or `notice`.
-    pub grade: &'static str,
-    /// Flags, sorted.
-    pub flags: String,
-    /// gRPC status; `~` marks an inferred one.
-    pub grpc_status: String,
+    pub level: FaultLevel,
+    /// Response flags, sorted.
+    pub flags: Vec<String>,
+    /// Whether the calls are gRPC calls.
+    pub is_grpc: bool,
+    /// gRPC status as a number; null if it is not known or the calls are not gRPC.
+    pub grpc_status: Option<u8>,
+    /// How `grpc_status` is known; null if `grpc_status` is null.
+    pub grpc_status_from: Option<StatusSource>,
     /// Host and subset.
     pub destination: String,
     /// Path without its query.
     pub method: String,
-    /// Response code details of the first such call.
+    /// Response code details of the first call.
     pub details: String,
-    /// What happened.
+    /// What happened, in one sentence.
     pub what: String,
-    /// How many.
+    /// Number of calls.
     pub calls: u64,
-    /// Median duration in milliseconds.
+    /// Median duration in milliseconds, accurate to 3%.
     pub p50_ms: u64,
-    /// 99th percentile in milliseconds.
+    /// 99th percentile of the duration in milliseconds, accurate to 3%.
     pub p99_ms: u64,
-    /// A time limit that the durations point at.
+    /// The time limit that the durations suggest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consistent_with: Option<String>,
 }
@@ -358,7 +363,7 @@ mod tests {
     use crate::diagnosis::diagnose;
 
     #[test]
-    fn a_limit_shows_itself_whatever_is_called() {
+    fn reports_a_time_limit_across_methods_once() {
         let mut counter = SummaryCounter::default();
         for number in 0..42 {
             let (method, duration) = (number % 6, if number < 38 { 299_500 + number * 30 } else { 10 });
@@ -367,16 +372,17 @@ mod tests {
                  \"-\" \"grpc-go/1\" \"id\" \"echo:50051\" \"10.0.0.1:1\" outbound|50051||echo - 10.0.0.3:2 10.0.0.4:3 - default"
             );
             let (mut reader, mut access) = (LogReader::default(), AccessEntry::default());
-            reader.fill(line.as_bytes(), &mut access).unwrap();
+            reader.read_into(line.as_bytes(), &mut access).unwrap();
             counter.add(&access, &diagnose(&access));
         }
-        let said: Vec<String> = counter.report().groups.into_iter().filter_map(|group| group.consistent_with).collect();
-        assert_eq!(said.len(), 1, "{said:?}");
-        assert!(said[0].starts_with("over all methods 38 of 42 within 5% of about 5m:"), "{said:?}");
+        let explanations: Vec<String> =
+            counter.report().groups.into_iter().filter_map(|group| group.consistent_with).collect();
+        assert_eq!(explanations.len(), 1, "{explanations:?}");
+        assert!(explanations[0].starts_with("across all methods, 38 of 42 calls within 5% of 5m:"), "{explanations:?}");
     }
 
     #[test]
-    fn groups_that_tie_stand_in_one_order() {
+    fn groups_of_equal_size_have_a_stable_order() {
         let mut counter = SummaryCounter::default();
         for policy in ["g", "c", "a", "f", "b", "h", "e", "d"] {
             let line = format!(
@@ -384,7 +390,7 @@ mod tests {
                  \"-\" \"grpc-go/1\" \"id\" \"echo:50051\" \"-\" inbound|50051|| - 10.0.0.3:2 10.0.0.4:3 - default"
             );
             let (mut reader, mut access) = (LogReader::default(), AccessEntry::default());
-            reader.fill(line.as_bytes(), &mut access).unwrap();
+            reader.read_into(line.as_bytes(), &mut access).unwrap();
             counter.add(&access, &diagnose(&access));
         }
         let what: Vec<String> = counter.report().groups.into_iter().map(|group| group.what).collect();

@@ -5,18 +5,16 @@
 
 use std::time::Duration;
 
-/// Why a text is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
-    /// No number, no unit, or a unit nobody knows.
-    #[error("\"{0}\" is not a duration; write it like \"2s\", \"500ms\" or \"1h30m\"")]
+    #[error("\"{0}\" is not a valid duration: expected a number with a unit, such as 2s, 500ms or 1h30m")]
     Malformed(String),
-    /// Larger than about 584 years.
+    /// The nanoseconds do not fit in 64 bits: longer than about 584 years.
     #[error("\"{0}\" is too large for a duration")]
     TooLarge(String),
 }
 
-/// Parses Go's duration text. A sign is accepted only as `+`, since a negative duration is never valid here.
+/// Parses Go's duration text. Negative durations are rejected: no field of Istio's API accepts one.
 ///
 /// ```
 /// use std::time::Duration;
@@ -27,7 +25,8 @@ pub enum DurationError {
 /// ```
 ///
 /// # Errors
-/// What is no duration in its words.
+/// [`DurationError::Malformed`] for a missing number, a missing or unknown unit, or a minus sign;
+/// [`DurationError::TooLarge`] beyond 64 bits of nanoseconds.
 pub fn parse(text: &str) -> Result<Duration, DurationError> {
     let malformed = || DurationError::Malformed(text.to_owned());
     let mut rest = text.strip_prefix('+').unwrap_or(text);
@@ -69,7 +68,7 @@ fn digits(text: &str) -> (&str, &str) {
     text.split_at(end)
 }
 
-/// The unit at the start of `text` in nanoseconds, and what follows it.
+/// Nanoseconds of the unit at the start of `text`, and the rest of `text`.
 fn unit(text: &str) -> Option<(u128, &str)> {
     const UNITS: [(&str, u128); 8] = [
         ("ns", 1),
@@ -84,8 +83,8 @@ fn unit(text: &str) -> Option<(u128, &str)> {
     UNITS.iter().find_map(|(name, nanos)| text.strip_prefix(name).map(|rest| (*nanos, rest)))
 }
 
-/// Writes a duration as people write it in a VirtualService: `2s`, `1m30s`, `250ms`.
-pub fn show(duration: Duration) -> String {
+/// Formats a duration the way VirtualServices spell it: `2s`, `1m30s`, `250ms`.
+pub fn format(duration: Duration) -> String {
     let millis = duration.as_millis();
     if millis == 0 {
         return if duration.is_zero() { "0s".to_owned() } else { format!("{}ns", duration.as_nanos()) };
@@ -109,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn go_duration_texts_are_read() {
+    fn parses_go_durations() {
         for (text, millis) in [
             ("0", 0),
             ("0s", 0),
@@ -126,16 +125,16 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_refused() {
+    fn rejects_text_that_is_not_a_duration() {
         for text in ["", "2", "s", "2 s", "-1s", "2d", "1h-3m", "..s", "99999999999999999999h"] {
             assert!(parse(text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn shown_durations_are_short() {
+    fn formats_durations_in_their_shortest_form() {
         for text in ["2s", "250ms", "1m30s", "1h", "1.5s", "0s"] {
-            assert_eq!(parse(text).map(show), Ok(text.to_owned()));
+            assert_eq!(parse(text).map(format), Ok(text.to_owned()));
         }
     }
 }

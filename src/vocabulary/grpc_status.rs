@@ -1,62 +1,73 @@
-//! gRPC's status codes, in every spelling that a log has.
+//! gRPC status codes, in every spelling that occurs in logs and configuration.
 //!
-//! Source: `google.golang.org/grpc/codes`; Envoy's words and its mapping from HTTP in `source/common/grpc/status.cc`.
+//! Source: `google.golang.org/grpc/codes`; Envoy's spellings and its mapping from HTTP in
+//! `source/common/grpc/status.cc`.
 
-/// A status with its names.
+/// A gRPC status code with its name and meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GrpcStatus {
-    /// Number.
+    /// Number from 0 to 16.
     pub code: u8,
-    /// Name in capitals, as protocol documents write it.
+    /// Name in capitals, as in gRPC's protocol documents.
     pub name: &'static str,
-    /// What it says, and whether a retry helps.
+    /// What the status means for the caller, and whether a retry helps.
     pub meaning: &'static str,
 }
 
-/// All of them, by number.
+/// All statuses; the index is the code.
 pub static STATUSES: [GrpcStatus; 17] = [
     status(0, "OK", "the call succeeded"),
-    status(1, "CANCELLED", "the caller gave up; the work may have run"),
-    status(2, "UNKNOWN", "an error without a status: an exception in the server, or an HTTP answer that is not gRPC's"),
-    status(3, "INVALID_ARGUMENT", "the request is wrong whatever the server's state; a retry is useless"),
-    status(4, "DEADLINE_EXCEEDED", "the deadline passed first; the work may have run"),
-    status(5, "NOT_FOUND", "what was asked for does not exist"),
-    status(6, "ALREADY_EXISTS", "what was to be made is there already"),
-    status(7, "PERMISSION_DENIED", "the caller may not do it; from a proxy: an AuthorizationPolicy"),
-    status(8, "RESOURCE_EXHAUSTED", "a quota or a size limit; retry only after a pause"),
-    status(9, "FAILED_PRECONDITION", "the server's state does not allow it; retry after it was changed"),
-    status(10, "ABORTED", "a conflict, such as a lost transaction; retry the whole of it"),
-    status(11, "OUT_OF_RANGE", "beyond the valid range"),
-    status(12, "UNIMPLEMENTED", "the server has no such method; from a proxy: no route matched"),
-    status(13, "INTERNAL", "the server or a proxy broke the protocol; a retry is not safe"),
-    status(14, "UNAVAILABLE", "nobody served the call; the status that retries are made for"),
-    status(15, "DATA_LOSS", "data is lost or damaged"),
-    status(16, "UNAUTHENTICATED", "the caller's credentials are missing or wrong"),
+    status(1, "CANCELLED", "the caller cancelled the call; the server may have done the work"),
+    status(2, "UNKNOWN", "an error without a gRPC status: an exception in the server, or a response that is not gRPC"),
+    status(3, "INVALID_ARGUMENT", "the request is invalid whatever the server's state; a retry does not help"),
+    status(4, "DEADLINE_EXCEEDED", "the deadline expired; the server may have done the work"),
+    status(5, "NOT_FOUND", "the requested resource does not exist"),
+    status(6, "ALREADY_EXISTS", "the resource to create already exists"),
+    status(
+        7,
+        "PERMISSION_DENIED",
+        "the caller is not allowed to do this; from a proxy: an AuthorizationPolicy denied the call",
+    ),
+    status(8, "RESOURCE_EXHAUSTED", "a quota or size limit was exceeded; retry only with backoff"),
+    status(
+        9,
+        "FAILED_PRECONDITION",
+        "the server's state does not allow the operation; retry only after the state has changed",
+    ),
+    status(10, "ABORTED", "a conflict, such as an aborted transaction; retry the whole operation"),
+    status(11, "OUT_OF_RANGE", "a value is outside the valid range"),
+    status(12, "UNIMPLEMENTED", "the server does not implement the method; from a proxy: no route matched"),
+    status(13, "INTERNAL", "the server or a proxy broke an invariant of the protocol; a retry is not safe"),
+    status(14, "UNAVAILABLE", "no server handled the call; the status that retry policies are meant for"),
+    status(15, "DATA_LOSS", "data was lost or corrupted"),
+    status(16, "UNAUTHENTICATED", "the caller's credentials are missing or invalid"),
 ];
 
 const fn status(code: u8, name: &'static str, meaning: &'static str) -> GrpcStatus {
     GrpcStatus { code, name, meaning }
 }
 
-/// Name of a code; numbers beyond the list are unknown.
+/// Name of a code in capitals; `?` above 16.
 pub fn name(code: u8) -> &'static str {
     STATUSES.get(usize::from(code)).map_or("?", |status| status.name)
 }
 
-/// Reads `14`, `UNAVAILABLE`, `Unavailable` or Envoy's `Canceled`.
+/// Parses a number from 0 to 16 or a name in any case: `14`, `UNAVAILABLE`, `Unavailable`, Envoy's `Canceled`.
 pub fn parse(text: &[u8]) -> Option<u8> {
     let text = std::str::from_utf8(text).ok()?;
     if let Ok(code) = text.parse::<u8>() {
         return (code <= 16).then_some(code);
     }
-    let plain = |text: &str| text.to_ascii_lowercase().replace(['_', '-'], "");
-    let wanted = plain(text);
-    let wanted = if wanted == "canceled" { "cancelled" } else { &wanted };
-    STATUSES.iter().find(|status| plain(status.name) == wanted).map(|status| status.code)
+    let normalize = |text: &str| text.to_ascii_lowercase().replace(['_', '-'], "");
+    let name = normalize(text);
+    let name = if name == "canceled" { "cancelled" } else { &name };
+    STATUSES.iter().find(|status| normalize(status.name) == name).map(|status| status.code)
 }
 
-/// The status that Envoy, or a client, makes of an HTTP status without a gRPC one.
-pub fn of_http(code: u16) -> u8 {
+/// The status that Envoy and gRPC clients derive from an HTTP status code when the response has no gRPC status.
+///
+/// Source: `Grpc::Utility::httpToGrpcStatus` in Envoy's `source/common/grpc/status.cc`.
+pub fn from_http_status(code: u16) -> u8 {
     match code {
         400 => 13,
         401 => 16,
@@ -72,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_spelling_is_read() {
+    fn parses_numbers_and_every_spelling_of_a_name() {
         for text in ["14", "UNAVAILABLE", "Unavailable", "unavailable"] {
             assert_eq!(parse(text.as_bytes()), Some(14));
         }
@@ -81,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_in_order() {
-        assert!(STATUSES.iter().enumerate().all(|(at, status)| usize::from(status.code) == at));
+    fn the_index_of_a_status_is_its_code() {
+        assert!(STATUSES.iter().enumerate().all(|(index, status)| usize::from(status.code) == index));
     }
 }

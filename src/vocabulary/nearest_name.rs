@@ -1,33 +1,33 @@
-//! Spelling suggestions: which known name a user most likely meant.
+//! Spelling suggestions: the existing name that a user most likely meant.
 
-/// The known name closest to `name`, ignoring case. `None` when every candidate differs by more than a third of its
+/// The candidate closest to `name`, ignoring case. `None` when every candidate differs by more than a third of its
 /// letters (at least one edit is always allowed). Ties go to the name that sorts first.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let wanted = name.to_lowercase();
-    let within_limit = |(edits, candidate): &(usize, &str)| *edits <= max_edits(&wanted).min(max_edits(candidate));
+    let requested = name.to_lowercase();
+    let within_limit = |(edits, candidate): &(usize, &str)| *edits <= max_edits(&requested).min(max_edits(candidate));
     candidates
         .into_iter()
-        .map(|candidate| (edits(&wanted, candidate), candidate))
+        .map(|candidate| (edits(&requested, candidate), candidate))
         .filter(within_limit)
         .min()
         .map(|(_, candidate)| candidate)
 }
 
-/// All known names, closest to `name` first, at most `count` of them.
+/// The `count` candidates closest to `name`, closest first.
 pub fn closest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>, count: usize) -> Vec<&'a str> {
-    let wanted = name.to_lowercase();
+    let requested = name.to_lowercase();
     let mut names: Vec<&str> = candidates.into_iter().collect();
-    names.sort_by_cached_key(|candidate| edits(&wanted, candidate));
+    names.sort_by_cached_key(|candidate| edits(&requested, candidate));
     names.truncate(count);
     names
 }
 
-/// Insertions, deletions, replacements and swaps between a lower-case name and a candidate.
-pub fn edits(wanted: &str, candidate: &str) -> usize {
-    strsim::damerau_levenshtein(wanted, &candidate.to_lowercase())
+/// Damerau-Levenshtein distance between a lower-case name and a candidate in any case.
+pub fn edits(requested: &str, candidate: &str) -> usize {
+    strsim::damerau_levenshtein(requested, &candidate.to_lowercase())
 }
 
-/// How many edits still count as a spelling mistake in a name of this length.
+/// The largest distance that still counts as a spelling mistake in a name of this length.
 pub fn max_edits(name: &str) -> usize {
     (name.chars().count() / 3).max(1)
 }
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn suggests_a_name_within_a_third_of_its_letters() {
-        let known = ["unavailable", "cancelled", "v1", "v2"];
+        let names = ["unavailable", "cancelled", "v1", "v2"];
         for (name, expected) in [
             ("unavailble", Some("unavailable")),
             ("Canceled", Some("cancelled")),
@@ -46,7 +46,7 @@ mod tests {
             ("internal", None),
             ("", None),
         ] {
-            assert_eq!(nearest(name, known), expected, "{name}");
+            assert_eq!(nearest(name, names), expected, "{name}");
         }
     }
 

@@ -2,88 +2,83 @@
 //!
 //! Sources: `source/common/stream_info/utility.cc` and `envoy/stream_info/stream_info.h` of Envoy 1.39 for codes, names
 //! and order; istio/istio 1.31 `pilot/pkg/networking/core/cluster_traffic_policy.go`, `networkfilter.go` and
-//! `route/retry/retry.go` for what in Istio leads to each; what a gRPC client receives was measured.
+//! `route/retry/retry.go` for the Istio settings behind each flag. The gRPC status that a client receives was measured.
 
-/// Whose side something is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// The party that caused a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema, strum::IntoStaticStr)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum FaultSide {
-    /// The caller's program.
+    /// The caller's application.
     Caller,
-    /// The server's program, or its pods.
+    /// The server's application or its pods.
     Server,
-    /// The way between the two.
+    /// The network between caller and server.
     Network,
-    /// This proxy itself.
+    /// The proxy that wrote the log line.
     Proxy,
-    /// What somebody configured.
+    /// Mesh configuration, such as a VirtualService or an AuthorizationPolicy.
     Configuration,
-    /// Nobody's: it is normal.
-    Nobody,
+    /// No party: the call went well.
+    None,
 }
 
 impl FaultSide {
-    /// The word.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Caller => "caller",
-            Self::Server => "server",
-            Self::Network => "network",
-            Self::Proxy => "proxy",
-            Self::Configuration => "configuration",
-            Self::Nobody => "nobody",
-        }
+        self.into()
     }
 }
 
-/// One flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ResponseFlag {
-    /// Short code, as it is printed.
+    /// Short code, as access logs print it.
     pub code: &'static str,
-    /// Envoy's long name.
+    /// Long name, as `%RESPONSE_FLAGS_LONG%` prints it.
     pub name: &'static str,
-    /// Whose side it speaks of.
+    /// The party that usually causes it.
     pub side: FaultSide,
-    /// The gRPC status that a client gets, where Envoy answers itself.
-    pub grpc: Option<u8>,
-    /// What happened.
+    /// The gRPC status that the client receives when Envoy generates the response; `None` when it depends on the case.
+    pub grpc_status: Option<u8>,
     pub meaning: &'static str,
-    /// What to look at first.
-    pub next: &'static str,
-    /// The setting that it usually points at.
-    pub points_at: &'static str,
+    /// What to check first.
+    pub next_step: &'static str,
+    /// The settings that usually lead to this flag.
+    pub related_settings: &'static str,
 }
 
 const fn flag(
     code: &'static str,
     name: &'static str,
     side: FaultSide,
-    grpc: Option<u8>,
+    grpc_status: Option<u8>,
     meaning: &'static str,
-    next: &'static str,
-    points_at: &'static str,
+    next_step: &'static str,
+    related_settings: &'static str,
 ) -> ResponseFlag {
-    ResponseFlag { code, name, side, grpc, meaning, next, points_at }
+    ResponseFlag { code, name, side, grpc_status, meaning, next_step, related_settings }
 }
 
-/// All flags of Envoy 1.39, by code.
+/// All flags of Envoy 1.39, sorted by code.
 pub static FLAGS: [ResponseFlag; 30] = [
     flag(
         "DC",
         "DownstreamConnectionTermination",
         FaultSide::Caller,
         None,
-        "the caller's connection closed before the response was complete",
-        "was the caller restarted or killed at that time?",
-        "nothing in the mesh, usually",
+        "the caller closed its connection before the response was complete",
+        "check whether the caller restarted at that time",
+        "usually no mesh setting",
     ),
     flag(
         "DF",
         "DnsResolutionFailed",
         FaultSide::Configuration,
         Some(14),
-        "the name of the destination could not be resolved",
-        "resolve the authority from inside the caller's pod",
+        "the destination's host name could not be resolved",
+        "resolve the host name from inside the caller's pod",
         "ServiceEntry; outboundTrafficPolicy",
     ),
     flag(
@@ -91,8 +86,8 @@ pub static FLAGS: [ResponseFlag; 30] = [
         "DelayInjected",
         FaultSide::Configuration,
         None,
-        "a fault rule delayed the call on purpose",
-        "is the fault rule still wanted?",
+        "fault injection delayed the call",
+        "remove the fault rule if the test is over",
         "VirtualService http[].fault.delay",
     ),
     flag(
@@ -100,8 +95,8 @@ pub static FLAGS: [ResponseFlag; 30] = [
         "DropOverload",
         FaultSide::Configuration,
         Some(14),
-        "the control plane told Envoy to drop a share of the calls",
-        "who sends drop_overloads? Istio does not",
+        "the control plane instructed Envoy to drop a share of the calls",
+        "find the control plane that sends drop_overloads; Istio does not",
         "the control plane",
     ),
     flag(
@@ -109,8 +104,8 @@ pub static FLAGS: [ResponseFlag; 30] = [
         "DownstreamProtocolError",
         FaultSide::Caller,
         None,
-        "the caller's bytes are not valid HTTP",
-        "who connects? see the downstream address: scanners, TLS to a plaintext port",
+        "the caller did not send valid HTTP",
+        "identify the downstream address: a port scanner, or TLS to a plaintext port",
         "the caller",
     ),
     flag(
@@ -118,8 +113,8 @@ pub static FLAGS: [ResponseFlag; 30] = [
         "DownstreamRemoteReset",
         FaultSide::Caller,
         None,
-        "the caller reset the call: it cancelled, or its deadline passed",
-        "a round duration is a deadline: compare it with the caller's",
+        "the caller reset the stream: it cancelled the call or its deadline expired",
+        "compare the duration with the caller's deadline: a round number suggests one",
         "the caller's deadline; a slow server",
     ),
     flag(
@@ -127,7 +122,7 @@ pub static FLAGS: [ResponseFlag; 30] = [
         "DurationTimeout",
         FaultSide::Configuration,
         None,
-        "the connection reached its longest duration",
+        "the connection reached its maximum duration",
         "compare the duration with maxConnectionDuration",
         "DestinationRule connectionPool.tcp.maxConnectionDuration",
     ),
@@ -136,8 +131,8 @@ pub static FLAGS: [ResponseFlag; 30] = [
         "FaultInjected",
         FaultSide::Configuration,
         None,
-        "a fault rule ended the call on purpose",
-        "is the fault rule still wanted?",
+        "fault injection aborted the call",
+        "remove the fault rule if the test is over",
         "VirtualService http[].fault.abort",
     ),
     flag(
@@ -145,8 +140,8 @@ pub static FLAGS: [ResponseFlag; 30] = [
         "InvalidEnvoyRequestHeaders",
         FaultSide::Caller,
         Some(13),
-        "the caller sent an x-envoy- header with an invalid value",
-        "the details name the header",
+        "the caller sent an x-envoy-* header with an invalid value",
+        "read the response code details: they name the header",
         "EnvoyFilter with strict header checks",
     ),
     flag(
@@ -154,8 +149,8 @@ pub static FLAGS: [ResponseFlag; 30] = [
         "FailedLocalHealthCheck",
         FaultSide::Proxy,
         Some(14),
-        "this proxy was told to fail its health check",
-        "who called /healthcheck/fail?",
+        "an admin call made this proxy fail its health check",
+        "find the client that called /healthcheck/fail",
         "not used by Istio",
     ),
     flag(
@@ -164,16 +159,16 @@ pub static FLAGS: [ResponseFlag; 30] = [
         FaultSide::Proxy,
         Some(14),
         "this proxy reset the stream to the server",
-        "see the details",
-        "usually nothing",
+        "read the response code details",
+        "usually no setting",
     ),
     flag(
         "NC",
         "NoClusterFound",
         FaultSide::Configuration,
         Some(14),
-        "the route leads to a cluster that this caller does not have",
-        "does a DestinationRule that this caller gets define the subset, and does the host exist?",
+        "the route selects a cluster that the caller's proxy does not have",
+        "check that the host exists and that a DestinationRule visible to this caller defines the subset",
         "VirtualService route[].destination; DestinationRule subsets, exportTo; Sidecar egress",
     ),
     flag(
@@ -181,8 +176,8 @@ pub static FLAGS: [ResponseFlag; 30] = [
         "NoFilterConfigFound",
         FaultSide::Configuration,
         Some(2),
-        "the configuration of a filter never arrived",
-        "is the WasmPlugin's image there?",
+        "the proxy has not received the configuration of a filter",
+        "check that the WasmPlugin's image can be pulled",
         "WasmPlugin; EnvoyFilter",
     ),
     flag(
@@ -190,8 +185,8 @@ pub static FLAGS: [ResponseFlag; 30] = [
         "NoRouteFound",
         FaultSide::Configuration,
         Some(12),
-        "no route matched the call, or no filter chain the connection",
-        "compare host and path with the rules' matches; filter_chain_not_found: plain text to a strict server?",
+        "no route matched the call, or no filter chain matched the connection",
+        "compare host and path with the route rules; on filter_chain_not_found check for plaintext to a STRICT server",
         "VirtualService http[].match, hosts; PeerAuthentication mode",
     ),
     flag(
@@ -199,17 +194,17 @@ pub static FLAGS: [ResponseFlag; 30] = [
         "OverloadManagerTerminated",
         FaultSide::Proxy,
         None,
-        "this proxy ended the call because it runs out of resources",
-        "memory of the proxy container",
-        "limits of the sidecar",
+        "this proxy terminated the call because it is overloaded",
+        "check the memory usage of the istio-proxy container",
+        "resource limits of the sidecar",
     ),
     flag(
         "RFCF",
         "ResponseFromCacheFilter",
         FaultSide::Proxy,
         None,
-        "the answer came from this proxy's cache",
-        "nothing",
+        "the response came from this proxy's cache",
+        "no action needed",
         "EnvoyFilter",
     ),
     flag(
@@ -217,8 +212,8 @@ pub static FLAGS: [ResponseFlag; 30] = [
         "RateLimited",
         FaultSide::Configuration,
         Some(14),
-        "a rate limit refused the call",
-        "local_rate_limited or request_rate_limited in the details",
+        "a rate limit rejected the call",
+        "look for local_rate_limited or request_rate_limited in the details",
         "EnvoyFilter with a rate limit",
     ),
     flag(
@@ -226,8 +221,8 @@ pub static FLAGS: [ResponseFlag; 30] = [
         "RateLimitServiceError",
         FaultSide::Proxy,
         Some(2),
-        "the rate-limit service failed, and failures refuse calls",
-        "is the rate-limit service reachable?",
+        "the rate limit service failed, and the filter rejects calls on failure",
+        "check that the rate limit service is reachable",
         "EnvoyFilter with a rate limit",
     ),
     flag(
@@ -235,8 +230,8 @@ pub static FLAGS: [ResponseFlag; 30] = [
         "StreamIdleTimeout",
         FaultSide::Configuration,
         Some(14),
-        "no byte moved on the stream for the idle timeout",
-        "does the duration equal an idle timeout? long quiet streams need keep-alive messages",
+        "the stream was idle for the whole idle timeout",
+        "compare the duration with the idle timeouts; long-lived quiet streams need keep-alive messages",
         "idle timeout of a gateway or EnvoyFilter",
     ),
     flag(
@@ -244,8 +239,8 @@ pub static FLAGS: [ResponseFlag; 30] = [
         "UnauthorizedExternalService",
         FaultSide::Server,
         Some(7),
-        "external authorization denied the call, or failed",
-        "ext_authz_denied or ext_authz_error in the details",
+        "the external authorization service denied the call or failed",
+        "look for ext_authz_denied or ext_authz_error in the details",
         "AuthorizationPolicy CUSTOM; extensionProviders",
     ),
     flag(
@@ -253,17 +248,17 @@ pub static FLAGS: [ResponseFlag; 30] = [
         "UpstreamConnectionTermination",
         FaultSide::Server,
         Some(14),
-        "the server's connection closed while the call was in flight",
-        "did the pod restart, or does the server close connections by age? is plain text sent to a strict server?",
-        "DestinationRule tls.mode; PeerAuthentication; the server's keep-alive settings",
+        "the connection to the server closed while the call was in flight",
+        "check for pod restarts, a maximum connection age in the server, and plaintext sent to a STRICT server",
+        "DestinationRule tls.mode; PeerAuthentication; the server's keepalive settings",
     ),
     flag(
         "UDO",
         "UnconditionalDropOverload",
         FaultSide::Configuration,
         Some(14),
-        "the control plane told Envoy to drop all calls",
-        "who sends drop_overloads? Istio does not",
+        "the control plane instructed Envoy to drop all calls",
+        "find the control plane that sends drop_overloads; Istio does not",
         "the control plane",
     ),
     flag(
@@ -271,8 +266,8 @@ pub static FLAGS: [ResponseFlag; 30] = [
         "UpstreamConnectionFailure",
         FaultSide::Network,
         Some(14),
-        "no connection to the server could be made",
-        "is the pod ready and does it listen on that port? see the transport failure reason",
+        "the connection to the server could not be established",
+        "check that the pod is ready and listens on that port, and read the transport failure reason",
         "Service targetPort; DestinationRule tls.mode, connectTimeout; PeerAuthentication",
     ),
     flag(
@@ -281,7 +276,7 @@ pub static FLAGS: [ResponseFlag; 30] = [
         FaultSide::Server,
         Some(14),
         "the destination has no healthy endpoint",
-        "kubectl get endpointslices; do the subset's labels fit the pods? was everything ejected?",
+        "run kubectl get endpointslices, compare the subset's labels with the pods, and check outlier detection",
         "DestinationRule subsets, outlierDetection; Service selector",
     ),
     flag(
@@ -289,8 +284,8 @@ pub static FLAGS: [ResponseFlag; 30] = [
         "UpstreamMaxStreamDurationReached",
         FaultSide::Configuration,
         Some(14),
-        "the stream reached the cluster's longest duration",
-        "compare the duration with the limit",
+        "the stream reached the cluster's maximum stream duration",
+        "compare the duration with the configured maximum",
         "EnvoyFilter",
     ),
     flag(
@@ -298,8 +293,8 @@ pub static FLAGS: [ResponseFlag; 30] = [
         "UpstreamOverflow",
         FaultSide::Configuration,
         Some(14),
-        "a limit of the connection pool refused the call",
-        "how many calls run at once per caller? compare with http2MaxRequests and http1MaxPendingRequests",
+        "a connection pool limit rejected the call",
+        "compare the concurrent calls per caller with http2MaxRequests and http1MaxPendingRequests",
         "DestinationRule connectionPool",
     ),
     flag(
@@ -307,8 +302,8 @@ pub static FLAGS: [ResponseFlag; 30] = [
         "UpstreamProtocolError",
         FaultSide::Configuration,
         Some(14),
-        "the server's bytes are not of the protocol that the proxy spoke",
-        "is the Service port named grpc or http2, and does the server speak HTTP/2 without TLS?",
+        "the server's bytes do not match the protocol that the proxy used",
+        "check that the Service port is declared as grpc or http2 and that the server accepts HTTP/2 without TLS",
         "Service ports[].name, appProtocol",
     ),
     flag(
@@ -316,8 +311,8 @@ pub static FLAGS: [ResponseFlag; 30] = [
         "UpstreamRemoteReset",
         FaultSide::Server,
         Some(14),
-        "the server reset the call's stream",
-        "remote_refused_stream_reset: the server was shutting down; else see the server's log",
+        "the server reset the stream",
+        "with remote_refused_stream_reset the server was shutting down; otherwise read the server's log",
         "the server; VirtualService retries",
     ),
     flag(
@@ -325,8 +320,8 @@ pub static FLAGS: [ResponseFlag; 30] = [
         "UpstreamRetryLimitExceeded",
         FaultSide::Server,
         None,
-        "all retries were used up",
-        "the other flag tells why each try failed; with via_upstream the server itself answered so",
+        "all retry attempts failed",
+        "the other flag gives the reason for each attempt; with via_upstream the server sent the error itself",
         "VirtualService retries",
     ),
     flag(
@@ -334,18 +329,18 @@ pub static FLAGS: [ResponseFlag; 30] = [
         "UpstreamRequestTimeout",
         FaultSide::Server,
         Some(14),
-        "the server did not answer within the timeout",
-        "compare the duration with the route's timeout, perTryTimeout and the client's deadline",
-        "VirtualService timeout, retries.perTryTimeout; the client's deadline",
+        "the server did not respond within the timeout",
+        "compare the duration with the route timeout, perTryTimeout and the caller's deadline",
+        "VirtualService timeout, retries.perTryTimeout; the caller's deadline",
     ),
 ];
 
-/// The code of a flag that is written by its code or its long name, in any case; of others, what was written.
-pub fn code(word: &str) -> String {
-    find(word).map_or_else(|| word.to_ascii_uppercase(), |flag| flag.code.to_owned())
+/// The short code for a code or long name in any case; unknown names are returned in capitals.
+pub fn canonical_code(name: &str) -> String {
+    find(name).map_or_else(|| name.to_ascii_uppercase(), |flag| flag.code.to_owned())
 }
 
-/// Finds a flag by its code or long name, in any case.
+/// Finds a flag by its code or long name in any case.
 pub fn find(text: &str) -> Option<&'static ResponseFlag> {
     FLAGS.iter().find(|flag| flag.code.eq_ignore_ascii_case(text) || flag.name.eq_ignore_ascii_case(text))
 }
@@ -355,7 +350,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_sorted_and_unique() {
+    fn flags_are_sorted_by_unique_codes() {
         assert!(FLAGS.windows(2).all(|pair| pair[0].code < pair[1].code));
     }
 }

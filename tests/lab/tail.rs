@@ -1,4 +1,4 @@
-//! `tail` on the live mesh: real lines, judged, against what the client really saw.
+//! `tail` on the live mesh: compares its diagnoses with the outcome that the client observed.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -9,13 +9,13 @@ use serde_json::Value;
 
 use crate::support::{Lab, Scenario};
 
-/// A `tail -f -o json` that runs in the background.
-struct Following {
+/// A `tail -f -o json` in the background.
+struct FollowedTail {
     child: Child,
     lines: mpsc::Receiver<Value>,
 }
 
-impl Following {
+impl FollowedTail {
     fn start(lab: &Lab, arguments: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_kubectl-grpcmesh"))
             .args(["tail", "-f", "--tail", "0", "-o", "json"])
@@ -34,23 +34,23 @@ impl Following {
                 }
             }
         });
-        // Streams are open when the first request was answered; there is no sign of it but time.
+        // The command prints nothing when its streams are open, so the test can only wait.
         std::thread::sleep(Duration::from_millis(1500));
         Self { child, lines }
     }
 
-    /// The next lines until `count` have come.
-    fn take(&self, count: usize) -> Vec<Value> {
+    /// The next `count` lines, or fewer after a timeout.
+    fn next_lines(&self, count: usize) -> Vec<Value> {
         (0..count).filter_map(|_| self.lines.recv_timeout(Duration::from_secs(6)).ok()).collect()
     }
 
-    /// Nothing more comes.
+    /// Whether no further line arrives.
     fn is_silent(&self) -> bool {
         self.lines.recv_timeout(Duration::from_secs(2)).is_err()
     }
 }
 
-impl Drop for Following {
+impl Drop for FollowedTail {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -93,7 +93,7 @@ spec:
   hosts: [tailed]
   http:
   - {match: [{headers: {x-case: {exact: uh}}}], route: [{destination: {host: tailed, subset: none}}]}
-  - {match: [{headers: {x-case: {exact: nc}}}], route: [{destination: {host: tailed, subset: nobody}}]}
+  - {match: [{headers: {x-case: {exact: nc}}}], route: [{destination: {host: tailed, subset: undefined}}]}
   - {match: [{headers: {x-case: {exact: uf}}}], route: [{destination: {host: closed}}]}
   - {match: [{headers: {x-case: {exact: uo}}}], retries: {attempts: 0}, route: [{destination: {host: tailed, subset: tight}}]}
   - {match: [{headers: {x-case: {exact: ut}}}], timeout: 0.3s, retries: {attempts: 0}, route: [{destination: {host: tailed, subset: v2}}]}
@@ -105,17 +105,17 @@ spec:
 
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
-fn verdicts_of_real_lines_fit_what_the_client_saw() {
+fn diagnoses_match_the_outcome_that_the_client_observed() {
     let lab = Lab::connect();
     let _objects = Scenario::apply(&lab, SERVICE);
     let client = lab.client("web");
-    let tail = Following::start(&lab, &["pod/x".replace('x', &client.name).as_str(), "-n", "web"]);
+    let tail = FollowedTail::start(&lab, &["pod/x".replace('x', &client.name).as_str(), "-n", "web"]);
     let address = "tailed.shop.svc.cluster.local:7070";
     let call = |case: &str, more: &[&str]| {
         let header = format!("x-case={case}");
         client.call(&[&["--header", header.as_str()], more, &[address]].concat())
     };
-    // What is asked for, the flag in the line, whose side it is said to be, and whether it is called a fault.
+    // The case header, further arguments, the expected flag, the expected side, and whether it is a fault.
     let cases: [(&str, &[&str], &str, &str, bool); 9] = [
         ("uh", &[], "UH", "server", true),
         ("nc", &[], "NC", "configuration", true),
@@ -128,19 +128,21 @@ fn verdicts_of_real_lines_fit_what_the_client_saw() {
         ("ok", &["--header", "x-status=5"], "", "server", false),
     ];
     for (case, more, flag, side, fault) in cases {
-        let seen = call(case, more);
-        let lines = tail.take(1);
+        let outcomes = call(case, more);
+        let lines = tail.next_lines(1);
         let [line] = lines.as_slice() else { panic!("{case}: no line came") };
-        let flags: Vec<_> = line["flags"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
-        // Who notices the deadline first is a race, and a client that has ended closes its connection, too.
-        let fits = match flag {
+        let flags: Vec<_> = line["flags"].as_array().unwrap().iter().map(|flag| flag.as_str().unwrap()).collect();
+        // Client, proxy and server race to notice the deadline, and a client that exits closes its connection, too.
+        let is_expected = match flag {
             "" => flags.is_empty(),
-            "DR" => ["DR", "DC", "UT"].iter().any(|one| flags == [*one]) || (flags.is_empty() && seen[0].code == 4),
-            // The server's proxy is told the same limit, and may answer first.
-            "UT" => flags.contains(&"UT") || (flags.is_empty() && seen[0].code == 4),
+            "DR" => {
+                ["DR", "DC", "UT"].iter().any(|flag| flags == [*flag]) || (flags.is_empty() && outcomes[0].code == 4)
+            }
+            // The server's proxy receives the same deadline and may respond first.
+            "UT" => flags.contains(&"UT") || (flags.is_empty() && outcomes[0].code == 4),
             flag => flags.contains(&flag),
         };
-        assert!(fits, "{case}: {line:#}");
+        assert!(is_expected, "{case}: {line:#}");
         if flags.contains(&flag) {
             assert_eq!(
                 (line["verdict"]["side"].as_str(), line["verdict"]["fault"].as_bool()),
@@ -148,35 +150,38 @@ fn verdicts_of_real_lines_fit_what_the_client_saw() {
                 "{case}: {line:#}"
             );
         }
-        // What is said of the status is true; where the log cannot tell, nothing is said.
+        // A reported status is the one that the client received.
         if let Some(code) = line["grpc_status"].as_i64() {
-            assert!(i64::from(seen[0].code) == code || flags == ["UT"], "{case}: the client saw {seen:?}: {line:#}");
+            assert!(
+                i64::from(outcomes[0].code) == code || flags == ["UT"],
+                "{case}: the client got {outcomes:?}: {line:#}"
+            );
         }
         assert_eq!(line["side"], "client");
     }
-    let seen = call("uo", &["--count", "10", "--parallel", "10", "--header", "x-delay=300ms"]);
-    let refused = seen.iter().filter(|one| one.code == 14).count();
-    let lines = tail.take(refused);
+    let outcomes = call("uo", &["--count", "10", "--parallel", "10", "--header", "x-delay=300ms"]);
+    let rejected = outcomes.iter().filter(|outcome| outcome.code == 14).count();
+    let lines = tail.next_lines(rejected);
     assert!(
-        refused > 0 && lines.iter().all(|line| line["flags"][0] == "UO" && line["verdict"]["side"] == "configuration"),
+        rejected > 0 && lines.iter().all(|line| line["flags"][0] == "UO" && line["verdict"]["side"] == "configuration"),
         "{lines:#?}"
     );
-    assert!(tail.is_silent(), "what went well is not shown");
+    assert!(tail.is_silent(), "successful calls are not printed");
 }
 
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
-fn callers_of_a_service_and_pods_that_join_are_followed_and_no_line_is_lost_or_told_twice() {
+fn follows_callers_and_new_pods_without_losing_or_repeating_lines() {
     let lab = Lab::connect();
     let _objects = Scenario::apply(&lab, SERVICE);
-    let tail = Following::start(&lab, &["tailed", "-n", "shop", "--callers", "--all"]);
+    let tail = FollowedTail::start(&lab, &["tailed", "-n", "shop", "--callers", "--all"]);
     let address = "tailed.shop.svc.cluster.local:7070";
     for namespace in ["web", "shop"] {
         let client = lab.client(namespace);
         client.call(&["--count", "40", "--parallel", "4", "--header", "x-case=ok", address]);
-        // Calls to somebody else are not this Service's.
+        // Calls to another Service are not reported.
         client.call(&["--count", "3", "echo.shop.svc.cluster.local:7070"]);
-        let lines = tail.take(40);
+        let lines = tail.next_lines(40);
         let ids: std::collections::BTreeSet<_> = lines.iter().map(|line| line["request_id"].to_string()).collect();
         assert_eq!((lines.len(), ids.len()), (40, 40), "{namespace}");
         assert!(
@@ -187,19 +192,19 @@ fn callers_of_a_service_and_pods_that_join_are_followed_and_no_line_is_lost_or_t
     assert!(tail.is_silent());
 
     lab.kubectl(&["scale", "-n", "web", "deploy/client", "--replicas=2"]);
-    lab.wait("the second client is ready", Duration::from_secs(30), || lab.pods("web", "app=client").len() == 2);
+    lab.wait_until("the second client is ready", Duration::from_secs(30), || lab.pods("web", "app=client").len() == 2);
     lab.wait_for_pods();
-    // New pods are looked for every three seconds.
+    // New pods are discovered every three seconds.
     std::thread::sleep(Duration::from_secs(4));
     for client in lab.pods("web", "app=client") {
         client.call(&["--count", "5", "--header", "x-case=ok", address]);
     }
-    let lines = tail.take(10);
+    let lines = tail.next_lines(10);
     lab.kubectl(&["scale", "-n", "web", "deploy/client", "--replicas=1"]);
     let pods: std::collections::BTreeSet<_> = lines.iter().map(|line| line["pod"].to_string()).collect();
     assert_eq!((lines.len(), pods.len()), (10, 2), "{lines:#?}");
     drop(tail);
-    lab.wait("one client is left", Duration::from_secs(30), || {
+    lab.wait_until("one client is left", Duration::from_secs(30), || {
         lab.kubectl(&["get", "pods", "-n", "web", "-l", "app=client", "-o", "name"]).lines().count() == 1
     });
 }

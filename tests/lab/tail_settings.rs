@@ -1,4 +1,4 @@
-//! `tail` and the mesh's own settings: where lines go, in which form, and what limits of time look like.
+//! `tail` with logging settings of the mesh, custom formats, joined calls and time limits.
 
 use std::process::Output;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::{Lab, Scenario};
 
-/// Proxies write their log once a second.
+/// Proxies flush their access log once per second.
 const FLUSH: Duration = Duration::from_millis(1500);
 
 fn lines(output: &Output) -> Vec<Value> {
@@ -15,7 +15,7 @@ fn lines(output: &Output) -> Vec<Value> {
     stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// A second access log, in a form that no object of the mesh tells.
+/// A second access log whose format only the proxy's configuration contains.
 const CUSTOM: &str = r#"
 apiVersion: networking.istio.io/v1alpha3
 kind: EnvoyFilter
@@ -41,7 +41,7 @@ spec:
 
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
-fn a_format_that_only_the_proxy_knows_is_asked_for() {
+fn learns_a_format_from_the_configuration_of_the_proxy() {
     let lab = Lab::connect();
     let _objects = Scenario::apply(&lab, CUSTOM);
     let client = lab.client("web");
@@ -56,7 +56,7 @@ fn a_format_that_only_the_proxy_knows_is_asked_for() {
 
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
-fn what_turns_logging_off_is_named_and_the_printed_object_turns_it_on() {
+fn names_the_telemetry_that_disables_logging_and_prints_one_that_enables_it() {
     let lab = Lab::connect();
     let _objects = Scenario::apply(
         &lab,
@@ -83,9 +83,9 @@ spec:
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(lines(&output).is_empty() && stderr.contains("Telemetry web/quiet disables it"), "{stderr}");
     let start = stderr.find("apiVersion:").unwrap();
-    let end = stderr[start..].find("\nwarning:").map_or(stderr.len(), |at| start + at);
+    let end = stderr[start..].find("\nwarning:").map_or(stderr.len(), |offset| start + offset);
     let object = stderr[start..end].lines().filter(|line| !line.starts_with("hint")).collect::<Vec<_>>().join("\n");
-    let _mended = Scenario::apply(&lab, &object);
+    let _fix = Scenario::apply(&lab, &object);
     call();
     let output = tail();
     assert_eq!(lines(&output).len(), 2, "{object}\n{}", String::from_utf8_lossy(&output.stderr));
@@ -93,23 +93,23 @@ spec:
 
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
-fn both_sides_of_a_call_are_joined_over_namespaces() {
+fn joins_both_sides_of_a_call_across_namespaces() {
     let lab = Lab::connect();
     let client = lab.client("web");
     std::thread::sleep(FLUSH);
     client.call(&["--count", "3", "--header", "x-status=13", "echo.shop.svc.cluster.local:7070"]);
     std::thread::sleep(FLUSH);
-    let words =
+    let arguments =
         ["tail", "-n", "web,shop", "-l", "app in (client,echo)", "--since", "2s", "--join", "--all", "-o", "json"];
-    let calls = lines(&lab.grpcmesh(&words));
-    let both = calls.iter().filter(|call| {
+    let calls = lines(&lab.grpcmesh(&arguments));
+    let joined = calls.iter().filter(|call| {
         let sides: Vec<_> = call["lines"].as_array().unwrap().iter().map(|line| line["side"].as_str()).collect();
         sides == [Some("client"), Some("server")]
     });
-    assert_eq!(both.count(), 3, "{calls:#?}");
+    assert_eq!(joined.count(), 3, "{calls:#?}");
 }
 
-/// A server that closes connections by age, and no second tries.
+/// A server with a maximum connection age, and a route without retries.
 const LIMITS: &str = "
 apiVersion: v1
 kind: Service
@@ -152,12 +152,12 @@ const AGED: &str = "aged.shop.svc.cluster.local:7070";
 
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
-fn limits_of_time_show_themselves_in_the_summary() {
+fn the_summary_names_a_maximum_connection_age() {
     let lab = Lab::connect();
     let _objects = Scenario::apply(&lab, LIMITS);
     let client = lab.client("web");
-    // The first call opens the one connection that carries all others, so they end when it does. The server's age varies
-    // by a tenth, and calls that come when it is told to go get another connection: then it is done again.
+    // The first call opens the connection that carries all other calls, so they end together. The server varies the age
+    // by 10%, and calls during its GOAWAY use another connection: then the test tries again.
     let mut report = Value::Null;
     let found = (0..4).any(|_| {
         client.call(&[AGED]);
@@ -167,8 +167,10 @@ fn limits_of_time_show_themselves_in_the_summary() {
         report = serde_json::from_slice(&output.stdout).unwrap();
         let groups = report["groups"].as_array().unwrap();
         groups.iter().any(|group| {
-            ["UC", "UR", "UPE"].contains(&group["flags"].as_str().unwrap())
-                && group["consistent_with"].as_str().is_some_and(|text| text.contains("closes connections by age"))
+            group["flags"].as_array().unwrap().iter().any(|flag| ["UC", "UR", "UPE"].contains(&flag.as_str().unwrap()))
+                && group["consistent_with"]
+                    .as_str()
+                    .is_some_and(|text| text.contains("closes connections at a maximum age"))
         })
     });
     assert!(found, "{report:#}");

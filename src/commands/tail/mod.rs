@@ -1,8 +1,8 @@
-//! `tail`: what fails, who caused it, what to do.
+//! `tail`: reads access logs and reports failed calls with their cause and the next step.
 
-mod diagnosis;
 mod filter;
 mod live;
+mod logging_check;
 mod saved;
 mod sink;
 mod targets;
@@ -16,7 +16,7 @@ use crate::cli::context::Context;
 use crate::cli::failure::{CommandOutcome, Failure};
 use crate::vocabulary::grpc_status;
 
-/// Decode sidecar access logs: what failed, on whose side, and what to do
+/// Decode sidecar access logs: what failed, on which side, and what to do next
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -30,116 +30,114 @@ Examples:
   kubectl grpcmesh tail --logs checkout.log --where 'grpc_status == 14 && duration_ms > 500'
   kubectl grpcmesh tail --logs checkout.log --summary --fail-on 1%")]
 pub struct TailArgs {
-    /// Service, deploy/NAME, rs/, sts/, ds/, job/, rollout/, gateway/ or pod/NAME whose proxies are read (repeatable)
+    /// Read the proxies of this Service, deploy/NAME, rs/, sts/, ds/, job/, rollout/, gateway/ or pod/NAME (repeatable)
     #[arg(value_name = "TARGET")]
     targets: Vec<String>,
-    /// Pods with these labels
+    /// Read the proxies of pods with these labels
     #[arg(short = 'l', long, value_name = "LABELS")]
     selector: Option<String>,
-    /// The proxies of everybody who calls the Service, instead of its own
+    /// Read the proxies of the Service's callers instead of its own
     #[arg(long)]
     callers: bool,
-    /// Go on as logs grow; new pods join
+    /// Keep reading as logs grow, and include new pods
     #[arg(short, long)]
     follow: bool,
-    /// Only lines newer than this, such as 10m
+    /// Only calls newer than this duration, such as 10m
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     since: Option<Duration>,
-    /// Only lines after this time, RFC 3339
+    /// Only calls after this time (RFC 3339)
     #[arg(long, value_name = "TIME", conflicts_with = "since", value_parser = time)]
     since_time: Option<String>,
-    /// Only so many lines from the end of each log
+    /// Only this number of lines from the end of each log
     #[arg(long = "tail", value_name = "LINES")]
     lines: Option<u64>,
-    /// Logs of the containers before their last restart
+    /// Read the logs of the previous container instances
     #[arg(long, conflicts_with = "follow")]
     previous: bool,
-    /// Not the pods whose names contain this (repeatable)
+    /// Exclude pods whose names contain this text (repeatable)
     #[arg(long, value_name = "TEXT")]
     exclude: Vec<String>,
-    /// How many logs may be open at once
+    /// Maximum number of logs to read at the same time
     #[arg(long, value_name = "NUMBER", default_value_t = 50)]
     max_log_requests: usize,
-    /// Saved logs instead of a cluster's: files, folders, or - (repeatable; .gz too)
+    /// Read saved logs instead of a cluster: files (also .gz), directories, or - for stdin (repeatable)
     #[arg(long, value_name = "PATH", conflicts_with_all = ["targets", "selector", "callers", "follow", "lines", "previous", "exclude"])]
     logs: Vec<String>,
-    /// Pod that wrote them, as POD or NAMESPACE/POD (default: from the path)
+    /// Pod that wrote the logs, as POD or NAMESPACE/POD (default: taken from the path)
     #[arg(long, value_name = "POD")]
     name: Option<String>,
-    /// Format of the access log, as it was given to Envoy (default: Istio's formats, recognised)
+    /// Access log format, as configured for Envoy (default: Istio's formats, detected automatically)
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
-    /// Calls that went well too
+    /// Include successful calls
     #[arg(long)]
     all: bool,
-    /// Show lines that are no access lines, on stderr
+    /// Print lines that are not access log lines to stderr
     #[arg(long)]
     raw: bool,
-    /// Only calls with one of these flags (comma-separated)
+    /// Only calls with one of these response flags (comma-separated)
     #[arg(long, value_name = "FLAG", value_delimiter = ',')]
     flag: Vec<String>,
     /// Only calls with one of these gRPC statuses, by number or name (comma-separated)
     #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = status)]
     grpc_status: Vec<u8>,
-    /// Only paths that contain this
+    /// Only calls whose path contains this text
     #[arg(long, value_name = "TEXT")]
     method: Option<String>,
-    /// Only clusters or endpoints that contain this
+    /// Only calls whose upstream cluster or endpoint contains this text
     #[arg(long, value_name = "TEXT")]
     upstream: Option<String>,
     /// Only calls that took at least this long, such as 500ms
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     min_duration: Option<Duration>,
-    /// Only lines of this side's proxies
+    /// Only lines of the client's or of the server's proxies
     #[arg(long, value_name = "SIDE")]
     side: Option<SideArg>,
-    /// Only calls for which this holds, in CEL over the fields of -o json
+    /// Only calls that match this CEL expression over the fields of -o json
     #[arg(long = "where", value_name = "EXPR")]
     expression: Option<String>,
-    /// Count instead of showing each call
+    /// Print aggregated counts and latencies instead of each call
     #[arg(long)]
     summary: bool,
-    /// Show a table of what goes wrong that is drawn again each second (needs a terminal)
+    /// Show a table of failures that is refreshed every second (needs a terminal)
     #[arg(long, conflicts_with_all = ["summary", "output", "raw"])]
     top: bool,
-    /// Bring the lines of a request together, of all proxies that saw it, by its request id
+    /// Group the lines that several proxies wrote for one request, by request id
     #[arg(long, conflicts_with_all = ["summary", "top"])]
     join: bool,
-    /// Exit 1 when more calls than this are faults, such as 1% or 0.01
-    #[arg(long, value_name = "RATE", value_parser = rate)]
+    /// Exit with code 1 if the share of faults is higher than this, such as 1% or 0.01
+    #[arg(long, value_name = "RATE", value_parser = ratio)]
     fail_on: Option<f64>,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     output: TailFormat,
-    /// Names of addresses come from here: "demo", a snapshot, manifests, a directory
+    /// Resolve addresses to names from "demo", a snapshot, manifests, or a directory
     #[arg(long, value_name = "SOURCE")]
     from: Vec<String>,
 }
 
-/// Output formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum TailFormat {
-    /// For people.
+    /// Text for people.
     #[value(alias = "table")]
     Text,
-    /// One object a line.
+    /// One JSON object per line.
     Json,
-    /// One row a call.
+    /// One CSV row per call.
     Csv,
 }
 
-/// Whose proxy wrote a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum SideArg {
-    /// The caller's.
+    /// The client's proxies.
     Client,
-    /// The server's.
+    /// The server's proxies.
     Server,
 }
 
 fn status(text: &str) -> Result<u8, String> {
     grpc_status::parse(text.trim().as_bytes())
-        .ok_or_else(|| "a number from 0 to 16 or a name such as UNAVAILABLE".to_owned())
+        .ok_or_else(|| "expected a number from 0 to 16 or a name such as UNAVAILABLE".to_owned())
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -147,29 +145,29 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 fn time(text: &str) -> Result<String, String> {
-    let time = text.parse::<jiff::Timestamp>().map_err(|_| "a time such as 2026-11-21T09:00:00Z".to_owned())?;
+    let time =
+        text.parse::<jiff::Timestamp>().map_err(|_| "expected a time such as 2026-11-21T09:00:00Z".to_owned())?;
     Ok(time.to_string())
 }
 
-fn rate(text: &str) -> Result<f64, String> {
-    let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
-    let rate = number.trim().parse::<f64>().map_err(|_| "a share such as 1% or 0.01".to_owned())? / scale;
-    if (0.0..=1.0).contains(&rate) { Ok(rate) } else { Err("between 0% and 100%".to_owned()) }
+fn ratio(text: &str) -> Result<f64, String> {
+    let (number, divisor) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
+    let ratio = number.trim().parse::<f64>().map_err(|_| "expected a share such as 1% or 0.01".to_owned())? / divisor;
+    if (0.0..=1.0).contains(&ratio) { Ok(ratio) } else { Err("expected a share from 0% to 100%".to_owned()) }
 }
 
-/// Runs the command.
 pub(super) async fn run(context: &mut Context<'_>, arguments: TailArgs) -> Result<CommandOutcome, Failure> {
     if (arguments.summary || arguments.join) && arguments.output == TailFormat::Csv {
-        let what = if arguments.summary { "a summary has no rows" } else { "calls of --join have no rows" };
-        return Err(Failure::usage(format!("{what}; use -o json")));
+        let flag = if arguments.summary { "--summary" } else { "--join" };
+        return Err(Failure::usage(format!("cannot combine {flag} with -o csv")).hint(format!("use {flag} -o json")));
     }
     if arguments.top && !context.env.stdout_is_terminal {
-        return Err(Failure::usage("--top draws on a terminal, and this is none").hint("use --summary in a pipe"));
+        return Err(Failure::usage("--top needs a terminal").hint("use --summary when stdout is a pipe or a file"));
     }
     let format = match &arguments.log_format {
         Some(text) => Some(LogFormat::compile(text).map_err(|error| {
             Failure::usage(format!("cannot use --log-format: {error}"))
-                .hint("give it as Envoy got it: meshConfig.accessLogFormat, or the provider's logFormat")
+                .hint("pass the format as configured in meshConfig.accessLogFormat or in the provider's logFormat")
         })?),
         None => None,
     };

@@ -1,4 +1,4 @@
-//! What is done with each line: filters, output and counts.
+//! Processes each line: filters, counts and prints it.
 
 use std::borrow::Cow;
 
@@ -9,27 +9,25 @@ use crate::cli::context::Context;
 use crate::cli::failure::{CommandOutcome, Failure};
 use crate::diagnosis::{CallDiagnosis, FaultLevel, diagnose};
 use crate::render;
+use crate::render::tail::count_of;
 use crate::report::tail::{AddressNames, LogOrigin, TailLine};
 use crate::report::tail_join::{CallJoiner, TailCall};
-use crate::report::tail_summary::SummaryCounter;
+use crate::report::tail_summary::{SummaryCounter, TailSummary};
 
-/// What is done with each line.
+/// Processes lines as the flags request.
 pub(super) struct LineSink<'a, 'w> {
     pub(super) context: &'a mut Context<'w>,
     arguments: &'a TailArgs,
     counter: SummaryCounter,
-    /// Names of addresses.
     pub(super) names: AddressNames,
     csv: Option<csv::Writer<Vec<u8>>>,
-    /// Which calls are wanted.
     pub(super) filter: CallFilter,
-    join: Option<CallJoiner>,
-    /// Whether `--top` has taken the screen.
-    has_screen: bool,
+    joiner: Option<CallJoiner>,
+    /// Whether `--top` has switched to the alternate screen.
+    is_alternate_screen: bool,
 }
 
 impl<'a, 'w> LineSink<'a, 'w> {
-    /// Ready to take lines.
     pub(super) fn new(
         context: &'a mut Context<'w>,
         arguments: &'a TailArgs,
@@ -37,52 +35,53 @@ impl<'a, 'w> LineSink<'a, 'w> {
     ) -> Result<Self, Failure> {
         let mut csv = (arguments.output == TailFormat::Csv).then(|| csv::Writer::from_writer(Vec::new()));
         if let Some(csv) = csv.as_mut().filter(|_| context.style.headers) {
-            csv.write_record(render::tail::CSV_COLUMNS).map_err(|error| Failure::source(error.to_string()))?;
+            csv.write_record(render::tail::CSV_COLUMNS).map_err(|error| Failure::unavailable(error.to_string()))?;
         }
         let filter = CallFilter::new(arguments)?;
-        let join = arguments.join.then(CallJoiner::default);
-        Ok(Self { context, arguments, counter: SummaryCounter::default(), names, csv, filter, join, has_screen: false })
+        let joiner = arguments.join.then(CallJoiner::default);
+        let counter = SummaryCounter::default();
+        Ok(Self { context, arguments, counter, names, csv, filter, joiner, is_alternate_screen: false })
     }
 
-    /// Takes a line of a log.
-    pub(super) fn take(&mut self, reader: &mut LogReader, line: &[u8], origin: &LogOrigin) -> Result<(), Failure> {
+    pub(super) fn process(&mut self, reader: &mut LogReader, line: &[u8], origin: &LogOrigin) -> Result<(), Failure> {
         let mut access = AccessEntry::default();
-        let pod = match reader.fill(line, &mut access) {
+        let pod = match reader.read_into(line, &mut access) {
             Ok(pod) => pod,
             Err(kind) => {
-                self.other(kind, line);
+                self.count_other_line(kind, line);
                 return Ok(());
             }
         };
-        let verdict = diagnose(&access);
-        let origin = &*named(origin, pod);
-        let is_in_time = note(&mut self.counter, &self.filter, &access, &verdict);
-        let passes = is_in_time
-            && self.filter.passes(&access, &verdict, || TailLine::new(&access, &verdict, origin, &self.names));
+        let diagnosis = diagnose(&access);
+        let origin = &*with_prefix_pod(origin, pod);
+        let is_in_range = count_by_time(&mut self.counter, &self.filter, &access, &diagnosis);
+        let passes = is_in_range
+            && self.filter.passes(&access, &diagnosis, || TailLine::new(&access, &diagnosis, origin, &self.names));
         if passes {
-            self.counter.add(&access, &verdict);
+            self.counter.add(&access, &diagnosis);
         }
-        let shown = passes && (verdict.grade != FaultLevel::Normal || self.shows_normal());
-        if self.arguments.summary || self.arguments.top || (!shown && self.join.is_none()) {
+        let is_selected = passes && (diagnosis.level != FaultLevel::Normal || self.includes_successful_calls());
+        if self.arguments.summary || self.arguments.top || (!is_selected && self.joiner.is_none()) {
             return Ok(());
         }
-        let line = TailLine::new(&access, &verdict, origin, &self.names);
-        match &mut self.join {
-            Some(join) => {
-                let calls = join.add(line, access.start.unwrap_or_default(), shown);
-                calls.iter().try_for_each(|call| self.show_call(call))
+        let line = TailLine::new(&access, &diagnosis, origin, &self.names);
+        match &mut self.joiner {
+            Some(joiner) => {
+                let calls = joiner.add(line, access.start_ms.unwrap_or_default(), is_selected);
+                calls.iter().try_for_each(|call| self.print_call(call))
             }
-            None => self.show(&line),
+            None => self.print_line(&line),
         }
     }
 
-    fn show(&mut self, line: &TailLine) -> Result<(), Failure> {
+    fn print_line(&mut self, line: &TailLine) -> Result<(), Failure> {
         match self.arguments.output {
             TailFormat::Text => render::tail::line(line, &self.context.style, self.context.out)?,
-            TailFormat::Json => self.show_json(line)?,
+            TailFormat::Json => self.print_json(line)?,
             TailFormat::Csv => {
                 if let Some(csv) = &mut self.csv {
-                    csv.write_record(render::tail::csv(line)).map_err(|error| Failure::source(error.to_string()))?;
+                    csv.write_record(render::tail::csv(line))
+                        .map_err(|error| Failure::unavailable(error.to_string()))?;
                     self.drain_csv()?;
                 }
             }
@@ -90,25 +89,25 @@ impl<'a, 'w> LineSink<'a, 'w> {
         Ok(())
     }
 
-    fn show_call(&mut self, call: &TailCall) -> Result<(), Failure> {
+    fn print_call(&mut self, call: &TailCall) -> Result<(), Failure> {
         match self.arguments.output {
             TailFormat::Text => render::tail::call(call, &self.context.style, self.context.out)?,
-            TailFormat::Json => self.show_json(call)?,
-            TailFormat::Csv => call.lines.iter().try_for_each(|line| self.show(line))?,
+            TailFormat::Json => self.print_json(call)?,
+            TailFormat::Csv => call.lines.iter().try_for_each(|line| self.print_line(line))?,
         }
         Ok(())
     }
 
-    fn show_json(&mut self, report: &impl serde::Serialize) -> Result<(), Failure> {
+    fn print_json(&mut self, report: &impl serde::Serialize) -> Result<(), Failure> {
         Ok(render::json_line(report, self.context.out)?)
     }
 
-    /// Draws the table of `--top` again.
+    /// Redraws the table of `--top`.
     pub(super) fn draw(&mut self) -> Result<(), Failure> {
         if self.arguments.top {
-            let screen = if self.has_screen { "" } else { "\x1b[?1049h\x1b[?25l" };
-            self.has_screen = true;
-            write!(self.context.out, "{screen}\x1b[H\x1b[J")?;
+            let enter = if self.is_alternate_screen { "" } else { "\x1b[?1049h\x1b[?25l" };
+            self.is_alternate_screen = true;
+            write!(self.context.out, "{enter}\x1b[H\x1b[J")?;
             let rows = self.context.env.height.unwrap_or(24);
             render::tail::top(&self.counter.report(), rows, &self.context.style, self.context.out)?;
             self.context.out.flush()?;
@@ -116,33 +115,32 @@ impl<'a, 'w> LineSink<'a, 'w> {
         Ok(())
     }
 
-    /// Gives the screen back.
-    fn leave_screen(&mut self) -> Result<(), Failure> {
-        if std::mem::take(&mut self.has_screen) {
+    fn leave_alternate_screen(&mut self) -> Result<(), Failure> {
+        if std::mem::take(&mut self.is_alternate_screen) {
             write!(self.context.out, "\x1b[?25h\x1b[?1049l")?;
         }
         Ok(())
     }
 
-    /// What is needed to count lines on other threads.
-    pub(super) fn counting(&self) -> CountingSink<'_> {
+    /// The parts that other threads need to count lines.
+    pub(super) fn counting_sink(&self) -> CountingSink<'_> {
         CountingSink { filter: &self.filter, names: &self.names }
     }
 
-    /// What went well is shown when it was asked for, by `--all` or by a filter that tells of the outcome.
-    fn shows_normal(&self) -> bool {
+    /// Whether to print successful calls: with `--all`, and with a filter that selects by the outcome or the duration.
+    fn includes_successful_calls(&self) -> bool {
         let TailArgs { all, grpc_status, flag, min_duration, expression, .. } = self.arguments;
         *all || !grpc_status.is_empty() || !flag.is_empty() || min_duration.is_some() || expression.is_some()
     }
 
-    /// Takes in what was counted elsewhere.
-    pub(super) fn counted(&mut self, counter: SummaryCounter) {
+    /// Adds the counts of another thread.
+    pub(super) fn merge_counts(&mut self, counter: SummaryCounter) {
         self.counter.merge(counter);
     }
 
-    /// Counts a line that is no access line.
-    pub(super) fn other(&mut self, kind: OtherLine, line: &[u8]) {
-        self.counter.other(kind);
+    /// Counts a line that is not an access log line, and prints it with `--raw`.
+    pub(super) fn count_other_line(&mut self, kind: OtherLine, line: &[u8]) {
+        self.counter.count_other_line(kind);
         if self.arguments.raw {
             self.context.messages.detail(&String::from_utf8_lossy(line));
         }
@@ -150,117 +148,148 @@ impl<'a, 'w> LineSink<'a, 'w> {
 
     fn drain_csv(&mut self) -> Result<(), Failure> {
         let Some(writer) = self.csv.take() else { return Ok(()) };
-        let mut bytes = writer.into_inner().map_err(|error| Failure::source(error.to_string()))?;
+        let mut bytes = writer.into_inner().map_err(|error| Failure::unavailable(error.to_string()))?;
         self.context.out.write_all(&bytes)?;
         bytes.clear();
         self.csv = Some(csv::Writer::from_writer(bytes));
         Ok(())
     }
 
-    /// Whether there was a line.
-    pub(super) fn has_read(&self) -> bool {
-        self.counter.has_read()
+    /// Whether any line was read.
+    pub(super) fn has_lines(&self) -> bool {
+        self.counter.has_lines()
     }
 
-    /// Writes what stands at the end; `why_none` is said when there was no access line.
-    pub(super) fn finish(mut self, cut: u64, why_none: Option<&str>) -> Result<CommandOutcome, Failure> {
-        let rest = self.join.as_mut().map(CallJoiner::finish).unwrap_or_default();
-        rest.iter().try_for_each(|call| self.show_call(call))?;
+    /// Prints pending calls, the summary, and warnings. `no_lines_hint` explains a run without access log lines.
+    pub(super) fn finish(
+        mut self,
+        truncated_lines: u64,
+        no_lines_hint: Option<&str>,
+    ) -> Result<CommandOutcome, Failure> {
+        let pending = self.joiner.as_mut().map(CallJoiner::finish).unwrap_or_default();
+        pending.iter().try_for_each(|call| self.print_call(call))?;
         self.drain_csv()?;
-        self.leave_screen()?;
+        self.leave_alternate_screen()?;
         let report = self.counter.report();
-        match (self.arguments.summary || self.arguments.top, self.arguments.output) {
-            (true, TailFormat::Json) => render::json(&report, self.context.out)?,
-            (true, _) => render::tail::summary(&report, &self.context.style, self.context.out)?,
-            (false, _) => {
-                let lines: Vec<String> =
-                    report.other_lines.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-                let others =
-                    if lines.is_empty() { String::new() } else { format!("; other lines: {}", lines.join(", ")) };
-                let text =
-                    format!("{} calls, {} faults, {} notices{others}", report.calls, report.faults, report.notices);
-                self.context.messages.hint(&text);
-            }
+        self.print_totals(&report)?;
+        let messages = &self.context.messages;
+        if truncated_lines > 0 {
+            messages.warning(&format!("{truncated_lines} lines were longer than 4 MiB and were truncated"));
         }
-        if cut > 0 {
-            self.context.messages.warning(&format!("{cut} lines were longer than 4 MiB and were cut"));
-        }
-        let (seen, early) = (self.counter.seen(), self.counter.early());
-        if seen == 0 && early > 0 {
-            let messages = &self.context.messages;
-            messages.warning(&format!("none of the {early} calls began when --since or --since-time asks"));
-            let timeless = self.counter.timeless();
-            if timeless > 0 {
-                messages.hint(&format!(
-                    "{timeless} of them have no start time, or one in another form than 2026-11-21T09:00:00.123Z"
-                ));
-            }
-        } else if self.counter.calls() == 0 && seen > 0 {
-            self.context.messages.warning(&format!("none of the {seen} calls passes the filters"));
-        } else if self.counter.calls() == 0 {
-            self.context.messages.warning("no access line was found");
-            let unknown = ["unknown", "unknown-json"].iter().any(|kind| report.other_lines.contains_key(*kind));
-            if unknown && self.arguments.log_format.is_some() {
-                self.context.messages.hint("--log-format does not fit them: is it word for word what Envoy was given?");
-            } else if unknown {
-                self.context.messages.hint("is it a custom format? give it with --log-format");
-            } else if let Some(why) = why_none {
-                self.context.messages.hint(why);
-            }
-        }
-        if !self.arguments.grpc_status.is_empty() && self.counter.without_status() > 0 {
-            let without = self.counter.without_status();
-            self.context.messages.hint(&format!(
-                "the log does not have the gRPC status of {without} of {seen} calls, and it was inferred where that is possible; \
-                 %GRPC_STATUS_NUMBER% in its format would tell"
+        self.warn_without_calls(&report, no_lines_hint);
+        let (in_range, without_status) = (self.counter.in_range(), self.counter.without_logged_status());
+        if !self.arguments.grpc_status.is_empty() && without_status > 0 {
+            messages.hint(&format!(
+                "the log does not contain the gRPC status of {without_status} of {in_range} calls; it is inferred where \
+                 possible. To log it, add %GRPC_STATUS_NUMBER% to the access log format"
             ));
         }
-        if self.arguments.fail_on.is_some() && seen == 0 {
-            let when = if early > 0 { " in that time" } else { "" };
-            return Err(Failure::source(format!("--fail-on has nothing to judge: there was no access line{when}")));
+        let Some(limit) = self.arguments.fail_on else { return Ok(CommandOutcome::Clean) };
+        if in_range == 0 {
+            let range = if self.counter.out_of_range() > 0 { " in the requested time range" } else { "" };
+            return Err(Failure::unavailable(format!("cannot evaluate --fail-on: the logs contain no calls{range}")));
         }
-        let too_many = self.arguments.fail_on.is_some_and(|limit| self.counter.fault_rate() > limit);
-        Ok(if too_many { CommandOutcome::Found } else { CommandOutcome::Clean })
+        Ok(if self.counter.fault_ratio() > limit { CommandOutcome::Found } else { CommandOutcome::Clean })
+    }
+
+    /// Prints the summary, or the totals as a hint.
+    fn print_totals(&mut self, report: &TailSummary) -> Result<(), Failure> {
+        match (self.arguments.summary || self.arguments.top, self.arguments.output) {
+            (true, TailFormat::Json) => render::json(report, self.context.out)?,
+            (true, _) => render::tail::summary(report, &self.context.style, self.context.out)?,
+            (false, _) => {
+                let counts: Vec<String> =
+                    report.other_lines.iter().map(|(kind, count)| format!("{count} {}", kind.as_str())).collect();
+                let other_lines =
+                    if counts.is_empty() { String::new() } else { format!("; other lines: {}", counts.join(", ")) };
+                self.context.messages.hint(&format!(
+                    "{}, {}, {}{other_lines}",
+                    count_of(report.calls, "call"),
+                    count_of(report.faults, "fault"),
+                    count_of(report.notices, "notice"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Explains a run that selected no calls.
+    fn warn_without_calls(&self, report: &TailSummary, no_lines_hint: Option<&str>) {
+        if self.counter.calls() > 0 {
+            return;
+        }
+        let messages = &self.context.messages;
+        let (in_range, out_of_range) = (self.counter.in_range(), self.counter.out_of_range());
+        if in_range > 0 {
+            messages.warning(&format!("none of the {in_range} calls matches the filters"));
+            return;
+        }
+        if out_of_range > 0 {
+            messages.warning(&format!(
+                "none of the {out_of_range} calls started in the time range of --since or --since-time"
+            ));
+            let without_time = self.counter.without_time();
+            if without_time > 0 {
+                messages.hint(&format!(
+                    "{without_time} calls have no start time, or one that is not in the form 2026-11-21T09:00:00.123Z"
+                ));
+            }
+            return;
+        }
+        messages.warning("no access log lines found");
+        let has_unknown_lines =
+            [OtherLine::Unknown, OtherLine::UnknownJson].iter().any(|kind| report.other_lines.contains_key(kind));
+        if has_unknown_lines && self.arguments.log_format.is_some() {
+            messages.hint("the lines do not match --log-format: compare it with the format configured for Envoy");
+        } else if has_unknown_lines {
+            messages.hint("if the log uses a custom format, pass it with --log-format");
+        } else if let Some(hint) = no_lines_hint {
+            messages.hint(hint);
+        }
     }
 }
 
-/// Counts lines and does nothing else with them, for those who only want the summary.
+/// Counts lines for `--summary` without printing them.
 pub(super) struct CountingSink<'s> {
     filter: &'s CallFilter,
     names: &'s AddressNames,
 }
 
 impl CountingSink<'_> {
-    /// Counts one.
     pub(super) fn count(&self, counter: &mut SummaryCounter, reader: &mut LogReader, line: &[u8], origin: &LogOrigin) {
         let mut access = AccessEntry::default();
-        match reader.fill(line, &mut access) {
+        match reader.read_into(line, &mut access) {
             Ok(pod) => {
-                let verdict = diagnose(&access);
-                let line = || TailLine::new(&access, &verdict, &named(origin, pod), self.names);
-                let is_in_time = note(counter, self.filter, &access, &verdict);
-                if is_in_time && self.filter.passes(&access, &verdict, line) {
-                    counter.add(&access, &verdict);
+                let diagnosis = diagnose(&access);
+                let line = || TailLine::new(&access, &diagnosis, &with_prefix_pod(origin, pod), self.names);
+                let is_in_range = count_by_time(counter, self.filter, &access, &diagnosis);
+                if is_in_range && self.filter.passes(&access, &diagnosis, line) {
+                    counter.add(&access, &diagnosis);
                 }
             }
-            Err(kind) => counter.other(kind),
+            Err(kind) => counter.count_other_line(kind),
         }
     }
 }
 
-/// Notes that there was a call; says whether it began when it should.
-fn note(counter: &mut SummaryCounter, filter: &CallFilter, access: &AccessEntry<'_>, verdict: &CallDiagnosis) -> bool {
-    let is_in_time = filter.is_in_time(access);
-    if is_in_time {
-        counter.see(verdict);
+/// Counts a call inside or outside of the requested time range; `true` if it is inside.
+fn count_by_time(
+    counter: &mut SummaryCounter,
+    filter: &CallFilter,
+    access: &AccessEntry<'_>,
+    diagnosis: &CallDiagnosis,
+) -> bool {
+    let is_in_range = filter.is_in_range(access);
+    if is_in_range {
+        counter.count_in_range(diagnosis);
     } else {
-        counter.see_early(access);
+        counter.count_out_of_range(access);
     }
-    is_in_time
+    is_in_range
 }
 
-/// Where a line comes from: a prefix of the line itself says it better than the file's name.
-fn named<'o>(origin: &'o LogOrigin, pod: Option<&str>) -> Cow<'o, LogOrigin> {
+/// The origin of a line. The pod in the line's own prefix is more precise than the name of the file.
+fn with_prefix_pod<'o>(origin: &'o LogOrigin, pod: Option<&str>) -> Cow<'o, LogOrigin> {
     match pod {
         Some(pod) => Cow::Owned(LogOrigin { pod: Some(pod.to_owned()), namespace: origin.namespace.clone(), ip: None }),
         None => Cow::Borrowed(origin),
