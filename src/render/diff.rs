@@ -1,31 +1,43 @@
-//! `diff` as text: the verdict first, then what differs.
+//! Writes `diff` as text, Markdown and GitHub annotations: the verdict first, then the differences.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use super::style::{Style, TextRole};
-use super::text::{paragraph, safe, safe_lines};
+use super::text::{count, paragraph, safe, safe_lines};
+use crate::compare::ObjectState;
+use crate::dataplane::proxy::ProxyState;
 use crate::report::diff::{DiffObjectReport, DiffProxyReport, DiffReport, DifferenceReport};
-use crate::schema::string_list::few;
+use crate::vocabulary::name_list::abbreviate;
 
-/// How much is shown of objects.
+/// How much of each object and proxy is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiffDetail {
-    /// Sentences only.
+    /// Sentences without the YAML diff.
     Summary,
-    /// Sentences, then the difference as YAML.
+    /// Sentences, then the YAML diff.
     Normal,
-    /// Objects that are the same, and proxies that are in step, too.
+    /// Also equal objects and synced proxies.
     Full,
 }
 
-/// Pods that are named of those that stand alike.
-const NAMED: usize = 3;
+/// Number of pods named for each group of equal proxies.
+const NAMED_PODS: usize = 3;
+
+/// The states that the verdict lists after the synced proxies, worst first.
+const OTHER_STATES: [ProxyState; 6] = [
+    ProxyState::Rejected,
+    ProxyState::Different,
+    ProxyState::Stale,
+    ProxyState::NotSent,
+    ProxyState::Unreachable,
+    ProxyState::NotCompared,
+];
 
 /// Writes the report.
 ///
 /// # Errors
-/// Those of `out`.
+/// Errors of `out`.
 pub fn diff(report: &DiffReport, detail: DiffDetail, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     verdict(report, style, out)?;
     objects(report, detail, style, out)?;
@@ -38,46 +50,39 @@ pub fn diff(report: &DiffReport, detail: DiffDetail, style: &Style, out: &mut dy
 }
 
 fn verdict(report: &DiffReport, style: &Style, out: &mut dyn Write) -> io::Result<()> {
-    let count = |name: &str| report.counts.get(name).copied().unwrap_or(0);
     if let Some([first, second]) = &report.sides {
-        let (all, same) = (count("objects"), count("objects-same"));
+        let all = report.objects.len();
+        let same = report.counts.objects.get(&ObjectState::Same).copied().unwrap_or(0);
         let (role, text) = match all - same {
-            0 => (TextRole::Good, format!("{} the same", how_many(all, "object"))),
-            differ => (TextRole::Warning, format!("{differ} of {} {}", how_many(all, "object"), verb(differ))),
+            0 => (TextRole::Good, format!("{} the same", count(all, "object"))),
+            1 => (TextRole::Warning, format!("1 of {} differs", count(all, "object"))),
+            different => (TextRole::Warning, format!("{different} of {} differ", count(all, "object"))),
         };
         let sides = format!("{} → {}", safe(first), safe(second));
         writeln!(out, "{sides:<18}  {}", style.paint(role, &text))?;
     }
-    if count("proxies") > 0 {
-        let (all, in_step) = (count("proxies"), count("in-step"));
-        let role = if all == in_step { TextRole::Good } else { TextRole::Warning };
-        let mut text =
-            format!("{in_step} of {} in step", if all == 1 { "1 proxy".to_owned() } else { format!("{all} proxies") });
-        for state in ["refused", "different", "late", "not-sent", "unreachable", "not-compared"] {
-            if count(state) > 0 {
-                text += &format!(", {} {state}", count(state));
-            }
+    if !report.proxies.is_empty() {
+        let number = |state: ProxyState| report.counts.proxies.get(&state).copied().unwrap_or(0);
+        let (all, synced) = (report.proxies.len(), number(ProxyState::Synced));
+        let role = if all == synced { TextRole::Good } else { TextRole::Warning };
+        let proxies = if all == 1 { "1 proxy".to_owned() } else { format!("{all} proxies") };
+        let mut text = format!("{synced} of {proxies} synced");
+        for state in OTHER_STATES.into_iter().filter(|state| number(*state) > 0) {
+            text += &format!(", {} {}", number(state), state.as_str());
         }
         writeln!(out, "{:<18}  {}", "cluster → Envoy", style.paint(role, &text))?;
     }
     Ok(())
 }
 
-fn verb(count: usize) -> &'static str {
-    if count == 1 { "differs" } else { "differ" }
-}
-
-fn how_many(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
-}
-
 fn objects(report: &DiffReport, detail: DiffDetail, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     for DiffObjectReport { object, state, changes, patch, notes } in &report.objects {
-        if *state == "same" && detail != DiffDetail::Full {
+        if *state == ObjectState::Same && detail != DiffDetail::Full {
             continue;
         }
-        let word = if *state == "same" { TextRole::Good } else { TextRole::Warning };
-        writeln!(out, "\n{}  {}", style.paint(TextRole::Heading, &safe(object)), style.paint(word, state))?;
+        let role = if *state == ObjectState::Same { TextRole::Good } else { TextRole::Warning };
+        let title = style.paint(TextRole::Heading, &safe(&object.to_string()));
+        writeln!(out, "\n{title}  {}", style.paint(role, state.as_str()))?;
         for change in changes.iter().chain(notes) {
             out.write_all(paragraph(style, "  ", "    ", &safe_lines(change)).as_bytes())?;
         }
@@ -98,71 +103,73 @@ fn objects(report: &DiffReport, detail: DiffDetail, style: &Style, out: &mut dyn
     Ok(())
 }
 
-/// Proxies that stand alike are told together.
+/// Writes proxies in groups of equal state and differences.
 pub(super) fn proxies(
     all: &[DiffProxyReport],
     detail: DiffDetail,
     style: &Style,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    type Alike<'r> = (&'r str, Vec<&'r DifferenceReport>, Vec<&'r String>, Option<&'r str>);
-    let mut order: Vec<Alike<'_>> = Vec::new();
-    let mut alike: BTreeMap<usize, Vec<&DiffProxyReport>> = BTreeMap::new();
+    type GroupKey<'r> = (ProxyState, Vec<&'r DifferenceReport>, Vec<&'r String>, Option<&'r str>);
+    let mut keys: Vec<GroupKey<'_>> = Vec::new();
+    let mut groups: BTreeMap<usize, Vec<&DiffProxyReport>> = BTreeMap::new();
     for proxy in all {
-        if proxy.state == "in-step" && proxy.not_compared.is_empty() && detail != DiffDetail::Full {
+        let is_clean = proxy.state == ProxyState::Synced && proxy.not_compared.is_empty();
+        if is_clean && detail != DiffDetail::Full {
             continue;
         }
-        let words =
-            matches!(proxy.state, "unreachable" | "refused" | "not-compared").then_some(proxy.evidence.as_str());
-        let key = (proxy.state, proxy.differences.iter().collect(), proxy.not_compared.iter().collect(), words);
-        let at = order.iter().position(|one| *one == key).unwrap_or_else(|| {
-            order.push(key);
-            order.len() - 1
+        // For these states the evidence is the cause, so that proxies with different causes are separate groups.
+        let cause =
+            (!proxy.state.is_compared() || proxy.state == ProxyState::Rejected).then_some(proxy.evidence.as_str());
+        let key = (proxy.state, proxy.differences.iter().collect(), proxy.not_compared.iter().collect(), cause);
+        let index = keys.iter().position(|existing| *existing == key).unwrap_or_else(|| {
+            keys.push(key);
+            keys.len() - 1
         });
-        alike.entry(at).or_default().push(proxy);
+        groups.entry(index).or_default().push(proxy);
     }
-    for (at, (state, differences, not_compared, _)) in order.iter().enumerate() {
-        let members = &alike[&at];
+    for (index, (state, differences, not_compared, _)) in keys.iter().enumerate() {
+        let members = &groups[&index];
         let Some(first) = members.first() else { continue };
-        let names = few(members.iter().map(|one| format!("{}/{}", one.namespace, one.pod)), NAMED);
-        let role = if *state == "in-step" { TextRole::Good } else { TextRole::Warning };
-        let head = format!("{}  ", style.paint(role, state));
+        let names = abbreviate(members.iter().map(|proxy| format!("{}/{}", proxy.namespace, proxy.pod)), NAMED_PODS);
+        let role = if *state == ProxyState::Synced { TextRole::Good } else { TextRole::Warning };
+        let head = format!("{}  ", style.paint(role, state.as_str()));
         write!(out, "\n{}", paragraph(style, &head, "  ", &safe(&names)))?;
         out.write_all(paragraph(style, "  ", "  ", &safe_lines(&first.evidence)).as_bytes())?;
         for part in not_compared {
             out.write_all(paragraph(style, "  not compared: ", "    ", &safe(part)).as_bytes())?;
         }
-        let mut beside: Vec<&String> = members.iter().flat_map(|one| &one.beside).collect();
-        beside.sort();
-        beside.dedup();
-        for text in beside.into_iter().filter(|_| detail == DiffDetail::Full) {
-            let text = format!("{text}, which is compared nowhere");
-            out.write_all(paragraph(style, "  beside: ", "    ", &safe(&text)).as_bytes())?;
+        if detail == DiffDetail::Full {
+            let mut patches: Vec<&String> = members.iter().flat_map(|proxy| &proxy.other_patches).collect();
+            patches.sort();
+            patches.dedup();
+            for patch in patches {
+                out.write_all(paragraph(style, "  never compared: ", "    ", &safe(patch)).as_bytes())?;
+            }
         }
-        for DifferenceReport { what, intent, live } in differences {
+        for DifferenceReport { what, desired, live } in differences {
             out.write_all(paragraph(style, "  ", "    ", &style.paint(TextRole::Heading, &safe(what))).as_bytes())?;
-            for (side, text) in [("intent", intent), ("Envoy ", live)] {
-                let text = if text.is_empty() { "not there" } else { text };
-                out.write_all(paragraph(style, &format!("    {side}  "), "            ", &safe(text)).as_bytes())?;
+            for (side, text) in [("desired", desired), ("Envoy  ", live)] {
+                let text = if text.is_empty() { "missing" } else { text };
+                out.write_all(paragraph(style, &format!("    {side}  "), "             ", &safe(text)).as_bytes())?;
             }
         }
     }
     Ok(())
 }
 
-/// A report for a pull request.
+/// Writes a report for a pull request.
 ///
 /// # Errors
-/// Those of `out`.
+/// Errors of `out`.
 pub fn markdown(report: &DiffReport, out: &mut dyn Write) -> io::Result<()> {
     let plain = Style { color: false, width: None, headers: true, wide: false };
     let mut text = Vec::new();
     verdict(report, &plain, &mut text)?;
     writeln!(out, "### Routing\n\n```text\n{}\n```", String::from_utf8_lossy(&text).trim_end_matches('\n'))?;
-    for DiffObjectReport { object, state, changes, patch, notes } in
-        report.objects.iter().filter(|one| one.state != "same")
-    {
-        writeln!(out, "\n**{}**: {state}\n", safe(object))?;
+    let objects = report.objects.iter().filter(|object| object.state != ObjectState::Same);
+    for DiffObjectReport { object, state, changes, patch, notes } in objects {
+        writeln!(out, "\n**{}**: {}\n", safe(&object.to_string()), state.as_str())?;
         for change in changes.iter().chain(notes) {
             writeln!(out, "- {}", safe(change))?;
         }
@@ -170,33 +177,35 @@ pub fn markdown(report: &DiffReport, out: &mut dyn Write) -> io::Result<()> {
             writeln!(out, "\n```diff\n{}\n```", safe_lines(patch).trim_end_matches('\n'))?;
         }
     }
-    let outside: Vec<&DiffProxyReport> = report.proxies.iter().filter(|one| one.state != "in-step").collect();
-    if !outside.is_empty() {
+    let mut proxies = report.proxies.iter().filter(|proxy| proxy.state != ProxyState::Synced).peekable();
+    if proxies.peek().is_some() {
         writeln!(out, "\n| Proxy | State | Evidence |\n|---|---|---|")?;
-        for one in outside {
-            let cell = |text: &str| safe(text).replace('|', "\\|");
-            let (pod, evidence) = (format!("{}/{}", one.namespace, one.pod), cell(&one.evidence));
-            writeln!(out, "| {} | {} | {evidence} |", cell(&pod), one.state)?;
+        let cell = |text: &str| safe(text).replace('|', "\\|");
+        for proxy in proxies {
+            let pod = cell(&format!("{}/{}", proxy.namespace, proxy.pod));
+            writeln!(out, "| {pod} | {} | {} |", proxy.state.as_str(), cell(&proxy.evidence))?;
         }
     }
     Ok(())
 }
 
-/// Annotations of a GitHub workflow.
+/// Writes annotations of a GitHub workflow.
 ///
 /// # Errors
-/// Those of `out`.
+/// Errors of `out`.
 pub fn github(report: &DiffReport, out: &mut dyn Write) -> io::Result<()> {
     let value = |text: &str| safe(text).replace('%', "%25");
-    for one in report.objects.iter().filter(|one| one.state != "same") {
-        let text = format!("{} {}", one.state, one.changes.join("; "));
-        writeln!(out, "::notice title={}::{}", value(&one.object).replace([':', ','], " "), value(&text))?;
+    for object in report.objects.iter().filter(|object| object.state != ObjectState::Same) {
+        let title = value(&object.object.to_string()).replace([':', ','], " ");
+        let text = format!("{} {}", object.state.as_str(), object.changes.join("; "));
+        writeln!(out, "::notice title={title}::{}", value(&text))?;
     }
-    for one in report.proxies.iter().filter(|one| one.state != "in-step") {
-        let level = if matches!(one.state, "unreachable" | "not-compared") { "warning" } else { "error" };
-        let what: Vec<&str> = one.differences.iter().map(|one| one.what.as_str()).collect();
-        let text = format!("{}: {} {}", one.state, one.evidence, what.join("; "));
-        writeln!(out, "::{level} title=proxy {}/{}::{}", value(&one.namespace), value(&one.pod), value(text.trim()))?;
+    for proxy in report.proxies.iter().filter(|proxy| proxy.state != ProxyState::Synced) {
+        let level = if proxy.state.is_compared() { "error" } else { "warning" };
+        let differences: Vec<&str> = proxy.differences.iter().map(|difference| difference.what.as_str()).collect();
+        let text = format!("{}: {} {}", proxy.state.as_str(), proxy.evidence, differences.join("; "));
+        let (namespace, pod) = (value(&proxy.namespace), value(&proxy.pod));
+        writeln!(out, "::{level} title=proxy {namespace}/{pod}::{}", value(text.trim()))?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `explain` as text.
+//! Writes `explain` as text.
 
 use std::io::{self, Write};
 
@@ -8,10 +8,10 @@ use super::text::safe;
 use super::{table, text};
 use crate::report::explain::ExplainReport;
 
-/// Writes the documentation of each item.
+/// Writes the full text of each item.
 ///
 /// # Errors
-/// Those of `out`.
+/// Errors of `out`.
 pub fn explain(report: &ExplainReport, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     for (index, item) in report.items.iter().enumerate() {
         if index > 0 {
@@ -36,10 +36,10 @@ pub fn explain(report: &ExplainReport, style: &Style, out: &mut dyn Write) -> io
     Ok(())
 }
 
-/// Writes one line an item.
+/// Writes a table with one row per item.
 ///
 /// # Errors
-/// Those of `out`.
+/// Errors of `out`.
 pub fn list(report: &ExplainReport, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     let rows = report.items.iter().map(|item| {
         let grade = match item.severity {
@@ -53,14 +53,14 @@ pub fn list(report: &ExplainReport, style: &Style, out: &mut dyn Write) -> io::R
         "{}",
         table::render(
             style,
-            &[Column::whole("CODE"), Column::whole("WHAT"), Column::whole("NAME"), Column::flexible("MEANING"),],
+            &[Column::whole("CODE"), Column::whole("TYPE"), Column::whole("NAME"), Column::flexible("MEANING"),],
             rows.collect(),
             0
         )
     )
 }
 
-/// A piece of a rule's documentation. Lines of one paragraph are joined: the terminal decides where they break.
+/// A block of Markdown. Lines of one paragraph are joined, because the terminal decides where they break.
 enum DocBlock<'a> {
     Heading(&'a str),
     Code(&'a str),

@@ -1,4 +1,4 @@
-//! `inspect` as text: the overview, the page of one Service, and findings.
+//! Writes `inspect` as text: the overview or the pages of Services, then the findings.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,26 +9,29 @@ use super::page::page;
 use super::style::{Style, TextRole};
 use super::table::{self, Column, STICKY};
 use super::text::{count, paragraph, safe};
-use crate::report::inspect::{BackendReport, InspectReport, PodsReport, PortReport, ServiceReport};
+use crate::dataplane::proxy::ProxyState;
+use crate::mesh::protocol::Protocol;
+use crate::mesh::xds::BackendState;
+use crate::report::inspect::{BackendReport, InspectReport, PodsReport, PortReport, RuleReport, ServiceReport};
 use crate::rules::Severity;
 use crate::snapshot::GapKind;
 use crate::vocabulary::share::format_percent;
 
-/// Whether the overview or pages are wanted.
+/// The form of the Services part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InspectView {
-    /// One row a port.
+    /// One row per port.
     Overview,
-    /// One page a Service.
+    /// One page per Service.
     Pages,
 }
 
 /// Writes the report.
 ///
 /// # Errors
-/// Those of `out`.
-pub fn inspect(report: &InspectReport, shape: InspectView, style: &Style, out: &mut dyn Write) -> io::Result<()> {
-    match shape {
+/// Errors of `out`.
+pub fn inspect(report: &InspectReport, view: InspectView, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    match view {
         InspectView::Overview if report.services.is_empty() => {}
         InspectView::Overview => write!(out, "{}", overview(report, style))?,
         InspectView::Pages => {
@@ -41,10 +44,10 @@ pub fn inspect(report: &InspectReport, shape: InspectView, style: &Style, out: &
     write!(out, "{}{}", findings(report, style), summary(report, style))
 }
 
-/// Writes `kind/namespace/name`, one Service a line.
+/// Writes `kind/namespace/name`, one line per Service.
 ///
 /// # Errors
-/// Those of `out`.
+/// Errors of `out`.
 pub fn names(report: &InspectReport, out: &mut dyn Write) -> io::Result<()> {
     for service in &report.services {
         writeln!(out, "{}/{}/{}", service.kind.to_lowercase(), safe(&service.namespace), safe(&service.name))?;
@@ -54,10 +57,10 @@ pub fn names(report: &InspectReport, out: &mut dyn Write) -> io::Result<()> {
 
 fn overview(report: &InspectReport, style: &Style) -> String {
     let (whole, flexible) = (Column::whole, Column::flexible);
-    // On a narrow terminal the two names share a column, and who decided and the proxies are left to the Service's own
-    // page: what is wrong with them is among the findings.
-    let narrow = style.width.is_some_and(|width| width < 110);
-    let mut columns = if narrow {
+    // A narrow terminal gets one column for both names, and no DECIDED BY and PROXIES: the Service's own page has them,
+    // and their faults are among the findings.
+    let is_narrow = style.width.is_some_and(|width| width < 110);
+    let mut columns = if is_narrow {
         vec![whole("SERVICE"), flexible("PORT"), whole("PROTOCOL"), whole("PODS")]
     } else {
         let mut columns = vec![whole("NAMESPACE"), whole("SERVICE"), whole("PORT"), whole("PROTOCOL")];
@@ -79,23 +82,23 @@ fn overview(report: &InspectReport, style: &Style) -> String {
                 port_title(port),
                 protocol(port, style),
                 safe(&port.decided_by).into_owned(),
-                show_pods(&service.pods),
-                show_proxies(service),
+                format_pods(&service.pods),
+                format_proxies(service),
                 routes_cell(service),
                 first(counts(&service.finding_counts, style, STICKY)),
             ];
-            if narrow {
+            if is_narrow {
                 row.remove(6);
                 row.remove(4);
                 let name = format!("{}.{}", row[1], row[0]);
                 row.splice(0..2, [name]);
             }
             if style.wide {
-                let gateways = service.gateways.iter().map(|g| {
-                    if g.known {
-                        format!("{}:{} {}", g.gateway.name, g.port, g.tls)
+                let gateways = service.gateways.iter().map(|gateway| {
+                    if gateway.in_source {
+                        format!("{}:{} {}", gateway.object.name, gateway.port, gateway.tls)
                     } else {
-                        format!("{} (not in the source)", g.gateway.name)
+                        format!("{} (not in the source)", gateway.object.name)
                     }
                 });
                 row.push(safe(&port.evidence.join("; ")).into_owned());
@@ -113,42 +116,42 @@ pub(super) fn port_title(port: &PortReport) -> String {
 
 pub(super) fn protocol(port: &PortReport, style: &Style) -> String {
     let role = match port.protocol {
-        "GRPC" | "GRPC-Web" | "HTTP2" => TextRole::Good,
+        protocol if protocol.is_http2() => TextRole::Good,
         _ if port.evidence.is_empty() => TextRole::Faint,
-        "Auto" => TextRole::Warning,
+        Protocol::Auto => TextRole::Warning,
         _ => TextRole::Error,
     };
-    style.paint(role, port.protocol_label)
+    style.paint(role, port.protocol.label())
 }
 
-pub(super) fn show_pods(pods: &PodsReport) -> String {
+pub(super) fn format_pods(pods: &PodsReport) -> String {
     match pods {
-        PodsReport { known: false, .. } => "?".to_owned(),
+        PodsReport { in_source: false, .. } => "?".to_owned(),
         PodsReport { ready: 0, unknown, total, .. } if *unknown > 0 => format!("{total}"),
         PodsReport { ready, total, .. } => format!("{ready}/{total}"),
     }
 }
 
-fn show_proxies(service: &ServiceReport) -> String {
+fn format_proxies(service: &ServiceReport) -> String {
     let proxies = service.proxies;
-    if !service.pods.known || (proxies.total > 0 && proxies.unknown == proxies.total) {
+    if !service.pods.in_source || (proxies.total > 0 && proxies.unknown == proxies.total) {
         return "?".to_owned();
     }
-    format!("{}/{}", proxies.with, proxies.total)
+    format!("{}/{}", proxies.present, proxies.total)
 }
 
 fn routes_cell(service: &ServiceReport) -> String {
     match service.routes.as_slice() {
         [] => "default".to_owned(),
-        [route] if route.backends.is_empty() => safe(&route.action).into_owned(),
+        [route] if route.backends.is_empty() => action_title(route),
         [route] => {
             let all_pods = |backend: &BackendReport| backend.subset.is_none() && backend.host == service.host;
             match route.backends.as_slice() {
                 [backend] if all_pods(backend) => format!("all{STICKY}pods"),
                 backends => {
-                    let shares = backends
-                        .iter()
-                        .map(|backend| format!("{}{STICKY}{}", backend_name(backend), format_percent(backend.share)));
+                    let shares = backends.iter().map(|backend| {
+                        format!("{}{STICKY}{}", backend_name(backend), format_percent(backend.share_percent.0))
+                    });
                     shares.collect::<Vec<_>>().join("  ")
                 }
             }
@@ -157,22 +160,29 @@ fn routes_cell(service: &ServiceReport) -> String {
     }
 }
 
-/// The subset, or the host without its domain.
+/// What a rule without backends does: `direct-response 503`, `delegate shop/checkout-canary`.
+pub(super) fn action_title(rule: &RuleReport) -> String {
+    let status = rule.status.map(|status| format!(" {status}")).unwrap_or_default();
+    let delegate = rule.delegate.as_ref().map(|object| format!(" {}/{}", object.namespace, object.name));
+    safe(&format!("{}{status}{}", rule.action.as_str(), delegate.unwrap_or_default())).into_owned()
+}
+
+/// The subset, or the host without its domain, with a mark when calls cannot arrive.
 fn backend_name(backend: &BackendReport) -> String {
-    let name = backend.subset.as_deref().unwrap_or(&backend.short);
+    let name = backend.subset.as_deref().unwrap_or(&backend.short_host);
     let mark = match backend.state {
-        "no-cluster" => "!",
-        "no-endpoints" => "∅",
-        _ => "",
+        BackendState::NoCluster => "!",
+        BackendState::NoEndpoints => "∅",
+        BackendState::Ok | BackendState::Unknown => "",
     };
     format!("{}{mark}", safe(name))
 }
 
-/// `1 error, 2 warnings`, with `space` between number and word.
-fn counts(counts: &BTreeMap<&'static str, usize>, style: &Style, space: char) -> String {
+/// `1 error, 2 warnings`, with `space` between number and noun.
+fn counts(counts: &BTreeMap<Severity, usize>, style: &Style, space: char) -> String {
     let parts: Vec<_> = [Severity::Error, Severity::Warning, Severity::Info]
         .into_iter()
-        .filter_map(|severity| counts.get(severity.as_str()).map(|number| (severity, *number)))
+        .filter_map(|severity| counts.get(&severity).map(|number| (severity, *number)))
         .map(|(severity, number)| {
             style.paint(severity.into(), &count(number, severity.as_str()).replace(' ', &space.to_string()))
         })
@@ -181,35 +191,35 @@ fn counts(counts: &BTreeMap<&'static str, usize>, style: &Style, space: char) ->
 }
 
 fn summary(report: &InspectReport, style: &Style) -> String {
-    let mut totals: BTreeMap<&'static str, usize> = BTreeMap::new();
+    let mut totals: BTreeMap<Severity, usize> = BTreeMap::new();
     for finding in &report.findings {
-        *totals.entry(finding.severity.as_str()).or_insert(0) += 1;
+        *totals.entry(finding.severity).or_default() += 1;
     }
     let services = count(report.services.len(), "Service");
-    let found =
+    let findings =
         if totals.is_empty() { style.paint(TextRole::Good, "no findings") } else { counts(&totals, style, ' ') };
     let ignored = if report.ignored > 0 { format!(", {} ignored", report.ignored) } else { String::new() };
-    let mut out = format!("\n{services}: {found}{ignored}\n");
+    let mut out = format!("\n{services}: {findings}{ignored}\n");
     if let Some(live) = &report.live {
         let all: usize = live.proxies.values().sum();
-        let in_step = live.proxies.get("in-step").copied().unwrap_or(0);
-        let others = live.proxies.iter().filter(|(state, _)| **state != "in-step");
-        let others: Vec<String> = others.map(|(state, number)| format!("{number} {state}")).collect();
+        let synced = live.proxies.get(&ProxyState::Synced).copied().unwrap_or(0);
+        let others = live.proxies.iter().filter(|(state, _)| **state != ProxyState::Synced);
+        let others: Vec<String> = others.map(|(state, number)| format!("{number} {}", state.as_str())).collect();
         let others = if others.is_empty() { String::new() } else { format!(", {}", others.join(", ")) };
-        let role = if in_step == all { TextRole::Good } else { TextRole::Warning };
-        let text = format!("{in_step} of {all} proxies in step{others}");
-        let _ = writeln!(out, "Envoys: {}", style.paint(role, &text));
+        let role = if synced == all { TextRole::Good } else { TextRole::Warning };
+        let text = format!("{synced} of {all} synced{others}");
+        let _ = writeln!(out, "Proxies: {}", style.paint(role, &text));
     }
     if let Some(first) = report.findings.first() {
         let _ = writeln!(
             out,
             "{}",
-            style.paint(TextRole::Faint, &format!("more about a code: kubectl grpcmesh explain {}", first.code))
+            style.paint(TextRole::Faint, &format!("explain a code: kubectl grpcmesh explain {}", first.code))
         );
     }
     if !report.undecided.is_empty() {
         let codes: Vec<_> = report.undecided.iter().map(|(code, number)| format!("{code} ×{number}")).collect();
-        out.push_str(&paragraph(style, "not judged, because of what could not be read: ", "  ", &codes.join(", ")));
+        out.push_str(&paragraph(style, "undecided because of gaps: ", "  ", &codes.join(", ")));
     }
     let gaps: Vec<_> = report.gaps.iter().filter(|gap| gap.reason != GapKind::NotInstalled).collect();
     if !gaps.is_empty() {

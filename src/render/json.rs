@@ -1,4 +1,4 @@
-//! Reports as JSON.
+//! Writes reports as JSON.
 
 use std::io::{self, Write};
 
@@ -10,7 +10,7 @@ use super::text::is_harmful;
 /// Writes a report as JSON, indented, with a final line break.
 ///
 /// # Errors
-/// Those of `out`.
+/// Errors of `out`.
 pub fn json(report: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
     write(report, PrettyFormatter::new(), out)
 }
@@ -18,7 +18,7 @@ pub fn json(report: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
 /// Writes a report as JSON on one line.
 ///
 /// # Errors
-/// Those of `out`.
+/// Errors of `out`.
 pub fn json_line(report: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
     write(report, CompactFormatter, out)
 }
@@ -28,16 +28,17 @@ fn write(report: &impl Serialize, formatter: impl Formatter, out: &mut dyn Write
     writeln!(out)
 }
 
-/// JSON that reads the same, in which no character steers a terminal: JSON itself asks that only of those below U+0020.
+/// Escapes characters that control a terminal. JSON itself requires that only for characters below U+0020, so the text
+/// stays equal for every JSON parser.
 struct EscapingFormatter<F>(F);
 
 impl<F: Formatter> Formatter for EscapingFormatter<F> {
     fn write_string_fragment<W: ?Sized + Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
         let mut from = 0;
-        for (at, c) in fragment.match_indices(is_harmful) {
-            self.0.write_string_fragment(out, &fragment[from..at])?;
+        for (index, c) in fragment.match_indices(is_harmful) {
+            self.0.write_string_fragment(out, &fragment[from..index])?;
             c.encode_utf16().try_for_each(|unit| write!(out, "\\u{unit:04x}"))?;
-            from = at + c.len();
+            from = index + c.len();
         }
         self.0.write_string_fragment(out, &fragment[from..])
     }
@@ -87,7 +88,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn reads_the_same_and_steers_nothing(text in "[a-z\"\\\\\u{1b}\u{7f}\u{9b}\u{202e}\u{2066}é😀]{0,20}", many: Vec<u8>) {
+        fn escapes_terminal_controls_without_changing_the_value(text in "[a-z\"\\\\\u{1b}\u{7f}\u{9b}\u{202e}\u{2066}é😀]{0,20}", many: Vec<u8>) {
             let value = serde_json::json!({text.as_str(): [text, {"a": many}], "empty": [[], {}]});
             for (write, plain) in [
                 (json as fn(&serde_json::Value, &mut dyn Write) -> io::Result<()>, serde_json::to_string_pretty(&value)),

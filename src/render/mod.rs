@@ -1,4 +1,6 @@
-//! Reports to text. VIEW: rendering is last and dumb; it writes to whatever it is handed and decides nothing.
+//! Writes reports as text, JSON and YAML.
+//!
+//! VIEW. Rendering is the last step: it writes a finished report to the given writer and makes no decisions.
 
 pub(crate) mod balance;
 pub(crate) mod diff;
@@ -13,7 +15,7 @@ pub(crate) mod route_test;
 pub(crate) mod shift;
 pub mod style;
 mod table;
-pub(crate) mod tail;
+pub mod tail;
 pub(crate) mod text;
 pub(crate) mod yaml;
 

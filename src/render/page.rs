@@ -1,14 +1,18 @@
-//! The page of one Service.
+//! Writes the page of one Service.
 
 use std::fmt::Write as _;
 
+use super::balance::format_verdict;
 use super::diff::{self, DiffDetail};
-use super::inspect::{port_title, protocol, show_pods};
+use super::inspect::{action_title, format_pods, port_title, protocol};
 use super::style::{Style, TextRole};
 use super::table::{self, Column};
 use super::text::{count, paragraph, safe, safe_lines};
-use crate::report::inspect::{LiveServiceReport, RuleReport, ServiceReport};
-use crate::report::page::show_millis;
+use crate::dataplane::proxy::ProxyState;
+use crate::mesh::xds::BackendState;
+use crate::report::balance::DistributionReport;
+use crate::report::inspect::{LiveServiceReport, RuleAction, RuleReport, ServiceReport};
+use crate::report::page::format_millis;
 use crate::vocabulary::share::format_percent;
 
 fn heading(out: &mut String, style: &Style, text: &str) {
@@ -19,7 +23,6 @@ fn bullet(out: &mut String, style: &Style, text: &str) {
     out.push_str(&paragraph(style, "  ", "    ", &safe_lines(text)));
 }
 
-/// Writes the page.
 pub(super) fn page(service: &ServiceReport, style: &Style) -> String {
     let mut out = String::new();
     let title = format!("{} {}/{}", service.kind, service.namespace, service.name);
@@ -29,7 +32,7 @@ pub(super) fn page(service: &ServiceReport, style: &Style) -> String {
         style.paint(TextRole::Heading, &safe(&title)),
         style.paint(TextRole::Faint, &safe(&service.host))
     );
-    for text in &service.unread {
+    for text in &service.affected_by_gaps {
         out.push_str(&style.paint(TextRole::Warning, paragraph(style, "  ! ", "    ", &safe(text)).trim_end()));
         out.push('\n');
     }
@@ -39,35 +42,12 @@ pub(super) fn page(service: &ServiceReport, style: &Style) -> String {
     callers(&mut out, service, style);
     policies(&mut out, service, style);
     security(&mut out, service, style);
-    if !service.gateways.is_empty() {
-        heading(&mut out, style, "Gateways");
-        for gateway in &service.gateways {
-            let text = if gateway.known {
-                format!(
-                    "{} port {} {} ({}) hosts {} by {}",
-                    gateway.gateway,
-                    gateway.port,
-                    gateway.protocol,
-                    gateway.tls,
-                    gateway.hosts.join(", "),
-                    gateway.route
-                )
-            } else {
-                format!(
-                    "{} is not in the source; hosts {} by {}",
-                    gateway.gateway,
-                    gateway.hosts.join(", "),
-                    gateway.route
-                )
-            };
-            bullet(&mut out, style, &text);
-        }
-    }
-    if let Some(view) = &service.live {
-        live(&mut out, service, view, style);
+    gateways(&mut out, service, style);
+    if let Some(report) = &service.live {
+        live(&mut out, service, report, style);
     }
     if !service.not_modelled.is_empty() {
-        heading(&mut out, style, "Not part of this picture");
+        heading(&mut out, style, "Not modelled");
         for text in &service.not_modelled {
             bullet(&mut out, style, text);
         }
@@ -75,54 +55,68 @@ pub(super) fn page(service: &ServiceReport, style: &Style) -> String {
     out
 }
 
-/// Endpoints whose calls are shown.
-const ENDPOINTS: usize = 10;
+fn gateways(out: &mut String, service: &ServiceReport, style: &Style) {
+    if service.gateways.is_empty() {
+        return;
+    }
+    heading(out, style, "Gateways");
+    for gateway in &service.gateways {
+        let hosts = gateway.hosts.join(", ");
+        let server = if gateway.in_source {
+            format!(" port {} {} ({})", gateway.port, gateway.protocol, gateway.tls)
+        } else {
+            " is not in the source;".to_owned()
+        };
+        bullet(out, style, &format!("{}{server} hosts {hosts} by {}", gateway.object, gateway.route));
+    }
+}
 
-fn live(out: &mut String, service: &ServiceReport, view: &LiveServiceReport, style: &Style) {
-    heading(out, style, "Live: what Envoys have");
-    let in_step = view.proxies.iter().filter(|one| one.state == "in-step").count();
-    let all = view.proxies.len();
-    bullet(out, style, &format!("{in_step} of {all} proxies have what the objects give for this host"));
+/// Number of endpoints whose calls are listed.
+const LISTED_ENDPOINTS: usize = 10;
+
+fn live(out: &mut String, service: &ServiceReport, report: &LiveServiceReport, style: &Style) {
+    heading(out, style, "Live state of callers' proxies");
+    let synced = report.proxies.iter().filter(|proxy| proxy.state == ProxyState::Synced).count();
+    let all = report.proxies.len();
+    bullet(out, style, &format!("{synced} of {all} proxies synced for this host"));
     let mut text = Vec::new();
-    if diff::proxies(&view.proxies, DiffDetail::Summary, style, &mut text).is_ok() {
+    if diff::proxies(&report.proxies, DiffDetail::Summary, style, &mut text).is_ok() {
         for line in String::from_utf8_lossy(&text).lines().filter(|line| !line.is_empty()) {
             let _ = writeln!(out, "  {line}");
         }
     }
-    if let Some(spread) = &view.spread {
-        let cause = if spread.cause.is_empty() { String::new() } else { format!(": {}", spread.cause) };
-        let callers = count(spread.callers, "caller");
-        bullet(
+    if let Some(distribution) = &report.distribution {
+        calls(out, service, distribution, style);
+    }
+}
+
+fn calls(out: &mut String, service: &ServiceReport, distribution: &DistributionReport, style: &Style) {
+    let period = distribution.period.label();
+    let cause = if distribution.cause.is_empty() { String::new() } else { format!(": {}", distribution.cause) };
+    let callers = count(distribution.callers, "caller");
+    let verdict = format_verdict(distribution.verdict);
+    bullet(out, style, &format!("{} calls by {callers} {period}: {verdict}{cause}", distribution.calls));
+    for endpoint in distribution.endpoints.iter().take(LISTED_ENDPOINTS) {
+        let errors = if endpoint.errors > 0 { format!(", {} errors", endpoint.errors) } else { String::new() };
+        let _ = writeln!(
             out,
-            style,
-            &format!("{} calls by {callers} {}: {}{cause}", spread.calls, spread.counted, spread.verdict),
+            "    {:<21}  {:>5.1}%  {}{errors}  {}",
+            safe(&endpoint.address),
+            endpoint.share_percent.0,
+            endpoint.calls,
+            safe(endpoint.pod.as_deref().unwrap_or_default())
         );
-        for one in spread.endpoints.iter().take(ENDPOINTS) {
-            let pod = one.pod.as_deref().unwrap_or_default();
-            let errors = if one.errors > 0 { format!(", {} errors", one.errors) } else { String::new() };
-            let _ = writeln!(
-                out,
-                "    {:<21}  {:>5.1}%  {}{errors}  {}",
-                safe(&one.address),
-                one.share * 100.0,
-                one.calls,
-                safe(pod)
-            );
-        }
-        let more = spread.endpoints.len().saturating_sub(ENDPOINTS);
-        if more > 0 {
-            let _ = writeln!(
-                out,
-                "    and {more} more: kubectl grpcmesh balance {}.{}",
-                safe(&service.name),
-                safe(&service.namespace)
-            );
-        }
+    }
+    let more = distribution.endpoints.len().saturating_sub(LISTED_ENDPOINTS);
+    if more > 0 {
+        let (name, namespace) = (safe(&service.name), safe(&service.namespace));
+        let _ = writeln!(out, "    and {more} more: kubectl grpcmesh balance {name}.{namespace}");
     }
 }
 
 fn ports(out: &mut String, service: &ServiceReport, style: &Style) {
-    heading(out, style, &format!("Ports ({})", safe(&service.resolution)));
+    let target = service.external_name.as_ref().map(|target| format!(" {target}")).unwrap_or_default();
+    heading(out, style, &safe(&format!("Ports ({}{target})", service.resolution)));
     for port in &service.ports {
         let _ = writeln!(
             out,
@@ -136,7 +130,7 @@ fn ports(out: &mut String, service: &ServiceReport, style: &Style) {
             let _ = writeln!(out, "    {label:<9} {}", safe(text));
         }
         if !port.evidence.is_empty() {
-            out.push_str(&paragraph(style, "    gRPC?     ", "              ", &safe(&port.evidence.join("; "))));
+            out.push_str(&paragraph(style, "    evidence  ", "              ", &safe(&port.evidence.join("; "))));
         }
     }
 }
@@ -144,7 +138,7 @@ fn ports(out: &mut String, service: &ServiceReport, style: &Style) {
 fn workloads(out: &mut String, service: &ServiceReport, style: &Style) {
     heading(out, style, "Workloads and proxies");
     if service.workloads.is_empty() {
-        let text = if service.pods.known { "no pods" } else { "the source does not tell which pods are behind it" };
+        let text = if service.pods.in_source { "no pods" } else { "the source does not contain its pods" };
         bullet(out, style, text);
         return;
     }
@@ -152,7 +146,7 @@ fn workloads(out: &mut String, service: &ServiceReport, style: &Style) {
         vec![
             safe(&workload.name).into_owned(),
             safe(workload.version.as_deref().unwrap_or("-")).into_owned(),
-            show_pods(&workload.pods),
+            format_pods(&workload.pods),
             safe(&workload.proxy).into_owned(),
             safe(&workload.exclusions.join("; ")).into_owned(),
         ]
@@ -165,7 +159,7 @@ fn workloads(out: &mut String, service: &ServiceReport, style: &Style) {
             Column::whole("VERSION"),
             Column::whole("READY"),
             Column::flexible("PROXY"),
-            Column::flexible("ROUND THE PROXY"),
+            Column::flexible("EXCLUDED TRAFFIC"),
         ],
         rows.collect(),
         2,
@@ -174,14 +168,13 @@ fn workloads(out: &mut String, service: &ServiceReport, style: &Style) {
 
 fn routes(out: &mut String, service: &ServiceReport, style: &Style) {
     heading(out, style, "Routes, in the order Envoy tries them");
-    let alias = service.resolution.strip_prefix("ExternalName ");
-    if let Some(target) = alias.filter(|_| service.routes.is_empty()) {
-        bullet(out, style, &format!("an alias: calls get the routes of {target}, if that is in the mesh"));
+    if let Some(target) = service.external_name.as_ref().filter(|_| service.routes.is_empty()) {
+        bullet(out, style, &format!("alias of {target}: calls use the routes of that host, if it is in the mesh"));
     } else if service.routes.is_empty() {
         bullet(
             out,
             style,
-            "Istio's default route: every call to all pods, no timeout, 2 retries on connect-failure, refused-stream, unavailable, cancelled",
+            "Istio's default route: all calls to all pods, no timeout, 2 retries on connect-failure, refused-stream, unavailable, cancelled",
         );
     }
     for route in &service.routes {
@@ -195,30 +188,30 @@ fn route_lines(route: &RuleReport, style: &Style) -> String {
     let name = route.name.as_ref().map(|name| format!(" \"{name}\"")).unwrap_or_default();
     let source = format!("{}[{}]{name}", route.object, route.index);
     out.push_str(&paragraph(style, "  ", "    ", &safe(&format!("{matches}   ({source})"))));
-    if route.action != "forward" {
-        let _ = writeln!(out, "    → {}", safe(&route.action));
+    if route.action != RuleAction::Forward {
+        let _ = writeln!(out, "    → {}", action_title(route));
     }
     for backend in &route.backends {
         let subset = backend.subset.as_ref().map(|subset| format!(" subset {subset}")).unwrap_or_default();
         let port = backend.port.map(|port| format!(":{port}")).unwrap_or_default();
         let state = match backend.state {
-            "ok" => format!("{} pods ready", show_pods(&backend.pods)),
-            "no-cluster" => style.paint(TextRole::Error, "no such cluster: calls fail (NC)"),
-            "no-endpoints" => style.paint(TextRole::Error, "no ready pods: calls fail (UH)"),
-            _ => "pods unknown".to_owned(),
+            BackendState::Ok => format!("{} pods ready", format_pods(&backend.pods)),
+            BackendState::NoCluster => style.paint(TextRole::Error, "cluster missing: calls fail (NC)"),
+            BackendState::NoEndpoints => style.paint(TextRole::Error, "no ready pods: calls fail (UH)"),
+            BackendState::Unknown => "pods unknown".to_owned(),
         };
         let _ = writeln!(
             out,
             "    → {:>5} {}{port}{}  {state}",
-            format_percent(backend.share),
-            safe(&backend.short),
+            format_percent(backend.share_percent.0),
+            safe(&backend.short_host),
             safe(&subset)
         );
     }
     let timeout = if route.timeout_ms == 0 {
-        "no timeout; the client's deadline holds as sent".to_owned()
+        "none; the client's deadline applies unchanged".to_owned()
     } else {
-        format!("{}, which also caps the client's deadline", show_millis(route.timeout_ms))
+        format!("{}, which also caps the client's deadline", format_millis(route.timeout_ms))
     };
     let _ = writeln!(out, "    timeout   {timeout}");
     let retries = &route.retries;
@@ -229,9 +222,9 @@ fn route_lines(route: &RuleReport, style: &Style) -> String {
         let conditions = retries.retry_on.iter().cloned().chain(codes).collect::<Vec<_>>().join(", ");
         let per_try = match retries.per_try_timeout_ms {
             0 => String::new(),
-            limit => format!(", each at most {}", show_millis(limit)),
+            limit => format!(", {} each,", format_millis(limit)),
         };
-        format!("{} more tries{per_try} on {conditions} ({})", retries.attempts, retries.owner)
+        format!("up to {}{per_try} on {conditions} ({})", retries.attempts, retries.owner)
     };
     out.push_str(&paragraph(style, "    retries   ", "              ", &safe(&text)));
     for (label, texts) in [("fault", &route.faults), ("mirror", &route.mirrors), ("rewrite", &route.rewrites)] {
@@ -246,9 +239,9 @@ fn callers(out: &mut String, service: &ServiceReport, style: &Style) {
     if service.callers.is_empty() {
         return;
     }
-    heading(out, style, "Callers whose view differs");
+    heading(out, style, "Callers with different configuration");
     for caller in &service.callers {
-        let pods = caller.pods.as_ref().map(|labels| format!(" (pods {labels})")).unwrap_or_default();
+        let pods = caller.pod_labels.as_ref().map(|labels| format!(" (pods {labels})")).unwrap_or_default();
         let text = format!("callers in {}{pods} {}", caller.namespaces.join(", "), caller.differs.join("; "));
         bullet(out, style, &text);
         let narrower = Style { width: style.width.map(|width| width.saturating_sub(2)), ..*style };
@@ -271,7 +264,7 @@ fn policies(out: &mut String, service: &ServiceReport, style: &Style) {
     } else {
         format!("DestinationRule {}", rules.join(", "))
     };
-    heading(out, style, &format!("Policy toward it ({})", safe(&from)));
+    heading(out, style, &format!("Traffic policy ({})", safe(&from)));
     for policy in &service.policies {
         let subset = policy.subset.as_ref().map(|subset| format!(" subset {subset}")).unwrap_or_default();
         let _ = writeln!(out, "  port {}{}", policy.port, safe(&subset));
@@ -293,12 +286,13 @@ fn security(out: &mut String, service: &ServiceReport, style: &Style) {
     if service.tls.is_empty() && service.authorization.is_empty() {
         return;
     }
-    heading(out, style, "Security on the server side");
+    heading(out, style, "Server-side security");
     for tls in &service.tls {
-        bullet(out, style, &format!("pod port {}: {} ({})", tls.port, tls.mode, tls.decided_by));
+        let mode = tls.mode.map_or_else(|| "unknown".to_owned(), |mode| mode.to_string());
+        bullet(out, style, &format!("pod port {}: {mode} ({})", tls.port, tls.decided_by));
     }
     for policy in &service.authorization {
-        let paths = if policy.paths.is_empty() { "names no method".to_owned() } else { policy.paths.join(", ") };
+        let paths = if policy.paths.is_empty() { "no method paths".to_owned() } else { policy.paths.join(", ") };
         bullet(out, style, &format!("{} {}: {paths}", policy.object, policy.action));
     }
 }

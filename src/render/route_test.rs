@@ -1,4 +1,4 @@
-//! The report of `route --test`, for people and in JUnit's XML.
+//! Writes the report of `route --test` as text and as JUnit XML.
 
 use std::io::{self, Write};
 
@@ -9,10 +9,10 @@ use super::style::{Style, TextRole};
 use super::text::{count, safe};
 use crate::report::route_test::{RouteTestReport, RouteTestsReport};
 
-/// Writes a line a test, what fails below it, and the count.
+/// Writes one line per test with its failures below, and the totals.
 ///
 /// # Errors
-/// Those of `out`.
+/// Errors of `out`.
 pub fn text(report: &RouteTestsReport, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     for test in &report.tests {
         let (mark, role) = if test.failures.is_empty() { ("✓", TextRole::Good) } else { ("✗", TextRole::Error) };
@@ -25,7 +25,7 @@ pub fn text(report: &RouteTestsReport, style: &Style, out: &mut dyn Write) -> io
     writeln!(out, "{}{failed}", count(report.tests.len(), "test"))
 }
 
-/// What fails, and what became of the call.
+/// The failures of a test, and the decision about its call.
 fn details(test: &RouteTestReport) -> Vec<String> {
     if test.failures.is_empty() {
         return Vec::new();
@@ -33,20 +33,20 @@ fn details(test: &RouteTestReport) -> Vec<String> {
     let mut lines = test.failures.clone();
     let Some(route) = &test.route else { return lines };
     match &route.rule {
-        Some(rule) => lines.push(format!("taken by {}/{}/{}[{}]", rule.kind, rule.namespace, rule.name, rule.index)),
-        None => lines.push(format!("outcome {}", route.outcome)),
+        Some(rule) => lines.push(format!("matched {}/{}/{}[{}]", rule.kind, rule.namespace, rule.name, rule.index)),
+        None => lines.push(format!("outcome {}", route.outcome.as_str())),
     }
-    lines.extend(route.tried.iter().map(|tried| format!("not {}: {}", tried.rule, tried.why_not)));
+    lines.extend(route.tried.iter().map(|tried| format!("did not match {}: {}", tried.rule, tried.why_not)));
     if !route.message.is_empty() {
         lines.push(route.message.clone());
     }
     lines
 }
 
-/// Writes a suite with a case a test, as CI systems read it.
+/// Writes one test suite with a test case per test.
 ///
 /// # Errors
-/// Those of `out`.
+/// Errors of `out`.
 pub fn junit(report: &RouteTestsReport, out: &mut dyn Write) -> io::Result<()> {
     let mut xml = Writer::new_with_indent(&mut *out, b' ', 2);
     xml.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;

@@ -1,15 +1,19 @@
-//! `shift` as text: one line an event, the change as a patch, and the history as a table.
+//! `shift` as text: one line per event, the change as a patch, and the history as a table.
 
 use std::io::{self, Write};
 
 use super::style::{Style, TextRole};
 use super::table::{self, Column};
 use super::text::{paragraph, safe, safe_lines};
-use crate::report::shift::{ShiftEvent, ShiftHistoryReport, ShiftStatusReport};
-use crate::shift::affected::AffectedClass;
+use crate::analysis::verdict::AnalysisVerdict;
+use crate::report::shift::{ShiftEvent, ShiftEventType, ShiftHistoryReport, ShiftStatusReport};
+use crate::shift::affected::CallerClassUsage;
 
-/// Classes of callers that are named of those that do not obey.
-const NAMED: usize = 5;
+/// Unaffected caller classes that are listed.
+const MAX_UNAFFECTED: usize = 5;
+/// Indentation below an event.
+const INDENT: &str = "              ";
+const CONTINUATION_INDENT: &str = "                ";
 
 /// Writes an event.
 ///
@@ -17,23 +21,26 @@ const NAMED: usize = 5;
 /// Those of `out`.
 pub fn event(event: &ShiftEvent, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     let role = match event.event {
-        "done" | "acknowledged" => TextRole::Good,
-        "verdict" if event.verdict == Some("good") => TextRole::Good,
-        "verdict" => TextRole::Warning,
-        "rolled-back" | "held" | "lost-control" => TextRole::Warning,
-        _ => TextRole::Heading,
+        ShiftEventType::Done | ShiftEventType::Acknowledged => TextRole::Good,
+        ShiftEventType::Verdict if event.verdict == Some(AnalysisVerdict::Good) => TextRole::Good,
+        ShiftEventType::Verdict | ShiftEventType::RolledBack | ShiftEventType::Held | ShiftEventType::LostControl => {
+            TextRole::Warning
+        }
+        ShiftEventType::Plan | ShiftEventType::Preflight | ShiftEventType::Applied | ShiftEventType::Window => {
+            TextRole::Heading
+        }
     };
-    let head = format!("{}  ", style.paint(role, &format!("{:<12}", event.event)));
-    write!(out, "{}", paragraph(style, &head, "              ", &safe(&event.message)))?;
+    let head = format!("{}  ", style.paint(role, &format!("{:<12}", event.event.as_str())));
+    write!(out, "{}", paragraph(style, &head, INDENT, &safe(&event.message)))?;
     if let Some(proxies) = &event.proxies {
-        for one in proxies.late.iter().chain(&proxies.refused).chain(&proxies.unreachable) {
-            write!(out, "{}", paragraph(style, "              ", "                ", &safe(one)))?;
+        for proxy in proxies.stale.iter().chain(&proxies.rejected).chain(&proxies.unreachable) {
+            write!(out, "{}", paragraph(style, INDENT, CONTINUATION_INDENT, &safe(proxy)))?;
         }
     }
     Ok(())
 }
 
-/// Writes a unified difference, without its head.
+/// Writes a unified diff without its headers.
 ///
 /// # Errors
 /// Those of `out`.
@@ -50,61 +57,56 @@ pub fn patch(patch: &str, style: &Style, out: &mut dyn Write) -> io::Result<()> 
     Ok(())
 }
 
-/// Writes who does not obey, and why.
+/// Writes the caller classes that do not use the rule, and why.
 ///
 /// # Errors
 /// Those of `out`.
-pub fn others(classes: &[AffectedClass], style: &Style, out: &mut dyn Write) -> io::Result<()> {
-    let others: Vec<&AffectedClass> = classes.iter().filter(|class| !class.obeys).collect();
-    for class in others.iter().take(NAMED) {
-        let text = format!("not {} ({}): {}", safe(&class.name), class.pods.len(), safe(&class.why_not));
-        write!(
-            out,
-            "{}",
-            paragraph(style, "              ", "                ", &style.paint(TextRole::Faint, &text))
-        )?;
+pub fn unaffected(classes: &[CallerClassUsage], style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    let unaffected: Vec<&CallerClassUsage> = classes.iter().filter(|class| !class.uses_rule).collect();
+    for class in unaffected.iter().take(MAX_UNAFFECTED) {
+        let text =
+            format!("not affected: {} ({}): {}", safe(&class.name), class.pods.len(), safe(&class.unaffected_reason));
+        let painted = style.paint(TextRole::Faint, &text);
+        write!(out, "{}", paragraph(style, INDENT, CONTINUATION_INDENT, &painted))?;
     }
-    let more = others.len().saturating_sub(NAMED);
+    let more = unaffected.len().saturating_sub(MAX_UNAFFECTED);
     if more > 0 {
-        writeln!(out, "              and {more} more classes of callers")?;
+        let noun = if more == 1 { "class" } else { "classes" };
+        writeln!(out, "{INDENT}and {more} more caller {noun}")?;
     }
     Ok(())
 }
 
-/// Writes how the last shift stands.
+/// Writes the current weights and the last shift.
 ///
 /// # Errors
 /// Those of `out`.
 pub fn status(report: &ShiftStatusReport, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{}", style.paint(TextRole::Heading, &safe(&report.object)))?;
     for (rule, weights) in &report.weights {
-        let shown: Vec<String> = weights.iter().map(|(name, weight)| format!("{name} {weight}")).collect();
+        let shown: Vec<String> = weights.iter().map(|(backend, weight)| format!("{backend} {weight}")).collect();
         writeln!(out, "  {}: {}", safe(rule), safe(&shown.join(", ")))?;
     }
-    let Some(last) = &report.last else { return writeln!(out, "never shifted by this program") };
+    let Some(last) = &report.last else { return writeln!(out, "no shift recorded") };
     let step = match last.plan.len() {
         0 => String::new(),
-        all => format!(", step {} of {all} ({})", last.step, last.plan.join(", ")),
+        steps => format!(", step {} of {steps} ({})", last.step, last.plan.join(", ")),
     };
-    let head = format!("shift {} is {}{step}: {} → {}", last.number, last.state, last.from, last.to);
+    let head = format!("shift {} is {}{step}: {} → {}", last.number, last.state.as_str(), last.from, last.to);
     write!(out, "{}", paragraph(style, "", "  ", &safe(&head)))?;
-    writeln!(out, "  by {} at {}, session {}", safe(&last.by), safe(&last.at), safe(&last.session))?;
-    if let Some(until) = &last.until {
-        writeln!(out, "  the run may be at it until {}; then --resume or --undo", safe(until))?;
+    writeln!(out, "  by {} at {}, session {}", safe(&last.user), safe(&last.started_at), safe(&last.session))?;
+    if let Some(deadline) = &last.deadline {
+        writeln!(out, "  the session may run until {}; after that use --resume or --undo", safe(deadline))?;
     }
     if !last.message.is_empty() {
         write!(out, "{}", paragraph(style, "  ", "  ", &safe(&last.message)))?;
     }
-    for one in &last.verdicts {
-        let text = format!("step {}: {}: {}", one.step, one.verdict, one.why);
+    for verdict in &last.verdicts {
+        let text = format!("step {}: {}: {}", verdict.step, verdict.verdict.as_str(), verdict.reason);
         write!(out, "{}", paragraph(style, "  ", "    ", &safe(&text)))?;
     }
-    if report.as_left == Some(false) {
-        writeln!(
-            out,
-            "{}",
-            style.paint(TextRole::Warning, "  the weights are others now: somebody changed them since")
-        )?;
+    if report.unchanged == Some(false) {
+        writeln!(out, "{}", style.paint(TextRole::Warning, "  the weights have changed since this shift"))?;
     }
     Ok(())
 }
@@ -115,24 +117,34 @@ pub fn status(report: &ShiftStatusReport, style: &Style, out: &mut dyn Write) ->
 /// Those of `out`.
 pub fn history(report: &ShiftHistoryReport, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     if report.shifts.is_empty() {
-        return writeln!(out, "{} was never shifted by this program", safe(&report.object));
+        return writeln!(out, "no shift recorded for {}", safe(&report.object));
     }
-    let rows = report.shifts.iter().map(|one| {
-        let state =
-            if one.message.is_empty() { one.state.to_owned() } else { format!("{}: {}", one.state, one.message) };
-        [&one.number.to_string(), &one.at, &one.by, &one.from, &one.to, &state, one.reason.as_deref().unwrap_or("")]
-            .map(|text| safe(text).into_owned())
-            .to_vec()
+    let rows = report.shifts.iter().map(|shift| {
+        let state = match shift.state.as_str() {
+            state if shift.message.is_empty() => state.to_owned(),
+            state => format!("{state}: {}", shift.message),
+        };
+        [
+            &shift.number.to_string(),
+            &shift.started_at,
+            &shift.user,
+            &shift.from,
+            &shift.to,
+            &state,
+            shift.reason.as_deref().unwrap_or(""),
+        ]
+        .map(|text| safe(text).into_owned())
+        .to_vec()
     });
     let (whole, flexible) = (Column::whole, Column::flexible);
     let columns = [
         whole("#"),
-        whole("WHEN"),
-        flexible("WHO"),
+        whole("STARTED"),
+        flexible("USER"),
         flexible("FROM"),
         flexible("TO"),
         flexible("STATE"),
-        flexible("WHY"),
+        flexible("REASON"),
     ];
     write!(out, "{}", table::render(style, &columns, rows.collect(), 0))
 }

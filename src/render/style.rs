@@ -1,36 +1,36 @@
-//! From meaning to color. Without color nothing is lost: every color only repeats what a word says.
+//! Colors by meaning. Colors only repeat what the text says, so that output without color loses nothing.
 
 use anstyle::{AnsiColor, Effects};
 
 use crate::rules::Severity;
 
-/// How text is rendered.
+/// The rendering options of one run.
 #[derive(Debug, Clone, Copy)]
 pub struct Style {
-    /// Whether escape codes are written.
+    /// Whether to write escape codes.
     pub color: bool,
-    /// Columns to fit into; `None` is as wide as it gets, as in a pipe.
+    /// Columns of the terminal; `None` means no limit, as in a pipe.
     pub width: Option<usize>,
-    /// Whether tables have a heading.
+    /// Whether tables have a heading row.
     pub headers: bool,
-    /// Whether everything is shown that is usually left out.
+    /// Whether to add the columns of `-o wide`.
     pub wide: bool,
 }
 
-/// What a piece of text means.
+/// The meaning of a text, which decides its color.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextRole {
     /// An error.
     Error,
     /// A warning.
     Warning,
-    /// A piece of information.
+    /// Information.
     Info,
     /// A heading.
     Heading,
-    /// Something healthy.
+    /// A healthy state.
     Good,
-    /// Something secondary.
+    /// Secondary information.
     Faint,
 }
 
@@ -45,7 +45,7 @@ impl From<Severity> for TextRole {
 }
 
 impl Style {
-    /// Text in the color of its meaning.
+    /// Adds the color of `role` when colors are on.
     pub fn paint(&self, role: TextRole, text: &str) -> String {
         if !self.color || text.is_empty() {
             return text.to_owned();

@@ -1,4 +1,4 @@
-//! Tables that fit the terminal: names and numbers stay whole, flexible columns wrap at words.
+//! Tables that fit the terminal: names and numbers never wrap, flexible columns wrap between words.
 
 use tabled::builder::Builder;
 use tabled::settings::{Padding, Style as Borders};
@@ -6,7 +6,6 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::style::{Style, TextRole};
 
-/// What a column is like.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Column {
     heading: &'static str,
@@ -14,27 +13,27 @@ pub(super) struct Column {
 }
 
 impl Column {
-    /// Names and numbers: people copy them, so they are never broken.
+    /// A column of names or numbers, which never wrap because people copy them.
     pub(super) const fn whole(heading: &'static str) -> Self {
         Self { heading, flexible: false }
     }
 
-    /// Words, which may wrap.
+    /// A column of text, which may wrap.
     pub(super) const fn flexible(heading: &'static str) -> Self {
         Self { heading, flexible: true }
     }
 }
 
-/// A space at which no cell is wrapped.
+/// A space at which cells never wrap.
 pub(super) const STICKY: char = '\u{a0}';
 
-/// Space between columns.
+/// Spaces between columns.
 const GAP: usize = 2;
 
-/// Renders rows under headings. Cells may be painted; they must be safe already.
+/// Renders rows under headings. Cells may contain color codes; their data must be escaped already.
 pub(super) fn render(style: &Style, columns: &[Column], mut rows: Vec<Vec<String>>, indent: usize) -> String {
     if let Some(width) = style.width {
-        fit(columns, &mut rows, width.saturating_sub(indent));
+        wrap_to_width(columns, &mut rows, width.saturating_sub(indent));
     }
     let mut builder = Builder::with_capacity(rows.len() + 1, columns.len());
     if style.headers {
@@ -55,25 +54,25 @@ pub(super) fn render(style: &Style, columns: &[Column], mut rows: Vec<Vec<String
     out
 }
 
-/// Wraps the cells of flexible columns, the widest first, until the table fits or nothing more can give way.
-fn fit(columns: &[Column], rows: &mut [Vec<String>], width: usize) {
-    let widest = |at: usize, measure: fn(&str) -> usize| {
-        let cells = rows.iter().filter_map(|row| row.get(at)).map(|cell| measure(cell));
-        cells.max().unwrap_or_default().max(columns[at].heading.width())
+/// Narrows the flexible columns, the widest first, until the table fits or every column is as narrow as its longest word.
+fn wrap_to_width(columns: &[Column], rows: &mut [Vec<String>], width: usize) {
+    let widest = |column: usize, measure: fn(&str) -> usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| measure(cell));
+        cells.max().unwrap_or_default().max(columns[column].heading.width())
     };
-    let mut widths: Vec<usize> = (0..columns.len()).map(|at| widest(at, visible_width)).collect();
-    let least: Vec<usize> =
-        (0..columns.len()).map(|at| if columns[at].flexible { widest(at, longest_word) } else { widths[at] }).collect();
+    let mut widths: Vec<usize> = (0..columns.len()).map(|column| widest(column, visible_width)).collect();
+    let minimum = |column: usize| if columns[column].flexible { widest(column, longest_word) } else { widths[column] };
+    let minimums: Vec<usize> = (0..columns.len()).map(minimum).collect();
     loop {
         let total: usize = widths.iter().sum::<usize>() + GAP * columns.len().saturating_sub(1);
-        let giving = (0..columns.len()).filter(|at| widths[*at] > least[*at]);
-        let Some(at) = giving.max_by_key(|at| widths[*at]).filter(|_| total > width) else { break };
-        widths[at] -= 1;
+        let shrinkable = (0..columns.len()).filter(|column| widths[*column] > minimums[*column]);
+        let Some(column) = shrinkable.max_by_key(|column| widths[*column]).filter(|_| total > width) else { break };
+        widths[column] -= 1;
     }
     for row in rows {
-        for (at, cell) in row.iter_mut().enumerate().filter(|(at, _)| columns[*at].flexible) {
-            if visible_width(cell) > widths[at] {
-                let options = textwrap::Options::new(widths[at])
+        for (column, cell) in row.iter_mut().enumerate().filter(|(column, _)| columns[*column].flexible) {
+            if visible_width(cell) > widths[column] {
+                let options = textwrap::Options::new(widths[column])
                     .word_separator(textwrap::WordSeparator::AsciiSpace)
                     .word_splitter(textwrap::WordSplitter::NoHyphenation)
                     .break_words(false);
@@ -87,7 +86,7 @@ fn longest_word(cell: &str) -> usize {
     cell.split(' ').map(visible_width).max().unwrap_or_default()
 }
 
-/// Width on the terminal, color codes left out.
+/// Width on the terminal, without color codes.
 fn visible_width(cell: &str) -> usize {
     textwrap::core::display_width(cell)
 }
@@ -111,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn words_wrap_and_names_stay_whole() {
+    fn text_wraps_and_names_stay_whole() {
         for width in [20, 40, 60, 80, 200] {
             let table = table(width);
             assert!(table.contains("a-name-that-people-copy"), "{table}");

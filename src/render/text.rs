@@ -1,15 +1,15 @@
-//! Text from data: control characters are shown, not obeyed, and lines are wrapped.
+//! Text from data: escaping of control characters, and wrapping.
 
 use std::borrow::Cow;
 
 use super::style::Style;
 
-/// Whether a character steers the terminal, or reorders text: that could make a line read as something else.
+/// Whether a character controls the terminal or reorders text, and so could disguise a line.
 pub(super) fn is_harmful(c: char) -> bool {
     c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
 }
 
-/// Shows control characters as `\u{1b}`, so that no name or message can steer the terminal.
+/// Escapes control characters as `\u{1b}`, so that no name or message can control the terminal.
 pub fn safe(text: &str) -> Cow<'_, str> {
     if !text.contains(is_harmful) {
         return Cow::Borrowed(text);
@@ -21,12 +21,12 @@ pub fn safe(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// As [`safe`], but line breaks stay.
+/// Escapes like [`safe`], but keeps line breaks.
 pub fn safe_lines(text: &str) -> String {
     text.lines().map(safe).collect::<Vec<_>>().join("\n")
 }
 
-/// The text with control characters replaced one byte for one, so that byte offsets stay true.
+/// Replaces each byte of a control character with `?`, so that byte offsets stay valid.
 pub fn safe_same_length(text: &str) -> Cow<'_, str> {
     let is_harmful = |c: char| c.is_control() && c != '\n' && c != '\t' && c != '\r';
     if !text.contains(is_harmful) {
@@ -39,7 +39,7 @@ pub fn safe_same_length(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Wraps a paragraph, the first line after `first`, the others after `rest`.
+/// Wraps a paragraph. The first line starts with `first`, all others with `rest`.
 pub fn paragraph(style: &Style, first: &str, rest: &str, text: &str) -> String {
     let Some(width) = style.width else {
         return format!("{first}{}\n", text.replace('\n', &format!("\n{rest}")));
@@ -61,10 +61,10 @@ pub fn paragraph(style: &Style, first: &str, rest: &str, text: &str) -> String {
 }
 
 /// `1 error`, `2 errors`; `info` has no plural.
-pub fn count(number: usize, word: &str) -> String {
-    match (number, word) {
-        (1, _) | (_, "info") => format!("{number} {word}"),
-        _ => format!("{number} {word}s"),
+pub fn count(number: usize, noun: &str) -> String {
+    match (number, noun) {
+        (1, _) | (_, "info") => format!("{number} {noun}"),
+        _ => format!("{number} {noun}s"),
     }
 }
 
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_characters_are_shown() {
+    fn control_characters_are_escaped() {
         assert_eq!(safe("a\u{1b}[31mb\n"), "a\\u{1b}[31mb\\u{a}");
         assert_eq!(safe_same_length("a\u{1b}b\u{9b}c\n").len(), "a\u{1b}b\u{9b}c\n".len());
     }

@@ -1,67 +1,71 @@
-//! `balance`: how calls spread over a Service's endpoints.
+//! The report of `balance`: how calls spread over the endpoints of a Service.
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::dataplane::balance::{CallDistribution, cause, is_tcp};
+use super::{GapReport, Percent};
+use crate::dataplane::balance::{BalanceVerdict, CallDistribution, CountingPeriod, is_tcp, verdict_cause};
 use crate::mesh::Mesh;
 use crate::mesh::service::Service;
 
-/// A spread of calls.
+/// How calls spread over the endpoints of a Service.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(title = "Balance")]
 pub struct BalanceReport {
     /// Always `Balance`.
     pub kind: &'static str,
-    /// Version of this form.
+    /// Version of this schema.
     pub version: u32,
     /// Host of the Service.
     pub service: String,
-    /// Time between the two readings.
+    /// Time between the two readings, in seconds.
     pub seconds: f64,
-    /// Callers that called in this time.
+    /// Number of callers that sent calls in this time.
     pub callers: usize,
     /// Endpoints, busiest first.
     pub endpoints: Vec<EndpointReport>,
-    /// Calls, retries counted each; connections where only those are counted.
+    /// Calls, each retry counted. For a TCP port, connections.
     pub calls: u64,
-    /// Number of servers that would share the calls as unevenly if each of them got the same.
+    /// Number of equally loaded servers with the same concentration of calls: (Σn)² ÷ Σn².
     pub effective_servers: f64,
-    /// Jain's index against an even spread: 1 is even.
+    /// Jain's fairness index against an even spread: 1 is even.
     pub jain: f64,
-    /// `even`, `uneven`, `pinned` or `too few calls`.
-    pub verdict: &'static str,
-    /// Why, as far as objects and counters tell.
+    /// The verdict on the spread.
+    pub verdict: BalanceVerdict,
+    /// The cause, as far as objects and counters show it; empty for an even spread.
     pub cause: String,
-    /// What the callers' applications logged.
+    /// Captures of `--log-pattern` in the callers' application logs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_pattern: Option<LogPatternReport>,
-    /// Callers that could not be asked, with the reason.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub unreachable: Vec<String>,
+    /// Callers whose counters could not be read.
+    pub gaps: Vec<GapReport>,
 }
 
 impl BalanceReport {
-    /// How calls to a Service, or to one port of it, spread; of the readings only that.
-    pub fn new(mesh: &Mesh<'_>, service: &Service, port: Option<u16>, spread: &CallDistribution) -> Self {
-        let calls = spread.calls();
+    /// Reports the spread over a Service, or over one of its ports. The caller fills in `seconds`, `log_pattern` and
+    /// `gaps`.
+    pub fn new(mesh: &Mesh<'_>, service: &Service, port: Option<u16>, distribution: &CallDistribution) -> Self {
+        let calls = distribution.calls();
         let pod_of = |address: &str| {
             let ip = address.rsplit_once(':').map_or(address, |(ip, _)| ip).trim_matches(['[', ']']);
-            mesh.workloads.iter().find(|one| one.ip.as_deref() == Some(ip)).map(|one| one.object.name.to_string())
+            let mut workloads = mesh.workloads.iter();
+            workloads
+                .find(|workload| workload.ip.as_deref() == Some(ip))
+                .map(|workload| workload.object.name.to_string())
         };
-        let mut endpoints: Vec<EndpointReport> = spread
+        let mut endpoints: Vec<EndpointReport> = distribution
             .endpoints
             .iter()
-            .map(|(address, got)| EndpointReport {
+            .map(|(address, counts)| EndpointReport {
                 pod: pod_of(address),
                 address: address.clone(),
-                subset: (!got.subsets.is_empty())
-                    .then(|| got.subsets.iter().map(String::as_str).collect::<Vec<_>>().join(",")),
-                calls: got.calls,
-                errors: got.errors,
-                share: if calls == 0 { 0.0 } else { got.calls as f64 / calls as f64 },
+                subset: (!counts.subsets.is_empty())
+                    .then(|| counts.subsets.iter().map(String::as_str).collect::<Vec<_>>().join(",")),
+                calls: counts.calls,
+                errors: counts.errors,
+                share_percent: Percent::of(counts.calls, calls),
             })
             .collect();
         endpoints.sort_by(|a, b| b.calls.cmp(&a.calls).then_with(|| a.address.cmp(&b.address)));
@@ -70,69 +74,69 @@ impl BalanceReport {
             version: 1,
             service: service.host.to_string(),
             seconds: 0.0,
-            callers: spread.callers,
+            callers: distribution.callers,
             endpoints,
             calls,
-            effective_servers: spread.effective_servers(),
-            jain: spread.jain(),
-            verdict: spread.evenness(is_tcp(service, port)).as_str(),
-            cause: cause(mesh, service, port, spread),
+            effective_servers: distribution.effective_servers(),
+            jain: distribution.jain(),
+            verdict: distribution.verdict(is_tcp(service, port)),
+            cause: verdict_cause(mesh, service, port, distribution),
             log_pattern: None,
-            unreachable: Vec::new(),
+            gaps: Vec::new(),
         }
     }
 }
 
-/// How calls spread, as far as proxies that were asked once can tell.
+/// How calls spread, from the counters that `inspect --live` reads.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct DistributionReport {
-    /// Since when: `while the proxies were asked`, or since they know the endpoints.
-    pub counted: &'static str,
-    /// Callers that called.
+    /// The period that the counters cover.
+    pub period: CountingPeriod,
+    /// Number of callers that sent calls in this period.
     pub callers: usize,
-    /// Calls, retries counted each.
+    /// Calls, each retry counted. For a TCP port, connections.
     pub calls: u64,
     /// Endpoints, busiest first.
     pub endpoints: Vec<EndpointReport>,
-    /// `even`, `uneven`, `pinned` or `too few calls`.
-    pub verdict: &'static str,
-    /// Why, as far as objects and counters tell.
+    /// The verdict on the spread.
+    pub verdict: BalanceVerdict,
+    /// The cause, as far as objects and counters show it; empty for an even spread.
     pub cause: String,
 }
 
 impl DistributionReport {
-    /// How calls to a Service spread.
-    pub fn new(mesh: &Mesh<'_>, service: &Service, spread: &CallDistribution, counted: &'static str) -> Self {
+    /// Reports the spread over all ports of a Service.
+    pub fn new(mesh: &Mesh<'_>, service: &Service, distribution: &CallDistribution, period: CountingPeriod) -> Self {
         let BalanceReport { callers, calls, endpoints, verdict, cause, .. } =
-            BalanceReport::new(mesh, service, None, spread);
-        Self { counted, callers, calls, endpoints, verdict, cause }
+            BalanceReport::new(mesh, service, None, distribution);
+        Self { period, callers, calls, endpoints, verdict, cause }
     }
 }
 
-/// One endpoint.
+/// The calls that one endpoint received.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct EndpointReport {
     /// `address:port`.
     pub address: String,
-    /// The pod, if it is one of the source's.
+    /// The pod with this address, if the source contains it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
-    /// Subsets through which it was called.
+    /// Subsets through which callers reached it, separated by commas.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subset: Option<String>,
     /// Calls.
     pub calls: u64,
-    /// Errors among them.
+    /// Failed calls among them.
     pub errors: u64,
-    /// Share of all calls, 0 to 1.
-    pub share: f64,
+    /// Share of all calls.
+    pub share_percent: Percent,
 }
 
-/// What a pattern found in the callers' own logs.
+/// Captures of a pattern in the callers' application logs.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct LogPatternReport {
-    /// How many different texts.
+    /// Number of distinct captures.
     pub distinct: usize,
-    /// How often each was found.
+    /// Number of lines by capture.
     pub counts: BTreeMap<String, u64>,
 }

@@ -1,12 +1,12 @@
-//! `diff`: what is wanted against what the cluster has, and what the cluster has against what every Envoy runs.
+//! The report of `diff`: desired objects against those of the cluster, and those against what each Envoy runs.
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::GapReport;
 use super::unified::unified;
+use super::{GapReport, ObjectReport};
 use crate::compare::{ComparedObject, ObjectState};
 use crate::dataplane::proxy::{ComparedProxy, ProxyState};
 use crate::dataplane::proxy_comparisons::ProxyComparisons;
@@ -14,114 +14,124 @@ use crate::mesh::Mesh;
 use crate::mesh::ids::WorkloadId;
 use crate::mesh::xds::Caller;
 
-/// Differences.
+/// Differences between two sources, and between objects and Envoys.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(title = "Diff")]
 pub struct DiffReport {
     /// Always `Diff`.
     pub kind: &'static str,
-    /// Version of this form.
+    /// Version of this schema.
     pub version: u32,
-    /// What is compared with what: `files` and `cluster`, or the names of sources. Absent without objects.
+    /// The two sides of the object comparison: `files` and `cluster`, or the names of sources. Absent when no objects
+    /// were compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sides: Option<[String; 2]>,
-    /// Objects that were compared.
+    /// The compared objects.
     pub objects: Vec<DiffObjectReport>,
-    /// Proxies, those that are not in step first.
+    /// The proxies, those that differ first.
     pub proxies: Vec<DiffProxyReport>,
-    /// How many proxies are in each state, and how many objects.
-    pub counts: BTreeMap<String, usize>,
+    /// Numbers of objects and proxies by state.
+    pub counts: DiffCounts,
     /// What could not be read.
     pub gaps: Vec<GapReport>,
 }
 
-/// An object.
+/// Numbers by state; states that do not occur are absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct DiffCounts {
+    /// Objects by state.
+    #[schemars(extend("propertyNames" = {"$ref": "#/$defs/ObjectState"}))]
+    pub objects: BTreeMap<ObjectState, usize>,
+    /// Proxies by state.
+    #[schemars(extend("propertyNames" = {"$ref": "#/$defs/ProxyState"}))]
+    pub proxies: BTreeMap<ProxyState, usize>,
+}
+
+/// One object on both sides.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct DiffObjectReport {
-    /// `Kind namespace/name`.
-    pub object: String,
-    /// `same`, `differs`, `missing` (the second side lacks it) or `extra` (the first side lacks it).
-    pub state: &'static str,
-    /// A sentence for each change.
+    /// The object.
+    pub object: ObjectReport,
+    /// `missing`: the second side lacks it. `extra`: the first side lacks it.
+    pub state: ObjectState,
+    /// One sentence per change.
     pub changes: Vec<String>,
-    /// The difference of the two as YAML, unified.
+    /// The unified diff of the YAML, from the second side to the first.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub patch: String,
-    /// Something about how it was compared, or who else writes it.
+    /// Limits of the comparison, and controllers that write the object.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
 
-/// A proxy.
+/// One proxy.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct DiffProxyReport {
-    /// Namespace.
+    /// Namespace of the pod.
     pub namespace: String,
-    /// Pod.
+    /// Name of the pod.
     pub pod: String,
-    /// Callers that no object tells apart.
+    /// The class of callers that get the same configuration.
     pub caller_class: String,
-    /// `in-step`, `not-sent`, `late`, `refused`, `different`, `unreachable` or `not-compared`.
-    pub state: &'static str,
-    /// Why that is said.
+    /// The state of the proxy.
+    pub state: ProxyState,
+    /// The facts behind the state.
     pub evidence: String,
-    /// Since when, if known.
+    /// Start of the state, RFC 3339, if available.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
-    /// What differs.
+    /// The differences between desired and live configuration.
     pub differences: Vec<DifferenceReport>,
-    /// Parts that were left out, with what patches them.
+    /// Parts that are not compared, each with the EnvoyFilter that patches it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_compared: Vec<String>,
-    /// EnvoyFilters that add something which is compared nowhere.
+    /// EnvoyFilters that add filters, loggers or listeners, which are never compared.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub beside: Vec<String>,
+    pub other_patches: Vec<String>,
 }
 
-/// Something that differs.
+/// One difference.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct DifferenceReport {
-    /// What.
+    /// The part of the configuration that differs.
     pub what: String,
-    /// As the objects have it; empty when they do not have it.
-    pub intent: String,
-    /// As the Envoy has it; empty when it does not have it.
+    /// Its value according to the objects; empty when the objects do not have it.
+    pub desired: String,
+    /// Its value in Envoy; empty when Envoy does not have it.
     pub live: String,
 }
 
 impl DiffReport {
-    /// Puts the report together.
+    /// Sorts the proxies by state and counts the states.
     pub fn new(
         sides: Option<[String; 2]>,
         objects: Vec<ComparedObject>,
-        proxies: Vec<DiffProxyReport>,
+        mut proxies: Vec<DiffProxyReport>,
         gaps: Vec<GapReport>,
     ) -> Self {
-        let mut proxies = proxies;
-        let rank = |one: &DiffProxyReport| (one.state == ProxyState::InStep.as_str(), one.state);
+        let rank = |proxy: &DiffProxyReport| (proxy.state == ProxyState::Synced, proxy.state);
         proxies.sort_by(|a, b| (rank(a), &a.namespace, &a.pod).cmp(&(rank(b), &b.namespace, &b.pod)));
-        let mut counts = BTreeMap::from([("objects".to_owned(), objects.len()), ("proxies".to_owned(), proxies.len())]);
+        let mut counts = DiffCounts::default();
         for proxy in &proxies {
-            *counts.entry(proxy.state.to_owned()).or_default() += 1;
+            *counts.proxies.entry(proxy.state).or_default() += 1;
         }
         for object in &objects {
-            *counts.entry(format!("objects-{}", object.state.as_str())).or_default() += 1;
+            *counts.objects.entry(object.state).or_default() += 1;
         }
         let objects = objects.into_iter().map(DiffObjectReport::from).collect();
         Self { kind: "Diff", version: 1, sides, objects, proxies, counts, gaps }
     }
 
-    /// Whether anything is not as wanted.
+    /// Whether an object or a compared proxy differs.
     pub fn differs(&self) -> bool {
-        let objects = self.objects.iter().any(|one| one.state != ObjectState::Same.as_str());
-        objects || self.proxies.iter().any(|one| matches!(one.state, "refused" | "different" | "late" | "not-sent"))
+        self.objects.iter().any(|object| object.state != ObjectState::Same)
+            || self.proxies.iter().any(|proxy| proxy.state.differs())
     }
 
     /// Whether something could not be compared.
     pub fn is_partial(&self) -> bool {
-        let out =
-            |one: &DiffProxyReport| matches!(one.state, "unreachable" | "not-compared") || !one.not_compared.is_empty();
-        self.proxies.iter().any(out) || self.gaps.iter().any(|gap| gap.touches_answers)
+        self.proxies.iter().any(|proxy| !proxy.state.is_compared() || !proxy.not_compared.is_empty())
+            || self.gaps.iter().any(|gap| gap.touches_answers)
     }
 }
 
@@ -129,46 +139,51 @@ impl From<ComparedObject> for DiffObjectReport {
     fn from(compared: ComparedObject) -> Self {
         let ComparedObject { object, state, changes, before, after, notes } = compared;
         let patch = if state == ObjectState::Same { String::new() } else { unified(&before, &after, 3) };
-        Self { object, state: state.as_str(), changes, patch, notes }
+        Self { object: (&object).into(), state, changes, patch, notes }
     }
 }
 
-/// How the proxies of a mesh's snapshot stand; none when nobody was asked. With hosts in `only`, just what leads there.
-pub fn proxies(mesh: &Mesh<'_>, only: &[String]) -> Vec<DiffProxyReport> {
-    let judged = ProxyComparisons::new(mesh).map(|proxies| proxies.judge_all(only)).unwrap_or_default();
-    judged.into_iter().map(|(id, judged)| DiffProxyReport::new(mesh, id, judged)).collect()
+/// The states of all proxies that the snapshot holds; empty when it holds none. `hosts` restricts the comparison to
+/// what calls to these hosts use; empty means all.
+pub fn proxies(mesh: &Mesh<'_>, hosts: &[String]) -> Vec<DiffProxyReport> {
+    let compared = ProxyComparisons::new(mesh).map(|proxies| proxies.compare_all(hosts)).unwrap_or_default();
+    compared.into_iter().map(|(id, proxy)| DiffProxyReport::new(mesh, id, proxy)).collect()
 }
 
 impl DiffProxyReport {
-    /// A proxy.
-    pub fn new(mesh: &Mesh<'_>, id: WorkloadId, judged: ComparedProxy) -> Self {
+    /// Reports the comparison of one proxy.
+    pub fn new(mesh: &Mesh<'_>, id: WorkloadId, compared: ComparedProxy) -> Self {
         let ComparedProxy {
             state,
             evidence,
             since,
-            is_doubtful: _,
+            is_sync_unknown: _,
             skips_routes: _,
             differences,
             endpoints,
             not_compared,
-            beside,
-        } = judged;
+            other_patches,
+        } = compared;
         let workload = mesh.workload(id);
         let differences = differences
             .into_iter()
             .chain(endpoints)
-            .map(|one| DifferenceReport { what: one.what, intent: one.desired, live: one.live })
+            .map(|difference| DifferenceReport {
+                what: difference.what,
+                desired: difference.desired,
+                live: difference.live,
+            })
             .collect();
         Self {
             namespace: workload.namespace().to_string(),
             pod: workload.object.name.to_string(),
-            caller_class: Caller::of_workload(mesh, id).class(mesh),
-            state: state.as_str(),
+            caller_class: Caller::of_workload(mesh, id).class_name(mesh),
+            state,
             evidence,
             since,
             differences,
             not_compared,
-            beside,
+            other_patches,
         }
     }
 }

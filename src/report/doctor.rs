@@ -1,42 +1,42 @@
-//! `doctor`: checks, each with what mends it.
+//! The report of `doctor`: checks, each with its fix.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::doctor::DoctorCheck;
+use crate::doctor::{CheckState, DoctorCheck};
 
-/// What was looked at.
+/// What works in this cluster, and what does not.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(title = "Doctor")]
 pub struct DoctorReport {
     /// Always `Doctor`.
     pub kind: &'static str,
-    /// Version of this form.
+    /// Version of this schema.
     pub version: u32,
-    /// The checks.
+    /// The checks in the order they ran.
     pub checks: Vec<CheckReport>,
 }
 
-/// A check.
+/// One check.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct CheckReport {
-    /// Its name, such as `rights/shifter`.
+    /// Identifier, such as `rights/shifter`.
     pub id: String,
-    /// `ok`, `warning`, `failed` or `unknown`.
-    pub state: &'static str,
-    /// Why.
+    /// The result.
+    pub state: CheckState,
+    /// The facts behind the result.
     pub reason: String,
-    /// The command, or the objects to apply, that mend it.
+    /// A command to run, or objects to apply.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
 }
 
 impl DoctorReport {
-    /// The report of checks.
+    /// Reports the checks in their order.
     pub fn new(checks: &[DoctorCheck]) -> Self {
         let report = |check: &DoctorCheck| CheckReport {
             id: check.id.clone(),
-            state: check.state.as_str(),
+            state: check.state,
             reason: check.reason.clone(),
             fix: check.fix.clone(),
         };

@@ -1,4 +1,4 @@
-//! `explain`: what a finding's code, a response flag, response code details or a gRPC status means.
+//! The report of `explain`: finding codes, response flags, response code details and gRPC statuses.
 
 use std::borrow::Cow;
 
@@ -11,25 +11,26 @@ use crate::rules::{RULES, Rule, Severity};
 use crate::vocabulary::grpc_status::{self, GrpcStatus, STATUSES};
 use crate::vocabulary::response_code_details;
 use crate::vocabulary::response_code_details::{CodeDetail, DETAILS};
-use crate::vocabulary::response_flags::{FLAGS, ResponseFlag};
+use crate::vocabulary::response_flags::{FLAGS, FaultSide, ResponseFlag};
 
-/// Answer of `explain`.
+/// The answer of `explain`.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(title = "Explain")]
 pub struct ExplainReport {
     /// Always `Explain`.
     pub kind: &'static str,
-    /// Version of this form.
+    /// Version of this schema.
     pub version: u32,
-    /// One entry a word that was asked for.
+    /// One explanation per argument.
     pub items: Vec<ExplainItem>,
 }
 
 /// What an explanation is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, strum::IntoStaticStr)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum ExplainTopic {
-    /// A finding's code.
+    /// The code of a finding.
     Finding,
     /// A response flag.
     Flag,
@@ -37,64 +38,58 @@ pub enum ExplainTopic {
     Details,
     /// A gRPC status.
     Status,
-    /// Several flags, or flags with details, read as one line.
+    /// Several flags, or flags with details, explained together as one log line.
     Line,
 }
 
 impl ExplainTopic {
-    /// The word.
+    /// The value in JSON reports.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Finding => "finding",
-            Self::Flag => "flag",
-            Self::Details => "details",
-            Self::Status => "status",
-            Self::Line => "line",
-        }
+        self.into()
     }
 }
 
 /// One explanation.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ExplainItem {
-    /// The code, flag, text or number.
+    /// The code, flag, details or status number.
     pub key: String,
-    /// What it is about.
+    /// What the key is.
     pub topic: ExplainTopic,
-    /// Its name.
+    /// The name of the finding, flag or status.
     pub title: String,
     /// Usual severity of a finding.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub severity: Option<Severity>,
-    /// What it looks for, or what happened.
+    /// What the finding looks for, or what happened to the call.
     pub meaning: String,
     /// Why it matters for gRPC, or what a gRPC client sees.
     pub grpc: String,
-    /// What leads to it.
+    /// Settings and situations that lead to it.
     pub causes: Vec<String>,
-    /// The repair, or what to look at first.
+    /// The fix, or what to check first.
     pub next: Vec<String>,
-    /// Where the facts come from.
+    /// The source of the facts.
     pub source: String,
-    /// Istio's own code for a finding.
+    /// Istio's code for the same finding.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub istio_code: Option<&'static str>,
-    /// The whole text, for people: Markdown with headings of the second level.
+    /// The whole text for the terminal: Markdown with second-level headings.
     #[serde(skip)]
     #[schemars(skip)]
     pub docs: Cow<'static, str>,
-    /// One sentence, for lists.
+    /// One sentence for lists.
     pub summary: String,
 }
 
 impl ExplainReport {
-    /// A report of these items.
+    /// A report of the given items.
     pub fn new(items: Vec<ExplainItem>) -> Self {
         Self { kind: "Explain", version: 1, items }
     }
 
-    /// Everything that can be explained.
-    pub fn everything() -> Self {
+    /// All findings, flags, gRPC statuses and response code details.
+    pub fn all() -> Self {
         let rules = RULES.iter().map(|rule| ExplainItem::of_rule(rule));
         let flags = FLAGS.iter().map(ExplainItem::of_flag);
         let statuses = STATUSES.iter().map(ExplainItem::of_status);
@@ -106,7 +101,7 @@ impl ExplainReport {
 const LOG_SOURCE: &str = "Envoy 1.39: response flags, response code details and gRPC status mapping; Istio 1.31";
 
 impl ExplainItem {
-    /// A finding.
+    /// Explains a finding by the documentation of its rule.
     pub fn of_rule(rule: &Rule) -> Self {
         let section = |heading: &str| section(rule.docs, heading);
         Self {
@@ -117,7 +112,7 @@ impl ExplainItem {
             meaning: section("## What it looks for"),
             grpc: section("## Why it matters for gRPC"),
             causes: vec![section("## Example")],
-            next: vec![section("## Repair")],
+            next: vec![section("## Fix")],
             source: section("## References"),
             istio_code: rule.istio_code,
             docs: Cow::Borrowed(rule.docs),
@@ -125,24 +120,32 @@ impl ExplainItem {
         }
     }
 
-    /// A response flag.
+    /// Explains a response flag.
     pub fn of_flag(flag: &ResponseFlag) -> Self {
-        let grpc = match flag.grpc {
+        let grpc = match flag.grpc_status {
             Some(code) => format!(
-                "a unary call gets {code} {}; the log shows HTTP status 200 all the same. Once the answer has begun, the \
-                 client sees a broken stream instead",
+                "a unary call gets {code} {}, and the log shows HTTP status code 200. Once the response has started, the \
+                 client sees a reset stream instead",
                 grpc_status::name(code)
             ),
-            None => "no status of its own: see the other flags and the details of the line".to_owned(),
+            None => "this flag sets no gRPC status: see the other flags and the details of the line".to_owned(),
         };
-        let side = format!("{} side", flag.side.as_str());
-        Self::of_log(flag.code, ExplainTopic::Flag, flag.name, flag.meaning, grpc, &[flag.points_at, &side], flag.next)
+        let side = format_side(flag.side);
+        Self::of_log(
+            flag.code,
+            ExplainTopic::Flag,
+            flag.name,
+            flag.meaning,
+            grpc,
+            &[flag.related_settings, &side],
+            flag.next_step,
+        )
     }
 
-    /// Response code details.
+    /// Explains response code details.
     pub fn of_details(detail: &CodeDetail) -> Self {
         Self::of_log(
-            detail.text,
+            detail.prefix,
             ExplainTopic::Details,
             "response code details",
             detail.meaning,
@@ -152,80 +155,86 @@ impl ExplainItem {
         )
     }
 
-    /// A gRPC status.
+    /// Explains a gRPC status.
     pub fn of_status(status: &GrpcStatus) -> Self {
-        let causes: Vec<String> =
-            FLAGS.iter().filter(|flag| flag.grpc == Some(status.code)).map(|flag| flag.code.to_owned()).collect();
+        let causes: Vec<String> = FLAGS
+            .iter()
+            .filter(|flag| flag.grpc_status == Some(status.code))
+            .map(|flag| flag.code.to_owned())
+            .collect();
         let without_flag = match status.code {
             4 => {
-                " It also answers it without a flag when a deadline or the longest duration of a stream passes (max_duration_timeout)."
+                " It also sends this status without a flag when a deadline or the maximum stream duration expires (max_duration_timeout)."
             }
             7 => {
-                " It also answers it without a flag when an AuthorizationPolicy denies the call (rbac_access_denied_matched_policy)."
+                " It also sends this status without a flag when an AuthorizationPolicy denies the call (rbac_access_denied_matched_policy)."
             }
-            8 => " A rate limit may be told to answer it in place of UNAVAILABLE (flag RL).",
-            16 => " It also answers it without a flag when a token is missing or invalid (jwt_authn_access_denied).",
+            8 => " A rate limit can be configured to send it instead of UNAVAILABLE (flag RL).",
+            16 => {
+                " It also sends this status without a flag when a token is missing or invalid (jwt_authn_access_denied)."
+            }
             _ => "",
         };
         let grpc = if causes.is_empty() && without_flag.is_empty() {
-            "Envoy does not answer it by itself: it comes from the server or from the client's own library".to_owned()
+            "Envoy never sends this status itself: it comes from the server or from the client's gRPC library"
+                .to_owned()
         } else {
             let flags = if causes.is_empty() {
                 String::new()
             } else {
-                format!("Envoy answers it by itself with the flags {}.", causes.join(", "))
+                format!("Envoy sends this status itself with the flags {}.", causes.join(", "))
             };
             format!("{flags}{without_flag}").trim().to_owned()
         };
         Self::of_log(&status.code.to_string(), ExplainTopic::Status, status.name, status.meaning, grpc, &[], "")
     }
 
-    /// Flags and details read together, as they stand in one line of a caller's proxy.
-    pub fn of_line(flags: &str, text: &str) -> Self {
+    /// Explains flags and details together, as in one log line of the caller's proxy.
+    pub fn of_line(flags: &str, details: &str) -> Self {
         let mut access = AccessEntry {
             method: Some(b"POST"),
             path: Some(b"/package.Service/Method"),
             protocol: Some(b"HTTP/2"),
-            code: Some(200),
+            http_status: Some(200),
             bytes_sent: Some(0),
             flags: ResponseFlags(flags),
-            cluster: Some(b"outbound|0||host"),
+            upstream_cluster: Some(b"outbound|0||host"),
             ..AccessEntry::default()
         };
-        access.details = (!text.is_empty()).then_some(text.as_bytes());
-        if let Some((_, reason)) = text.split_once('|') {
+        access.details = (!details.is_empty()).then_some(details.as_bytes());
+        if let Some((_, reason)) = details.split_once('|') {
             access.transport_failure = Some(reason.trim_end_matches('}').as_bytes());
         }
-        let verdict = diagnose(&access);
-        let status = verdict.status.and_then(|status| status.code);
+        let diagnosis = diagnose(&access);
+        let status = diagnosis.status.and_then(|status| status.code);
         let grpc = status.map_or_else(
-            || "the log cannot tell which status the client got".to_owned(),
+            || "the log does not show which status the client gets".to_owned(),
             |code| format!("the client gets {code} {}", grpc_status::name(code)),
         );
-        let key = [flags, text].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
-        let side = format!("{} side", verdict.side.as_str());
-        let meaning = match response_code_details::find(DETAILS, text) {
-            Some(detail) => format!("{}. {}: {}", verdict.what, detail.text, detail.meaning),
-            None if text.is_empty() => verdict.what.into_owned(),
+        let key = [flags, details].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
+        let side = format_side(diagnosis.side);
+        let meaning = match response_code_details::find_by_prefix(DETAILS, details) {
+            Some(detail) => format!("{}. {}: {}", diagnosis.what, detail.prefix, detail.meaning),
+            None if details.is_empty() => diagnosis.what.into_owned(),
             None if flags.is_empty() => {
-                format!("\"{text}\" is no text that this program knows; without it: {}", verdict.what)
+                format!("unknown response code details \"{details}\"; without them: {}", diagnosis.what)
             }
-            None => format!("{}. \"{text}\" is no text that this program knows", verdict.what),
+            None => format!("{}. Unknown response code details \"{details}\"", diagnosis.what),
         };
-        Self::of_log(&key, ExplainTopic::Line, "read together", &meaning, grpc, &[&side], &verdict.next)
+        Self::of_log(&key, ExplainTopic::Line, "combination", &meaning, grpc, &[&side], &diagnosis.next)
     }
 
-    /// A flag that this Envoy does not have.
-    pub fn of_unknown_flag(word: &str) -> Self {
-        let meaning = "not a flag of Envoy 1.39: of a newer Envoy, or registered by an extension";
+    /// Explains a flag that Envoy 1.39 does not have.
+    pub fn of_unknown_flag(flag: &str) -> Self {
+        let meaning = "not a flag of Envoy 1.39: it belongs to a newer Envoy or to an extension";
         Self::of_log(
-            word,
+            flag,
             ExplainTopic::Flag,
             "unknown flag",
             meaning,
             String::new(),
             &[],
-            "see the documentation of the proxy that wrote it",
+            "see the documentation of the proxy that logged it",
         )
     }
 
@@ -238,9 +247,10 @@ impl ExplainItem {
         causes: &[&str],
         next: &str,
     ) -> Self {
-        let causes: Vec<String> = causes.iter().filter(|one| !one.is_empty()).map(|one| (*one).to_owned()).collect();
+        let causes: Vec<String> =
+            causes.iter().filter(|cause| !cause.is_empty()).map(|cause| (*cause).to_owned()).collect();
         let mut docs = format!("## What happened\n{meaning}\n");
-        for (heading, text) in [("For gRPC", grpc.as_str()), ("Points at", &causes.join("; ")), ("Look first", next)] {
+        for (heading, text) in [("For gRPC", grpc.as_str()), ("Causes", &causes.join("; ")), ("Next steps", next)] {
             if !text.is_empty() {
                 docs.push_str(&format!("\n## {heading}\n{text}\n"));
             }
@@ -263,7 +273,15 @@ impl ExplainItem {
     }
 }
 
-/// The text under a heading.
+/// `caller side`; empty for a call that went well.
+fn format_side(side: FaultSide) -> String {
+    match side {
+        FaultSide::None => String::new(),
+        side => format!("{} side", side.as_str()),
+    }
+}
+
+/// The text of `docs` under `heading`.
 fn section(docs: &str, heading: &str) -> String {
     let Some((_, rest)) = docs.split_once(heading) else { return String::new() };
     let end = rest.find("\n## ").unwrap_or(rest.len());

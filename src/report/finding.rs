@@ -1,4 +1,4 @@
-//! A finding as it is shown, with the lines of the file that it came from.
+//! A finding with its position and excerpt when the object came from a file.
 
 use std::sync::Arc;
 
@@ -10,33 +10,33 @@ use crate::mesh::Mesh;
 use crate::rules::{Finding, Severity};
 use crate::snapshot::{SourceText, TextPosition};
 
-/// A finding.
+/// A fault, with its evidence and its fix.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct FindingReport {
-    /// Stable code.
+    /// Stable code, such as `GM203`.
     pub code: &'static str,
-    /// Name of the rule.
+    /// Name of the rule, such as `subset-undefined`.
     pub name: &'static str,
     /// How bad it is.
     pub severity: Severity,
-    /// The object to mend.
+    /// The object to fix.
     pub object: ObjectReport,
-    /// Field path in it.
+    /// Path of the field in that object.
     pub field: String,
-    /// What is wrong.
+    /// The fault in one sentence.
     pub message: String,
-    /// What callers will see.
-    pub effect: String,
-    /// Namespaces of the callers it touches; empty means all.
+    /// What callers see because of it.
+    pub impact: String,
+    /// Namespaces of the affected callers; empty means all callers.
     pub callers: Vec<String>,
-    /// What makes us say so.
+    /// The facts that show the fault.
     pub evidence: Vec<String>,
-    /// The repair.
+    /// How to fix it: YAML or a command.
     pub fix: String,
-    /// Where it stands, for objects from files.
+    /// Position of the field, for objects that come from files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub position: Option<PositionReport>,
-    /// Istio's own code for it.
+    /// Istio's code for the same fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub istio_code: Option<&'static str>,
     /// The text around the position, for the terminal.
@@ -45,21 +45,21 @@ pub struct FindingReport {
     pub excerpt: Option<Excerpt>,
 }
 
-/// A place in a file.
+/// A position in a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PositionReport {
-    /// Path as it was given.
+    /// Path of the file as given on the command line.
     pub file: String,
     /// Line, from 1.
     pub line: usize,
     /// Column, from 1.
     pub column: usize,
-    /// Template that made the object, by a `# Source:` comment.
+    /// The template that rendered the object, from a `# Source:` comment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
 }
 
-/// The lines that a finding points at.
+/// The text that a finding points into.
 #[derive(Debug, Clone)]
 pub struct Excerpt {
     /// The whole text.
@@ -69,10 +69,10 @@ pub struct Excerpt {
 }
 
 impl FindingReport {
-    /// Prepares a finding for showing; looks up its place when the object came from a file.
+    /// Reports a finding, with its position when the object came from a file.
     pub fn new(mesh: &Mesh<'_>, finding: &Finding) -> Self {
-        let place = place(mesh, finding);
-        let spot = place.and_then(|place| Some((place, place.find(&finding.field)?)));
+        let origin = document(mesh, finding);
+        let position = origin.and_then(|origin| Some((origin, origin.find(&finding.field)?)));
         Self {
             code: finding.code,
             name: finding.name,
@@ -80,27 +80,31 @@ impl FindingReport {
             object: (&finding.object).into(),
             field: finding.field.clone(),
             message: finding.message.clone(),
-            effect: finding.impact.clone(),
+            impact: finding.impact.clone(),
             callers: finding.callers.clone(),
             evidence: finding.evidence.clone(),
             fix: finding.fix.clone(),
             istio_code: finding.istio_code,
-            position: spot.as_ref().map(|(place, spot)| PositionReport {
-                file: place.text.path.clone(),
-                line: spot.at.line,
-                column: spot.at.column,
-                template: place.template.clone(),
+            position: position.as_ref().map(|(origin, position)| PositionReport {
+                file: origin.text.path.clone(),
+                line: position.start.line,
+                column: position.start.column,
+                template: origin.template.clone(),
             }),
-            excerpt: spot.map(|(place, spot)| Excerpt { text: Arc::clone(&place.text), bytes: spot.bytes }),
+            excerpt: position
+                .map(|(origin, position)| Excerpt { text: Arc::clone(&origin.text), bytes: position.bytes }),
         }
     }
 }
 
-fn place<'m>(mesh: &Mesh<'m>, finding: &Finding) -> Option<&'m TextPosition> {
+/// The document in a file that the finding's object came from.
+fn document<'m>(mesh: &Mesh<'m>, finding: &Finding) -> Option<&'m TextPosition> {
     let key = finding.object.key();
-    let object = mesh.snapshot.objects.get(&key);
-    let misplaced = || mesh.snapshot.misplaced.iter().find(|object| object.key == key);
-    // GM001 is about an object that has no place among the others.
-    let object = if finding.code == "GM001" { misplaced() } else { object };
-    object.and_then(|object| object.place.as_ref())
+    let object = if finding.code == "GM001" {
+        // GM001 is about an object of the wrong API group, which the snapshot keeps apart from the others.
+        mesh.snapshot.unserved.iter().find(|object| object.key == key)
+    } else {
+        mesh.snapshot.objects.get(&key)
+    };
+    object.and_then(|object| object.position.as_ref())
 }

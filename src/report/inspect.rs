@@ -1,4 +1,4 @@
-//! `inspect`: Services with their ports, routes and proxies, findings, and gaps.
+//! The report of `inspect`: Services with their ports, routes and proxies, findings, and gaps.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -8,22 +8,27 @@ use serde::Serialize;
 use super::balance::DistributionReport;
 use super::diff::DiffProxyReport;
 use super::finding::FindingReport;
-use super::{GapReport, ObjectReport};
-use crate::dataplane::balance::{HostReadings, lately_or_ever, readings_by_host};
+use super::route::RetriesReport;
+use super::{GapReport, ObjectReport, Percent};
+use crate::dataplane::balance::{HostReadings, readings_by_host, recent_or_total};
 use crate::dataplane::proxy::ProxyState;
 use crate::dataplane::proxy_comparisons::ProxyComparisons;
 use crate::mesh::Mesh;
+use crate::mesh::gateway::ServerTlsMode;
 use crate::mesh::ids::{ObjectRef, ServiceId};
-use crate::rules::RulesOutcome;
+use crate::mesh::protocol::Protocol;
+use crate::mesh::security::MtlsMode;
+use crate::mesh::xds::BackendState;
+use crate::rules::{RulesOutcome, Severity};
 use crate::schema::Kind;
 
-/// Answer of `inspect`.
+/// The answer of `inspect`.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(title = "Inspect")]
 pub struct InspectReport {
     /// Always `Inspect`.
     pub kind: &'static str,
-    /// Version of this form.
+    /// Version of this schema.
     pub version: u32,
     /// Istio version whose behaviour is assumed.
     pub istio_version: String,
@@ -31,135 +36,136 @@ pub struct InspectReport {
     pub services: Vec<ServiceReport>,
     /// Findings, worst first.
     pub findings: Vec<FindingReport>,
-    /// Findings that an annotation, `--skip` or an ignore file left out.
+    /// Number of findings dropped by an annotation, `--skip` or an ignore file.
     pub ignored: usize,
-    /// Claims that gaps left undecided, by code.
+    /// Number of possible findings that gaps leave undecided, by code.
     pub undecided: BTreeMap<&'static str, usize>,
     /// What could not be read.
     pub gaps: Vec<GapReport>,
-    /// What Envoys say, when they were asked.
+    /// The states of the proxies, with `--live`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub live: Option<LiveReport>,
 }
 
-/// What Envoys say.
+/// The states of the proxies in scope.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct LiveReport {
-    /// When they were asked, RFC 3339.
-    pub asked: String,
-    /// How many proxies there are in each state, named as in `diff`.
-    pub proxies: BTreeMap<&'static str, usize>,
+    /// Time of the query, RFC 3339.
+    pub time: String,
+    /// Number of proxies by state, as in `diff`; states that do not occur are absent.
+    #[schemars(extend("propertyNames" = {"$ref": "#/$defs/ProxyState"}))]
+    pub proxies: BTreeMap<ProxyState, usize>,
 }
 
-/// What Envoys say of one Service.
+/// Envoy's view of one Service.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct LiveServiceReport {
-    /// Callers' proxies, and what each has for this host.
+    /// The callers' proxies, each compared for this host.
     pub proxies: Vec<DiffProxyReport>,
-    /// How calls spread, if any proxy counted some.
+    /// How calls spread, if any proxy counted calls to this host.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub spread: Option<DistributionReport>,
+    pub distribution: Option<DistributionReport>,
 }
 
 /// A Service, or a host of a ServiceEntry.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ServiceReport {
-    /// Namespace.
+    /// Namespace of the object.
     pub namespace: String,
-    /// Name of the Service: the object's, or the one in the host of a ServiceEntry that adds a host to the cluster domain.
+    /// Name of the object. For a ServiceEntry host in the cluster domain, the name in the host.
     pub name: String,
     /// Kind of the object: `Service` or `ServiceEntry`.
     pub kind: String,
     /// Full host name.
     pub host: String,
-    /// `ClusterIP`, `Headless`, `ExternalName …`, or a ServiceEntry's resolution.
+    /// `ClusterIP`, `Headless`, `ExternalName`, or the resolution of a ServiceEntry.
     pub resolution: String,
+    /// The host that an `ExternalName` Service is an alias of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external_name: Option<String>,
     /// Ports.
     pub ports: Vec<PortReport>,
-    /// Pods behind it.
+    /// Numbers of pods behind it.
     pub pods: PodsReport,
-    /// Pods that have a proxy.
+    /// Numbers of pods with a proxy.
     pub proxies: ProxiesReport,
-    /// Routes that callers without a view of their own get, in the order Envoy tries them. Empty is Istio's default
-    /// route to all pods.
+    /// Routes of the default caller class, in the order Envoy tries them. Empty means Istio's default route to all
+    /// pods.
     pub routes: Vec<RuleReport>,
-    /// Views of callers that differ.
+    /// Caller classes whose configuration differs from the default.
     pub callers: Vec<CallerClassReport>,
-    /// DestinationRules that callers without a view of their own get.
+    /// DestinationRules of the default caller class.
     pub destination_rules: Vec<ObjectReport>,
-    /// What the policies say, by port and subset.
+    /// Traffic policies by port and subset.
     pub policies: Vec<PolicyReport>,
     /// Workloads behind it.
     pub workloads: Vec<WorkloadReport>,
-    /// TLS that the server's proxies ask for, by pod port.
+    /// TLS that the server's proxies accept, by pod port.
     pub tls: Vec<TlsReport>,
-    /// Authorization that names gRPC methods, or selects the pods.
+    /// Authorization policies that select the pods.
     pub authorization: Vec<AuthorizationReport>,
-    /// Gateways that lead here.
+    /// Gateways that expose it.
     pub gateways: Vec<GatewayReport>,
-    /// What may be wrong here because objects could not be read.
-    pub unread: Vec<String>,
-    /// What acts here and is not part of the model.
+    /// Parts of this report that gaps make incomplete, one sentence each.
+    pub affected_by_gaps: Vec<String>,
+    /// Objects that act on its calls and are not modelled, one sentence each.
     pub not_modelled: Vec<String>,
-    /// What Envoys say of it, on a page of its own and when they were asked.
+    /// Envoy's view, with `--live` and a target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub live: Option<LiveServiceReport>,
-    /// Findings that touch the Service, by severity word.
-    pub finding_counts: BTreeMap<&'static str, usize>,
-    /// Whether any port shows signs of gRPC.
+    /// Number of findings about the Service and the objects that affect it, by severity.
+    #[schemars(extend("propertyNames" = {"$ref": "#/$defs/Severity"}))]
+    pub finding_counts: BTreeMap<Severity, usize>,
+    /// Whether any port shows evidence of gRPC.
     #[serde(skip)]
     #[schemars(skip)]
     pub has_grpc: bool,
 }
 
-/// A port.
+/// A port of a Service.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct PortReport {
     /// Number that callers use.
     pub number: u16,
-    /// Name; empty when it has none.
+    /// Name; empty when the port has none.
     pub name: String,
     /// `appProtocol` as written.
     pub app_protocol: Option<String>,
-    /// Istio's own word.
-    pub protocol: &'static str,
-    /// The word for people.
-    #[serde(skip)]
-    #[schemars(skip)]
-    pub protocol_label: &'static str,
-    /// Who decided it.
+    /// Protocol in Istio's spelling; `Auto` means detected.
+    pub protocol: Protocol,
+    /// The field that decides the protocol.
     pub decided_by: String,
-    /// Signs that it is used for gRPC.
+    /// Evidence that the port is used for gRPC.
     pub evidence: Vec<String>,
-    /// Port in the pods: a number or a name.
+    /// Port of the pods: a number or a name.
     pub target_port: String,
-    /// What the server's proxy makes of it.
+    /// How the server's sidecar handles calls.
     pub inbound: String,
-    /// What callers' sidecars make of it.
+    /// How callers' sidecars handle calls.
     pub outbound: String,
-    /// What gateways make of it.
+    /// How gateways handle calls.
     pub gateway: String,
 }
 
-/// Counts of pods.
+/// Numbers of pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
 pub struct PodsReport {
-    /// Ready.
+    /// Ready pods.
     pub ready: u32,
-    /// All.
+    /// All pods.
     pub total: u32,
-    /// Of unknown readiness: pod templates.
+    /// Pods of unknown readiness, which come from pod templates.
     pub unknown: u32,
-    /// Whether the source can tell at all.
-    pub known: bool,
+    /// Whether the source contains the pods. If not, the numbers mean nothing.
+    pub in_source: bool,
 }
 
-/// Counts of proxies.
+/// Numbers of pods with a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema)]
 pub struct ProxiesReport {
     /// Pods with an Envoy.
-    pub with: u32,
-    /// Pods of which that is not known.
+    pub present: u32,
+    /// Pods that may have an Envoy.
     pub unknown: u32,
     /// All pods.
     pub total: u32,
@@ -168,100 +174,113 @@ pub struct ProxiesReport {
 /// A route rule.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct RuleReport {
-    /// The object it comes from.
+    /// The object that holds the rule.
     pub object: ObjectReport,
-    /// Position in the object's rules.
+    /// Index of the rule in the object.
     pub index: usize,
-    /// Name.
+    /// Name of the rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Alternatives; empty matches every call.
+    /// Matches, one of which must hold; empty matches every call.
     pub matches: Vec<String>,
-    /// `forward`, `redirect`, `direct-response` or `delegate`.
-    pub action: String,
+    /// What the rule does with a call.
+    pub action: RuleAction,
+    /// HTTP status code of a direct response.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u32>,
+    /// The VirtualService that the rule delegates to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delegate: Option<ObjectReport>,
     /// Backends with their shares.
     pub backends: Vec<BackendReport>,
-    /// Limit of the whole call and cap of the client's deadline, in milliseconds; 0 is none.
+    /// Limit of the whole call, and cap on the client's deadline, in milliseconds; 0 means none.
     pub timeout_ms: u64,
-    /// Retries in force.
+    /// The retry policy.
     pub retries: RetriesReport,
-    /// Injected faults.
+    /// Injected faults, one sentence each.
     pub faults: Vec<String>,
-    /// Copies of the traffic.
+    /// Mirrors, one sentence each.
     pub mirrors: Vec<String>,
-    /// Changes of path or authority.
+    /// Changes of path or authority, one sentence each.
     pub rewrites: Vec<String>,
 }
 
-/// A backend of a route.
+/// What a rule does with a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, strum::IntoStaticStr)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+pub enum RuleAction {
+    /// It sends the call to a backend.
+    Forward,
+    /// It redirects the client, which gRPC clients do not follow.
+    Redirect,
+    /// It makes the proxy respond.
+    DirectResponse,
+    /// It leaves the decision to another VirtualService.
+    Delegate,
+}
+
+impl RuleAction {
+    /// The value in JSON reports, such as `direct-response`.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// A backend of a rule.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct BackendReport {
     /// Host.
     pub host: String,
-    /// Short form of the host.
+    /// The host without the cluster domain, for the terminal.
     #[serde(skip)]
     #[schemars(skip)]
-    pub short: String,
-    /// Port, if the route names one.
+    pub short_host: String,
+    /// Port, if the rule names one.
     pub port: Option<u32>,
-    /// Subset, if the route names one.
+    /// Subset, if the rule names one.
     pub subset: Option<String>,
     /// Weight as written.
     pub weight: Option<i64>,
-    /// Share of the calls in percent.
-    pub share: f64,
-    /// `ok`, `no-cluster`, `no-endpoints` or `unknown`.
-    pub state: &'static str,
-    /// Pods behind it.
+    /// Share of the calls.
+    pub share_percent: Percent,
+    /// Whether calls to it can arrive.
+    pub state: BackendState,
+    /// Numbers of pods behind it.
     pub pods: PodsReport,
 }
 
-/// Retries in force.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct RetriesReport {
-    /// Retries after the first try; 0 is off.
-    pub attempts: u32,
-    /// Conditions.
-    pub retry_on: Vec<String>,
-    /// HTTP status codes that are retried.
-    pub status_codes: Vec<u16>,
-    /// Limit of one try in milliseconds; 0 is none.
-    pub per_try_timeout_ms: u64,
-    /// The rule's object, `mesh default` or `istio default`.
-    pub owner: String,
-}
-
-/// Callers whose view differs.
+/// A caller class whose configuration differs from the default.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct CallerClassReport {
-    /// Their namespaces.
+    /// Namespaces of the callers.
     pub namespaces: Vec<String>,
-    /// Labels of the pods there, when only some are meant: `app=web`.
+    /// Labels of the callers' pods, such as `app=web`, when only some pods are in the class.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub pods: Option<String>,
-    /// DestinationRules that they get.
+    pub pod_labels: Option<String>,
+    /// DestinationRules that apply to them.
     pub destination_rules: Vec<ObjectReport>,
-    /// Their routes, if these differ; absent when they are the same.
+    /// Their routes; absent when they are the default ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub routes: Option<Vec<RuleReport>>,
-    /// What differs, in sentences.
+    /// The differences, as sentences whose subject is the callers.
     pub differs: Vec<String>,
 }
 
-/// What DestinationRules say for a port and subset.
+/// The traffic policy for a port and subset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PolicyReport {
-    /// Port.
+    /// Port of the Service.
     pub port: u16,
-    /// Subset; absent for the host as a whole.
+    /// Subset; absent for the policy of the whole host.
     pub subset: Option<String>,
-    /// Limits with what they mean.
+    /// Limits of the connection pool with their effect on calls, one sentence each.
     pub connection_pool: Vec<String>,
-    /// Balancing.
+    /// Load balancing.
     pub load_balancing: String,
-    /// Ejection.
+    /// Outlier detection.
     pub outlier_detection: String,
-    /// TLS of callers.
+    /// TLS on connections to the server.
     pub tls: String,
 }
 
@@ -272,65 +291,66 @@ pub struct WorkloadReport {
     pub name: String,
     /// Value of the label `version`.
     pub version: Option<String>,
-    /// Pods.
+    /// Numbers of pods.
     pub pods: PodsReport,
-    /// What stands beside the application.
+    /// The proxy of the pods.
     pub proxy: String,
-    /// Traffic that goes round the proxy.
+    /// Annotations that exclude traffic from the proxy.
     pub exclusions: Vec<String>,
 }
 
 /// TLS in force on a pod port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct TlsReport {
-    /// Pod port.
+    /// Port of the pod.
     pub port: u16,
-    /// What the server's proxy accepts.
-    pub mode: String,
-    /// The PeerAuthentication that says so, or `default`.
+    /// What the server's proxy accepts, in Istio's spelling; absent when PeerAuthentications could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<MtlsMode>,
+    /// The PeerAuthentication that decides it, or `default`.
     pub decided_by: String,
 }
 
-/// A policy that selects the pods.
+/// An AuthorizationPolicy that selects the pods.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct AuthorizationReport {
     /// The policy.
     pub object: ObjectReport,
-    /// `ALLOW`, `DENY`, `AUDIT` or `CUSTOM`.
+    /// `ALLOW`, `DENY`, `AUDIT` or `CUSTOM`, as written.
     pub action: String,
     /// Method paths that it names.
     pub paths: Vec<String>,
 }
 
-/// A way in from outside.
+/// A gateway that exposes a Service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct GatewayReport {
     /// The Gateway.
-    pub gateway: ObjectReport,
-    /// Whether it is in the source.
-    pub known: bool,
-    /// Port.
+    pub object: ObjectReport,
+    /// Whether the source contains the Gateway.
+    pub in_source: bool,
+    /// Port of the server or listener.
     pub port: u32,
-    /// Protocol word of the server.
+    /// Protocol of the server or listener, as written.
     pub protocol: String,
-    /// What becomes of TLS.
-    pub tls: String,
+    /// What the server does with TLS.
+    pub tls: ServerTlsMode,
     /// Hosts that clients call.
     pub hosts: Vec<String>,
-    /// The route that leads here.
+    /// The route object that leads to the Service.
     pub route: ObjectReport,
 }
 
-/// What `inspect` was asked for.
+/// The scope of `inspect`.
 #[derive(Debug, Clone, Default)]
 pub struct InspectRequest {
-    /// Only these Services; empty is an overview.
+    /// Services to report in detail; empty means an overview.
     pub targets: Vec<ServiceId>,
-    /// Only these, in an overview; absent is all.
+    /// Services that the overview is restricted to; absent means all.
     pub selected: Option<BTreeSet<ServiceId>>,
-    /// Only these namespaces; empty is all.
+    /// Namespaces in scope; empty means all.
     pub namespaces: BTreeSet<String>,
-    /// Services without signs of gRPC too.
+    /// Whether the overview includes Services without evidence of gRPC.
     pub all_services: bool,
 }
 
@@ -340,44 +360,58 @@ impl InspectRequest {
     }
 }
 
-/// Looks at the proxies of a mesh for one Service after the other.
+/// Compares proxies and reads counters for one Service after another.
 struct LiveReporter<'m> {
     proxies: ProxyComparisons<'m>,
-    counted: BTreeMap<String, HostReadings>,
+    readings: BTreeMap<String, HostReadings>,
 }
 
 impl<'m> LiveReporter<'m> {
     fn new(mesh: &'m Mesh<'m>) -> Option<Self> {
-        let counted = readings_by_host(mesh.snapshot.live.as_ref()?);
-        Some(Self { proxies: ProxyComparisons::new(mesh)?, counted })
+        let readings = readings_by_host(mesh.snapshot.live.as_ref()?);
+        Some(Self { proxies: ProxyComparisons::new(mesh)?, readings })
     }
 
-    fn of(&self, mesh: &Mesh<'_>, id: ServiceId) -> LiveServiceReport {
+    fn report(&self, mesh: &Mesh<'_>, id: ServiceId) -> LiveServiceReport {
         let service = mesh.service(id);
         let host = service.host.as_str().to_owned();
-        let spread = self.counted.get(&host).map(|counted| {
-            let (spread, counted) = lately_or_ever(mesh, service, counted);
-            DistributionReport::new(mesh, service, &spread, counted)
+        let distribution = self.readings.get(&host).map(|readings| {
+            let (distribution, period) = recent_or_total(mesh, service, readings);
+            DistributionReport::new(mesh, service, &distribution, period)
         });
-        let judged = self.proxies.judge_all(&[host]);
-        let proxies = judged.into_iter().map(|(id, judged)| DiffProxyReport::new(mesh, id, judged)).collect();
-        LiveServiceReport { proxies, spread }
+        let compared = self.proxies.compare_all(&[host]);
+        let proxies = compared.into_iter().map(|(id, proxy)| DiffProxyReport::new(mesh, id, proxy)).collect();
+        LiveServiceReport { proxies, distribution }
     }
 }
 
-/// How many of the proxies in scope stand how; for a Service those of callers anywhere.
-fn states(mesh: &Mesh<'_>, outcome: &RulesOutcome, request: &InspectRequest) -> BTreeMap<&'static str, usize> {
+/// Numbers of proxies by state: for a target, callers in all namespaces; else the proxies in scope.
+fn count_states(mesh: &Mesh<'_>, outcome: &RulesOutcome, request: &InspectRequest) -> BTreeMap<ProxyState, usize> {
     let mut counts = BTreeMap::new();
     for (id, state) in &outcome.proxies {
         let namespace = mesh.workload(*id).namespace();
         if !request.targets.is_empty() || request.in_scope(namespace.as_str()) {
-            *counts.entry(state.as_str()).or_default() += 1;
+            *counts.entry(*state).or_default() += 1;
         }
     }
     counts
 }
 
-/// Makes the report.
+fn services_in_scope(mesh: &Mesh<'_>, request: &InspectRequest) -> Vec<ServiceId> {
+    if !request.targets.is_empty() {
+        return request.targets.clone();
+    }
+    mesh.service_ids()
+        .filter(|id| {
+            let service = mesh.service(*id);
+            request.in_scope(service.namespace().as_str())
+                && (request.all_services || service.has_grpc_evidence())
+                && request.selected.as_ref().is_none_or(|selected| selected.contains(id))
+        })
+        .collect()
+}
+
+/// Reports the Services in scope with the findings about them.
 pub fn inspect(mesh: &Mesh<'_>, outcome: &RulesOutcome, request: &InspectRequest) -> InspectReport {
     let mut by_object: HashMap<&ObjectRef, Vec<usize>> = HashMap::new();
     for (index, finding) in outcome.findings.iter().enumerate() {
@@ -385,23 +419,12 @@ pub fn inspect(mesh: &Mesh<'_>, outcome: &RulesOutcome, request: &InspectRequest
             by_object.entry(object).or_default().push(index);
         }
     }
-    let shown: Vec<ServiceId> = if request.targets.is_empty() {
-        mesh.service_ids()
-            .filter(|id| {
-                let service = mesh.service(*id);
-                request.in_scope(service.namespace().as_str())
-                    && (request.all_services || service.has_grpc())
-                    && request.selected.as_ref().is_none_or(|selected| selected.contains(id))
-            })
-            .collect()
-    } else {
-        request.targets.clone()
-    };
-    // Every proxy would be looked at for every Service: that is for pages only.
+    let reported = services_in_scope(mesh, request);
+    // An overview has no live part: it would compare every proxy once per Service.
     let live = if request.targets.is_empty() { None } else { LiveReporter::new(mesh) };
-    let mut wanted: BTreeSet<usize> = BTreeSet::new();
-    let mut services = Vec::with_capacity(shown.len());
-    for id in shown {
+    let mut findings: BTreeSet<usize> = BTreeSet::new();
+    let mut services = Vec::with_capacity(reported.len());
+    for id in reported {
         let related: BTreeSet<usize> = super::page::related(mesh, id)
             .iter()
             .filter_map(|object| by_object.get(object))
@@ -410,16 +433,16 @@ pub fn inspect(mesh: &Mesh<'_>, outcome: &RulesOutcome, request: &InspectRequest
             .collect();
         let mut counts = BTreeMap::new();
         for index in &related {
-            *counts.entry(outcome.findings[*index].severity.as_str()).or_insert(0) += 1;
+            *counts.entry(outcome.findings[*index].severity).or_default() += 1;
         }
-        wanted.extend(related);
-        let live = live.as_ref().map(|live| live.of(mesh, id));
-        // What keeps a caller from following touches the Service that it calls.
-        let callers = live.iter().flat_map(|live| &live.proxies).filter(|one| one.state != ProxyState::InStep.as_str());
-        for one in callers {
-            let path = format!("{}/{}", one.namespace, one.pod);
+        findings.extend(related);
+        let live = live.as_ref().map(|live| live.report(mesh, id));
+        // A finding about a caller's proxy that is not synced concerns the Services that it calls.
+        let callers = live.iter().flat_map(|live| &live.proxies).filter(|proxy| proxy.state != ProxyState::Synced);
+        for caller in callers {
+            let path = format!("{}/{}", caller.namespace, caller.pod);
             let of_pod = by_object.iter().filter(|(object, _)| object.kind == Kind::Pod && object.path() == path);
-            wanted.extend(of_pod.flat_map(|(_, findings)| findings.iter().copied()));
+            findings.extend(of_pod.flat_map(|(_, findings)| findings.iter().copied()));
         }
         services.push(ServiceReport { live, ..super::page::service(mesh, id, counts) });
     }
@@ -428,14 +451,14 @@ pub fn inspect(mesh: &Mesh<'_>, outcome: &RulesOutcome, request: &InspectRequest
             let mut namespaces = finding.objects().map(|object| object.namespace.as_str());
             namespaces.any(|namespace| namespace.is_empty() || request.in_scope(namespace))
         });
-        wanted.extend(in_scope.map(|(index, _)| index));
+        findings.extend(in_scope.map(|(index, _)| index));
     }
     InspectReport {
         kind: "Inspect",
         version: 1,
         istio_version: mesh.version.to_string(),
         services,
-        findings: wanted.into_iter().map(|index| FindingReport::new(mesh, &outcome.findings[index])).collect(),
+        findings: findings.into_iter().map(|index| FindingReport::new(mesh, &outcome.findings[index])).collect(),
         ignored: outcome.ignored,
         undecided: outcome.undecided.clone(),
         gaps: mesh.snapshot.gaps.iter().map(GapReport::from).collect(),
@@ -443,6 +466,6 @@ pub fn inspect(mesh: &Mesh<'_>, outcome: &RulesOutcome, request: &InspectRequest
             .snapshot
             .live
             .as_ref()
-            .map(|live| LiveReport { asked: live.asked.clone(), proxies: states(mesh, outcome, request) }),
+            .map(|live| LiveReport { time: live.recorded_at.clone(), proxies: count_states(mesh, outcome, request) }),
     }
 }

@@ -1,7 +1,7 @@
-//! What each command shows, as plain serialisable structs: the output contract.
+//! The output contract: one serializable struct per report.
 //!
-//! VIEW. Fields are only ever added within a version. A JSON Schema for each report stands under `schemas/` and is
-//! checked against these types. Nothing here prints; see [`crate::render`].
+//! VIEW. Within a version, fields are only added. `schemas/` holds a JSON Schema for each report, generated from these
+//! types and checked by a test. Nothing here prints; see [`crate::render`].
 
 pub mod balance;
 pub mod diff;
@@ -12,6 +12,7 @@ pub(crate) mod finding;
 pub mod inspect;
 pub(crate) mod page;
 mod policy;
+mod proportion;
 pub mod route;
 mod route_client;
 mod route_notes;
@@ -26,18 +27,20 @@ pub(crate) mod unified;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::snapshot::{Gap, GapKind};
+use crate::snapshot::{Gap, GapKind, ObjectKey};
+
+pub use proportion::{Percent, Ratio};
 
 /// Something that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct GapReport {
     /// What is missing.
     pub what: String,
-    /// Why, and the right that is missing if that is it.
+    /// The cause in words, such as the right that is missing.
     pub why: String,
-    /// `forbidden`, `failed`, `malformed`, `not-installed` or `not-in-source`.
+    /// The kind of cause.
     pub reason: GapKind,
-    /// Whether answers may be wrong because it could not be read: then the exit code is 4.
+    /// Whether answers may be wrong because of the gap. The exit code is then 4.
     pub touches_answers: bool,
 }
 
@@ -47,7 +50,7 @@ impl From<&Gap> for GapReport {
             what: gap.what.clone(),
             why: gap.why.clone(),
             reason: gap.reason,
-            touches_answers: gap.touches_answers(),
+            touches_answers: gap.affects_answers(),
         }
     }
 }
@@ -55,12 +58,22 @@ impl From<&Gap> for GapReport {
 /// An object by kind, namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 pub struct ObjectReport {
-    /// Kind.
+    /// Kind as Kubernetes spells it, such as `VirtualService`.
     pub kind: String,
     /// Namespace; empty for cluster-scoped kinds.
     pub namespace: String,
-    /// Name.
+    /// Name within the namespace.
     pub name: String,
+}
+
+impl From<&ObjectKey> for ObjectReport {
+    fn from(object: &ObjectKey) -> Self {
+        Self {
+            kind: object.kind.name().to_owned(),
+            namespace: object.namespace.to_string(),
+            name: object.name.to_string(),
+        }
+    }
 }
 
 impl From<&crate::mesh::ids::ObjectRef> for ObjectReport {

@@ -1,35 +1,39 @@
-//! One Service from the mesh to its report.
+//! The report of one Service, built from the mesh.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::inspect::{
-    BackendReport, CallerClassReport, GatewayReport, PodsReport, PortReport, ProxiesReport, RetriesReport, RuleReport,
+    BackendReport, CallerClassReport, GatewayReport, PodsReport, PortReport, ProxiesReport, RuleAction, RuleReport,
     ServiceReport,
 };
 use super::policy::policies;
+use super::route::millis;
 use super::server_side::{authorization, tls, workloads};
+use super::{ObjectReport, Percent};
 use crate::mesh::Mesh;
 use crate::mesh::RouteReference;
-use crate::mesh::caller_classes::{CallerClass, SIDECARS_MAX};
+use crate::mesh::caller_backend::CallerBackend;
+use crate::mesh::caller_classes::{CallerClass, MAX_EXAMINED_SIDECARS};
 use crate::mesh::destination_rule::{AppliedRules, EffectivePolicy};
 use crate::mesh::ids::{ObjectRef, ServiceId};
 use crate::mesh::protocol::{Protocol, ProtocolFamily};
 use crate::mesh::service::{PodCount, Resolution, Service, ServicePort, TargetPort};
-use crate::mesh::written_route::{CallerBackend, CallerBackendState, WrittenAction, WrittenRule};
-use crate::mesh::xds::RouteOwner;
+use crate::mesh::written_route::{WrittenAction, WrittenRule};
+use crate::mesh::xds::{BackendState, RouteOwner};
+use crate::rules::Severity;
 use crate::schema::Kind;
 use crate::vocabulary::duration;
 
-/// The objects whose findings touch a Service: itself, what routes to it, what applies to it, its pods.
+/// The objects whose findings concern a Service: the Service itself, route objects, DestinationRules, gateways, pods.
 pub(super) fn related(mesh: &Mesh<'_>, id: ServiceId) -> BTreeSet<ObjectRef> {
     let service = mesh.service(id);
     let mut objects = BTreeSet::from([service.object.clone()]);
     objects.extend(mesh.virtual_services.covering(&service.host).map(|object| object.object.clone()));
     objects.extend(mesh.destination_rules.covering(service.host.as_str()).map(|(_, rule)| rule.object.clone()));
     objects.extend(mesh.attached_routes(id).iter().map(|route| mesh.route_object(*route).object.clone()));
-    for user in mesh.users_of(id) {
-        match *user {
+    for reference in mesh.route_references(id) {
+        match *reference {
             RouteReference::VirtualService(object, _) => {
                 objects.insert(mesh.virtual_services.get(object).object.clone());
             }
@@ -43,13 +47,12 @@ pub(super) fn related(mesh: &Mesh<'_>, id: ServiceId) -> BTreeSet<ObjectRef> {
     objects
 }
 
-/// Everything about one Service.
-pub(super) fn service(mesh: &Mesh<'_>, id: ServiceId, finding_counts: BTreeMap<&'static str, usize>) -> ServiceReport {
+pub(super) fn service(mesh: &Mesh<'_>, id: ServiceId, finding_counts: BTreeMap<Severity, usize>) -> ServiceReport {
     let service = mesh.service(id);
-    let views = mesh.caller_classes(id);
-    let everybody = &views[0];
-    let known = mesh.knows_pods_of(service);
-    let routes = routes(mesh, service, everybody);
+    let classes = mesh.caller_classes(id);
+    let default_class = &classes[0];
+    let has_pods = mesh.covers_pods_of(service);
+    let routes = routes(mesh, service, default_class);
     ServiceReport {
         namespace: service.namespace().to_string(),
         name: name(mesh, service),
@@ -58,16 +61,20 @@ pub(super) fn service(mesh: &Mesh<'_>, id: ServiceId, finding_counts: BTreeMap<&
         resolution: match &service.resolution {
             Resolution::ClusterIp => "ClusterIP".to_owned(),
             Resolution::Headless => "Headless".to_owned(),
-            Resolution::ExternalName(target) => format!("ExternalName {target}"),
-            Resolution::Entry(word) => word.to_string(),
+            Resolution::ExternalName(_) => "ExternalName".to_owned(),
+            Resolution::ServiceEntry(resolution) => resolution.to_string(),
         },
-        ports: service.ports.iter().map(|port| self::port(mesh, service, port, everybody)).collect(),
-        pods: pods(service.endpoints, known),
+        external_name: match &service.resolution {
+            Resolution::ExternalName(target) => Some(target.to_string()),
+            _ => None,
+        },
+        ports: service.ports.iter().map(|port| self::port(mesh, service, port, default_class)).collect(),
+        pods: pods(service.endpoints, has_pods),
         proxies: proxies(mesh, service),
-        callers: views[1..].iter().map(|view| caller(mesh, service, view, everybody, &routes)).collect(),
+        callers: classes[1..].iter().map(|class| caller_class(mesh, service, class, default_class, &routes)).collect(),
         routes,
-        destination_rules: objects(mesh, &everybody.rules),
-        policies: policies(mesh, service, everybody),
+        destination_rules: destination_rules(mesh, &default_class.destination_rules),
+        policies: policies(mesh, service, default_class),
         workloads: workloads(mesh, service),
         tls: tls(mesh, service),
         authorization: authorization(mesh, service),
@@ -75,24 +82,24 @@ pub(super) fn service(mesh: &Mesh<'_>, id: ServiceId, finding_counts: BTreeMap<&
             .exposures(id)
             .into_iter()
             .map(|exposure| GatewayReport {
-                gateway: (&exposure.gateway).into(),
-                known: exposure.known,
+                object: (&exposure.gateway).into(),
+                in_source: exposure.is_gateway_found,
                 port: exposure.port,
                 protocol: exposure.protocol,
-                tls: exposure.tls.to_string(),
+                tls: exposure.tls,
                 hosts: exposure.hosts,
                 route: (&exposure.route).into(),
             })
             .collect(),
-        unread: unread(mesh, service),
+        affected_by_gaps: affected_by_gaps(mesh, service),
         not_modelled: not_modelled(mesh, service),
-        has_grpc: service.has_grpc(),
+        has_grpc: service.has_grpc_evidence(),
         finding_counts,
         live: None,
     }
 }
 
-/// The Service's name; for a ServiceEntry's host in the cluster domain, the name in the host.
+/// The Service's name. For a ServiceEntry host in the cluster domain, the name in the host.
 fn name(mesh: &Mesh<'_>, service: &Service) -> String {
     let host = service.host.as_str();
     match mesh.namespace_of_host(&service.host) {
@@ -101,31 +108,30 @@ fn name(mesh: &Mesh<'_>, service: &Service) -> String {
     }
 }
 
-pub(super) fn pods(count: PodCount, known: bool) -> PodsReport {
-    PodsReport { ready: count.ready, total: count.total, unknown: count.unknown, known }
+pub(super) fn pods(count: PodCount, in_source: bool) -> PodsReport {
+    PodsReport { ready: count.ready, total: count.total, unknown: count.unknown, in_source }
 }
 
 fn proxies(mesh: &Mesh<'_>, service: &Service) -> ProxiesReport {
     let mut count = ProxiesReport::default();
     for workload in mesh.workloads_of(service) {
-        count.total += workload.count;
+        count.total += workload.pod_count;
         match workload.proxy.is_meshed() {
-            Some(true) => count.with += workload.count,
+            Some(true) => count.present += workload.pod_count,
             Some(false) => {}
-            None => count.unknown += workload.count,
+            None => count.unknown += workload.pod_count,
         }
     }
     count
 }
 
-fn port(mesh: &Mesh<'_>, service: &Service, port: &ServicePort, view: &CallerClass) -> PortReport {
-    let policy = mesh.destination_rules.policy(&view.rules, port.number, None);
+fn port(mesh: &Mesh<'_>, service: &Service, port: &ServicePort, class: &CallerClass) -> PortReport {
+    let policy = mesh.destination_rules.policy(&class.destination_rules, port.number, None);
     PortReport {
         number: port.number,
         name: port.name.as_deref().unwrap_or_default().to_owned(),
         app_protocol: port.app_protocol.as_deref().map(str::to_owned),
-        protocol: port.protocol.as_str(),
-        protocol_label: port.protocol.label(),
+        protocol: port.protocol,
         decided_by: port.decided_by.to_string(),
         evidence: port.evidence.iter().map(ToString::to_string).collect(),
         target_port: match &port.target {
@@ -138,20 +144,21 @@ fn port(mesh: &Mesh<'_>, service: &Service, port: &ServicePort, view: &CallerCla
     }
 }
 
-/// What the server's proxy makes of a protocol.
+/// How the server's sidecar handles calls.
 fn inbound(protocol: Protocol) -> &'static str {
     match protocol.family() {
-        ProtocolFamily::Http => "calls are seen one by one",
-        ProtocolFamily::Auto => "HTTP/2 is detected, other bytes pass",
-        ProtocolFamily::Tcp => "bytes only",
-        ProtocolFamily::Nothing => "no listener",
+        ProtocolFamily::Http => "handles each call",
+        ProtocolFamily::Auto => "detects HTTP/2, passes other bytes through",
+        ProtocolFamily::Tcp => "passes bytes through",
+        ProtocolFamily::NoListener => "no listener",
     }
 }
 
+/// How a caller's sidecar handles calls.
 fn outbound(mesh: &Mesh<'_>, service: &Service, protocol: Protocol, policy: &EffectivePolicy<'_>) -> String {
     let upstream = match protocol.family() {
-        ProtocolFamily::Nothing => return "no listener".to_owned(),
-        ProtocolFamily::Tcp => return "one connection goes to one pod; no routes, no retries".to_owned(),
+        ProtocolFamily::NoListener => return "no listener".to_owned(),
+        ProtocolFamily::Tcp => return "each connection goes to one pod; no routes, no retries".to_owned(),
         ProtocolFamily::Http | ProtocolFamily::Auto if policy.uses_client_protocol() => {
             "the caller's protocol to the server"
         }
@@ -161,46 +168,55 @@ fn outbound(mesh: &Mesh<'_>, service: &Service, protocol: Protocol, policy: &Eff
         ProtocolFamily::Auto => "the caller's protocol to the server, by detection",
     };
     if service.resolution == Resolution::Headless {
-        return format!("routed per call, to the pod that was dialled; {upstream}");
+        return format!("routed per call, to the pod that the client dialled; {upstream}");
     }
     format!("balanced per call; {upstream}")
 }
 
+/// How a gateway handles calls.
 fn gateway(mesh: &Mesh<'_>, protocol: Protocol, policy: &EffectivePolicy<'_>) -> String {
     match protocol.family() {
-        ProtocolFamily::Nothing => "no listener",
-        ProtocolFamily::Tcp => "bytes only",
+        ProtocolFamily::NoListener => "no listener",
+        ProtocolFamily::Tcp => "passes bytes through",
         ProtocolFamily::Http | ProtocolFamily::Auto if policy.uses_client_protocol() => {
             "the client's protocol to the server"
         }
         ProtocolFamily::Http if protocol.is_http2() => "HTTP/2 to the server",
         ProtocolFamily::Http if upgraded(mesh, protocol, policy) => "HTTP/2 to the server (upgraded)",
-        ProtocolFamily::Auto if policy.h2_upgrade() == Some("UPGRADE") => "HTTP/2 to the server (upgraded)",
+        ProtocolFamily::Auto if policy.h2_upgrade_policy() == Some("UPGRADE") => "HTTP/2 to the server (upgraded)",
         ProtocolFamily::Http | ProtocolFamily::Auto => "HTTP/1.1 to the server: gRPC fails",
     }
     .to_owned()
 }
 
 pub(super) fn upgraded(mesh: &Mesh<'_>, protocol: Protocol, policy: &EffectivePolicy<'_>) -> bool {
-    match policy.h2_upgrade() {
+    match policy.h2_upgrade_policy() {
         Some("UPGRADE") => true,
         Some("DO_NOT_UPGRADE") => false,
         _ => protocol.family() == ProtocolFamily::Http && mesh.config.h2_upgrade_policy.as_deref() == Some("UPGRADE"),
     }
 }
 
-fn routes(mesh: &Mesh<'_>, service: &Service, view: &CallerClass) -> Vec<RuleReport> {
-    mesh.rules_of(view.owner).iter().map(|rule| route(mesh, service, view, rule)).collect()
+fn routes(mesh: &Mesh<'_>, service: &Service, class: &CallerClass) -> Vec<RuleReport> {
+    mesh.written_rules_of(class.route_owner).iter().map(|rule| route(mesh, service, class, rule)).collect()
 }
 
-fn route(mesh: &Mesh<'_>, service: &Service, view: &CallerClass, rule: &WrittenRule) -> RuleReport {
-    let (action, backends) = match &rule.action {
-        WrittenAction::Forward(targets) => {
-            ("forward".to_owned(), mesh.backends(&view.sample, targets, service.main_port()))
+fn route(mesh: &Mesh<'_>, service: &Service, class: &CallerClass, rule: &WrittenRule) -> RuleReport {
+    let (mut status, mut delegate, mut backends) = (None, None, Vec::new());
+    let action = match &rule.action {
+        WrittenAction::Forward(written) => {
+            backends = mesh.backends(&class.sample, written, service.main_port());
+            RuleAction::Forward
         }
-        WrittenAction::Redirect => ("redirect".to_owned(), Vec::new()),
-        WrittenAction::DirectResponse(status) => (format!("direct-response {status}"), Vec::new()),
-        WrittenAction::Delegate { object } => (format!("delegate {}", object.path()), Vec::new()),
+        WrittenAction::Redirect => RuleAction::Redirect,
+        WrittenAction::DirectResponse(code) => {
+            status = Some(*code);
+            RuleAction::DirectResponse
+        }
+        WrittenAction::Delegate { object } => {
+            delegate = Some(object.into());
+            RuleAction::Delegate
+        }
     };
     RuleReport {
         object: (&rule.object).into(),
@@ -208,15 +224,11 @@ fn route(mesh: &Mesh<'_>, service: &Service, view: &CallerClass, rule: &WrittenR
         name: rule.name.clone(),
         matches: rule.matches.iter().map(ToString::to_string).collect(),
         action,
+        status,
+        delegate,
         backends: backends.iter().map(|backend| self::backend(mesh, backend)).collect(),
         timeout_ms: rule.timeout.map_or(0, millis),
-        retries: RetriesReport {
-            attempts: rule.retries.attempts,
-            retry_on: rule.retries.retry_on.clone(),
-            status_codes: rule.retries.status_codes.clone(),
-            per_try_timeout_ms: rule.retries.per_try_timeout.map_or(0, millis),
-            owner: rule.retries.owner.to_string(),
-        },
+        retries: (&rule.retries).into(),
         faults: rule.faults.clone(),
         mirrors: rule
             .mirrors
@@ -231,63 +243,57 @@ fn route(mesh: &Mesh<'_>, service: &Service, view: &CallerClass, rule: &WrittenR
     }
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 fn backend(mesh: &Mesh<'_>, backend: &CallerBackend) -> BackendReport {
-    let target = &backend.target;
+    let written = &backend.written;
     BackendReport {
-        host: target.host.to_string(),
-        short: mesh.short_host(&target.host).to_owned(),
-        port: target.port,
-        subset: target.subset.as_ref().map(ToString::to_string),
-        weight: target.weight,
-        share: (backend.share * 100.0).round() / 100.0,
-        state: match backend.state {
-            CallerBackendState::Ok => "ok",
-            CallerBackendState::NoCluster => "no-cluster",
-            CallerBackendState::NoEndpoints => "no-endpoints",
-            CallerBackendState::Unknown => "unknown",
-        },
-        pods: pods(backend.pods, backend.state != CallerBackendState::Unknown),
+        host: written.host.to_string(),
+        short_host: mesh.short_host(&written.host).to_owned(),
+        port: written.port,
+        subset: written.subset.as_ref().map(ToString::to_string),
+        weight: written.weight,
+        share_percent: Percent(backend.share_percent).rounded(),
+        state: backend.state,
+        pods: pods(backend.pods, backend.state != BackendState::Unknown),
     }
 }
 
-fn objects(mesh: &Mesh<'_>, rules: &AppliedRules) -> Vec<super::ObjectReport> {
+fn destination_rules(mesh: &Mesh<'_>, rules: &AppliedRules) -> Vec<ObjectReport> {
     rules.0.iter().map(|id| (&mesh.destination_rules.get(*id).object).into()).collect()
 }
 
-fn caller(
+fn caller_class(
     mesh: &Mesh<'_>,
     service: &Service,
-    view: &CallerClass,
-    everybody: &CallerClass,
-    usual: &[RuleReport],
+    class: &CallerClass,
+    default_class: &CallerClass,
+    default_routes: &[RuleReport],
 ) -> CallerClassReport {
-    let own = routes(mesh, service, view);
+    let own = routes(mesh, service, class);
     let mut differs = Vec::new();
-    let destination_rules = objects(mesh, &view.rules);
-    if view.rules != everybody.rules {
-        let names: Vec<_> = destination_rules.iter().map(|o| format!("{}/{}", o.namespace, o.name)).collect();
+    let destination_rules = destination_rules(mesh, &class.destination_rules);
+    if class.destination_rules != default_class.destination_rules {
+        let names: Vec<_> = destination_rules.iter().map(|rule| format!("{}/{}", rule.namespace, rule.name)).collect();
         let names = if names.is_empty() {
             "no DestinationRule".to_owned()
         } else {
             format!("DestinationRule {}", names.join(", "))
         };
-        let have: BTreeSet<&str> = mesh.destination_rules.subset_names(&view.rules).collect();
-        let lost: Vec<_> =
-            mesh.destination_rules.subset_names(&everybody.rules).filter(|name| !have.contains(name)).collect();
+        let subsets: BTreeSet<&str> = mesh.destination_rules.subset_names(&class.destination_rules).collect();
+        let missing: Vec<_> = mesh
+            .destination_rules
+            .subset_names(&default_class.destination_rules)
+            .filter(|name| !subsets.contains(name))
+            .collect();
         differs.push(format!("use {names}"));
-        if !lost.is_empty() {
-            let (noun, verb) = if lost.len() == 1 { ("subset", "does") } else { ("subsets", "do") };
-            differs.push(format!("{noun} {} {verb} not exist for them", lost.join(", ")));
+        if !missing.is_empty() {
+            let (noun, verb) = if missing.len() == 1 { ("subset", "does") } else { ("subsets", "do") };
+            differs.push(format!("{noun} {} {verb} not exist for them", missing.join(", ")));
         }
     }
-    if view.owner != everybody.owner {
-        differs.push(match view.owner {
+    if class.route_owner != default_class.route_owner {
+        differs.push(match class.route_owner {
             RouteOwner::Default => "get Istio's default route".to_owned(),
-            RouteOwner::Hidden => "do not see it: no route, no cluster (exportTo, or their Sidecar)".to_owned(),
+            RouteOwner::Hidden => "have no route and no cluster for it (exportTo, or their Sidecar)".to_owned(),
             RouteOwner::Config(id) => {
                 let objects = &mesh.route_configs().get(id).objects;
                 let names: Vec<_> = objects.iter().map(ToString::to_string).collect();
@@ -296,60 +302,60 @@ fn caller(
         });
     }
     CallerClassReport {
-        namespaces: view.namespaces.iter().map(ToString::to_string).collect(),
-        pods: view.pods.clone(),
+        namespaces: class.namespaces.iter().map(ToString::to_string).collect(),
+        pod_labels: class.pod_labels.clone(),
         destination_rules,
-        routes: (own != usual).then_some(own),
+        routes: (own != default_routes).then_some(own),
         differs,
     }
 }
 
-/// What of this page may be wrong because objects that decide it could not be read.
-fn unread(mesh: &Mesh<'_>, service: &Service) -> Vec<String> {
+/// The parts of the report that gaps make incomplete, one sentence each.
+fn affected_by_gaps(mesh: &Mesh<'_>, service: &Service) -> Vec<String> {
     let parts = [
         ("routes", &[Kind::VirtualService, Kind::HttpRoute, Kind::GrpcRoute][..]),
-        ("policy", &[Kind::DestinationRule]),
+        ("traffic policy", &[Kind::DestinationRule]),
         ("security", &[Kind::PeerAuthentication, Kind::AuthorizationPolicy]),
         ("gateways", &[Kind::IstioGateway, Kind::Gateway]),
-        ("defaults of the mesh", &[Kind::ConfigMap]),
+        ("mesh defaults", &[Kind::ConfigMap]),
     ];
-    let mut texts = Vec::new();
+    let mut sentences = Vec::new();
     for (part, kinds) in parts {
-        let names = |place: &dyn Fn(&Kind) -> bool| {
-            kinds.iter().filter(|kind| place(kind)).map(|kind| kind.name()).collect::<Vec<_>>().join(", ")
+        let names = |is_missing: &dyn Fn(&Kind) -> bool| {
+            kinds.iter().filter(|kind| is_missing(kind)).map(|kind| kind.name()).collect::<Vec<_>>().join(", ")
         };
-        let here = names(&|kind| !mesh.coverage.knows(*kind, service.namespace()));
-        let elsewhere =
-            names(&|kind| mesh.coverage.knows(*kind, service.namespace()) && !mesh.coverage.knows_everywhere(*kind));
-        if !here.is_empty() {
-            texts.push(format!("{part} not known: {here} could not be read"));
+        let covers_own = |kind: &Kind| mesh.coverage.covers(*kind, service.namespace());
+        let own = names(&|kind| !covers_own(kind));
+        let elsewhere = names(&|kind| covers_own(kind) && !mesh.coverage.covers_everywhere(*kind));
+        if !own.is_empty() {
+            sentences.push(format!("{part} unknown: {own} could not be read"));
         }
         if !elsewhere.is_empty() {
-            texts.push(format!("{part} perhaps incomplete: {elsewhere} of other namespaces could not be read"));
+            sentences.push(format!("{part} may be incomplete: {elsewhere} in other namespaces could not be read"));
         }
     }
-    texts
+    sentences
 }
 
-/// What acts on the Service's proxies or callers without being part of the model.
+/// Objects that act on the Service's proxies or callers and are not modelled, one sentence each.
 fn not_modelled(mesh: &Mesh<'_>, service: &Service) -> Vec<String> {
-    let mut texts = BTreeSet::new();
+    let mut sentences = BTreeSet::new();
     for workload in mesh.workloads_of(service) {
         for extension in mesh.extensions_for(workload) {
-            texts.insert(format!("{} acts on its proxies", extension.title()));
+            sentences.insert(format!("{} acts on its proxies", extension.title()));
         }
     }
-    if mesh.sidecars.len() > SIDECARS_MAX {
+    if mesh.sidecars.len() > MAX_EXAMINED_SIDECARS {
         let count = mesh.sidecars.len();
-        texts.insert(format!("{count} Sidecar objects may narrow what callers see: `route --caller` tells for one"));
+        sentences.insert(format!("{count} Sidecar objects may limit the Services that callers have: `route --caller` evaluates them for one caller"));
     }
-    texts.into_iter().collect()
+    sentences.into_iter().collect()
 }
 
-/// Writes milliseconds as a duration.
-pub(crate) fn show_millis(millis: u64) -> String {
+/// Formats milliseconds as a duration, such as `1m30s`.
+pub(crate) fn format_millis(millis: u64) -> String {
     if millis == 0 {
         return "0ms".to_owned();
     }
-    duration::show(Duration::from_millis(millis))
+    duration::format(Duration::from_millis(millis))
 }

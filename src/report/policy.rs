@@ -1,4 +1,4 @@
-//! What DestinationRules say toward a Service, in numbers with what they mean.
+//! Traffic policies of a Service: limits in numbers, with their effect on calls.
 
 use super::inspect::PolicyReport;
 use super::page::upgraded;
@@ -9,20 +9,20 @@ use crate::mesh::protocol::Protocol;
 use crate::mesh::service::{Resolution, Service, ServicePort};
 use crate::mesh::version::IstioVersion;
 
-/// Policies of the gRPC ports, for the host and for each subset that changes something.
-pub(super) fn policies(mesh: &Mesh<'_>, service: &Service, view: &CallerClass) -> Vec<PolicyReport> {
+/// Policies of the gRPC ports: one for the host, and one for each subset whose policy differs.
+pub(super) fn policies(mesh: &Mesh<'_>, service: &Service, class: &CallerClass) -> Vec<PolicyReport> {
     let mut reports = Vec::new();
     let ports = service.ports.iter().filter(|port| !port.evidence.is_empty() || port.protocol.is_http2());
     for port in ports {
-        let general = policy(mesh, service, port, view, None);
+        let of_host = policy(mesh, service, port, class, None);
         let mut subsets = Vec::new();
-        for name in mesh.destination_rules.subset_names(&view.rules) {
-            let own = policy(mesh, service, port, view, Some(name));
-            if (PolicyReport { subset: None, ..own.clone() }) != general && !subsets.contains(&own) {
-                subsets.push(own);
+        for name in mesh.destination_rules.subset_names(&class.destination_rules) {
+            let of_subset = policy(mesh, service, port, class, Some(name));
+            if (PolicyReport { subset: None, ..of_subset.clone() }) != of_host && !subsets.contains(&of_subset) {
+                subsets.push(of_subset);
             }
         }
-        reports.push(general);
+        reports.push(of_host);
         reports.extend(subsets);
     }
     reports
@@ -32,11 +32,11 @@ fn policy(
     mesh: &Mesh<'_>,
     service: &Service,
     port: &ServicePort,
-    view: &CallerClass,
+    class: &CallerClass,
     subset: Option<&str>,
 ) -> PolicyReport {
     let name = subset.map(Into::into);
-    let policy = mesh.destination_rules.policy(&view.rules, port.number, name.as_ref());
+    let policy = mesh.destination_rules.policy(&class.destination_rules, port.number, name.as_ref());
     PolicyReport {
         port: port.number,
         subset: subset.map(str::to_owned),
@@ -51,7 +51,7 @@ fn policy(
     }
 }
 
-/// Limits in numbers, with what they mean for calls.
+/// The limits of a connection pool with their effect on calls, one sentence each.
 pub(super) fn connection_pool(mesh: &Mesh<'_>, protocol: Protocol, policy: &EffectivePolicy<'_>) -> Vec<String> {
     let Some(pool) = &policy.connection_pool else {
         return vec!["no limits (Istio's defaults)".to_owned()];
@@ -60,26 +60,28 @@ pub(super) fn connection_pool(mesh: &Mesh<'_>, protocol: Protocol, policy: &Effe
     let tcp = pool.value.tcp.as_ref();
     let http = pool.value.http.as_ref();
     let connections = positive(tcp.and_then(|tcp| tcp.max_connections));
-    let explicit_h2 = !policy.uses_client_protocol()
+    let is_explicit_http2 = !policy.uses_client_protocol()
         && (protocol.is_http2()
             || (upgraded(mesh, protocol, policy) && mesh.version >= IstioVersion { major: 1, minor: 28 }));
-    let streams = positive(http.and_then(|http| http.max_concurrent_streams)).filter(|_| explicit_h2);
+    let streams = positive(http.and_then(|http| http.max_concurrent_streams)).filter(|_| is_explicit_http2);
     let mut lines = Vec::new();
     if let (Some(connections), Some(streams)) = (connections, streams) {
         lines.push(format!(
-            "{connections} connections × {streams} streams = {} calls in flight per caller; more wait, then fail with UNAVAILABLE (UO)",
+            "{connections} connections × {streams} streams = {} calls in flight per caller; further calls wait, then fail with UNAVAILABLE (UO)",
             connections.saturating_mul(streams)
         ));
     } else if let Some(connections) = connections {
-        lines.push(format!("{connections} connections per caller; HTTP/2 puts all calls on few of them"));
+        lines.push(format!("{connections} connections per caller; HTTP/2 uses only a few of them"));
     } else if let Some(streams) = streams {
-        lines.push(format!("{streams} streams per connection; more calls open more connections"));
+        lines.push(format!("{streams} streams per connection; further calls open new connections"));
     }
     if let Some(limit) = positive(http.and_then(|http| http.http2_max_requests)) {
-        lines.push(format!("{limit} calls in flight per caller; more fail with UNAVAILABLE (UO)"));
+        lines.push(format!("{limit} calls in flight per caller; further calls fail with UNAVAILABLE (UO)"));
     }
     if let Some(limit) = positive(http.and_then(|http| http.http1_max_pending_requests)) {
-        lines.push(format!("{limit} calls waiting for a connection per caller; more fail with UNAVAILABLE (UO)"));
+        lines.push(format!(
+            "{limit} calls waiting for a connection per caller; further calls fail with UNAVAILABLE (UO)"
+        ));
     }
     if let Some(limit) = positive(http.and_then(|http| http.max_requests_per_connection)) {
         lines.push(format!("a new connection after {limit} calls"));
@@ -92,7 +94,7 @@ pub(super) fn connection_pool(mesh: &Mesh<'_>, protocol: Protocol, policy: &Effe
         lines.push(format!("idle connections are closed after {idle}"));
     }
     if let Some(limit) = tcp.and_then(|tcp| tcp.connect_timeout.as_deref()) {
-        lines.push(format!("connecting takes at most {limit}"));
+        lines.push(format!("connect timeout {limit}"));
     }
     if let Some(age) = tcp.and_then(|tcp| tcp.max_connection_duration.as_deref()) {
         lines.push(format!("connections are closed after {age}"));
@@ -106,7 +108,7 @@ pub(super) fn connection_pool(mesh: &Mesh<'_>, protocol: Protocol, policy: &Effe
 
 fn load_balancing(service: &Service, policy: &EffectivePolicy<'_>) -> String {
     if service.resolution == Resolution::Headless {
-        return "none: the pod that was dialled (gateways: LEAST_REQUEST)".to_owned();
+        return "none: the pod that the client dialled (gateways: LEAST_REQUEST)".to_owned();
     }
     let Some(balancer) = &policy.load_balancer else { return "LEAST_REQUEST (default)".to_owned() };
     let value = balancer.value;
@@ -138,10 +140,10 @@ fn outlier_detection(service: &Service, policy: &EffectivePolicy<'_>) -> String 
     let base = value.base_ejection_time.as_deref().unwrap_or("30s");
     let percent = value.max_ejection_percent.unwrap_or(10);
     let total = i64::from(service.endpoints.total);
-    // Envoy always allows one ejection when the share allows any.
-    let most = if percent == 0 { 0 } else { (total * percent / 100).max(1).min(total.max(1)) };
+    // Envoy ejects at least one host unless the percentage is 0.
+    let max_ejected = if percent == 0 { 0 } else { (total * percent / 100).max(1).min(total.max(1)) };
     format!(
-        "after {errors} errors in a row, for {base}, at most {most} of {total} pods ({percent}%); statuses in trailers do not count ({})",
+        "after {errors} consecutive errors, for {base}, at most {max_ejected} of {total} pods ({percent}%); gRPC statuses in trailers do not count ({})",
         outlier.object
     )
 }

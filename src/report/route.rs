@@ -1,131 +1,134 @@
-//! `route`: what becomes of a call, station by station.
+//! The report of `route`: the decision about a call, from listener to backend.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::diff::DifferenceReport;
 use super::policy::connection_pool;
-use super::route_client::client_view;
+use super::route_client::client_outcomes;
 use super::route_notes::{did_you_mean, not_modelled, notes};
+use super::{ObjectReport, Percent};
+use crate::dataplane::proxy::ProxyState;
 use crate::mesh::Mesh;
 use crate::mesh::ids::ObjectRef;
+use crate::mesh::retry::RetryPolicy;
 use crate::mesh::xds::{
     BackendState, Call, CallDecision, CallOutcome, Caller, CallerKind, CompiledBackend, ListenerClass, MatchedRule,
     TriedRule, UpstreamProtocol,
 };
 use crate::schema::virtual_service::{Fault, Headers};
 
-/// What becomes of one call.
+/// The decision about one call.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(title = "Route")]
 pub struct RouteReport {
     /// Always `Route`.
     pub kind: &'static str,
-    /// Version of this form.
+    /// Version of this schema.
     pub version: u32,
     /// The call's id in the calls file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Who calls: `namespace/pod`, `gateway/namespace/pod`, or a namespace.
+    /// The caller: `namespace/pod`, `gateway/namespace/pod`, or a namespace.
     pub caller: String,
-    /// All callers that get this very answer, where several were asked for.
+    /// All callers with the same answer, when the answer represents a caller class.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub callers: Vec<String>,
-    /// `:authority`.
+    /// `:authority` of the call.
     pub authority: String,
-    /// Port that is dialled.
+    /// The port that the client dials.
     pub port: u16,
-    /// `:path`.
+    /// `:path` of the call.
     pub path: String,
-    /// `http`, `auto`, `tcp` or `none`.
-    pub listener: &'static str,
-    /// `forward`, `direct-response`, `redirect`, `no-route`, `passthrough`, `blocked`, `tcp`, `closed`, `unresolved` or
-    /// `rejected`.
-    pub outcome: &'static str,
-    /// Virtual host.
+    /// The listener that accepts the connection.
+    pub listener: ListenerClass,
+    /// How the call ends.
+    pub outcome: CallOutcome,
+    /// Name of the virtual host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub virtual_host: Option<String>,
-    /// The rule; absent for Istio's default route.
+    /// The rule that matches; absent for Istio's default route.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<RouteRuleReport>,
-    /// Where it may go.
+    /// The backends of the rule.
     pub backends: Vec<RouteBackendReport>,
-    /// Limit of the whole call; 0 is none.
+    /// Limit of the whole call in milliseconds; 0 means none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
-    /// Cap on the client's own deadline; 0 is none.
+    /// Cap on the client's own deadline in milliseconds; 0 means none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_grpc_timeout_ms: Option<u64>,
-    /// Retries.
+    /// The retry policy.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub retries: Option<RouteRetriesReport>,
-    /// Copies of the call.
+    pub retries: Option<RetriesReport>,
+    /// Mirrored copies of the call.
     pub mirrors: Vec<RouteMirrorReport>,
-    /// HTTP status of the proxy's own answer.
+    /// HTTP status code of a response that the proxy itself sends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u32>,
     /// Injected faults.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<RouteFaultReport>,
-    /// Changes of path, authority and headers.
+    /// Changes to path, authority and headers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rewrite: Option<RouteRewriteReport>,
-    /// What calls are pinned to an endpoint by.
+    /// The inputs of the consistent hash.
     pub hash_policy: Vec<String>,
-    /// What did not take it, in the order tried.
+    /// Rules that were tried before and do not match, in order.
     pub tried: Vec<TriedRuleReport>,
-    /// What else decides and is not modelled.
+    /// Objects and conditions that act on the call and are not modelled.
     pub not_modelled: Vec<String>,
-    /// What the client sees when the call does not arrive: gRPC status, and the flag of the access log.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub client_sees: Option<ClientOutcomeReport>,
-    /// More about the outcome.
+    /// The share of calls that does not reach the application, by reason; empty when all calls arrive.
+    pub client_sees: Vec<ClientOutcomeReport>,
+    /// Details of the outcome.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// Authorities that may have been meant by a host that the proxy does not know.
+    /// Authorities with names near a host that the proxy does not have.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub did_you_mean: Vec<String>,
-    /// What the caller's own Envoy runs for this host, with `--live`.
+    /// What the caller's Envoy runs for this host, with `--live`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub live: Option<RouteLiveReport>,
 }
 
-/// What one Envoy runs, held beside the answer.
+/// The comparison with one Envoy.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct RouteLiveReport {
-    /// `namespace/pod`.
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
     pub pod: String,
-    /// As in `diff`: `in-step`, `late`, `different`, …
-    pub state: &'static str,
-    /// Why that is said.
+    /// The state of the proxy, as in `diff`.
+    pub state: ProxyState,
+    /// The facts behind the state.
     pub evidence: String,
-    /// What differs for this host.
+    /// The differences that concern this host.
     pub differences: Vec<DifferenceReport>,
 }
 
-/// The rule that takes a call.
+/// The rule that matches a call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct RouteRuleReport {
     /// `VirtualService`, `HTTPRoute` or `GRPCRoute`.
     pub kind: String,
-    /// Namespace.
+    /// Namespace of the object.
     pub namespace: String,
-    /// Name.
+    /// Name of the object.
     pub name: String,
-    /// Position of the rule.
+    /// Index of the rule in the object.
     pub index: usize,
-    /// Position of the alternative in it.
+    /// Index of the match in the rule.
     #[serde(rename = "match", skip_serializing_if = "Option::is_none")]
-    pub alternative: Option<usize>,
+    pub match_index: Option<usize>,
     /// Name of the route in Envoy.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub route_name: String,
     /// The VirtualService that the rule delegates to.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub delegate: Option<String>,
+    pub delegate: Option<ObjectReport>,
 }
 
-/// A backend.
+/// A backend as the caller's proxy gets it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct RouteBackendReport {
     /// Name of the cluster.
@@ -139,52 +142,79 @@ pub struct RouteBackendReport {
     /// Subset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subset: Option<String>,
-    /// Weight, where there are several.
+    /// Weight; a single backend may have none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<i64>,
-    /// `ok`, `no-cluster` or `no-endpoints`.
-    pub state: &'static str,
-    /// Endpoints that may answer; absent where they are not known, or the client's own address is taken.
+    /// Whether calls to it can arrive.
+    pub state: BackendState,
+    /// Number of endpoints that may get the call. Absent when the source does not contain them, and when the proxy
+    /// connects to the address that the client dialled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<u32>,
     /// `namespace/name` of the DestinationRule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destination_rule: Option<String>,
-    /// `http1`, `http2` or `downstream`.
+    /// The protocol of connections to the endpoints.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub upstream_protocol: Option<&'static str>,
-    /// `auto`, `plain`, `tls` or `mtls`.
+    pub upstream_protocol: Option<UpstreamProtocol>,
+    /// TLS on connections to the endpoints.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls: Option<&'static str>,
-    /// Limits of the connection pool, in words; empty where nobody set any.
+    pub tls: Option<UpstreamTls>,
+    /// Limits of the connection pool in words; empty when no object sets any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub connection_pool: Vec<String>,
 }
 
-/// Retries in force.
+/// TLS on a proxy's connections to endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum UpstreamTls {
+    /// Istio's auto mTLS: mTLS to endpoints that have a proxy, plain text to the others.
+    Auto,
+    /// Plain text.
+    Plain,
+    /// TLS that a DestinationRule configures.
+    Tls,
+    /// Istio's mTLS, whatever the endpoint.
+    Mtls,
+}
+
+/// The retry policy in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct RouteRetriesReport {
-    /// Tries after the first; 0 is none.
+pub struct RetriesReport {
+    /// Retries after the first try; 0 means none.
     pub attempts: u32,
-    /// Conditions.
+    /// Envoy's retry conditions.
     pub retry_on: Vec<String>,
-    /// HTTP status codes.
+    /// HTTP status codes that are retried.
     pub status_codes: Vec<u16>,
-    /// Limit of one try; 0 is none.
+    /// Limit of one try in milliseconds; 0 means none.
     pub per_try_timeout_ms: u64,
-    /// Who decided.
+    /// The object that sets the policy, `mesh default` or `istio default`.
     pub owner: String,
 }
 
-/// A copy of the call.
+impl From<&RetryPolicy> for RetriesReport {
+    fn from(policy: &RetryPolicy) -> Self {
+        Self {
+            attempts: policy.attempts,
+            retry_on: policy.retry_on.clone(),
+            status_codes: policy.status_codes.clone(),
+            per_try_timeout_ms: policy.per_try_timeout.map_or(0, millis),
+            owner: policy.owner.to_string(),
+        }
+    }
+}
+
+/// A mirrored copy of the call.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct RouteMirrorReport {
     /// Name of the cluster.
     pub cluster: String,
-    /// Share in percent.
-    pub percent: f64,
-    /// `ok`, `no-cluster` or `no-endpoints`.
-    pub state: &'static str,
+    /// Share of the calls that is copied.
+    pub percent: Percent,
+    /// Whether copies can arrive.
+    pub state: BackendState,
 }
 
 /// Injected faults.
@@ -193,18 +223,18 @@ pub struct RouteFaultReport {
     /// Delay as written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delay: Option<String>,
-    /// Share of the delay in percent.
+    /// Share of the calls that is delayed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub delay_percent: Option<f64>,
-    /// gRPC status name, or HTTP status, of the abort.
+    pub delay_percent: Option<Percent>,
+    /// gRPC status name, or HTTP status code, of aborted calls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub abort: Option<String>,
-    /// Share of the abort in percent.
+    /// Share of the calls that is aborted.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub abort_percent: Option<f64>,
+    pub abort_percent: Option<Percent>,
 }
 
-/// Changes of a call on its way.
+/// Changes that the proxy makes to a call.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct RouteRewriteReport {
     /// New path or prefix.
@@ -213,42 +243,70 @@ pub struct RouteRewriteReport {
     /// New authority.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authority: Option<String>,
-    /// Headers: `set name`, `add name`, `remove name`, of the request or the response.
+    /// Header changes such as `request: set x-canary`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<String>,
 }
 
-/// A rule that did not take the call.
+/// A rule that does not match the call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct TriedRuleReport {
-    /// `VirtualService/namespace/name[rule]`, with the alternative after a dot where there is one.
+    /// `VirtualService/namespace/name[rule]`, or `[rule.match]` for one of several matches.
     pub rule: String,
-    /// Why not.
+    /// The condition that fails.
     pub why_not: String,
 }
 
-/// What the client sees.
+/// What clients see of calls that do not reach the application.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct ClientOutcomeReport {
-    /// HTTP status that the proxy means.
+    /// Share of the calls.
+    pub share_percent: Percent,
+    /// Name of the gRPC status.
+    pub grpc_status: &'static str,
+    /// HTTP status code that HTTP/1.1 clients get.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http_status: Option<u32>,
-    /// Name of the gRPC status.
-    pub grpc_status: String,
-    /// Flag of the access log.
+    /// Response flag in the access log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flag: Option<&'static str>,
-    /// Share of the calls in percent.
-    pub percent: f64,
+    /// Why the calls do not arrive.
+    pub reason: ClientOutcomeReason,
 }
 
-/// Who calls, as it is shown.
+/// Why calls do not reach the application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientOutcomeReason {
+    /// The proxy has no cluster for the backend.
+    NoCluster,
+    /// The cluster has no ready endpoint.
+    NoEndpoints,
+    /// The proxy sends HTTP/1.1 to a gRPC server.
+    Http1Upstream,
+    /// The proxy sends plain text to pods that accept only mTLS.
+    PlaintextToStrictMtls,
+    /// The rule makes the proxy respond.
+    DirectResponse,
+    /// The rule redirects the call.
+    Redirect,
+    /// The outbound traffic policy allows only hosts of the registry.
+    Blocked,
+    /// No route matches.
+    NoRoute,
+    /// The proxy closes the connection.
+    Closed,
+    /// The client cannot resolve the host.
+    Unresolved,
+}
+
+/// A caller as it is printed: `namespace/pod`, `gateway/namespace/pod`, or a namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallerName(pub String);
 
 impl RouteReport {
-    /// The report of an answer.
-    pub fn new(mesh: &Mesh<'_>, caller: &Caller, title: &CallerName, call: &Call, answer: &CallDecision) -> Self {
+    /// Reports the decision that the model makes for a call.
+    pub fn new(mesh: &Mesh<'_>, caller: &Caller, title: &CallerName, call: &Call, decision: &CallDecision) -> Self {
         let CallDecision {
             listener,
             outcome,
@@ -261,142 +319,113 @@ impl RouteReport {
             mirrors,
             status,
             tried,
-            unknown,
-            problems,
+            unchecked_conditions,
+            backend_problems,
             message,
-        } = answer;
+        } = decision;
         let forwards = *outcome == CallOutcome::Forward;
-        let millis = |limit: std::time::Duration| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         let limit = forwards.then(|| timeout.map_or(0, millis));
-        let mut not_modelled = not_modelled(mesh, caller, answer);
-        not_modelled.extend(notes(mesh, caller, answer));
-        not_modelled.extend(unknown.iter().map(|claim| format!("a match on {claim}: the token is not known here")));
-        let mut messages: Vec<&str> = problems.iter().map(String::as_str).collect();
+        let mut not_modelled = not_modelled(mesh, caller, decision);
+        not_modelled.extend(notes(mesh, caller, decision));
+        let unchecked = unchecked_conditions.iter();
+        not_modelled.extend(
+            unchecked.map(|condition| format!("a match on {condition} is not evaluated: it depends on the token")),
+        );
+        let mut messages: Vec<&str> = backend_problems.iter().map(String::as_str).collect();
         if !message.is_empty() {
             messages.push(message);
         }
-        let mut hashes: Vec<String> = backends.iter().filter_map(|backend| backend.hash.clone()).collect();
-        hashes.dedup();
+        let mut hash_policy: Vec<String> = backends.iter().filter_map(|backend| backend.hash_policy.clone()).collect();
+        hash_policy.dedup();
         Self {
             kind: "Route",
             version: 1,
             id: None,
-            caller: title.0.clone(),
+            caller: caller_name.0.clone(),
             callers: Vec::new(),
             authority: call.authority.clone(),
             port: call.port,
             path: call.path.clone(),
-            listener: match listener {
-                ListenerClass::Http => "http",
-                ListenerClass::Auto => "auto",
-                ListenerClass::Tcp => "tcp",
-                ListenerClass::None => "none",
-            },
-            outcome: outcome_word(*outcome),
+            listener: *listener,
+            outcome: *outcome,
             virtual_host: virtual_host.clone(),
-            rule: rule.as_ref().map(|hit| rule_view(hit, route_name)),
-            backends: backends.iter().map(|backend| backend_view(mesh, caller, backend)).collect(),
+            rule: rule.as_ref().map(|matched| rule_report(matched, route_name)),
+            backends: backends.iter().map(|backend| backend_report(mesh, caller, backend)).collect(),
             timeout_ms: limit,
             max_grpc_timeout_ms: limit,
-            retries: retries.as_ref().filter(|_| forwards).map(|policy| RouteRetriesReport {
-                attempts: policy.attempts,
-                retry_on: policy.retry_on.clone(),
-                status_codes: policy.status_codes.clone(),
-                per_try_timeout_ms: policy.per_try_timeout.map_or(0, millis),
-                owner: policy.owner.to_string(),
-            }),
+            retries: retries.as_ref().filter(|_| forwards).map(RetriesReport::from),
             mirrors: mirrors
                 .iter()
                 .map(|mirror| RouteMirrorReport {
                     cluster: mirror.backend.cluster.clone(),
-                    percent: mirror.percent,
-                    state: state_word(mirror.backend.state),
+                    percent: Percent(mirror.percent),
+                    state: mirror.backend.state,
                 })
                 .collect(),
             status: *status,
-            fault: rule.as_ref().and_then(|hit| hit.written.fault.as_ref()).map(fault_view),
-            rewrite: rule.as_ref().and_then(rewrite_view),
-            hash_policy: hashes,
-            tried: tried.iter().map(tried_view).collect(),
+            fault: rule.as_ref().and_then(|matched| matched.http_rule.fault.as_ref()).map(fault_report),
+            rewrite: rule.as_ref().and_then(rewrite_report),
+            hash_policy,
+            tried: tried.iter().map(tried_report).collect(),
             not_modelled,
-            client_sees: client_view(mesh, call, answer),
+            client_sees: client_outcomes(mesh, call, decision),
             message: messages.join("; "),
-            did_you_mean: did_you_mean(mesh, call, answer),
+            did_you_mean: did_you_mean(mesh, call, decision),
             live: None,
         }
     }
 
-    /// Whether the call arrives at all.
+    /// Whether all calls reach the application.
     pub fn arrives(&self) -> bool {
         match self.outcome {
-            "forward" => self.client_sees.is_none(),
-            "tcp" | "passthrough" => true,
+            CallOutcome::Forward => self.client_sees.is_empty(),
+            CallOutcome::Tcp | CallOutcome::Passthrough => true,
             _ => false,
         }
     }
 }
 
-/// Backends with their shares in percent.
-pub fn shares(backends: &[RouteBackendReport]) -> impl Iterator<Item = (&RouteBackendReport, f64)> {
+pub(super) fn millis(limit: std::time::Duration) -> u64 {
+    u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Backends with their shares of the calls.
+pub fn shares(backends: &[RouteBackendReport]) -> impl Iterator<Item = (&RouteBackendReport, Percent)> {
     let total: i64 = backends.iter().filter_map(|backend| backend.weight).sum();
     backends.iter().map(move |backend| (backend, share(backend.weight, backends.len(), total)))
 }
 
-/// A share in percent: one backend takes everything, whatever its weight.
-pub(super) fn share(weight: Option<i64>, count: usize, total: i64) -> f64 {
+/// A single backend gets all calls, whatever its weight.
+pub(super) fn share(weight: Option<i64>, count: usize, total: i64) -> Percent {
     match (count, weight) {
-        (1, _) | (_, None) => 100.0,
+        (1, _) | (_, None) => Percent::ALL,
         #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
-        (_, Some(weight)) => 100.0 * weight as f64 / total.max(1) as f64,
+        (_, Some(weight)) => Percent(100.0 * weight as f64 / total.max(1) as f64),
     }
 }
 
-/// The contract's word for an outcome.
-pub fn outcome_word(outcome: CallOutcome) -> &'static str {
-    match outcome {
-        CallOutcome::Forward => "forward",
-        CallOutcome::DirectResponse => "direct-response",
-        CallOutcome::Redirect => "redirect",
-        CallOutcome::NoRoute => "no-route",
-        CallOutcome::Passthrough => "passthrough",
-        CallOutcome::Blocked => "blocked",
-        CallOutcome::Tcp => "tcp",
-        CallOutcome::Closed => "closed",
-        CallOutcome::Unresolved => "unresolved",
-        CallOutcome::Rejected => "rejected",
-    }
-}
-
-fn state_word(state: BackendState) -> &'static str {
-    match state {
-        BackendState::Ok => "ok",
-        BackendState::NoCluster => "no-cluster",
-        BackendState::NoEndpoints => "no-endpoints",
-    }
-}
-
-fn rule_view(hit: &MatchedRule, route_name: &str) -> RouteRuleReport {
-    let ObjectRef { kind, namespace, name } = &hit.object;
+fn rule_report(matched: &MatchedRule, route_name: &str) -> RouteRuleReport {
+    let ObjectRef { kind, namespace, name } = &matched.object;
     RouteRuleReport {
         kind: kind.name().to_owned(),
         namespace: namespace.to_string(),
         name: name.to_string(),
-        index: hit.index,
-        alternative: hit.alternative,
+        index: matched.index,
+        match_index: matched.match_index,
         route_name: route_name.to_owned(),
-        delegate: hit.delegate.as_ref().map(ObjectRef::path),
+        delegate: matched.delegate.as_ref().map(ObjectReport::from),
     }
 }
 
-fn backend_view(mesh: &Mesh<'_>, caller: &Caller, backend: &CompiledBackend) -> RouteBackendReport {
+fn backend_report(mesh: &Mesh<'_>, caller: &Caller, backend: &CompiledBackend) -> RouteBackendReport {
     let exists = backend.state != BackendState::NoCluster;
-    let auto = mesh.config.enable_auto_mtls != Some(false);
+    let auto_mtls = mesh.config.enable_auto_mtls != Some(false);
     let tls = match backend.tls.as_deref() {
-        Some("DISABLE") => "plain",
-        Some("ISTIO_MUTUAL") => "mtls",
-        Some(_) => "tls",
-        None if auto => "auto",
-        None => "plain",
+        Some("DISABLE") => UpstreamTls::Plain,
+        Some("ISTIO_MUTUAL") => UpstreamTls::Mtls,
+        Some(_) => UpstreamTls::Tls,
+        None if auto_mtls => UpstreamTls::Auto,
+        None => UpstreamTls::Plain,
     };
     RouteBackendReport {
         cluster: backend.cluster.clone(),
@@ -404,21 +433,17 @@ fn backend_view(mesh: &Mesh<'_>, caller: &Caller, backend: &CompiledBackend) -> 
         port: backend.port,
         subset: backend.subset.as_ref().map(ToString::to_string),
         weight: backend.weight,
-        state: state_word(backend.state),
+        state: backend.state,
         endpoints: backend.endpoints.map(|pods| pods.ready + pods.unknown),
         destination_rule: backend.destination_rule.as_ref().map(ObjectRef::path),
-        upstream_protocol: backend.upstream_protocol.map(|protocol| match protocol {
-            UpstreamProtocol::Http1 => "http1",
-            UpstreamProtocol::Http2 => "http2",
-            UpstreamProtocol::Downstream => "downstream",
-        }),
+        upstream_protocol: backend.upstream_protocol,
         tls: exists.then_some(tls),
-        connection_pool: pool(mesh, caller, backend).filter(|_| exists).unwrap_or_default(),
+        connection_pool: pool_limits(mesh, caller, backend).filter(|_| exists).unwrap_or_default(),
     }
 }
 
-/// Limits toward a backend that somebody set.
-fn pool(mesh: &Mesh<'_>, caller: &Caller, backend: &CompiledBackend) -> Option<Vec<String>> {
+/// Limits of the connection pool; `None` when no DestinationRule sets any.
+fn pool_limits(mesh: &Mesh<'_>, caller: &Caller, backend: &CompiledBackend) -> Option<Vec<String>> {
     let service = mesh.service(backend.service?);
     let port = service.port(u16::try_from(backend.port?).ok()?)?;
     let rules = mesh.applied_rules(caller, service);
@@ -426,9 +451,9 @@ fn pool(mesh: &Mesh<'_>, caller: &Caller, backend: &CompiledBackend) -> Option<V
     policy.connection_pool.is_some().then(|| connection_pool(mesh, port.protocol, &policy))
 }
 
-fn fault_view(fault: &Fault) -> RouteFaultReport {
+fn fault_report(fault: &Fault) -> RouteFaultReport {
     let share = |percent: &Option<crate::schema::virtual_service::Percent>| {
-        percent.as_ref().map_or(100.0, |percent| percent.value)
+        percent.as_ref().map_or(Percent::ALL, |percent| Percent(percent.value))
     };
     RouteFaultReport {
         delay: fault.delay.as_ref().and_then(|delay| delay.fixed_delay.clone()),
@@ -440,42 +465,42 @@ fn fault_view(fault: &Fault) -> RouteFaultReport {
     }
 }
 
-fn rewrite_view(hit: &MatchedRule) -> Option<RouteRewriteReport> {
-    let mut view = RouteRewriteReport::default();
-    if let Some(rewrite) = &hit.written.rewrite {
-        view.path.clone_from(&rewrite.uri);
+fn rewrite_report(matched: &MatchedRule) -> Option<RouteRewriteReport> {
+    let mut report = RouteRewriteReport::default();
+    if let Some(rewrite) = &matched.http_rule.rewrite {
+        report.path.clone_from(&rewrite.uri);
         if let Some(regex) = &rewrite.uri_regex_rewrite {
-            view.path = Some(format!("{} → {}", regex.matches, regex.rewrite));
+            report.path = Some(format!("{} → {}", regex.matches, regex.rewrite));
         }
-        view.authority.clone_from(&rewrite.authority);
+        report.authority.clone_from(&rewrite.authority);
     }
-    let per_backend = hit.written.route.iter().filter_map(|target| target.headers.as_ref());
-    for headers in hit.written.headers.iter().chain(per_backend) {
-        note_headers(headers, &mut view.headers);
+    let per_backend = matched.http_rule.route.iter().filter_map(|destination| destination.headers.as_ref());
+    for headers in matched.http_rule.headers.iter().chain(per_backend) {
+        list_header_changes(headers, &mut report.headers);
     }
-    (view != RouteRewriteReport::default()).then_some(view)
+    (report != RouteRewriteReport::default()).then_some(report)
 }
 
-fn note_headers(headers: &Headers, notes: &mut Vec<String>) {
+fn list_header_changes(headers: &Headers, changes: &mut Vec<String>) {
     for (direction, operations) in [("request", &headers.request), ("response", &headers.response)] {
         let Some(operations) = operations else { continue };
-        notes.extend(operations.set.keys().map(|name| format!("{direction}: set {name}")));
-        notes.extend(operations.add.keys().map(|name| format!("{direction}: add {name}")));
-        notes.extend(operations.remove.iter().map(|name| format!("{direction}: remove {name}")));
+        changes.extend(operations.set.keys().map(|name| format!("{direction}: set {name}")));
+        changes.extend(operations.add.keys().map(|name| format!("{direction}: add {name}")));
+        changes.extend(operations.remove.iter().map(|name| format!("{direction}: remove {name}")));
     }
 }
 
-fn tried_view(tried: &TriedRule) -> TriedRuleReport {
-    let TriedRule { object, index, alternative, why_not } = tried;
-    let inner = alternative.map(|at| format!(".{at}")).unwrap_or_default();
+fn tried_report(tried: &TriedRule) -> TriedRuleReport {
+    let TriedRule { object, index, match_index, reason } = tried;
+    let inner = match_index.map(|index| format!(".{index}")).unwrap_or_default();
     TriedRuleReport {
         rule: format!("{}/{}[{index}{inner}]", object.kind.name(), object.path()),
-        why_not: why_not.clone(),
+        why_not: reason.clone(),
     }
 }
 
-/// How a caller is written: `gateway/` before a gateway's.
-pub fn title(kind: CallerKind, path: &str) -> CallerName {
+/// The printed name of a caller; `path` is `namespace/name` or a namespace.
+pub fn caller_name(kind: CallerKind, path: &str) -> CallerName {
     CallerName(match kind {
         CallerKind::Sidecar => path.to_owned(),
         CallerKind::Gateway => format!("gateway/{path}"),

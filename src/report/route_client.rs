@@ -1,71 +1,94 @@
-//! What the client of a call sees when the call does not arrive.
+//! What the client of a call sees when the call does not reach the application.
 
-use super::route::{ClientOutcomeReport, share};
+use super::Percent;
+use super::route::{ClientOutcomeReason, ClientOutcomeReport, share};
 use crate::mesh::Mesh;
 use crate::mesh::security::MtlsMode;
 use crate::mesh::workload::Workload;
 use crate::mesh::xds::{
     BackendState, Call, CallDecision, CallOutcome, CallProtocol, CompiledBackend, UpstreamProtocol,
 };
+use crate::schema::Kind;
 use crate::vocabulary::grpc_status;
 
-/// What a client sees of a call that does not arrive; `None` when it may arrive.
-pub(super) fn client_view(mesh: &Mesh<'_>, call: &Call, answer: &CallDecision) -> Option<ClientOutcomeReport> {
-    let seen = |http: Option<u32>, grpc: u8, flag: Option<&'static str>, percent: f64| {
-        Some(ClientOutcomeReport { http_status: http, grpc_status: grpc_status::name(grpc).to_owned(), flag, percent })
+/// The shares of a call that do not reach the application, by reason; empty when all calls may arrive.
+pub(super) fn client_outcomes(mesh: &Mesh<'_>, call: &Call, decision: &CallDecision) -> Vec<ClientOutcomeReport> {
+    use ClientOutcomeReason as Reason;
+    let all_calls = |http_status: Option<u32>, code: u8, flag: Option<&'static str>, reason: Reason| {
+        vec![outcome(Percent::ALL, http_status, code, flag, reason)]
     };
-    match answer.outcome {
-        CallOutcome::Forward => {
-            let total: i64 = answer.backends.iter().map(|backend| backend.weight.unwrap_or(0)).sum();
-            let share = |backend: &CompiledBackend| share(backend.weight, answer.backends.len(), total);
-            let lost = |state: BackendState| -> f64 {
-                answer.backends.iter().filter(|backend| backend.state == state).map(share).sum()
-            };
-            let by_gateway_api =
-                answer.rule.as_ref().is_some_and(|hit| hit.object.kind != crate::schema::Kind::VirtualService);
-            let (missing, empty) = (lost(BackendState::NoCluster), lost(BackendState::NoEndpoints));
-            if missing > 0.0 {
-                let (http, grpc) = if by_gateway_api { (500, 2) } else { (503, 14) };
-                return seen(Some(http), grpc, Some("NC"), missing);
-            }
-            if empty > 0.0 {
-                return seen(Some(503), 14, Some("UH"), empty);
-            }
-            let ok = |backend: &&CompiledBackend| backend.state == BackendState::Ok;
-            // A gRPC server does not understand HTTP/1.1: its own proxy, or the server, ends the call.
-            let old = |backend: &&CompiledBackend| backend.upstream_protocol == Some(UpstreamProtocol::Http1);
-            let spoken: f64 = answer.backends.iter().filter(ok).filter(old).map(share).sum();
-            if spoken > 0.0 && call.protocol != CallProtocol::Http1 {
-                return seen(None, 14, Some("UPE"), spoken);
-            }
-            let refused: f64 =
-                answer.backends.iter().filter(ok).filter(|one| is_refused_plaintext(mesh, one)).map(share).sum();
-            if refused > 0.0 {
-                return seen(Some(503), 14, Some("UC"), refused);
-            }
-            None
-        }
-        CallOutcome::DirectResponse | CallOutcome::Blocked | CallOutcome::Redirect => {
-            let status = answer.status.unwrap_or(502);
-            seen(Some(status), grpc_status::of_http(u16::try_from(status).unwrap_or(500)), None, 100.0)
-        }
-        CallOutcome::NoRoute => seen(Some(404), 12, Some("NR"), 100.0),
-        CallOutcome::Closed | CallOutcome::Unresolved => seen(None, 14, None, 100.0),
-        CallOutcome::Rejected | CallOutcome::Passthrough | CallOutcome::Tcp => None,
+    let proxy_response = |reason: Reason| {
+        let status = decision.status.unwrap_or(502);
+        let code = grpc_status::from_http_status(u16::try_from(status).unwrap_or(500));
+        all_calls(Some(status), code, None, reason)
+    };
+    match decision.outcome {
+        CallOutcome::Forward => lost_shares(mesh, call, decision),
+        CallOutcome::DirectResponse => proxy_response(Reason::DirectResponse),
+        CallOutcome::Blocked => proxy_response(Reason::Blocked),
+        CallOutcome::Redirect => proxy_response(Reason::Redirect),
+        CallOutcome::NoRoute => all_calls(Some(404), 12, Some("NR"), Reason::NoRoute),
+        CallOutcome::Closed => all_calls(None, 14, None, Reason::Closed),
+        CallOutcome::Unresolved => all_calls(None, 14, None, Reason::Unresolved),
+        CallOutcome::Rejected | CallOutcome::Passthrough | CallOutcome::Tcp => Vec::new(),
     }
 }
 
-/// Whether plain text is sent to pods that take mesh TLS only.
-fn is_refused_plaintext(mesh: &Mesh<'_>, backend: &CompiledBackend) -> bool {
-    let auto = mesh.config.enable_auto_mtls != Some(false);
-    let plain = backend.tls.as_deref() == Some("DISABLE") || (backend.tls.is_none() && !auto);
-    let Some(service) = backend.service.filter(|_| plain).map(|id| mesh.service(id)) else { return false };
+fn outcome(
+    share_percent: Percent,
+    http_status: Option<u32>,
+    code: u8,
+    flag: Option<&'static str>,
+    reason: ClientOutcomeReason,
+) -> ClientOutcomeReport {
+    ClientOutcomeReport { share_percent, grpc_status: grpc_status::name(code), http_status, flag, reason }
+}
+
+/// Shares of a forwarded call whose backends cannot answer.
+fn lost_shares(mesh: &Mesh<'_>, call: &Call, decision: &CallDecision) -> Vec<ClientOutcomeReport> {
+    use ClientOutcomeReason as Reason;
+    let failure = |backend: &CompiledBackend| match backend.state {
+        BackendState::NoCluster => Some(Reason::NoCluster),
+        BackendState::NoEndpoints => Some(Reason::NoEndpoints),
+        // A gRPC server does not understand HTTP/1.1: its sidecar, or the server itself, ends the call.
+        BackendState::Ok
+            if backend.upstream_protocol == Some(UpstreamProtocol::Http1) && call.protocol != CallProtocol::Http1 =>
+        {
+            Some(Reason::Http1Upstream)
+        }
+        BackendState::Ok if sends_plaintext_to_strict_pods(mesh, backend) => Some(Reason::PlaintextToStrictMtls),
+        BackendState::Ok | BackendState::Unknown => None,
+    };
+    let failures: Vec<_> = decision.backends.iter().map(failure).collect();
+    let is_gateway_api = decision.rule.as_ref().is_some_and(|rule| rule.object.kind != Kind::VirtualService);
+    let missing_cluster = if is_gateway_api { (Some(500), 2) } else { (Some(503), 14) };
+    let total: i64 = decision.backends.iter().map(|backend| backend.weight.unwrap_or(0)).sum();
+    [
+        (Reason::NoCluster, missing_cluster, "NC"),
+        (Reason::NoEndpoints, (Some(503), 14), "UH"),
+        (Reason::Http1Upstream, (None, 14), "UPE"),
+        (Reason::PlaintextToStrictMtls, (Some(503), 14), "UC"),
+    ]
+    .into_iter()
+    .filter_map(|(reason, (http_status, code), flag)| {
+        let failing = decision.backends.iter().zip(&failures).filter(|(_, failure)| **failure == Some(reason));
+        let percent: f64 = failing.map(|(backend, _)| share(backend.weight, decision.backends.len(), total).0).sum();
+        (percent > 0.0).then(|| outcome(Percent(percent), http_status, code, Some(flag), reason))
+    })
+    .collect()
+}
+
+/// Whether the proxy sends plain text to pods that accept only mTLS.
+fn sends_plaintext_to_strict_pods(mesh: &Mesh<'_>, backend: &CompiledBackend) -> bool {
+    let auto_mtls = mesh.config.enable_auto_mtls != Some(false);
+    let is_plain = backend.tls.as_deref() == Some("DISABLE") || (backend.tls.is_none() && !auto_mtls);
+    let Some(service) = backend.service.filter(|_| is_plain).map(|id| mesh.service(id)) else { return false };
     let port = backend.port.and_then(|port| u16::try_from(port).ok()).and_then(|port| service.port(port));
     let mut pods = mesh.workloads_of(service).peekable();
-    let strict = |workload: &Workload| {
+    let is_strict = |workload: &Workload| {
         let number = port.and_then(|port| port.target.number_in(workload)).unwrap_or_default();
         workload.proxy.is_meshed() == Some(true)
-            && mesh.security.mtls(workload, number, &mesh.root).0 == MtlsMode::Strict
+            && mesh.security_policies.mtls_mode(workload, number, &mesh.root_namespace).0 == MtlsMode::Strict
     };
-    pods.peek().is_some() && pods.all(strict)
+    pods.peek().is_some() && pods.all(is_strict)
 }

@@ -1,4 +1,4 @@
-//! What stands beside the answer of `route`: what is not modelled, what is uncertain, what was perhaps meant.
+//! Notes on the answer of `route`: what is not modelled, what is uncertain, and nearest names.
 
 use crate::mesh::ids::ObjectRef;
 use crate::mesh::service::Resolution;
@@ -6,88 +6,95 @@ use crate::mesh::workload::ProxyKind;
 use crate::mesh::xds::{Call, CallDecision, CallOutcome, Caller, CallerKind};
 use crate::mesh::{Extension, Mesh};
 
-/// Names that may have been meant by a host that the proxy does not know.
-pub(super) fn did_you_mean(mesh: &Mesh<'_>, call: &Call, answer: &CallDecision) -> Vec<String> {
-    let unknown = match answer.outcome {
-        CallOutcome::Passthrough | CallOutcome::Blocked | CallOutcome::NoRoute => answer.rule.is_none(),
+/// Authorities of Services with names near a host that the proxy does not have.
+pub(super) fn did_you_mean(mesh: &Mesh<'_>, call: &Call, decision: &CallDecision) -> Vec<String> {
+    let is_unknown_host = match decision.outcome {
+        CallOutcome::Passthrough | CallOutcome::Blocked | CallOutcome::NoRoute => decision.rule.is_none(),
         CallOutcome::Unresolved => true,
         _ => false,
     };
     let host = call.authority.rsplit_once(':').map_or(call.authority.as_str(), |(host, _)| host);
-    if !unknown || host.is_empty() || host.parse::<std::net::IpAddr>().is_ok() {
+    if !is_unknown_host || host.is_empty() || host.parse::<std::net::IpAddr>().is_ok() {
         return Vec::new();
     }
     let mut parts = host.split('.');
     let (name, namespace) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let near = match mesh.find_service(namespace, name) {
+    let candidates = match mesh.find_service(namespace, name) {
         Some(id) => vec![format!("{}.{}", mesh.service(id).object.name, mesh.service(id).namespace())],
-        None => mesh.directory.similar(namespace, name),
+        None => mesh.name_index.nearest_names(namespace, name),
     };
-    let with_port = |near: String| {
-        let (name, namespace) = near.split_once('.')?;
+    let with_port = |candidate: String| {
+        let (name, namespace) = candidate.split_once('.')?;
         let service = mesh.service(mesh.find_service(namespace, name)?);
-        let named = format!("{near}:{}", service.main_port());
-        (named != call.authority).then_some(named)
+        let authority = format!("{candidate}:{}", service.main_port());
+        (authority != call.authority).then_some(authority)
     };
-    near.into_iter().filter_map(with_port).collect()
+    candidates.into_iter().filter_map(with_port).collect()
 }
 
-/// What makes shares or the winner of a host uncertain.
-pub(super) fn notes(mesh: &Mesh<'_>, caller: &Caller, answer: &CallDecision) -> Vec<String> {
+/// Conditions that make the shares, or the choice of the route object, uncertain.
+pub(super) fn notes(mesh: &Mesh<'_>, caller: &Caller, decision: &CallDecision) -> Vec<String> {
     let mut notes = Vec::new();
-    let headless = answer.backends.iter().find_map(|backend| {
+    let headless = decision.backends.iter().find_map(|backend| {
         let service = mesh.service(backend.service?);
         (service.resolution == Resolution::Headless && caller.kind == CallerKind::Sidecar).then_some(service)
     });
     if let Some(service) = headless {
         notes.push(format!(
-            "{} is headless: the pod that the client dialled answers, whatever the shares",
+            "{} is headless: calls go to the pod that the client dialled, whatever the weights",
             service.object
         ));
     }
     let configs = mesh.route_configs();
-    let claims_with = |object: &ObjectRef| {
+    let conflict = |object: &ObjectRef| {
         let own = configs.iter().find(|(_, config)| config.objects.contains(object))?.1;
-        let rivals = own.hosts.iter().flat_map(|host| configs.of_host(host)).map(|id| configs.get(id));
+        let rivals = own.hosts.iter().flat_map(|host| configs.naming_host(host)).map(|id| configs.get(id));
         let rivals: Vec<_> = rivals.filter(|rival| !rival.objects.contains(object)).collect();
-        let undated = own.created.is_none() || rivals.iter().any(|rival| rival.created.is_none());
-        (undated && own.acts_in_mesh()).then(|| rivals.first()?.objects.first()).flatten()
+        let is_age_missing = own.created.is_none() || rivals.iter().any(|rival| rival.created.is_none());
+        (is_age_missing && own.acts_in_mesh()).then(|| rivals.first()?.objects.first()).flatten()
     };
     let rival =
-        answer.rule.as_ref().filter(|_| caller.kind == CallerKind::Sidecar).and_then(|hit| claims_with(&hit.object));
+        decision.rule.as_ref().filter(|_| caller.kind == CallerKind::Sidecar).and_then(|rule| conflict(&rule.object));
     if let Some(rival) = rival {
-        notes.push(format!("{rival} claims the host too, and ages are not in the source: the older one has it"));
+        notes.push(format!(
+            "{rival} names the same host; the older object takes effect, and the source has no creation times"
+        ));
     }
     notes
 }
 
-/// What acts on a caller's proxy beside the model: EnvoyFilters and WasmPlugins that select it, waypoints on the way.
-pub(super) fn not_modelled(mesh: &Mesh<'_>, caller: &Caller, answer: &CallDecision) -> Vec<String> {
-    let mut found = Vec::new();
-    let proxy = caller.workload.map(|id| &mesh.workload(id).proxy);
-    match proxy {
+/// What acts on the call and is not modelled: a caller without Envoy, EnvoyFilters and WasmPlugins, waypoints.
+pub(super) fn not_modelled(mesh: &Mesh<'_>, caller: &Caller, decision: &CallDecision) -> Vec<String> {
+    let mut notes = Vec::new();
+    match caller.workload.map(|id| &mesh.workload(id).proxy) {
         Some(ProxyKind::Proxyless) => {
-            found.push("the caller's own gRPC library routes its calls, not an Envoy".to_owned())
+            notes.push("the caller uses proxyless gRPC: its own library routes its calls".to_owned());
         }
         Some(ProxyKind::Ambient) => {
-            found.push("the caller is in ambient mode: without a waypoint nothing here acts on its calls".to_owned());
+            notes.push("the caller is in ambient mode: without a waypoint, these rules do not apply to it".to_owned());
         }
         Some(proxy) if proxy.is_meshed() == Some(false) => {
-            let text = "the caller has no proxy: nothing here acts on its calls until it has one, and its connections \
-                        go to one pod each";
-            found.push(text.to_owned());
+            let text = "the caller has no proxy: these rules do not apply to it, and each of its connections goes to \
+                        one pod";
+            notes.push(text.to_owned());
         }
         Some(_) | None => {}
     }
-    let acts = |one: &&Extension| one.acts_on(&caller.namespace, &caller.labels, &mesh.root);
-    found.extend(mesh.extensions.iter().filter(acts).map(|one| format!("{} acts on the caller's proxy", one.title())));
-    for backend in &answer.backends {
+    let applies =
+        |extension: &&Extension| extension.applies_to(&caller.namespace, &caller.labels, &mesh.root_namespace);
+    notes.extend(
+        mesh.extensions
+            .iter()
+            .filter(applies)
+            .map(|extension| format!("{} acts on the caller's proxy", extension.title())),
+    );
+    for backend in &decision.backends {
         if let Some(id) = backend.service
-            && mesh.service(id).waypoint
+            && mesh.service(id).uses_waypoint
         {
-            found.push(format!("a waypoint takes calls to {} after the caller's proxy", mesh.service(id).host));
+            notes.push(format!("a waypoint handles calls to {} after the caller's proxy", mesh.service(id).host));
         }
     }
-    found.dedup();
-    found
+    notes.dedup();
+    notes
 }

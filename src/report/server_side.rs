@@ -1,4 +1,4 @@
-//! Who stands behind a Service, and what its side asks of callers.
+//! The workloads behind a Service, and the security policies on the server side.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,11 +10,15 @@ use crate::mesh::service::{PodCount, Service};
 use crate::schema::Kind;
 
 pub(super) fn workloads(mesh: &Mesh<'_>, service: &Service) -> Vec<WorkloadReport> {
-    type Alike = (String, Option<String>, String, Vec<String>);
-    let mut groups: BTreeMap<Alike, PodCount> = BTreeMap::new();
+    type GroupKey = (String, Option<String>, String, Vec<String>);
+    let mut groups: BTreeMap<GroupKey, PodCount> = BTreeMap::new();
     for workload in mesh.workloads_of(service) {
-        let exclusions = workload.exclusions.iter().map(|one| format!("{}: {}", one.annotation, one.value)).collect();
-        let proxy = match workload.proxy.envoy().and_then(|envoy| envoy.ready) {
+        let exclusions = workload
+            .exclusions
+            .iter()
+            .map(|exclusion| format!("{}: {}", exclusion.annotation, exclusion.value))
+            .collect();
+        let proxy = match workload.proxy.envoy().and_then(|envoy| envoy.is_ready) {
             Some(false) => format!("{} (not ready)", workload.proxy),
             Some(true) | None => workload.proxy.to_string(),
         };
@@ -41,17 +45,17 @@ pub(super) fn tls(mesh: &Mesh<'_>, service: &Service) -> Vec<TlsReport> {
                 continue;
             }
             let Some(number) = port.target.number_in(workload) else { continue };
-            let (mode, object) = mesh.security.mtls(workload, number, &mesh.root);
-            let known = [service.namespace(), &mesh.root]
+            let (mode, object) = mesh.security_policies.mtls_mode(workload, number, &mesh.root_namespace);
+            let is_read = [service.namespace(), &mesh.root_namespace]
                 .into_iter()
-                .all(|namespace| mesh.coverage.knows(Kind::PeerAuthentication, namespace));
+                .all(|namespace| mesh.coverage.covers(Kind::PeerAuthentication, namespace));
             let report = match object {
-                Some(object) => TlsReport { port: number, mode: mode.to_string(), decided_by: object.to_string() },
-                None if known => TlsReport { port: number, mode: mode.to_string(), decided_by: "default".to_owned() },
+                Some(object) => TlsReport { port: number, mode: Some(mode), decided_by: object.to_string() },
+                None if is_read => TlsReport { port: number, mode: Some(mode), decided_by: "default".to_owned() },
                 None => TlsReport {
                     port: number,
-                    mode: "unknown".to_owned(),
-                    decided_by: "PeerAuthentication could not be read".to_owned(),
+                    mode: None,
+                    decided_by: "PeerAuthentications could not be read".to_owned(),
                 },
             };
             if !reports.contains(&report) {
@@ -65,7 +69,7 @@ pub(super) fn tls(mesh: &Mesh<'_>, service: &Service) -> Vec<TlsReport> {
 pub(super) fn authorization(mesh: &Mesh<'_>, service: &Service) -> Vec<AuthorizationReport> {
     let mut reports: BTreeMap<ObjectRef, AuthorizationReport> = BTreeMap::new();
     for workload in mesh.workloads_of(service) {
-        for policy in mesh.security.authorization(workload, &mesh.root) {
+        for policy in mesh.security_policies.authorization_policies(workload, &mesh.root_namespace) {
             let operations = policy.spec.rules.iter().flat_map(|rule| &rule.to).filter_map(|to| to.operation.as_ref());
             let paths = operations.flat_map(|operation| operation.paths.iter().chain(&operation.not_paths)).cloned();
             let paths: BTreeSet<String> = paths.collect();

@@ -1,212 +1,282 @@
-//! `shift`: what happens, one event after the other.
+//! Reports of `shift`: its events, and the history and status of an object.
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use strum::IntoStaticStr;
 
+use crate::analysis::AnalysisSource;
+use crate::analysis::verdict::AnalysisVerdict;
 use crate::analysis::window::{CallCounts, Window};
 use crate::shift::plan::RulePlan;
-use crate::shift::record::{ShiftEntry, StepVerdict};
+use crate::shift::record::{LostControlReason, RollbackTarget, ShiftEntry, ShiftState, StepVerdict, format_weights};
 use crate::vocabulary::share::format_percent;
 
-/// Something that happened.
-#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
+/// An event of a shift; `-o json` prints one per line.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(title = "ShiftEvent")]
 pub struct ShiftEvent {
     /// Always `ShiftEvent`.
     pub kind: &'static str,
-    /// Version of this form.
+    /// Version of this format.
     pub version: u32,
-    /// Identity of the run.
+    /// Identifier of the session.
     pub session: String,
-    /// Number of the event in the run, from 1.
+    /// Number of the event in the session, from 1.
     pub seq: u32,
-    /// When, RFC 3339.
+    /// RFC 3339.
     pub time: String,
-    /// `plan`, `preflight`, `written`, `acknowledged`, `window`, `verdict`, `rolled-back`, `held`, `lost-control` or
-    /// `done`.
-    pub event: &'static str,
-    /// Step of the shift, from 1; 0 is the window before the first.
+    /// Type of the event.
+    pub event: ShiftEventType,
+    /// Step of the shift, from 1; 0 is the window before the first step.
     pub step: u32,
-    /// Weights by backend, as wished or written.
+    /// Planned or applied weights by backend.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub weights: BTreeMap<String, u64>,
-    /// How the proxies stand that obey.
+    /// Acknowledgement by the affected proxies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxies: Option<ProxyAckCounts>,
-    /// What callers counted, of `window`.
+    /// Counted calls of a `window` event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<WindowReport>,
-    /// `good`, `bad`, `not-enough-calls` or `unknown`, of `verdict`.
+    /// Verdict of a `verdict` event.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub verdict: Option<&'static str>,
-    /// In a sentence.
+    pub verdict: Option<AnalysisVerdict>,
+    /// What a `rolled-back` event restored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollback_target: Option<RollbackTarget>,
+    /// Reason of a `lost-control` event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost_control: Option<LostControlReason>,
+    /// The event in a sentence.
     pub message: String,
 }
 
-/// What callers counted between two moments.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
+/// Type of a shift event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, IntoStaticStr)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+pub enum ShiftEventType {
+    /// What the shift will do.
+    Plan,
+    /// Affected proxies and the result of the checks.
+    Preflight,
+    /// The weights of a step are applied.
+    Applied,
+    /// Whether the affected proxies run the applied weights.
+    Acknowledged,
+    /// Calls counted in one window.
+    Window,
+    /// Verdict on a window.
+    Verdict,
+    /// The weights from before are restored.
+    RolledBack,
+    /// The weights stay, and the shift ends unfinished.
+    Held,
+    /// Another client changed the weights, the rule or the record.
+    LostControl,
+    /// The shift is finished.
+    Done,
+}
+
+impl ShiftEventType {
+    /// The value in JSON.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
+impl ShiftEvent {
+    /// An event without details.
+    pub fn new(event: ShiftEventType, message: impl Into<String>) -> Self {
+        Self {
+            kind: "ShiftEvent",
+            version: 1,
+            session: String::new(),
+            seq: 1,
+            time: String::new(),
+            event,
+            step: 1,
+            weights: BTreeMap::new(),
+            proxies: None,
+            window: None,
+            verdict: None,
+            rollback_target: None,
+            lost_control: None,
+            message: message.into(),
+        }
+    }
+}
+
+/// Calls counted in one window.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct WindowReport {
     /// Calls to the backends whose share rises.
     pub canary: CallCounts,
-    /// Calls to the others of the rule.
+    /// Calls to the other backends of the rule.
     pub baseline: CallCounts,
-    /// Calls that found no server at all.
+    /// Calls that reached no endpoint (NR, NC, UH).
     #[serde(skip_serializing_if = "is_zero")]
-    pub nowhere: u64,
-    /// The canary's part of the calls of those that obey, 0 to 1; absent without calls.
+    pub no_upstream: u64,
+    /// The canary's ratio of the calls of affected proxies, 0 to 1; absent without calls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_share: Option<f64>,
-    /// The canary's 99th percentile in milliseconds, where it was asked for.
+    /// The canary's 99th percentile in milliseconds, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p99_ms: Option<f64>,
-    /// `prometheus`, `counters` or `logs`.
-    pub source: &'static str,
+    /// Where the calls were counted.
+    pub source: AnalysisSource,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
 impl WindowReport {
-    /// A window of a source.
-    pub fn new(window: &Window, source: &'static str) -> Self {
+    /// The report of a window.
+    pub fn new(window: &Window, source: AnalysisSource) -> Self {
         Self {
             canary: window.canary,
             baseline: window.baseline,
-            nowhere: window.nowhere,
+            no_upstream: window.no_upstream,
             observed_share: window.observed_share(),
-            p99_ms: window.p99,
+            p99_ms: window.p99_ms,
             source,
         }
     }
 
-    /// In a sentence.
+    /// The window in a sentence.
     pub fn sentence(&self) -> String {
-        let side = |name: &str, tally: CallCounts| format!("{name} {} calls, {} failed", tally.calls, tally.errors);
-        let share = self.observed_share.map(|share| format!("; the canary got {}", format_percent(share * 100.0)));
-        let nowhere = if self.nowhere > 0 { format!("; {} found no server", self.nowhere) } else { String::new() };
-        let (canary, baseline) = (side("canary", self.canary), side("baseline", self.baseline));
-        format!("{canary}; {baseline}{nowhere}{} ({})", share.unwrap_or_default(), self.source)
+        let cohort =
+            |name: &str, counts: CallCounts| format!("{name} {} calls, {} failed", counts.calls, counts.errors);
+        let share = self.observed_share.map(|share| format!("; canary share {}", format_percent(share * 100.0)));
+        let no_upstream =
+            if self.no_upstream > 0 { format!("; {} reached no endpoint", self.no_upstream) } else { String::new() };
+        let (canary, baseline) = (cohort("canary", self.canary), cohort("baseline", self.baseline));
+        format!("{canary}; {baseline}{no_upstream}{} ({})", share.unwrap_or_default(), self.source.as_str())
     }
 }
 
-/// How the proxies stand that obey.
+/// Acknowledgement by the affected proxies.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ProxyAckCounts {
-    /// How many there are.
+    /// Affected proxies.
     pub total: usize,
-    /// How many run the new weights.
-    pub in_step: usize,
-    /// Those that do not yet.
-    pub late: Vec<String>,
-    /// Those that refuse them, with Envoy's words.
-    pub refused: Vec<String>,
-    /// Those that could not be asked, with the reason.
+    /// Proxies that run the applied weights.
+    pub synced: usize,
+    /// Proxies that do not run them yet, with the evidence.
+    pub stale: Vec<String>,
+    /// Proxies that rejected them, with Envoy's message.
+    pub rejected: Vec<String>,
+    /// Proxies whose state is unknown, with the cause.
     pub unreachable: Vec<String>,
 }
 
-/// Weights of plans by backend; of several rules the name of the rule goes before.
+/// The planned weights by backend; with several rules the title of the rule comes first.
 pub fn weights(plans: &[RulePlan]) -> BTreeMap<String, u64> {
-    let several = plans.len() > 1;
-    let named = plans.iter().flat_map(|plan| {
-        plan.backends.iter().map(move |one| {
-            let label = one.backend.label();
-            (if several { format!("{} {label}", plan.split.title()) } else { label }, one.after)
+    let has_several_rules = plans.len() > 1;
+    let weights = plans.iter().flat_map(|plan| {
+        plan.backends.iter().map(move |planned| {
+            let label = planned.backend.label();
+            let key = if has_several_rules { format!("{} {label}", plan.split.title()) } else { label };
+            (key, planned.after)
         })
     });
-    named.collect()
+    weights.collect()
 }
 
-/// The shifts of an object, newest first.
+/// The shifts of an object.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(title = "ShiftHistory")]
 pub struct ShiftHistoryReport {
     /// Always `ShiftHistory`.
     pub kind: &'static str,
-    /// Version of this form.
+    /// Version of this format.
     pub version: u32,
     /// `Kind namespace/name`.
     pub object: String,
-    /// Shifts, newest first; older ones are let go.
+    /// Shifts, newest first; the oldest are dropped.
     pub shifts: Vec<PastShiftReport>,
 }
 
 /// One shift.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct PastShiftReport {
-    /// Number among those of the object.
+    /// Number among the shifts of the object, from 1.
     pub number: u64,
-    /// Identity of the run.
+    /// Identifier of the session.
     pub session: String,
-    /// Who.
-    pub by: String,
-    /// When, RFC 3339.
-    pub at: String,
-    /// Why.
+    /// User name, as the API server reports it.
+    pub user: String,
+    /// RFC 3339.
+    pub started_at: String,
+    /// Text of `--reason`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// `open`, `done`, `held` or `rolled-back`.
-    pub state: &'static str,
-    /// Weights before, as written.
+    /// State of the shift.
+    pub state: ShiftState,
+    /// Weights before the shift.
     pub from: String,
-    /// Weights that it wrote, at its last step.
+    /// Weights of its last step.
     pub to: String,
-    /// Its steps; of a shift in one step there are none.
+    /// Its steps; empty for a shift in one step.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub plan: Vec<String>,
-    /// The step whose weights are written, from 1.
+    /// The step whose weights are applied, from 1.
     pub step: u32,
-    /// What was found at the steps; 0 is before the first.
+    /// Source of its canary analysis.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<AnalysisSource>,
+    /// The last verdict of each step; step 0 is the window before the first step.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub verdicts: Vec<PastVerdictReport>,
-    /// Until when the run that is at it may go on; later another may take over.
+    /// The session owns the shift until then, RFC 3339; afterwards another session may take over.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub until: Option<String>,
-    /// What was found.
+    pub deadline: Option<String>,
+    /// The outcome, in a sentence.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
 
-/// What was found at a step.
+/// The last verdict of a step.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct PastVerdictReport {
-    /// The step; 0 is before the first.
+    /// The step; 0 is the window before the first step.
     pub step: u32,
-    /// `good`, `bad`, `not-enough-calls` or `unknown`.
-    pub verdict: String,
+    /// The verdict.
+    pub verdict: AnalysisVerdict,
     /// Calls to the canary.
     pub canary: CallCounts,
-    /// Calls to the others.
+    /// Calls to the other backends.
     pub baseline: CallCounts,
-    /// In a sentence.
-    pub why: String,
+    /// The reason, with numbers.
+    pub reason: String,
 }
 
 impl From<&StepVerdict> for PastVerdictReport {
-    fn from(one: &StepVerdict) -> Self {
-        let StepVerdict { step, verdict, canary, baseline, why } = one.clone();
-        Self { step, verdict, canary, baseline, why }
+    fn from(verdict: &StepVerdict) -> Self {
+        let StepVerdict { step, verdict, canary, baseline, reason } = verdict.clone();
+        Self { step, verdict, canary, baseline, reason }
     }
 }
 
-/// How the shift of an object stands.
+/// The current weights and the last shift of an object.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(title = "ShiftStatus")]
 pub struct ShiftStatusReport {
     /// Always `ShiftStatus`.
     pub kind: &'static str,
-    /// Version of this form.
+    /// Version of this format.
     pub version: u32,
     /// `Kind namespace/name`.
     pub object: String,
-    /// Weights as they are, by rule.
+    /// Current weights by rule and backend.
     pub weights: BTreeMap<String, BTreeMap<String, u64>>,
-    /// Whether the weights are those that the last shift left; absent when there was none.
+    /// Whether the weights are still those that the last shift applied; absent without one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub as_left: Option<bool>,
+    pub unchanged: Option<bool>,
     /// The last shift.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last: Option<PastShiftReport>,
@@ -214,26 +284,22 @@ pub struct ShiftStatusReport {
 
 impl From<&ShiftEntry> for PastShiftReport {
     fn from(entry: &ShiftEntry) -> Self {
-        let show = |wrote: bool| {
-            let of = entry
-                .rules
-                .iter()
-                .map(|rule| crate::shift::record::show(&rule.backends, if wrote { &rule.wrote } else { &rule.start }));
-            of.collect::<Vec<_>>().join("; ")
-        };
+        let from = entry.rules.iter().map(|rule| format_weights(&rule.backends, &rule.start));
+        let to = entry.rules.iter().map(|rule| format_weights(&rule.backends, &rule.applied));
         Self {
             number: entry.number,
             session: entry.session.clone(),
-            by: entry.by.clone(),
-            at: entry.at.clone(),
+            user: entry.user.clone(),
+            started_at: entry.started_at.clone(),
             reason: entry.reason.clone(),
-            state: entry.state.as_str(),
-            from: show(false),
-            to: show(true),
+            state: entry.state,
+            from: from.collect::<Vec<_>>().join("; "),
+            to: to.collect::<Vec<_>>().join("; "),
             plan: entry.plan.clone(),
             step: entry.step,
+            analysis: entry.analysis,
             verdicts: entry.verdicts.iter().map(PastVerdictReport::from).collect(),
-            until: entry.until.clone(),
+            deadline: entry.deadline.clone(),
             message: entry.message.clone(),
         }
     }
