@@ -1,4 +1,4 @@
-//! Reading access-log lines: `cargo bench --bench accesslog`.
+//! Parsing and diagnosing access log lines: `cargo bench --bench accesslog`.
 
 use std::hint::black_box;
 
@@ -6,13 +6,14 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use grpcmesh::accesslog::{LogLine, LogReader};
 use grpcmesh::diagnosis::diagnose;
 
-fn lines(name: &str) -> Vec<u8> {
-    std::fs::read(format!("{}/tests/fixtures/accesslog/{name}", env!("CARGO_MANIFEST_DIR"))).expect("a fixture")
+fn fixture(name: &str) -> Vec<u8> {
+    std::fs::read(format!("{}/tests/fixtures/accesslog/{name}", env!("CARGO_MANIFEST_DIR")))
+        .expect("the fixture exists")
 }
 
 fn read(criterion: &mut Criterion) {
     for name in ["istio-text.log", "istio-json.log"] {
-        let log = lines(name);
+        let log = fixture(name);
         let mut group = criterion.benchmark_group(name);
         group.throughput(Throughput::Bytes(log.len() as u64));
         group.bench_function("read", |bencher| {
@@ -23,7 +24,7 @@ fn read(criterion: &mut Criterion) {
                 }
             });
         });
-        group.bench_function("read and judge", |bencher| {
+        group.bench_function("read and diagnose", |bencher| {
             bencher.iter(|| {
                 let mut reader = LogReader::default();
                 for line in log.split(|byte| *byte == b'\n') {

@@ -1,13 +1,13 @@
-//! A made-up mesh of any size, the same at each run: what the benches and the figures in the documents are measured on.
+//! Generates a synthetic mesh of any size, the same on every run. The benchmarks and the numbers in the docs use it.
 
 use std::fmt::Write as _;
 
-/// Services a namespace.
+/// Services per namespace.
 const SERVICES_IN_NAMESPACE: usize = 50;
 
-/// Writes manifests: for each Service a VirtualService, a DestinationRule and `pods` Pods of two versions, every third
-/// exported to its own namespace only; in every namespace a PeerAuthentication and a client without a Service. One
-/// Service in fifty has a fault, so that findings are part of what is measured.
+/// Generates manifests: each Service has a VirtualService, a DestinationRule and `pods` Pods of two versions. The route
+/// objects of every third Service are exported to its own namespace only. Each namespace has a PeerAuthentication. One
+/// Service in fifty has a fault, so that measurements include findings.
 pub(crate) fn manifests(services: usize, pods: usize) -> String {
     let mut out = String::new();
     let namespaces = services.div_ceil(SERVICES_IN_NAMESPACE);

@@ -1,4 +1,4 @@
-//! Writes a made-up mesh to stdout: `cargo run --release --example generate -- SERVICES PODS_EACH`.
+//! Writes a synthetic mesh to stdout: `cargo run --release --example generate -- SERVICES PODS_EACH`.
 
 use std::io::Write as _;
 
@@ -6,7 +6,7 @@ use std::io::Write as _;
 mod generated;
 
 fn main() -> std::io::Result<()> {
-    let mut numbers = std::env::args().skip(1).map(|word| word.parse::<usize>());
+    let mut numbers = std::env::args().skip(1).map(|argument| argument.parse::<usize>());
     let (Some(Ok(services)), Some(Ok(pods))) = (numbers.next(), numbers.next()) else {
         writeln!(std::io::stderr(), "usage: generate SERVICES PODS_EACH")?;
         return Err(std::io::ErrorKind::InvalidInput.into());

@@ -1,30 +1,30 @@
-//! The world around the program, read once: variables, terminals, width, time.
+//! The environment of the program, read once: variables, terminals and time.
 //!
-//! No other file reads a variable or the clock; `clippy.toml` holds that.
+//! Clippy rejects reading variables or the clock in any other file (`clippy.toml`).
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
-use crate::cluster::proxy::ProxyEnvironment;
+use crate::cluster::http_proxy::HttpProxyEnvironment;
 
-/// What the environment says.
+/// Variables and terminals at the start of the program.
 #[derive(Debug, Clone, Default)]
 pub struct Env {
-    /// Files of `KUBECONFIG`, else the default one.
+    /// The kubeconfig files that `KUBECONFIG` lists, by default `~/.kube/config`.
     pub kubeconfig_files: Vec<PathBuf>,
-    /// Folders of `PATH`.
+    /// The directories of `PATH`.
     pub path: Vec<PathBuf>,
-    /// The user's folder.
+    /// The home directory of the user.
     pub home: Option<PathBuf>,
-    /// Whether a shell asks for completions.
+    /// Whether a shell requests completions (`COMPLETE` is set).
     pub completes: bool,
-    /// Proxies.
-    pub proxy: ProxyEnvironment,
-    /// `NO_COLOR` is set and not empty.
+    /// The HTTP proxies that the environment configures.
+    pub proxy: HttpProxyEnvironment,
+    /// Whether `NO_COLOR` is set and not empty.
     pub no_color: bool,
-    /// `CLICOLOR_FORCE` is set and not 0.
+    /// Whether `CLICOLOR_FORCE` is set and not 0.
     pub force_color: bool,
-    /// `TERM=dumb`.
+    /// Whether `TERM` is `dumb`.
     pub dumb: bool,
     /// Whether stdout is a terminal.
     pub stdout_is_terminal: bool,
@@ -34,16 +34,16 @@ pub struct Env {
     pub width: Option<usize>,
     /// Lines of the terminal.
     pub height: Option<usize>,
-    /// Now, as RFC 3339 in whole seconds.
+    /// The start time, as RFC 3339 in whole seconds.
     pub now: String,
 }
 
 impl Env {
-    /// Reads it.
-    #[expect(clippy::disallowed_methods, reason = "the one place where the environment and the clock are read")]
+    /// Reads variables, terminals and the clock.
+    #[expect(clippy::disallowed_methods, reason = "only this file reads the environment and the clock")]
     pub fn capture() -> Self {
         let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let either = |upper: &str, lower: &str| var(upper).or_else(|| var(lower));
+        let var_in_either_case = |upper: &str, lower: &str| var(upper).or_else(|| var(lower));
         let kubeconfig_files: Vec<PathBuf> = match std::env::var_os("KUBECONFIG").filter(|value| !value.is_empty()) {
             Some(list) => std::env::split_paths(&list).filter(|path| !path.as_os_str().is_empty()).collect(),
             None => std::env::home_dir().map(|home| home.join(".kube").join("config")).into_iter().collect(),
@@ -57,10 +57,10 @@ impl Env {
             path: std::env::var_os("PATH").map(|list| std::env::split_paths(&list).collect()).unwrap_or_default(),
             home: std::env::home_dir(),
             completes: var("COMPLETE").is_some(),
-            proxy: ProxyEnvironment {
-                https: either("HTTPS_PROXY", "https_proxy"),
-                http: either("HTTP_PROXY", "http_proxy"),
-                no_proxy: either("NO_PROXY", "no_proxy"),
+            proxy: HttpProxyEnvironment {
+                https: var_in_either_case("HTTPS_PROXY", "https_proxy"),
+                http: var_in_either_case("HTTP_PROXY", "http_proxy"),
+                no_proxy: var_in_either_case("NO_PROXY", "no_proxy"),
             },
             no_color: var("NO_COLOR").is_some(),
             force_color: var("CLICOLOR_FORCE").is_some_and(|value| value != "0"),
@@ -73,23 +73,28 @@ impl Env {
         }
     }
 
-    /// The time after a while, as RFC 3339 in whole seconds.
-    #[expect(clippy::disallowed_methods, reason = "the one place where the environment and the clock are read")]
-    pub fn clock_in(time: std::time::Duration) -> String {
-        let later = jiff::Timestamp::now().checked_add(time).unwrap_or(jiff::Timestamp::MAX);
-        later.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    /// The current time plus `delay`, as RFC 3339 in whole seconds.
+    #[expect(clippy::disallowed_methods, reason = "only this file reads the environment and the clock")]
+    pub fn clock_after(delay: std::time::Duration) -> String {
+        // Tests compare whole outputs. Releases always state the real time.
+        #[cfg(debug_assertions)]
+        if let Ok(fixed) = std::env::var("GRPCMESH_TEST_CLOCK") {
+            return fixed;
+        }
+        let time = jiff::Timestamp::now().checked_add(delay).unwrap_or(jiff::Timestamp::MAX);
+        time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
     }
 
-    /// A word that no other run has.
-    #[expect(clippy::disallowed_methods, reason = "the one place where the environment and the clock are read")]
-    pub fn unique() -> String {
+    /// An ID that no other run has.
+    #[expect(clippy::disallowed_methods, reason = "only this file reads the environment and the clock")]
+    pub fn unique_id() -> String {
         let nanos = jiff::Timestamp::now().as_nanosecond();
         let process = u128::from(std::process::id()) << 72;
         format!("{:x}", nanos.unsigned_abs() ^ process)
     }
 
-    /// The time now, as RFC 3339 in whole seconds: for work that takes a while.
+    /// The current time, as RFC 3339 in whole seconds. Long-running work uses it in place of [`Env::now`].
     pub fn clock() -> String {
-        Self::clock_in(std::time::Duration::ZERO)
+        Self::clock_after(std::time::Duration::ZERO)
     }
 }

@@ -1,22 +1,23 @@
-//! Why a command failed, and the exit code that says so.
+//! Failures of commands and exit codes.
 
 use crate::cluster::{ClusterError, ClusterErrorKind};
 use crate::terminal::Messages;
 
-/// How a command ended when it did not fail. Exit codes are decided here and nowhere else.
+/// The result of a command that did not fail. This file defines all exit codes.
+///
+/// Source of the codes: the "Exit codes" section of the README.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommandOutcome {
-    /// Nothing to complain about: 0.
+    /// The command has nothing to report: 0.
     Clean,
-    /// Something was found: 1.
+    /// A finding, a difference, a failed expectation or a rollback: 1.
     Found,
-    /// Done in part: 4.
+    /// The answer is incomplete, because something that affects it could not be read: 4.
     Partial,
 }
 
 impl CommandOutcome {
-    /// The exit code.
-    pub fn code(self) -> u8 {
+    pub fn exit_code(self) -> u8 {
         match self {
             Self::Clean => 0,
             Self::Found => 1,
@@ -25,74 +26,66 @@ impl CommandOutcome {
     }
 }
 
-/// What kind of failure.
+/// The reason of a failure, which decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
-    /// Wrong use: 2.
+    /// Invalid arguments: 2.
     Usage,
     /// Nothing could be read or done: 3.
-    Source,
-    /// The reader of stdout went away, which is a normal end: 0.
+    Unavailable,
+    /// The reader of stdout closed the pipe, which is a normal end: 0.
     ClosedPipe,
-    /// The user interrupted: 130.
+    /// The user interrupted the command: 130.
     Interrupted,
 }
 
-/// A failure with its causes and a way out.
+/// Why a command failed, with causes and hints.
 #[derive(Debug)]
 pub struct Failure {
-    /// Which kind.
     pub kind: FailureKind,
-    /// What happened.
     pub message: String,
-    /// What led to it, outermost first.
+    /// Underlying errors, outermost first.
     pub causes: Vec<String>,
-    /// What to do.
+    /// Next steps: commands to copy, or flags to use.
     pub hints: Vec<String>,
 }
 
 impl Failure {
-    /// Wrong use.
     pub fn usage(message: impl Into<String>) -> Self {
         Self { kind: FailureKind::Usage, message: message.into(), causes: Vec::new(), hints: Vec::new() }
     }
 
-    /// Nothing could be read.
-    pub fn source(message: impl Into<String>) -> Self {
-        Self { kind: FailureKind::Source, ..Self::usage(message) }
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self { kind: FailureKind::Unavailable, ..Self::usage(message) }
     }
 
-    /// The user interrupted.
     pub fn interrupted() -> Self {
         Self { kind: FailureKind::Interrupted, ..Self::usage("interrupted") }
     }
 
-    /// Adds what led to it.
     #[must_use]
     pub fn cause(mut self, cause: impl std::fmt::Display) -> Self {
         self.causes.push(cause.to_string());
         self
     }
 
-    /// Adds what to do.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
     }
 
-    /// The exit code.
-    pub fn code(&self) -> u8 {
+    pub fn exit_code(&self) -> u8 {
         match self.kind {
             FailureKind::Usage => 2,
-            FailureKind::Source => 3,
+            FailureKind::Unavailable => 3,
             FailureKind::ClosedPipe => 0,
             FailureKind::Interrupted => 130,
         }
     }
 
-    /// Tells the user.
-    pub fn tell(&self, messages: &Messages) {
+    /// Prints the failure to stderr. A closed pipe prints nothing.
+    pub fn report(&self, messages: &Messages) {
         if self.kind == FailureKind::ClosedPipe {
             return;
         }
@@ -111,21 +104,21 @@ impl From<std::io::Error> for Failure {
         if error.kind() == std::io::ErrorKind::BrokenPipe {
             return Self { kind: FailureKind::ClosedPipe, ..Self::usage("") };
         }
-        Self::source(format!("cannot write: {error}"))
+        Self::unavailable(format!("cannot write the output: {error}"))
     }
 }
 
 impl From<ClusterError> for Failure {
     fn from(error: ClusterError) -> Self {
-        let ClusterError { trouble, message, hint } = error;
-        let failure = Self::source(message);
+        let ClusterError { kind, message, hint } = error;
+        let failure = Self::unavailable(message);
         let failure = match hint {
             Some(hint) => failure.hint(hint),
             None => failure,
         };
-        match trouble {
-            ClusterErrorKind::Unreachable | ClusterErrorKind::Silent | ClusterErrorKind::Config => {
-                failure.hint("to try this without a cluster: kubectl grpcmesh inspect --from demo")
+        match kind {
+            ClusterErrorKind::Unreachable | ClusterErrorKind::Timeout | ClusterErrorKind::Config => {
+                failure.hint("try it without a cluster: kubectl grpcmesh inspect --from demo")
             }
             ClusterErrorKind::Certificate
             | ClusterErrorKind::Unauthorized

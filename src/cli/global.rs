@@ -1,4 +1,4 @@
-//! Flags that every command has: kubectl's connection flags, the source, and output.
+//! Flags that several commands share: kubectl's connection flags, source, scope and output.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,64 +8,64 @@ use clap::{Args, ValueEnum};
 use super::env::Env;
 use crate::cluster::client::Connection;
 
-/// kubectl's connection flags.
+/// kubectl's flags for the connection to the cluster.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectionArgs {
-    /// Kubeconfig file
+    /// Path to the kubeconfig file
     #[arg(long, global = true, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// Context of the kubeconfig
+    /// Name of the kubeconfig context
     #[arg(long, global = true, value_name = "NAME")]
     pub context: Option<String>,
-    /// Cluster of the kubeconfig
+    /// Name of the kubeconfig cluster
     #[arg(long, global = true, value_name = "NAME")]
     pub cluster: Option<String>,
-    /// User of the kubeconfig
+    /// Name of the kubeconfig user
     #[arg(long, global = true, value_name = "NAME")]
     pub user: Option<String>,
-    /// Address of the API server
+    /// Address and port of the API server
     #[arg(short, long, global = true, value_name = "URL")]
     pub server: Option<String>,
-    /// Bearer token
+    /// Bearer token for authentication to the API server
     #[arg(long, global = true, value_name = "TOKEN")]
     pub token: Option<String>,
-    /// Act as this user
+    /// User to impersonate
     #[arg(long = "as", global = true, value_name = "USER")]
     pub impersonate: Option<String>,
-    /// Act as a member of this group (repeatable)
+    /// Group to impersonate (repeatable)
     #[arg(long = "as-group", global = true, value_name = "GROUP")]
     pub impersonate_groups: Vec<String>,
-    /// Act as this UID
+    /// UID to impersonate
     #[arg(long = "as-uid", global = true, value_name = "UID")]
     pub impersonate_uid: Option<String>,
-    /// File with the server's certificate authority
+    /// Path to the certificate file of the certificate authority
     #[arg(long, global = true, value_name = "FILE")]
     pub certificate_authority: Option<PathBuf>,
-    /// File with the client's certificate
+    /// Path to the client certificate file
     #[arg(long, global = true, value_name = "FILE")]
     pub client_certificate: Option<PathBuf>,
-    /// File with the client's key
+    /// Path to the client key file
     #[arg(long, global = true, value_name = "FILE")]
     pub client_key: Option<PathBuf>,
-    /// Name that the server's certificate must have
+    /// Server name for the validation of the server certificate
     #[arg(long, global = true, value_name = "NAME")]
     pub tls_server_name: Option<String>,
-    /// Do not check the server's certificate
+    /// Do not validate the server certificate
     #[arg(long, global = true)]
     pub insecure_skip_tls_verify: bool,
-    /// Limit for one request, such as 30s (default 10s for the first contact)
+    /// Timeout of each request, such as 30s; 0 means no timeout (default: 10s for the first request)
     #[arg(long, global = true, value_name = "DURATION", value_parser = request_timeout)]
     pub request_timeout: Option<Duration>,
-    /// Ask for answers without compression
+    /// Do not request compressed responses
     #[arg(long, global = true)]
     pub disable_compression: bool,
-    /// Folder for what completion keeps for some seconds (default: ~/.kube/cache)
+    /// Directory of cached names for completion (default: ~/.kube/cache)
     #[arg(long, global = true, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
 }
 
-/// kubectl's form: a duration, or a number of seconds; 0 is no limit of its own.
+/// Parses a timeout as kubectl does: a duration or a number of seconds. 0 sets no timeout.
 fn request_timeout(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<u64>() {
         return Ok(Duration::from_secs(seconds));
@@ -74,7 +74,7 @@ fn request_timeout(text: &str) -> Result<Duration, String> {
 }
 
 impl ConnectionArgs {
-    /// What a client is made from.
+    /// The settings of a client: the flags, and the kubeconfig files and proxies of the environment.
     pub fn connection(&self, env: &Env) -> Connection {
         let Self {
             kubeconfig,
@@ -118,79 +118,84 @@ impl ConnectionArgs {
     }
 }
 
-/// Where objects are read from, and which of them are meant.
+/// Where objects are read from.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Source")]
 pub struct SourceArgs {
-    /// Read from here: "demo", a snapshot, manifests, a directory, or - (default: the cluster)
+    /// Read "demo", a snapshot, a manifest, a directory or - for stdin instead of the cluster (repeatable)
     #[arg(long, value_name = "SOURCE")]
     pub from: Vec<String>,
-    /// Lay these manifests over the source, as if applied (repeatable; directories; -)
+    /// Manifest, directory or - for stdin to overlay on the source, as if applied (repeatable)
     #[arg(short, long, value_name = "PATH")]
     pub filename: Vec<String>,
-    /// Files in the folders of a source that are something else, such as tests.
+    /// Files in the folders of a source that are not manifests, such as route tests.
     #[arg(skip)]
-    pub except: Vec<std::path::PathBuf>,
-    /// Make malformed documents a gap instead of an error
+    pub excluded_files: Vec<PathBuf>,
+    /// Treat malformed documents as gaps instead of failing
     #[arg(long)]
     pub keep_going: bool,
-    /// Istio version whose behaviour is assumed, such as 1.27 (default: the one found)
+    /// Istio version to assume, such as 1.27 (default: the version found in the source)
     #[arg(long, value_name = "VERSION", value_parser = istio_version)]
     pub istio_version: Option<crate::mesh::version::IstioVersion>,
-    /// Cluster domain (default: istiod's, else cluster.local)
+    /// Cluster domain (default: the domain found in the source, else cluster.local)
     #[arg(long, value_name = "DOMAIN", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub cluster_domain: Option<String>,
 }
 
 fn istio_version(text: &str) -> Result<crate::mesh::version::IstioVersion, String> {
-    crate::mesh::version::IstioVersion::parse(text)
-        .ok_or_else(|| "it is no version of Istio; write it like 1.27".to_owned())
+    crate::mesh::version::IstioVersion::parse(text).ok_or_else(|| "expected a version such as 1.27".to_owned())
 }
 
-/// The namespaces that are meant, as in kubectl.
+/// The namespaces in scope, as in kubectl, and the control plane.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Scope")]
 pub struct ScopeArgs {
-    /// Namespace
+    /// Namespace (default: the namespace of the kubeconfig context; with --from, all)
     #[arg(short, long, global = true, value_name = "NAMESPACE")]
     pub namespace: Option<String>,
-    /// All namespaces
+    /// Include all namespaces
     #[arg(short = 'A', long, global = true)]
     pub all_namespaces: bool,
     /// Namespace of istiod
     #[arg(short = 'i', long, global = true, value_name = "NAMESPACE", default_value = "istio-system")]
     pub istio_namespace: String,
-    /// Revision of the control plane whose configuration is meant
+    /// Revision of istiod, as in the label istio.io/rev
     #[arg(long, global = true, value_name = "REVISION")]
     pub revision: Option<String>,
 }
 
-/// How answers are written.
+/// How output is written.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
-    /// When to use color
+    /// When to use color; auto means on a terminal unless NO_COLOR is set
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub color: ColorWhen,
-    /// No progress on stderr
+    /// Do not show progress bars on stderr
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// Leave out table headings
+    /// Do not print table headers
     #[arg(long, global = true)]
     pub no_headers: bool,
-    /// From 1: every request to the API server, with its status, size and time, on stderr
+    /// Verbosity; 1 prints each API request with status, size and duration to stderr
     #[arg(short, long = "v", global = true, value_name = "LEVEL", default_value_t = 0)]
     pub verbosity: u8,
 }
 
-/// When to use color.
+// Help lists values without comments on one line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum ColorWhen {
-    /// On a terminal, unless `NO_COLOR` is set.
     #[default]
     Auto,
-    /// Always.
     Always,
-    /// Never.
     Never,
+}
+
+/// The formats of commands whose only output is one report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    #[value(alias = "table")]
+    Text,
+    Json,
+    Yaml,
 }

@@ -1,6 +1,6 @@
-//! From words on the command line to values: flags, environment, sources, failures.
+//! Interprets the command line: flags, environment, sources and failures.
 //!
-//! TOP: knows everything below; nothing below knows it.
+//! TOP: may use every layer below; no layer below uses it.
 
 pub(crate) mod context;
 pub mod env;

@@ -1,6 +1,6 @@
-//! `--from` and `-f`: from words to a snapshot.
+//! Reads the source (`--from`) and the overlay (`-f`) into a snapshot.
 //!
-//! The kind of a file is recognised by its content. A kubeconfig is opened only when the cluster is meant.
+//! The content of a file decides what it is, not its name. The kubeconfig is read only when the source is the cluster.
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
@@ -13,24 +13,25 @@ use super::global::{ScopeArgs, SourceArgs};
 use crate::cluster::collect::{CollectScope, collect};
 use crate::mesh::ResolveOptions;
 use crate::render::text::safe;
+use crate::schema::Kind;
 use crate::snapshot::manifest::{self, OnMalformed};
 use crate::snapshot::{Snapshot, SourceKind, SourceText, codec};
 use crate::terminal::Messages;
 use crate::vocabulary::nearest_name;
 
-/// The built-in example.
+/// The built-in demo.
 static DEMO: &str = include_str!("../demo/shop.yaml");
 
-/// A snapshot with the namespaces that are meant.
+/// A snapshot with the namespaces in scope.
 pub struct ScopedSnapshot {
-    /// What was read, the overlay laid over it.
+    /// The source with the overlay applied.
     pub snapshot: Snapshot,
-    /// Namespaces that are shown; empty is all.
+    /// The namespaces in scope. Empty means all.
     pub namespaces: BTreeSet<String>,
 }
 
 impl SourceArgs {
-    /// Options of the resolved model.
+    /// The options for resolving the snapshot.
     pub fn options(&self, scope: &ScopeArgs) -> ResolveOptions {
         ResolveOptions {
             istio_version: self.istio_version,
@@ -40,80 +41,87 @@ impl SourceArgs {
         }
     }
 
-    /// Reads the source and lays the overlay over it.
+    /// Reads the source and applies the overlay.
     ///
     /// # Errors
-    /// A source that is not there, is malformed, or cannot be reached.
+    /// If the source is missing, malformed or unreachable, or a namespace in scope has no objects.
     pub async fn read(&self, context: &mut Context<'_>) -> Result<ScopedSnapshot, Failure> {
-        let stdins = self.from.iter().chain(&self.filename).filter(|word| *word == "-").count();
-        if stdins > 1 {
-            return Err(Failure::usage("standard input (-) can be read only once"));
+        let stdin_count = self.from.iter().chain(&self.filename).filter(|path| *path == "-").count();
+        if stdin_count > 1 {
+            return Err(Failure::usage("cannot read standard input (-) more than once"));
         }
         if context.scope.all_namespaces && context.scope.namespace.is_some() {
-            return Err(Failure::usage("-A and -n exclude each other"));
+            return Err(Failure::usage("cannot combine -A with -n"));
         }
         let default_namespace = context.scope.namespace.clone().unwrap_or_else(|| "default".to_owned());
-        let mut read = if self.from.is_empty() {
-            live(context).await?
+        let mut scoped = if self.from.is_empty() {
+            read_cluster(context).await?
         } else {
-            let snapshot = offline(&self.from, &self.reading(&default_namespace, &context.messages))?;
+            let snapshot = read_files(&self.from, &self.file_options(&default_namespace, &context.messages))?;
             ScopedSnapshot { snapshot, namespaces: context.scope.namespace.iter().cloned().collect() }
         };
         if !self.filename.is_empty() {
-            let overlay = self.overlay(context, &read)?;
-            // What is laid over is what the user asks about, wherever it lives.
-            if context.scope.namespace.is_none() && !read.namespaces.is_empty() {
-                read.namespaces.extend(overlay.objects.keys().map(|key| key.namespace.to_string()));
-                read.namespaces.remove("");
+            let overlay = self.overlay(context, &scoped)?;
+            // The report must cover the overlay, whatever its namespaces are.
+            if context.scope.namespace.is_none() && !scoped.namespaces.is_empty() {
+                scoped.namespaces.extend(overlay.objects.keys().map(|key| key.namespace.to_string()));
+                scoped.namespaces.remove("");
             }
-            read.snapshot.lay_over(overlay);
+            scoped.snapshot.apply_overlay(overlay);
         }
-        if read.snapshot.source == SourceKind::Manifests {
-            read.snapshot.note_absent_kinds();
+        if scoped.snapshot.source == SourceKind::Manifests {
+            scoped.snapshot.add_gaps_for_absent_kinds();
         }
-        for namespace in &read.namespaces {
-            let known = read.snapshot.objects.keys().any(|key| {
-                &*key.namespace == namespace || (key.kind == crate::schema::Kind::Namespace && &*key.name == namespace)
-            });
-            if !known {
-                let names: BTreeSet<&str> =
-                    read.snapshot.objects.keys().map(|key| &*key.namespace).filter(|ns| !ns.is_empty()).collect();
-                let near = nearest_name::closest(namespace, names, 3);
-                let failure = Failure::source(format!("there is nothing in namespace \"{namespace}\""));
-                return Err(if near.is_empty() {
-                    failure
-                } else {
-                    failure.hint(format!("namespaces with objects: {}", near.join(", ")))
-                });
-            }
+        for namespace in &scoped.namespaces {
+            require_objects(&scoped.snapshot, namespace)?;
         }
-        Ok(read)
+        Ok(scoped)
     }
 
-    /// Reads the files of `-f`. Objects without a namespace get the one that is meant.
+    /// Reads the files of `-f`. Objects without a namespace get the namespace in scope.
     ///
     /// # Errors
-    /// A file that is not there, or is malformed.
-    pub fn overlay(&self, context: &Context<'_>, read: &ScopedSnapshot) -> Result<Snapshot, Failure> {
+    /// If a file is missing or malformed.
+    pub fn overlay(&self, context: &Context<'_>, scoped: &ScopedSnapshot) -> Result<Snapshot, Failure> {
         let default_namespace = context.scope.namespace.clone().unwrap_or_else(|| "default".to_owned());
         let namespace = match (&context.scope.namespace, self.from.is_empty()) {
-            (None, true) => read.namespaces.first().cloned().unwrap_or(default_namespace),
+            (None, true) => scoped.namespaces.first().cloned().unwrap_or(default_namespace),
             _ => default_namespace,
         };
         let mut overlay = Snapshot::new(SourceKind::Manifests);
-        for word in &self.filename {
-            manifests(&mut overlay, word, &self.reading(&namespace, &context.messages))?;
+        for path in &self.filename {
+            read_manifests(&mut overlay, path, &self.file_options(&namespace, &context.messages))?;
         }
         Ok(overlay)
     }
 
-    fn reading<'a>(&'a self, namespace: &'a str, messages: &'a Messages) -> FileReadOptions<'a> {
+    fn file_options<'a>(&'a self, namespace: &'a str, messages: &'a Messages) -> FileReadOptions<'a> {
         let on_malformed = if self.keep_going { OnMalformed::KeepGoing } else { OnMalformed::Stop };
-        FileReadOptions { namespace, on_malformed, except: &self.except, messages }
+        FileReadOptions { namespace, on_malformed, excluded: &self.excluded_files, messages }
     }
 }
 
-async fn live(context: &mut Context<'_>) -> Result<ScopedSnapshot, Failure> {
+/// Rejects a namespace without objects, which is most often a typing error.
+fn require_objects(snapshot: &Snapshot, namespace: &str) -> Result<(), Failure> {
+    let is_present = snapshot
+        .objects
+        .keys()
+        .any(|key| *key.namespace == *namespace || (key.kind == Kind::Namespace && *key.name == *namespace));
+    if is_present {
+        return Ok(());
+    }
+    let names: BTreeSet<&str> =
+        snapshot.objects.keys().map(|key| &*key.namespace).filter(|name| !name.is_empty()).collect();
+    let closest = nearest_name::closest(namespace, names, 3);
+    let failure = Failure::unavailable(format!("namespace {namespace} has no objects in this source"));
+    Err(if closest.is_empty() {
+        failure
+    } else {
+        failure.hint(format!("namespaces with objects: {}", closest.join(", ")))
+    })
+}
+
+async fn read_cluster(context: &mut Context<'_>) -> Result<ScopedSnapshot, Failure> {
     let server = context.connect().await?;
     let namespace = context.scope.namespace.clone().unwrap_or_else(|| server.namespace.clone());
     let namespaces: BTreeSet<String> =
@@ -123,7 +131,7 @@ async fn live(context: &mut Context<'_>) -> Result<ScopedSnapshot, Failure> {
         istio_namespace: context.scope.istio_namespace.clone(),
         revision: context.scope.revision.clone(),
     };
-    let bar = context.messages.bar("reading the cluster");
+    let bar = context.messages.progress_bar("reading the cluster");
     let progress = |done: usize, total: usize| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
@@ -134,122 +142,123 @@ async fn live(context: &mut Context<'_>) -> Result<ScopedSnapshot, Failure> {
     };
     bar.finish_and_clear();
     let mut snapshot = snapshot?;
-    snapshot.taken = Some(context.env.now.clone());
+    snapshot.taken_at = Some(context.env.now.clone());
     Ok(ScopedSnapshot { snapshot, namespaces })
 }
 
-/// How files are read.
 struct FileReadOptions<'a> {
-    /// Of objects that name none.
+    /// The namespace of objects without one.
     namespace: &'a str,
     on_malformed: OnMalformed,
-    /// Files in folders that are passed over.
-    except: &'a [PathBuf],
+    /// Files to skip in directories.
+    excluded: &'a [PathBuf],
     messages: &'a Messages,
 }
 
-fn offline(words: &[String], how: &FileReadOptions<'_>) -> Result<Snapshot, Failure> {
-    if let [word] = words
-        && word == "demo"
+fn read_files(paths: &[String], options: &FileReadOptions<'_>) -> Result<Snapshot, Failure> {
+    if let [path] = paths
+        && path == "demo"
     {
         let mut snapshot = Snapshot::new(SourceKind::Demo);
         let text = Arc::new(SourceText { path: "demo".to_owned(), text: DEMO.to_owned() });
         manifest::read(&mut snapshot, text, "default", OnMalformed::Stop)
-            .map_err(|error| Failure::source(format!("the built-in demo is broken: {error}")))?;
-        // The demo stands for a cluster: its objects have no lines to show.
+            .map_err(|error| Failure::unavailable(format!("cannot read the built-in demo: {error}")))?;
+        // The demo represents a cluster, so its objects have no source lines to show.
         for object in snapshot.objects.values_mut() {
-            object.place = None;
+            object.position = None;
         }
         return Ok(snapshot);
     }
-    if let [word] = words
-        && (word == "-" || Path::new(word).is_file())
+    if let [path] = paths
+        && (path == "-" || Path::new(path).is_file())
     {
-        let text = read_text(word)?;
+        let text = read_text(path)?;
         if codec::is_snapshot(&text) {
             return codec::decode(&text).map_err(|error| {
-                Failure::source(format!("cannot read {word}"))
+                Failure::unavailable(format!("cannot read the snapshot {path}"))
                     .cause(error)
-                    .hint("make one with: kubectl grpcmesh snapshot -o FILE")
+                    .hint("create it again with: kubectl grpcmesh snapshot -o FILE")
             });
         }
         let mut snapshot = Snapshot::new(SourceKind::Manifests);
-        take_text(&mut snapshot, word, text, how)?;
-        return not_empty(snapshot, words);
+        add_manifest(&mut snapshot, path, text, options)?;
+        return reject_empty(snapshot, paths);
     }
     let mut snapshot = Snapshot::new(SourceKind::Manifests);
-    for word in words {
-        manifests(&mut snapshot, word, how)?;
+    for path in paths {
+        read_manifests(&mut snapshot, path, options)?;
     }
-    not_empty(snapshot, words)
+    reject_empty(snapshot, paths)
 }
 
-fn not_empty(snapshot: Snapshot, words: &[String]) -> Result<Snapshot, Failure> {
-    let is_empty = snapshot.objects.is_empty() && snapshot.misplaced.is_empty();
+fn reject_empty(snapshot: Snapshot, paths: &[String]) -> Result<Snapshot, Failure> {
+    let is_empty = snapshot.objects.is_empty() && snapshot.unserved.is_empty();
     if is_empty && snapshot.gaps.is_empty() {
-        return Err(Failure::source(format!("there is no object of a kind that matters here in {}", words.join(", ")))
-            .hint("Services, workloads, Istio's and Gateway API's kinds are read; check the path"));
+        return Err(Failure::unavailable(format!(
+            "{} contains no Services, workloads, Istio or Gateway API objects",
+            paths.join(", ")
+        ))
+        .hint("check the path"));
     }
     Ok(snapshot)
 }
 
 /// Reads manifests from a file, a directory or standard input.
-fn manifests(snapshot: &mut Snapshot, word: &str, how: &FileReadOptions<'_>) -> Result<(), Failure> {
-    if word == "demo" {
+fn read_manifests(snapshot: &mut Snapshot, path: &str, options: &FileReadOptions<'_>) -> Result<(), Failure> {
+    if path == "demo" {
         return Err(
-            Failure::usage("demo cannot be combined with other sources").hint("to read a file of that name: ./demo")
+            Failure::usage("cannot combine demo with other sources").hint("to read a file named demo, use ./demo")
         );
     }
-    let path = Path::new(word);
-    if word == "-" || !path.is_dir() {
-        let text = read_text(word)?;
+    if path == "-" || !Path::new(path).is_dir() {
+        let text = read_text(path)?;
         if codec::is_snapshot(&text) {
-            return Err(Failure::usage(format!("{word} is a snapshot; a snapshot is the only source of a run")));
+            return Err(Failure::usage(format!("cannot combine the snapshot {path} with other sources")));
         }
-        return take_text(snapshot, word, text, how);
+        return add_manifest(snapshot, path, text, options);
     }
     let mut files = Vec::new();
-    list(path, &mut files, &mut BTreeSet::new())
-        .map_err(|error| Failure::source(format!("cannot read the directory {}", safe(word))).cause(error))?;
-    files.retain(|file| !how.except.iter().any(|other| is_same(file, other)));
+    find_manifests(Path::new(path), &mut files, &mut BTreeSet::new())
+        .map_err(|error| Failure::unavailable(format!("cannot read the directory {}", safe(path))).cause(error))?;
+    files.retain(|file| !options.excluded.iter().any(|excluded| is_same_file(file, excluded)));
     files.sort();
     if files.is_empty() {
-        return Err(Failure::source(format!("there is no .yaml, .yml or .json file in {}", safe(word)))
-            .hint("name a file, or another directory"));
+        return Err(Failure::unavailable(format!("{} contains no .yaml, .yml or .json files", safe(path)))
+            .hint("check the path"));
     }
     for file in files {
         let name = file.display().to_string();
         let text = read_text(&name)?;
         if codec::is_snapshot(&text) {
-            how.messages.warning(&format!("{name} is a snapshot; it is passed over"));
+            options.messages.warning(&format!("skipped {name}: snapshots in a directory are not read"));
             continue;
         }
-        take_text(snapshot, &name, text, how)?;
+        add_manifest(snapshot, &name, text, options)?;
     }
     Ok(())
 }
 
-fn is_same(one: &Path, other: &Path) -> bool {
-    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+fn is_same_file(file: &Path, other: &Path) -> bool {
+    matches!((file.canonicalize(), other.canonicalize()), (Ok(file), Ok(other)) if file == other)
 }
 
-/// Files with manifests' suffixes, in all folders below; hidden ones and loops are left out.
-fn list(directory: &Path, files: &mut Vec<PathBuf>, seen: &mut BTreeSet<PathBuf>) -> std::io::Result<()> {
-    if !seen.insert(directory.canonicalize()?) {
+/// Adds the files with the extension of a manifest, recursively. Skips hidden files and symbolic link loops.
+fn find_manifests(directory: &Path, files: &mut Vec<PathBuf>, visited: &mut BTreeSet<PathBuf>) -> std::io::Result<()> {
+    if !visited.insert(directory.canonicalize()?) {
         return Ok(());
     }
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
-        let hidden = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with('.'));
-        if hidden {
+        let is_hidden = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with('.'));
+        if is_hidden {
             continue;
         }
         if path.is_dir() {
-            list(&path, files, seen)?;
+            find_manifests(&path, files, visited)?;
         } else if path
             .extension()
-            .and_then(|suffix| suffix.to_str())
-            .is_some_and(|suffix| matches!(suffix, "yaml" | "yml" | "json"))
+            .and_then(|extension| extension.to_str())
+            .is_some_and(|extension| matches!(extension, "yaml" | "yml" | "json"))
         {
             files.push(path);
         }
@@ -257,53 +266,61 @@ fn list(directory: &Path, files: &mut Vec<PathBuf>, seen: &mut BTreeSet<PathBuf>
     Ok(())
 }
 
-/// Largest input that is read: a mesh of 100,000 Services is a tenth of it.
-const LARGEST: u64 = 2 << 30;
+/// Maximum size of an input in bytes, ten times the size of a mesh with 100,000 Services.
+const MAX_BYTES: u64 = 2 << 30;
 
-fn read_text(word: &str) -> Result<String, Failure> {
-    let shown = safe(word);
-    let cannot = |why: std::io::Error| Failure::source(format!("cannot read {shown}")).cause(&why);
+fn read_text(path: &str) -> Result<String, Failure> {
+    let displayed = safe(path);
     let mut bytes = Vec::new();
-    let read = if word == "-" {
-        std::io::stdin().lock().take(LARGEST + 1).read_to_end(&mut bytes)
+    let result = if path == "-" {
+        std::io::stdin().lock().take(MAX_BYTES + 1).read_to_end(&mut bytes)
     } else {
-        std::fs::File::open(word).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes))
+        std::fs::File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
     };
-    if let Err(error) = read {
+    if let Err(error) = result {
         let hint = match error.kind() {
-            std::io::ErrorKind::NotFound => "--from takes demo, a snapshot, a manifest, a directory or -",
-            std::io::ErrorKind::PermissionDenied => "check who may read it: ls -l",
-            _ => "is it a file that others can read? - reads standard input",
+            std::io::ErrorKind::NotFound => {
+                "--from accepts demo, a snapshot, a manifest, a directory, or - for standard input"
+            }
+            std::io::ErrorKind::PermissionDenied => "check the permissions of the file with: ls -l",
+            _ => "check that it is a regular file, or use - for standard input",
         };
-        return Err(cannot(error).hint(hint));
+        return Err(Failure::unavailable(format!("cannot read {displayed}")).cause(error).hint(hint));
     }
-    if bytes.len() as u64 > LARGEST {
-        return Err(Failure::source(format!("{shown} has more than 2 GiB"))
-            .hint("is it the right file? A snapshot of a large mesh is far smaller"));
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(Failure::unavailable(format!("{displayed} is larger than 2 GiB"))
+            .hint("check the path: even the snapshot of a large mesh is much smaller"));
     }
     if codec::is_gzip(&bytes) {
         bytes = codec::inflate(&bytes).map_err(|error| {
-            Failure::source(format!("cannot read {shown}")).cause(error).hint("it is damaged or cut off; make it again")
+            Failure::unavailable(format!("cannot read {displayed}"))
+                .cause(error)
+                .hint("the file is damaged or truncated: create it again")
         })?;
     }
     let text = String::from_utf8(bytes).map_err(|error| {
-        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = memchr::memchr_iter(b'\n', good).count() + 1;
-        Failure::source(format!("{shown}:{line}: not UTF-8 text"))
-            .hint("expected YAML, JSON or a snapshot in UTF-8; iconv converts other encodings")
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = memchr::memchr_iter(b'\n', valid).count() + 1;
+        Failure::unavailable(format!("{displayed}:{line}: not UTF-8 text"))
+            .hint("convert the file to UTF-8, for example with iconv")
     })?;
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
-fn take_text(snapshot: &mut Snapshot, word: &str, text: String, how: &FileReadOptions<'_>) -> Result<(), Failure> {
+fn add_manifest(
+    snapshot: &mut Snapshot,
+    path: &str,
+    text: String,
+    options: &FileReadOptions<'_>,
+) -> Result<(), Failure> {
     let is_template = text.contains("{{");
-    let text = Arc::new(SourceText { path: word.to_owned(), text });
-    manifest::read(snapshot, text, how.namespace, how.on_malformed).map(|_| ()).map_err(|error| {
-        let failure = Failure::source(safe(&error.to_string()).into_owned());
+    let text = Arc::new(SourceText { path: path.to_owned(), text });
+    manifest::read(snapshot, text, options.namespace, options.on_malformed).map(|_| ()).map_err(|error| {
+        let failure = Failure::unavailable(safe(&error.to_string()).into_owned());
         if is_template {
-            failure.hint("it looks like a Helm template: helm template CHART | kubectl grpcmesh inspect --from -")
+            failure.hint("render the Helm template first: helm template CHART | kubectl grpcmesh inspect --from -")
         } else {
-            failure.hint("--keep-going makes malformed documents a gap and reads the rest")
+            failure.hint("use --keep-going to treat malformed documents as gaps")
         }
     })
 }

@@ -1,145 +1,166 @@
-//! `balance`: is load really spread per call, or pinned to a few connections?
+//! `balance`: measures how the calls to a Service spread over its pods.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use regex::Regex;
 
-use super::proxy_states::{AdminAccessArgs, ProxyArgs, choose, pods};
+use super::live_proxies::{AdminAccessArgs, ProxyArgs, ProxySample, SkipReason, pod_names, sample_proxies};
 use crate::cli::context::Context;
 use crate::cli::failure::{CommandOutcome, Failure};
-use crate::cli::global::SourceArgs;
+use crate::cli::global::{ReportFormat, SourceArgs};
 use crate::cli::target;
 use crate::cluster::client::ApiServer;
 use crate::cluster::proxies::PodName;
-use crate::dataplane::balance::{BalanceVerdict, is_tcp, of_service};
-use crate::mesh;
+use crate::dataplane::balance::{BalanceVerdict, CounterReadings, service_distribution};
+use crate::mesh::service::Service;
+use crate::mesh::{self, Mesh};
 use crate::render;
+use crate::report::GapReport;
 use crate::report::balance::{BalanceReport, LogPatternReport};
+use crate::snapshot::{Gap, GapKind};
 
 /// Show how calls spread over the pods of a Service
 ///
-/// The callers' Envoys count what they send to each endpoint. Two readings of these counters, summed over all callers,
-/// tell whether calls are balanced one by one, or pinned to a few connections, and the objects tell why.
+/// Reads the per-endpoint counters of the callers' Envoys twice, and sums the calls between the readings. The verdict states
+/// whether the calls spread evenly or are pinned to a few connections, and why.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  kubectl grpcmesh balance checkout.shop                 half a minute of what all callers send
+  kubectl grpcmesh balance checkout.shop              the calls of all callers in 30 seconds
   kubectl grpcmesh balance checkout --for 5m -o json
-  kubectl grpcmesh balance checkout --log-pattern 'server=(\\S+)'   count server ids in the callers' own logs")]
+  kubectl grpcmesh balance checkout --log-pattern 'server=(\\S+)'
+                                                      count server IDs in the callers' logs")]
 pub struct BalanceArgs {
-    /// Service: checkout, checkout.shop
+    /// Service, such as checkout or checkout.shop
     #[arg(value_name = "SERVICE")]
     service: String,
     /// Time between the two readings
-    #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = crate::vocabulary::duration::parse)]
+    #[arg(long = "for", value_name = "DURATION", default_value = "30s", value_parser = crate::vocabulary::duration::parse)]
     window: Duration,
-    /// Only this port of the Service
+    /// Count only calls to this port of the Service
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
-    /// Count what this expression (its first group) finds in the callers' application logs in the same time
+    /// Also count the captures of this regular expression in the callers' application logs of that time
     #[arg(long, value_name = "REGEX")]
     log_pattern: Option<Regex>,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    output: BalanceFormat,
+    output: ReportFormat,
     #[command(flatten)]
-    asking: ProxyArgs,
+    proxies: ProxyArgs,
 }
 
-/// Output formats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum BalanceFormat {
-    /// For people.
-    Text,
-    /// The contract.
-    Json,
-    /// The contract as YAML.
-    Yaml,
-}
-
-/// Runs the command.
 pub(super) async fn run(context: &mut Context<'_>, arguments: BalanceArgs) -> Result<CommandOutcome, Failure> {
     let source = SourceArgs::default();
-    let read = source.read(context).await?;
-    let mesh = mesh::resolve(&read.snapshot, &source.options(&context.scope));
-    let found = target::services(&mesh, &arguments.service, &read.namespaces)?;
-    let [id] = found[..] else {
-        return Err(Failure::usage(format!("{} means {} Services", arguments.service, found.len()))
-            .hint("name one: checkout.shop, or with -n"));
+    let scoped = source.read(context).await?;
+    let mesh = mesh::resolve(&scoped.snapshot, &source.options(&context.scope));
+    let services = target::services(&mesh, &arguments.service, &scoped.namespaces)?;
+    let [id] = services[..] else {
+        return Err(Failure::usage(format!("{} matches {} Services", arguments.service, services.len()))
+            .hint("select one with its namespace, such as checkout.shop, or with -n"));
     };
     let service = mesh.service(id);
-    let host = service.host.as_str().to_owned();
-    let wanted = |cluster: &str| {
-        let mut parts = cluster.splitn(4, '|');
-        let outbound = parts.next() == Some("outbound");
-        let port = parts.next().and_then(|port| port.parse().ok());
-        outbound && arguments.port.is_none_or(|only| port == Some(only)) && parts.nth(1) == Some(&*host)
-    };
-    // Callers may be anywhere.
-    let (callers, others) = choose(&mesh, |_| true, arguments.asking.proxies);
-    let pods = pods(&mesh, &callers);
+    // The callers of a Service may be in any namespace.
+    let sample = sample_proxies(&mesh, |_| true, arguments.proxies.proxies);
+    let pods = pod_names(&mesh, &sample.selected);
     if pods.is_empty() {
-        return Err(Failure::source("no pod here has a sidecar: nobody counts calls")
-            .hint("why, is told by: kubectl grpcmesh inspect -A"));
+        return Err(Failure::unavailable("cannot count calls: no pod has a sidecar or is a gateway")
+            .hint("check the injection of sidecars: kubectl grpcmesh inspect -A"));
     }
     let server = context.connect().await?;
-    let AdminAccessArgs { via, parallel, proxy_timeout } = arguments.asking.reach;
-    let ask = || server.all_counters(&pods, via.into(), parallel, proxy_timeout, &wanted, &|all| all);
-    let start = Instant::now();
-    let before = ask().await;
-    wait(context, arguments.window).await;
-    let after = ask().await;
-    let seconds = start.elapsed().as_secs_f64();
-    let mut pairs = Vec::new();
-    let mut unreachable: Vec<String> = others
-        .into_iter()
-        .filter(|(_, why)| why.starts_with("not asked"))
-        .map(|(id, why)| format!("{}: {why}", mesh.workload(id).object.path()))
-        .collect();
-    for ((pod, before), after) in pods.iter().zip(before).zip(after) {
-        match (before, after) {
-            (Ok(before), Ok(after)) => pairs.push((before, after)),
-            (Err(error), _) | (_, Err(error)) => {
-                unreachable.push(format!("{}/{}: {}", pod.namespace, pod.pod, error.message));
-            }
-        }
+    let measurement = measure(context, &server, &pods, service, &arguments).await;
+    if measurement.readings.is_empty() {
+        let reason = measurement.unreachable.first().map(|gap| format!("{}: {}", gap.what, gap.why));
+        return Err(Failure::unavailable("cannot read the counters of any caller's proxy")
+            .cause(reason.unwrap_or_default())
+            .hint("this requires create on pods/portforward (docs/rbac/live-reader.yaml), or use --via exec"));
     }
-    if pairs.is_empty() {
-        let why = unreachable.first().cloned().unwrap_or_default();
-        return Err(Failure::source(format!("no caller's proxy could be asked: {why}"))
-            .hint("it needs create on pods/portforward (docs/rbac/live-reader.yaml), or --via exec"));
-    }
-    let spread = of_service(&mesh, service, arguments.port, &pairs);
+    let distribution = service_distribution(&mesh, service, arguments.port, &measurement.readings);
     let log_pattern = match &arguments.log_pattern {
-        Some(pattern) => Some(count_in_logs(&server, &pods, pattern, seconds).await),
+        Some(pattern) => Some(count_in_logs(&server, &pods, pattern, measurement.seconds).await),
         None => None,
     };
+    let mut gaps = gaps_of_skipped(&mesh, &sample);
+    gaps.extend(measurement.unreachable);
     let report = BalanceReport {
-        seconds,
+        seconds: measurement.seconds,
         log_pattern,
-        unreachable,
-        ..BalanceReport::new(&mesh, service, arguments.port, &spread)
+        gaps,
+        ..BalanceReport::new(&mesh, service, arguments.port, &distribution)
     };
-    if spread.calls() > 0 && report.verdict == BalanceVerdict::TooFew.as_str() {
-        context.messages.hint("count for longer: --for 2m");
-    }
     match arguments.output {
-        BalanceFormat::Text => render::balance::balance(&report, &context.style, context.out)?,
-        BalanceFormat::Json => render::json(&report, context.out)?,
-        BalanceFormat::Yaml => render::yaml::yaml(&report, context.out)?,
+        ReportFormat::Text => render::balance::balance(&report, &context.style, context.out)?,
+        ReportFormat::Json => render::json(&report, context.out)?,
+        ReportFormat::Yaml => render::yaml::yaml(&report, context.out)?,
     }
-    Ok(match (spread.evenness(is_tcp(service, arguments.port)), report.unreachable.is_empty()) {
+    if distribution.calls() > 0 && report.verdict == BalanceVerdict::TooFewCalls {
+        context.messages.hint("use a longer window: --for 2m");
+    }
+    Ok(match (report.verdict, report.gaps.is_empty()) {
         (BalanceVerdict::Uneven | BalanceVerdict::Pinned, _) => CommandOutcome::Found,
         (_, false) => CommandOutcome::Partial,
-        (BalanceVerdict::Even | BalanceVerdict::TooFew, true) => CommandOutcome::Clean,
+        (BalanceVerdict::Even | BalanceVerdict::TooFewCalls, true) => CommandOutcome::Clean,
     })
 }
 
-/// Waits, with progress by the second.
+/// The counters of the proxies before and after the window.
+struct Measurement {
+    readings: Vec<CounterReadings>,
+    unreachable: Vec<GapReport>,
+    /// Time between the readings.
+    seconds: f64,
+}
+
+async fn measure(
+    context: &Context<'_>,
+    server: &ApiServer,
+    pods: &[PodName],
+    service: &Service,
+    arguments: &BalanceArgs,
+) -> Measurement {
+    // Cluster names have the form outbound|PORT|SUBSET|HOST.
+    let is_selected = |cluster: &str| {
+        let mut parts = cluster.splitn(4, '|');
+        let is_outbound = parts.next() == Some("outbound");
+        let port = parts.next().and_then(|port| port.parse().ok());
+        let is_selected_port = arguments.port.is_none_or(|selected| port == Some(selected));
+        is_outbound && is_selected_port && parts.nth(1) == Some(service.host.as_str())
+    };
+    let AdminAccessArgs { via, parallel, proxy_timeout } = arguments.proxies.access;
+    let read_counters =
+        || server.endpoint_counters(pods, via.into(), parallel, proxy_timeout, &is_selected, &|counters| counters);
+    let start = Instant::now();
+    let before = read_counters().await;
+    wait(context, arguments.window).await;
+    let after = read_counters().await;
+    let seconds = start.elapsed().as_secs_f64();
+    let mut measurement = Measurement { readings: Vec::new(), unreachable: Vec::new(), seconds };
+    for ((pod, before), after) in pods.iter().zip(before).zip(after) {
+        match (before, after) {
+            (Ok(before), Ok(after)) => measurement.readings.push((before, after)),
+            (Err(error), _) | (_, Err(error)) => {
+                measurement.unreachable.push(gap(format!("{}/{}", pod.namespace, pod.pod), error.message));
+            }
+        }
+    }
+    measurement
+}
+
+/// Gaps for the proxies that `--proxies` excludes. Waypoints do not count calls per endpoint, so they are not missing.
+fn gaps_of_skipped(mesh: &Mesh<'_>, sample: &ProxySample) -> Vec<GapReport> {
+    let limited = sample.skipped.iter().filter(|(_, reason)| matches!(reason, SkipReason::Limit(_)));
+    limited.map(|(id, reason)| gap(mesh.workload(*id).object.path(), reason.to_string())).collect()
+}
+
+fn gap(proxy: String, reason: String) -> GapReport {
+    GapReport::from(&Gap::new(proxy, reason, GapKind::Failed))
+}
+
+/// Waits for the end of the window, with a progress bar.
 async fn wait(context: &Context<'_>, window: Duration) {
-    let bar = context.messages.bar("counting calls");
+    let bar = context.messages.progress_bar("counting calls");
     bar.set_length(window.as_secs().max(1));
     let end = tokio::time::Instant::now() + window;
     while tokio::time::Instant::now() < end {
@@ -149,15 +170,15 @@ async fn wait(context: &Context<'_>, window: Duration) {
     bar.finish_and_clear();
 }
 
-/// Counts what a pattern finds in the logs of the callers' applications.
+/// Counts the captures of a pattern in the application logs of the callers.
 async fn count_in_logs(server: &ApiServer, pods: &[PodName], pattern: &Regex, seconds: f64) -> LogPatternReport {
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     for pod in pods {
         for text in server.application_logs(pod, seconds).await {
             for line in text.lines() {
-                if let Some(found) = pattern.captures(line) {
-                    let text = found.get(1).or_else(|| found.get(0)).map_or("", |one| one.as_str());
-                    *counts.entry(text.to_owned()).or_default() += 1;
+                if let Some(captures) = pattern.captures(line) {
+                    let capture = captures.get(1).or_else(|| captures.get(0)).map_or("", |group| group.as_str());
+                    *counts.entry(capture.to_owned()).or_default() += 1;
                 }
             }
         }

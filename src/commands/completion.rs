@@ -1,4 +1,4 @@
-//! `completion`: scripts for shells, and the file by which kubectl finds this program.
+//! `completion`: prints completion scripts for shells, and installs the link through which kubectl completes this plugin.
 
 use std::path::{Path, PathBuf};
 
@@ -8,10 +8,10 @@ use crate::cli::context::Context;
 use crate::cli::failure::{CommandOutcome, Failure};
 use crate::doctor::plugin_path::{COMPLETER, PROGRAM};
 
-/// Print the completion script of a shell, or make `kubectl grpcmesh` complete
+/// Print a shell completion script, or install completion for kubectl grpcmesh
 ///
-/// The scripts complete kubectl-grpcmesh by itself. For kubectl grpcmesh, kubectl asks a program of another name on PATH:
-/// install puts it there, as a link to this one.
+/// The scripts complete the command kubectl-grpcmesh. For kubectl grpcmesh, kubectl runs the program
+/// kubectl_complete-grpcmesh on PATH, which install creates as a link to this program.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -19,32 +19,32 @@ Examples:
   kubectl-grpcmesh completion bash > ~/.local/share/bash-completion/completions/kubectl-grpcmesh
   kubectl-grpcmesh completion fish > ~/.config/fish/completions/kubectl-grpcmesh.fish")]
 pub struct CompletionArgs {
-    /// Shell, or install or uninstall
-    what: CompletionTarget,
-    /// Folder of PATH for install and uninstall (default: the one with kubectl-grpcmesh)
+    /// Shell to print the script for, or the action to run
+    target: CompletionTarget,
+    /// Directory of PATH for install and uninstall (default: the directory of kubectl-grpcmesh)
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }
 
-/// Shells with a script, and what is done for kubectl.
+/// Shells with a script, and actions for kubectl.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum CompletionTarget {
-    /// GNU Bash.
+    /// Print the script for bash
     Bash,
-    /// Z shell.
+    /// Print the script for zsh
     Zsh,
-    /// Fish.
+    /// Print the script for fish
     Fish,
-    /// PowerShell.
+    /// Print the script for PowerShell
     Powershell,
-    /// Put kubectl_complete-grpcmesh on PATH.
+    /// Create kubectl_complete-grpcmesh in a directory of PATH
     Install,
-    /// Take it away.
+    /// Remove kubectl_complete-grpcmesh
     Uninstall,
 }
 
 impl CompletionTarget {
-    /// The file under `completions/`; of no shell there is none.
+    /// File name under `completions/`. `None` for actions.
     pub fn file(self) -> Option<&'static str> {
         match self {
             Self::Bash => Some("kubectl-grpcmesh.bash"),
@@ -55,7 +55,7 @@ impl CompletionTarget {
         }
     }
 
-    /// The script, which asks this program what there is.
+    /// The completion script, which runs this program. `None` for actions.
     pub fn script(self) -> Option<Vec<u8>> {
         let shell = match self {
             Self::Bash => "bash",
@@ -68,63 +68,71 @@ impl CompletionTarget {
     }
 }
 
-/// Runs the command.
 pub(super) fn run(context: &mut Context<'_>, arguments: &CompletionArgs) -> Result<CommandOutcome, Failure> {
-    if let Some(script) = arguments.what.script() {
+    if let Some(script) = arguments.target.script() {
         context.out.write_all(&script)?;
         return Ok(CommandOutcome::Clean);
     }
     let folder = match &arguments.dir {
         Some(folder) => folder.clone(),
-        None => context.env.path.iter().find(|folder| program(folder).exists()).cloned().ok_or_else(|| {
-            Failure::source(format!("{PROGRAM} is on no folder of PATH"))
-                .hint("say into which folder of PATH: --dir ~/.local/bin")
+        None => context.env.path.iter().find(|folder| program_in(folder).exists()).cloned().ok_or_else(|| {
+            Failure::unavailable(format!("{PROGRAM} not found on PATH"))
+                .hint("select a directory of PATH, such as --dir ~/.local/bin")
         })?,
     };
     let file = folder.join(format!("{COMPLETER}{}", std::env::consts::EXE_SUFFIX));
-    let said = if arguments.what == CompletionTarget::Install { install(&folder, &file)? } else { uninstall(&file)? };
-    writeln!(context.out, "{said}")?;
-    if arguments.what == CompletionTarget::Install && !context.env.path.contains(&folder) {
-        context.messages.warning(&format!("{} is not on PATH: kubectl does not look there", folder.display()));
+    let message =
+        if arguments.target == CompletionTarget::Install { install(&folder, &file)? } else { uninstall(&file)? };
+    writeln!(context.out, "{message}")?;
+    if arguments.target == CompletionTarget::Install && !context.env.path.contains(&folder) {
+        context.messages.warning(&format!("{} is not on PATH, so kubectl cannot find the program", folder.display()));
     }
     Ok(CommandOutcome::Clean)
 }
 
-fn program(folder: &Path) -> PathBuf {
+fn program_in(folder: &Path) -> PathBuf {
     folder.join(format!("{PROGRAM}{}", std::env::consts::EXE_SUFFIX))
 }
 
-/// Links to the program beside it, which an upgrade replaces, else to this very file.
+/// Creates the link to the program in the same folder, so that it survives upgrades, or to the running program.
 fn install(folder: &Path, file: &Path) -> Result<String, Failure> {
-    let shown = file.display();
+    let displayed = file.display();
     if file.symlink_metadata().is_ok() && !is_ours(file) {
-        return Err(Failure::source(format!("{shown} is there, and is not ours"))
-            .hint("take it away, or choose another folder with --dir"));
+        return Err(Failure::unavailable(format!(
+            "cannot create {displayed}: it exists, and this program did not create it"
+        ))
+        .hint("remove it, or select another directory with --dir"));
     }
-    let beside = program(folder);
-    let target = if beside.exists() {
-        beside.file_name().map(PathBuf::from).unwrap_or(beside)
+    let program = program_in(folder);
+    let target = if program.exists() {
+        program.file_name().map(PathBuf::from).unwrap_or(program)
     } else {
-        std::env::current_exe().map_err(|error| Failure::source("where this program is, is not known").cause(error))?
+        std::env::current_exe()
+            .map_err(|error| Failure::unavailable("cannot determine the path of this program").cause(error))?
     };
     let _ = std::fs::remove_file(file);
-    link(&target, file, folder).map_err(|error| Failure::source(format!("cannot make {shown}")).cause(error))?;
-    Ok(format!("made {shown} -> {}; kubectl grpcmesh completes now, where kubectl itself does", target.display()))
+    link(&target, file, folder)
+        .map_err(|error| Failure::unavailable(format!("cannot create {displayed}")).cause(error))?;
+    Ok(format!(
+        "created {displayed} -> {}; kubectl grpcmesh completes in shells with completion of kubectl",
+        target.display()
+    ))
 }
 
 fn uninstall(file: &Path) -> Result<String, Failure> {
-    let shown = file.display();
+    let displayed = file.display();
     if file.symlink_metadata().is_err() {
-        return Ok(format!("{shown} is not there: nothing was done"));
+        return Ok(format!("{displayed} does not exist: nothing to do"));
     }
     if !is_ours(file) {
-        return Err(Failure::source(format!("{shown} is not ours: it was left alone")));
+        return Err(Failure::unavailable(format!("cannot remove {displayed}: this program did not create it")));
     }
-    std::fs::remove_file(file).map_err(|error| Failure::source(format!("cannot remove {shown}")).cause(error))?;
-    Ok(format!("removed {shown}"))
+    std::fs::remove_file(file)
+        .map_err(|error| Failure::unavailable(format!("cannot remove {displayed}")).cause(error))?;
+    Ok(format!("removed {displayed}"))
 }
 
-/// Whether a file is what install makes: a link to a file of our name, or, where there are no links, a copy.
+/// Whether `install` created a file: a link to this program, or a copy on Windows.
 fn is_ours(file: &Path) -> bool {
     match std::fs::read_link(file) {
         Ok(target) => target.file_stem().is_some_and(|name| name == PROGRAM),

@@ -1,109 +1,110 @@
-//! `inspect`: how each gRPC Service is treated by the mesh, what is wrong with it, and the fix.
+//! `inspect`: reports how the mesh treats gRPC Services, and findings with their fixes.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::proxy_states::{ProxyArgs, ProxyQuery, settled_with_counters};
+use super::live_proxies::{ProxyArgs, ProxyQuery, no_saved_proxies, read_settled_proxies_with_counters};
 use crate::cli::context::Context;
 use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::SourceArgs;
 use crate::cli::source::ScopedSnapshot;
 use crate::cli::target;
-use crate::dataplane::proxy::ProxyState;
+use crate::mesh::service::Service;
 use crate::mesh::version::VersionSource;
-use crate::mesh::{self, Mesh, UndecodedObject};
+use crate::mesh::{self, Mesh};
 use crate::render::inspect::InspectView;
 use crate::render::style::Style;
 use crate::report::inspect::{InspectReport, InspectRequest};
 use crate::rules::select::{FindingSelection, FindingSelector, parse_ignore_file};
 use crate::rules::{self, Severity};
+use crate::schema::Kind;
+use crate::snapshot::Gap;
 use crate::snapshot::live::ProxyResponse;
 use crate::{render, report};
 
-/// Show how the mesh treats gRPC services, and what is wrong
+/// Show how the mesh treats gRPC services, what is wrong, and how to fix it
 ///
-/// Without a target: one row per Service port that speaks, or should speak, gRPC, then the findings, worst first. With a
-/// target: everything about it on a page.
+/// Without a target, prints one row for each Service port that uses or should use gRPC, and the findings, worst first. With a
+/// target, prints a page about each Service: ports, proxies, routes, limits, TLS, authorization and findings.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  kubectl grpcmesh inspect --from demo                 the built-in example; no cluster needed
+  kubectl grpcmesh inspect --from demo                 the built-in demo, without a cluster
   kubectl grpcmesh inspect                             the current namespace of the cluster
-  kubectl grpcmesh inspect -A --only GM2               routing faults in all namespaces
-  kubectl grpcmesh inspect checkout.shop               one Service on a page
-  kubectl grpcmesh inspect --from demo checkout        the same in the example
-  kubectl grpcmesh inspect checkout.shop --live        and what the Envoys have of it
-  kubectl grpcmesh inspect -f new.yaml                 what would be wrong if this were applied
-  kubectl grpcmesh inspect --from manifests/ -o json   for pipelines; exits 1 when something is wrong")]
+  kubectl grpcmesh inspect -A --only GM2               routing findings in all namespaces
+  kubectl grpcmesh inspect checkout.shop               one Service in detail
+  kubectl grpcmesh inspect --from demo checkout        the same in the demo
+  kubectl grpcmesh inspect checkout.shop --live        also what the Envoys run
+  kubectl grpcmesh inspect -f new.yaml                 findings as if the file were applied
+  kubectl grpcmesh inspect --from manifests/ -o json   for pipelines; errors exit with code 1")]
 pub struct InspectArgs {
-    /// Services: checkout, checkout.shop, svc/x, vs/x, grpcroute/x, httproute/x, pod/y, deploy/z
+    /// Services by name (checkout, checkout.shop) or by related object (vs/x, grpcroute/x, pod/y, deploy/z)
     #[arg(value_name = "TARGET")]
     targets: Vec<String>,
-    /// Services without signs of gRPC too
+    /// Include Services without gRPC
     #[arg(long)]
     all_services: bool,
-    /// Only Services with these labels, such as app=x,tier!=y
+    /// Include only Services whose labels match, such as app=x,tier!=y
     #[arg(short = 'l', long, value_name = "SELECTOR")]
     selector: Option<String>,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: InspectFormat,
-    /// Only these findings: codes, beginnings of codes, names (comma-separated)
+    /// Report only these findings, by code, code prefix or name (comma-separated)
     #[arg(long, value_name = "CODES", value_delimiter = ',')]
     only: Vec<String>,
-    /// Not these findings: GM203, GM2, or GM203=VirtualService/shop/x
+    /// Do not report these findings, such as GM203, GM2 or GM203=VirtualService/shop/x (comma-separated)
     #[arg(long, value_name = "CODES", value_delimiter = ',')]
     skip: Vec<String>,
-    /// File with findings to leave out, one a line as in --skip
+    /// File with findings to skip, one per line, as for --skip
     #[arg(long, value_name = "FILE")]
     ignore_file: Option<PathBuf>,
-    /// Exit 1 when a finding is at least this bad
+    /// Exit with code 1 for findings of at least this severity
     #[arg(long, value_name = "SEVERITY", default_value = "error")]
     fail_on: FailOn,
-    /// Exit 0 whatever is found
+    /// Exit with code 0 even if there are findings
     #[arg(long)]
     exit_zero: bool,
-    /// Ask the Envoys too: what they have, whether they follow, and how calls spread
+    /// Also read the Envoys: what they run, whether they are synced, and how calls spread
     #[arg(long, conflicts_with = "filename")]
     live: bool,
     #[command(flatten)]
-    asking: ProxyArgs,
+    proxies: ProxyArgs,
     #[command(flatten)]
     source: SourceArgs,
 }
 
-/// Output formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum InspectFormat {
-    /// For people.
+    /// Table, or pages for targets
     Table,
-    /// With evidence and gateways.
+    /// Table with gRPC evidence and gateways
     Wide,
-    /// The contract.
+    /// JSON
     Json,
-    /// The contract as YAML.
+    /// YAML
     Yaml,
-    /// Names of Services only.
+    /// Only the names of the Services
     Name,
 }
 
-/// From which severity on a finding makes the command fail.
+/// The values of `--fail-on`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum FailOn {
-    /// Errors.
+    /// Errors
     Error,
-    /// Warnings and errors.
+    /// Errors and warnings
     Warning,
-    /// Anything.
+    /// All findings
     Info,
-    /// Nothing.
+    /// Nothing: findings do not change the exit code
     Never,
 }
 
 impl FailOn {
-    fn reached_by(self, severity: Severity) -> bool {
+    fn is_reached_by(self, severity: Severity) -> bool {
         match self {
             Self::Error => severity <= Severity::Error,
             Self::Warning => severity <= Severity::Warning,
@@ -113,79 +114,81 @@ impl FailOn {
     }
 }
 
-/// Runs the command.
 pub(super) async fn run(context: &mut Context<'_>, arguments: InspectArgs) -> Result<CommandOutcome, Failure> {
-    let selection = selection(&arguments)?;
-    let labels = arguments.selector.as_deref().map(parse_selector).transpose()?;
-    let ScopedSnapshot { snapshot, namespaces } = read(context, &arguments).await?;
+    let selection = finding_selection(&arguments)?;
+    let labels = arguments.selector.as_deref().map(parse_label_selector).transpose()?;
+    let ScopedSnapshot { snapshot, namespaces } = read_source(context, &arguments).await?;
     let mesh = mesh::resolve(&snapshot, &arguments.source.options(&context.scope));
     if mesh.version_source == VersionSource::Assumed {
         let version = mesh.version;
-        context.messages.hint(&format!("the source names no Istio version; {version} is assumed (--istio-version)"));
+        context
+            .messages
+            .hint(&format!("no Istio version found in the source; assuming {version} (set it with --istio-version)"));
     }
-    for UndecodedObject { object, field, why } in &mesh.undecoded {
-        context.messages.warning(&format!("{object} is left out of the picture: {field}: {why}"));
+    for undecoded in &mesh.undecoded {
+        context.messages.warning(&undecoded.to_string());
     }
     let request = request(&mesh, &arguments, &namespaces, labels.as_deref())?;
     let outcome = rules::run(&mesh, &selection);
-    for exception in &outcome.idle {
-        context.messages.warning(&format!("the exception {exception} leaves nothing out: is the object's name right?"));
+    for skip in &outcome.unused_skips {
+        context.messages.warning(&format!("--skip {skip} matches no finding: check the object name"));
     }
     let report = report::inspect::inspect(&mesh, &outcome, &request);
     write(context, &arguments, &report)?;
     if report.services.is_empty() && arguments.targets.is_empty() {
-        nothing_shown(context, &arguments, &mesh, &namespaces);
+        explain_empty_report(context, &arguments, &mesh, &namespaces);
     }
-    Ok(result(&arguments, &report, &mesh))
+    Ok(exit_outcome(&arguments, &report, &mesh))
 }
 
-/// Reads the source; with `--live` what Envoys run, too.
-async fn read(context: &mut Context<'_>, arguments: &InspectArgs) -> Result<ScopedSnapshot, Failure> {
-    if arguments.asking.proxies.is_some() && (!arguments.live || !arguments.source.from.is_empty()) {
-        return Err(Failure::usage("--proxies bounds how many Envoys of the cluster are asked: that is with --live"));
+/// Reads the source, and with `--live` also the proxies, unless a snapshot contains them.
+async fn read_source(context: &mut Context<'_>, arguments: &InspectArgs) -> Result<ScopedSnapshot, Failure> {
+    if arguments.proxies.proxies.is_some() && (!arguments.live || !arguments.source.from.is_empty()) {
+        return Err(Failure::usage("--proxies requires --live, and cannot be combined with --from"));
     }
-    let mut read = arguments.source.read(context).await?;
+    let mut scoped = arguments.source.read(context).await?;
     if !arguments.live {
-        read.snapshot.live = None;
-        return Ok(read);
+        scoped.snapshot.live = None;
+        return Ok(scoped);
     }
     if arguments.source.from.is_empty() {
-        let question = ProxyQuery {
-            // Callers of a Service may be anywhere.
-            everywhere: !arguments.targets.is_empty(),
+        let query = ProxyQuery {
+            // The callers of a Service may be in any namespace.
+            all_namespaces: !arguments.targets.is_empty(),
             only: None,
-            most: arguments.asking.proxies,
-            reach: arguments.asking.reach,
+            limit: arguments.proxies.proxies,
+            access: arguments.proxies.access,
         };
-        read = settled_with_counters(context, &arguments.source, read, question).await?;
+        scoped = read_settled_proxies_with_counters(context, &arguments.source, scoped, query).await?;
     }
-    let Some(live) = &read.snapshot.live else {
-        return Err(Failure::usage("the source does not hold what Envoys run")
-            .hint("save it with: kubectl grpcmesh snapshot --proxies -o FILE"));
+    let Some(live) = &scoped.snapshot.live else {
+        return Err(no_saved_proxies());
     };
     let in_scope = |namespace: &str| {
-        !arguments.targets.is_empty() || read.namespaces.is_empty() || read.namespaces.contains(namespace)
+        !arguments.targets.is_empty() || scoped.namespaces.is_empty() || scoped.namespaces.contains(namespace)
     };
-    let silent = live.proxies().filter_map(|(namespace, pod, proxy)| match &proxy.answer {
-        ProxyResponse::Silent(why) | ProxyResponse::NotAsked(why) => Some(format!("{namespace}/{pod}: {why}")),
-        ProxyResponse::Runs(_) => None,
+    let proxies = live.proxies().filter(|(namespace, ..)| in_scope(namespace));
+    let unread = proxies.filter_map(|(namespace, pod, proxy)| match &proxy.response {
+        ProxyResponse::Unreachable(reason) | ProxyResponse::NotQueried(reason) => {
+            Some(format!("{namespace}/{pod}: {reason}"))
+        }
+        ProxyResponse::Running(_) => None,
     });
-    let silent = silent.filter(|one| one.split_once('/').is_some_and(|(namespace, _)| in_scope(namespace)));
-    let silent: Vec<String> = silent.collect();
-    if let Some(first) = silent.first() {
-        context.messages.warning(&format!("{} proxies were not asked, such as {first}", silent.len()));
+    let unread: Vec<String> = unread.collect();
+    if let Some(first) = unread.first() {
+        context.messages.warning(&format!("{} proxies were not read; the first is {first}", unread.len()));
     }
-    Ok(read)
+    Ok(scoped)
 }
 
-fn selection(arguments: &InspectArgs) -> Result<FindingSelection, Failure> {
-    let parse = |words: &[String]| -> Result<Vec<FindingSelector>, Failure> {
-        let words = words.iter().filter(|word| !word.trim().is_empty());
-        let parsed: Result<Vec<_>, _> = words.map(|word| FindingSelector::parse(word)).collect();
-        parsed
-            .map_err(|error| Failure::usage(error.to_string()).hint("list them with: kubectl grpcmesh explain --list"))
+fn finding_selection(arguments: &InspectArgs) -> Result<FindingSelection, Failure> {
+    let parse_selectors = |texts: &[String]| -> Result<Vec<FindingSelector>, Failure> {
+        let texts = texts.iter().filter(|text| !text.trim().is_empty());
+        let selectors: Result<Vec<_>, _> = texts.map(|text| FindingSelector::parse(text)).collect();
+        selectors
+            .map_err(|error| Failure::usage(error.to_string()).hint("list the findings with: kubectl grpcmesh explain --list"))
     };
-    let mut skip = parse(&arguments.skip)?;
+    let mut skip = parse_selectors(&arguments.skip)?;
     if let Some(path) = &arguments.ignore_file {
         let name = path.display();
         let text = std::fs::read_to_string(path)
@@ -194,36 +197,33 @@ fn selection(arguments: &InspectArgs) -> Result<FindingSelection, Failure> {
             parse_ignore_file(&text).map_err(|(line, error)| Failure::usage(format!("{name}:{line}: {error}")))?;
         skip.extend(selectors);
     }
-    Ok(FindingSelection { only: parse(&arguments.only)?, skip })
+    Ok(FindingSelection { only: parse_selectors(&arguments.only)?, skip })
 }
 
-/// One requirement of a label selector.
 enum LabelRequirement {
-    Is(String, String),
-    IsNot(String, String),
-    Has(String),
-    HasNot(String),
+    Equals(String, String),
+    NotEquals(String, String),
+    Exists(String),
+    NotExists(String),
 }
 
-fn parse_selector(text: &str) -> Result<Vec<LabelRequirement>, Failure> {
+fn parse_label_selector(text: &str) -> Result<Vec<LabelRequirement>, Failure> {
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
     parts
         .map(|part| {
-            let pair =
-                |(key, value): (&str, &str)| (key.trim().to_owned(), value.trim_start_matches('=').trim().to_owned());
-            let requirement = if let Some(both) = part.split_once("!=") {
-                let (key, value) = pair(both);
-                LabelRequirement::IsNot(key, value)
-            } else if let Some(both) = part.split_once('=') {
-                let (key, value) = pair(both);
-                LabelRequirement::Is(key, value)
+            let value_of = |text: &str| text.trim_start_matches('=').trim().to_owned();
+            // A requirement may be written with = or ==.
+            let requirement = if let Some((key, value)) = part.split_once("!=") {
+                LabelRequirement::NotEquals(key.trim().to_owned(), value_of(value))
+            } else if let Some((key, value)) = part.split_once('=') {
+                LabelRequirement::Equals(key.trim().to_owned(), value_of(value))
             } else if let Some(key) = part.strip_prefix('!') {
-                LabelRequirement::HasNot(key.to_owned())
+                LabelRequirement::NotExists(key.to_owned())
             } else if part.contains([' ', '(', ')']) {
-                return Err(Failure::usage(format!("\"{part}\" is not a label requirement"))
-                    .hint("key=value, key!=value, key or !key, joined by commas"));
+                return Err(Failure::usage(format!("\"{part}\" is not a valid label requirement"))
+                    .hint("use key=value, key!=value, key or !key, separated by commas"));
             } else {
-                LabelRequirement::Has(part.to_owned())
+                LabelRequirement::Exists(part.to_owned())
             };
             Ok(requirement)
         })
@@ -237,8 +237,8 @@ fn request(
     labels: Option<&[LabelRequirement]>,
 ) -> Result<InspectRequest, Failure> {
     let mut targets = Vec::new();
-    for word in &arguments.targets {
-        for id in target::services(mesh, word, namespaces)? {
+    for target in &arguments.targets {
+        for id in target::services(mesh, target, namespaces)? {
             if !targets.contains(&id) {
                 targets.push(id);
             }
@@ -249,10 +249,10 @@ fn request(
             .filter(|id| {
                 let labels = &mesh.service(*id).labels;
                 requirements.iter().all(|requirement| match requirement {
-                    LabelRequirement::Is(key, value) => labels.get(key) == Some(value.as_str()),
-                    LabelRequirement::IsNot(key, value) => labels.get(key) != Some(value.as_str()),
-                    LabelRequirement::Has(key) => labels.get(key).is_some(),
-                    LabelRequirement::HasNot(key) => labels.get(key).is_none(),
+                    LabelRequirement::Equals(key, value) => labels.get(key) == Some(value.as_str()),
+                    LabelRequirement::NotEquals(key, value) => labels.get(key) != Some(value.as_str()),
+                    LabelRequirement::Exists(key) => labels.get(key).is_some(),
+                    LabelRequirement::NotExists(key) => labels.get(key).is_none(),
                 })
             })
             .collect()
@@ -261,12 +261,12 @@ fn request(
 }
 
 fn write(context: &mut Context<'_>, arguments: &InspectArgs, report: &InspectReport) -> Result<(), Failure> {
-    let shape = if arguments.targets.is_empty() { InspectView::Overview } else { InspectView::Pages };
+    let view = if arguments.targets.is_empty() { InspectView::Overview } else { InspectView::Pages };
     match arguments.output {
-        InspectFormat::Table => render::inspect::inspect(report, shape, &context.style, context.out)?,
+        InspectFormat::Table => render::inspect::inspect(report, view, &context.style, context.out)?,
         InspectFormat::Wide => {
             let style = Style { wide: true, width: None, ..context.style };
-            render::inspect::inspect(report, shape, &style, context.out)?;
+            render::inspect::inspect(report, view, &style, context.out)?;
         }
         InspectFormat::Json => render::json(report, context.out)?,
         InspectFormat::Yaml => render::yaml::yaml(report, context.out)?,
@@ -275,38 +275,43 @@ fn write(context: &mut Context<'_>, arguments: &InspectArgs, report: &InspectRep
     Ok(())
 }
 
-fn nothing_shown(context: &Context<'_>, arguments: &InspectArgs, mesh: &Mesh<'_>, namespaces: &BTreeSet<String>) {
-    let place = match namespaces.first() {
+fn explain_empty_report(
+    context: &Context<'_>,
+    arguments: &InspectArgs,
+    mesh: &Mesh<'_>,
+    namespaces: &BTreeSet<String>,
+) {
+    let location = match namespaces.first() {
         Some(namespace) => format!(" in namespace {namespace}"),
         None => String::new(),
     };
-    let unread = namespaces
-        .iter()
-        .map(|namespace| namespace.as_str().into())
-        .any(|namespace| !mesh.coverage.knows(crate::schema::Kind::Service, &namespace))
-        || (namespaces.is_empty() && !mesh.coverage.knows_everywhere(crate::schema::Kind::Service));
-    if unread {
-        context.messages.warning(&format!("the Services{place} could not be read"));
+    let covers = |namespace: &String| mesh.coverage.covers(Kind::Service, &namespace.as_str().into());
+    let were_services_read = if namespaces.is_empty() {
+        mesh.coverage.covers_everywhere(Kind::Service)
+    } else {
+        namespaces.iter().all(covers)
+    };
+    if !were_services_read {
+        context.messages.warning(&format!("cannot read the Services{location}"));
         return;
     }
-    context.messages.warning(&format!("no Service{place} shows signs of gRPC"));
-    if !namespaces.is_empty() && mesh.services.iter().any(crate::mesh::service::Service::has_grpc) {
-        context.messages.hint("there are some in other namespaces: -A");
+    context.messages.warning(&format!("no Service{location} uses gRPC"));
+    if !namespaces.is_empty() && mesh.services.iter().any(Service::has_grpc_evidence) {
+        context.messages.hint("other namespaces have gRPC Services: use -A");
     } else if !arguments.all_services {
-        context.messages.hint("to see the others too: --all-services");
+        context.messages.hint("use --all-services to include Services without gRPC");
     }
 }
 
-/// The exit code. Manifests are partial by nature: what they do not contain is said, and is no failure.
-fn result(arguments: &InspectArgs, report: &InspectReport, mesh: &Mesh<'_>) -> CommandOutcome {
+/// Decides the exit code. Only gaps that affect answers count: manifests never contain all objects of a cluster.
+fn exit_outcome(arguments: &InspectArgs, report: &InspectReport, mesh: &Mesh<'_>) -> CommandOutcome {
     if arguments.exit_zero {
         return CommandOutcome::Clean;
     }
-    if report.findings.iter().any(|finding| arguments.fail_on.reached_by(finding.severity)) {
+    if report.findings.iter().any(|finding| arguments.fail_on.is_reached_by(finding.severity)) {
         return CommandOutcome::Found;
     }
-    let unasked = [ProxyState::Unreachable, ProxyState::NotCompared].map(ProxyState::as_str);
-    let silent = report.live.iter().any(|live| unasked.iter().any(|word| live.proxies.contains_key(word)));
-    let partial = silent || mesh.snapshot.gaps.iter().any(crate::snapshot::Gap::touches_answers);
-    if partial { CommandOutcome::Partial } else { CommandOutcome::Clean }
+    let has_unread_proxies = report.live.iter().any(|live| live.proxies.keys().any(|state| !state.is_compared()));
+    let is_partial = has_unread_proxies || mesh.snapshot.gaps.iter().any(Gap::affects_answers);
+    if is_partial { CommandOutcome::Partial } else { CommandOutcome::Clean }
 }

@@ -1,8 +1,11 @@
-//! Asking many proxies: which of them, one of each class of callers in turn, so that a part of them stands for all, and
-//! how often, since istiod may be about to send what differs.
+//! Selects proxies, and reads what they run.
+//!
+//! A sample takes proxies from each caller class in turn, so that it represents all of them. While proxies differ from the
+//! objects, they are read again, because istiod may be about to send an update.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -25,252 +28,301 @@ use crate::mesh::{self, Mesh, workload};
 use crate::schema::Kind;
 use crate::snapshot::live::{LiveProxy, LiveState, ProxyResponse};
 
-/// Which proxies are asked, and how.
+/// Flags that limit the proxies and select the access to them.
 #[derive(Debug, Args)]
 pub(super) struct ProxyArgs {
-    /// Ask only so many proxies, spread over the classes of callers
+    /// Maximum number of proxies to read, from each caller class in turn (default: all)
     #[arg(long, value_name = "N")]
     pub(super) proxies: Option<usize>,
     #[command(flatten)]
-    pub(super) reach: AdminAccessArgs,
+    pub(super) access: AdminAccessArgs,
 }
 
-/// How proxies are asked.
+/// Flags for the access to the admin ports of proxies.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct AdminAccessArgs {
-    /// Proxies that are asked at a time
+    /// Number of proxies to read concurrently
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub(super) parallel: usize,
-    /// How to reach a proxy's admin port
-    #[arg(long, value_name = "WAY", default_value = "port-forward")]
+    /// How to reach the admin ports of the proxies
+    #[arg(long, value_name = "MODE", default_value = "port-forward")]
     pub(super) via: AdminAccessMode,
-    /// Limit for one proxy's answers
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = crate::vocabulary::duration::parse)]
+    /// Timeout for each proxy
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = crate::vocabulary::duration::parse)]
     pub(super) proxy_timeout: Duration,
 }
 
-/// Ways to an admin port.
+/// The values of `--via`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum AdminAccessMode {
-    /// The API server's port-forward: needs create on pods/portforward.
+    /// Port-forward through the API server; requires create on pods/portforward
     PortForward,
-    /// A command in the proxy's container: needs create on pods/exec.
+    /// Run a command in the proxy container; requires create on pods/exec
     Exec,
 }
 
 impl From<AdminAccessMode> for AdminAccess {
-    fn from(way: AdminAccessMode) -> Self {
-        match way {
+    fn from(mode: AdminAccessMode) -> Self {
+        match mode {
             AdminAccessMode::PortForward => Self::PortForward,
             AdminAccessMode::Exec => Self::Exec,
         }
     }
 }
 
-/// The proxies to ask, and those that are left out with the reason. `most` bounds them.
-pub(super) fn choose(
+/// Why a proxy in scope is not queried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SkipReason {
+    /// The model does not cover waypoints.
+    Waypoint,
+    /// `--proxies` limits the number of proxies.
+    Limit(usize),
+}
+
+impl fmt::Display for SkipReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Waypoint => f.write_str("waypoints are not compared"),
+            Self::Limit(limit) => write!(f, "skipped because of --proxies {limit}"),
+        }
+    }
+}
+
+/// The proxies to read and those to skip.
+pub(super) struct ProxySample {
+    pub(super) selected: Vec<WorkloadId>,
+    pub(super) skipped: Vec<(WorkloadId, SkipReason)>,
+}
+
+/// Selects the proxies to read: at most `limit` of those in scope, from each caller class in turn.
+pub(super) fn sample_proxies(
     mesh: &Mesh<'_>,
     in_scope: impl Fn(&workload::Workload) -> bool,
-    most: Option<usize>,
-) -> (Vec<WorkloadId>, Vec<(WorkloadId, String)>) {
+    limit: Option<usize>,
+) -> ProxySample {
     let mut classes: BTreeMap<String, Vec<WorkloadId>> = BTreeMap::new();
-    let mut others = Vec::new();
+    let mut skipped = Vec::new();
     for id in mesh.workload_ids() {
-        let one = mesh.workload(id);
-        if one.object.kind != Kind::Pod || !in_scope(one) {
+        let pod = mesh.workload(id);
+        if pod.object.kind != Kind::Pod || !in_scope(pod) {
             continue;
         }
-        match one.proxy {
+        match pod.proxy {
             workload::ProxyKind::Sidecar(_) | workload::ProxyKind::Gateway(_) => {
-                classes.entry(Caller::of_workload(mesh, id).class(mesh)).or_default().push(id);
+                classes.entry(Caller::of_workload(mesh, id).class_name(mesh)).or_default().push(id);
             }
-            workload::ProxyKind::Waypoint(_) => others.push((id, "waypoints are not compared".to_owned())),
+            workload::ProxyKind::Waypoint(_) => skipped.push((id, SkipReason::Waypoint)),
             _ => {}
         }
     }
-    let most = most.unwrap_or(usize::MAX);
-    let mut chosen = Vec::new();
-    let longest = classes.values().map(Vec::len).max().unwrap_or(0);
-    for at in 0..longest {
-        for members in classes.values() {
-            let Some(id) = members.get(at) else { continue };
-            if chosen.len() < most {
-                chosen.push(*id);
+    let limit = limit.unwrap_or(usize::MAX);
+    let mut selected = Vec::new();
+    let largest_class = classes.values().map(Vec::len).max().unwrap_or(0);
+    for index in 0..largest_class {
+        for id in classes.values().filter_map(|members| members.get(index)) {
+            if selected.len() < limit {
+                selected.push(*id);
             } else {
-                others.push((*id, format!("not asked: --proxies {most}")));
+                skipped.push((*id, SkipReason::Limit(limit)));
             }
         }
     }
-    (chosen, others)
+    ProxySample { selected, skipped }
 }
 
-/// The pods of workloads.
-pub(super) fn pods(mesh: &Mesh<'_>, ids: &[WorkloadId]) -> Vec<PodName> {
-    let pods = ids.iter().map(|id| mesh.workload(*id));
-    pods.map(|one| PodName { namespace: one.namespace().to_string(), pod: one.object.name.to_string() }).collect()
+pub(super) fn pod_names(mesh: &Mesh<'_>, ids: &[WorkloadId]) -> Vec<PodName> {
+    ids.iter().map(|id| pod_name(mesh, *id)).collect()
 }
 
-/// istiod waits for changes to settle before it sends: `PILOT_DEBOUNCE_AFTER` is 100 ms, and proxies answer in moments.
-pub(super) const SETTLE: Duration = Duration::from_millis(1500);
-/// Times that what differs is looked at before it counts.
-pub(super) const LOOKS: u32 = 3;
+fn pod_name(mesh: &Mesh<'_>, id: WorkloadId) -> PodName {
+    let pod = mesh.workload(id);
+    PodName { namespace: pod.namespace().to_string(), pod: pod.object.name.to_string() }
+}
 
-/// Which proxies are asked, and how.
+/// Time between two readings, much more than the 100 ms for which istiod debounces changes (`PILOT_DEBOUNCE_AFTER`).
+pub(super) const SETTLE_TIME: Duration = Duration::from_millis(1500);
+/// Number of readings after which a remaining difference is reported.
+pub(super) const ATTEMPTS: u32 = 3;
+
+/// Which proxies to read, and how.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ProxyQuery<'a> {
-    /// Ask proxies everywhere, and not only those in the namespaces that are shown.
-    pub(super) everywhere: bool,
-    /// Only these pods, as `namespace/name`.
+    /// Read proxies in all namespaces, not only in those in scope.
+    pub(super) all_namespaces: bool,
+    /// Read only these pods, as `namespace/name`.
     pub(super) only: Option<&'a HashSet<String>>,
-    /// Most proxies that are asked.
-    pub(super) most: Option<usize>,
-    /// How they are asked.
-    pub(super) reach: AdminAccessArgs,
+    /// Maximum number of proxies.
+    pub(super) limit: Option<usize>,
+    pub(super) access: AdminAccessArgs,
 }
 
 impl ProxyQuery<'_> {
-    /// Those that are chosen, and those that are left out.
-    fn choose(&self, mesh: &Mesh<'_>, read: &ScopedSnapshot) -> (Vec<WorkloadId>, Vec<(WorkloadId, String)>) {
+    fn sample(&self, mesh: &Mesh<'_>, scoped: &ScopedSnapshot) -> ProxySample {
         let in_scope = |pod: &workload::Workload| {
             let namespace = pod.namespace().as_str();
-            let is_shown = self.everywhere || read.namespaces.is_empty() || read.namespaces.contains(namespace);
-            is_shown && self.only.is_none_or(|only| only.contains(&pod.object.path()))
+            let is_in_namespaces =
+                self.all_namespaces || scoped.namespaces.is_empty() || scoped.namespaces.contains(namespace);
+            is_in_namespaces && self.only.is_none_or(|only| only.contains(&pod.object.path()))
         };
-        choose(mesh, in_scope, self.most)
+        sample_proxies(mesh, in_scope, self.limit)
     }
 }
 
-/// Asks the proxies of what was read, once, and puts what they run beside the objects.
-pub(super) async fn ask(
+/// Reads the configuration of the proxies once, and stores it in the snapshot.
+pub(super) async fn read_proxies(
     context: &Context<'_>,
     server: &ApiServer,
     source: &SourceArgs,
-    read: &mut ScopedSnapshot,
-    question: ProxyQuery<'_>,
+    scoped: &mut ScopedSnapshot,
+    query: ProxyQuery<'_>,
 ) {
-    let mesh = mesh::resolve(&read.snapshot, &source.options(&context.scope));
-    let (chosen, others) = question.choose(&mesh, read);
-    let pods = pods(&mesh, &chosen);
-    let AdminAccessArgs { via, parallel, proxy_timeout } = question.reach;
-    let bar = context.messages.bar("asking proxies");
+    let mesh = mesh::resolve(&scoped.snapshot, &source.options(&context.scope));
+    let ProxySample { selected, skipped } = query.sample(&mesh, scoped);
+    let pods = pod_names(&mesh, &selected);
+    let skipped: Vec<(PodName, SkipReason)> =
+        skipped.into_iter().map(|(id, reason)| (pod_name(&mesh, id), reason)).collect();
+    drop(mesh);
+    let AdminAccessArgs { via, parallel, proxy_timeout } = query.access;
+    let bar = context.messages.progress_bar("reading proxies");
     bar.set_length(pods.len() as u64);
     let live = RefCell::new(LiveState::new(Env::clock()));
-    let sync = server.sync_state(&context.scope.istio_namespace).await;
-    let take = |_: usize, running: Result<RunningConfig, ClusterError>| {
+    let sync = server.istiod_sync_state(&context.scope.istio_namespace).await;
+    // Each configuration is stored as it arrives, so that equal parts are in memory only once.
+    let record = |_: usize, running: Result<RunningConfig, ClusterError>| {
         bar.inc(1);
         match running {
-            Ok(running) => live.borrow_mut().keep(running),
-            Err(error) => ProxyResponse::Silent(match error.hint {
+            Ok(running) => live.borrow_mut().record_config(running),
+            Err(error) => ProxyResponse::Unreachable(match error.hint {
                 Some(hint) => format!("{} ({hint})", error.message),
                 None => error.message,
             }),
         }
     };
-    let answers = server.all_running(&pods, via.into(), parallel, proxy_timeout, &take).await;
+    let responses = server.running_configs(&pods, via.into(), parallel, proxy_timeout, &record).await;
     bar.finish_and_clear();
     let mut live = live.into_inner();
-    for (pod, answer) in pods.iter().zip(answers) {
-        let proxy = LiveProxy { sync: sync.of(pod), answer, counted: (None, None), passing: Vec::new() };
-        live.insert(pod.namespace.clone(), pod.pod.clone(), proxy);
+    let skipped = skipped.into_iter().map(|(pod, reason)| (pod, ProxyResponse::NotQueried(reason.to_string())));
+    for (pod, response) in pods.into_iter().zip(responses).chain(skipped) {
+        let proxy = LiveProxy { sync: sync.of(&pod), response, counters: (None, None), transient: Vec::new() };
+        live.insert(pod.namespace, pod.pod, proxy);
     }
-    for (id, why) in others {
-        let workload = mesh.workload(id);
-        let name = PodName { namespace: workload.namespace().to_string(), pod: workload.object.name.to_string() };
-        let (sync, answer) = (sync.of(&name), ProxyResponse::NotAsked(why));
-        let proxy = LiveProxy { sync, answer, counted: (None, None), passing: Vec::new() };
-        live.insert(workload.namespace().to_string(), workload.object.name.to_string(), proxy);
-    }
-    drop(mesh);
-    read.snapshot.live = Some(live);
+    scoped.snapshot.live = Some(live);
 }
 
-/// Asks them, and again with objects read anew while something may be about to arrive. What differs at the last look
-/// and did not at the one before is on its way: a mesh in which pods come and go is never still.
-pub(super) async fn settled(
+/// Reads the proxies, and repeats that with fresh objects while istiod may be about to send an update. A difference that only the
+/// last reading shows is transient, because in a large mesh some pods are always starting or stopping.
+///
+/// # Errors
+/// If the cluster cannot be read.
+pub(super) async fn read_settled_proxies(
     context: &mut Context<'_>,
     source: &SourceArgs,
-    mut read: ScopedSnapshot,
-    question: ProxyQuery<'_>,
+    mut scoped: ScopedSnapshot,
+    query: ProxyQuery<'_>,
 ) -> Result<ScopedSnapshot, Failure> {
     let server = context.connect().await?;
-    let mut before: Option<HashMap<String, HashSet<String>>> = None;
-    for look in 1.. {
-        ask(context, &server, source, &mut read, question).await;
-        let mesh = mesh::resolve(&read.snapshot, &source.options(&context.scope));
-        let judged = ProxyComparisons::new(&mesh).map(|proxies| proxies.judge_all(&[])).unwrap_or_default();
-        let waiting = judged.iter().filter(|(_, judged)| judged.may_settle());
-        let now: HashMap<String, HashSet<String>> = waiting
-            .map(|(id, judged)| {
-                (mesh.workload(*id).object.path(), judged.all_differences().map(Difference::words).collect())
-            })
-            .collect();
-        drop(mesh);
-        if now.is_empty() {
+    let mut previous: HashMap<String, HashSet<String>> = HashMap::new();
+    for attempt in 1..=ATTEMPTS {
+        read_proxies(context, &server, source, &mut scoped, query).await;
+        let current = pending_differences(context, source, &scoped);
+        if current.is_empty() {
             break;
         }
-        if look == LOOKS {
-            let before = before.unwrap_or_default();
-            for (path, differences) in now {
-                let old = before.get(&path);
-                let passing = differences.into_iter().filter(|one| old.is_none_or(|old| !old.contains(one)));
-                let Some((namespace, pod)) = path.split_once('/') else { continue };
-                if let Some(proxy) = read.snapshot.live.as_mut().and_then(|live| live.proxy_mut(namespace, pod)) {
-                    proxy.passing = passing.collect();
-                }
-            }
+        if attempt == ATTEMPTS {
+            mark_transient(&mut scoped, &previous, current);
             break;
         }
-        before = Some(now);
-        tokio::time::sleep(SETTLE).await;
-        read = source.read(context).await?;
+        previous = current;
+        tokio::time::sleep(SETTLE_TIME).await;
+        scoped = source.read(context).await?;
     }
-    Ok(read)
+    Ok(scoped)
 }
 
-/// As [`settled`], and what the proxies counted before and after.
-pub(super) async fn settled_with_counters(
-    context: &mut Context<'_>,
-    source: &SourceArgs,
-    read: ScopedSnapshot,
-    question: ProxyQuery<'_>,
-) -> Result<ScopedSnapshot, Failure> {
-    let first = counters(context, source, &read, question).await?;
-    let mut read = settled(context, source, read, question).await?;
-    let mut last = counters(context, source, &read, question).await?;
-    let Some(live) = &mut read.snapshot.live else { return Ok(read) };
-    for (pod, counted) in first {
-        let last = last.remove(&pod).flatten();
-        if let Some(proxy) = live.proxy_mut(&pod.0, &pod.1) {
-            proxy.counted = (counted, last);
-        }
-    }
-    for (pod, counted) in last {
-        if let Some(proxy) = live.proxy_mut(&pod.0, &pod.1) {
-            proxy.counted = (None, counted);
-        }
-    }
-    Ok(read)
-}
-
-/// What the proxies counted for clusters that they ever used, by namespace and pod; `None` of those that do not answer.
-async fn counters(
+/// The differences of proxies that may still converge, by pod.
+fn pending_differences(
     context: &Context<'_>,
     source: &SourceArgs,
-    read: &ScopedSnapshot,
-    question: ProxyQuery<'_>,
-) -> Result<HashMap<(String, String), Option<Vec<EndpointCounters>>>, Failure> {
-    let mesh = mesh::resolve(&read.snapshot, &source.options(&context.scope));
-    let (chosen, _) = question.choose(&mesh, read);
-    let pods = pods(&mesh, &chosen);
-    let server = context.connect().await?;
-    let AdminAccessArgs { via, parallel, proxy_timeout } = question.reach;
-    let wanted = |cluster: &str| cluster.starts_with("outbound|");
-    let answers = server.all_counters(&pods, via.into(), parallel, proxy_timeout, &wanted, &used).await;
-    Ok(pods.into_iter().map(|pod| (pod.namespace, pod.pod)).zip(answers.into_iter().map(Result::ok)).collect())
+    scoped: &ScopedSnapshot,
+) -> HashMap<String, HashSet<String>> {
+    let mesh = mesh::resolve(&scoped.snapshot, &source.options(&context.scope));
+    let compared = ProxyComparisons::new(&mesh).map(|proxies| proxies.compare_all(&[])).unwrap_or_default();
+    let may_converge = compared.iter().filter(|(_, proxy)| proxy.may_converge());
+    may_converge
+        .map(|(id, proxy)| (mesh.workload(*id).object.path(), proxy.all_differences().map(Difference::key).collect()))
+        .collect()
 }
 
-/// The clusters that were ever used.
-fn used(counted: Vec<EndpointCounters>) -> Vec<EndpointCounters> {
-    let clusters: HashSet<String> = counted.iter().filter(|one| one.total > 0).map(|one| one.cluster.clone()).collect();
-    counted.into_iter().filter(|one| clusters.contains(&one.cluster)).collect()
+/// Marks the differences that the previous reading did not show.
+fn mark_transient(
+    scoped: &mut ScopedSnapshot,
+    previous: &HashMap<String, HashSet<String>>,
+    current: HashMap<String, HashSet<String>>,
+) {
+    for (path, differences) in current {
+        let is_new = |difference: &String| previous.get(&path).is_none_or(|previous| !previous.contains(difference));
+        let Some((namespace, pod)) = path.split_once('/') else { continue };
+        if let Some(proxy) = scoped.snapshot.live.as_mut().and_then(|live| live.proxy_mut(namespace, pod)) {
+            proxy.transient = differences.into_iter().filter(is_new).collect();
+        }
+    }
+}
+
+/// Like [`read_settled_proxies`], and also reads the endpoint counters before and after.
+///
+/// # Errors
+/// If the cluster cannot be read.
+pub(super) async fn read_settled_proxies_with_counters(
+    context: &mut Context<'_>,
+    source: &SourceArgs,
+    scoped: ScopedSnapshot,
+    query: ProxyQuery<'_>,
+) -> Result<ScopedSnapshot, Failure> {
+    let counters_before = read_counters(context, source, &scoped, query).await?;
+    let mut scoped = read_settled_proxies(context, source, scoped, query).await?;
+    let mut counters_after = read_counters(context, source, &scoped, query).await?;
+    let Some(live) = &mut scoped.snapshot.live else { return Ok(scoped) };
+    for ((namespace, pod), before) in counters_before {
+        let after = counters_after.remove(&(namespace.clone(), pod.clone())).flatten();
+        if let Some(proxy) = live.proxy_mut(&namespace, &pod) {
+            proxy.counters = (before, after);
+        }
+    }
+    // Pods that started in between.
+    for ((namespace, pod), after) in counters_after {
+        if let Some(proxy) = live.proxy_mut(&namespace, &pod) {
+            proxy.counters = (None, after);
+        }
+    }
+    Ok(scoped)
+}
+
+/// The counters of each proxy by namespace and pod, for clusters with at least one request. `None` for an unreachable proxy.
+async fn read_counters(
+    context: &Context<'_>,
+    source: &SourceArgs,
+    scoped: &ScopedSnapshot,
+    query: ProxyQuery<'_>,
+) -> Result<HashMap<(String, String), Option<Vec<EndpointCounters>>>, Failure> {
+    let mesh = mesh::resolve(&scoped.snapshot, &source.options(&context.scope));
+    let pods = pod_names(&mesh, &query.sample(&mesh, scoped).selected);
+    let server = context.connect().await?;
+    let AdminAccessArgs { via, parallel, proxy_timeout } = query.access;
+    let is_outbound = |cluster: &str| cluster.starts_with("outbound|");
+    let counters =
+        server.endpoint_counters(&pods, via.into(), parallel, proxy_timeout, &is_outbound, &drop_idle_clusters).await;
+    let pods = pods.into_iter().map(|pod| (pod.namespace, pod.pod));
+    Ok(pods.zip(counters.into_iter().map(Result::ok)).collect())
+}
+
+fn drop_idle_clusters(counters: Vec<EndpointCounters>) -> Vec<EndpointCounters> {
+    let used_endpoints = counters.iter().filter(|endpoint| endpoint.requests > 0);
+    let used_clusters: HashSet<String> = used_endpoints.map(|endpoint| endpoint.cluster.clone()).collect();
+    counters.into_iter().filter(|endpoint| used_clusters.contains(&endpoint.cluster)).collect()
+}
+
+/// The failure of a command that needs proxies, when a snapshot or manifests contain none.
+pub(super) fn no_saved_proxies() -> Failure {
+    Failure::usage("the source does not contain the configuration of proxies")
+        .hint("save it with: kubectl grpcmesh snapshot --proxies -o FILE")
 }

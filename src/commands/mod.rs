@@ -1,4 +1,4 @@
-//! One file a command: its arguments on top, what it does below. A command that is not finished is not here.
+//! One file or folder per command: its arguments first, then what it does.
 
 pub(crate) mod balance;
 mod complete;
@@ -7,7 +7,7 @@ pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod inspect;
-mod proxy_states;
+mod live_proxies;
 pub(crate) mod route;
 pub(crate) mod shift;
 pub(crate) mod snapshot;
@@ -23,10 +23,10 @@ use crate::cli::env::Env;
 use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::{ConnectionArgs, OutputArgs, ScopeArgs};
 
-/// Inspect gRPC services in an Istio mesh.
+/// Inspect gRPC services in an Istio mesh, and shift their traffic
 ///
-/// Are calls balanced, routed, retried and secured as you think? Reads a cluster, a snapshot or manifests; installs
-/// nothing and has no server side.
+/// Shows whether calls are balanced, routed, retried and secured as intended. Reads a cluster, a snapshot or manifests.
+/// Installs nothing in the cluster. Only shift writes to it.
 #[derive(Debug, Parser)]
 #[command(
     name = "kubectl-grpcmesh",
@@ -48,37 +48,36 @@ pub struct Cli {
     output: OutputArgs,
 }
 
-/// The commands.
 #[derive(Debug, Subcommand)]
 enum Command {
     Inspect(inspect::InspectArgs),
     Route(route::RouteArgs),
     Diff(diff::DiffArgs),
     Shift(shift::ShiftArgs),
-    Explain(explain::ExplainArgs),
-    Snapshot(snapshot::SnapshotArgs),
     Tail(tail::TailArgs),
     Balance(balance::BalanceArgs),
+    Explain(explain::ExplainArgs),
     Doctor(doctor::DoctorArgs),
-    Version(version::VersionArgs),
+    Snapshot(snapshot::SnapshotArgs),
     Completion(completion::CompletionArgs),
+    Version(version::VersionArgs),
 }
 
-/// The command line's definition, for completions and documents.
+/// The definition of the command line, for completions and documentation.
 pub fn definition() -> clap::Command {
     Cli::command()
 }
 
-/// Runs the program on `arguments`, the first of which is its name; gives the exit code.
+/// Runs the program and returns its exit code. The first argument is the name of the program.
 pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>, env: Env, out: &mut dyn Write) -> u8 {
     let arguments: Vec<std::ffi::OsString> = arguments.into_iter().collect();
-    if let Some(code) = complete::answer(&arguments, &env, out) {
+    if let Some(code) = complete::respond(&arguments, &env, out) {
         return code;
     }
     let parsed = definition().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => return told(&error, &env, out),
+        Err(error) => return report_usage(&error, &env, out),
     };
     let Cli { command, connection, scope, output } = cli;
     let mut context = Context::new(env, connection, scope, &output, out);
@@ -87,30 +86,26 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>, env: Env, ou
         context.out.flush()?;
         Ok(outcome)
     }) {
-        Ok(outcome) => outcome.code(),
+        Ok(outcome) => outcome.exit_code(),
         Err(failure) => {
-            failure.tell(&messages);
-            failure.code()
+            failure.report(&messages);
+            failure.exit_code()
         }
     }
 }
 
-/// Help and version go to stdout and are no failure; what is wrong goes to stderr.
-fn told(error: &clap::Error, env: &Env, out: &mut dyn Write) -> u8 {
-    let color = !env.no_color && !env.dumb;
-    if error.use_stderr() {
-        let text = if env.stderr_is_terminal && color {
-            error.render().ansi().to_string()
-        } else {
-            error.render().to_string()
-        };
+/// Prints help and versions to stdout, and errors in the arguments to stderr. Returns the exit code.
+fn report_usage(error: &clap::Error, env: &Env, out: &mut dyn Write) -> u8 {
+    let is_error = error.use_stderr();
+    let is_terminal = if is_error { env.stderr_is_terminal } else { env.stdout_is_terminal };
+    let text = error.render();
+    let text = if is_terminal && !env.no_color && !env.dumb { text.ansi().to_string() } else { text.to_string() };
+    if is_error {
         let _ = std::io::stderr().lock().write_all(text.as_bytes());
-        return 2;
+        return Failure::usage("").exit_code();
     }
-    let text =
-        if env.stdout_is_terminal && color { error.render().ansi().to_string() } else { error.render().to_string() };
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    0
+    CommandOutcome::Clean.exit_code()
 }
 
 fn dispatch(command: Command, context: &mut Context<'_>) -> Result<CommandOutcome, Failure> {
@@ -119,17 +114,17 @@ fn dispatch(command: Command, context: &mut Context<'_>) -> Result<CommandOutcom
         Command::Route(arguments) => block_on(interruptible(route::run(context, arguments))),
         Command::Diff(arguments) => block_on(interruptible(diff::run(context, arguments))),
         Command::Shift(arguments) => block_on(shift::run(context, arguments)),
-        Command::Explain(arguments) => explain::run(context, &arguments),
-        Command::Snapshot(arguments) => block_on(interruptible(snapshot::run(context, arguments))),
         Command::Tail(arguments) => block_on(tail::run(context, arguments)),
         Command::Balance(arguments) => block_on(interruptible(balance::run(context, arguments))),
+        Command::Explain(arguments) => explain::run(context, &arguments),
         Command::Doctor(arguments) => block_on(interruptible(doctor::run(context, arguments))),
-        Command::Version(arguments) => block_on(version::run(context, arguments)),
+        Command::Snapshot(arguments) => block_on(interruptible(snapshot::run(context, arguments))),
         Command::Completion(arguments) => completion::run(context, &arguments),
+        Command::Version(arguments) => block_on(version::run(context, arguments)),
     }
 }
 
-/// Ends a command when the user interrupts, wherever it waits.
+/// Aborts a command on Ctrl-C.
 async fn interruptible(work: impl Future<Output = Result<CommandOutcome, Failure>>) -> Result<CommandOutcome, Failure> {
     tokio::select! {
         outcome = work => outcome,
@@ -137,17 +132,17 @@ async fn interruptible(work: impl Future<Output = Result<CommandOutcome, Failure
     }
 }
 
-/// Runs a command that may talk to a cluster, on this thread.
+/// Runs an asynchronous command on this thread.
 fn block_on(work: impl Future<Output = Result<CommandOutcome, Failure>>) -> Result<CommandOutcome, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::source("cannot start").cause(error))?;
+        .map_err(|error| Failure::unavailable("cannot start the async runtime").cause(error))?;
     runtime.block_on(work)
 }
 
-/// How often the program was asked to end, from now on: by Ctrl-C, TERM, or HUP.
-fn signals() -> tokio::sync::watch::Receiver<u32> {
+/// Counts SIGINT, SIGTERM and SIGHUP from now on.
+fn count_termination_signals() -> tokio::sync::watch::Receiver<u32> {
     let (sender, receiver) = tokio::sync::watch::channel(0);
     #[cfg(unix)]
     {
@@ -171,17 +166,17 @@ fn signals() -> tokio::sync::watch::Receiver<u32> {
     receiver
 }
 
-/// Ctrl-C, or a signal with which programs are ended: TERM, and HUP when the terminal goes away.
-async fn end_signal() {
+/// Waits for SIGINT, SIGTERM, or SIGHUP, which is sent when the terminal closes.
+async fn termination_signal() {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
-        let both = signal(SignalKind::terminate()).and_then(|ended| Ok((ended, signal(SignalKind::hangup())?)));
-        if let Ok((mut ended, mut hung_up)) = both {
+        let streams = signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::hangup())?)));
+        if let Ok((mut term, mut hup)) = streams {
             tokio::select! {
                 _ = tokio::signal::ctrl_c() => {}
-                _ = ended.recv() => {}
-                _ = hung_up.recv() => {}
+                _ = term.recv() => {}
+                _ = hup.recv() => {}
             }
             return;
         }

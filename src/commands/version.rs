@@ -1,44 +1,35 @@
-//! `version`: of this program; with a source also of istiod and the proxies.
+//! `version`: prints the versions of this program, Kubernetes, istiod and the proxies.
 
 use std::collections::BTreeMap;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
 
 use crate::cli::context::Context;
 use crate::cli::failure::{CommandOutcome, Failure};
-use crate::cli::global::SourceArgs;
+use crate::cli::global::{ReportFormat, SourceArgs};
 use crate::cli::source::ScopedSnapshot;
 use crate::mesh::version::VersionSource;
 use crate::{mesh, render};
 
-/// Show the version of this program, and of istiod and the proxies
+/// Show the versions of this program, Kubernetes, istiod and the proxies
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   kubectl grpcmesh version --client
   kubectl grpcmesh version --from demo")]
 pub struct VersionArgs {
-    /// Only this program; reads nothing
+    /// Print only the version of this program, without reading a source
     #[arg(long)]
     client: bool,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    output: VersionFormat,
+    output: ReportFormat,
     #[command(flatten)]
     source: SourceArgs,
 }
 
-/// Output formats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum VersionFormat {
-    /// For people.
-    Text,
-    /// JSON.
-    Json,
-}
-
-/// What is shown.
+/// The report of `version`.
 #[derive(Debug, Serialize)]
 struct VersionReport {
     kind: &'static str,
@@ -48,16 +39,15 @@ struct VersionReport {
     kubernetes: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     istiod: Option<String>,
-    /// Proxies by version.
+    /// Number of proxies by version.
     proxies: BTreeMap<String, u32>,
 }
 
-/// Runs the command.
 pub(super) async fn run(context: &mut Context<'_>, arguments: VersionArgs) -> Result<CommandOutcome, Failure> {
     let client = env!("CARGO_PKG_VERSION");
     let mut report =
         VersionReport { kind: "Version", version: 1, client, kubernetes: None, istiod: None, proxies: BTreeMap::new() };
-    let mut trouble = None;
+    let mut source_failure = None;
     if !arguments.client {
         match arguments.source.read(context).await {
             Ok(ScopedSnapshot { snapshot, .. }) => {
@@ -66,17 +56,18 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: VersionArgs) -> Re
                 report.istiod = (mesh.version_source == VersionSource::Istiod).then(|| mesh.version.to_string());
                 for workload in &mesh.workloads {
                     if let Some(version) = workload.proxy.envoy().and_then(|envoy| envoy.version) {
-                        *report.proxies.entry(version.to_string()).or_default() += workload.count;
+                        *report.proxies.entry(version.to_string()).or_default() += workload.pod_count;
                     }
                 }
             }
-            // The program's own version is known whatever the cluster does.
-            Err(failure) => trouble = Some(failure),
+            // The client version is printed even if the source cannot be read.
+            Err(failure) => source_failure = Some(failure),
         }
     }
     match arguments.output {
-        VersionFormat::Json => render::json(&report, context.out)?,
-        VersionFormat::Text => {
+        ReportFormat::Json => render::json(&report, context.out)?,
+        ReportFormat::Yaml => render::yaml::yaml(&report, context.out)?,
+        ReportFormat::Text => {
             writeln!(context.out, "client      {client}")?;
             if let Some(version) = &report.kubernetes {
                 writeln!(context.out, "kubernetes  {version}")?;
@@ -89,8 +80,8 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: VersionArgs) -> Re
             }
         }
     }
-    match trouble {
-        Some(failure) => Err(failure.hint("for this program only: --client")),
+    match source_failure {
+        Some(failure) => Err(failure.hint("use --client to print only the version of this program")),
         None => Ok(CommandOutcome::Clean),
     }
 }

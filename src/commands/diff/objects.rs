@@ -1,4 +1,4 @@
-//! Files against the cluster, and one source against another.
+//! Compares objects: files with the cluster, or one source with another.
 
 use std::collections::BTreeSet;
 
@@ -16,59 +16,52 @@ use crate::report::GapReport;
 use crate::schema::kind::Reduction;
 use crate::snapshot::{Gap, GapKind, Object, ObjectKey, Snapshot};
 
-/// Two sides, the objects that were compared, and what could not be.
+/// The names of the sides, the compared objects, and gaps. Without names, no objects were compared.
 pub(super) type ObjectComparison = (Option<[String; 2]>, Vec<ComparedObject>, Vec<GapReport>);
 
-/// Compares objects, if that was asked for.
+/// Compares objects if `-f` or `--against` is given.
+///
+/// # Errors
+/// If a source cannot be read, or the cluster does not answer.
 pub(super) async fn compare(
     context: &mut Context<'_>,
     arguments: &DiffArgs,
-    read: &ScopedSnapshot,
+    scoped: &ScopedSnapshot,
 ) -> Result<ObjectComparison, Failure> {
+    let from = &arguments.source.from;
+    let source_name = if from.is_empty() { "cluster".to_owned() } else { from.join(", ") };
     if let Some(against) = &arguments.against {
         let other = SourceArgs { from: vec![against.clone()], filename: Vec::new(), ..arguments.source.clone() };
         let other = other.read(context).await?;
-        let name = |from: &[String]| if from.is_empty() { "cluster".to_owned() } else { from.join(", ") };
-        let sides = [name(&arguments.source.from), against.clone()];
-        let compared = two(&read.snapshot, &other.snapshot);
-        return Ok((Some(sides), compared, other.snapshot.gaps.iter().map(GapReport::from).collect()));
+        let compared = compare_snapshots(&scoped.snapshot, &other.snapshot);
+        let gaps = other.snapshot.gaps.iter().map(GapReport::from).collect();
+        return Ok((Some([source_name, against.clone()]), compared, gaps));
     }
     if arguments.source.filename.is_empty() {
         return Ok((None, Vec::new(), Vec::new()));
     }
-    let files = arguments.source.overlay(context, read)?;
+    let files = arguments.source.overlay(context, scoped)?;
     let mut gaps = Vec::new();
     let mut compared = Vec::new();
-    if arguments.source.from.is_empty() {
+    if from.is_empty() {
         let server = context.connect().await?;
         for object in files.objects.values() {
-            if let Some(found) = against_cluster(&server, object, &mut gaps).await {
-                compared.push(found);
-            }
+            compared.extend(compare_with_cluster(&server, object, &mut gaps).await);
         }
     } else {
-        for (key, object) in &files.objects {
-            if key.kind.info().keep != Reduction::Whole {
-                gaps.push(gap(key, PART.to_owned()));
-                continue;
-            }
-            let have = read.snapshot.objects.get(key).map(body);
-            let wanted = have.as_ref().map_or_else(|| body(object), |have| compare::merged(have, &body(object)));
-            let mut found = compare::compare(title(key), Some(&wanted), have.as_ref());
-            found.notes.push("laid over the saved object; defaults of a server are not known".to_owned());
-            compared.push(found);
+        for object in files.objects.values() {
+            compared.extend(compare_with_snapshot(&scoped.snapshot, object, &mut gaps));
         }
     }
-    let source = if arguments.source.from.is_empty() { "cluster".to_owned() } else { arguments.source.from.join(", ") };
-    Ok((Some(["files".to_owned(), source]), compared, gaps))
+    Ok((Some(["files".to_owned(), source_name]), compared, gaps))
 }
 
-/// Of extensions, what they are configured with is not read: it may hold passwords.
-const PART: &str = "only a part of this kind is read; compare it with: kubectl diff";
+/// The reason for a gap: the settings of extensions may contain passwords and are not read.
+const REDUCED_KIND: &str = "objects of this kind are read only in part; compare them with: kubectl diff";
 
-/// An object that was not compared.
-fn gap(key: &ObjectKey, why: String) -> GapReport {
-    GapReport { touches_answers: true, ..GapReport::from(&Gap::new(title(key), why, GapKind::Failed)) }
+/// The gap for an object that was not compared. It always affects the answer.
+fn gap(key: &ObjectKey, reason: String) -> GapReport {
+    GapReport { touches_answers: true, ..GapReport::from(&Gap::new(title(key), reason, GapKind::Failed)) }
 }
 
 fn title(key: &ObjectKey) -> String {
@@ -83,74 +76,92 @@ fn body(object: &Object) -> Value {
     serde_json::from_str(object.body.get()).unwrap_or_default()
 }
 
-/// One file's object against the cluster's; `None` for kinds of which only a part is read.
-async fn against_cluster(server: &ApiServer, object: &Object, gaps: &mut Vec<GapReport>) -> Option<ComparedObject> {
+/// Compares an object from a file with the object in a snapshot. Without an API server, no defaults are applied.
+fn compare_with_snapshot(snapshot: &Snapshot, object: &Object, gaps: &mut Vec<GapReport>) -> Option<ComparedObject> {
     let key = &object.key;
-    let gap = |why: String| gap(key, why);
-    if key.kind.info().keep != Reduction::Whole {
-        gaps.push(gap(PART.to_owned()));
+    if key.kind.info().reduction != Reduction::Whole {
+        gaps.push(gap(key, REDUCED_KIND.to_owned()));
         return None;
     }
-    let is_name = |text: &str| {
+    let live = snapshot.objects.get(key).map(body);
+    let desired = live.as_ref().map_or_else(|| body(object), |live| compare::apply_offline(live, &body(object)));
+    let mut compared = compare::compare_objects(key.clone(), Some(&desired), live.as_ref());
+    compared.notes.push("merged with the saved object; the defaults of the API server are not applied".to_owned());
+    Some(compared)
+}
+
+/// Compares an object from a file with the object in the cluster. An object that cannot be compared becomes a gap.
+async fn compare_with_cluster(
+    server: &ApiServer,
+    object: &Object,
+    gaps: &mut Vec<GapReport>,
+) -> Option<ComparedObject> {
+    let key = &object.key;
+    let gap = |reason: String| gap(key, reason);
+    if key.kind.info().reduction != Reduction::Whole {
+        gaps.push(gap(REDUCED_KIND.to_owned()));
+        return None;
+    }
+    // The name becomes part of the request path.
+    let is_valid_name = |text: &str| {
         text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte))
     };
-    if !is_name(&key.name) || !is_name(&key.namespace) {
-        gaps.push(gap("no object can have this name".to_owned()));
+    if !is_valid_name(&key.name) || !is_valid_name(&key.namespace) {
+        gaps.push(gap("the name or the namespace is not valid".to_owned()));
         return None;
     }
-    let file = compare::sendable(&body(object));
-    let have = match server.object(key, &object.api_version).await {
-        Ok(have) => have,
+    let file = compare::without_server_fields(&body(object));
+    let live = match server.get_object(key, &object.api_version).await {
+        Ok(live) => live,
         Err(error) => {
             gaps.push(gap(error.message));
             return None;
         }
     };
-    let merged = have.as_ref().map_or_else(|| file.clone(), |have| compare::merged(have, &file));
-    let sent = have.as_ref().map_or_else(|| file.clone(), |have| compare::merge_patch(have, &merged));
-    let tried = match server.dry_run(key, &object.api_version, &sent, have.is_some()).await {
-        Ok(tried) => tried,
+    let merged = live.as_ref().map_or_else(|| file.clone(), |live| compare::apply_offline(live, &file));
+    let request = live.as_ref().map_or_else(|| file.clone(), |live| compare::merge_patch(live, &merged));
+    let outcome = match server.dry_run(key, &object.api_version, &request, live.is_some()).await {
+        Ok(outcome) => outcome,
         Err(error) => DryRunOutcome::Forbidden(error.message),
     };
-    let compared = |wanted: &Value| compare::compare(title(key), Some(wanted), have.as_ref());
-    let found = match tried {
-        DryRunOutcome::Would(wanted) => compared(&wanted),
-        DryRunOutcome::Refuses(why) => {
-            let mut found = compared(&merged);
-            // Whatever it would change, it is not what is wanted.
-            found.state = if have.is_some() { ObjectState::Differs } else { ObjectState::Missing };
-            found.notes.push(format!("the server refuses it: {why}"));
-            found
+    let compare_with = |desired: &Value| compare::compare_objects(key.clone(), Some(desired), live.as_ref());
+    Some(match outcome {
+        DryRunOutcome::Accepted(desired) => compare_with(&desired),
+        DryRunOutcome::Rejected(reason) => {
+            let mut compared = compare_with(&merged);
+            // The object cannot be applied, even if the comparison found no change.
+            compared.state = if live.is_some() { ObjectState::Differs } else { ObjectState::Missing };
+            compared.notes.push(format!("the API server rejects it: {reason}"));
+            compared
         }
-        DryRunOutcome::Forbidden(why) => {
-            let mut found = compared(&merged);
-            found.notes.push(format!("laid over what is there, since the server did no dry run: {why}"));
-            found
+        DryRunOutcome::Forbidden(reason) => {
+            let mut compared = compare_with(&merged);
+            compared.notes.push(format!("merged locally, because the server-side dry run failed: {reason}"));
+            compared
         }
-    };
-    Some(found)
+    })
 }
 
-/// The objects of two sources that are kept whole: of extensions, what they are configured with is not kept.
-fn two(first: &Snapshot, second: &Snapshot) -> Vec<ComparedObject> {
+/// Compares the objects of two snapshots, except kinds that are read only in part.
+fn compare_snapshots(first: &Snapshot, second: &Snapshot) -> Vec<ComparedObject> {
     let keys: BTreeSet<&ObjectKey> = first.objects.keys().chain(second.objects.keys()).collect();
-    let whole = |key: &&&ObjectKey| matches!(key.kind.info().keep, Reduction::Whole | Reduction::MeshConfig);
+    let is_read_whole = |key: &&&ObjectKey| matches!(key.kind.info().reduction, Reduction::Whole | Reduction::MeshConfig);
     keys.iter()
-        .filter(whole)
+        .filter(is_read_whole)
         .map(|key| {
-            let (one, other) = (first.objects.get(*key).map(body), second.objects.get(*key).map(body));
-            // Read as a change from the first source to the second.
-            let mut found = compare::compare(title(key), other.as_ref(), one.as_ref());
-            found.state = match found.state {
+            let (before, after) = (first.objects.get(*key).map(body), second.objects.get(*key).map(body));
+            // The changes lead from the first source to the second.
+            let mut compared = compare::compare_objects((*key).clone(), after.as_ref(), before.as_ref());
+            compared.state = match compared.state {
                 ObjectState::Missing => ObjectState::Extra,
                 ObjectState::Extra => ObjectState::Missing,
                 state => state,
             };
-            if found.state != ObjectState::Same && (one.is_none() || other.is_none()) {
-                let side = if one.is_none() { "second" } else { "first" };
-                found.changes = vec![format!("it is only in the {side} source")];
+            if compared.state != ObjectState::Same && (before.is_none() || after.is_none()) {
+                let side = if before.is_none() { "second" } else { "first" };
+                compared.changes = vec![format!("exists only in the {side} source")];
             }
-            found
+            compared
         })
         .collect()
 }

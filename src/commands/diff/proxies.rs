@@ -1,63 +1,67 @@
-//! Until when proxies are asked again.
+//! Compares what proxies run with the objects, and waits until they are synced.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::super::proxy_states::{LOOKS, ProxyQuery, SETTLE, ask, settled};
+use super::super::live_proxies::{ATTEMPTS, ProxyQuery, SETTLE_TIME, read_proxies, read_settled_proxies};
 use super::DiffArgs;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::global::SourceArgs;
 use crate::cli::source::ScopedSnapshot;
+use crate::dataplane::proxy::ProxyState;
 use crate::mesh::{self, Mesh};
 use crate::report::diff::{DiffProxyReport, proxies};
 
-/// The proxies of a snapshot that are in scope.
+/// Compares the proxies of a snapshot that are in scope.
 pub(super) fn saved(mesh: &Mesh<'_>, namespaces: &BTreeSet<String>, hosts: &[String]) -> Vec<DiffProxyReport> {
     let mut reports = proxies(mesh, hosts);
-    // Callers of a Service may be anywhere.
-    reports.retain(|one| !hosts.is_empty() || namespaces.is_empty() || namespaces.contains(&one.namespace));
+    // With a target, the callers of the Service may be in any namespace.
+    reports.retain(|proxy| !hosts.is_empty() || namespaces.is_empty() || namespaces.contains(&proxy.namespace));
     reports
 }
 
-/// Compares the proxies in scope. What differs is looked at again, with objects read anew: istiod may be about to send.
+/// Compares the proxies in scope. While proxies differ, repeats the comparison with fresh objects, because istiod may be about
+/// to send an update: a few times, or with `--wait` until all are synced or the time is up.
+///
+/// # Errors
+/// If the cluster cannot be read.
 pub(super) async fn compare(
     context: &mut Context<'_>,
     arguments: &DiffArgs,
     source: &SourceArgs,
-    mut read: ScopedSnapshot,
+    mut scoped: ScopedSnapshot,
     hosts: &[String],
 ) -> Result<Vec<DiffProxyReport>, Failure> {
-    // Callers of a Service may be anywhere.
-    let question = ProxyQuery {
-        everywhere: !hosts.is_empty(),
+    // With a target, the callers of the Service may be in any namespace.
+    let query = ProxyQuery {
+        all_namespaces: !hosts.is_empty(),
         only: None,
-        most: arguments.asking.proxies,
-        reach: arguments.asking.reach,
+        limit: arguments.proxies.proxies,
+        access: arguments.proxies.access,
     };
     let Some(limit) = arguments.wait else {
-        let read = settled(context, source, read, question).await?;
-        return Ok(proxies(&mesh::resolve(&read.snapshot, &source.options(&context.scope)), hosts));
+        let scoped = read_settled_proxies(context, source, scoped, query).await?;
+        return Ok(proxies(&mesh::resolve(&scoped.snapshot, &source.options(&context.scope)), hosts));
     };
     let server = context.connect().await?;
     let start = Instant::now();
-    let mut look = 1;
+    let mut attempt = 1;
     loop {
-        ask(context, &server, source, &mut read, question).await;
-        let reports = proxies(&mesh::resolve(&read.snapshot, &source.options(&context.scope)), hosts);
-        // One that cannot be asked is given a few chances; what is never compared is not waited for.
-        let silent = |one: &DiffProxyReport| one.state == "unreachable" && look < LOOKS;
-        let waits = |one: &DiffProxyReport| matches!(one.state, "different" | "late" | "not-sent" | "refused");
-        let settles = !reports.iter().any(|one| waits(one) || silent(one)) || start.elapsed() >= limit;
-        if settles {
+        read_proxies(context, &server, source, &mut scoped, query).await;
+        let reports = proxies(&mesh::resolve(&scoped.snapshot, &source.options(&context.scope)), hosts);
+        // Reading an unreachable proxy is retried. Waiting does not help a proxy that cannot be compared.
+        let may_answer = |state: ProxyState| state == ProxyState::Unreachable && attempt < ATTEMPTS;
+        let is_pending = reports.iter().any(|proxy| proxy.state.differs() || may_answer(proxy.state));
+        if !is_pending || start.elapsed() >= limit {
             return Ok(reports);
         }
-        look += 1;
-        if context.messages.progress {
-            let out = reports.iter().filter(|one| one.state != "in-step").count();
-            context.messages.detail(&format!("{out} of {} proxies are not in step yet", reports.len()));
+        attempt += 1;
+        if context.messages.shows_progress {
+            let pending = reports.iter().filter(|proxy| proxy.state != ProxyState::Synced).count();
+            context.messages.detail(&format!("{pending} of {} proxies are not synced yet", reports.len()));
         }
-        tokio::time::sleep(SETTLE).await;
-        read = source.read(context).await?;
+        tokio::time::sleep(SETTLE_TIME).await;
+        scoped = source.read(context).await?;
     }
 }

@@ -1,4 +1,4 @@
-//! Who calls: words to proxies, and the classes of callers that may get different answers.
+//! Resolves the caller of a call to a proxy, and lists the caller classes that may get different answers.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -7,201 +7,207 @@ use crate::mesh::Mesh;
 use crate::mesh::ids::{Labels, Namespace, WorkloadId};
 use crate::mesh::service::{Resolution, Service};
 use crate::mesh::workload::{ProxyKind, Workload};
-use crate::mesh::xds::{Caller, CallerKind, ProxyConfig};
-use crate::report::route::{CallerName, RouteReport, title};
+use crate::mesh::xds::{CallOutcome, Caller, CallerKind, ProxyConfig};
+use crate::report::route::{CallerName, RouteReport, caller_name};
 use crate::schema::Kind;
 use crate::snapshot::SourceKind;
 
-/// A caller as it was named.
+/// A caller that `--caller`, a call or a test names.
 #[derive(Debug, Clone)]
 pub(super) struct NamedCaller {
-    pub(super) title: CallerName,
+    pub(super) name: CallerName,
     pub(super) caller: Caller,
     pub(super) class: CallerKey,
 }
 
-/// What tells callers apart: kind, namespace, the labels that some object reads, and the workload where its own
-/// address or its Services matter.
+/// The properties that distinguish callers: kind, namespace, the labels that some object selects by, and the workload if the
+/// answer depends on its addresses.
 pub(super) type CallerKey = (CallerKind, Namespace, Vec<(String, String)>, Option<WorkloadId>);
 
-/// Callers that were asked for already, and one proxy for each class of them.
+/// The callers resolved so far, and one compiled proxy configuration for each class.
 pub(super) struct ProxyConfigs<'m> {
     mesh: &'m Mesh<'m>,
-    named: HashMap<String, NamedCaller>,
-    of_class: HashMap<CallerKey, ProxyConfig<'m>>,
+    callers: HashMap<String, NamedCaller>,
+    by_class: HashMap<CallerKey, ProxyConfig<'m>>,
 }
 
 impl<'m> ProxyConfigs<'m> {
     pub(super) fn new(mesh: &'m Mesh<'m>) -> Self {
-        Self { mesh, named: HashMap::new(), of_class: HashMap::new() }
+        Self { mesh, callers: HashMap::new(), by_class: HashMap::new() }
     }
 
-    /// The caller of a word.
-    pub(super) fn named(&mut self, word: &str) -> Result<&NamedCaller, Failure> {
-        if !self.named.contains_key(word) {
-            let (title, caller) = parse(self.mesh, word)?;
-            let class = self.class(&caller);
-            self.named.insert(word.to_owned(), NamedCaller { title, caller, class });
+    /// Resolves a caller.
+    ///
+    /// # Errors
+    /// If the mesh has no such caller.
+    pub(super) fn resolve(&mut self, text: &str) -> Result<&NamedCaller, Failure> {
+        if !self.callers.contains_key(text) {
+            let (name, caller) = parse(self.mesh, text)?;
+            let class = self.class_of(&caller);
+            self.callers.insert(text.to_owned(), NamedCaller { name, caller, class });
         }
-        Ok(&self.named[word])
+        Ok(&self.callers[text])
     }
 
-    /// The caller of a word, and a proxy of its class.
-    pub(super) fn find(&mut self, word: &str) -> Result<(&NamedCaller, &ProxyConfig<'m>), Failure> {
-        self.named(word)?;
-        let named = &self.named[word];
-        let outbound = self
-            .of_class
-            .entry(named.class.clone())
-            .or_insert_with(|| ProxyConfig::new(self.mesh, named.caller.clone()));
-        Ok((named, outbound))
+    /// Resolves a caller, and returns the proxy configuration of its class.
+    ///
+    /// # Errors
+    /// If the mesh has no such caller.
+    pub(super) fn proxy_of(&mut self, text: &str) -> Result<(&NamedCaller, &ProxyConfig<'m>), Failure> {
+        self.resolve(text)?;
+        let caller = &self.callers[text];
+        let proxy = self
+            .by_class
+            .entry(caller.class.clone())
+            .or_insert_with(|| ProxyConfig::new(self.mesh, caller.caller.clone()));
+        Ok((caller, proxy))
     }
 
-    fn class(&self, caller: &Caller) -> CallerKey {
-        let own_pods = |service: &Service| matches!(&service.resolution, Resolution::Headless | Resolution::Entry(_));
-        let alone = |id: &WorkloadId| caller.kind == CallerKind::Gateway || self.mesh.services_of(*id).any(own_pods);
-        let labels = projected(&caller.labels, self.mesh.labels_read_of_callers());
-        (caller.kind, caller.namespace.clone(), labels, caller.workload.filter(alone))
+    fn class_of(&self, caller: &Caller) -> CallerKey {
+        let has_pod_addresses =
+            |service: &Service| matches!(&service.resolution, Resolution::Headless | Resolution::ServiceEntry(_));
+        let depends_on_pod = |id: &WorkloadId| {
+            caller.kind == CallerKind::Gateway || self.mesh.services_selecting(*id).any(has_pod_addresses)
+        };
+        let labels = selected_labels(&caller.labels, self.mesh.caller_label_keys());
+        (caller.kind, caller.namespace.clone(), labels, caller.workload.filter(depends_on_pod))
     }
 }
 
-/// Reads `NS/POD`, `NS/deploy/NAME`, `NS`, `gateway/NS/POD` and `gateway/NS/NAME`.
-pub(super) fn parse(mesh: &Mesh<'_>, word: &str) -> Result<(CallerName, Caller), Failure> {
-    let parts: Vec<&str> = word.split('/').collect();
+/// Parses `NS/POD`, `NS/deploy/NAME`, `NS`, `gateway/NS/POD` or `gateway/NS/NAME`.
+fn parse(mesh: &Mesh<'_>, text: &str) -> Result<(CallerName, Caller), Failure> {
+    let parts: Vec<&str> = text.split('/').collect();
     match parts.as_slice() {
         ["gateway", namespace, name] => {
-            let id = gateway_pod(mesh, namespace, name).ok_or_else(|| {
-                missing(mesh, &format!("no gateway pod {namespace}/{name}, nor pods of such a Gateway"))
-            })?;
+            let id = gateway_pod(mesh, namespace, name)
+                .ok_or_else(|| not_found(mesh, &format!("gateway {namespace}/{name} has no pods")))?;
             let path = mesh.workload(id).object.path();
             let caller = Caller { kind: CallerKind::Gateway, ..Caller::of_workload(mesh, id) };
-            Ok((title(CallerKind::Gateway, &path), caller))
+            Ok((caller_name(CallerKind::Gateway, &path), caller))
         }
         [namespace] if !namespace.is_empty() => {
-            let namespaces = || mesh.snapshot.of_kind(Kind::Namespace).map(|one| &*one.key.name);
-            // Manifests may leave namespaces out; a cluster does not.
-            let is_whole = mesh.snapshot.source != SourceKind::Manifests && namespaces().next().is_some();
-            if is_whole && namespaces().all(|name| name != *namespace) {
-                let hint = match workloads(mesh).find(|(_, one)| *one.object.name == **namespace) {
-                    Some((_, pod)) => format!("a pod has this name: --caller {}", pod.object.path()),
-                    None => "NS, NS/POD, NS/deploy/NAME, gateway/NS/POD or gateway/NS/NAME".to_owned(),
+            let namespaces = || mesh.snapshot.of_kind(Kind::Namespace).map(|object| &*object.key.name);
+            // Manifests often omit Namespace objects.
+            let has_all_namespaces = mesh.snapshot.source != SourceKind::Manifests && namespaces().next().is_some();
+            if has_all_namespaces && namespaces().all(|name| name != *namespace) {
+                let hint = match workloads(mesh).find(|(_, workload)| *workload.object.name == **namespace) {
+                    Some((_, pod)) => format!("for the pod of that name, use --caller {}", pod.object.path()),
+                    None => CALLER_FORMS.to_owned(),
                 };
-                return Err(Failure::source(format!("there is no namespace {namespace}")).hint(hint));
+                return Err(Failure::unavailable(format!("namespace {namespace} not found")).hint(hint));
             }
             let caller = Caller::in_namespace(Namespace::from(*namespace));
             Ok((CallerName((*namespace).to_owned()), caller))
         }
         [namespace, pod] => {
-            let id = find(mesh, namespace, |workload| *workload.object.name == **pod)
-                .ok_or_else(|| missing(mesh, &format!("no pod {pod} in namespace {namespace}")))?;
+            let id = find_workload(mesh, namespace, |workload| *workload.object.name == **pod)
+                .ok_or_else(|| not_found(mesh, &format!("pod {pod} not found in namespace {namespace}")))?;
             let caller = Caller::of_workload(mesh, id);
-            Ok((title(caller.kind, word), caller))
+            Ok((caller_name(caller.kind, text), caller))
         }
         [namespace, kind, name] => {
             let kind = workload_kind(kind).ok_or_else(|| {
-                Failure::usage(format!("\"{kind}\" is no kind of workload"))
-                    .hint("one of deploy, sts, ds, job, rollout, pod")
+                Failure::usage(format!("\"{kind}\" is not a workload kind"))
+                    .hint("use one of deploy, sts, ds, job, rollout, pod")
             })?;
-            let of_kind = |workload: &Workload| match &workload.owner {
-                Some((owner, of)) => **owner == *kind && **of == **name,
+            let is_owned = |workload: &Workload| match &workload.owner {
+                Some((owner_kind, owner)) => **owner_kind == *kind && **owner == **name,
                 None => workload.object.kind.name() == kind && *workload.object.name == **name,
             };
-            let id = find(mesh, namespace, of_kind)
-                .ok_or_else(|| missing(mesh, &format!("no {kind} {name} with pods in namespace {namespace}")))?;
+            let id = find_workload(mesh, namespace, is_owned)
+                .ok_or_else(|| not_found(mesh, &format!("{kind} {namespace}/{name} not found or without pods")))?;
             let caller = Caller::of_workload(mesh, id);
-            Ok((title(caller.kind, word), caller))
+            Ok((caller_name(caller.kind, text), caller))
         }
-        _ => Err(Failure::usage(format!("\"{word}\" names no caller"))
-            .hint("NS/POD, NS/deploy/NAME, NS, gateway/NS/POD or gateway/NS/NAME")),
+        _ => Err(Failure::usage(format!("\"{text}\" is not a valid caller")).hint(CALLER_FORMS)),
     }
 }
 
-fn missing(mesh: &Mesh<'_>, what: &str) -> Failure {
-    let mut known: Vec<String> = mesh
+const CALLER_FORMS: &str = "use NS/POD, NS/deploy/NAME, NS, gateway/NS/POD or gateway/NS/NAME";
+
+fn not_found(mesh: &Mesh<'_>, message: &str) -> Failure {
+    let mut examples: Vec<String> = mesh
         .workloads
         .iter()
         .filter(|workload| workload.proxy.is_meshed() != Some(false))
         .map(|workload| workload.object.path())
         .take(3)
         .collect();
-    known.dedup();
-    let failure = Failure::source(format!("there is {what}"));
-    if known.is_empty() {
-        failure.hint("the source has no pods; a namespace alone stands for any pod there")
+    examples.dedup();
+    let failure = Failure::unavailable(message);
+    if examples.is_empty() {
+        failure.hint("the source contains no pods: use a namespace as the caller")
     } else {
-        failure.hint(format!("there are, for example, {}", known.join(", ")))
+        failure.hint(format!("existing callers: {}, …", examples.join(", ")))
     }
 }
 
-fn workload_kind(word: &str) -> Option<&'static str> {
-    Some(match word.to_ascii_lowercase().as_str() {
-        "deploy" | "deployment" | "deployments" => "Deployment",
-        "sts" | "statefulset" | "statefulsets" => "StatefulSet",
-        "ds" | "daemonset" | "daemonsets" => "DaemonSet",
-        "job" | "jobs" => "Job",
-        "rollout" | "rollouts" => "Rollout",
-        "pod" | "pods" | "po" => "Pod",
-        _ => return None,
-    })
+fn workload_kind(name: &str) -> Option<&'static str> {
+    let kind = Kind::parse(name)?;
+    let has_pods =
+        matches!(kind, Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet | Kind::Job | Kind::Rollout | Kind::Pod);
+    has_pods.then(|| kind.name())
 }
 
-fn find(mesh: &Mesh<'_>, namespace: &str, wanted: impl Fn(&Workload) -> bool) -> Option<WorkloadId> {
-    workloads(mesh).find(|(_, one)| one.namespace().as_str() == namespace && wanted(one)).map(|(id, _)| id)
+fn find_workload(mesh: &Mesh<'_>, namespace: &str, predicate: impl Fn(&Workload) -> bool) -> Option<WorkloadId> {
+    let mut workloads = workloads(mesh);
+    workloads.find(|(_, workload)| workload.namespace().as_str() == namespace && predicate(workload)).map(|(id, _)| id)
 }
 
 fn workloads<'a>(mesh: &'a Mesh<'_>) -> impl Iterator<Item = (WorkloadId, &'a Workload)> {
     mesh.workload_ids().map(|id| (id, mesh.workload(id)))
 }
 
-/// A gateway's pod: by its own name, by its workload's, by the Gateway that selects it, or by the Service before it.
+/// A pod of a gateway, found by the name of the pod, its workload, the Gateway that selects it, or its Service.
 fn gateway_pod(mesh: &Mesh<'_>, namespace: &str, name: &str) -> Option<WorkloadId> {
-    let own =
-        |one: &Workload| *one.object.name == *name || one.owner.as_ref().is_some_and(|(_, owner)| **owner == *name);
-    let labelled = |one: &Workload| one.labels.get("gateway.networking.k8s.io/gateway-name") == Some(name);
+    let has_name = |workload: &Workload| {
+        *workload.object.name == *name || workload.owner.as_ref().is_some_and(|(_, owner)| **owner == *name)
+    };
+    let has_label = |workload: &Workload| workload.labels.get("gateway.networking.k8s.io/gateway-name") == Some(name);
     let selected = mesh
         .find_istio_gateway(&Namespace::from(namespace), name)
         .and_then(|gateway| gateway.workloads.first().copied());
-    let behind = || {
+    let of_service = || {
         let id = mesh.find_service(namespace, name)?;
         mesh.service(id).workloads.first().copied()
     };
-    find(mesh, namespace, own).or_else(|| find(mesh, namespace, labelled)).or(selected).or_else(behind)
+    find_workload(mesh, namespace, has_name).or_else(|| find_workload(mesh, namespace, has_label)).or(selected).or_else(of_service)
 }
 
-/// One report for each class of callers with an answer of its own; the callers of a class are named in it.
-pub(super) fn classes<'m>(
+/// One report for each caller class with a different answer. Each report lists its callers.
+pub(super) fn report_by_class<'m>(
     mesh: &'m Mesh<'m>,
     report: impl Fn(&ProxyConfig<'m>, &CallerName) -> RouteReport,
 ) -> Vec<(RouteReport, Caller)> {
     let mut reports: Vec<(RouteReport, Caller)> = Vec::new();
     for (name, caller) in representatives(mesh) {
-        let outbound = ProxyConfig::new(mesh, caller);
-        let mut one = report(&outbound, &name);
-        // A gateway that does not serve the host is no caller of it.
-        let serves = !matches!(one.outcome, "closed" | "no-route" | "tcp");
-        if outbound.caller.kind == CallerKind::Gateway && !serves {
+        let proxy = ProxyConfig::new(mesh, caller);
+        let mut answer = report(&proxy, &name);
+        // A gateway sends no calls to a host that it does not serve.
+        let serves_host = !matches!(answer.outcome, CallOutcome::Closed | CallOutcome::NoRoute | CallOutcome::Tcp);
+        if proxy.caller.kind == CallerKind::Gateway && !serves_host {
             continue;
         }
-        let known = reports.iter_mut().find(|(have, _)| {
-            one.caller.clone_from(&have.caller);
-            one.callers.clone_from(&have.callers);
-            *have == one
+        let equal = reports.iter_mut().find(|(report, _)| {
+            answer.caller.clone_from(&report.caller);
+            answer.callers.clone_from(&report.callers);
+            *report == answer
         });
-        match known {
-            Some((have, _)) => have.callers.push(name.0),
+        match equal {
+            Some((report, _)) => report.callers.push(name.0),
             None => {
-                one.caller.clone_from(&name.0);
-                one.callers = vec![name.0];
-                reports.push((one, outbound.caller));
+                answer.caller.clone_from(&name.0);
+                answer.callers = vec![name.0];
+                reports.push((answer, proxy.caller));
             }
         }
     }
     reports
 }
 
-/// A caller for each namespace with meshed pods, and for each set of labels there that some object reads; gateways.
+/// One caller for each namespace with meshed pods and each set of labels that some object selects by, and the gateways.
 fn representatives(mesh: &Mesh<'_>) -> Vec<(CallerName, Caller)> {
-    let read = mesh.labels_read_of_callers();
+    let keys = mesh.caller_label_keys();
     let mut sidecars: BTreeMap<(Namespace, Vec<(String, String)>), WorkloadId> = BTreeMap::new();
     let mut gateways: BTreeMap<(Namespace, String), WorkloadId> = BTreeMap::new();
     for (id, workload) in workloads(mesh) {
@@ -212,33 +218,34 @@ fn representatives(mesh: &Mesh<'_>) -> Vec<(CallerName, Caller)> {
             }
             _ if workload.proxy.is_meshed() == Some(false) || workload.object.kind == Kind::WorkloadEntry => {}
             _ => {
-                sidecars.entry((namespace, projected(&workload.labels, read))).or_insert(id);
+                sidecars.entry((namespace, selected_labels(&workload.labels, keys))).or_insert(id);
             }
         }
     }
-    let mut found = Vec::new();
+    let mut callers = Vec::new();
     for ((namespace, labels), id) in &sidecars {
-        let text: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let name = if text.is_empty() { namespace.to_string() } else { format!("{namespace} ({})", text.join(",")) };
-        found.push((CallerName(name), Caller::of_workload(mesh, *id)));
+        let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let name = if pairs.is_empty() { namespace.to_string() } else { format!("{namespace} ({})", pairs.join(",")) };
+        callers.push((CallerName(name), Caller::of_workload(mesh, *id)));
     }
-    if found.is_empty() {
-        // Manifests without pods: each namespace of a Service stands for its callers.
+    if callers.is_empty() {
+        // Without pods, the namespaces of the Services represent the callers.
         let namespaces: BTreeSet<&Namespace> = mesh.services.iter().map(Service::namespace).collect();
-        found.extend(
+        callers.extend(
             namespaces
                 .into_iter()
                 .map(|namespace| (CallerName(namespace.to_string()), Caller::in_namespace(namespace.clone()))),
         );
     }
-    found.extend(gateways.values().map(|id| {
+    callers.extend(gateways.values().map(|id| {
         let path = mesh.workload(*id).object.path();
-        (title(CallerKind::Gateway, &path), Caller::of_workload(mesh, *id))
+        (caller_name(CallerKind::Gateway, &path), Caller::of_workload(mesh, *id))
     }));
-    found
+    callers
 }
 
-fn projected(labels: &Labels, read: &BTreeSet<String>) -> Vec<(String, String)> {
-    let known = read.iter().filter_map(|key| labels.get(key).map(|value| (key.clone(), value.to_owned())));
-    known.collect()
+/// The labels with keys that some object selects by.
+fn selected_labels(labels: &Labels, keys: &BTreeSet<String>) -> Vec<(String, String)> {
+    let selected = keys.iter().filter_map(|key| labels.get(key).map(|value| (key.clone(), value.to_owned())));
+    selected.collect()
 }

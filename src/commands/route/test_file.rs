@@ -1,4 +1,4 @@
-//! Tests of routes: a YAML list of calls with what is expected of them.
+//! Route tests: a YAML list of calls with expectations.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::report::route_test::{RouteExpectation, RouteTestReport, RouteTestsRep
 use crate::snapshot::decode_error::{self, DecodeError};
 use crate::snapshot::yaml;
 
-/// A test as it is written.
+/// A test in the file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TestRecord {
@@ -32,7 +32,6 @@ struct TestRecord {
     expect: RouteExpectation,
 }
 
-/// A test.
 #[derive(Debug)]
 pub(super) struct RouteTestCase {
     name: String,
@@ -42,73 +41,76 @@ pub(super) struct RouteTestCase {
 }
 
 /// Reads a file of tests.
+///
+/// # Errors
+/// If the file cannot be read, is not a list of tests, or a test is not valid.
 pub(super) fn read(path: &Path) -> Result<Vec<RouteTestCase>, Failure> {
     let name = path.display();
-    let text =
-        std::fs::read_to_string(path).map_err(|error| Failure::source(format!("cannot read {name}")).cause(error))?;
-    let converted = yaml::to_json(&text)
-        .map_err(|error| Failure::usage(format!("{name}:{}:{}: {}", error.at.line, error.at.column, error.what)))?;
-    let json = converted.json.as_ref().map_or("[]", |json| json.get());
-    let written: Vec<&RawValue> = serde_json::from_str(json).map_err(|_| {
-        Failure::usage(format!("{name}: not a list of tests"))
-            .hint("- {name: …, caller: NS/deploy/NAME, host: HOST:PORT, method: /S/M, expect: {subset: v1}}")
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::unavailable(format!("cannot read {name}")).cause(error))?;
+    let converted = yaml::to_json(&text).map_err(|error| {
+        Failure::usage(format!("{name}:{}:{}: {}", error.position.line, error.position.column, error.message))
     })?;
-    if written.is_empty() {
-        return Err(Failure::usage(format!("{name}: there is no test in it")));
+    let json = converted.json.as_ref().map_or("[]", |json| json.get());
+    let records: Vec<&RawValue> = serde_json::from_str(json).map_err(|_| {
+        Failure::usage(format!("{name}: not a list of tests"))
+            .hint("expected: - {name: …, caller: NS/deploy/NAME, host: HOST:PORT, method: /S/M, expect: {subset: v1}}")
+    })?;
+    if records.is_empty() {
+        return Err(Failure::usage(format!("{name} contains no tests")));
     }
-    written
-        .into_iter()
-        .enumerate()
-        .map(|(at, value)| test(at, value).map_err(|why| Failure::usage(format!("{name}: test {}: {why}", at + 1))))
+    let tests = records.into_iter().enumerate();
+    tests
+        .map(|(index, record)| {
+            parse_test(index, record).map_err(|error| Failure::usage(format!("{name}: test {}: {error}", index + 1)))
+        })
         .collect()
 }
 
-fn test(at: usize, value: &RawValue) -> Result<RouteTestCase, String> {
-    let written: TestRecord =
-        decode_error::decode(value.get()).map_err(|DecodeError { field, why }| match &*field {
+fn parse_test(index: usize, value: &RawValue) -> Result<RouteTestCase, String> {
+    let record: TestRecord =
+        decode_error::decode(value.get()).map_err(|DecodeError { field, message: why }| match &*field {
             "" => why,
             field => format!("{field}: {why}"),
         })?;
-    if written.expect.is_empty() {
-        return Err("expect names nothing".to_owned());
+    if record.expect.is_empty() {
+        return Err("expect is empty".to_owned());
     }
-    if let Some(mistake) = written.expect.mistake() {
-        return Err(format!("expect: {mistake}"));
+    if let Some(problem) = record.expect.invalid_value() {
+        return Err(format!("expect.{problem}"));
     }
-    let (_, in_host) = calls::split_port(&written.host);
-    let port = written.port.or(in_host).ok_or("no port, neither of its own nor in the host")?;
-    let protocol = match written.protocol.as_deref() {
+    let (_, host_port) = calls::split_port(&record.host);
+    let port = record.port.or(host_port).ok_or("the port is missing: add it to host, or as port")?;
+    let protocol = match record.protocol.as_deref() {
         None => CallProtocol::Grpc,
-        Some(word) => {
-            calls::parse_protocol(word).ok_or_else(|| format!("protocol {word} is none of grpc, grpc-tls, http1"))?
-        }
+        Some(name) => calls::parse_protocol(name)?,
     };
-    // A gRPC client sends the port with the host.
-    let authority = if in_host.is_some() { written.host } else { format!("{}:{port}", written.host) };
+    // gRPC clients send the port in the authority.
+    let authority = if host_port.is_some() { record.host } else { format!("{}:{port}", record.host) };
     Ok(RouteTestCase {
-        name: written.name.unwrap_or_else(|| format!("test {}", at + 1)),
-        caller: written.caller,
+        name: record.name.unwrap_or_else(|| format!("test {}", index + 1)),
+        caller: record.caller,
         call: Call {
             authority,
             port,
-            path: calls::path(written.method)?,
-            headers: calls::headers(written.headers)?,
+            path: calls::path(record.method)?,
+            headers: calls::headers(record.headers)?,
             protocol,
-            dial: written.dial,
+            dial: record.dial,
         },
-        expect: written.expect,
+        expect: record.expect,
     })
 }
 
 /// Runs the tests.
 pub(super) fn run<'m>(mesh: &'m Mesh<'m>, tests: Vec<RouteTestCase>) -> RouteTestsReport {
-    let mut proxies = ProxyConfigs::new(mesh);
+    let mut callers = ProxyConfigs::new(mesh);
     let mut results = Vec::with_capacity(tests.len());
     for RouteTestCase { name, caller, call, expect } in tests {
         let authority = call.authority.clone();
-        let (failures, route) = match proxies.find(&caller) {
-            Ok((named, outbound)) => {
-                let route = RouteReport::new(mesh, &named.caller, &named.title, &call, &outbound.answer(&call));
+        let (failures, route) = match callers.proxy_of(&caller) {
+            Ok((caller, proxy)) => {
+                let route = RouteReport::new(mesh, &caller.caller, &caller.name, &call, &proxy.decide(&call));
                 (expect.failures(&route), Some(route))
             }
             Err(failure) => (vec![failure.message], None),

@@ -1,10 +1,10 @@
-//! Seeing that the proxies follow, and what is done when they do not.
+//! Waits until the affected proxies acknowledge the weights, and acts when they do not.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use super::super::proxy_states::{ProxyQuery, ask};
-use super::monitor::is_patchy;
+use super::super::live_proxies::{ProxyQuery, read_proxies};
+use super::monitor::{POLL_INTERVAL, has_failed_reads};
 use super::rollback::StopReason;
 use super::session::ShiftSession;
 use super::{AckMode, FailureAction};
@@ -15,179 +15,186 @@ use crate::dataplane::proxy_comparisons::ProxyComparisons;
 use crate::envoy::sync::XdsSyncState;
 use crate::mesh;
 use crate::mesh::workload::Readiness;
-use crate::report::shift::ProxyAckCounts;
-use crate::shift::affected::classes;
+use crate::report::shift::{ProxyAckCounts, ShiftEventType};
+use crate::shift::affected::caller_class_usage;
 use crate::shift::record::{RuleRecord, ShiftEntry};
 use crate::snapshot::live::{LiveProxy, ProxyResponse};
 
-/// Proxies that are all asked.
-const ALL: usize = 50;
-/// Pause between two looks at the proxies.
-const LOOK: Duration = Duration::from_secs(1);
+/// Up to this many proxies, all are queried by default; above it this is the size of the sample.
+const MAX_QUERIED_PROXIES: usize = 50;
 
-/// What came of looking at the proxies.
+/// The result of waiting for the proxies.
 enum AckOutcome {
-    /// All that could be asked run the new weights.
-    Yes(ProxyAckCounts),
-    /// Some do not.
-    No(ProxyAckCounts, String),
-    /// Nobody could be asked.
+    /// All proxies that could be queried run the weights.
+    Synced(ProxyAckCounts),
+    /// Some do not, with the reason.
+    NotSynced(ProxyAckCounts, String),
+    /// No proxy could be queried, with the reason.
     Unknown(ProxyAckCounts, String),
-    /// The object is not ours any more.
-    Slipped(StopReason),
-    /// The program was asked to end.
+    /// The shift cannot continue.
+    Stopped(StopReason),
+    /// The process received a signal.
     Interrupted,
 }
 
+/// What follows from the acknowledgement of a step.
+pub(super) enum StepAck {
+    Continue(ProxyAckCounts),
+    Ended(CommandOutcome),
+}
+
 impl ShiftSession<'_, '_> {
-    /// Sees that the proxies follow an entry that is written. If they do not, the shift ends as was asked for.
-    pub(super) async fn acknowledge(
-        &mut self,
-        entry: &ShiftEntry,
-    ) -> Result<Result<ProxyAckCounts, CommandOutcome>, Failure> {
-        let ended = match self.follow(&entry.rules, Some(entry), self.arguments.ack_timeout).await {
-            AckOutcome::Yes(counts) => return Ok(Ok(counts)),
-            AckOutcome::No(counts, why) => {
-                self.tell("acknowledged", &why, |event| event.proxies = Some(counts))?;
+    /// Waits for the proxies after a step was applied. If they do not acknowledge it, the shift ends as `--on-failure`
+    /// says.
+    pub(super) async fn acknowledge(&mut self, entry: &ShiftEntry) -> Result<StepAck, Failure> {
+        let outcome = match self.wait_for_proxies(&entry.rules, Some(entry), self.arguments.ack_timeout).await {
+            AckOutcome::Synced(counts) => return Ok(StepAck::Continue(counts)),
+            AckOutcome::NotSynced(counts, reason) => {
+                self.emit_acknowledged(&reason, counts)?;
                 match self.arguments.on_failure {
-                    FailureAction::Hold => self.hold(entry, &why).await,
-                    FailureAction::Rollback => self.back_out(entry, &why).await,
+                    FailureAction::Hold => self.hold(entry, &reason).await,
+                    FailureAction::Rollback => self.roll_back_and_wait(entry, &reason).await,
                 }
             }
-            // Not knowing is no reason to take anything back.
-            AckOutcome::Unknown(counts, why) => {
-                self.tell("acknowledged", &why, |event| event.proxies = Some(counts))?;
-                self.hold(entry, &why).await
+            // An unknown state is no reason to roll back.
+            AckOutcome::Unknown(counts, reason) => {
+                self.emit_acknowledged(&reason, counts)?;
+                self.hold(entry, &reason).await
             }
-            AckOutcome::Slipped(slip) => self.slipped(entry, slip).await,
-            AckOutcome::Interrupted => self.interrupted(entry).await,
+            AckOutcome::Stopped(reason) => self.stop(entry, reason).await,
+            AckOutcome::Interrupted => self.handle_interrupt(entry).await,
         };
-        ended.map(Err)
+        outcome.map(StepAck::Ended)
     }
 
-    /// Sees that the proxies follow the way back, too.
-    pub(super) async fn follow_back(
+    /// Waits for the proxies after a rollback.
+    pub(super) async fn acknowledge_rollback(
         &mut self,
         restored: &[RuleRecord],
-        limit: Duration,
+        timeout: Duration,
     ) -> Result<CommandOutcome, Failure> {
         if self.arguments.ack == Some(AckMode::None) {
             return Ok(CommandOutcome::Clean);
         }
-        match self.follow(restored, None, limit).await {
-            AckOutcome::Yes(counts) => {
-                let message = format!("{} of {} proxies run the weights from before", counts.in_step, counts.total);
-                let partial = counts.in_step < counts.total;
-                self.tell("acknowledged", &message, |event| event.proxies = Some(counts))?;
-                Ok(if partial { CommandOutcome::Partial } else { CommandOutcome::Clean })
+        match self.wait_for_proxies(restored, None, timeout).await {
+            AckOutcome::Synced(counts) => {
+                let message = format!("{} of {} proxies run the restored weights", counts.synced, counts.total);
+                let is_partial = counts.synced < counts.total;
+                self.emit_acknowledged(&message, counts)?;
+                Ok(if is_partial { CommandOutcome::Partial } else { CommandOutcome::Clean })
             }
-            AckOutcome::No(counts, why) | AckOutcome::Unknown(counts, why) => {
-                self.tell("acknowledged", &why, |event| event.proxies = Some(counts))?;
+            AckOutcome::NotSynced(counts, reason) | AckOutcome::Unknown(counts, reason) => {
+                self.emit_acknowledged(&reason, counts)?;
                 Ok(CommandOutcome::Partial)
             }
-            AckOutcome::Slipped(StopReason::Lost(why) | StopReason::Aborted(why) | StopReason::NoCanary(why)) => {
-                self.gone(&why)
+            AckOutcome::Stopped(StopReason::LostControl(reason, message)) => {
+                self.stop_without_control(reason, &message)
+            }
+            AckOutcome::Stopped(StopReason::AbortRequested(message) | StopReason::CanaryUnreachable(message)) => {
+                Err(Failure::unavailable(message))
             }
             AckOutcome::Interrupted => Err(Failure::interrupted()),
         }
     }
 
-    /// Waits until the proxies run what was written. With an entry, it must still be ours.
-    async fn follow(&mut self, rules: &[RuleRecord], entry: Option<&ShiftEntry>, limit: Duration) -> AckOutcome {
-        let end = Instant::now() + limit;
-        let bar = self.context.messages.bar("proxies that follow");
-        // One bar at a time: what is read meanwhile shows none.
-        let progress = std::mem::replace(&mut self.context.messages.progress, false);
+    pub(super) fn emit_acknowledged(&mut self, message: &str, counts: ProxyAckCounts) -> Result<(), Failure> {
+        self.emit(ShiftEventType::Acknowledged, message, |event| event.proxies = Some(counts))
+    }
+
+    /// Waits until the affected proxies run the weights of these rules. With an entry, this session must still own it.
+    async fn wait_for_proxies(
+        &mut self,
+        rules: &[RuleRecord],
+        entry: Option<&ShiftEntry>,
+        timeout: Duration,
+    ) -> AckOutcome {
+        let end = Instant::now() + timeout;
+        let bar = self.context.messages.progress_bar("waiting for proxies");
+        // Only one progress bar at a time: reads meanwhile show none.
+        let progress = std::mem::replace(&mut self.context.messages.shows_progress, false);
         let mut last = (ProxyAckCounts::default(), "the cluster did not answer".to_owned());
-        let times = u32::from(entry.is_none() && self.is_interrupted());
-        let followed = loop {
-            let left = end.saturating_duration_since(Instant::now()).max(LOOK);
-            let looked = tokio::select! {
+        let ignored_signals = u32::from(entry.is_none() && self.is_interrupted());
+        let outcome = loop {
+            let remaining = end.saturating_duration_since(Instant::now()).max(POLL_INTERVAL);
+            let result = tokio::select! {
                 biased;
-                () = self.asked_to_end(times) => break AckOutcome::Interrupted,
-                looked = tokio::time::timeout(left, self.look_at_proxies(rules, entry)) => looked,
+                () = self.wait_for_signal(ignored_signals) => break AckOutcome::Interrupted,
+                result = tokio::time::timeout(remaining, self.query_proxies(rules, entry)) => result,
             };
-            match looked {
+            match result {
                 Ok(Ok(Ok(counts))) => {
                     bar.set_length(counts.total as u64);
-                    bar.set_position(counts.in_step as u64);
-                    if let Some(first) = counts.refused.first() {
-                        let why = format!("refused by {first}");
-                        break AckOutcome::No(counts, why);
+                    bar.set_position(counts.synced as u64);
+                    if let Some(first) = counts.rejected.first() {
+                        let reason = format!("rejected by {first}");
+                        break AckOutcome::NotSynced(counts, reason);
                     }
-                    if counts.late.is_empty() && counts.in_step > 0 {
-                        break AckOutcome::Yes(counts);
+                    if counts.stale.is_empty() && counts.synced > 0 {
+                        break AckOutcome::Synced(counts);
                     }
-                    let why = match counts.late.first() {
-                        Some(first) => format!(
-                            "{} of {} proxies did not run them within {}, such as {first}",
-                            counts.late.len(),
-                            counts.total,
-                            crate::vocabulary::duration::show(limit)
-                        ),
-                        None => "no proxy that obeys could be asked: it is not known whether they follow".to_owned(),
-                    };
-                    last = (counts, why);
+                    let reason = not_synced_reason(&counts, timeout);
+                    last = (counts, reason);
                 }
-                Ok(Ok(Err(slip))) => break AckOutcome::Slipped(slip),
-                // An API server that is away for a moment ends nothing.
+                Ok(Ok(Err(reason))) => break AckOutcome::Stopped(reason),
+                // A short outage of the API server ends nothing.
                 Ok(Err(failure)) => self.context.messages.warning(&failure.message),
                 Err(_) => {}
             }
             if Instant::now() >= end {
-                let (counts, why) = last;
-                break if counts.late.is_empty() {
-                    AckOutcome::Unknown(counts, why)
+                let (counts, reason) = last;
+                break if counts.stale.is_empty() {
+                    AckOutcome::Unknown(counts, reason)
                 } else {
-                    AckOutcome::No(counts, why)
+                    AckOutcome::NotSynced(counts, reason)
                 };
             }
             tokio::select! {
                 biased;
-                () = self.asked_to_end(times) => break AckOutcome::Interrupted,
-                () = tokio::time::sleep(LOOK) => {}
+                () = self.wait_for_signal(ignored_signals) => break AckOutcome::Interrupted,
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
         };
-        self.context.messages.progress = progress;
+        self.context.messages.shows_progress = progress;
         bar.finish_and_clear();
-        followed
+        outcome
     }
 
-    /// One look: whether the object is still ours, and who runs the weights.
-    async fn look_at_proxies(
+    /// Verifies that the weights are still applied, and queries the affected proxies once.
+    async fn query_proxies(
         &mut self,
         rules: &[RuleRecord],
         entry: Option<&ShiftEntry>,
     ) -> Result<Result<ProxyAckCounts, StopReason>, Failure> {
-        let object = self.look().await?;
-        let gripped = match entry {
-            Some(entry) => self.grip(&object, entry),
-            None => self.places(&object, rules),
+        let object = self.get_object().await?;
+        let located = match entry {
+            Some(entry) => self.verify_ownership(&object, entry),
+            None => self.locate_rules(&object, rules),
         };
-        let places: Vec<usize> = match gripped {
+        let rule_indexes: Vec<usize> = match located {
             Ok(splits) => splits.into_iter().map(|split| split.rule).collect(),
-            Err(slip) => return Ok(Err(slip)),
+            Err(reason) => return Ok(Err(reason)),
         };
         let mut read = self.source.read(self.context).await?;
         let options = self.source.options(&self.context.scope);
-        let (hosts, obeying) = {
+        let (hosts, affected) = {
             let mesh = mesh::resolve(&read.snapshot, &options);
-            let all = classes(&mesh, &self.target.object(), &places, "");
-            let obey: Vec<_> = all.into_iter().filter(|class| class.obeys).collect();
-            let is_known = !self.arguments.force && !is_patchy(&read.snapshot);
-            if let Some(why) = entry.filter(|_| is_known).and_then(|entry| self.dead_canary(entry, &obey)) {
-                return Ok(Err(StopReason::NoCanary(why)));
+            let mut classes = caller_class_usage(&mesh, &self.target.object_ref(), &rule_indexes, "");
+            classes.retain(|class| class.uses_rule);
+            let can_judge = !self.arguments.force && !has_failed_reads(&read.snapshot);
+            let unreachable = entry.filter(|_| can_judge).and_then(|entry| self.unreachable_canary(entry, &classes));
+            if let Some(message) = unreachable {
+                return Ok(Err(StopReason::CanaryUnreachable(message)));
             }
-            let ready = obey.iter().flat_map(|class| &class.pods);
-            let ready = ready.filter(|id| mesh.workload(**id).readiness != Readiness::NotReady);
-            let obeying: HashSet<String> = ready.map(|id| mesh.workload(*id).object.path()).collect();
-            let mut hosts: Vec<String> = obey.into_iter().flat_map(|class| class.hosts).collect();
+            let pods = classes.iter().flat_map(|class| &class.pods);
+            let ready = pods.filter(|id| mesh.workload(**id).readiness != Readiness::NotReady);
+            let affected: HashSet<String> = ready.map(|id| mesh.workload(*id).object.path()).collect();
+            let mut hosts: Vec<String> = classes.into_iter().flat_map(|class| class.hosts).collect();
             hosts.sort();
             hosts.dedup();
-            (hosts, obeying)
+            (hosts, affected)
         };
-        let mut counts = ProxyAckCounts { total: obeying.len(), ..ProxyAckCounts::default() };
-        let gaps = read.snapshot.gaps.iter().filter(|gap| gap.touches_answers());
+        let mut counts = ProxyAckCounts { total: affected.len(), ..ProxyAckCounts::default() };
+        let gaps = read.snapshot.gaps.iter().filter(|gap| gap.affects_answers());
         counts.unreachable.extend(gaps.map(|gap| format!("{}: {}", gap.what, gap.why)));
         counts.total += counts.unreachable.len();
         if hosts.is_empty() {
@@ -195,23 +202,28 @@ impl ShiftSession<'_, '_> {
         }
         let most = match self.arguments.ack {
             Some(AckMode::All) => None,
-            Some(AckMode::Sampled) => Some(ALL),
-            _ => (obeying.len() > ALL).then_some(ALL),
+            Some(AckMode::Sampled) => Some(MAX_QUERIED_PROXIES),
+            _ => (affected.len() > MAX_QUERIED_PROXIES).then_some(MAX_QUERIED_PROXIES),
         };
-        let question = ProxyQuery { everywhere: true, only: Some(&obeying), most, reach: self.arguments.reach };
-        ask(self.context, &self.server, &self.source, &mut read, question).await;
+        let query = ProxyQuery {
+            all_namespaces: true,
+            only: Some(&affected),
+            limit: most,
+            access: self.arguments.admin_access,
+        };
+        read_proxies(self.context, &self.server, &self.source, &mut read, query).await;
         let mesh = mesh::resolve(&read.snapshot, &options);
         let Some(proxies) = ProxyComparisons::new(&mesh) else { return Ok(Ok(counts)) };
-        for (id, proxy) in proxies.known() {
+        for (id, proxy) in proxies.proxies() {
             let path = mesh.workload(id).object.path();
-            let Some(judged) = proxies.judge(id, &hosts).filter(|_| obeying.contains(&path)) else { continue };
-            let named = format!("{path}: {}", judged.evidence);
-            match verdict(&judged, proxy, &hosts) {
-                ProxyAck::Runs => counts.in_step += 1,
-                ProxyAck::Late => counts.late.push(named),
-                ProxyAck::Refuses => counts.refused.push(named),
-                ProxyAck::Unknown(why) => {
-                    counts.unreachable.push(format!("{path}: {}", why.unwrap_or(judged.evidence)))
+            let Some(compared) = proxies.compare(id, &hosts).filter(|_| affected.contains(&path)) else { continue };
+            let with_evidence = format!("{path}: {}", compared.evidence);
+            match proxy_ack(&compared, proxy, &hosts) {
+                ProxyAck::Synced => counts.synced += 1,
+                ProxyAck::Stale => counts.stale.push(with_evidence),
+                ProxyAck::Rejected => counts.rejected.push(with_evidence),
+                ProxyAck::Unknown(reason) => {
+                    counts.unreachable.push(format!("{path}: {}", reason.unwrap_or(compared.evidence)));
                 }
             }
         }
@@ -219,40 +231,59 @@ impl ShiftSession<'_, '_> {
     }
 }
 
-/// How a proxy stands to the weights.
+fn not_synced_reason(counts: &ProxyAckCounts, timeout: Duration) -> String {
+    let timeout = crate::vocabulary::duration::format(timeout);
+    match counts.stale.first() {
+        Some(first) => format!(
+            "{} of {} proxies do not run the weights after {timeout}, such as {first}",
+            counts.stale.len(),
+            counts.total
+        ),
+        None => "no affected proxy could be queried: it is unknown whether they run the weights".to_owned(),
+    }
+}
+
+/// Whether a proxy runs the weights.
 #[derive(Debug, PartialEq)]
 enum ProxyAck {
-    Runs,
-    Late,
-    Refuses,
+    Synced,
+    Stale,
+    Rejected,
+    /// With the reason, unless the comparison has it.
     Unknown(Option<String>),
 }
 
-/// Looks at the routes to the hosts only: pods that come and go, and clusters, are another matter.
-fn verdict(judged: &ComparedProxy, proxy: &LiveProxy, hosts: &[String]) -> ProxyAck {
-    // Not part of the sample: istiod's word must do.
-    if matches!(proxy.answer, ProxyResponse::NotAsked(_)) {
+const NOT_CONNECTED: &str = "it is not connected to istiod";
+
+/// Judges only the routes to `hosts`: endpoints that come and go, and cluster settings, say nothing about weights.
+fn proxy_ack(compared: &ComparedProxy, proxy: &LiveProxy, hosts: &[String]) -> ProxyAck {
+    // Outside of the sample istiod's sync state decides.
+    if matches!(proxy.response, ProxyResponse::NotQueried(_)) {
         return match &proxy.sync {
-            XdsSyncState::Connected(sync) if sync.refused.is_some() => ProxyAck::Refuses,
-            XdsSyncState::Connected(sync) if sync.waiting.is_empty() => ProxyAck::Runs,
-            XdsSyncState::Connected(_) => ProxyAck::Late,
-            XdsSyncState::NotConnected => ProxyAck::Unknown(Some("it is connected to no istiod".to_owned())),
-            XdsSyncState::NoAnswer(why) | XdsSyncState::Unknown(why) => ProxyAck::Unknown(Some(why.clone())),
+            XdsSyncState::Connected(sync) if sync.rejection.is_some() => ProxyAck::Rejected,
+            XdsSyncState::Connected(sync) if sync.unacknowledged.is_empty() => ProxyAck::Synced,
+            XdsSyncState::Connected(_) => ProxyAck::Stale,
+            XdsSyncState::NotConnected => ProxyAck::Unknown(Some(NOT_CONNECTED.to_owned())),
+            XdsSyncState::IstiodUnreachable(reason) | XdsSyncState::Unknown(reason) => {
+                ProxyAck::Unknown(Some(reason.clone()))
+            }
         };
     }
-    if matches!(judged.state, ProxyState::Unreachable | ProxyState::NotCompared) {
+    if matches!(compared.state, ProxyState::Unreachable | ProxyState::NotCompared) {
         return ProxyAck::Unknown(None);
     }
-    if judged.skips_routes {
-        let patched = judged.not_compared.join("; ");
-        return ProxyAck::Unknown(Some(format!("its weights cannot be compared: {patched}")));
+    if compared.skips_routes {
+        let patched = compared.not_compared.join("; ");
+        return ProxyAck::Unknown(Some(format!("its routes cannot be compared: {patched}")));
     }
-    let is_ours = |one: &&Difference| one.routes_calls && one.host.as_ref().is_none_or(|host| hosts.contains(host));
-    match (judged.differences.iter().find(is_ours), judged.state, &proxy.sync) {
-        (None, ..) => ProxyAck::Runs,
-        (Some(_), ProxyState::Refused, _) => ProxyAck::Refuses,
-        (Some(_), _, XdsSyncState::NotConnected) => ProxyAck::Unknown(Some("it is connected to no istiod".to_owned())),
-        (Some(_), ..) => ProxyAck::Late,
+    let is_relevant = |difference: &&Difference| {
+        difference.routes_calls && difference.host.as_ref().is_none_or(|host| hosts.contains(host))
+    };
+    match (compared.differences.iter().find(is_relevant), compared.state, &proxy.sync) {
+        (None, ..) => ProxyAck::Synced,
+        (Some(_), ProxyState::Rejected, _) => ProxyAck::Rejected,
+        (Some(_), _, XdsSyncState::NotConnected) => ProxyAck::Unknown(Some(NOT_CONNECTED.to_owned())),
+        (Some(_), ..) => ProxyAck::Stale,
     }
 }
 
@@ -262,45 +293,52 @@ mod tests {
     use crate::envoy::sync::XdsConnection;
 
     #[test]
-    fn of_those_outside_a_sample_istiod_tells() {
+    fn the_sync_state_of_istiod_decides_outside_of_the_sample() {
         let proxy = |sync| LiveProxy {
             sync,
-            answer: ProxyResponse::NotAsked("not asked: --proxies 50".to_owned()),
-            counted: (None, None),
-            passing: Vec::new(),
+            response: ProxyResponse::NotQueried("not queried: --proxies 50".to_owned()),
+            counters: (None, None),
+            transient: Vec::new(),
         };
-        let of = |sync| verdict(&ComparedProxy::without(ProxyState::NotCompared, String::new()), &proxy(sync), &[]);
-        let waiting = vec![("route".to_owned(), None)];
-        assert_eq!(of(XdsSyncState::Connected(XdsConnection::default())), ProxyAck::Runs);
-        assert_eq!(of(XdsSyncState::Connected(XdsConnection { waiting, refused: None })), ProxyAck::Late);
+        let ack =
+            |sync| proxy_ack(&ComparedProxy::with_state(ProxyState::NotCompared, String::new()), &proxy(sync), &[]);
+        let unacknowledged = vec![("route".to_owned(), None)];
+        assert_eq!(ack(XdsSyncState::Connected(XdsConnection::default())), ProxyAck::Synced);
+        assert_eq!(ack(XdsSyncState::Connected(XdsConnection { unacknowledged, rejection: None })), ProxyAck::Stale);
         assert_eq!(
-            of(XdsSyncState::Connected(XdsConnection { waiting: Vec::new(), refused: Some("no".to_owned()) })),
-            ProxyAck::Refuses
+            ack(XdsSyncState::Connected(XdsConnection {
+                unacknowledged: Vec::new(),
+                rejection: Some("no".to_owned())
+            })),
+            ProxyAck::Rejected
         );
-        assert!(matches!(of(XdsSyncState::NotConnected), ProxyAck::Unknown(Some(_))));
-        assert!(matches!(of(XdsSyncState::Unknown("403".to_owned())), ProxyAck::Unknown(Some(_))));
+        assert!(matches!(ack(XdsSyncState::NotConnected), ProxyAck::Unknown(Some(_))));
+        assert!(matches!(ack(XdsSyncState::Unknown("403".to_owned())), ProxyAck::Unknown(Some(_))));
     }
 
     #[test]
-    fn only_routes_to_the_hosts_keep_a_proxy_from_running_the_weights() {
+    fn only_route_differences_of_the_hosts_make_a_proxy_stale() {
         let connected = XdsSyncState::Connected(XdsConnection::default());
-        let answer = ProxyResponse::Silent(String::new());
-        let proxy = LiveProxy { sync: connected, answer, counted: (None, None), passing: Vec::new() };
-        let judged = |routes_calls: bool, host: &str| {
-            let one = Difference {
+        let response = ProxyResponse::Unreachable(String::new());
+        let proxy = LiveProxy { sync: connected, response, counters: (None, None), transient: Vec::new() };
+        let compared = |routes_calls: bool, host: &str| {
+            let difference = Difference {
                 what: String::new(),
                 desired: String::new(),
                 live: String::new(),
                 host: Some(host.to_owned()),
                 routes_calls,
             };
-            ComparedProxy { differences: vec![one], ..ComparedProxy::without(ProxyState::Different, String::new()) }
+            ComparedProxy {
+                differences: vec![difference],
+                ..ComparedProxy::with_state(ProxyState::Different, String::new())
+            }
         };
-        let of = |routes_calls: bool, host: &str| verdict(&judged(routes_calls, host), &proxy, &["a".to_owned()]);
-        assert_eq!(of(true, "a"), ProxyAck::Late);
-        assert_eq!(of(true, "b"), ProxyAck::Runs);
-        assert_eq!(of(false, "a"), ProxyAck::Runs, "a circuit breaker, say");
-        let patched = ComparedProxy { skips_routes: true, ..judged(true, "a") };
-        assert!(matches!(verdict(&patched, &proxy, &["a".to_owned()]), ProxyAck::Unknown(Some(_))));
+        let ack = |routes_calls: bool, host: &str| proxy_ack(&compared(routes_calls, host), &proxy, &["a".to_owned()]);
+        assert_eq!(ack(true, "a"), ProxyAck::Stale);
+        assert_eq!(ack(true, "b"), ProxyAck::Synced);
+        assert_eq!(ack(false, "a"), ProxyAck::Synced, "such as a circuit breaker");
+        let patched = ComparedProxy { skips_routes: true, ..compared(true, "a") };
+        assert!(matches!(proxy_ack(&patched, &proxy, &["a".to_owned()]), ProxyAck::Unknown(Some(_))));
     }
 }

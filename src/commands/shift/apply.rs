@@ -1,4 +1,4 @@
-//! Writing: weights with what they rest on, how a shift ended, and the weights from before.
+//! Writes to the object: new weights with their record, the end of a shift, and rollbacks.
 
 use std::time::Duration;
 
@@ -10,118 +10,118 @@ use super::rollback::StopReason;
 use super::session::ShiftSession;
 use crate::cli::env::Env;
 use crate::cli::failure::{CommandOutcome, Failure};
-use crate::report::shift::weights;
+use crate::report::shift::{ShiftEventType, weights};
 use crate::schema::Kind;
 use crate::shift::patch;
 use crate::shift::plan::RulePlan;
 use crate::shift::record::{
-    LostControl, RollbackTarget, RuleRecord, ShiftEntry, ShiftRecord, ShiftState, weights_by_name,
+    LostControl, RollbackTarget, RuleRecord, ShiftEntry, ShiftRecord, ShiftState, weights_by_backend,
 };
 
-/// Times that a write is tried again after somebody else's.
-const TRIES: u32 = 5;
-/// How long a write that must not be given up waits for an API server that is away.
-const PATIENCE: Duration = Duration::from_mins(1);
-/// Pause before something is tried again.
-const AGAIN: Duration = Duration::from_millis(300);
+/// Attempts of a write that conflicts with writes of other clients.
+pub(super) const MAX_ATTEMPTS: u32 = 5;
+/// How long a write that must succeed waits for an unreachable API server.
+const UNREACHABLE_TIMEOUT: Duration = Duration::from_mins(1);
+/// Pause between attempts.
+const RETRY_DELAY: Duration = Duration::from_millis(300);
 
 impl ShiftSession<'_, '_> {
-    /// Writes, and sees that the proxies follow; if they do not, what was asked for in that case.
-    pub(super) async fn write_and_follow(
+    /// Applies the first step and runs the shift to its end.
+    pub(super) async fn apply_and_run(
         &mut self,
         plans: &[RulePlan],
         object: Value,
         mut entry: ShiftEntry,
-        guard: Option<CanaryAnalysis>,
+        analysis: Option<CanaryAnalysis>,
     ) -> Result<CommandOutcome, Failure> {
-        self.write(plans, object, &mut entry).await?;
-        self.is_written = true;
-        self.tell("written", &format!("session {} by {}", entry.session, entry.by), |event| {
+        self.apply(plans, object, &mut entry).await?;
+        self.is_applied = true;
+        self.emit(ShiftEventType::Applied, &format!("session {} of {}", entry.session, entry.user), |event| {
             event.weights = weights(plans);
         })?;
-        self.walk(entry, guard).await
+        self.run_steps(entry, analysis).await
     }
 
-    /// Writes plans; what somebody else wrote in between that is not about the weights is no reason to stop.
-    async fn write(&mut self, plans: &[RulePlan], first: Value, entry: &mut ShiftEntry) -> Result<(), Failure> {
-        let mut object = first.clone();
-        for attempt in 0..TRIES {
+    /// Applies plans. Writes of other clients in the meantime are fatal only if they change more than the status.
+    async fn apply(&mut self, plans: &[RulePlan], planned_from: Value, entry: &mut ShiftEntry) -> Result<(), Failure> {
+        let mut object = planned_from.clone();
+        for attempt in 0..MAX_ATTEMPTS {
             if self.is_interrupted() {
-                return Err(Failure::interrupted().hint("nothing is written"));
+                return Err(Failure::interrupted().hint("nothing was applied"));
             }
-            let mut record = self.record(&object)?;
-            if let Some(open) = record.entries.first_mut().filter(|one| one.state == ShiftState::Open) {
-                (open.state, open.until) = (ShiftState::Held, None);
+            let mut record = self.read_record(&object)?;
+            if let Some(open) = record.entries.first_mut().filter(|newest| newest.state == ShiftState::Open) {
+                (open.state, open.deadline) = (ShiftState::Held, None);
                 open.message = format!("taken over by session {}", entry.session);
             }
-            (entry.number, entry.at) = (record.next_number(), Env::clock());
-            entry.until = Some(Env::clock_in(self.step_time()));
+            (entry.number, entry.started_at) = (record.next_number(), Env::clock());
+            entry.deadline = Some(Env::clock_after(self.max_step_duration()));
             record.push(entry.clone());
-            let operations = patch::shift(&object, plans, &record);
+            let operations = patch::shift_patch(&object, plans, &record);
             if attempt > 0
-                && let Some(why) = self.look_again(&object, &operations, plans).await?
+                && let Some(reason) = self.recheck(&object, &operations, plans).await?
             {
-                return Err(Failure::source(why).hint("nothing is written"));
+                return Err(Failure::unavailable(format!("cannot shift {}: {reason}", self.target.title()))
+                    .hint("nothing was applied"));
             }
             match self.server.patch(&self.target.key, &self.target.api_version, &operations, true).await {
-                Ok(PatchOutcome::Stored(_)) => return Ok(()),
-                Ok(PatchOutcome::Refused(why)) => {
-                    return Err(Failure::source(format!("the server refuses it: {why}")).hint("nothing is written"));
-                }
-                Ok(PatchOutcome::Forbidden(why)) => return Err(forbidden(&why)),
+                Ok(PatchOutcome::Accepted(_)) => return Ok(()),
+                Ok(PatchOutcome::Rejected(reason)) => return Err(self.rejected_failure(&reason)),
+                Ok(PatchOutcome::Forbidden(reason)) => return Err(forbidden_failure(&reason)),
                 Ok(PatchOutcome::Conflict) => {}
-                // Whether it was stored is seen below.
+                // The patch may have been stored; the record below tells.
                 Err(error) => self.context.messages.warning(&error.message),
             }
-            object = self.look().await.map_err(|failure| {
-                let word = self.target.word();
+            object = self.get_object().await.map_err(|failure| {
+                let target = self.target.argument();
                 failure.hint(format!(
-                    "the weights may be written: kubectl grpcmesh shift {word} --history, then --resume or --undo"
+                    "the weights may be applied: check with kubectl grpcmesh shift {target} --status, then use --resume \
+                     or --undo"
                 ))
             })?;
-            if self.record(&object)?.of_run(&entry.session).is_some() {
+            if self.read_record(&object)?.open_entry_of(&entry.session).is_some() {
                 return Ok(());
             }
-            if Self::is_changed(&first, &object) {
-                return Err(self.changed(&object));
+            if Self::is_changed(&planned_from, &object) {
+                return Err(self.changed_failure(&object));
             }
         }
-        Err(Failure::source(format!("{} could not be written: {TRIES} tries failed", self.target.title()))
-            .hint("nothing is written; try again"))
+        Err(Failure::unavailable(format!("cannot patch {}: {MAX_ATTEMPTS} attempts failed", self.target.title()))
+            .hint("nothing was applied; run the command again"))
     }
 
-    /// The object as it is; an API server that is away for a moment is asked again.
-    pub(super) async fn look(&self) -> Result<Value, Failure> {
-        let mut tries = 0;
+    /// Reads the object, with retries over a short outage of the API server.
+    pub(super) async fn get_object(&self) -> Result<Value, Failure> {
+        let mut attempts = 0;
         loop {
-            match self.server.object(&self.target.key, &self.target.api_version).await {
+            match self.server.get_object(&self.target.key, &self.target.api_version).await {
                 Ok(Some(object)) => return Ok(object),
-                Ok(None) => return Err(Failure::source(format!("{} is gone", self.target.title()))),
-                Err(error) if tries == TRIES => return Err(error.into()),
-                Err(_) => tokio::time::sleep(AGAIN).await,
+                Ok(None) => return Err(super::not_found(&self.target)),
+                Err(error) if attempts == MAX_ATTEMPTS => return Err(error.into()),
+                Err(_) => tokio::time::sleep(RETRY_DELAY).await,
             }
-            tries += 1;
+            attempts += 1;
         }
     }
 
-    /// As [`Self::look`], for when there is something to write that must not be given up for an API server that is away:
-    /// for a minute; `None` when the program was asked to end more than so many times.
-    pub(super) async fn look_long(&self, times: u32) -> Result<Option<Value>, Failure> {
-        let end = tokio::time::Instant::now() + PATIENCE;
-        let mut is_told = false;
+    /// Reads the object before a write that must succeed: retries for a minute. `None` if more than `ignored_signals`
+    /// signals were received.
+    pub(super) async fn get_with_retry(&self, ignored_signals: u32) -> Result<Option<Value>, Failure> {
+        let end = tokio::time::Instant::now() + UNREACHABLE_TIMEOUT;
+        let mut is_reported = false;
         loop {
-            let looked = tokio::select! {
+            let result = tokio::select! {
                 biased;
-                () = self.asked_to_end(times) => return Ok(None),
-                looked = self.look() => looked,
+                () = self.wait_for_signal(ignored_signals) => return Ok(None),
+                result = self.get_object() => result,
             };
-            match looked {
+            match result {
                 Ok(object) => return Ok(Some(object)),
                 Err(failure) if tokio::time::Instant::now() >= end => {
-                    return Err(failure.hint(format!("the weights are as they were written last; {}", self.way_back())));
+                    return Err(failure.hint(format!("the last applied weights stay; {}", self.undo_hint())));
                 }
-                Err(failure) if !is_told => {
-                    is_told = true;
+                Err(failure) if !is_reported => {
+                    is_reported = true;
                     self.context.messages.warning(&failure.message);
                 }
                 Err(_) => {}
@@ -129,198 +129,222 @@ impl ShiftSession<'_, '_> {
         }
     }
 
-    /// Whether somebody changed more of an object than its status.
-    pub(super) fn is_changed(first: &Value, now: &Value) -> bool {
-        let same = |part: &str| first.pointer(part) == now.pointer(part);
+    /// Whether more than the status of an object changed.
+    pub(super) fn is_changed(before: &Value, now: &Value) -> bool {
+        let is_same = |pointer: &str| before.pointer(pointer) == now.pointer(pointer);
         let record = "/metadata/annotations/grpcmesh.io~1shift";
-        !(same("/spec") && same("/metadata/labels") && same("/metadata/uid") && same(record))
+        !(is_same("/spec") && is_same("/metadata/labels") && is_same("/metadata/uid") && is_same(record))
     }
 
-    /// The failure that tells of it.
-    pub(super) fn changed(&self, object: &Value) -> Failure {
-        let who = last_writer(object);
-        Failure::source(format!("{who} changed {} in the meantime", self.target.title()))
-            .hint("nothing is written; look at it and shift again")
+    pub(super) fn changed_failure(&self, object: &Value) -> Failure {
+        let writer = last_writer(object);
+        Failure::unavailable(format!("cannot shift {}: {writer} changed it in the meantime", self.target.title()))
+            .hint("nothing was applied; check the change and run the command again")
     }
 
-    /// The record of an object; one that cannot be read is nothing to write over.
-    fn record(&self, object: &Value) -> Result<ShiftRecord, Failure> {
-        ShiftRecord::of(object).map_err(|error| {
-            Failure::source(format!("the record of {} cannot be read", self.target.title())).cause(error)
+    /// The record of an object. A record that cannot be read is never overwritten.
+    fn read_record(&self, object: &Value) -> Result<ShiftRecord, Failure> {
+        ShiftRecord::from_object(object).map_err(|error| {
+            Failure::unavailable(format!("cannot read the shift record of {}", self.target.title())).cause(error)
         })
     }
 
-    /// Notes how our shift stands. Where it is not ours any more, or cannot be noted, that is said and is no failure: the
-    /// weights are what they are.
-    /// What was asked for until then, to go back, comes first, and is given.
-    pub(super) async fn end(&mut self, entry: &ShiftEntry, state: ShiftState, message: &str) -> Option<StopReason> {
-        for _ in 0..TRIES {
-            let Ok(Some(object)) = self.look_long(1).await else { break };
-            let Ok(mut record) = ShiftRecord::of(&object) else { break };
-            let Some(ours) = record.of_run(&entry.session) else { break };
-            if let (ShiftState::Done, Some(who)) = (state, &ours.abort) {
-                return Some(StopReason::Aborted(format!("aborted by {who}")));
+    /// Closes the entry of this session. A failure is only a warning, since the weights are already what they should
+    /// be. A request to abort wins over `Done` and is returned.
+    pub(super) async fn close_entry(
+        &mut self,
+        entry: &ShiftEntry,
+        state: ShiftState,
+        message: &str,
+    ) -> Option<StopReason> {
+        for _ in 0..MAX_ATTEMPTS {
+            let Ok(Some(object)) = self.get_with_retry(1).await else { break };
+            let Ok(mut record) = ShiftRecord::from_object(&object) else { break };
+            let Some(open) = record.open_entry_of(&entry.session) else { break };
+            if let (ShiftState::Done, Some(user)) = (state, &open.abort_requested_by) {
+                return Some(StopReason::AbortRequested(format!("aborted by {user}")));
             }
-            (ours.state, ours.until) = (state, None);
-            message.clone_into(&mut ours.message);
-            ours.verdicts.clone_from(&entry.verdicts);
-            let Ok(operations) = patch::note(self.target.key.kind, &object, &record) else { break };
+            (open.state, open.deadline) = (state, None);
+            message.clone_into(&mut open.message);
+            open.verdicts.clone_from(&entry.verdicts);
+            let Ok(operations) = patch::record_patch(self.target.key.kind, &object, &record) else { break };
             match self.server.patch(&self.target.key, &self.target.api_version, &operations, true).await {
-                Ok(PatchOutcome::Stored(_)) => return None,
-                Ok(PatchOutcome::Conflict) | Err(_) => tokio::time::sleep(AGAIN).await,
-                Ok(PatchOutcome::Refused(_) | PatchOutcome::Forbidden(_)) => break,
+                Ok(PatchOutcome::Accepted(_)) => return None,
+                Ok(PatchOutcome::Conflict) | Err(_) => tokio::time::sleep(RETRY_DELAY).await,
+                Ok(PatchOutcome::Rejected(_) | PatchOutcome::Forbidden(_)) => break,
             }
         }
-        let word = self.target.word();
-        self.context
-            .messages
-            .warning(&format!("the record could not be ended: kubectl grpcmesh shift {word} --history"));
+        self.context.messages.warning(&format!(
+            "cannot close the shift record; check it with: kubectl grpcmesh shift {} --status",
+            self.target.argument()
+        ));
         None
     }
 
-    /// Makes a shift that was cut off our own.
-    pub(super) async fn take(&mut self, entry: &mut ShiftEntry) -> Result<(), Failure> {
-        let (id, until) = (self.id.clone(), Env::clock_in(self.step_time()));
-        let taken =
-            self.amend(&entry.session, |open| (open.session, open.until) = (id.clone(), Some(until.clone()))).await?;
-        *entry = taken.ok_or_else(|| Failure::source("another run is at it").hint("see how it stands: --history"))?;
+    /// Makes this session the owner of an open entry.
+    pub(super) async fn take_over(&mut self, entry: &mut ShiftEntry) -> Result<(), Failure> {
+        let (id, deadline) = (self.id.clone(), Env::clock_after(self.max_step_duration()));
+        let updated = self
+            .update_open_entry(&entry.session, |open| {
+                (open.session, open.deadline) = (id.clone(), Some(deadline.clone()));
+            })
+            .await?;
+        *entry = updated.ok_or_else(|| {
+            Failure::unavailable(format!(
+                "cannot resume the shift of {}: another session took over",
+                self.target.title()
+            ))
+            .hint(format!("show it: kubectl grpcmesh shift {} --status", self.target.argument()))
+        })?;
         Ok(())
     }
 
-    /// Puts down that somebody wants a run to go back; it sees that at its next look. One that has ended wants nothing.
-    pub(super) async fn ask_to_abort(&mut self, entry: &ShiftEntry) -> Result<(), Failure> {
-        let who = self.server.who_am_i().await.unwrap_or_else(|_| "somebody".to_owned());
-        let wish = format!("{who} at {}", Env::clock());
-        self.amend(&entry.session, |open| open.abort = Some(wish.clone())).await.map(drop)
+    /// Records a request to abort, which the session of the entry sees when it next reads the object.
+    pub(super) async fn request_abort(&mut self, entry: &ShiftEntry) -> Result<(), Failure> {
+        let user = self.server.current_user().await.unwrap_or_else(|_| "an unknown user".to_owned());
+        let request = format!("{user} at {}", Env::clock());
+        self.update_open_entry(&entry.session, |open| open.abort_requested_by = Some(request.clone())).await.map(drop)
     }
 
-    /// Changes what the record says of an open run, and gives it; `None` when that run is not at it any more.
-    async fn amend(&self, session: &str, change: impl Fn(&mut ShiftEntry)) -> Result<Option<ShiftEntry>, Failure> {
-        for _ in 0..TRIES {
-            let object = self.look().await?;
-            let mut record = self.record(&object)?;
-            let Some(open) = record.of_run(session) else { return Ok(None) };
+    /// Changes the open entry of a session and returns it; `None` when that session has no open entry any more.
+    async fn update_open_entry(
+        &self,
+        session: &str,
+        change: impl Fn(&mut ShiftEntry),
+    ) -> Result<Option<ShiftEntry>, Failure> {
+        for _ in 0..MAX_ATTEMPTS {
+            let object = self.get_object().await?;
+            let mut record = self.read_record(&object)?;
+            let Some(open) = record.open_entry_of(session) else { return Ok(None) };
             change(open);
-            let amended = open.clone();
-            let operations = patch::note(self.target.key.kind, &object, &record).map_err(|lost| self.lost(&lost))?;
+            let updated = open.clone();
+            let operations = patch::record_patch(self.target.key.kind, &object, &record)
+                .map_err(|lost| self.lost_control_failure(&lost))?;
             match self.server.patch(&self.target.key, &self.target.api_version, &operations, true).await? {
-                PatchOutcome::Stored(_) => return Ok(Some(amended)),
-                PatchOutcome::Conflict => tokio::time::sleep(AGAIN).await,
-                PatchOutcome::Forbidden(why) => return Err(forbidden(&why)),
-                PatchOutcome::Refused(why) => return Err(Failure::source(format!("the server refuses it: {why}"))),
+                PatchOutcome::Accepted(_) => return Ok(Some(updated)),
+                PatchOutcome::Conflict => tokio::time::sleep(RETRY_DELAY).await,
+                PatchOutcome::Forbidden(reason) => return Err(forbidden_failure(&reason)),
+                PatchOutcome::Rejected(reason) => return Err(self.rejected_failure(&reason)),
             }
         }
-        Err(Failure::source("the record could not be written: somebody writes the object all the time")
-            .hint("try again"))
+        Err(Failure::unavailable(format!(
+            "cannot update the shift record of {}: other clients keep changing the object",
+            self.target.title()
+        ))
+        .hint("run the command again"))
     }
 
-    /// Writes the weights from before an entry, if they are still those that it wrote; gives the rules as they are then.
-    /// With `only_ours` no other run may have come in between.
+    /// Restores the weights from before an entry, if they are still those that it applied, and returns the restored
+    /// rules. With `must_own` the entry must also be open and the newest.
     pub(super) async fn roll_back(
         &mut self,
         entry: &ShiftEntry,
-        why: &str,
-        only_ours: bool,
+        reason: &str,
+        must_own: bool,
     ) -> Result<Vec<RuleRecord>, Failure> {
-        let back: RollbackTarget = self.arguments.rollback_to.into();
-        let mut before: Option<Vec<RuleRecord>> = None;
-        let by_hand = |word: &str| format!("by hand: kubectl grpcmesh shift {word} --undo");
-        let end = tokio::time::Instant::now() + PATIENCE;
+        let target: RollbackTarget = self.arguments.rollback_to.into();
+        let mut attempted: Option<Vec<RuleRecord>> = None;
+        let end = tokio::time::Instant::now() + UNREACHABLE_TIMEOUT;
         let mut conflicts = 0;
-        while conflicts < TRIES && tokio::time::Instant::now() < end {
-            let Some(object) = self.look_long(1).await? else { return Err(Failure::interrupted()) };
-            let mut record = self.record(&object)?;
-            let one = record.entries.first_mut().filter(|one| one.session == entry.session);
-            let stands = |one: &ShiftEntry| one.state == ShiftState::Open || before.is_some();
-            let Some(one) = one.filter(|one| !only_ours || stands(one)) else {
-                return Err(Failure::source("lost control: another run has come in between").hint(format!(
-                    "nothing is written over it: kubectl grpcmesh shift {} --history",
-                    self.target.word()
-                )));
+        while conflicts < MAX_ATTEMPTS && tokio::time::Instant::now() < end {
+            let Some(object) = self.get_with_retry(1).await? else { return Err(Failure::interrupted()) };
+            let mut record = self.read_record(&object)?;
+            let newest = record.entries.first_mut().filter(|newest| newest.session == entry.session);
+            let is_owned = |newest: &ShiftEntry| newest.state == ShiftState::Open || attempted.is_some();
+            let Some(newest) = newest.filter(|newest| !must_own || is_owned(newest)) else {
+                return Err(self.lost_control_failure(&LostControl::AnotherSession));
             };
-            // The answer to our patch was lost.
-            if let (Some(restored), true) = (&before, is_back(one, entry, back)) {
-                self.tell_back(entry, back, why)?;
+            // The response to an earlier patch was lost.
+            if let (Some(restored), true) = (&attempted, is_rolled_back(newest, entry, target)) {
+                self.emit_rolled_back(entry, target, reason)?;
                 return Ok(restored.clone());
             }
-            note_way_back(one, entry, back, why);
-            let operations =
-                patch::back(self.target.key.kind, &object, entry, back, &record).map_err(|lost| self.lost(&lost))?;
-            let restored = restored(self.target.key.kind, &object, entry, back);
+            mark_rolled_back(newest, entry, target, reason);
+            let operations = patch::rollback_patch(self.target.key.kind, &object, entry, target, &record)
+                .map_err(|lost| self.lost_control_failure(&lost))?;
+            let restored = restored_rules(self.target.key.kind, &object, entry, target);
             match self.server.patch(&self.target.key, &self.target.api_version, &operations, true).await {
-                Ok(PatchOutcome::Stored(_)) => {
-                    self.tell_back(entry, back, why)?;
+                Ok(PatchOutcome::Accepted(_)) => {
+                    self.emit_rolled_back(entry, target, reason)?;
                     return Ok(restored);
                 }
                 Ok(PatchOutcome::Conflict) => conflicts += 1,
-                Ok(PatchOutcome::Refused(why) | PatchOutcome::Forbidden(why)) => {
-                    return Err(Failure::source(format!("the weights from before could not be written: {why}"))
-                        .hint(by_hand(&self.target.word())));
+                Ok(PatchOutcome::Rejected(reason) | PatchOutcome::Forbidden(reason)) => {
+                    return Err(self.rollback_failure().cause(reason));
                 }
                 Err(error) => {
-                    before = Some(restored);
+                    attempted = Some(restored);
                     self.context.messages.warning(&error.message);
-                    tokio::time::sleep(AGAIN).await;
+                    tokio::time::sleep(RETRY_DELAY).await;
                 }
             }
         }
-        Err(Failure::source("the weights from before could not be written").hint(by_hand(&self.target.word())))
+        Err(self.rollback_failure())
     }
 
-    fn tell_back(&mut self, entry: &ShiftEntry, back: RollbackTarget, why: &str) -> Result<(), Failure> {
-        let now = match back {
-            RollbackTarget::Previous if entry.step > 1 => "the weights are those of the step before",
-            RollbackTarget::Start | RollbackTarget::Previous => "the weights are as before",
+    fn rollback_failure(&self) -> Failure {
+        Failure::unavailable(format!("cannot roll back {}", self.target.title()))
+            .hint(format!("the new weights stay; {}", self.undo_hint()))
+    }
+
+    fn emit_rolled_back(&mut self, entry: &ShiftEntry, target: RollbackTarget, reason: &str) -> Result<(), Failure> {
+        let restored = match target {
+            RollbackTarget::Previous if entry.step > 1 => "restored the weights of the previous step",
+            RollbackTarget::Start | RollbackTarget::Previous => "restored the weights from before the shift",
         };
-        let weights = weights_by_name(self.target.key.kind, &entry.rules, |rule| rule.weights(back));
-        self.tell("rolled-back", &format!("{why}; {now}"), |event| event.weights = weights)
+        let weights = weights_by_backend(self.target.key.kind, &entry.rules, |rule| rule.weights_at(target));
+        self.emit(ShiftEventType::RolledBack, &format!("{reason}; {restored}"), |event| {
+            event.weights = weights;
+            event.rollback_target = Some(target);
+        })
     }
 
-    pub(super) fn lost(&self, lost: &LostControl) -> Failure {
-        let word = self.target.word();
-        Failure::source(format!("lost control: {lost}"))
-            .hint(format!("nothing is written over it; what was there before: kubectl grpcmesh shift {word} --history"))
+    pub(super) fn lost_control_failure(&self, lost: &LostControl) -> Failure {
+        let target = self.target.argument();
+        Failure::unavailable(format!("lost control of {}: {lost}", self.target.title()))
+            .hint(format!("nothing was overwritten; earlier weights: kubectl grpcmesh shift {target} --history"))
     }
 
-    /// The command that undoes it.
-    pub(super) fn way_back(&self) -> String {
-        format!("the way back: kubectl grpcmesh shift {} --undo", self.target.word())
-    }
-}
-
-/// The right to write is missing.
-pub(super) fn forbidden(why: &str) -> Failure {
-    Failure::source(format!("the right to shift is missing: {why}"))
-        .hint("it is patch on the object: docs/rbac/shifter.yaml")
-}
-
-/// Whether the record says that an entry is taken back.
-fn is_back(one: &ShiftEntry, entry: &ShiftEntry, back: RollbackTarget) -> bool {
-    match back {
-        RollbackTarget::Previous if entry.step > 1 => one.state == ShiftState::Held && one.step + 1 == entry.step,
-        RollbackTarget::Start | RollbackTarget::Previous => one.state == ShiftState::RolledBack,
+    /// The command that undoes the shift.
+    pub(super) fn undo_hint(&self) -> String {
+        format!("to undo: kubectl grpcmesh shift {} --undo", self.target.argument())
     }
 }
 
-/// Puts down that an entry is taken back. What goes back to the step before stands with that step's weights.
-fn note_way_back(one: &mut ShiftEntry, entry: &ShiftEntry, back: RollbackTarget, why: &str) {
-    (one.state, one.until) = (ShiftState::RolledBack, None);
-    one.verdicts.clone_from(&entry.verdicts);
-    why.clone_into(&mut one.message);
-    if back == RollbackTarget::Previous && entry.step > 1 {
-        (one.state, one.step) = (ShiftState::Held, entry.step - 1);
-        for rule in &mut one.rules {
-            rule.wrote = rule.weights(back).to_vec();
+pub(super) fn forbidden_failure(reason: &str) -> Failure {
+    Failure::unavailable(format!("cannot patch the object: {reason}"))
+        .hint("shift needs the verb patch on it: kubectl apply -f docs/rbac/shifter.yaml")
+}
+
+/// Whether the record says that an entry was rolled back.
+fn is_rolled_back(recorded: &ShiftEntry, entry: &ShiftEntry, target: RollbackTarget) -> bool {
+    match target {
+        RollbackTarget::Previous if entry.step > 1 => {
+            recorded.state == ShiftState::Held && recorded.step + 1 == entry.step
+        }
+        RollbackTarget::Start | RollbackTarget::Previous => recorded.state == ShiftState::RolledBack,
+    }
+}
+
+/// Records the rollback of an entry. After a rollback to the previous step the entry is held at that step.
+fn mark_rolled_back(recorded: &mut ShiftEntry, entry: &ShiftEntry, target: RollbackTarget, reason: &str) {
+    (recorded.state, recorded.deadline) = (ShiftState::RolledBack, None);
+    recorded.verdicts.clone_from(&entry.verdicts);
+    reason.clone_into(&mut recorded.message);
+    if target == RollbackTarget::Previous && entry.step > 1 {
+        (recorded.state, recorded.step) = (ShiftState::Held, entry.step - 1);
+        for rule in &mut recorded.rules {
+            rule.applied = rule.weights_at(target).to_vec();
             rule.previous.clear();
         }
     }
 }
 
-/// The rules of an entry as they are when its weights are taken back.
-fn restored(kind: Kind, object: &Value, entry: &ShiftEntry, to: RollbackTarget) -> Vec<RuleRecord> {
-    let back = |rule: &RuleRecord| {
-        let mut split = rule.find(kind, object).ok()?;
-        let weights = rule.weights(to).to_vec();
+/// The rules of an entry after its rollback.
+fn restored_rules(kind: Kind, object: &Value, entry: &ShiftEntry, target: RollbackTarget) -> Vec<RuleRecord> {
+    let restore = |rule: &RuleRecord| {
+        let mut split = rule.find_unchanged(kind, object).ok()?;
+        let weights = rule.weights_at(target).to_vec();
         split.backends.truncate(weights.len());
         let backends = rule.backends.iter().take(weights.len()).cloned().collect();
         Some(RuleRecord {
@@ -328,21 +352,23 @@ fn restored(kind: Kind, object: &Value, entry: &ShiftEntry, to: RollbackTarget) 
             identity: split.identity(),
             backends,
             start: weights.clone(),
-            wrote: weights,
+            applied: weights,
             previous: Vec::new(),
         })
     };
-    entry.rules.iter().filter_map(back).collect()
+    entry.rules.iter().filter_map(restore).collect()
 }
 
-/// Who wrote last, as far as the object tells.
+/// The client that last changed more than the status, with the time, from the managed fields.
 pub(super) fn last_writer(object: &Value) -> String {
     let fields = object["metadata"]["managedFields"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let last = fields.iter().filter(|one| one["subresource"] != "status").max_by_key(|one| one["time"].as_str());
+    let last =
+        fields.iter().filter(|field| field["subresource"] != "status").max_by_key(|field| field["time"].as_str());
     last.map_or_else(
-        || "somebody".to_owned(),
-        |one| {
-            format!("{} at {}", one["manager"].as_str().unwrap_or("somebody"), one["time"].as_str().unwrap_or_default())
+        || "another client".to_owned(),
+        |field| {
+            let manager = field["manager"].as_str().unwrap_or("another client");
+            format!("{manager} at {}", field["time"].as_str().unwrap_or_default())
         },
     )
 }

@@ -1,4 +1,4 @@
-//! Shifts that were: the history, the way back, and going on with one that was cut off.
+//! Past shifts: `--history`, `--status`, `--abort`, `--undo` and `--resume`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,17 +14,16 @@ use crate::cli::env::Env;
 use crate::cli::failure::{CommandOutcome, Failure};
 use crate::mesh;
 use crate::render;
-use crate::report::shift::{PastShiftReport, ShiftHistoryReport, ShiftStatusReport};
+use crate::report::shift::{PastShiftReport, ShiftEventType, ShiftHistoryReport, ShiftStatusReport};
 use crate::shift::record::{ShiftEntry, ShiftRecord, ShiftState};
-use crate::shift::split::{RuleSplit, splits};
+use crate::shift::split::{RuleSplit, SplitBackend, rule_splits};
 
-/// Pause between two looks at a run that is asked to go back.
-const ABORT_LOOK: Duration = Duration::from_secs(1);
-/// Times that it is looked at.
-const ABORT_LOOKS: u32 = 60;
+/// Interval between reads of the record after a request to abort.
+const ABORT_POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Reads of the record before `--abort` gives up.
+const MAX_ABORT_POLLS: u32 = 60;
 
-/// Shows them.
-pub(super) fn history(
+pub(super) fn show_history(
     context: &mut Context<'_>,
     arguments: &ShiftArgs,
     target: &ShiftTarget,
@@ -39,22 +38,20 @@ pub(super) fn history(
     Ok(CommandOutcome::Clean)
 }
 
-/// Shows how the last shift stands, beside the weights as they are.
-pub(super) fn status(
+pub(super) fn show_status(
     session: &mut ShiftSession<'_, '_>,
     object: &Value,
     record: &ShiftRecord,
 ) -> Result<CommandOutcome, Failure> {
     let kind = session.target.key.kind;
-    let last = record.entries.first();
-    let stands = last.filter(|entry| entry.state != ShiftState::RolledBack);
+    let is_unchanged = |entry: &ShiftEntry| entry.rules.iter().all(|rule| rule.find_unchanged(kind, object).is_ok());
     let report = ShiftStatusReport {
         kind: "ShiftStatus",
         version: 1,
         object: session.target.title(),
-        weights: splits(kind, object).into_iter().map(weights_of).collect(),
-        as_left: stands.map(|entry| entry.rules.iter().all(|rule| rule.find(kind, object).is_ok())),
-        last: last.map(PastShiftReport::from),
+        weights: rule_splits(kind, object).into_iter().map(weights_of_rule).collect(),
+        unchanged: record.applied_entry().map(is_unchanged),
+        last: record.entries.first().map(PastShiftReport::from),
     };
     match session.arguments.output {
         ShiftFormat::Json => render::json(&report, session.context.out)?,
@@ -63,122 +60,127 @@ pub(super) fn status(
     Ok(CommandOutcome::Clean)
 }
 
-/// The weights of a rule, by its title.
-fn weights_of(split: RuleSplit) -> (String, BTreeMap<String, u64>) {
-    let weights = split.backends.iter().map(crate::shift::split::SplitBackend::label).zip(split.acting());
+/// Title of a rule, and its effective weights by backend.
+fn weights_of_rule(split: RuleSplit) -> (String, BTreeMap<String, u64>) {
+    let weights = split.backends.iter().map(SplitBackend::label).zip(split.effective_weights());
     (split.title(), weights.collect())
 }
 
-/// Asks the run that is at it to take the weights back, and waits until it has.
+/// Asks the session of the open shift to roll back, and waits until it has.
 pub(super) async fn abort(session: &mut ShiftSession<'_, '_>, record: &ShiftRecord) -> Result<CommandOutcome, Failure> {
-    let (title, word) = (session.target.title(), session.target.word());
-    let Some(entry) = record.open().cloned() else {
-        return Err(Failure::source(format!("no run is at {title}"))
-            .hint(format!("to take back what the last shift wrote: kubectl grpcmesh shift {word} --undo")));
+    let (title, target) = (session.target.title(), session.target.argument());
+    let Some(entry) = record.open_entry().cloned() else {
+        return Err(Failure::unavailable(format!("cannot abort: no shift of {title} is in progress"))
+            .hint(format!("to undo the last shift: kubectl grpcmesh shift {target} --undo")));
     };
-    if session.may_take(&entry) {
-        return Err(Failure::source(format!(
-            "the run {} has ended without a word: its time was {}",
+    if session.can_take_over(&entry) {
+        return Err(Failure::unavailable(format!(
+            "cannot abort: session {} did not finish by its deadline {}",
             entry.session,
-            entry.until.unwrap_or_default()
+            entry.deadline.unwrap_or_default()
         ))
-        .hint(format!("take its weights back: kubectl grpcmesh shift {word} --undo")));
+        .hint(format!("to restore the weights: kubectl grpcmesh shift {target} --undo")));
     }
-    session.ask_to_abort(&entry).await?;
-    session.tell(
-        "plan",
-        &format!("run {} of {} is asked to take its weights back", entry.session, entry.by),
-        |_| {},
-    )?;
-    for _ in 0..ABORT_LOOKS {
+    session.request_abort(&entry).await?;
+    let request = format!("asked session {} of {} to roll back", entry.session, entry.user);
+    session.emit(ShiftEventType::Plan, &request, |_| {})?;
+    for _ in 0..MAX_ABORT_POLLS {
         tokio::select! {
             biased;
-            () = session.asked_to_end(0) => return Err(Failure::interrupted()),
-            () = tokio::time::sleep(ABORT_LOOK) => {}
+            () = session.wait_for_signal(0) => return Err(Failure::interrupted()),
+            () = tokio::time::sleep(ABORT_POLL_INTERVAL) => {}
         }
-        let object = session.look().await?;
-        let now = ShiftRecord::of(&object).unwrap_or_default();
-        let Some(ours) = now.entries.iter().find(|one| one.session == entry.session) else { break };
-        match ours.state {
+        let object = session.get_object().await?;
+        let now = ShiftRecord::from_object(&object).unwrap_or_default();
+        let Some(current) = now.entries.iter().find(|current| current.session == entry.session) else { break };
+        match current.state {
             ShiftState::Open => {}
             ShiftState::RolledBack => {
-                session.tell("rolled-back", &format!("{}; the weights are as before", ours.message), |_| {})?;
+                let message = format!("{}; the weights from before are restored", current.message);
+                session.emit(ShiftEventType::RolledBack, &message, |_| {})?;
                 return Ok(CommandOutcome::Clean);
             }
             ShiftState::Done | ShiftState::Held => {
-                session.tell("held", &ours.message, |_| {})?;
+                session.emit(ShiftEventType::Held, &current.message, |_| {})?;
                 return Ok(CommandOutcome::Partial);
             }
         }
     }
-    Err(Failure::source("the run does not answer")
-        .hint(format!("if it is gone, take its weights back: kubectl grpcmesh shift {word} --undo --takeover")))
+    Err(Failure::unavailable(format!("cannot abort: session {} does not respond", entry.session)).hint(format!(
+        "if its process is gone, restore the weights: kubectl grpcmesh shift {target} --undo --takeover"
+    )))
 }
 
-/// Undoes the last shift that stands, or goes on with it.
-pub(super) async fn go_on(
+/// Undoes the last applied shift, or resumes it.
+pub(super) async fn undo_or_resume(
     session: &mut ShiftSession<'_, '_>,
     object: &Value,
     record: ShiftRecord,
 ) -> Result<CommandOutcome, Failure> {
-    let title = session.target.title();
-    let Some(entry) = record.last_standing().cloned() else {
-        return Err(Failure::source(format!("{title} has no shift that stands")).hint("see them all: --history"));
+    let (title, target) = (session.target.title(), session.target.argument());
+    let Some(entry) = record.applied_entry().cloned() else {
+        return Err(Failure::unavailable(format!("{title} has no applied shift to undo or resume"))
+            .hint(format!("list its shifts: kubectl grpcmesh shift {target} --history")));
     };
     for rule in &entry.rules {
-        rule.find(session.target.key.kind, object).map_err(|lost| {
-            Failure::source(format!("lost control: {lost}"))
-                .hint("nothing is written over it; what was there before is in --history")
-        })?;
+        rule.find_unchanged(session.target.key.kind, object).map_err(|lost| session.lost_control_failure(&lost))?;
     }
-    if entry.state == ShiftState::Open && !session.may_take(&entry) {
-        return session.not_open(&record, object).map(|()| CommandOutcome::Clean);
+    if entry.state == ShiftState::Open && !session.can_take_over(&entry) {
+        return session.ensure_no_open_shift(&record, object).map(|()| CommandOutcome::Clean);
     }
-    if session.undoes() {
-        session.show_undo(&entry)?;
-        if !session.is_agreed().await? {
-            session.tell("held", "not agreed: nothing is written", |_| {})?;
-            return Ok(CommandOutcome::Partial);
-        }
-        if !session.arguments.force
-            && let Some(dead) = session.dead_end(&entry).await
-        {
-            return Err(Failure::source(dead).hint("nothing is written; to go back all the same: --force"));
-        }
-        let restored = session.roll_back(&entry, "undone", false).await?;
-        return session.follow_back(&restored, session.arguments.ack_timeout).await;
+    if session.arguments.undo {
+        return undo(session, &entry).await;
     }
     if entry.state != ShiftState::Open {
-        session.tell("done", "the last shift is ended: there is nothing to go on with", |_| {})?;
+        session.emit(ShiftEventType::Done, "the last shift is finished: nothing to resume", |_| {})?;
         return Ok(CommandOutcome::Clean);
     }
-    let mut entry = entry;
-    session.is_long = !entry.plan.is_empty() || entry.guard.is_some();
-    let given = &session.arguments.guard;
-    if let Some(source) = entry.guard.as_ref().filter(|_| given.guard.is_none() && given.prometheus.is_none()) {
-        return Err(Failure::usage(format!("this shift was judged by {source}; how it goes on must be said"))
-            .hint("give the guard and its limits again: --prometheus PLACE, --guard counters, or --guard logs; or --guard none"));
+    resume(session, entry).await
+}
+
+async fn undo(session: &mut ShiftSession<'_, '_>, entry: &ShiftEntry) -> Result<CommandOutcome, Failure> {
+    let PastShiftReport { number, user, started_at, from, to, .. } = PastShiftReport::from(entry);
+    let title = session.target.title();
+    let message = format!("{title}: undo shift {number} of {user} from {started_at}: {to} → {from}");
+    session.emit(ShiftEventType::Plan, &message, |_| {})?;
+    if !session.confirm().await? {
+        session.emit(ShiftEventType::Held, "not confirmed: nothing was applied", |_| {})?;
+        return Ok(CommandOutcome::Partial);
     }
-    let mut guard = CanaryAnalysis::new(session, session.is_long).await?;
-    session.take(&mut entry).await?;
-    session.is_written = true;
-    if let Some(guard) = &mut guard {
+    if !session.arguments.force
+        && let Some(blocker) = session.rollback_blocker(entry).await
+    {
+        return Err(Failure::unavailable(format!("cannot roll back {title}: {blocker}"))
+            .hint("nothing was applied; to roll back anyway: --force"));
+    }
+    let restored = session.roll_back(entry, "undone", false).await?;
+    session.acknowledge_rollback(&restored, session.arguments.ack_timeout).await
+}
+
+async fn resume(session: &mut ShiftSession<'_, '_>, mut entry: ShiftEntry) -> Result<CommandOutcome, Failure> {
+    session.is_long = !entry.plan.is_empty() || entry.analysis.is_some();
+    let arguments = &session.arguments.analysis;
+    if let Some(source) = entry.analysis.filter(|_| arguments.analysis.is_none() && arguments.prometheus.is_none()) {
+        return Err(Failure::usage(format!("this shift uses canary analysis by {}", source.as_str()))
+            .hint("pass its flags again: --analysis or --prometheus, and the limits")
+            .hint("to resume without analysis: --analysis none"));
+    }
+    let mut analysis = CanaryAnalysis::new(session, session.is_long).await?;
+    session.take_over(&mut entry).await?;
+    session.is_applied = true;
+    if let Some(analysis) = &mut analysis {
         let read = session.source.read(session.context).await?;
-        session.learn(guard, &mesh::resolve(&read.snapshot, &session.source.options(&session.context.scope)), &entry);
-        guard.before = entry.verdicts.first().map(|one| one.canary.and(one.baseline)).unwrap_or_default();
+        let mesh = mesh::resolve(&read.snapshot, &session.source.options(&session.context.scope));
+        session.update_cohorts(analysis, &mesh, &entry);
+        let baseline = entry.verdicts.first().map(|verdict| verdict.canary.plus(verdict.baseline));
+        analysis.before_shift = baseline.unwrap_or_default();
     }
-    session.walk(entry, guard).await
+    session.run_steps(entry, analysis).await
 }
 
 impl ShiftSession<'_, '_> {
-    /// Whether another run's time is over, or taken from it.
-    fn may_take(&self, entry: &ShiftEntry) -> bool {
-        self.takes_over() || entry.until.as_deref().is_none_or(|until| *until < *Env::clock())
-    }
-
-    fn show_undo(&mut self, entry: &ShiftEntry) -> Result<(), Failure> {
-        let PastShiftReport { number, by, at, from, to, .. } = PastShiftReport::from(entry);
-        let text = format!("{} shift {number} of {at} by {by}: back from {to} to {from}", self.target.title());
-        self.tell("plan", &text, |_| {})
+    /// Whether this session may take over an open entry: its deadline has passed, or `--takeover` is given.
+    fn can_take_over(&self, entry: &ShiftEntry) -> bool {
+        self.arguments.takeover || entry.deadline.as_deref().is_none_or(|deadline| *deadline < *Env::clock())
     }
 }

@@ -1,4 +1,4 @@
-//! `shift`: move weights between the backends of a rule, and see that the proxies follow.
+//! `shift`: moves weights between the backends of a route rule and verifies that the proxies follow.
 
 mod acknowledge;
 mod analysis;
@@ -12,14 +12,15 @@ mod prompts;
 mod rollback;
 mod run_steps;
 mod session;
+mod step_analysis;
 mod target;
-mod watch;
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 use tokio::sync::watch::Receiver;
 
+use crate::analysis::AnalysisSource;
 use crate::cli::context::Context;
 use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::SourceArgs;
@@ -28,87 +29,92 @@ use crate::compare;
 use crate::mesh;
 use crate::render;
 use crate::report::diff::DiffObjectReport;
-use crate::rules::Severity;
+use crate::report::shift::ShiftEventType;
 use crate::shift::patch;
 use crate::shift::plan::{DesiredWeights, RulePlan};
 use crate::shift::record::{ShiftEntry, ShiftRecord, ShiftState};
 use crate::shift::steps;
 use crate::vocabulary::share::Share;
 use analysis::CanaryAnalysis;
-pub(super) use analysis::prometheus_at;
+pub(super) use analysis::parse_prometheus_address;
 pub use args::ShiftArgs;
 use args::{AckMode, DryRunMode, EmitFormat, FailureAction, ShiftFormat};
 use preflight::Preflight;
 use session::ShiftSession;
 use target::ShiftTarget;
 
-/// What is left to do when everything was looked at.
+/// What remains to be done after the checks.
 enum Prepared<'a, 'w> {
-    /// Nothing.
-    Ended(CommandOutcome),
-    /// Weights are to be written.
-    Write {
+    Finished(CommandOutcome),
+    Apply {
         session: Box<ShiftSession<'a, 'w>>,
         plans: Vec<RulePlan>,
         object: Value,
         entry: Box<ShiftEntry>,
-        guard: Option<Box<CanaryAnalysis>>,
+        analysis: Option<Box<CanaryAnalysis>>,
     },
-    /// The last shift is to be undone, or gone on with.
-    GoOn { session: Box<ShiftSession<'a, 'w>>, object: Value, record: ShiftRecord },
+    UndoOrResume {
+        session: Box<ShiftSession<'a, 'w>>,
+        object: Value,
+        record: ShiftRecord,
+    },
 }
 
-/// Runs the command.
 pub(super) async fn run(context: &mut Context<'_>, mut arguments: ShiftArgs) -> Result<CommandOutcome, Failure> {
-    let signals = super::signals();
-    let (mut ended, messages) = (signals.clone(), context.messages);
+    let signals = super::count_termination_signals();
+    let (mut interrupts, messages) = (signals.clone(), context.messages);
     let is_abort = arguments.abort;
     let interrupted = || {
-        messages.give_cursor_back();
-        let what = if is_abort { "what was asked for stands in the record" } else { "nothing is written" };
-        Failure::interrupted().hint(what)
+        messages.restore();
+        let hint = if is_abort { "the request to abort may be recorded" } else { "nothing was applied" };
+        Failure::interrupted().hint(hint)
     };
-    arguments.guard.place()?;
+    arguments.analysis.prometheus_address()?;
     if let Some(path) = arguments.edit.clone() {
         return edit::run(context, &arguments, &path).await;
     }
     tokio::select! {
         biased;
-        _ = ended.changed() => return Err(interrupted()),
-        completed = complete(context, &mut arguments) => completed?,
+        _ = interrupts.changed() => return Err(interrupted()),
+        completed = complete_arguments(context, &mut arguments) => completed?,
     }
-    let ready = tokio::select! {
+    let prepared = tokio::select! {
         biased;
-        _ = ended.changed() => return Err(interrupted()),
-        ready = prepare(context, &arguments, signals) => ready?,
+        _ = interrupts.changed() => return Err(interrupted()),
+        prepared = prepare(context, &arguments, signals) => prepared?,
     };
-    match ready {
-        Prepared::Ended(outcome) => Ok(outcome),
-        Prepared::Write { mut session, plans, object, entry, guard } => {
-            session.write_and_follow(&plans, object, *entry, guard.map(|guard| *guard)).await
+    match prepared {
+        Prepared::Finished(outcome) => Ok(outcome),
+        Prepared::Apply { mut session, plans, object, entry, analysis } => {
+            session.apply_and_run(&plans, object, *entry, analysis.map(|analysis| *analysis)).await
         }
-        Prepared::GoOn { mut session, object, record } => history::go_on(&mut session, &object, record).await,
+        Prepared::UndoOrResume { mut session, object, record } => {
+            history::undo_or_resume(&mut session, &object, record).await
+        }
     }
 }
 
-/// Asks for what is missing, where somebody can be asked.
-async fn complete(context: &mut Context<'_>, arguments: &mut ShiftArgs) -> Result<(), Failure> {
-    let looks_back = arguments.history || arguments.status || arguments.abort || arguments.undo || arguments.resume;
-    if arguments.target.is_some() && (arguments.to.is_some() || looks_back) {
+/// Asks for missing arguments on a terminal.
+async fn complete_arguments(context: &mut Context<'_>, arguments: &mut ShiftArgs) -> Result<(), Failure> {
+    if arguments.target.is_some() && (arguments.to.is_some() || arguments.needs_no_weights()) {
         return Ok(());
     }
     let can_ask = context.env.stderr_is_terminal && arguments.output == ShiftFormat::Text && !arguments.yes;
-    match (&arguments.target, can_ask && !looks_back && arguments.to.is_none()) {
-        (_, true) => prompts::complete(context, arguments).await,
-        (None, false) => Err(Failure::usage("what is to be shifted is not said").hint(
-            "name it: kubectl grpcmesh shift checkout.shop --to v2=25; or on a terminal without a name, to be asked",
-        )),
-        (Some(_), false) => Err(Failure::usage("the shares are not said: --to BACKEND=SHARE is missing")
-            .hint("such as --to v2=25; or --status, --history, --undo, --resume, --abort")),
+    match (&arguments.target, can_ask && !arguments.needs_no_weights() && arguments.to.is_none()) {
+        (_, true) => prompts::ask_for_arguments(context, arguments).await,
+        (None, false) => Err(Failure::usage("no shift target given")
+            .hint("name a Service or route object: kubectl grpcmesh shift checkout.shop --to v2=25")
+            .hint("on a terminal, kubectl grpcmesh shift asks for target and weights")),
+        (Some(_), false) => Err(no_target_weights()),
     }
 }
 
-/// Everything before the first write.
+fn no_target_weights() -> Failure {
+    Failure::usage("no target weights given: pass --to BACKEND=SHARE, such as --to v2=25")
+        .hint("without new weights: --status, --history, --undo, --resume or --abort")
+}
+
+/// Everything before the weights are applied.
 async fn prepare<'a, 'w>(
     context: &'a mut Context<'w>,
     arguments: &'a ShiftArgs,
@@ -117,196 +123,195 @@ async fn prepare<'a, 'w>(
     let source = SourceArgs::default();
     let mut read = source.read(context).await?;
     let options = source.options(&context.scope);
-    let word = arguments.target.as_deref().unwrap_or_default();
-    let target = target::find(&mesh::resolve(&read.snapshot, &options), word, &read.namespaces)?;
+    let argument = arguments.target.as_deref().unwrap_or_default();
+    let target = target::find(&mesh::resolve(&read.snapshot, &options), argument, &read.namespaces)?;
     let server = context.connect().await?;
-    let Some(mut object) = server.object(&target.key, &target.api_version).await? else {
-        return Err(Failure::source(format!("{} is gone", target.title())));
+    let Some(mut object) = server.get_object(&target.key, &target.api_version).await? else {
+        return Err(not_found(&target));
     };
-    let record = ShiftRecord::of(&object).map_err(|error| {
-        Failure::source(format!("the record of {} cannot be read", target.title()))
-            .cause(error)
-            .hint("a newer version of this program may have written it; without the annotation grpcmesh.io/shift it begins anew")
+    let record = ShiftRecord::from_object(&object).map_err(|error| {
+        Failure::unavailable(format!("cannot read the shift record of {}", target.title())).cause(error).hint(
+            "if a newer kubectl-grpcmesh wrote it, upgrade; to start over, remove the annotation grpcmesh.io/shift",
+        )
     })?;
     if arguments.history {
-        return history::history(context, arguments, &target, &record).map(Prepared::Ended);
+        return history::show_history(context, arguments, &target, &record).map(Prepared::Finished);
     }
     let mut session = Box::new(ShiftSession::new(context, arguments, server, target, source.clone(), signals));
     if arguments.status {
-        return history::status(&mut session, &object, &record).map(Prepared::Ended);
+        return history::show_status(&mut session, &object, &record).map(Prepared::Finished);
     }
     if arguments.abort {
-        return history::abort(&mut session, &record).await.map(Prepared::Ended);
+        return history::abort(&mut session, &record).await.map(Prepared::Finished);
     }
     if arguments.undo || arguments.resume {
-        return Ok(Prepared::GoOn { session, object, record });
+        return Ok(Prepared::UndoOrResume { session, object, record });
     }
-    let Some(wish) = &arguments.to else { return Err(Failure::usage("nothing is wished: --to BACKEND=SHARE")) };
-    let (plans, wishes) = {
+    let Some(desired) = &arguments.to else { return Err(no_target_weights()) };
+    let (plans, step_weights) = {
         let mesh = mesh::resolve(&read.snapshot, &options);
-        let plans = target::plans(&mesh, &session.target, &object, wish, arguments)?;
-        let wishes = way(wish, &plans, arguments)?;
-        match wishes.first() {
-            Some(first) => (target::plans(&mesh, &session.target, &object, first, arguments)?, wishes),
-            None => (plans, wishes),
+        let plans = target::plan_rules(&mesh, &session.target, &object, desired, arguments)?;
+        let step_weights = plan_steps(desired, &plans, arguments)?;
+        match step_weights.first() {
+            Some(first) => (target::plan_rules(&mesh, &session.target, &object, first, arguments)?, step_weights),
+            None => (plans, step_weights),
         }
     };
-    if plans.iter().all(RulePlan::is_idle) {
-        session.tell("done", "the shares are as wished already: nothing is written", |_| {})?;
-        return Ok(Prepared::Ended(CommandOutcome::Clean));
+    if plans.iter().all(RulePlan::is_noop) {
+        session.emit(ShiftEventType::Done, "the weights already match: nothing to do", |_| {})?;
+        return Ok(Prepared::Finished(CommandOutcome::Clean));
     }
-    session.not_open(&record, &object)?;
-    let mut entry = Box::new(session.entry(&plans).await);
-    entry.plan = wishes.iter().map(ToString::to_string).collect();
-    let mut guard = CanaryAnalysis::new(&mut session, !wishes.is_empty()).await?.map(Box::new);
-    if guard.is_some() {
-        can_be_judged(&plans)?;
+    session.ensure_no_open_shift(&record, &object)?;
+    let mut entry = Box::new(session.new_entry(&plans).await);
+    entry.plan = step_weights.iter().map(ToString::to_string).collect();
+    let mut analysis = CanaryAnalysis::new(&mut session, !step_weights.is_empty()).await?.map(Box::new);
+    if analysis.is_some() {
+        ensure_comparable(&plans)?;
     }
-    entry.guard = guard.as_ref().map(|guard| guard.name().to_owned());
-    let mut written = record.clone();
-    // What another program writes, no run of this one will end.
-    let emitted = "emitted; nobody saw whether the proxies follow".to_owned();
+    entry.analysis = analysis.as_ref().map(|analysis| analysis.source());
+    let mut new_record = record.clone();
     let number = record.next_number();
-    written.push(match arguments.emit {
-        Some(_) => ShiftEntry { number, state: ShiftState::Held, until: None, message: emitted, ..(*entry).clone() },
+    new_record.push(match arguments.emit {
+        // Another program applies the change, so no session will close the entry.
+        Some(_) => {
+            let message = "emitted: proxies were not checked".to_owned();
+            ShiftEntry { number, state: ShiftState::Held, deadline: None, message, ..(*entry).clone() }
+        }
         None => ShiftEntry { number, ..(*entry).clone() },
     });
-    let mut operations = patch::shift(&object, &plans, &written);
+    let mut operations = patch::shift_patch(&object, &plans, &new_record);
     if arguments.dry_run == Some(DryRunMode::Client) {
         session.show_plan(&plans, &object, None, &Preflight::default())?;
-        tell_way(&mut session, &entry, guard.as_deref())?;
-        session.tell("done", "a dry run: nothing is written", |_| {})?;
-        return Ok(Prepared::Ended(CommandOutcome::Clean));
+        emit_steps(&mut session, &entry)?;
+        return finish_dry_run(&mut session);
     }
-    let after = session.try_it(&operations).await?;
-    let mut found = preflight::look(&mut read.snapshot, &options, &session.target, &object, &after, &plans);
+    let after = session.server_dry_run(&operations).await?;
+    let mut preflight = preflight::run_checks(&mut read.snapshot, &options, &session.target, &object, &after, &plans);
     let mesh = mesh::resolve(&read.snapshot, &options);
-    let scaled = preflight::autoscalers(&session.server, &mesh, &found, &plans).await;
+    let autoscalers = preflight::check_autoscalers(&session.server, &mesh, &preflight, &plans).await;
     drop(mesh);
-    found.checks.extend(scaled);
-    if let Some(form) = arguments.emit {
-        session.show_checks(&found);
-        stopped(arguments, &found)?;
-        match form {
+    preflight.checks.extend(autoscalers);
+    if let Some(format) = arguments.emit {
+        session.show_checks(&preflight);
+        preflight.ensure_passed(arguments)?;
+        match format {
             EmitFormat::Patch => render::json(&Value::from(operations), session.context.out)?,
             EmitFormat::Yaml => {
-                render::yaml::yaml(&compare::sendable(&after), session.context.out)?;
+                render::yaml::yaml(&compare::without_server_fields(&after), session.context.out)?;
             }
         }
-        return Ok(Prepared::Ended(CommandOutcome::Clean));
+        return Ok(Prepared::Finished(CommandOutcome::Clean));
     }
-    let hosts: BTreeSet<&String> = found.classes.iter().flat_map(|class| &class.hosts).collect();
+    let hosts: BTreeSet<&String> = preflight.classes.iter().flat_map(|class| &class.hosts).collect();
     entry.hosts = hosts.into_iter().cloned().collect();
-    session.show_plan(&plans, &object, Some(&after), &found)?;
-    tell_way(&mut session, &entry, guard.as_deref())?;
-    stopped(arguments, &found)?;
+    session.show_plan(&plans, &object, Some(&after), &preflight)?;
+    emit_steps(&mut session, &entry)?;
+    preflight.ensure_passed(arguments)?;
     if arguments.dry_run.is_some() {
-        session.tell("done", "a dry run: nothing is written", |_| {})?;
-        return Ok(Prepared::Ended(CommandOutcome::Clean));
+        return finish_dry_run(&mut session);
     }
-    if !session.is_agreed().await? {
-        session.tell("held", "not agreed: nothing is written", |_| {})?;
-        return Ok(Prepared::Ended(CommandOutcome::Partial));
+    if !session.confirm().await? {
+        session.emit(ShiftEventType::Held, "not confirmed: nothing was applied", |_| {})?;
+        return Ok(Prepared::Finished(CommandOutcome::Partial));
     }
-    if let Some(guard) = &mut guard {
-        // Of the mesh as it will be, which was resolved last, and as it is.
-        session.learn(guard, &mesh::resolve(&read.snapshot, &options), &entry);
+    if let Some(analysis) = &mut analysis {
+        // Cohorts come from the mesh after the patch, which `read` holds now, and from the mesh as it is.
+        session.update_cohorts(analysis, &mesh::resolve(&read.snapshot, &options), &entry);
         read = source.read(session.context).await?;
-        session.learn(guard, &mesh::resolve(&read.snapshot, &options), &entry);
-        session.baseline(&mut entry, guard).await?;
+        session.update_cohorts(analysis, &mesh::resolve(&read.snapshot, &options), &entry);
+        session.measure_baseline(&mut entry, analysis).await?;
     }
-    if !arguments.yes || guard.is_some() {
-        // Time has passed: the mesh may be another one by now.
+    if !arguments.yes || analysis.is_some() {
+        // The mesh may have changed during the prompt or the baseline window.
         read = source.read(session.context).await?;
-        let now = session.look().await?;
+        let now = session.get_object().await?;
         if ShiftSession::is_changed(&object, &now) {
-            return Err(session.changed(&now));
+            return Err(session.changed_failure(&now));
         }
         object = now;
-        operations = patch::shift(&object, &plans, &written);
-        let after = session.try_it(&operations).await?;
-        let found = preflight::look(&mut read.snapshot, &options, &session.target, &object, &after, &plans);
-        if stopped(arguments, &found).is_err() {
-            session.show_checks(&found);
+        operations = patch::shift_patch(&object, &plans, &new_record);
+        let after = session.server_dry_run(&operations).await?;
+        let preflight = preflight::run_checks(&mut read.snapshot, &options, &session.target, &object, &after, &plans);
+        if preflight.ensure_passed(arguments).is_err() {
+            session.show_checks(&preflight);
         }
-        stopped(arguments, &found)?;
+        preflight.ensure_passed(arguments)?;
     }
-    Ok(Prepared::Write { session, plans, object, entry, guard })
+    Ok(Prepared::Apply { session, plans, object, entry, analysis })
 }
 
-/// Tells the steps, if there are several.
-fn tell_way(
-    session: &mut ShiftSession<'_, '_>,
-    entry: &ShiftEntry,
-    guard: Option<&CanaryAnalysis>,
-) -> Result<(), Failure> {
+fn not_found(target: &ShiftTarget) -> Failure {
+    Failure::unavailable(format!("{} not found: it was deleted", target.title()))
+}
+
+fn finish_dry_run<'a, 'w>(session: &mut ShiftSession<'a, 'w>) -> Result<Prepared<'a, 'w>, Failure> {
+    session.emit(ShiftEventType::Done, "dry run: nothing was applied", |_| {})?;
+    Ok(Prepared::Finished(CommandOutcome::Clean))
+}
+
+/// Emits the steps, if there are several.
+fn emit_steps(session: &mut ShiftSession<'_, '_>, entry: &ShiftEntry) -> Result<(), Failure> {
     if entry.plan.len() < 2 {
         return Ok(());
     }
-    let interval = crate::vocabulary::duration::show(session.arguments.guard.interval);
-    let by = guard.map_or("not judged: steps go by time", CanaryAnalysis::name);
-    let message = format!("{} steps: {}; each at least {interval} ({by})", entry.plan.len(), entry.plan.join(", "));
-    session.tell("plan", &message, |_| {})
+    let interval = crate::vocabulary::duration::format(session.arguments.analysis.interval);
+    let analysis = entry.analysis.map_or("none", AnalysisSource::as_str);
+    let message = format!(
+        "{} steps: {}; at least {interval} each; canary analysis: {analysis}",
+        entry.plan.len(),
+        entry.plan.join(", ")
+    );
+    session.emit(ShiftEventType::Plan, &message, |_| {})
 }
 
-/// Refuses what no guard could tell apart: backends of one name, and rules whose shares move in different ways.
-fn can_be_judged(plans: &[RulePlan]) -> Result<(), Failure> {
+/// Fails where canary and baseline cannot be separated: backends with the same label, and rules in which different
+/// backends rise.
+fn ensure_comparable(plans: &[RulePlan]) -> Result<(), Failure> {
     let rising = |plan: &RulePlan| -> BTreeSet<String> {
-        let rises = (0..plan.backends.len()).filter(|at| plan.share_after(*at) > plan.share_before(*at));
-        rises.map(|at| plan.backends[at].backend.label()).collect()
+        let rising = (0..plan.backends.len()).filter(|index| plan.is_rising(*index));
+        rising.map(|index| plan.backends[index].backend.label()).collect()
     };
     for plan in plans {
-        let mut labels: Vec<String> = plan.backends.iter().map(|one| one.backend.label()).collect();
+        let mut labels: Vec<String> = plan.backends.iter().map(|planned| planned.backend.label()).collect();
         labels.sort();
-        if let Some([label, _]) = labels.array_windows().find(|[one, other]| one == other) {
-            let why = format!("{} has two backends called {}: they cannot be judged apart", plan.split.title(), label);
-            return Err(Failure::usage(why).hint("shift it without --steps and --watch, or with --guard none"));
+        if let Some([label, _]) = labels.array_windows().find(|[label, next]| label == next) {
+            return Err(Failure::usage(format!(
+                "cannot analyse {}: it has two backends named {label}",
+                plan.split.title()
+            ))
+            .hint("shift without --steps and --watch, or with --analysis none"));
         }
         if rising(plan) != rising(&plans[0]) {
-            let why = "in one of these rules other backends rise than in another: no guard can judge both";
-            return Err(Failure::usage(why).hint("shift them one after the other: --rule N"));
+            return Err(Failure::usage("cannot analyse these rules together: different backends rise in them")
+                .hint("shift them one after the other with --rule N"));
         }
     }
     Ok(())
 }
 
-/// The steps of a wish, if steps are asked for: those that lie ahead.
-fn way(wish: &DesiredWeights, plans: &[RulePlan], arguments: &ShiftArgs) -> Result<Vec<DesiredWeights>, Failure> {
+/// The desired weights of each step that is still ahead; empty without `--steps`.
+fn plan_steps(
+    desired: &DesiredWeights,
+    plans: &[RulePlan],
+    arguments: &ShiftArgs,
+) -> Result<Vec<DesiredWeights>, Failure> {
     if arguments.steps.is_empty() {
         return Ok(Vec::new());
     }
     let share = |plan: &RulePlan| {
-        let at = plan.named(&wish.0.first()?.0)?;
-        Some(Share::of(plan.backends[at].before.unwrap_or(0), plan.total_before))
+        let index = plan.backend_index(&desired.0.first()?.0)?;
+        Some(Share::from_ratio(plan.backends[index].before.unwrap_or(0), plan.total_before))
     };
     let now = plans.first().and_then(share);
     if plans.iter().any(|plan| share(plan) != now) {
-        return Err(Failure::usage("the rules do not begin with the same share: their steps would not be the same")
-            .hint("shift them one after the other: --rule N"));
+        return Err(Failure::usage("cannot shift these rules in the same steps: their current shares differ")
+            .hint("shift them one after the other with --rule N"));
     }
-    steps::wishes(wish, &arguments.steps, now.unwrap_or(Share::of(0, 1)))
+    steps::step_weights(desired, &arguments.steps, now.unwrap_or(Share::from_ratio(0, 1)))
         .map_err(|error| Failure::usage(error.to_string()))
 }
 
-/// Stops where an error stands and no flag lets it pass.
-fn stopped(arguments: &ShiftArgs, found: &Preflight) -> Result<(), Failure> {
-    let stands = found.checks.iter().find(|check| {
-        let passes = match check.flag {
-            Some("--force-owner") => arguments.force_owner,
-            _ => arguments.force,
-        };
-        check.severity == Severity::Error && !passes
-    });
-    match stands {
-        Some(check) => Err(Failure::source("stopped: nothing is written").hint(match check.flag {
-            Some(flag) => format!("to go on all the same: {flag}"),
-            None => "mend it first".to_owned(),
-        })),
-        None => Ok(()),
-    }
-}
-
-/// The object before and after, as `diff` shows it.
-fn compared(target: &ShiftTarget, object: &Value, after: &Value) -> DiffObjectReport {
-    DiffObjectReport::from(compare::compare(target.title(), Some(after), Some(object)))
+/// The change of the object, as `diff` reports it.
+fn compare_object(target: &ShiftTarget, object: &Value, after: &Value) -> DiffObjectReport {
+    DiffObjectReport::from(compare::compare_objects(target.key.clone(), Some(after), Some(object)))
 }

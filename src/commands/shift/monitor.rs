@@ -1,4 +1,4 @@
-//! The ground on which a shift stands while it waits: the object, and what callers get of its backends.
+//! Monitors the object, and the backends as callers have them, while a shift waits.
 
 use std::time::{Duration, Instant};
 
@@ -8,153 +8,157 @@ use super::session::ShiftSession;
 use crate::cli::failure::Failure;
 use crate::mesh;
 use crate::mesh::xds::BackendState;
-use crate::shift::affected::{AffectedClass, classes, label};
+use crate::shift::affected::{CallerClassUsage, backend_label, caller_class_usage};
 use crate::shift::record::ShiftEntry;
 use crate::snapshot::{GapKind, Snapshot};
 
-/// Pause between two looks at the object.
-pub(super) const LOOK: Duration = Duration::from_secs(1);
-/// Pause between two looks at everything that calls depend on.
-const SURVEY: Duration = Duration::from_secs(5);
+/// Interval between reads of the object.
+pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval between reads of the whole mesh.
+const MESH_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What ended a wait.
+/// How a wait ended.
 pub(super) enum WaitOutcome {
-    /// The time.
-    Over,
-    /// The program was asked to end.
+    /// The time is over.
+    Elapsed,
+    /// The process received a signal.
     Interrupted,
-    /// The object is not ours any more.
-    Slipped(StopReason),
+    /// The shift cannot continue.
+    Stopped(StopReason),
 }
 
 impl ShiftSession<'_, '_> {
-    /// Waits, and watches the ground: the object, and what callers get of the backends.
-    pub(super) async fn wait(
+    /// Waits for `duration` and monitors the shift meanwhile.
+    pub(super) async fn wait_and_monitor(
         &mut self,
         entry: &ShiftEntry,
-        mut guard: Option<&mut CanaryAnalysis>,
-        time: Duration,
-        what: &'static str,
+        mut analysis: Option<&mut CanaryAnalysis>,
+        duration: Duration,
+        label: &'static str,
     ) -> WaitOutcome {
-        let bar = self.context.messages.bar(what);
-        bar.set_length(time.as_secs().max(1));
-        // One bar at a time: what is read meanwhile shows none.
-        let progress = std::mem::replace(&mut self.context.messages.progress, false);
+        let bar = self.context.messages.progress_bar(label);
+        bar.set_length(duration.as_secs().max(1));
+        // Only one progress bar at a time: reads meanwhile show none.
+        let progress = std::mem::replace(&mut self.context.messages.shows_progress, false);
         let start = Instant::now();
-        let mut surveyed: Option<Instant> = None;
-        let mut is_told = false;
-        let waited = loop {
+        let mut last_mesh_check: Option<Instant> = None;
+        let mut is_reported = false;
+        let outcome = loop {
             bar.set_position(start.elapsed().as_secs());
-            let is_due = surveyed.is_none_or(|last| last.elapsed() >= SURVEY);
-            let ended = self.asked_to_end(0);
-            let seen = async {
-                let object = self.look().await.map_err(|failure| failure.message)?;
-                match self.grip(&object, entry) {
-                    Err(slip) => return Ok(Some(WaitOutcome::Slipped(slip))),
-                    Ok(_) if !is_due => return Ok(None),
-                    Ok(_) => {}
+            let is_mesh_check_due = last_mesh_check.is_none_or(|last| last.elapsed() >= MESH_CHECK_INTERVAL);
+            let interrupted = self.wait_for_signal(0);
+            let check = async {
+                let object = self.get_object().await.map_err(|failure| failure.message)?;
+                if let Err(reason) = self.verify_ownership(&object, entry) {
+                    return Ok(Some(WaitOutcome::Stopped(reason)));
                 }
-                let no_canary = self.survey(entry, guard.as_deref_mut()).await.map_err(|failure| failure.message)?;
-                Ok::<_, String>(no_canary.map(|why| WaitOutcome::Slipped(StopReason::NoCanary(why))))
+                if !is_mesh_check_due {
+                    return Ok(None);
+                }
+                let unreachable =
+                    self.check_mesh(entry, analysis.as_deref_mut()).await.map_err(|failure| failure.message)?;
+                let stopped = |message| WaitOutcome::Stopped(StopReason::CanaryUnreachable(message));
+                Ok::<_, String>(unreachable.map(stopped))
             };
-            let seen = tokio::select! {
+            let result = tokio::select! {
                 biased;
-                () = ended => break WaitOutcome::Interrupted,
-                seen = seen => seen,
+                () = interrupted => break WaitOutcome::Interrupted,
+                result = check => result,
             };
-            match seen {
-                Ok(Some(waited)) => break waited,
-                Ok(None) if is_due => surveyed = Some(Instant::now()),
+            match result {
+                Ok(Some(outcome)) => break outcome,
+                Ok(None) if is_mesh_check_due => last_mesh_check = Some(Instant::now()),
                 Ok(None) => {}
-                // An API server that is away for a moment ends nothing.
-                Err(why) if !is_told => {
-                    is_told = true;
-                    self.context.messages.warning(&why);
+                // A short outage of the API server ends nothing.
+                Err(error) if !is_reported => {
+                    is_reported = true;
+                    self.context.messages.warning(&error);
                 }
                 Err(_) => {}
             }
-            let left = time.saturating_sub(start.elapsed());
-            if left.is_zero() {
-                break WaitOutcome::Over;
+            let remaining = duration.saturating_sub(start.elapsed());
+            if remaining.is_zero() {
+                break WaitOutcome::Elapsed;
             }
             tokio::select! {
                 biased;
-                () = self.asked_to_end(0) => break WaitOutcome::Interrupted,
-                () = tokio::time::sleep(LOOK.min(left)) => {}
+                () = self.wait_for_signal(0) => break WaitOutcome::Interrupted,
+                () = tokio::time::sleep(POLL_INTERVAL.min(remaining)) => {}
             }
         };
-        self.context.messages.progress = progress;
+        self.context.messages.shows_progress = progress;
         bar.finish_and_clear();
-        waited
+        outcome
     }
 
-    /// Looks at the mesh: who obeys, and whether the backends are there for them. Says why callers cannot reach the
-    /// canary, if they cannot.
-    pub(super) async fn survey(
+    /// Reads the mesh, updates the cohorts, and returns why callers cannot reach the canary, if they cannot.
+    pub(super) async fn check_mesh(
         &mut self,
         entry: &ShiftEntry,
-        guard: Option<&mut CanaryAnalysis>,
+        analysis: Option<&mut CanaryAnalysis>,
     ) -> Result<Option<String>, Failure> {
         let read = self.source.read(self.context).await?;
         let mesh = mesh::resolve(&read.snapshot, &self.source.options(&self.context.scope));
-        let places: Vec<usize> = entry.rules.iter().map(|rule| rule.rule).collect();
-        let classes = classes(&mesh, &self.target.object(), &places, "");
-        if is_patchy(&read.snapshot) {
+        let rules: Vec<usize> = entry.rules.iter().map(|rule| rule.rule).collect();
+        let classes = caller_class_usage(&mesh, &self.target.object_ref(), &rules, "");
+        if has_failed_reads(&read.snapshot) {
             return Ok(None);
         }
-        if let Some(guard) = guard {
-            guard.weak = self.dead(entry, &classes, false);
-            self.learn_classes(guard, &mesh, &classes, entry);
+        if let Some(analysis) = analysis {
+            analysis.unreachable_baseline = self.unreachable_backend(entry, &classes, false);
+            self.update_cohorts_from(analysis, &mesh, &classes, entry);
         }
-        Ok(self.dead_canary(entry, &classes))
+        Ok(self.unreachable_canary(entry, &classes))
     }
 
     /// Why callers cannot reach the canary.
-    pub(super) fn dead_canary(&self, entry: &ShiftEntry, classes: &[AffectedClass]) -> Option<String> {
-        self.dead(entry, classes, true)
+    pub(super) fn unreachable_canary(&self, entry: &ShiftEntry, classes: &[CallerClassUsage]) -> Option<String> {
+        self.unreachable_backend(entry, classes, true)
     }
 
-    fn dead(&self, entry: &ShiftEntry, classes: &[AffectedClass], canary: bool) -> Option<String> {
-        let rising = self.rising(entry);
-        let obeying = classes.iter().filter(|class| class.obeys);
+    /// Why callers cannot reach a backend of the canary, or of the baseline.
+    fn unreachable_backend(&self, entry: &ShiftEntry, classes: &[CallerClassUsage], is_canary: bool) -> Option<String> {
+        let canary = self.canary_backends(entry);
+        let affected = classes.iter().filter(|class| class.uses_rule);
         let mut backends =
-            obeying.flat_map(|class| class.backends.values().flatten().map(move |backend| (class, backend)));
+            affected.flat_map(|class| class.backends.values().flatten().map(move |backend| (class, backend)));
         backends.find_map(|(class, backend)| {
-            let why = match backend.state {
-                BackendState::Ok => return None,
-                BackendState::NoCluster => "does not exist for it any more",
-                BackendState::NoEndpoints => "has no ready pod any more",
+            let problem = match backend.state {
+                BackendState::Ok | BackendState::Unknown => return None,
+                BackendState::NoCluster => "no longer exists",
+                BackendState::NoEndpoints => "no longer has a ready pod",
             };
-            (rising.contains(&label(backend).as_str()) == canary)
-                .then(|| format!("{}: {} {why}", class.name, backend.cluster))
+            (canary.contains(&backend_label(backend).as_str()) == is_canary)
+                .then(|| format!("for callers in {} the backend {} {problem}", class.name, backend.cluster))
         })
     }
 
-    /// Names of the backends whose share rises.
-    fn rising<'e>(&self, entry: &'e ShiftEntry) -> Vec<&'e str> {
-        entry.rules.iter().flat_map(|rule| rule.rising(self.target.key.kind).0).collect()
+    /// Labels of the backends whose share rises.
+    fn canary_backends<'e>(&self, entry: &'e ShiftEntry) -> Vec<&'e str> {
+        entry.rules.iter().flat_map(|rule| rule.canary(self.target.key.kind).0).collect()
     }
 
-    /// Learns who is who before the first window: of the mesh as it is, and as it will be.
-    pub(super) fn learn(&self, guard: &mut CanaryAnalysis, mesh: &mesh::Mesh<'_>, entry: &ShiftEntry) {
-        let places: Vec<usize> = entry.rules.iter().map(|rule| rule.rule).collect();
-        let classes = classes(mesh, &self.target.object(), &places, "");
-        self.learn_classes(guard, mesh, &classes, entry);
+    /// Updates the cohorts of an analysis from a mesh.
+    pub(super) fn update_cohorts(&self, analysis: &mut CanaryAnalysis, mesh: &mesh::Mesh<'_>, entry: &ShiftEntry) {
+        let rules: Vec<usize> = entry.rules.iter().map(|rule| rule.rule).collect();
+        let classes = caller_class_usage(mesh, &self.target.object_ref(), &rules, "");
+        self.update_cohorts_from(analysis, mesh, &classes, entry);
     }
 
-    fn learn_classes(
+    fn update_cohorts_from(
         &self,
-        guard: &mut CanaryAnalysis,
+        analysis: &mut CanaryAnalysis,
         mesh: &mesh::Mesh<'_>,
-        classes: &[AffectedClass],
+        classes: &[CallerClassUsage],
         entry: &ShiftEntry,
     ) {
-        let rising = self.rising(entry);
-        crate::shift::affected::update_cohorts(&mut guard.sides, mesh, classes, &|label| rising.contains(&label));
+        let canary = self.canary_backends(entry);
+        let is_canary = |label: &str| canary.contains(&label);
+        crate::shift::affected::update_cohorts(&mut analysis.cohorts, mesh, classes, &is_canary);
     }
 }
 
-/// Whether a list failed just now: what is missing then may well be there.
-pub(super) fn is_patchy(snapshot: &Snapshot) -> bool {
+/// Whether a list failed, so that objects may only seem to be missing.
+pub(super) fn has_failed_reads(snapshot: &Snapshot) -> bool {
     snapshot.gaps.iter().any(|gap| gap.reason == GapKind::Failed)
 }

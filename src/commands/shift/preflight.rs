@@ -1,52 +1,92 @@
-//! What is looked at before anything is written: whose calls the rule decides, whether they will arrive, who else
-//! writes the object, and what the server says to the very patch.
+//! Checks before weights are applied: which proxies are affected, whether their calls will reach pods, who else manages
+//! the object, and what the API server says to the exact patch.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::target::{ShiftTarget, repeated};
+use super::ShiftArgs;
+use super::target::{ShiftTarget, repeated_splits};
+use crate::cli::failure::Failure;
 use crate::cluster::client::ApiServer;
-use crate::compare::controllers;
+use crate::compare::weight_owner_notes;
 use crate::mesh::workload::ProxyKind;
-use crate::mesh::xds::BackendState;
+use crate::mesh::xds::{BackendState, CompiledBackend};
 use crate::mesh::{self, Mesh, ResolveOptions};
 use crate::rules::{self, Finding, Severity};
 use crate::schema::Kind;
-use crate::shift::affected::{AffectedClass, classes, label};
+use crate::shift::affected::{CallerClassUsage, backend_label, caller_class_usage};
 use crate::shift::plan::RulePlan;
 use crate::snapshot::{Object, Snapshot};
 
-/// Something that speaks against a shift, or for looking twice.
+/// The flag that lets a shift continue despite a failed check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OverrideFlag {
+    Force,
+    ForceOwner,
+}
+
+impl OverrideFlag {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Force => "--force",
+            Self::ForceOwner => "--force-owner",
+        }
+    }
+
+    fn is_given(self, arguments: &ShiftArgs) -> bool {
+        match self {
+            Self::Force => arguments.force,
+            Self::ForceOwner => arguments.force_owner,
+        }
+    }
+}
+
+/// A failed check. An error stops the shift unless its flag is given; a warning does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PreflightCheck {
-    /// An error stops, unless a flag says otherwise.
     pub(super) severity: Severity,
     pub(super) text: String,
-    /// The flag that lets the shift go on all the same.
-    pub(super) flag: Option<&'static str>,
+    override_flag: OverrideFlag,
 }
 
 impl PreflightCheck {
-    fn error(text: impl Into<String>, flag: &'static str) -> Self {
-        Self { severity: Severity::Error, text: text.into(), flag: Some(flag) }
+    fn error(text: impl Into<String>, override_flag: OverrideFlag) -> Self {
+        Self { severity: Severity::Error, text: text.into(), override_flag }
     }
 
     fn warning(text: impl Into<String>) -> Self {
-        Self { severity: Severity::Warning, text: text.into(), flag: None }
+        Self { severity: Severity::Warning, text: text.into(), override_flag: OverrideFlag::Force }
     }
 }
 
-/// What was found.
+/// The result of all checks.
 #[derive(Debug, Default)]
 pub(super) struct Preflight {
+    /// Failed checks, worst first.
     pub(super) checks: Vec<PreflightCheck>,
-    /// All callers, those that obey and those that do not.
-    pub(super) classes: Vec<AffectedClass>,
+    /// All caller classes, affected or not.
+    pub(super) classes: Vec<CallerClassUsage>,
 }
 
-/// Looks at the mesh as it is and as it will be: `after` is the object as the server would store it.
-pub(super) fn look(
+impl Preflight {
+    /// Fails if a check failed that no flag overrides.
+    pub(super) fn ensure_passed(&self, arguments: &ShiftArgs) -> Result<(), Failure> {
+        let blocking = self
+            .checks
+            .iter()
+            .find(|check| check.severity == Severity::Error && !check.override_flag.is_given(arguments));
+        match blocking {
+            Some(check) => Err(Failure::unavailable("cannot shift: a preflight check failed")
+                .hint(format!("nothing was applied; to continue anyway: {}", check.override_flag.as_str()))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Checks the mesh before and after the patch. `after` is the object as the API server would store it; the snapshot
+/// holds it afterwards.
+pub(super) fn run_checks(
     snapshot: &mut Snapshot,
     options: &ResolveOptions,
     target: &ShiftTarget,
@@ -54,156 +94,183 @@ pub(super) fn look(
     after: &Value,
     plans: &[RulePlan],
 ) -> Preflight {
-    let mut found = Preflight::default();
+    let mut preflight = Preflight::default();
     let findings = |snapshot: &Snapshot| -> Vec<Finding> {
         let mesh = mesh::resolve(snapshot, options);
         rules::run(&mesh, &rules::select::FindingSelection::default()).findings
     };
-    let before = findings(snapshot);
-    if replace(snapshot, target, after).is_none() {
-        found.checks.push(PreflightCheck::error("the object would not be one of its kind any more", "--force"));
-        return found;
+    let findings_before = findings(snapshot);
+    if replace_object(snapshot, target, after).is_none() {
+        let text = format!("the patched object is not a valid {}", target.key.kind.name());
+        preflight.checks.push(PreflightCheck::error(text, OverrideFlag::Force));
+        return preflight;
     }
-    let now = findings(snapshot);
-    for one in now.iter().filter(|one| one.severity != Severity::Info) {
-        let text = format!("{} {}: {}", one.code, one.object, one.message);
-        let is_new =
-            !before.iter().any(|old| (old.code, &old.object, &old.field) == (one.code, &one.object, &one.field));
-        match (is_new, one.severity) {
+    let findings_after = findings(snapshot);
+    preflight.checks.extend(check_findings(target, &findings_before, &findings_after));
+    let mesh = mesh::resolve(snapshot, options);
+    let rules: Vec<usize> = plans.iter().map(|plan| plan.split.rule).collect();
+    preflight.classes = caller_class_usage(&mesh, &target.object_ref(), &rules, &route_host(&mesh, target, object));
+    check_callers(&mesh, &mut preflight, plans);
+    preflight.checks.extend(repeated_splits(&mesh, target, plans).into_iter().map(PreflightCheck::warning));
+    let owners = weight_owner_notes(object);
+    preflight.checks.extend(owners.into_iter().map(|text| PreflightCheck::error(text, OverrideFlag::ForceOwner)));
+    preflight.checks.extend(check_helm(object));
+    preflight.checks.extend(check_route_status(target.key.kind, object));
+    preflight.checks.sort_by_key(|check| check.severity);
+    preflight.checks.dedup();
+    preflight
+}
+
+/// New findings anywhere, and open findings of the object itself.
+fn check_findings(target: &ShiftTarget, before: &[Finding], after: &[Finding]) -> Vec<PreflightCheck> {
+    let mut checks = Vec::new();
+    for finding in after.iter().filter(|finding| finding.severity != Severity::Info) {
+        let text = format!("{} {}: {}", finding.code, finding.object, finding.message);
+        let is_same =
+            |old: &Finding| (old.code, &old.object, &old.field) == (finding.code, &finding.object, &finding.field);
+        let is_new = !before.iter().any(is_same);
+        match (is_new, finding.severity) {
             (true, Severity::Error) => {
-                found.checks.push(PreflightCheck::error(format!("it would make {text}"), "--force"))
+                checks.push(PreflightCheck::error(format!("the shift introduces {text}"), OverrideFlag::Force));
             }
-            (true, _) => found.checks.push(PreflightCheck::warning(format!("it would make {text}"))),
-            (false, _) if one.object == target.object() => found.checks.push(PreflightCheck::warning(text)),
+            (true, _) => checks.push(PreflightCheck::warning(format!("the shift introduces {text}"))),
+            (false, _) if finding.object == target.object_ref() => checks.push(PreflightCheck::warning(text)),
             (false, _) => {}
         }
     }
-    let mesh = mesh::resolve(snapshot, options);
-    let rules: Vec<usize> = plans.iter().map(|plan| plan.split.rule).collect();
-    found.classes = classes(&mesh, &target.object(), &rules, &host(&mesh, target, object));
-    callers(&mesh, &mut found, plans);
-    found.checks.extend(repeated(&mesh, target, plans).into_iter().map(PreflightCheck::warning));
-    let writers = controllers(object);
-    found.checks.extend(writers.into_iter().map(|text| PreflightCheck::error(text, "--force-owner")));
-    found.checks.extend(helm(object));
-    found.checks.extend(status(target.key.kind, object));
-    found.checks.sort_by_key(|check| check.severity);
-    found.checks.dedup();
-    found
+    checks
 }
 
-/// The host that an object's rules are for, in full.
-fn host(mesh: &Mesh<'_>, target: &ShiftTarget, object: &Value) -> String {
-    let own = &*target.key.namespace;
+/// The full host that an object's rules are for.
+fn route_host(mesh: &Mesh<'_>, target: &ShiftTarget, object: &Value) -> String {
+    let own_namespace = &*target.key.namespace;
     if let Some(host) = object["spec"]["hosts"][0].as_str() {
-        return mesh::host::resolve(host, &own.into(), &mesh.cluster_domain).to_string();
+        return mesh::host::to_fqdn(host, &own_namespace.into(), &mesh.cluster_domain).to_string();
     }
     let parents = object["spec"]["parentRefs"].as_array().map(Vec::as_slice).unwrap_or_default();
     let service = parents.iter().find(|parent| parent["kind"] == "Service");
-    let name = service.and_then(|parent| Some((parent["name"].as_str()?, parent["namespace"].as_str().unwrap_or(own))));
-    let full = |(name, namespace): (&str, &str)| {
-        mesh::host::of_service(name, &namespace.into(), &mesh.cluster_domain).to_string()
+    let name = service
+        .and_then(|parent| Some((parent["name"].as_str()?, parent["namespace"].as_str().unwrap_or(own_namespace))));
+    let full_host = |(name, namespace): (&str, &str)| {
+        mesh::host::service_host(name, &namespace.into(), &mesh.cluster_domain).to_string()
     };
-    name.map(full).unwrap_or_default()
+    name.map(full_host).unwrap_or_default()
 }
 
-/// Puts an object as the server has it into a snapshot.
-pub(super) fn replace(snapshot: &mut Snapshot, target: &ShiftTarget, object: &Value) -> Option<()> {
+/// Replaces the target in a snapshot; `None` if the object cannot be decoded.
+pub(super) fn replace_object(snapshot: &mut Snapshot, target: &ShiftTarget, object: &Value) -> Option<()> {
     let body = serde_json::value::to_raw_value(object).ok()?;
-    let made =
+    let object =
         Object::new(target.key.kind, &target.api_version, &target.key.namespace, &target.key.name, &body).ok()?;
-    snapshot.insert(made);
+    snapshot.insert(object);
     Some(())
 }
 
-fn callers(mesh: &Mesh<'_>, found: &mut Preflight, plans: &[RulePlan]) {
-    let obeying: Vec<&AffectedClass> = found.classes.iter().filter(|class| class.obeys).collect();
+fn check_callers(mesh: &Mesh<'_>, preflight: &mut Preflight, plans: &[RulePlan]) {
+    let affected: Vec<&CallerClassUsage> = preflight.classes.iter().filter(|class| class.uses_rule).collect();
     let mut checks = Vec::new();
-    let waypoints = mesh.workloads.iter().filter(|one| matches!(one.proxy, ProxyKind::Waypoint(_))).count();
+    let waypoints = mesh.workloads.iter().filter(|workload| matches!(workload.proxy, ProxyKind::Waypoint(_))).count();
     if waypoints > 0 {
         checks.push(PreflightCheck::warning(format!(
-            "{waypoints} waypoints may obey too: they are neither looked at nor waited for"
+            "the mesh has {waypoints} waypoints, which may use this rule: they are neither checked nor waited for"
         )));
     }
-    if obeying.is_empty() {
+    if affected.is_empty() {
         checks.push(PreflightCheck::error(
-            "no sidecar's or gateway's calls go by this rule: the shift would move nothing",
-            "--force",
+            "no sidecar or gateway uses this rule: the shift would move no calls",
+            OverrideFlag::Force,
         ));
     }
     for plan in plans {
-        let rises = |label: &str| {
-            let at = plan.backends.iter().position(|one| one.backend.label() == label);
-            at.is_none_or(|at| plan.share_after(at) > plan.share_before(at))
-        };
-        for class in &obeying {
-            let Some(backends) = class.backends.get(&plan.split.rule) else { continue };
-            for backend in backends {
-                let why = match backend.state {
-                    BackendState::Ok => continue,
-                    BackendState::NoCluster => "does not exist for it",
-                    BackendState::NoEndpoints => "has no ready pod",
-                };
-                let text = format!("{}: the backend {} {why}, calls to it fail", class.name, backend.cluster);
-                // Less for one that is down is a way out.
-                let check = if rises(&label(backend)) {
-                    PreflightCheck::error(text, "--force")
-                } else {
-                    PreflightCheck::warning(text)
-                };
-                checks.push(check);
-            }
-            for backend in backends.iter().filter(|one| rises(&label(one))) {
-                let Some(most) = backend.max_requests else { continue };
-                let rule = backend.destination_rule.as_ref().map(ToString::to_string).unwrap_or_default();
-                checks.push(PreflightCheck::warning(format!(
-                    "{} takes {most} calls at a time of each proxy (http2MaxRequests, {rule}): more fail with UO",
-                    label(backend)
-                )));
-            }
-            if let Some(hash) = backends.iter().find_map(|one| one.hash.as_ref()) {
-                checks.push(PreflightCheck::warning(format!(
-                    "calls are pinned by {hash}: shares hold for keys, not for calls"
-                )));
+        for class in &affected {
+            if let Some(backends) = class.backends.get(&plan.split.rule) {
+                checks.extend(check_backends(class, backends, plan));
             }
         }
-        // Pods against shares, where pods are known.
-        let Some(backends) = obeying.first().and_then(|class| class.backends.get(&plan.split.rule)) else { continue };
-        let ready = backends.iter().filter_map(|one| Some((label(one), u64::from(one.endpoints?.ready))));
-        let ready: Vec<(String, u64)> = ready.collect();
-        let all: u64 = ready.iter().map(|(_, count)| count).sum();
-        for (at, one) in plan.backends.iter().enumerate() {
-            let Some((_, pods)) = ready.iter().find(|(label, _)| *label == one.backend.label()) else { continue };
-            let (share, of_pods) = (plan.share_after(at), *pods as f64 / all.max(1) as f64);
-            if *pods > 0 && share > plan.share_before(at) && share > of_pods * 1.5 {
-                let (label, percent) = (one.backend.label(), share * 100.0);
-                checks.push(PreflightCheck::warning(format!(
-                    "{label} gets {percent:.0}% of the calls with {pods} of {all} ready pods"
-                )));
-            }
+        if let Some(backends) = affected.first().and_then(|class| class.backends.get(&plan.split.rule)) {
+            checks.extend(check_capacity(backends, plan));
         }
     }
-    found.checks.extend(checks);
+    preflight.checks.extend(checks);
 }
 
-/// Autoscalers of the workloads that are to get more calls. Who may not list them is told nothing.
-pub(super) async fn autoscalers(
+/// Missing clusters and pods, connection pool limits and consistent hashing of a caller's backends.
+fn check_backends(class: &CallerClassUsage, backends: &[CompiledBackend], plan: &RulePlan) -> Vec<PreflightCheck> {
+    let is_rising = |label: &str| {
+        let index = plan.backends.iter().position(|planned| planned.backend.label() == label);
+        index.is_none_or(|index| plan.is_rising(index))
+    };
+    let mut checks = Vec::new();
+    for backend in backends {
+        let problem = match backend.state {
+            BackendState::Ok | BackendState::Unknown => continue,
+            BackendState::NoCluster => "does not exist",
+            BackendState::NoEndpoints => "has no ready pod",
+        };
+        let text = format!("for callers in {} the backend {} {problem}: calls to it fail", class.name, backend.cluster);
+        // A smaller share for a backend that is down is an improvement.
+        let check = if is_rising(&backend_label(backend)) {
+            PreflightCheck::error(text, OverrideFlag::Force)
+        } else {
+            PreflightCheck::warning(text)
+        };
+        checks.push(check);
+    }
+    for backend in backends.iter().filter(|backend| is_rising(&backend_label(backend))) {
+        let Some(max_requests) = backend.max_requests else { continue };
+        let rule = backend.destination_rule.as_ref().map(ToString::to_string).unwrap_or_default();
+        checks.push(PreflightCheck::warning(format!(
+            "each proxy sends {} at most {max_requests} concurrent calls (http2MaxRequests in {rule}); more fail with UO",
+            backend_label(backend)
+        )));
+    }
+    if let Some(hash) = backends.iter().find_map(|backend| backend.hash_policy.as_ref()) {
+        checks.push(PreflightCheck::warning(format!(
+            "consistent hashing by {hash} pins calls to pods: the weights split hash keys, not calls"
+        )));
+    }
+    checks
+}
+
+/// Compares rising shares with ready pods, where these are known.
+fn check_capacity(backends: &[CompiledBackend], plan: &RulePlan) -> Vec<PreflightCheck> {
+    let ready_pods =
+        backends.iter().filter_map(|backend| Some((backend_label(backend), u64::from(backend.endpoints?.ready))));
+    let ready_pods: Vec<(String, u64)> = ready_pods.collect();
+    let total: u64 = ready_pods.iter().map(|(_, pods)| pods).sum();
+    let mut checks = Vec::new();
+    for (index, planned) in plan.backends.iter().enumerate() {
+        let label = planned.backend.label();
+        let Some((_, pods)) = ready_pods.iter().find(|(name, _)| *name == label) else { continue };
+        let (share, share_of_pods) = (plan.share_after(index), *pods as f64 / total.max(1) as f64);
+        if *pods > 0 && plan.is_rising(index) && share > share_of_pods * 1.5 {
+            let percent = share * 100.0;
+            checks.push(PreflightCheck::warning(format!(
+                "{label} gets {percent:.0}% of the calls but has {pods} of {total} ready pods"
+            )));
+        }
+    }
+    checks
+}
+
+/// Autoscalers of the workloads that get more calls. Without the right to list them there is no check.
+pub(super) async fn check_autoscalers(
     server: &ApiServer,
     mesh: &Mesh<'_>,
-    found: &Preflight,
+    preflight: &Preflight,
     plans: &[RulePlan],
 ) -> Vec<PreflightCheck> {
-    let rises = |name: &str| {
+    let is_rising = |label: &str| {
         plans.iter().any(|plan| {
-            let at = plan.backends.iter().position(|one| one.backend.label() == name);
-            at.is_some_and(|at| plan.share_after(at) > plan.share_before(at))
+            let index = plan.backends.iter().position(|planned| planned.backend.label() == label);
+            index.is_some_and(|index| plan.is_rising(index))
         })
     };
     let mut workloads = BTreeSet::new();
-    for class in found.classes.iter().filter(|class| class.obeys) {
-        for backend in class.backends.values().flatten().filter(|one| rises(&label(one))) {
-            let servers = class.servers.get(&backend.cluster).into_iter().flatten();
-            workloads.extend(servers.map(|id| mesh.workload(*id).telemetry_name()));
+    for class in preflight.classes.iter().filter(|class| class.uses_rule) {
+        for backend in class.backends.values().flatten().filter(|backend| is_rising(&backend_label(backend))) {
+            let ids = class.workloads_by_cluster.get(&backend.cluster).into_iter().flatten();
+            workloads.extend(ids.map(|id| mesh.workload(*id).telemetry_name()));
         }
     }
     let namespaces: BTreeSet<&String> = workloads.iter().map(|(namespace, _)| namespace).collect();
@@ -212,13 +279,13 @@ pub(super) async fn autoscalers(
         let path = format!("/apis/autoscaling/v2/namespaces/{namespace}/horizontalpodautoscalers");
         let Ok(text) = server.get(&path, server.timeout).await else { continue };
         let list: Value = serde_json::from_str(&text).unwrap_or_default();
-        for one in list["items"].as_array().into_iter().flatten() {
-            let (name, spec) = (one["metadata"]["name"].as_str().unwrap_or_default(), &one["spec"]);
+        for autoscaler in list["items"].as_array().into_iter().flatten() {
+            let (name, spec) = (autoscaler["metadata"]["name"].as_str().unwrap_or_default(), &autoscaler["spec"]);
             let target = spec["scaleTargetRef"]["name"].as_str().unwrap_or_default();
             if workloads.contains(&(namespace.clone(), target.to_owned())) {
                 checks.push(PreflightCheck::warning(format!(
-                    "HorizontalPodAutoscaler {namespace}/{name} scales {target} up to {} pods: more calls wait until more \
-                     pods are there",
+                    "HorizontalPodAutoscaler {namespace}/{name} scales {target} up to {} pods: additional calls may wait \
+                     until new pods are ready",
                     spec["maxReplicas"]
                 )));
             }
@@ -227,13 +294,13 @@ pub(super) async fn autoscalers(
     checks
 }
 
-fn helm(object: &Value) -> Option<PreflightCheck> {
-    let by_helm = object["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "Helm";
-    by_helm.then(|| PreflightCheck::warning("Helm wrote this object: its next upgrade writes its own weights"))
+fn check_helm(object: &Value) -> Option<PreflightCheck> {
+    let is_managed = object["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "Helm";
+    is_managed.then(|| PreflightCheck::warning("Helm manages this object: the next upgrade overwrites the weights"))
 }
 
-/// What the controller of Gateway API says of a route as it is.
-fn status(kind: Kind, object: &Value) -> Vec<PreflightCheck> {
+/// Conditions that the Gateway API controller reports for the route.
+fn check_route_status(kind: Kind, object: &Value) -> Vec<PreflightCheck> {
     if kind == Kind::VirtualService {
         return Vec::new();
     }
@@ -241,13 +308,14 @@ fn status(kind: Kind, object: &Value) -> Vec<PreflightCheck> {
     let parents = object["status"]["parents"].as_array().map(Vec::as_slice).unwrap_or_default();
     let conditions = parents.iter().flat_map(|parent| parent["conditions"].as_array().into_iter().flatten());
     let mut checks = Vec::new();
-    for one in conditions {
-        let word = one["type"].as_str().unwrap_or_default();
-        if matches!(word, "Accepted" | "ResolvedRefs") && one["status"] != "True" {
-            let why = one["message"].as_str().unwrap_or_default();
-            checks.push(PreflightCheck::error(format!("the route is not {word} now: {why}"), "--force"));
-        } else if word == "Accepted" && one["observedGeneration"].as_i64() < generation {
-            checks.push(PreflightCheck::warning("istiod has not looked at the last change of the route yet"));
+    for condition in conditions {
+        let condition_type = condition["type"].as_str().unwrap_or_default();
+        if matches!(condition_type, "Accepted" | "ResolvedRefs") && condition["status"] != "True" {
+            let message = condition["message"].as_str().unwrap_or_default();
+            let text = format!("condition {condition_type} of the route is not True: {message}");
+            checks.push(PreflightCheck::error(text, OverrideFlag::Force));
+        } else if condition_type == "Accepted" && condition["observedGeneration"].as_i64() < generation {
+            checks.push(PreflightCheck::warning("istiod has not observed the last change of the route yet"));
         }
     }
     checks

@@ -1,4 +1,4 @@
-//! How a shift ends when it does not go on: held, taken back, lost, interrupted.
+//! How a shift ends early: held, rolled back, aborted, interrupted, or without control of the object.
 
 use std::time::Duration;
 
@@ -6,155 +6,178 @@ use serde_json::Value;
 
 use super::FailureAction;
 use super::apply::last_writer;
-use super::monitor::is_patchy;
-use super::preflight::replace;
+use super::monitor::has_failed_reads;
+use super::preflight::replace_object;
 use super::session::ShiftSession;
 use crate::analysis::verdict::AnalysisVerdict;
 use crate::cli::failure::{CommandOutcome, Failure};
 use crate::mesh;
 use crate::mesh::xds::BackendState;
-use crate::shift::affected::{classes, label};
+use crate::report::shift::ShiftEventType;
+use crate::shift::affected::{backend_label, caller_class_usage};
 use crate::shift::patch;
-use crate::shift::record::{LostControl, RuleRecord, ShiftEntry, ShiftRecord, ShiftState};
-use crate::shift::split::{RuleSplit, acting};
+use crate::shift::record::{LostControl, LostControlReason, RuleRecord, ShiftEntry, ShiftRecord, ShiftState};
+use crate::shift::split::{RuleSplit, effective_weights};
 
-/// How long an interrupted run looks whether the proxies follow its way back.
-const LAST_LOOK: Duration = Duration::from_secs(3);
-/// How long is thought about whether there is something to go back to.
-const THINK: Duration = Duration::from_secs(3);
+/// How long an interrupted shift waits for the proxies after its rollback.
+const INTERRUPTED_ACK_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the check before a rollback may take.
+const ROLLBACK_CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Why the object is not ours to go on with.
+/// Why a shift cannot continue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum StopReason {
-    /// Somebody else has it now.
-    Lost(String),
-    /// Somebody asked us to go back.
-    Aborted(String),
-    /// Callers have no way to the canary.
-    NoCanary(String),
+    /// This session no longer owns the weights.
+    LostControl(LostControlReason, String),
+    /// A user asked for the rollback with `--abort`.
+    AbortRequested(String),
+    /// Callers have no cluster or no ready pod for the canary.
+    CanaryUnreachable(String),
 }
 
 impl ShiftSession<'_, '_> {
-    /// The rules of an entry in an object, while it is ours.
-    pub(super) fn grip(&self, object: &Value, entry: &ShiftEntry) -> Result<Vec<RuleSplit>, StopReason> {
-        let rules = self.places(object, &entry.rules)?;
-        let mut record = ShiftRecord::of(object).unwrap_or_default();
-        match record.of_run(&entry.session) {
-            None => Err(StopReason::Lost("another run has come in between".to_owned())),
-            Some(ShiftEntry { abort: Some(who), .. }) => Err(StopReason::Aborted(format!("aborted by {who}"))),
+    /// Verifies that the weights and the record are still those of this session, and returns the rules as they are.
+    pub(super) fn verify_ownership(&self, object: &Value, entry: &ShiftEntry) -> Result<Vec<RuleSplit>, StopReason> {
+        let rules = self.locate_rules(object, &entry.rules)?;
+        let mut record = ShiftRecord::from_object(object).unwrap_or_default();
+        match record.open_entry_of(&entry.session) {
+            None => {
+                let lost = LostControl::AnotherSession;
+                Err(StopReason::LostControl(lost.reason(), lost.to_string()))
+            }
+            Some(ShiftEntry { abort_requested_by: Some(user), .. }) => {
+                Err(StopReason::AbortRequested(format!("aborted by {user}")))
+            }
             Some(_) => Ok(rules),
         }
     }
 
-    /// Rules in an object, while their weights are as they were written.
-    pub(super) fn places(&self, object: &Value, rules: &[RuleRecord]) -> Result<Vec<RuleSplit>, StopReason> {
-        let lost = |lost: LostControl| StopReason::Lost(format!("{lost} ({})", last_writer(object)));
-        rules.iter().map(|rule| rule.find(self.target.key.kind, object).map_err(lost)).collect()
+    /// Finds rules in an object and verifies that they have the applied weights.
+    pub(super) fn locate_rules(&self, object: &Value, rules: &[RuleRecord]) -> Result<Vec<RuleSplit>, StopReason> {
+        let stop_reason = |lost: LostControl| {
+            StopReason::LostControl(lost.reason(), format!("{lost} (last written by {})", last_writer(object)))
+        };
+        rules.iter().map(|rule| rule.find_unchanged(self.target.key.kind, object).map_err(stop_reason)).collect()
     }
 
-    /// Ends a shift that slipped.
-    pub(super) async fn slipped(&mut self, entry: &ShiftEntry, slip: StopReason) -> Result<CommandOutcome, Failure> {
-        match slip {
-            StopReason::Lost(why) => self.gone(&why),
-            StopReason::Aborted(why) => self.back_out(entry, &why).await,
-            StopReason::NoCanary(why) => {
-                self.tell("verdict", &why, |event| event.verdict = Some(AnalysisVerdict::Bad.as_str()))?;
-                self.back_out(entry, &why).await
+    /// Ends a shift that cannot continue.
+    pub(super) async fn stop(&mut self, entry: &ShiftEntry, reason: StopReason) -> Result<CommandOutcome, Failure> {
+        match reason {
+            StopReason::LostControl(reason, message) => self.stop_without_control(reason, &message),
+            StopReason::AbortRequested(message) => self.roll_back_and_wait(entry, &message).await,
+            StopReason::CanaryUnreachable(message) => {
+                self.emit(ShiftEventType::Verdict, &message, |event| event.verdict = Some(AnalysisVerdict::Bad))?;
+                self.roll_back_and_wait(entry, &message).await
             }
         }
     }
 
-    /// Somebody else has the object now: nothing more is written.
-    pub(super) fn gone(&mut self, why: &str) -> Result<CommandOutcome, Failure> {
-        self.tell("lost-control", why, |_| {})?;
-        Err(Failure::source(format!("lost control: {why}"))
-            .hint("nothing more is written; who did it: kubectl get -o yaml --show-managed-fields"))
+    /// Ends a shift that lost control of the object, without another write.
+    pub(super) fn stop_without_control(
+        &mut self,
+        reason: LostControlReason,
+        message: &str,
+    ) -> Result<CommandOutcome, Failure> {
+        self.emit(ShiftEventType::LostControl, message, |event| event.lost_control = Some(reason))?;
+        let target = &self.target;
+        let resource =
+            format!("{} -n {} {}", target.key.kind.name().to_lowercase(), target.key.namespace, target.key.name);
+        Err(Failure::unavailable(format!("lost control of {}: {message}", target.title())).hint(format!(
+            "nothing more is written; field managers: kubectl get {resource} -o yaml --show-managed-fields"
+        )))
     }
 
-    /// Leaves the new weights and says so.
-    pub(super) async fn hold(&mut self, entry: &ShiftEntry, why: &str) -> Result<CommandOutcome, Failure> {
-        self.end(entry, ShiftState::Held, why).await;
-        self.tell("held", &format!("{why}; the new weights stay. {}", self.way_back()), |_| {})?;
+    /// Ends the shift and keeps the new weights.
+    pub(super) async fn hold(&mut self, entry: &ShiftEntry, reason: &str) -> Result<CommandOutcome, Failure> {
+        self.close_entry(entry, ShiftState::Held, reason).await;
+        let message = format!("{reason}; the new weights stay; {}", self.undo_hint());
+        self.emit(ShiftEventType::Held, &message, |_| {})?;
         Ok(CommandOutcome::Partial)
     }
 
-    /// Takes the weights back, where there is something to go back to, and sees that the proxies follow.
-    pub(super) async fn back_out(&mut self, entry: &ShiftEntry, why: &str) -> Result<CommandOutcome, Failure> {
-        if let Some(dead) = self.dead_end(entry).await {
-            return self.hold(entry, &format!("{why}; {dead}")).await;
+    /// Rolls back and waits for the proxies. Holds instead if a backend that would get more calls has no ready pod.
+    pub(super) async fn roll_back_and_wait(
+        &mut self,
+        entry: &ShiftEntry,
+        reason: &str,
+    ) -> Result<CommandOutcome, Failure> {
+        if let Some(blocker) = self.rollback_blocker(entry).await {
+            return self.hold(entry, &format!("{reason}; cannot roll back: {blocker}")).await;
         }
-        // To be asked to end is no reason not to go back; a second signal leaves at once.
+        // The first signal does not stop a rollback; a second one exits immediately.
         let restored = tokio::select! {
             biased;
-            () = self.asked_to_end(1) => return self.leave(),
-            restored = self.roll_back(entry, why, true) => restored?,
+            () = self.wait_for_signal(1) => return self.exit_immediately(),
+            restored = self.roll_back(entry, reason, true) => restored?,
         };
-        self.follow_back(&restored, self.arguments.ack_timeout).await?;
+        self.acknowledge_rollback(&restored, self.arguments.ack_timeout).await?;
         Ok(CommandOutcome::Found)
     }
 
-    /// What was asked for when the program is asked to end.
-    pub(super) async fn interrupted(&mut self, entry: &ShiftEntry) -> Result<CommandOutcome, Failure> {
+    /// Ends an interrupted shift as `--on-interrupt` says.
+    pub(super) async fn handle_interrupt(&mut self, entry: &ShiftEntry) -> Result<CommandOutcome, Failure> {
         if self.arguments.on_interrupt == FailureAction::Hold {
             self.hold(entry, "interrupted").await?;
             return Err(Failure::interrupted());
         }
-        if let Some(dead) = self.dead_end(entry).await {
-            self.hold(entry, &format!("interrupted; {dead}")).await?;
+        if let Some(blocker) = self.rollback_blocker(entry).await {
+            self.hold(entry, &format!("interrupted; cannot roll back: {blocker}")).await?;
             return Err(Failure::interrupted());
         }
         let restored = tokio::select! {
             biased;
-            () = self.asked_to_end(1) => return self.leave(),
+            () = self.wait_for_signal(1) => return self.exit_immediately(),
             restored = self.roll_back(entry, "interrupted", true) => restored?,
         };
-        // Whether the proxies follow is seen if they do so soon.
-        let _ = self.follow_back(&restored, LAST_LOOK).await;
+        // Best effort: report the proxies that follow within moments.
+        let _ = self.acknowledge_rollback(&restored, INTERRUPTED_ACK_TIMEOUT).await;
         Err(Failure::interrupted())
     }
 
-    fn leave(&self) -> Result<CommandOutcome, Failure> {
-        Err(Failure::interrupted().hint(format!("the new weights may still be there; {}", self.way_back())))
+    fn exit_immediately(&self) -> Result<CommandOutcome, Failure> {
+        Err(Failure::interrupted().hint(format!("the new weights may still be applied; {}", self.undo_hint())))
     }
 
-    /// Why there is nothing to go back to: a backend that would get more than now has no ready pod. What cannot be found
-    /// out in moments keeps nobody from going back.
-    pub(super) async fn dead_end(&mut self, entry: &ShiftEntry) -> Option<String> {
-        tokio::time::timeout(THINK, self.dead_backend(entry)).await.ok().flatten()
+    /// Why a rollback would send calls to pods that do not exist. If the check takes too long, the rollback goes ahead.
+    pub(super) async fn rollback_blocker(&mut self, entry: &ShiftEntry) -> Option<String> {
+        tokio::time::timeout(ROLLBACK_CHECK_TIMEOUT, self.unready_rollback_backend(entry)).await.ok().flatten()
     }
 
-    async fn dead_backend(&mut self, entry: &ShiftEntry) -> Option<String> {
+    async fn unready_rollback_backend(&mut self, entry: &ShiftEntry) -> Option<String> {
         let kind = self.target.key.kind;
-        let back = self.arguments.rollback_to.into();
-        let object = self.look().await.ok()?;
-        let operations = patch::back(kind, &object, entry, back, &ShiftRecord::default()).ok()?;
-        let after = self.try_it(&operations).await.ok()?;
-        let mut read = self.source.read(self.context).await.ok().filter(|read| !is_patchy(&read.snapshot))?;
-        replace(&mut read.snapshot, &self.target, &after)?;
+        let rollback_target = self.arguments.rollback_to.into();
+        let object = self.get_object().await.ok()?;
+        let operations = patch::rollback_patch(kind, &object, entry, rollback_target, &ShiftRecord::default()).ok()?;
+        let after = self.server_dry_run(&operations).await.ok()?;
+        let mut read = self.source.read(self.context).await.ok().filter(|read| !has_failed_reads(&read.snapshot))?;
+        replace_object(&mut read.snapshot, &self.target, &after)?;
         let mesh = mesh::resolve(&read.snapshot, &self.source.options(&self.context.scope));
-        let splits: Vec<RuleSplit> = entry.rules.iter().filter_map(|rule| rule.find(kind, &object).ok()).collect();
+        let splits: Vec<RuleSplit> =
+            entry.rules.iter().filter_map(|rule| rule.find_unchanged(kind, &object).ok()).collect();
         let rules: Vec<usize> = splits.iter().map(|split| split.rule).collect();
-        for class in classes(&mesh, &self.target.object(), &rules, "") {
+        for class in caller_class_usage(&mesh, &self.target.object_ref(), &rules, "") {
             for (split, rule) in splits.iter().zip(&entry.rules) {
                 let Some(backends) = class.backends.get(&split.rule) else { continue };
-                let (then, now) = (acting(kind, rule.weights(back)), acting(kind, &rule.wrote));
-                let share = |weights: &[u64], at: usize| {
-                    weights.get(at).copied().unwrap_or(0) as f64 / weights.iter().sum::<u64>().max(1) as f64
+                let after = effective_weights(kind, rule.weights_at(rollback_target));
+                let now = effective_weights(kind, &rule.applied);
+                let share = |weights: &[u64], index: usize| {
+                    weights.get(index).copied().unwrap_or(0) as f64 / weights.iter().sum::<u64>().max(1) as f64
                 };
-                let rises = |label: &str| {
-                    let at = rule.backends.iter().position(|one| one == label);
-                    at.is_some_and(|at| share(&then, at) > share(&now, at))
+                let is_rising = |label: &str| {
+                    let index = rule.backends.iter().position(|backend| backend == label);
+                    index.is_some_and(|index| share(&after, index) > share(&now, index))
                 };
-                let dead = backends.iter().filter(|one| rises(&label(one))).find_map(|one| {
-                    let why = match one.state {
-                        BackendState::Ok => return None,
-                        BackendState::NoCluster => "does not exist for callers now",
-                        BackendState::NoEndpoints => "has no ready pod now",
+                let mut rising = backends.iter().filter(|backend| is_rising(&backend_label(backend)));
+                let blocker = rising.find_map(|backend| {
+                    let problem = match backend.state {
+                        BackendState::Ok | BackendState::Unknown => return None,
+                        BackendState::NoCluster => "does not exist for callers",
+                        BackendState::NoEndpoints => "has no ready pod",
                     };
-                    Some(format!("the weights from before send more to {}, which {why}", one.cluster))
+                    Some(format!("a rollback would send more calls to {}, which {problem}", backend.cluster))
                 });
-                if dead.is_some() {
-                    return dead;
+                if blocker.is_some() {
+                    return blocker;
                 }
             }
         }

@@ -1,80 +1,90 @@
-//! Windows of a step, one after the other, until they decide.
+//! Counts and judges the windows of a step until the step is decided.
 
 use std::time::{Duration, Instant};
 
 use super::FailureAction;
 use super::analysis::{CanaryAnalysis, WindowStart};
-use super::monitor::LOOK;
+use super::monitor::POLL_INTERVAL;
 use super::run_steps::StepOutcome;
 use super::session::ShiftSession;
 use crate::analysis::step_policy::{NextAction, StepPolicy};
 use crate::analysis::verdict::{AnalysisResult, AnalysisVerdict, judge, judge_baseline};
 use crate::analysis::window::Window;
 use crate::cli::failure::Failure;
-use crate::report::shift::WindowReport;
+use crate::report::shift::{ShiftEventType, WindowReport};
 use crate::shift::record::{ShiftEntry, StepVerdict};
 
+const NOTHING_APPLIED: &str = "nothing was applied";
+
 impl ShiftSession<'_, '_> {
-    /// What callers see before anything is shifted. One that fails is no baseline.
-    pub(super) async fn baseline(&mut self, entry: &mut ShiftEntry, guard: &mut CanaryAnalysis) -> Result<(), Failure> {
+    /// Counts a window before the shift. Fails if it cannot serve as a baseline.
+    pub(super) async fn measure_baseline(
+        &mut self,
+        entry: &mut ShiftEntry,
+        analysis: &mut CanaryAnalysis,
+    ) -> Result<(), Failure> {
         self.step = 0;
-        let stays = "nothing is written";
-        let unknown = |why: String| Failure::source(format!("the guard's source does not answer: {why}")).hint(stays);
-        let begun = match guard.begin(self).await {
-            Ok(begun) => begun,
-            Err(why) if guard.fall_back(self).await => guard.begin(self).await.map_err(|_| unknown(why))?,
-            Err(why) => return Err(unknown(why)),
+        let source_failed = |reason: String| {
+            Failure::unavailable("cannot count calls for the baseline").cause(reason).hint(NOTHING_APPLIED)
         };
-        if guard.sides.shared {
+        let mut window_start = match analysis.start_window(self).await {
+            Ok(window_start) => window_start,
+            Err(reason) if analysis.fall_back_to_logs(self).await => {
+                analysis.start_window(self).await.map_err(|_| source_failed(reason))?
+            }
+            Err(reason) => return Err(source_failed(reason)),
+        };
+        if analysis.cohorts.has_shared_backends {
             self.context.messages.warning(
-                "other rules send calls to the same backends: whether calls split as the weights say is not checked",
+                "other rules send calls to the same backends: the observed split is not compared with the weights",
             );
         }
-        let mut begun = begun;
         let start = Instant::now();
-        // A source that sees no call at all may be the wrong one: that is waited for.
-        let (window, judged) = loop {
-            self.count_down(self.arguments.guard.interval, "counting calls before the shift").await?;
+        // A source without any calls may be the wrong one, so wait for the first call.
+        let (window, result) = loop {
+            self.wait_for_baseline(self.arguments.analysis.interval).await?;
             let window = tokio::select! {
                 biased;
-                () = self.asked_to_end(0) => return Err(Failure::interrupted().hint(stays)),
-                window = guard.window(self, &mut begun) => window.map_err(unknown)?,
+                () = self.wait_for_signal(0) => return Err(Failure::interrupted().hint(NOTHING_APPLIED)),
+                window = analysis.finish_window(self, &mut window_start) => window.map_err(source_failed)?,
             };
-            let judged = judge_baseline(&window, &guard.limits);
-            if window.all().calls > 0 {
-                break (window, judged);
+            let result = judge_baseline(&window, &analysis.limits);
+            if window.total().calls > 0 {
+                break (window, result);
             }
-            self.show_window(entry, &window, guard, &judged)?;
-            if start.elapsed() >= self.arguments.guard.max_wait {
-                let waited = crate::vocabulary::duration::show(self.arguments.guard.max_wait);
-                return Err(Failure::source(format!("{} saw no call to these backends in {waited}", guard.name()))
-                    .hint(format!(
-                        "{stays}; is it the right source? kubectl grpcmesh balance SERVICE counts by Envoy"
-                    )));
+            self.emit_window(entry, &window, analysis, &result)?;
+            if start.elapsed() >= self.arguments.analysis.max_wait {
+                let max_wait = crate::vocabulary::duration::format(self.arguments.analysis.max_wait);
+                let source = analysis.source().as_str();
+                return Err(Failure::unavailable(format!(
+                    "no calls to these backends in {max_wait} (source: {source})"
+                ))
+                .hint(format!(
+                    "{NOTHING_APPLIED}; to see calls as Envoy counts them: kubectl grpcmesh balance SERVICE"
+                )));
             }
         };
-        guard.before = window.all();
-        self.show_window(entry, &window, guard, &judged)?;
+        analysis.before_shift = window.total();
+        self.emit_window(entry, &window, analysis, &result)?;
         self.step = 1;
-        match judged.verdict {
+        match result.verdict {
             AnalysisVerdict::Bad => {
-                Err(Failure::source(format!("there is no baseline to compare with: {}", judged.why))
-                    .hint("nothing is written; see what fails: kubectl grpcmesh tail SERVICE --callers"))
+                Err(Failure::unavailable(format!("cannot start the shift: the baseline fails ({})", result.reason))
+                    .hint(format!("{NOTHING_APPLIED}; show the failed calls: kubectl grpcmesh tail SERVICE --callers")))
             }
             _ => Ok(()),
         }
     }
 
-    /// Waits before anything is written.
-    async fn count_down(&self, time: Duration, what: &'static str) -> Result<(), Failure> {
-        let bar = self.context.messages.bar(what);
-        bar.set_length(time.as_secs().max(1));
+    async fn wait_for_baseline(&self, duration: Duration) -> Result<(), Failure> {
+        let bar = self.context.messages.progress_bar("counting calls for the baseline");
+        bar.set_length(duration.as_secs().max(1));
         let start = Instant::now();
-        while start.elapsed() < time {
+        while start.elapsed() < duration {
             tokio::select! {
                 biased;
-                () = self.asked_to_end(0) => return Err(Failure::interrupted().hint("nothing is written")),
-                () = tokio::time::sleep(LOOK.min(time.saturating_sub(start.elapsed()))) => {}
+                () = self.wait_for_signal(0) => return Err(Failure::interrupted().hint(NOTHING_APPLIED)),
+                () = tokio::time::sleep(POLL_INTERVAL.min(duration.saturating_sub(start.elapsed()))) => {}
             }
             bar.set_position(start.elapsed().as_secs());
         }
@@ -82,119 +92,134 @@ impl ShiftSession<'_, '_> {
         Ok(())
     }
 
-    fn show_window(
+    fn emit_window(
         &mut self,
         entry: &mut ShiftEntry,
         window: &Window,
-        guard: &CanaryAnalysis,
-        judged: &AnalysisResult,
+        analysis: &CanaryAnalysis,
+        result: &AnalysisResult,
     ) -> Result<(), Failure> {
-        let report = WindowReport::new(window, guard.name());
-        let mut sentence = report.sentence();
-        if let Some(first) = guard.unread.first() {
-            sentence += &format!("; {} callers could not be read, such as {first}", guard.unread.len());
+        let report = WindowReport::new(window, analysis.source());
+        let mut message = report.sentence();
+        if let Some(first) = analysis.unread_callers.first() {
+            message += &format!("; {} callers could not be read, such as {first}", analysis.unread_callers.len());
         }
-        self.tell("window", &sentence, |event| event.window = Some(report))?;
-        self.show_verdict(entry, window, judged)
+        self.emit(ShiftEventType::Window, &message, |event| event.window = Some(report))?;
+        self.emit_verdict(entry, window, result)
     }
 
-    /// Tells a verdict, and keeps it as the last of its step.
-    fn show_verdict(
+    /// Emits a verdict and stores it as the last one of its step.
+    fn emit_verdict(
         &mut self,
         entry: &mut ShiftEntry,
         window: &Window,
-        judged: &AnalysisResult,
+        result: &AnalysisResult,
     ) -> Result<(), Failure> {
-        let word = judged.verdict.as_str();
-        entry.verdicts.retain(|one| one.step != self.step);
+        let verdict = result.verdict;
+        entry.verdicts.retain(|stored| stored.step != self.step);
         entry.verdicts.push(StepVerdict {
             step: self.step,
-            verdict: word.to_owned(),
+            verdict,
             canary: window.canary,
             baseline: window.baseline,
-            why: judged.why.clone(),
+            reason: result.reason.clone(),
         });
-        self.tell("verdict", &format!("{word}: {}", judged.why), |event| event.verdict = Some(word))
+        let message = format!("{}: {}", verdict.as_str(), result.reason);
+        self.emit(ShiftEventType::Verdict, &message, |event| event.verdict = Some(verdict))
     }
 
-    /// Judges windows until the step is done or the shift ends.
-    pub(super) async fn watch(
+    /// Counts and judges windows until the step is done or the shift ends.
+    pub(super) async fn analyse_step(
         &mut self,
         entry: &mut ShiftEntry,
-        guard: &mut CanaryAnalysis,
+        analysis: &mut CanaryAnalysis,
         is_last: bool,
     ) -> Result<StepOutcome, Failure> {
-        let arguments = &self.arguments.guard;
-        let (interval, lasts) = (arguments.interval, arguments.watch.unwrap_or_default());
-        let mut course = StepPolicy::new(arguments.bad_windows, arguments.max_wait);
+        let arguments = &self.arguments.analysis;
+        let (interval, watch) = (arguments.interval, arguments.watch.unwrap_or_default());
+        let mut policy = StepPolicy::new(arguments.bad_windows, arguments.max_wait);
         let start = Instant::now();
-        let mut begun: Option<WindowStart> = None;
-        let share = entry.rules.first().map_or(0.0, |rule| rule.rising(self.target.key.kind).1);
+        let mut window_start: Option<WindowStart> = None;
+        let share = entry.rules.first().map_or(0.0, |rule| rule.canary(self.target.key.kind).1);
         loop {
-            let mut trouble = None;
-            if begun.is_none() {
-                let now = tokio::select! {
+            let mut start_error = None;
+            if window_start.is_none() {
+                let result = tokio::select! {
                     biased;
-                    () = self.asked_to_end(0) => return self.interrupted(entry).await.map(StepOutcome::Ended),
-                    now = guard.begin(self) => now,
-                };
-                match now {
-                    Ok(now) => begun = Some(now),
-                    Err(why) if guard.fall_back(self).await => {
-                        begun = guard.begin(self).await.ok();
-                        trouble = Some(why);
+                    () = self.wait_for_signal(0) => {
+                        return self.handle_interrupt(entry).await.map(StepOutcome::Ended);
                     }
-                    Err(why) => trouble = Some(why),
+                    result = analysis.start_window(self) => result,
+                };
+                match result {
+                    Ok(started) => window_start = Some(started),
+                    Err(reason) if analysis.fall_back_to_logs(self).await => {
+                        window_start = analysis.start_window(self).await.ok();
+                        start_error = Some(reason);
+                    }
+                    Err(reason) => start_error = Some(reason),
                 }
             }
-            let waited = self.wait(entry, Some(&mut *guard), interval, "counting calls").await;
-            if let Some(outcome) = self.waited(entry, waited).await? {
+            let wait = self.wait_and_monitor(entry, Some(&mut *analysis), interval, "counting calls").await;
+            if let Some(outcome) = self.end_after_wait(entry, wait).await? {
                 return Ok(StepOutcome::Ended(outcome));
             }
-            let counted = match (&mut begun, trouble) {
-                (Some(begun), _) => tokio::select! {
+            let window = match (&mut window_start, start_error) {
+                (Some(window_start), _) => tokio::select! {
                     biased;
-                    () = self.asked_to_end(0) => return self.interrupted(entry).await.map(StepOutcome::Ended),
-                    window = guard.window(self, begun) => window,
-                },
-                (None, trouble) => Err(trouble.unwrap_or_default()),
-            };
-            let judged = match counted {
-                Ok(window) => {
-                    let mut judged = judge(&window, guard.before, share, &guard.allowed());
-                    if let (AnalysisVerdict::Good, Some(weak)) = (judged.verdict, &guard.weak) {
-                        judged = AnalysisResult { verdict: AnalysisVerdict::Unknown, why: weak.clone() };
+                    () = self.wait_for_signal(0) => {
+                        return self.handle_interrupt(entry).await.map(StepOutcome::Ended);
                     }
-                    self.show_window(entry, &window, guard, &judged)?;
-                    judged
-                }
-                Err(why) => {
-                    let judged = AnalysisResult { verdict: AnalysisVerdict::Unknown, why };
-                    self.show_verdict(entry, &Window::default(), &judged)?;
-                    judged
-                }
+                    window = analysis.finish_window(self, window_start) => window,
+                },
+                (None, start_error) => Err(start_error.unwrap_or_default()),
             };
-            match course.after(judged.verdict, start.elapsed()) {
-                NextAction::GoOn if is_last && start.elapsed() < lasts => {
-                    begun = None;
-                    course = StepPolicy::new(arguments.bad_windows, start.elapsed() + arguments.max_wait);
+            let result = self.judge_window(entry, analysis, window, share)?;
+            match policy.next_action(result.verdict, start.elapsed()) {
+                NextAction::Advance if is_last && start.elapsed() < watch => {
+                    window_start = None;
+                    policy = StepPolicy::new(arguments.bad_windows, start.elapsed() + arguments.max_wait);
                 }
-                NextAction::GoOn => return Ok(StepOutcome::Done),
-                NextAction::Again { anew: true } => begun = None,
-                NextAction::Again { anew: false } => {}
-                NextAction::RollBack => return self.back_out(entry, &judged.why).await.map(StepOutcome::Ended),
+                NextAction::Advance => return Ok(StepOutcome::Done),
+                NextAction::NextWindow { restarts: true } => window_start = None,
+                NextAction::NextWindow { restarts: false } => {}
+                NextAction::RollBack => {
+                    return self.roll_back_and_wait(entry, &result.reason).await.map(StepOutcome::Ended);
+                }
                 NextAction::Stall => {
-                    let why = format!(
-                        "no verdict in {}: {}",
-                        crate::vocabulary::duration::show(arguments.max_wait),
-                        judged.why
-                    );
-                    let ended = match arguments.on_stall {
-                        FailureAction::Hold => self.hold(entry, &why).await?,
-                        FailureAction::Rollback => self.back_out(entry, &why).await?,
+                    let max_wait = crate::vocabulary::duration::format(arguments.max_wait);
+                    let reason = format!("no good or bad verdict in {max_wait}: {}", result.reason);
+                    let outcome = match arguments.on_stall {
+                        FailureAction::Hold => self.hold(entry, &reason).await?,
+                        FailureAction::Rollback => self.roll_back_and_wait(entry, &reason).await?,
                     };
-                    return Ok(StepOutcome::Ended(ended));
+                    return Ok(StepOutcome::Ended(outcome));
                 }
+            }
+        }
+    }
+
+    /// Judges a window, or the failure to count it, and emits the result.
+    fn judge_window(
+        &mut self,
+        entry: &mut ShiftEntry,
+        analysis: &CanaryAnalysis,
+        window: Result<Window, String>,
+        share: f64,
+    ) -> Result<AnalysisResult, Failure> {
+        match window {
+            Ok(window) => {
+                let mut result = judge(&window, analysis.before_shift, share, &analysis.effective_limits());
+                if let (AnalysisVerdict::Good, Some(reason)) = (result.verdict, &analysis.unreachable_baseline) {
+                    result = AnalysisResult::new(AnalysisVerdict::Unknown, reason.clone());
+                }
+                self.emit_window(entry, &window, analysis, &result)?;
+                Ok(result)
+            }
+            Err(reason) => {
+                let result = AnalysisResult::new(AnalysisVerdict::Unknown, reason);
+                self.emit_verdict(entry, &Window::default(), &result)?;
+                Ok(result)
             }
         }
     }
