@@ -67,12 +67,12 @@ rules:
     for kind in ["virtualservices", "destinationrules", "peerauthentications"] {
         assert!(gaps.iter().any(|gap| gap.contains(kind) && gap.contains("forbidden")), "{kind}: {gaps:#?}");
     }
-    let unread = services[0]["unread"].to_string();
-    assert!(unread.contains("VirtualService"), "the page says what is not known: {unread}");
+    let affected = services[0]["affected_by_gaps"].to_string();
+    assert!(affected.contains("VirtualService"), "the report lists the parts that gaps make incomplete: {affected}");
 
     let nobody = lab.grpcmesh(&["inspect", "-n", "legacy", "--as", &user("narrow")]);
     let stderr = String::from_utf8_lossy(&nobody.stderr);
-    assert!(nobody.status.code() == Some(3) && stderr.contains("nothing may be listed"), "{stderr}");
+    assert!(nobody.status.code() == Some(3) && stderr.contains("cannot list any object"), "{stderr}");
 }
 
 #[test]
@@ -92,8 +92,8 @@ fn an_api_server_that_stops_is_given_up_in_time() {
     assert_eq!(output.status.code(), Some(3), "{stderr}");
     assert!(stderr.contains("did not answer") && output.stdout.is_empty(), "{stderr}");
     assert!(took < Duration::from_secs(8), "{took:?}");
-    lab.wait("the API server answers again", Duration::from_secs(30), || {
-        lab.kubectl_raw(&["get", "--raw", "/readyz"], "").status.success()
+    lab.wait_until("the API server answers again", Duration::from_secs(30), || {
+        lab.kubectl_output(&["get", "--raw", "/readyz"], "").status.success()
     });
 }
 
@@ -104,7 +104,7 @@ fn a_connection_that_is_cut_in_the_middle_of_a_list_is_an_error_or_a_gap_and_nev
     let whole = lab.inspect(&["-A"])["services"].as_array().unwrap().len();
     // Something between us and the server that passes so many bytes and then closes.
     for bytes in [2_000, 20_000, 60_000, 200_000] {
-        let proxy = crate::support::cut::Cut::new(bytes);
+        let proxy = crate::support::byte_limited_proxy::ByteLimitedProxy::new(bytes);
         let url = format!("https://127.0.0.1:{}", proxy.port());
         let output = lab.grpcmesh(&["inspect", "-A", "-o", "json", "--exit-zero", "--server", &url]);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -140,8 +140,8 @@ fn the_mesh_is_as_independent_witnesses_say() {
         lab.istioctl(&["proxy-config", "routes", &format!("{}.{}", client.name, client.namespace), "--name", "7070"]);
     assert!(routes.contains("echo.shop"), "{routes}");
     let query = "/api/v1/query?query=sum(istio_requests_total{destination_service=%22echo.shop.svc.cluster.local%22})";
-    lab.wait("Prometheus has counted the calls", Duration::from_secs(15), || {
-        lab.http_raw(&format!("{}{query}", crate::support::mesh::PROMETHEUS)).contains("\"value\"")
+    lab.wait_until("Prometheus has counted the calls", Duration::from_secs(15), || {
+        lab.http_get_literal(&format!("{}{query}", crate::support::mesh::PROMETHEUS)).contains("\"value\"")
     });
     assert!(client.admin("/server_info").contains("LIVE"));
 }
@@ -186,14 +186,14 @@ subjects: [{kind: ServiceAccount, name: fx-less, namespace: legacy}]
             rules.iter().filter(|rule| !rule.contains(mark)).cloned().collect()
         };
         taken += usize::from(!is_verb);
-        let applied = lab.kubectl_raw(&["apply", "-f", "-"], &format!("{head}rules:\n{less}"));
+        let applied = lab.kubectl_output(&["apply", "-f", "-"], &format!("{head}rules:\n{less}"));
         assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
-        lab.wait(&format!("without {mark} {word} is missing"), std::time::Duration::from_secs(10), || {
+        lab.wait_until(&format!("without {mark} {word} is missing"), std::time::Duration::from_secs(10), || {
             let output = lab.grpcmesh(&["inspect", "-A", "-o", "json", "--as", "system:serviceaccount:legacy:fx-less"]);
             let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
             let gaps = report["gaps"].to_string().to_lowercase();
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            (gaps.contains("forbidden") && gaps.contains(word)) || said.contains("nothing may be listed")
+            (gaps.contains("forbidden") && gaps.contains(word)) || said.contains("cannot list any object")
         });
     }
     // Argo's rollouts are not installed here: nothing of them can be missing.

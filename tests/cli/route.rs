@@ -1,0 +1,93 @@
+//! `route`.
+
+use super::support::TestEnv;
+use super::{HEALTHY, assert_rejected, assert_run, run};
+
+#[test]
+fn prints_the_decision_for_one_caller_in_every_format() {
+    let call = "checkout.shop:50051 /shop.checkout.v1.Checkout/Place --caller shop";
+    assert_run("route-text", &format!("route --from demo {call}"));
+    assert_run("route-json", &format!("route --from demo {call} -o json"));
+    assert_run("route-yaml", &format!("route --from demo {call} -o yaml"));
+}
+
+#[test]
+fn prints_one_answer_for_each_caller_class() {
+    assert_run("route-callers", "route --from demo checkout.shop:50051");
+    assert_run("route-default-port", "route --from demo checkout.shop");
+}
+
+#[test]
+fn states_why_a_call_fails() {
+    assert_run("route-no-cluster", "route --from demo checkout.shop:50051 --caller web/deploy/frontend-v1");
+    assert_run("route-unknown-host", "route --from demo chekout");
+    assert_run("route-protocol-error", "route --from demo shipping.shop /s.S/M --caller web");
+    assert_run("route-no-proxy", "route --from demo checkout.shop:50051 --caller shop/catalog-v1-57fb8d6c9c-tk7wl");
+}
+
+#[test]
+fn rejects_callers_hosts_and_headers_that_do_not_exist() {
+    assert_rejected(
+        "route-rejected",
+        &[
+            "route --from demo checkout.shop:50051 --caller web/nobody",
+            "route --from demo checkout.shop:50051 /a.B/C --caller nosuch",
+            "route --from demo checkout.shop:50051 /a.B/C --caller frontend-v1-5d8c7f9b64-4kq9d",
+            "route --from demo checkout.shop:50051 --caller web/thing/x",
+            "route --from demo checkout.shop:50051 -H nonsense",
+            "route --from demo checkout.shop:50051 -H 'x y:1'",
+            "route --from demo :80",
+            "route --from demo",
+            "route --from demo checkout.shop:50051 -o junit",
+            "route --from demo checkout.shop:99999",
+            "route --from demo checkout.shop:50051 shop.Cart/Pay",
+        ],
+    );
+}
+
+#[test]
+fn a_calls_file_gets_one_answer_for_each_valid_line() {
+    let run = run("route --from demo --calls tests/fixtures/routes/broken.jsonl -o json");
+    assert_eq!(run.code(), 4, "a line that is not a call leaves the answer incomplete");
+    insta::assert_snapshot!("route-calls", run);
+}
+
+#[test]
+fn rejects_files_that_are_not_calls_or_tests() {
+    assert_rejected(
+        "route-files-rejected",
+        &[
+            "route --from demo --test tests/fixtures/routes/mistaken.yaml",
+            "route --from demo --calls /nonexistent",
+            "route --from demo --calls Cargo.toml",
+            "route --from demo --test Cargo.toml",
+            "route --from demo --test src/demo/shop.yaml",
+        ],
+    );
+}
+
+#[test]
+fn route_tests_pass_and_fail_in_every_format() {
+    assert_run("route-test-passed", &format!("route --from {HEALTHY} --test src/demo/routes.yaml"));
+    assert_run("route-test-failed", "route --from demo --test src/demo/routes.yaml");
+    assert_run("route-test-json", "route --from demo --test src/demo/routes.yaml -o json");
+    assert_run("route-test-junit", "route --from demo --test src/demo/routes.yaml -o junit");
+}
+
+#[test]
+fn route_tests_may_lie_beside_the_manifests() {
+    let env = TestEnv::new();
+    std::fs::copy(HEALTHY, env.path("mesh.yaml")).unwrap();
+    let tests = env.write("tests.yaml", "- {caller: web, host: 'checkout.shop:50051', expect: {status: OK}}\n");
+    let folder = env.path("");
+    insta::assert_snapshot!("route-test-beside-manifests", env.run(&["route", "--from", &folder, "--test", &tests]));
+}
+
+#[test]
+fn a_route_test_with_an_unknown_host_fails() {
+    let env = TestEnv::new();
+    let tests = env.write("typo.yaml", "- {caller: web, host: 'chekout.shop:50051', expect: {status: OK}}\n");
+    let run = env.run(&["route", "--from", "demo", "--test", &tests]);
+    assert_eq!(run.code(), 1);
+    insta::assert_snapshot!("route-test-unknown-host", run);
+}
