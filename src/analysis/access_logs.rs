@@ -1,54 +1,54 @@
-//! Windows from the callers' access logs: each line is one call, with the cluster that it went to.
+//! Windows from the callers' access logs. Each line is one call and names the cluster that the call went to.
 
 use super::cohorts::Cohorts;
-use super::window::{FailureCriteria, NOWHERE, Window};
+use super::window::{FailureCriteria, NO_UPSTREAM_FLAGS, Window};
 use crate::accesslog::{AccessEntry, Direction};
 use crate::diagnosis::{self, StatusSource};
 
-/// Counts lines as they come.
+/// Counts access-log entries as they are read.
 #[derive(Debug, Default)]
 pub struct LoggedCalls {
     window: Window,
-    /// Milliseconds of the canary's calls.
-    durations: Vec<u64>,
+    /// Durations of the canary's calls, in milliseconds.
+    durations_ms: Vec<u64>,
 }
 
 impl LoggedCalls {
-    /// Counts a call that a caller's proxy logged.
-    pub fn count(&mut self, access: &AccessEntry<'_>, sides: &Cohorts, faults: &FailureCriteria) {
+    /// Counts an outbound call that a caller's proxy logged. Inbound entries are ignored.
+    pub fn add(&mut self, access: &AccessEntry<'_>, cohorts: &Cohorts, criteria: &FailureCriteria) {
         if access.direction() == Some(Direction::Inbound) {
             return;
         }
         let status = diagnosis::diagnose(access).status;
         let code = status.and_then(|status| status.code);
-        let is_fault = faults.is_fault(code, access.code, access.flags.iter());
+        let is_failure = criteria.is_failure(code, access.http_status, access.flags.iter());
         let destination = access.destination();
         let (is_canary, is_baseline) = destination.map_or((false, false), |(_, subset, host)| {
-            (sides.canary.has(subset, host), sides.baseline.has(subset, host))
+            (cohorts.canary.contains_destination(subset, host), cohorts.baseline.contains_destination(subset, host))
         });
         if is_canary {
-            self.window.canary.count(1, is_fault);
-            // What is only inferred may be a stream whose trailers say otherwise.
-            self.window.untold +=
-                u64::from(!is_fault && status.is_some_and(|status| status.known != StatusSource::Logged));
-            self.window.obeying_canary += 1;
-            self.durations.extend(access.duration);
+            self.window.canary.add(1, is_failure);
+            // An inferred success may be a stream whose trailers carry another status.
+            self.window.unknown_status +=
+                u64::from(!is_failure && status.is_some_and(|status| status.source != Some(StatusSource::Logged)));
+            self.window.affected_canary_calls += 1;
+            self.durations_ms.extend(access.duration_ms);
         } else if is_baseline {
-            self.window.baseline.count(1, is_fault);
-        } else if NOWHERE.iter().any(|flag| access.flags.has(flag))
-            && sides.hosts.iter().any(|host| access.goes_to(host))
+            self.window.baseline.add(1, is_failure);
+        } else if NO_UPSTREAM_FLAGS.iter().any(|flag| access.flags.contains(flag))
+            && cohorts.hosts.iter().any(|host| access.is_for_host(host))
         {
-            self.window.nowhere += 1;
+            self.window.no_upstream += 1;
         }
-        self.window.obeying += u64::from(is_canary || is_baseline);
+        self.window.affected_calls += u64::from(is_canary || is_baseline);
     }
 
-    /// The window. With `latencies` the canary's 99th percentile, too.
-    pub fn window(mut self, latencies: bool) -> Window {
-        if latencies && !self.durations.is_empty() {
-            self.durations.sort_unstable();
-            let at = (self.durations.len() * 99).div_ceil(100) - 1;
-            self.window.p99 = Some(self.durations[at] as f64);
+    /// The counted window; `with_p99` adds the canary's 99th percentile.
+    pub fn into_window(mut self, with_p99: bool) -> Window {
+        if with_p99 && !self.durations_ms.is_empty() {
+            self.durations_ms.sort_unstable();
+            let index = (self.durations_ms.len() * 99).div_ceil(100) - 1;
+            self.window.p99_ms = Some(self.durations_ms[index] as f64);
         }
         self.window
     }
@@ -67,13 +67,13 @@ mod tests {
     }
 
     #[test]
-    fn lines_belong_to_the_cluster_that_they_name() {
-        let side = |subset: &str| Cohort {
+    fn a_call_belongs_to_the_cohort_of_the_cluster_in_its_log_line() {
+        let cohort = |subset: &str| Cohort {
             destinations: [(subset.to_owned(), "a.b.svc".to_owned())].into(),
             ..Cohort::default()
         };
         let hosts = ["a.b.svc".to_owned()].into();
-        let sides = Cohorts { canary: side("v2"), baseline: side("v1"), hosts, ..Cohorts::default() };
+        let cohorts = Cohorts { canary: cohort("v2"), baseline: cohort("v1"), hosts, ..Cohorts::default() };
         let mut calls = LoggedCalls::default();
         let mut reader = LogReader::default();
         let v2 = "outbound|1|v2|a.b.svc";
@@ -89,10 +89,10 @@ mod tests {
         ] {
             let text = line(cluster, status, flags, millis);
             let LogLine::Access(access) = reader.read(text.as_bytes()) else { panic!("{text}") };
-            calls.count(&access, &sides, &FailureCriteria::default());
+            calls.add(&access, &cohorts, &FailureCriteria::default());
         }
-        let window = calls.window(true);
-        assert_eq!((window.canary.calls, window.canary.errors, window.untold), (5, 2, 1), "{window:?}");
-        assert_eq!((window.baseline.calls, window.nowhere, window.p99), (1, 1, Some(30.0)));
+        let window = calls.into_window(true);
+        assert_eq!((window.canary.calls, window.canary.errors, window.unknown_status), (5, 2, 1), "{window:?}");
+        assert_eq!((window.baseline.calls, window.no_upstream, window.p99_ms), (1, 1, Some(30.0)));
     }
 }

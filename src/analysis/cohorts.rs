@@ -1,53 +1,54 @@
-//! To whom calls belong: the canary, the backends beside it, or neither.
+//! Which clusters, workloads and callers belong to the canary, to the baseline, or to neither.
 
 use std::collections::BTreeSet;
 
-/// Name of a workload, after its namespace.
+/// A workload or pod: namespace and name.
 pub type WorkloadName = (String, String);
 
 /// Backends that are judged together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cohort {
-    /// Subset, or nothing, and host of the clusters; whatever the port.
+    /// Subset (empty for none) and host of the clusters, on any port.
     pub destinations: BTreeSet<(String, String)>,
-    /// Workloads whose pods serve them, as telemetry calls them.
+    /// Workloads whose pods serve the clusters, named as in `destination_workload`.
     pub workloads: BTreeSet<WorkloadName>,
 }
 
 impl Cohort {
-    /// Whether a cluster is one of it.
-    pub fn has_cluster(&self, cluster: &str) -> bool {
+    /// Whether an Envoy cluster name such as `outbound|50051|v2|checkout.shop.svc.cluster.local` belongs to it.
+    pub fn contains_cluster(&self, cluster: &str) -> bool {
         let mut parts = cluster.splitn(4, '|').skip(2);
         let (Some(subset), Some(host)) = (parts.next(), parts.next()) else { return false };
-        self.has(subset, host)
+        self.contains_destination(subset, host)
     }
 
-    /// Whether a destination is one of it.
-    pub fn has(&self, subset: &str, host: &str) -> bool {
-        self.destinations.iter().any(|(own, name)| own == subset && name == host)
+    /// Whether a subset (empty for none) of a host belongs to it.
+    pub fn contains_destination(&self, subset: &str, host: &str) -> bool {
+        self.destinations.iter().any(|(own_subset, own_host)| own_subset == subset && own_host == host)
     }
 }
 
-/// Who is who in a shift. What is known of it grows: a backend without any weight is in no Envoy's routes.
+/// Canary, baseline and callers of a shift. It only grows: a backend with weight 0 is in no Envoy's routes, so it first
+/// appears once the shift gives it a share.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cohorts {
     /// Backends whose share rises.
     pub canary: Cohort,
-    /// The others of the same rules.
+    /// The other backends of the same rules.
     pub baseline: Cohort,
-    /// Services that calls name: hosts of the rules and of their backends.
+    /// Hosts that calls name: those of the rules and of their backends.
     pub hosts: BTreeSet<String>,
-    /// Workloads whose calls the rules decide.
-    pub obeying: BTreeSet<WorkloadName>,
-    /// Whether other rules send calls of theirs to the same backends: then the split of calls says nothing of weights.
-    pub shared: bool,
-    /// Their pods, as namespace and name.
-    pub callers: BTreeSet<WorkloadName>,
+    /// Workloads of the affected proxies.
+    pub affected_workloads: BTreeSet<WorkloadName>,
+    /// Whether other rules send calls to the same backends. The observed split then says nothing about the weights.
+    pub has_shared_backends: bool,
+    /// Pods of the affected proxies.
+    pub caller_pods: BTreeSet<WorkloadName>,
 }
 
 impl Cohorts {
-    /// A workload that serves both: telemetry by workload cannot tell them apart.
-    pub fn shared_workload(&self) -> Option<&WorkloadName> {
+    /// A workload that serves canary and baseline: metrics by workload cannot separate the two.
+    pub fn common_workload(&self) -> Option<&WorkloadName> {
         self.canary.workloads.intersection(&self.baseline.workloads).next()
     }
 }

@@ -1,52 +1,54 @@
-//! What follows from one verdict after the other.
+//! What a step does after each verdict.
 
 use std::time::Duration;
 
 use super::verdict::AnalysisVerdict;
 
-/// How patient a shift is at one step.
+/// Decides when a step advances, rolls back or stalls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepPolicy {
-    /// Bad windows in a row that end it.
+    /// Consecutive bad windows that roll the shift back, at least 1.
     pub bad_windows: u32,
     /// How long a step waits for a good or a bad window.
     pub max_wait: Duration,
-    bad: u32,
+    consecutive_bad: u32,
 }
 
-/// What is done next.
+/// The next action of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextAction {
     /// The step is done.
-    GoOn,
-    /// Another window. Where too few calls were seen it goes on counting from where it began.
-    Again {
-        /// Whether counting begins anew.
-        anew: bool,
+    Advance,
+    /// Count another window. With `restarts` off the current window goes on, so that few calls add up.
+    NextWindow {
+        /// Whether counting starts over.
+        restarts: bool,
     },
-    /// The weights from before.
     RollBack,
-    /// No verdict in all that time.
+    /// No good or bad verdict within `max_wait`.
     Stall,
 }
 
 impl StepPolicy {
-    /// The beginning of a step.
     pub fn new(bad_windows: u32, max_wait: Duration) -> Self {
-        Self { bad_windows: bad_windows.max(1), max_wait, bad: 0 }
+        Self { bad_windows: bad_windows.max(1), max_wait, consecutive_bad: 0 }
     }
 
-    /// After a verdict, when the step has lasted so long.
-    pub fn after(&mut self, verdict: AnalysisVerdict, lasted: Duration) -> NextAction {
+    /// The action after a verdict, `elapsed` since the step began.
+    pub fn next_action(&mut self, verdict: AnalysisVerdict, elapsed: Duration) -> NextAction {
         match verdict {
-            AnalysisVerdict::Good => NextAction::GoOn,
+            AnalysisVerdict::Good => NextAction::Advance,
             AnalysisVerdict::Bad => {
-                self.bad += 1;
-                if self.bad >= self.bad_windows { NextAction::RollBack } else { NextAction::Again { anew: true } }
+                self.consecutive_bad += 1;
+                if self.consecutive_bad >= self.bad_windows {
+                    NextAction::RollBack
+                } else {
+                    NextAction::NextWindow { restarts: true }
+                }
             }
-            AnalysisVerdict::NotEnoughCalls | AnalysisVerdict::Unknown if lasted >= self.max_wait => NextAction::Stall,
-            AnalysisVerdict::NotEnoughCalls => NextAction::Again { anew: false },
-            AnalysisVerdict::Unknown => NextAction::Again { anew: true },
+            AnalysisVerdict::NotEnoughCalls | AnalysisVerdict::Unknown if elapsed >= self.max_wait => NextAction::Stall,
+            AnalysisVerdict::NotEnoughCalls => NextAction::NextWindow { restarts: false },
+            AnalysisVerdict::Unknown => NextAction::NextWindow { restarts: true },
         }
     }
 }
@@ -58,24 +60,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn so_many_bad_windows_in_a_row() {
-        let mut course = StepPolicy::new(2, Duration::from_secs(100));
-        assert_eq!(course.after(AnalysisVerdict::Bad, Duration::ZERO), NextAction::Again { anew: true });
-        assert_eq!(course.after(AnalysisVerdict::NotEnoughCalls, Duration::ZERO), NextAction::Again { anew: false });
-        assert_eq!(course.after(AnalysisVerdict::Bad, Duration::ZERO), NextAction::RollBack, "not knowing ends no row");
+    fn rolls_back_after_the_configured_number_of_bad_windows() {
+        let mut policy = StepPolicy::new(2, Duration::from_secs(100));
+        let mut after = |verdict| policy.next_action(verdict, Duration::ZERO);
+        assert_eq!(after(AnalysisVerdict::Bad), NextAction::NextWindow { restarts: true });
+        assert_eq!(after(AnalysisVerdict::NotEnoughCalls), NextAction::NextWindow { restarts: false });
+        assert_eq!(after(AnalysisVerdict::Bad), NextAction::RollBack, "an undecided window does not reset the count");
     }
 
     proptest! {
         #[test]
-        fn not_knowing_never_goes_on_and_never_goes_back(
-            verdicts in prop::collection::vec(prop::bool::ANY, 1..40), bad_windows in 0_u32..4, most in 0_u64..30,
+        fn an_unknown_verdict_neither_promotes_nor_rolls_back(
+            verdicts in prop::collection::vec(prop::bool::ANY, 1..40), bad_windows in 0_u32..4, max_wait in 0_u64..30,
         ) {
-            let mut course = StepPolicy::new(bad_windows, Duration::from_secs(most));
-            for (at, unknown) in verdicts.into_iter().enumerate() {
-                let verdict = if unknown { AnalysisVerdict::Unknown } else { AnalysisVerdict::NotEnoughCalls };
-                let next = course.after(verdict, Duration::from_secs(at as u64));
-                prop_assert!(!matches!(next, NextAction::GoOn | NextAction::RollBack));
-                prop_assert_eq!(next == NextAction::Stall, at as u64 >= most);
+            let mut policy = StepPolicy::new(bad_windows, Duration::from_secs(max_wait));
+            for (second, is_unknown) in verdicts.into_iter().enumerate() {
+                let verdict = if is_unknown { AnalysisVerdict::Unknown } else { AnalysisVerdict::NotEnoughCalls };
+                let next = policy.next_action(verdict, Duration::from_secs(second as u64));
+                prop_assert!(!matches!(next, NextAction::Advance | NextAction::RollBack));
+                prop_assert_eq!(next == NextAction::Stall, second as u64 >= max_wait);
             }
         }
     }

@@ -1,168 +1,171 @@
-//! From a window to a verdict.
+//! Judges a window.
 //!
-//! Four verdicts, since "no data" is neither success nor failure: only *good* lets a shift go on, only *bad* takes it
+//! "No data" is neither success nor failure, so there are four verdicts: only *good* promotes and only *bad* rolls
 //! back.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 use super::window::{CallCounts, Window};
 use crate::vocabulary::share::format_percent;
 
-/// Standard deviations by which an observed share may be off by chance.
-const CHANCE: f64 = 3.0;
+/// Standard deviations by which the observed share may differ from the weights by chance.
+const CHANCE_DEVIATIONS: f64 = 3.0;
 
-/// What is allowed.
+/// The limits of a canary analysis.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AnalysisLimits {
-    /// Calls to the canary below which nothing is said.
+    /// Calls to the canary that a verdict needs.
     pub min_requests: u64,
-    /// Share of errors that is allowed, 0 to 1.
-    pub max_error_rate: f64,
-    /// 99th percentile that is allowed, in milliseconds.
-    pub max_p99: Option<f64>,
-    /// By how much the observed share may differ from the weights, 0 to 1; absent where that says nothing.
-    pub tolerance: Option<f64>,
+    /// Allowed ratio of failed calls, 0 to 1.
+    pub max_error_ratio: f64,
+    /// Allowed 99th percentile, in milliseconds.
+    pub max_p99_ms: Option<f64>,
+    /// Allowed difference between observed share and weights, 0 to 1; `None` to skip the check.
+    pub split_tolerance: Option<f64>,
 }
 
-/// What a window says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The verdict on a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum AnalysisVerdict {
-    /// Enough calls, and they go well.
+    /// Enough calls, within all limits.
     Good,
-    /// They do not, and not because everything fails.
+    /// A limit is exceeded, and the baseline does not fail as much.
     Bad,
-    /// Too few calls to say.
+    /// Too few calls for a verdict.
     NotEnoughCalls,
-    /// The source failed, or what it tells fits no verdict on the canary.
+    /// The source failed, or its data allows no verdict on the canary.
     Unknown,
 }
 
 impl AnalysisVerdict {
-    /// The word of the contract.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Good => "good",
-            Self::Bad => "bad",
-            Self::NotEnoughCalls => "not-enough-calls",
-            Self::Unknown => "unknown",
-        }
+        self.into()
     }
 }
 
 /// A verdict with its reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnalysisResult {
-    /// The verdict.
     pub verdict: AnalysisVerdict,
-    /// Why, with numbers.
-    pub why: String,
+    /// A sentence with the numbers.
+    pub reason: String,
 }
 
-fn judged(verdict: AnalysisVerdict, why: impl Into<String>) -> AnalysisResult {
-    AnalysisResult { verdict, why: why.into() }
+impl AnalysisResult {
+    pub fn new(verdict: AnalysisVerdict, reason: impl Into<String>) -> Self {
+        Self { verdict, reason: reason.into() }
+    }
 }
 
-/// Judges a window of a shift. `before` is what all backends did before it; it stands in for the baseline where that
-/// gets too few calls. `share` is what the canary should get, 0 to 1.
-pub fn judge(window: &Window, before: CallCounts, share: f64, limits: &AnalysisLimits) -> AnalysisResult {
-    let Window { canary, nowhere, .. } = *window;
-    let all = window.all();
-    let lost = CallCounts { calls: all.calls, errors: nowhere };
-    if lost.calls >= limits.min_requests && lost.rate() > limits.max_error_rate {
-        return judged(
+/// Judges a window of a step. `before_shift` counts the calls to all backends before the shift; it replaces a baseline
+/// with too few calls. `share` is the canary's share by weight, 0 to 1.
+pub fn judge(window: &Window, before_shift: CallCounts, share: f64, limits: &AnalysisLimits) -> AnalysisResult {
+    let Window { canary, no_upstream, .. } = *window;
+    let all = window.total();
+    let lost = CallCounts { calls: all.calls, errors: no_upstream };
+    if lost.calls >= limits.min_requests && lost.error_ratio() > limits.max_error_ratio {
+        return AnalysisResult::new(
             AnalysisVerdict::Bad,
-            format!("{nowhere} of {} calls to the Service found no server", all.calls),
+            format!("{no_upstream} of {} calls to the Service reached no endpoint (NR, NC or UH)", all.calls),
         );
     }
     if canary.calls < limits.min_requests {
-        let why = format!("{} of the {} calls to the canary that a verdict needs", canary.calls, limits.min_requests);
-        return judged(AnalysisVerdict::NotEnoughCalls, why);
+        let reason = format!("{} calls to the canary, {} needed", canary.calls, limits.min_requests);
+        return AnalysisResult::new(AnalysisVerdict::NotEnoughCalls, reason);
     }
-    let beside = if window.baseline.calls >= limits.min_requests { window.baseline } else { before };
-    if canary.rate() > limits.max_error_rate {
-        let (found, other) = (show(canary), show(beside));
-        return if beside.rate() > limits.max_error_rate && !canary.is_worse_than(beside) {
-            judged(
-                AnalysisVerdict::Unknown,
-                format!("{found} fail, and {other} of the baseline: not the canary's doing"),
-            )
-        } else {
-            let allowed = format_percent(limits.max_error_rate * 100.0);
-            judged(
-                AnalysisVerdict::Bad,
-                format!("{found} to the canary fail, {other} to the baseline; {allowed} are allowed"),
-            )
-        };
+    let baseline = if window.baseline.calls >= limits.min_requests { window.baseline } else { before_shift };
+    if canary.error_ratio() > limits.max_error_ratio {
+        return judge_failing_canary(canary, baseline, limits);
     }
-    if window.untold as f64 > limits.max_error_rate * canary.calls as f64 {
-        return judged(
+    if window.unknown_status as f64 > limits.max_error_ratio * canary.calls as f64 {
+        return AnalysisResult::new(
             AnalysisVerdict::Unknown,
-            format!("of {} calls to the canary the source tells no gRPC status", window.untold),
+            format!("{} calls to the canary have no known gRPC status", window.unknown_status),
         );
     }
-    if let Some(most) = limits.max_p99 {
-        match window.p99 {
-            None => return judged(AnalysisVerdict::Unknown, "the source tells no latencies of the canary"),
-            Some(p99) if p99 > most => {
-                return judged(
+    if let Some(max_p99_ms) = limits.max_p99_ms {
+        match window.p99_ms {
+            None => return AnalysisResult::new(AnalysisVerdict::Unknown, "the source has no latency for the canary"),
+            Some(p99_ms) if p99_ms > max_p99_ms => {
+                return AnalysisResult::new(
                     AnalysisVerdict::Bad,
-                    format!("the canary's p99 is {p99:.0} ms; {most:.0} ms are allowed"),
+                    format!("p99 of the canary is {p99_ms:.0} ms, allowed is {max_p99_ms:.0} ms"),
                 );
             }
             Some(_) => {}
         }
     }
-    if let Some(why) = split_is_off(window, share, limits) {
-        return judged(AnalysisVerdict::Unknown, why);
+    if let Some(reason) = split_deviation(window, share, limits) {
+        return AnalysisResult::new(AnalysisVerdict::Unknown, reason);
     }
-    let p99 = window.p99.map(|p99| format!(", p99 {p99:.0} ms")).unwrap_or_default();
-    judged(AnalysisVerdict::Good, format!("{} to the canary fail, {} to the baseline{p99}", show(canary), show(beside)))
+    let p99 = window.p99_ms.map(|p99_ms| format!(", p99 {p99_ms:.0} ms")).unwrap_or_default();
+    let reason = format!("canary: {}{p99}; baseline: {}", describe(canary), describe(baseline));
+    AnalysisResult::new(AnalysisVerdict::Good, reason)
 }
 
-/// Judges the window before a shift: whether there is anything to compare with.
+fn judge_failing_canary(canary: CallCounts, baseline: CallCounts, limits: &AnalysisLimits) -> AnalysisResult {
+    let counts = format!("canary: {}; baseline: {}", describe(canary), describe(baseline));
+    if baseline.error_ratio() > limits.max_error_ratio && !canary.is_worse_than(baseline) {
+        let reason = format!("{counts}; the baseline fails as much, so the canary is not the cause");
+        return AnalysisResult::new(AnalysisVerdict::Unknown, reason);
+    }
+    AnalysisResult::new(AnalysisVerdict::Bad, format!("{counts}; {}", allowed(limits)))
+}
+
+/// Judges the window before a shift: whether it can serve as a baseline.
 pub fn judge_baseline(window: &Window, limits: &AnalysisLimits) -> AnalysisResult {
-    let all = window.all();
+    let all = window.total();
     if all.calls < limits.min_requests {
-        return judged(
+        return AnalysisResult::new(
             AnalysisVerdict::NotEnoughCalls,
-            format!("{} of the {} calls that a verdict needs", all.calls, limits.min_requests),
+            format!("{} calls, {} needed", all.calls, limits.min_requests),
         );
     }
-    let allowed = format_percent(limits.max_error_rate * 100.0);
-    // A canary that has a share already, as after a hold, must not hide among the others.
+    // A canary that has a share already, as after a hold, must not hide behind the other backends.
     let canary = window.canary;
-    if canary.calls >= limits.min_requests && canary.rate() > limits.max_error_rate {
-        let why = format!("{} to the canary fail before anything is shifted; {allowed} are allowed", show(canary));
-        return judged(AnalysisVerdict::Bad, why);
+    if canary.calls >= limits.min_requests && canary.error_ratio() > limits.max_error_ratio {
+        let reason = format!("canary before the shift: {}; {}", describe(canary), allowed(limits));
+        return AnalysisResult::new(AnalysisVerdict::Bad, reason);
     }
-    let verdict = if all.rate() > limits.max_error_rate { AnalysisVerdict::Bad } else { AnalysisVerdict::Good };
-    judged(verdict, format!("{} fail before anything is shifted; {allowed} are allowed", show(all)))
+    let is_bad = all.error_ratio() > limits.max_error_ratio;
+    let verdict = if is_bad { AnalysisVerdict::Bad } else { AnalysisVerdict::Good };
+    AnalysisResult::new(verdict, format!("before the shift: {}; {}", describe(all), allowed(limits)))
 }
 
-fn split_is_off(window: &Window, share: f64, limits: &AnalysisLimits) -> Option<String> {
-    let (observed, tolerance) = (window.observed_share()?, limits.tolerance?);
-    let by_chance = CHANCE * (share * (1.0 - share) / window.obeying as f64).sqrt();
-    let is_off = (observed - share).abs() > tolerance.max(by_chance);
-    is_off.then(|| {
+fn split_deviation(window: &Window, share: f64, limits: &AnalysisLimits) -> Option<String> {
+    let (observed, tolerance) = (window.observed_share()?, limits.split_tolerance?);
+    let by_chance = CHANCE_DEVIATIONS * (share * (1.0 - share) / window.affected_calls as f64).sqrt();
+    let deviates = (observed - share).abs() > tolerance.max(by_chance);
+    deviates.then(|| {
         format!(
-            "the canary gets {} of the calls of those that obey, and the weights say {}",
+            "the canary gets {} of the calls, but its weight is {}",
             format_percent(observed * 100.0),
             format_percent(share * 100.0)
         )
     })
 }
 
-/// `20 of 412 calls (4.9%, really 3.2% to 7.4%)`.
-fn show(tally: CallCounts) -> String {
-    if tally.calls == 0 {
+fn allowed(limits: &AnalysisLimits) -> String {
+    format!("{} allowed", format_percent(limits.max_error_ratio * 100.0))
+}
+
+/// `20 of 412 calls failed (3.2% to 7.4%)`.
+fn describe(counts: CallCounts) -> String {
+    if counts.calls == 0 {
         return "no calls".to_owned();
     }
-    let (low, high) = tally.interval();
-    let percent = |rate: f64| format!("{:.1}%", rate * 100.0);
-    let range = if tally.errors == 0 {
+    let (low, high) = counts.confidence_interval();
+    let percent = |ratio: f64| format!("{:.1}%", ratio * 100.0);
+    let range = if counts.errors == 0 {
         format!("at most {}", percent(high))
     } else {
         format!("{} to {}", percent(low), percent(high))
     };
-    format!("{} of {} calls ({range})", tally.errors, tally.calls)
+    format!("{} of {} calls failed ({range})", counts.errors, counts.calls)
 }
 
 #[cfg(test)]
@@ -172,14 +175,14 @@ mod tests {
     use super::*;
 
     const LIMITS: AnalysisLimits =
-        AnalysisLimits { min_requests: 100, max_error_rate: 0.01, max_p99: None, tolerance: Some(0.1) };
+        AnalysisLimits { min_requests: 100, max_error_ratio: 0.01, max_p99_ms: None, split_tolerance: Some(0.1) };
 
     fn window(canary: (u64, u64), baseline: (u64, u64)) -> Window {
         Window {
             canary: CallCounts { calls: canary.0, errors: canary.1 },
             baseline: CallCounts { calls: baseline.0, errors: baseline.1 },
-            obeying_canary: canary.0,
-            obeying: canary.0 + baseline.0,
+            affected_canary_calls: canary.0,
+            affected_calls: canary.0 + baseline.0,
             ..Window::default()
         }
     }
@@ -189,21 +192,21 @@ mod tests {
     }
 
     #[test]
-    fn verdicts() {
+    fn judges_a_canary_against_its_baseline() {
         use AnalysisVerdict::{Bad, Good, NotEnoughCalls, Unknown};
         for (canary, baseline, share, expected) in [
             ((200, 0), (1800, 2), 0.1, Good),
             ((200, 40), (1800, 2), 0.1, Bad),
             ((99, 99), (900, 0), 0.1, NotEnoughCalls),
             ((0, 0), (0, 0), 0.1, NotEnoughCalls),
-            // Everything fails: the canary did not do it, and nobody goes on.
+            // Everything fails: the canary is not the cause, and the shift does not advance.
             ((200, 20), (1800, 190), 0.1, Unknown),
-            // The baseline gets nothing any more: what it did before stands in.
+            // The baseline gets no calls: the window before the shift replaces it.
             ((1000, 0), (0, 0), 1.0, Good),
             ((1000, 50), (0, 0), 1.0, Bad),
-            // The weights say half, and a tenth arrives.
+            // The weight is one half, but a tenth of the calls arrives.
             ((200, 0), (1800, 0), 0.5, Unknown),
-            // By chance it may be off with few calls.
+            // With few calls the split may deviate by chance.
             ((120, 0), (80, 0), 0.5, Good),
         ] {
             assert_eq!(verdict(&window(canary, baseline), share), expected, "{canary:?} {baseline:?} {share}");
@@ -211,63 +214,66 @@ mod tests {
     }
 
     #[test]
-    fn calls_that_find_no_server_count_for_the_service() {
-        let lost = Window { nowhere: 50, ..window((200, 0), (1800, 0)) };
-        assert_eq!(verdict(&lost, 0.1), AnalysisVerdict::Bad);
-        let few = Window { nowhere: 3, ..window((200, 0), (1800, 0)) };
+    fn calls_that_reach_no_endpoint_count_against_the_service() {
+        let many = Window { no_upstream: 50, ..window((200, 0), (1800, 0)) };
+        assert_eq!(verdict(&many, 0.1), AnalysisVerdict::Bad);
+        let few = Window { no_upstream: 3, ..window((200, 0), (1800, 0)) };
         assert_eq!(verdict(&few, 0.1), AnalysisVerdict::Good);
     }
 
     #[test]
-    fn latencies_that_are_asked_for_must_be_known() {
-        let limits = AnalysisLimits { max_p99: Some(50.0), ..LIMITS };
-        let of =
-            |p99| judge(&Window { p99, ..window((200, 0), (1800, 0)) }, CallCounts::default(), 0.1, &limits).verdict;
+    fn a_latency_limit_needs_a_latency() {
+        let limits = AnalysisLimits { max_p99_ms: Some(50.0), ..LIMITS };
+        let verdict_for = |p99_ms| {
+            judge(&Window { p99_ms, ..window((200, 0), (1800, 0)) }, CallCounts::default(), 0.1, &limits).verdict
+        };
         assert_eq!(
-            (of(None), of(Some(20.0)), of(Some(80.0))),
+            (verdict_for(None), verdict_for(Some(20.0)), verdict_for(Some(80.0))),
             (AnalysisVerdict::Unknown, AnalysisVerdict::Good, AnalysisVerdict::Bad)
         );
     }
 
     #[test]
-    fn what_is_known_to_fail_counts_beside_what_is_not_told() {
-        let of = |errors, untold| verdict(&Window { untold, ..window((100, errors), (900, 0)) }, 0.1);
+    fn calls_of_unknown_status_do_not_hide_failed_calls() {
+        let verdict_for =
+            |errors, unknown_status| verdict(&Window { unknown_status, ..window((100, errors), (900, 0)) }, 0.1);
         assert_eq!(
-            (of(40, 60), of(0, 60), of(0, 0)),
+            (verdict_for(40, 60), verdict_for(0, 60), verdict_for(0, 0)),
             (AnalysisVerdict::Bad, AnalysisVerdict::Unknown, AnalysisVerdict::Good)
         );
-        let shared = AnalysisLimits { tolerance: None, ..LIMITS };
-        let off = judge(&window((200, 0), (1800, 0)), CallCounts::default(), 0.5, &shared);
+        let without_split_check = AnalysisLimits { split_tolerance: None, ..LIMITS };
+        let deviating = judge(&window((200, 0), (1800, 0)), CallCounts::default(), 0.5, &without_split_check);
         assert_eq!(
-            off.verdict,
+            deviating.verdict,
             AnalysisVerdict::Good,
-            "where other rules send to the same backends the split says nothing"
+            "the split says nothing when other rules send to the same backends"
         );
         assert_eq!(judge_baseline(&window((100, 3), (900, 0)), &LIMITS).verdict, AnalysisVerdict::Bad);
     }
 
     #[test]
-    fn a_baseline_that_fails_is_no_baseline() {
-        let of = |calls, errors| judge_baseline(&window((0, 0), (calls, errors)), &LIMITS).verdict;
+    fn a_failing_window_is_not_a_baseline() {
+        let verdict_for = |calls, errors| judge_baseline(&window((0, 0), (calls, errors)), &LIMITS).verdict;
         assert_eq!(
-            (of(500, 1), of(500, 20), of(5, 5)),
+            (verdict_for(500, 1), verdict_for(500, 20), verdict_for(5, 5)),
             (AnalysisVerdict::Good, AnalysisVerdict::Bad, AnalysisVerdict::NotEnoughCalls)
         );
     }
 
     proptest! {
         #[test]
-        fn more_errors_never_make_it_better(
-            calls in 0_u64..2000, errors in 0_u64..2000, more in 0_u64..500, base in 0_u64..3000, of_base in 0_u64..3000,
+        fn more_errors_never_improve_the_verdict(
+            calls in 0_u64..2000, errors in 0_u64..2000, more in 0_u64..500, baseline_calls in 0_u64..3000, baseline_errors in 0_u64..3000,
         ) {
-            let (errors, of_base) = (errors.min(calls), of_base.min(base));
+            let (errors, baseline_errors) = (errors.min(calls), baseline_errors.min(baseline_calls));
             let worse = (errors + more).min(calls);
-            let of = |errors| verdict(&window((calls, errors), (base, of_base)), calls as f64 / (calls + base).max(1) as f64);
-            if of(errors) == AnalysisVerdict::Bad {
-                prop_assert_eq!(of(worse), AnalysisVerdict::Bad);
+            let share = calls as f64 / (calls + baseline_calls).max(1) as f64;
+            let verdict_for = |errors| verdict(&window((calls, errors), (baseline_calls, baseline_errors)), share);
+            if verdict_for(errors) == AnalysisVerdict::Bad {
+                prop_assert_eq!(verdict_for(worse), AnalysisVerdict::Bad);
             }
-            if of(worse) == AnalysisVerdict::Good {
-                prop_assert_eq!(of(errors), AnalysisVerdict::Good);
+            if verdict_for(worse) == AnalysisVerdict::Good {
+                prop_assert_eq!(verdict_for(errors), AnalysisVerdict::Good);
             }
         }
     }

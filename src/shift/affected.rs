@@ -1,4 +1,4 @@
-//! Whose calls a rule decides, and whose it does not, and why.
+//! Which callers use the rules of a route object, and why the others do not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,101 +9,137 @@ use crate::mesh::workload::ProxyKind;
 use crate::mesh::xds::{BackendState, Caller, CompiledBackend, ProxyConfig, RuleInUse};
 use crate::schema::Kind;
 
-/// Callers that nothing tells apart.
+/// A caller class and its use of the rules.
 #[derive(Debug, Clone)]
-pub struct AffectedClass {
-    /// Their name, as everywhere.
+pub struct CallerClassUsage {
+    /// Name of the class.
     pub name: String,
-    /// Their pods.
     pub pods: Vec<WorkloadId>,
-    /// Whether calls of theirs go by one of the rules.
-    pub obeys: bool,
-    /// Why they do not; where they do, nothing.
-    pub why_not: String,
-    /// Hosts under which they use the rules.
+    /// Whether some of its calls match one of the rules.
+    pub uses_rule: bool,
+    /// Why it uses none of the rules; empty if it does.
+    pub unaffected_reason: String,
+    /// Hosts whose calls use the rules.
     pub hosts: Vec<String>,
-    /// Where each rule sends their calls.
+    /// Backends of each rule, as this caller has them.
     pub backends: BTreeMap<usize, Vec<CompiledBackend>>,
-    /// Whether other rules of theirs send to the same clusters.
+    /// Whether other rules of this caller send calls to the same clusters.
     pub shares_backends: bool,
-    /// Who serves them, by cluster.
-    pub servers: BTreeMap<String, Vec<WorkloadId>>,
+    /// Workloads behind each cluster.
+    pub workloads_by_cluster: BTreeMap<String, Vec<WorkloadId>>,
 }
 
-/// What a plan calls a backend: its subset, else the first label of its host.
-pub fn label(backend: &CompiledBackend) -> String {
+/// The name of a backend in plans: its subset, else the first label of its host.
+pub fn backend_label(backend: &CompiledBackend) -> String {
     let host = || backend.host.as_ref().map(|host| host.as_str().split('.').next().unwrap_or_default().to_owned());
     backend.subset.as_ref().map(ToString::to_string).or_else(host).unwrap_or_default()
 }
 
-/// All callers with a proxy, against rules of an object that lead to `host`.
-pub fn classes(mesh: &Mesh<'_>, object: &ObjectRef, rules: &[usize], host: &str) -> Vec<AffectedClass> {
+/// All caller classes with a proxy, and their use of some rules (by index) of an object. `host` only serves to explain
+/// why a class is unaffected.
+pub fn caller_class_usage(mesh: &Mesh<'_>, object: &ObjectRef, rules: &[usize], host: &str) -> Vec<CallerClassUsage> {
     let mut members: BTreeMap<String, Vec<WorkloadId>> = BTreeMap::new();
     for id in mesh.workload_ids() {
         let workload = mesh.workload(id);
         if workload.object.kind == Kind::Pod && matches!(workload.proxy, ProxyKind::Sidecar(_) | ProxyKind::Gateway(_))
         {
-            members.entry(Caller::of_workload(mesh, id).class(mesh)).or_default().push(id);
+            members.entry(Caller::of_workload(mesh, id).class_name(mesh)).or_default().push(id);
         }
     }
-    let made = members.into_iter().filter_map(|(name, pods)| {
-        let outbound = ProxyConfig::new(mesh, Caller::of_workload(mesh, *pods.first()?));
-        let all = outbound.rules_in_use(&|_| true);
-        let is_ours = |one: &&RuleInUse| one.object.as_ref() == Some(object) && rules.contains(&one.rule);
-        let ours: Vec<&RuleInUse> = all.iter().filter(is_ours).collect();
-        let mut hosts: Vec<String> = ours.iter().map(|one| one.host.clone()).collect();
-        hosts.sort();
-        hosts.dedup();
-        // A rule without ports stands on port 80 too, whether or not the Service has it: what arrives is what counts.
-        let arrives = |one: &RuleInUse| one.backends.iter().filter(|one| one.state != BackendState::NoCluster).count();
-        let best = |rule: usize| ours.iter().rev().filter(|one| one.rule == rule).max_by_key(|one| arrives(one));
-        let backends: BTreeMap<usize, Vec<CompiledBackend>> =
-            rules.iter().filter_map(|rule| Some((*rule, best(*rule)?.backends.clone()))).collect();
-        let clusters: BTreeSet<&str> = ours.iter().flat_map(|one| &one.backends).map(|one| &*one.cluster).collect();
-        let mut others = all.iter().filter(|one| !is_ours(one)).flat_map(|one| &one.backends);
-        let shares_backends = others.any(|one| clusters.contains(&*one.cluster));
-        let servers =
-            backends.values().flatten().map(|one| (one.cluster.clone(), outbound.workloads_behind(one))).collect();
-        let why_not = if ours.is_empty() { why_not(&all, object, host) } else { String::new() };
-        Some(AffectedClass { name, pods, obeys: !ours.is_empty(), why_not, hosts, backends, shares_backends, servers })
+    let classes = members.into_iter().filter_map(|(name, pods)| {
+        let proxy = ProxyConfig::new(mesh, Caller::of_workload(mesh, *pods.first()?));
+        Some(class_usage(&proxy, name, pods, object, rules, host))
     });
-    made.collect()
+    classes.collect()
 }
 
-/// Takes in what callers have now. `rises` says whether a backend, by its label, is the canary's.
-pub fn update_cohorts(cohorts: &mut Cohorts, mesh: &Mesh<'_>, classes: &[AffectedClass], rises: &dyn Fn(&str) -> bool) {
-    cohorts.obeying.clear();
-    cohorts.callers.clear();
-    cohorts.shared = classes.iter().any(|class| class.obeys && class.shares_backends);
-    for class in classes.iter().filter(|class| class.obeys) {
+fn class_usage(
+    proxy: &ProxyConfig<'_>,
+    name: String,
+    pods: Vec<WorkloadId>,
+    object: &ObjectRef,
+    rules: &[usize],
+    host: &str,
+) -> CallerClassUsage {
+    let all = proxy.rules_in_use(&|_| true);
+    let is_ours = |used: &&RuleInUse| used.object.as_ref() == Some(object) && rules.contains(&used.rule);
+    let ours: Vec<&RuleInUse> = all.iter().filter(is_ours).collect();
+    let mut hosts: Vec<String> = ours.iter().map(|used| used.host.clone()).collect();
+    hosts.sort();
+    hosts.dedup();
+    // A rule without a port also appears on port 80, even if the Service has no such port. Of several copies of a rule
+    // the one with the most existing clusters is real.
+    let existing_clusters =
+        |used: &RuleInUse| used.backends.iter().filter(|backend| backend.state != BackendState::NoCluster).count();
+    let best =
+        |rule: usize| ours.iter().rev().filter(|used| used.rule == rule).max_by_key(|used| existing_clusters(used));
+    let backends: BTreeMap<usize, Vec<CompiledBackend>> =
+        rules.iter().filter_map(|rule| Some((*rule, best(*rule)?.backends.clone()))).collect();
+    let clusters: BTreeSet<&str> =
+        ours.iter().flat_map(|used| &used.backends).map(|backend| &*backend.cluster).collect();
+    let mut others = all.iter().filter(|used| !is_ours(used)).flat_map(|used| &used.backends);
+    let shares_backends = others.any(|backend| clusters.contains(&*backend.cluster));
+    let workloads_by_cluster = backends
+        .values()
+        .flatten()
+        .map(|backend| (backend.cluster.clone(), proxy.backend_workloads(backend)))
+        .collect();
+    let unaffected_reason = if ours.is_empty() { unaffected_reason(&all, object, host) } else { String::new() };
+    let uses_rule = !ours.is_empty();
+    CallerClassUsage {
+        name,
+        pods,
+        uses_rule,
+        unaffected_reason,
+        hosts,
+        backends,
+        shares_backends,
+        workloads_by_cluster,
+    }
+}
+
+/// Updates the cohorts from the current caller classes. `is_canary` decides by the label of a backend.
+pub fn update_cohorts(
+    cohorts: &mut Cohorts,
+    mesh: &Mesh<'_>,
+    classes: &[CallerClassUsage],
+    is_canary: &dyn Fn(&str) -> bool,
+) {
+    cohorts.affected_workloads.clear();
+    cohorts.caller_pods.clear();
+    cohorts.has_shared_backends = classes.iter().any(|class| class.uses_rule && class.shares_backends);
+    for class in classes.iter().filter(|class| class.uses_rule) {
         cohorts.hosts.extend(class.hosts.iter().cloned());
         for id in &class.pods {
             let workload = mesh.workload(*id);
-            cohorts.obeying.insert(workload.telemetry_name());
-            cohorts.callers.insert((workload.namespace().to_string(), workload.object.name.to_string()));
+            cohorts.affected_workloads.insert(workload.telemetry_name());
+            cohorts.caller_pods.insert((workload.namespace().to_string(), workload.object.name.to_string()));
         }
         for backend in class.backends.values().flatten() {
             let Some(host) = &backend.host else { continue };
-            let side = if rises(&label(backend)) { &mut cohorts.canary } else { &mut cohorts.baseline };
+            let is_canary = is_canary(&backend_label(backend));
+            let cohort = if is_canary { &mut cohorts.canary } else { &mut cohorts.baseline };
             let subset = backend.subset.as_ref().map(ToString::to_string).unwrap_or_default();
-            side.destinations.insert((subset, host.to_string()));
-            let servers = class.servers.get(&backend.cluster).into_iter().flatten();
-            side.workloads.extend(servers.map(|id| mesh.workload(*id).telemetry_name()));
+            cohort.destinations.insert((subset, host.to_string()));
+            let workloads = class.workloads_by_cluster.get(&backend.cluster).into_iter().flatten();
+            cohort.workloads.extend(workloads.map(|id| mesh.workload(*id).telemetry_name()));
             cohorts.hosts.insert(host.to_string());
         }
     }
 }
 
-fn why_not(all: &[RuleInUse], object: &ObjectRef, host: &str) -> String {
-    let of_host: Vec<&RuleInUse> = all.iter().filter(|one| one.host == host).collect();
+fn unaffected_reason(all: &[RuleInUse], object: &ObjectRef, host: &str) -> String {
+    let of_host: Vec<&RuleInUse> = all.iter().filter(|used| used.host == host).collect();
     if of_host.is_empty() {
-        return format!("{host} is not among the hosts that it knows");
+        return format!("its proxy has no routes for {host}");
     }
-    let others: Vec<String> = of_host.iter().filter_map(|one| one.object.as_ref()).map(ToString::to_string).collect();
+    let others: Vec<String> = of_host.iter().filter_map(|used| used.object.as_ref()).map(ToString::to_string).collect();
     match others.first() {
-        Some(other) if *other == object.to_string() => format!("other rules of {object} take its calls"),
-        Some(other) => format!("its calls go by {other}"),
-        None => "its calls go by Istio's default route: the object is not exported there, or only meant for gateways"
-            .to_owned(),
+        Some(other) if *other == object.to_string() => format!("its calls match other rules of {object}"),
+        Some(other) => format!("its calls are routed by {other}"),
+        None => {
+            "its calls use Istio's default route: the object is not exported to its namespace, or applies to gateways only"
+                .to_owned()
+        }
     }
 }

@@ -1,11 +1,11 @@
-//! Weights written into the text of a manifest, for those who shift through git: nothing but numbers changes, so that
-//! comments, order and layout stay.
+//! Writes weights into the text of a manifest, for shifts that go through git. Only numbers change, so comments, order
+//! and layout stay as they are.
 
 use std::ops::Range;
 
 use serde_json::Value;
 
-use super::patch::written;
+use super::patch::weight_to_write;
 use super::plan::RulePlan;
 use super::split::{RuleSplit, backends_field, rules_field};
 use crate::schema::Kind;
@@ -13,101 +13,105 @@ use crate::schema::path::{PathSegment, parse_path};
 use crate::snapshot::position;
 use crate::snapshot::{manifest, yaml};
 
-/// Why a text is not edited.
+/// Why weights cannot be written into a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EditError {
-    /// The object is not a document of its own in it.
-    #[error("the object is no document of its own there")]
-    NotThere,
-    /// A destination would have to be added.
-    #[error("{0} is not written there: add it by hand with weight 0 first, since nothing but weights is changed")]
-    Added(String),
-    /// The text has something, such as an anchor that is used twice, that a number in place would change elsewhere.
-    #[error("its weights cannot be changed without changing something else, such as what an alias refers to")]
-    Entangled,
+    #[error("it has no YAML document with this object")]
+    ObjectNotFound,
+    /// The plan adds a destination.
+    #[error("it has no backend {0}: add the backend with weight 0 first, because --edit only changes weights")]
+    BackendNotFound(String),
+    /// The text has something, such as an anchor with several aliases, that makes one number count in several places.
+    #[error("a change of these weights would change other values too, for example through a YAML alias")]
+    NotIsolated,
 }
 
-/// The object as a document of a text: its bytes, and what it says.
-pub fn find(text: &str, kind: Kind, namespace: &str, name: &str) -> Option<(Range<usize>, Value)> {
-    let mut found = manifest::documents(text).into_iter().filter_map(|bytes| {
+/// The document of an object in a text: its byte range and its content.
+pub fn find_document(text: &str, kind: Kind, namespace: &str, name: &str) -> Option<(Range<usize>, Value)> {
+    let mut documents = manifest::documents(text).into_iter().filter_map(|bytes| {
         let json = yaml::to_json(&text[bytes.clone()]).ok()?.json?;
         let object: Value = serde_json::from_str(json.get()).ok()?;
-        let own = object["metadata"]["namespace"].as_str();
-        let is_it = object["kind"] == kind.name()
+        let own_namespace = object["metadata"]["namespace"].as_str();
+        let matches = object["kind"] == kind.name()
             && object["metadata"]["name"] == name
-            && own.is_none_or(|own| own == namespace);
-        is_it.then_some((bytes, object))
+            && own_namespace.is_none_or(|own| own == namespace);
+        matches.then_some((bytes, object))
     });
-    found.next()
+    documents.next()
 }
 
-/// The text with the weights of plans, which were made of the object that [`find`] gives.
+/// Returns the text with the weights of `plans`, which were computed from the object that [`find_document`] returned.
 ///
 /// # Errors
-/// When more than numbers would have to change.
-pub fn edit(text: &str, (bytes, object): &(Range<usize>, Value), plans: &[RulePlan]) -> Result<String, EditError> {
+/// When something other than a weight would have to change.
+pub fn set_weights(
+    text: &str,
+    (bytes, object): &(Range<usize>, Value),
+    plans: &[RulePlan],
+) -> Result<String, EditError> {
     let document = &text[bytes.clone()];
-    let mut changes: Vec<(Range<usize>, String)> = Vec::new();
-    let mut wanted = object.clone();
+    let mut edits: Vec<(Range<usize>, String)> = Vec::new();
+    let mut expected = object.clone();
     for plan in plans {
-        for (at, one) in plan.backends.iter().enumerate() {
-            if one.before.is_none() {
-                return Err(EditError::Added(one.backend.label()));
+        for (index, planned) in plan.backends.iter().enumerate() {
+            if planned.before.is_none() {
+                return Err(EditError::BackendNotFound(planned.backend.label()));
             }
-            let Some(weight) = written(one).filter(|weight| one.backend.weight != Some(*weight)) else { continue };
-            changes.push(change(document, &plan.split, at, weight).ok_or(EditError::Entangled)?);
-            let pointer = format!("{}/{at}", plan.split.pointer());
-            wanted.pointer_mut(&pointer).ok_or(EditError::NotThere)?["weight"] = weight.into();
+            let weight = weight_to_write(planned).filter(|weight| planned.backend.weight != Some(*weight));
+            let Some(weight) = weight else { continue };
+            edits.push(weight_edit(document, &plan.split, index, weight).ok_or(EditError::NotIsolated)?);
+            let pointer = format!("{}/{index}", plan.split.pointer());
+            expected.pointer_mut(&pointer).ok_or(EditError::ObjectNotFound)?["weight"] = weight.into();
         }
     }
-    changes.sort_by_key(|(bytes, _)| std::cmp::Reverse(bytes.start));
+    edits.sort_by_key(|(bytes, _)| std::cmp::Reverse(bytes.start));
     let mut edited = document.to_owned();
-    for (bytes, number) in changes {
+    for (bytes, number) in edits {
         edited.replace_range(bytes, &number);
     }
-    let read = yaml::to_json(&edited).ok().and_then(|converted| converted.json);
-    let now: Option<Value> = read.and_then(|json| serde_json::from_str(json.get()).ok());
-    if now.as_ref() != Some(&wanted) {
-        return Err(EditError::Entangled);
+    let json = yaml::to_json(&edited).ok().and_then(|converted| converted.json);
+    let result: Option<Value> = json.and_then(|json| serde_json::from_str(json.get()).ok());
+    if result.as_ref() != Some(&expected) {
+        return Err(EditError::NotIsolated);
     }
     Ok(format!("{}{edited}{}", &text[..bytes.start], &text[bytes.end..]))
 }
 
-/// What is put in place of which bytes of a document, so that a backend has a weight.
-fn change(document: &str, split: &RuleSplit, at: usize, weight: u64) -> Option<(Range<usize>, String)> {
+/// The byte range to replace, and its new text, that give a backend this weight.
+fn weight_edit(document: &str, split: &RuleSplit, backend: usize, weight: u64) -> Option<(Range<usize>, String)> {
     let (rules, backends) = (rules_field(split.kind), backends_field(split.kind));
-    let mut path = parse_path(&format!("spec.{rules}[{}].{backends}[{at}]", split.rule));
-    let backend = position::find(document, &path)?;
+    let mut path = parse_path(&format!("spec.{rules}[{}].{backends}[{backend}]", split.rule));
+    let item = position::find(document, &path)?;
     path.push(PathSegment::Field("weight".to_owned()));
-    let found = position::find(document, &path)?;
-    let there = &document[found.bytes.clone()];
-    let digits = there.len() - there.trim_end_matches(|c: char| c.is_ascii_digit()).len();
-    if there.trim_start_matches(['"', '\'']).starts_with("weight") && digits > 0 {
-        return Some((found.bytes.end - digits..found.bytes.end, weight.to_string()));
+    let field = position::find(document, &path)?;
+    let field_text = &document[field.bytes.clone()];
+    let digits = field_text.len() - field_text.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+    if field_text.trim_start_matches(['"', '\'']).starts_with("weight") && digits > 0 {
+        return Some((field.bytes.end - digits..field.bytes.end, weight.to_string()));
     }
-    // There is none: it goes before the first field.
-    let start = backend.bytes.start;
+    // Without a weight field, insert one before the first field.
+    let start = item.bytes.start;
     let text = if document[start..].starts_with('{') {
         return Some((start + 1..start + 1, format!("weight: {weight}, ")));
     } else {
-        format!("weight: {weight}\n{}", " ".repeat(backend.at.column.saturating_sub(1)))
+        format!("weight: {weight}\n{}", " ".repeat(item.start.column.saturating_sub(1)))
     };
     Some((start..start, text))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::{AddableBackend, plan};
-    use super::super::split::splits;
+    use super::super::plan::{AddableBackends, plan_rule};
+    use super::super::split::rule_splits;
     use super::*;
 
-    fn edited(text: &str, kind: Kind, wish: &str) -> Result<String, EditError> {
-        let found = find(text, kind, "shop", "pay").ok_or(EditError::NotThere)?;
-        let plans: Vec<RulePlan> = splits(kind, &found.1)
+    fn edited(text: &str, kind: Kind, desired: &str) -> Result<String, EditError> {
+        let document = find_document(text, kind, "shop", "pay").ok_or(EditError::ObjectNotFound)?;
+        let plans: Vec<RulePlan> = rule_splits(kind, &document.1)
             .iter()
-            .map(|split| plan(split, &wish.parse().unwrap(), &AddableBackend::default()).unwrap())
+            .map(|split| plan_rule(split, &desired.parse().unwrap(), &AddableBackends::default()).unwrap())
             .collect();
-        edit(text, &found, &plans)
+        set_weights(text, &document, &plans)
     }
 
     const BLOCK: &str = "# ours
@@ -135,30 +139,30 @@ kind: Other
 ";
 
     #[test]
-    fn nothing_but_numbers_changes() {
+    fn only_the_weights_of_a_manifest_change() {
         let text = edited(BLOCK, Kind::VirtualService, "v2=25").unwrap();
         assert_eq!(text, BLOCK.replace("weight: 90 ", "weight: 75 ").replace("weight: 10\n", "weight: 25\n"));
         let flow = "{kind: GRPCRoute, metadata: {name: pay, namespace: shop}, spec: {rules: [{backendRefs: [{name: a, \"weight\": 1}, {name: b}]}]}}";
         let text = edited(flow, Kind::GrpcRoute, "b=75").unwrap();
         assert_eq!(text, flow.replace("\"weight\": 1", "\"weight\": 25").replace("{name: b}", "{weight: 75, name: b}"));
-        let unwritten =
+        let without_weights =
             "kind: HTTPRoute\nmetadata: {name: pay}\nspec:\n  rules:\n  - backendRefs:\n    - name: a\n    - name: b\n";
-        let text = edited(unwritten, Kind::HttpRoute, "b=75").unwrap();
+        let text = edited(without_weights, Kind::HttpRoute, "b=75").unwrap();
         assert_eq!(
             text,
-            unwritten
+            without_weights
                 .replace("- name: a", "- weight: 25\n      name: a")
                 .replace("- name: b", "- weight: 75\n      name: b")
         );
     }
 
     #[test]
-    fn what_is_entangled_is_left_alone() {
+    fn rejects_a_manifest_whose_weights_share_an_alias() {
         let alias = "kind: GRPCRoute\nmetadata: {name: pay}\nspec:\n  rules:\n  - backendRefs: &all\n    - {name: a, weight: 90}\n    - {name: b, weight: 10}\n  - backendRefs: *all\n";
-        let found = find(alias, Kind::GrpcRoute, "shop", "pay").unwrap();
-        let first =
-            plan(&splits(Kind::GrpcRoute, &found.1)[0], &"b=50".parse().unwrap(), &AddableBackend::default()).unwrap();
-        assert_eq!(edit(alias, &found, &[first]), Err(EditError::Entangled));
-        assert!(find(BLOCK, Kind::VirtualService, "shop", "other").is_none());
+        let document = find_document(alias, Kind::GrpcRoute, "shop", "pay").unwrap();
+        let split = &rule_splits(Kind::GrpcRoute, &document.1)[0];
+        let first = plan_rule(split, &"b=50".parse().unwrap(), &AddableBackends::default()).unwrap();
+        assert_eq!(set_weights(alias, &document, &[first]), Err(EditError::NotIsolated));
+        assert!(find_document(BLOCK, Kind::VirtualService, "shop", "other").is_none());
     }
 }

@@ -1,8 +1,9 @@
-//! Moving weights between the backends of a rule.
+//! Moves weights between the backends of a route rule.
 //!
-//! CORE. A wish (`v2=25`) and a rule of an object ([`split`]) make a [`plan`]: exact weights, whose shares are those that
-//! were wished. A plan becomes one JSON Patch ([`patch`]) that tests what it rests on, writes nothing but weights, and puts
-//! down in the same stroke what was there before ([`record`]), so that there is always a way back.
+//! CORE. [`split`] reads the rules and weights of a route object. [`plan`] turns desired weights (`v2=25`) into exact
+//! weights for one rule, and [`steps`] does so step by step. [`patch`] turns plans into one JSON Patch that tests its
+//! preconditions and writes nothing but the weights and the [`record`]; the record holds what a rollback needs.
+//! [`affected`] finds the proxies that use a rule, and [`edit`] writes weights into a manifest.
 
 pub(crate) mod affected;
 pub(crate) mod edit;

@@ -1,4 +1,4 @@
-//! Plans as JSON Patch (RFC 6902): first what must still be so, then the weights and the record, and nothing else.
+//! Plans as JSON Patch (RFC 6902): tests of the preconditions first, then the weights and the record, and nothing else.
 
 use serde_json::{Value, json};
 
@@ -7,108 +7,107 @@ use super::record::{ANNOTATION, LostControl, RollbackTarget, ShiftEntry, ShiftRe
 use super::split::{RuleSplit, backends_field, rule_pointer};
 use crate::schema::Kind;
 
-/// The weight that a backend has afterwards, as it is written. What acts the same without being written stays so.
-pub(super) fn written(one: &PlannedBackend) -> Option<u64> {
-    if one.before == Some(one.after) && one.backend.weight.is_none() { None } else { Some(one.after) }
+/// The weight to write for a backend. `None` leaves an absent weight absent when its effective value does not change.
+pub(super) fn weight_to_write(planned: &PlannedBackend) -> Option<u64> {
+    if planned.before == Some(planned.after) && planned.backend.weight.is_none() { None } else { Some(planned.after) }
 }
 
-/// The patch for plans, with the record.
-pub fn shift(object: &Value, plans: &[RulePlan], record: &ShiftRecord) -> Vec<Value> {
-    let mut operations = preconditions(object);
+/// The patch that writes plans and the record.
+pub fn shift_patch(object: &Value, plans: &[RulePlan], record: &ShiftRecord) -> Vec<Value> {
+    let mut operations = object_tests(object);
     for plan in plans {
         operations.extend(rule_tests(object, &plan.split));
         let pointer = plan.split.pointer();
-        for (at, one) in plan.backends.iter().enumerate() {
-            match (one.before, written(one)) {
-                (Some(_), Some(weight)) if one.backend.weight != Some(weight) => {
-                    operations.push(json!({"op": "add", "path": format!("{pointer}/{at}/weight"), "value": weight}));
+        for (index, planned) in plan.backends.iter().enumerate() {
+            match (planned.before, weight_to_write(planned)) {
+                (Some(_), Some(weight)) if planned.backend.weight != Some(weight) => {
+                    operations.push(json!({"op": "add", "path": format!("{pointer}/{index}/weight"), "value": weight}));
                 }
                 (Some(_), _) => {}
                 (None, _) => {
-                    operations
-                        .push(json!({"op": "add", "path": format!("{pointer}/-"), "value": body(&plan.split, one)}));
+                    let value = backend_body(&plan.split, planned);
+                    operations.push(json!({"op": "add", "path": format!("{pointer}/-"), "value": value}));
                 }
             }
         }
     }
-    operations.extend(put(object, record));
+    operations.extend(record_operations(object, record));
     operations
 }
 
-/// The patch that gives the rules of an entry exactly the weights from before it, or before its last step.
+/// The patch that restores the exact weights from before an entry, or from before its last step.
 ///
 /// # Errors
-/// When the weights are not those that the entry wrote.
-pub fn back(
+/// When the weights are not those that the entry applied.
+pub fn rollback_patch(
     kind: Kind,
     object: &Value,
     entry: &ShiftEntry,
-    to: RollbackTarget,
+    target: RollbackTarget,
     record: &ShiftRecord,
 ) -> Result<Vec<Value>, LostControl> {
-    let mut operations = preconditions(object);
+    let mut operations = object_tests(object);
     for rule in &entry.rules {
-        let split = rule.find(kind, object)?;
+        let split = rule.find_unchanged(kind, object)?;
         operations.extend(rule_tests(object, &split));
-        operations.extend(rule_back(&split, rule.weights(to), &rule.wrote));
+        operations.extend(rule_rollback(&split, rule.weights_at(target), &rule.applied));
     }
-    operations.extend(put(object, record));
+    operations.extend(record_operations(object, record));
     Ok(operations)
 }
 
-fn rule_back(split: &RuleSplit, weights: &[Option<u64>], wrote: &[Option<u64>]) -> Vec<Value> {
+fn rule_rollback(split: &RuleSplit, weights: &[Option<u64>], applied: &[Option<u64>]) -> Vec<Value> {
     let pointer = split.pointer();
     let mut operations = Vec::new();
-    for (at, (weight, wrote)) in weights.iter().zip(wrote).enumerate() {
-        let path = format!("{pointer}/{at}/weight");
-        match (weight, wrote) {
-            (weight, wrote) if weight == wrote => {}
+    for (index, (weight, applied)) in weights.iter().zip(applied).enumerate() {
+        let path = format!("{pointer}/{index}/weight");
+        match (weight, applied) {
+            (weight, applied) if weight == applied => {}
             (Some(weight), _) => operations.push(json!({"op": "add", "path": path, "value": weight})),
             (None, _) => operations.push(json!({"op": "remove", "path": path})),
         }
     }
-    for at in (weights.len()..wrote.len()).rev() {
-        operations.push(json!({"op": "remove", "path": format!("{pointer}/{at}")}));
+    for index in (weights.len()..applied.len()).rev() {
+        operations.push(json!({"op": "remove", "path": format!("{pointer}/{index}")}));
     }
     operations
 }
 
-/// The patch that only writes the record, where the weights are those of its first entry.
+/// The patch that only writes the record.
 ///
 /// # Errors
-/// When they are not.
-pub fn note(kind: Kind, object: &Value, record: &ShiftRecord) -> Result<Vec<Value>, LostControl> {
-    let mut operations = preconditions(object);
+/// When the weights are not those of the newest entry of the record.
+pub fn record_patch(kind: Kind, object: &Value, record: &ShiftRecord) -> Result<Vec<Value>, LostControl> {
+    let mut operations = object_tests(object);
     for rule in record.entries.first().into_iter().flat_map(|entry| &entry.rules) {
-        let split = rule.find(kind, object)?;
+        let split = rule.find_unchanged(kind, object)?;
         operations.extend(rule_tests(object, &split));
     }
-    operations.extend(put(object, record));
+    operations.extend(record_operations(object, record));
     Ok(operations)
 }
 
-/// It is the same object, and nobody wrote to it.
-fn preconditions(object: &Value) -> Vec<Value> {
+/// Tests that it is the same object, unchanged since it was read.
+fn object_tests(object: &Value) -> Vec<Value> {
     let test =
         |field: &str| json!({"op": "test", "path": format!("/metadata/{field}"), "value": object["metadata"][field]});
     vec![test("uid"), test("resourceVersion")]
 }
 
-/// The rule is the one that was looked at, with these backends and weights.
+/// Tests that the rule still has its name, conditions, backends and weights.
 fn rule_tests(object: &Value, split: &RuleSplit) -> Vec<Value> {
     let rule = rule_pointer(split.kind, split.rule);
     let fields = ["name", "match", "matches", backends_field(split.kind)];
-    let there = fields.iter().filter_map(|field| {
+    let tests = fields.iter().filter_map(|field| {
         let path = format!("{rule}/{field}");
         let value = object.pointer(&path)?;
         Some(json!({"op": "test", "path": path, "value": value}))
     });
-    there.collect()
+    tests.collect()
 }
 
-/// A backend as it is written.
-fn body(split: &RuleSplit, one: &PlannedBackend) -> Value {
-    let backend = &one.backend;
+fn backend_body(split: &RuleSplit, planned: &PlannedBackend) -> Value {
+    let backend = &planned.backend;
     if split.kind == Kind::VirtualService {
         let mut destination = json!({"host": backend.host});
         if let Some(subset) = &backend.subset {
@@ -117,22 +116,21 @@ fn body(split: &RuleSplit, one: &PlannedBackend) -> Value {
         if let Some(port) = backend.port {
             destination["port"] = json!({"number": port});
         }
-        return json!({"destination": destination, "weight": one.after});
+        return json!({"destination": destination, "weight": planned.after});
     }
-    let mut made = json!({"name": backend.host, "weight": one.after});
+    let mut body = json!({"name": backend.host, "weight": planned.after});
     if let Some(namespace) = &backend.namespace {
-        made["namespace"] = json!(namespace);
+        body["namespace"] = json!(namespace);
     }
     if let Some(port) = backend.port {
-        made["port"] = json!(port);
+        body["port"] = json!(port);
     }
-    made
+    body
 }
 
-/// Writes the record.
-fn put(object: &Value, record: &ShiftRecord) -> Vec<Value> {
+fn record_operations(object: &Value, record: &ShiftRecord) -> Vec<Value> {
     let escaped = ANNOTATION.replace('~', "~0").replace('/', "~1");
-    let value = json!({"op": "add", "path": format!("/metadata/annotations/{escaped}"), "value": record.text()});
+    let value = json!({"op": "add", "path": format!("/metadata/annotations/{escaped}"), "value": record.to_json()});
     if object["metadata"]["annotations"].is_object() {
         vec![value]
     } else {
@@ -144,9 +142,9 @@ fn put(object: &Value, record: &ShiftRecord) -> Vec<Value> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::plan::{AddableBackend, plan};
+    use super::super::plan::{AddableBackends, plan_rule};
     use super::super::record::{RuleRecord, ShiftState};
-    use super::super::split::splits;
+    use super::super::split::rule_splits;
     use super::*;
 
     fn apply(object: &Value, operations: &[Value]) -> Result<Value, String> {
@@ -160,16 +158,16 @@ mod tests {
         ShiftEntry {
             number: 1,
             session: "s".to_owned(),
-            by: "me".to_owned(),
-            at: "2026-11-21T09:00:00Z".to_owned(),
+            user: "me".to_owned(),
+            started_at: "2026-11-21T09:00:00Z".to_owned(),
             reason: None,
-            until: None,
+            deadline: None,
             hosts: Vec::new(),
             plan: Vec::new(),
             step: 1,
-            guard: None,
+            analysis: None,
             verdicts: Vec::new(),
-            abort: None,
+            abort_requested_by: None,
             state: ShiftState::Open,
             message: String::new(),
             rules: plans.iter().map(RuleRecord::new).collect(),
@@ -182,13 +180,13 @@ mod tests {
         record
     }
 
-    /// Everything but the weights, the record and the backends that a patch may add.
+    /// The object without weights and annotations.
     fn without_weights(object: &Value, kind: Kind) -> Value {
         let mut plain = object.clone();
-        for split in splits(kind, object) {
-            for at in 0..split.backends.len() {
-                if let Some(one) = plain.pointer_mut(&format!("{}/{at}", split.pointer())) {
-                    one.as_object_mut().unwrap().remove("weight");
+        for split in rule_splits(kind, object) {
+            for index in 0..split.backends.len() {
+                if let Some(backend) = plain.pointer_mut(&format!("{}/{index}", split.pointer())) {
+                    backend.as_object_mut().unwrap().remove("weight");
                 }
             }
         }
@@ -196,42 +194,42 @@ mod tests {
         plain
     }
 
-    /// A route object of any kind with fields that this program does not know.
+    /// Route objects of every kind, with fields that the schema does not have.
     fn objects() -> impl Strategy<Value = (Kind, Value)> {
         let weights = prop::collection::vec(prop::option::of(0_u64..120), 1..5);
         let kinds = prop::sample::select(vec![Kind::VirtualService, Kind::HttpRoute, Kind::GrpcRoute]);
         (kinds, prop::collection::vec(weights, 1..4), any::<bool>(), any::<bool>()).prop_map(
-            |(kind, rules, annotated, named)| {
-                let of_istio = kind == Kind::VirtualService;
+            |(kind, rules, has_annotations, has_names)| {
+                let is_virtual_service = kind == Kind::VirtualService;
                 let rules = rules.iter().enumerate().map(|(rule, weights)| {
-                    let backends = weights.iter().enumerate().map(|(at, weight)| {
-                        let mut one = if of_istio {
-                            json!({"destination": {"host": "a", "subset": format!("v{at}")}, "headers": {"x": at}})
+                    let backends = weights.iter().enumerate().map(|(index, weight)| {
+                        let mut backend = if is_virtual_service {
+                            json!({"destination": {"host": "a", "subset": format!("v{index}")}, "headers": {"x": index}})
                         } else {
-                            json!({"name": format!("a-v{at}"), "port": 1, "filters": [{"type": "x", "more": rule}]})
+                            json!({"name": format!("a-v{index}"), "port": 1, "filters": [{"type": "x", "more": rule}]})
                         };
                         if let Some(weight) = weight {
-                            one["weight"] = json!(weight);
+                            backend["weight"] = json!(weight);
                         }
-                        one
+                        backend
                     });
                     let backends: Vec<Value> = backends.collect();
-                    let mut body = if of_istio {
+                    let mut body = if is_virtual_service {
                         json!({"route": backends, "timeout": "2s"})
                     } else {
                         json!({"backendRefs": backends})
                     };
                     body["unknown"] = json!({"deep": [rule, null, 1.5]});
-                    if named {
+                    if has_names {
                         body["name"] = json!(format!("r{rule}"));
                     }
                     body
                 });
                 let rules: Vec<Value> = rules.collect();
-                let field = if of_istio { "http" } else { "rules" };
+                let field = if is_virtual_service { "http" } else { "rules" };
                 let mut object = json!({"metadata": {"uid": "u", "resourceVersion": "7", "name": "a"},
                     "spec": {field: rules, "other": {"kept": true}}, "status": {"x": 1}});
-                if annotated {
+                if has_annotations {
                     object["metadata"]["annotations"] = json!({"a/b": "c"});
                 }
                 (kind, object)
@@ -241,26 +239,26 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_shift_and_the_way_back_are_nothing(
+        fn a_rollback_restores_the_object_exactly(
             (kind, object) in objects(), rule in 0_usize..3, backend in 1_usize..5, hundredths in 0_u32..=10_000,
         ) {
-            let all = splits(kind, &object);
+            let all = rule_splits(kind, &object);
             let split = &all[rule % all.len()];
-            let wish = format!("#{}={}.{:02}", 1 + backend % split.backends.len(), hundredths / 100, hundredths % 100);
-            let Ok(made) = plan(split, &wish.parse().unwrap(), &AddableBackend::default()) else { return Ok(()) };
-            let plans = [made];
+            let desired = format!("#{}={}.{:02}", 1 + backend % split.backends.len(), hundredths / 100, hundredths % 100);
+            let Ok(planned) = plan_rule(split, &desired.parse().unwrap(), &AddableBackends::default()) else { return Ok(()) };
+            let plans = [planned];
             let entry = entry(&plans);
-            let shifted = apply(&object, &shift(&object, &plans, &record(&entry))).unwrap();
+            let shifted = apply(&object, &shift_patch(&object, &plans, &record(&entry))).unwrap();
             prop_assert_eq!(without_weights(&shifted, kind), without_weights(&object, kind));
-            // The shares that act are those of the plan.
-            let acting = splits(kind, &shifted)[rule % all.len()].acting();
-            let planned: Vec<u64> = plans[0].backends.iter().map(|one| one.after).collect();
+            // The effective weights are those of the plan.
+            let effective = rule_splits(kind, &shifted)[rule % all.len()].effective_weights();
+            let planned: Vec<u64> = plans[0].backends.iter().map(|backend| backend.after).collect();
             if split.backends.len() > 1 || kind != Kind::VirtualService {
-                prop_assert_eq!(acting, planned);
+                prop_assert_eq!(effective, planned);
             }
-            prop_assert_eq!(&ShiftRecord::of(&shifted).unwrap().entries[0], &entry);
-            let undone = apply(&shifted, &back(kind, &shifted, &entry, RollbackTarget::Start, &ShiftRecord::default()).unwrap()).unwrap();
-            let mut plain = undone;
+            prop_assert_eq!(&ShiftRecord::from_object(&shifted).unwrap().entries[0], &entry);
+            let rollback = rollback_patch(kind, &shifted, &entry, RollbackTarget::Start, &ShiftRecord::default()).unwrap();
+            let mut plain = apply(&shifted, &rollback).unwrap();
             let annotations = plain["metadata"]["annotations"].as_object_mut().unwrap();
             annotations.remove(ANNOTATION);
             if annotations.is_empty() {
@@ -270,58 +268,57 @@ mod tests {
         }
 
         #[test]
-        fn what_somebody_else_changed_is_not_written_over(
+        fn a_change_by_another_client_is_never_overwritten(
             (kind, object) in objects(), backend in 1_usize..5, other in 0_u64..120,
         ) {
-            let split = &splits(kind, &object)[0];
-            let wish = format!("#{}=33", 1 + backend % split.backends.len());
-            let Ok(made) = plan(split, &wish.parse().unwrap(), &AddableBackend::default()) else { return Ok(()) };
-            let plans = [made];
+            let split = &rule_splits(kind, &object)[0];
+            let desired = format!("#{}=33", 1 + backend % split.backends.len());
+            let Ok(planned) = plan_rule(split, &desired.parse().unwrap(), &AddableBackends::default()) else { return Ok(()) };
+            let plans = [planned];
             let entry = entry(&plans);
-            let operations = shift(&object, &plans, &record(&entry));
-            // Between reading and writing.
+            let operations = shift_patch(&object, &plans, &record(&entry));
+            // A change between read and write.
             let mut raced = object.clone();
             raced["metadata"]["resourceVersion"] = json!("8");
             prop_assert!(apply(&raced, &operations).is_err());
-            // After writing.
+            // A change after the write.
             let shifted = apply(&object, &operations).unwrap();
-            let mut taken = shifted.clone();
+            let mut changed = shifted.clone();
             let path = format!("{}/0", split.pointer());
-            let before = taken.pointer(&path).unwrap()["weight"].clone();
-            taken.pointer_mut(&path).unwrap()["weight"] = json!(other);
-            let lost = matches!(back(kind, &taken, &entry, RollbackTarget::Start, &ShiftRecord::default()), Err(LostControl::Weights(_)));
+            let before = changed.pointer(&path).unwrap()["weight"].clone();
+            changed.pointer_mut(&path).unwrap()["weight"] = json!(other);
+            let rollback = rollback_patch(kind, &changed, &entry, RollbackTarget::Start, &ShiftRecord::default());
+            let lost = matches!(rollback, Err(LostControl::WeightsChanged(_)));
             prop_assert_eq!(lost, before != json!(other));
         }
     }
 
     #[test]
-    fn an_added_destination_goes_again() {
+    fn a_rollback_removes_an_added_destination() {
         let object = json!({"metadata": {"uid": "u", "resourceVersion": "7"}, "spec": {"http": [
             {"match": [{"uri": {"prefix": "/"}}], "route": [{"destination": {"host": "a", "subset": "v1", "port": {"number": 7}}}]}]}});
-        let addable = AddableBackend { subsets: vec!["v2".to_owned()], services: Vec::new() };
-        let plans = [plan(&splits(Kind::VirtualService, &object)[0], &"v2=10".parse().unwrap(), &addable).unwrap()];
+        let addable = AddableBackends { subsets: vec!["v2".to_owned()], services: Vec::new() };
+        let plans =
+            [plan_rule(&rule_splits(Kind::VirtualService, &object)[0], &"v2=10".parse().unwrap(), &addable).unwrap()];
         let entry = entry(&plans);
-        let shifted = apply(&object, &shift(&object, &plans, &record(&entry))).unwrap();
+        let shifted = apply(&object, &shift_patch(&object, &plans, &record(&entry))).unwrap();
         assert_eq!(
             shifted["spec"]["http"][0]["route"],
             json!([{"destination": {"host": "a", "subset": "v1", "port": {"number": 7}}, "weight": 90},
                    {"destination": {"host": "a", "subset": "v2", "port": {"number": 7}}, "weight": 10}])
         );
-        let undone = apply(
-            &shifted,
-            &back(Kind::VirtualService, &shifted, &entry, RollbackTarget::Start, &ShiftRecord::default()).unwrap(),
-        )
-        .unwrap();
-        assert_eq!(undone["spec"], object["spec"]);
+        let none = ShiftRecord::default();
+        let rollback = rollback_patch(Kind::VirtualService, &shifted, &entry, RollbackTarget::Start, &none).unwrap();
+        assert_eq!(apply(&shifted, &rollback).unwrap()["spec"], object["spec"]);
     }
 
     #[test]
-    fn the_record_is_bounded_and_numbered() {
+    fn the_record_drops_the_oldest_entries_and_keeps_counting() {
         let mut record = ShiftRecord::default();
         for _ in 0..400 {
             let number = record.next_number();
             record.push(ShiftEntry { number, message: "x".repeat(500), ..entry(&[]) });
         }
-        assert!(record.text().len() <= 33 << 10 && record.entries[0].number == 400, "{}", record.text().len());
+        assert!(record.to_json().len() <= 33 << 10 && record.entries[0].number == 400, "{}", record.to_json().len());
     }
 }

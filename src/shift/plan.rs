@@ -1,67 +1,40 @@
-//! From a wish to weights.
+//! Turns desired weights into the exact weights of a rule.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::shares::{DesiredShare, weights};
+use super::shares::{DesiredShare, weights_for_shares};
 use super::split::{RuleSplit, SplitBackend};
 use crate::schema::Kind;
 use crate::vocabulary::share::{Share, ShareError};
 
-/// Backends with the shares that they are to get.
+/// Backends, named as by the user, and the shares that they should get.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DesiredWeights(pub Vec<(String, Share)>);
 
-/// Why a wish is not granted.
+/// Why desired weights cannot be planned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// Not `BACKEND=SHARE,…`.
-    #[error("\"{0}\" is no wish: write BACKEND=SHARE, such as v2=25 or v1=75,v2=25")]
-    Form(String),
-    /// A share that is none.
+    #[error("expected BACKEND=SHARE, such as v2=25 or v1=75,v2=25")]
+    InvalidSyntax,
     #[error(transparent)]
-    Share(#[from] ShareError),
-    /// A backend twice.
-    #[error("{0} is named twice")]
-    Twice(String),
-    /// A backend that the rule does not have.
-    #[error("no backend of the rule is called {word}; there are {there}")]
-    Unknown {
-        /// What was asked for.
-        word: String,
-        /// What there is.
-        there: String,
-    },
-    /// A word that fits several.
-    #[error("{word} fits several backends: {there}; say which by its number")]
-    Ambiguous {
-        /// What was asked for.
-        word: String,
-        /// What it fits.
-        there: String,
-    },
-    /// More than everything.
+    InvalidShare(#[from] ShareError),
+    #[error("--to names {0} twice")]
+    DuplicateBackend(String),
+    #[error("the rule has no backend {name}; its backends are {available}")]
+    UnknownBackend { name: String, available: String },
+    #[error("{name} matches several backends: {candidates}; select one by number, such as #1")]
+    AmbiguousBackend { name: String, candidates: String },
     #[error("the shares add up to more than 100%")]
-    TooMuch,
-    /// Less than everything, and nobody to get the rest.
-    #[error("the shares add up to {0}, and no other backend is there to get the rest")]
-    TooLittle(Share),
-    /// Several others without any weight.
+    TotalAbove100,
+    #[error("the shares add up to {0}, and the rule has no other backend for the rest")]
+    TotalBelow100(Share),
+    #[error("the other backends all have weight 0, so the rest cannot be split in proportion: name them in --to")]
+    NoWeightsToScale,
     #[error(
-        "the backends that are not named have no weight now, so that there is no proportion for the rest: name them"
+        "the rule sends calls to all pods of {host}, including those of {subset}: first give it one destination per subset"
     )]
-    NoProportion,
-    /// A destination that stands for all pods.
-    #[error(
-        "the rule sends to all pods of {host}, and so also to those of {subset}: a share for {subset} needs a destination \
-         for each subset first"
-    )]
-    AllPods {
-        /// The destination's host.
-        host: String,
-        /// The subset.
-        subset: String,
-    },
+    DestinationWithoutSubset { host: String, subset: String },
 }
 
 impl fmt::Display for DesiredWeights {
@@ -77,13 +50,13 @@ impl FromStr for DesiredWeights {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut parts: Vec<(String, Share)> = Vec::new();
         for part in text.split(',') {
-            let (name, share) = part.rsplit_once('=').ok_or_else(|| PlanError::Form(text.to_owned()))?;
+            let (name, share) = part.rsplit_once('=').ok_or(PlanError::InvalidSyntax)?;
             let name = name.trim();
             if name.is_empty() {
-                return Err(PlanError::Form(text.to_owned()));
+                return Err(PlanError::InvalidSyntax);
             }
             if parts.iter().any(|(other, _)| other == name) {
-                return Err(PlanError::Twice(name.to_owned()));
+                return Err(PlanError::DuplicateBackend(name.to_owned()));
             }
             parts.push((name.to_owned(), share.trim().parse()?));
         }
@@ -91,188 +64,199 @@ impl FromStr for DesiredWeights {
     }
 }
 
-/// A backend after a shift.
+/// A backend and its weight after the shift.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedBackend {
-    /// The backend, with the weight that is written now.
+    /// The backend as the object has it.
     pub backend: SplitBackend,
-    /// The weight as it acts now; absent for one that is added.
+    /// Its effective weight now; `None` for a backend that the shift adds.
     pub before: Option<u64>,
     /// Its weight afterwards.
     pub after: u64,
 }
 
-/// What becomes of a rule.
+/// The planned weights of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RulePlan {
-    /// The rule as it is.
+    /// The rule as the object has it.
     pub split: RuleSplit,
-    /// Its backends in their order; new ones at the end.
+    /// Its backends in their order; added ones last.
     pub backends: Vec<PlannedBackend>,
-    /// Sum of the weights now.
+    /// Sum of the effective weights now.
     pub total_before: u64,
     /// Sum of the weights afterwards.
-    pub total: u64,
+    pub total_after: u64,
 }
 
 impl RulePlan {
-    /// Whether calls will go as they go now.
-    pub fn is_idle(&self) -> bool {
+    /// Whether every backend keeps its share.
+    pub fn is_noop(&self) -> bool {
         self.total_before > 0
-            && self.backends.iter().all(|one| {
-                let (before, after) = (u128::from(one.before.unwrap_or(0)), u128::from(one.after));
-                before * u128::from(self.total) == after * u128::from(self.total_before)
+            && self.backends.iter().all(|backend| {
+                let (before, after) = (u128::from(backend.before.unwrap_or(0)), u128::from(backend.after));
+                before * u128::from(self.total_after) == after * u128::from(self.total_before)
             })
     }
 
     /// Whether the weights are scaled to another total.
     pub fn is_scaled(&self) -> bool {
-        self.total != self.total_before
+        self.total_after != self.total_before
     }
 
-    /// The backend that a word of a wish means.
-    pub fn named(&self, word: &str) -> Option<usize> {
-        let backends: Vec<_> = self.backends.iter().map(|one| (one.backend.clone(), one.before)).collect();
-        find(&backends, word).ok().flatten()
+    /// The index of the backend that the user named.
+    pub fn backend_index(&self, name: &str) -> Option<usize> {
+        let backends: Vec<_> = self.backends.iter().map(|planned| (planned.backend.clone(), planned.before)).collect();
+        find_backend(&backends, name).ok().flatten()
     }
 
     /// Share of a backend now, 0 to 1.
-    pub fn share_before(&self, at: usize) -> f64 {
-        share(self.backends[at].before.unwrap_or(0), self.total_before)
+    pub fn share_before(&self, index: usize) -> f64 {
+        ratio(self.backends[index].before.unwrap_or(0), self.total_before)
     }
 
     /// Share of a backend afterwards, 0 to 1.
-    pub fn share_after(&self, at: usize) -> f64 {
-        share(self.backends[at].after, self.total)
+    pub fn share_after(&self, index: usize) -> f64 {
+        ratio(self.backends[index].after, self.total_after)
+    }
+
+    /// Whether a backend gets a larger share.
+    pub fn is_rising(&self, index: usize) -> bool {
+        self.share_after(index) > self.share_before(index)
     }
 }
 
-fn share(weight: u64, total: u64) -> f64 {
+fn ratio(weight: u64, total: u64) -> f64 {
     if total == 0 { 0.0 } else { weight as f64 / total as f64 }
 }
 
-/// What could become a second backend of a rule that has one.
+/// Backends that a shift may add to a rule with a single backend.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AddableBackend {
+pub struct AddableBackends {
     /// Subsets that DestinationRules define for the destination's host.
     pub subsets: Vec<String>,
     /// Services in the namespace of a Gateway API route.
     pub services: Vec<String>,
 }
 
-/// Makes the plan for a rule.
+/// Plans the weights of a rule. Backends that are not named share the rest in proportion to their weights.
 ///
 /// # Errors
-/// A wish that cannot be fulfilled, or that can be read in several ways.
-pub fn plan(split: &RuleSplit, wish: &DesiredWeights, addable: &AddableBackend) -> Result<RulePlan, PlanError> {
-    let acting = split.acting();
+/// When the shares cannot be reached, or a name matches no backend or several.
+pub fn plan_rule(
+    split: &RuleSplit,
+    desired: &DesiredWeights,
+    addable: &AddableBackends,
+) -> Result<RulePlan, PlanError> {
+    let effective = split.effective_weights();
     let mut backends: Vec<(SplitBackend, Option<u64>)> =
-        split.backends.iter().cloned().zip(acting.iter().copied().map(Some)).collect();
+        split.backends.iter().cloned().zip(effective.iter().copied().map(Some)).collect();
     let mut shares: Vec<Option<Share>> = vec![None; backends.len()];
-    for (word, share) in &wish.0 {
-        let at = match find(&backends, word)? {
-            Some(at) => at,
+    for (name, share) in &desired.0 {
+        let index = match find_backend(&backends, name)? {
+            Some(index) => index,
             None => {
-                backends.push((added(split, word, addable)?, None));
+                backends.push((added_backend(split, name, addable)?, None));
                 shares.push(None);
                 backends.len() - 1
             }
         };
-        if shares[at].replace(*share).is_some() {
-            return Err(PlanError::Twice(backends[at].0.label()));
+        if shares[index].replace(*share).is_some() {
+            return Err(PlanError::DuplicateBackend(backends[index].0.label()));
         }
     }
-    let named: u32 = shares.iter().flatten().map(|share| share.hundredths()).sum();
-    if named > Share::ALL.hundredths() {
-        return Err(PlanError::TooMuch);
+    let named_hundredths: u32 = shares.iter().flatten().map(|share| share.hundredths()).sum();
+    if named_hundredths > Share::ALL.hundredths() {
+        return Err(PlanError::TotalAbove100);
     }
-    let others: Vec<usize> = (0..shares.len()).filter(|at| shares[*at].is_none()).collect();
-    let of_others: u64 = others.iter().map(|at| backends[*at].1.unwrap_or(0)).sum();
-    let has_rest = named < Share::ALL.hundredths();
-    match (&others[..], has_rest, of_others) {
+    let unnamed: Vec<usize> = (0..shares.len()).filter(|index| shares[*index].is_none()).collect();
+    let unnamed_weight: u64 = unnamed.iter().map(|index| backends[*index].1.unwrap_or(0)).sum();
+    let has_rest = named_hundredths < Share::ALL.hundredths();
+    match (&unnamed[..], has_rest, unnamed_weight) {
         ([], true, _) => {
-            let sum = shares.iter().flatten().fold(Share::ALL, |rest, share| rest.less(*share));
-            return Err(PlanError::TooLittle(sum.rest()));
+            let rest = shares.iter().flatten().fold(Share::ALL, |rest, share| rest.saturating_sub(*share));
+            return Err(PlanError::TotalBelow100(rest.complement()));
         }
-        ([_, _, ..], true, 0) => return Err(PlanError::NoProportion),
+        ([_, _, ..], true, 0) => return Err(PlanError::NoWeightsToScale),
         _ => {}
     }
-    let wanted: Vec<DesiredShare> = shares
+    let desired_shares: Vec<DesiredShare> = shares
         .iter()
         .zip(&backends)
         .map(|(share, (_, before))| match share {
-            Some(share) => DesiredShare::Share(*share),
-            None if of_others == 0 => DesiredShare::Rest(1),
-            None => DesiredShare::Rest(before.unwrap_or(0)),
+            Some(share) => DesiredShare::Exact(*share),
+            None if unnamed_weight == 0 => DesiredShare::Proportional(1),
+            None => DesiredShare::Proportional(before.unwrap_or(0)),
         })
         .collect();
-    let total_before = acting.iter().sum();
-    let (after, total) = weights(total_before, &wanted);
+    let total_before = effective.iter().sum();
+    let (after, total_after) = weights_for_shares(total_before, &desired_shares);
     let backends =
         backends.into_iter().zip(after).map(|((backend, before), after)| PlannedBackend { backend, before, after });
-    Ok(RulePlan { split: split.clone(), backends: backends.collect(), total_before, total })
+    Ok(RulePlan { split: split.clone(), backends: backends.collect(), total_before, total_after })
 }
 
-/// The backend of a word; `None` when no one fits.
-fn find(backends: &[(SplitBackend, Option<u64>)], word: &str) -> Result<Option<usize>, PlanError> {
-    let title = |at: usize| format!("#{} {}", at + 1, name(&backends[at].0));
-    let all = || (0..backends.len()).map(title).collect::<Vec<_>>().join(", ");
-    if let Some(number) = word.strip_prefix('#') {
-        let at = number.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
-        let at = at.filter(|at| *at < backends.len());
-        return at.map(Some).ok_or_else(|| PlanError::Unknown { word: word.to_owned(), there: all() });
+/// The index of the backend with a name; `None` when no backend has it.
+fn find_backend(backends: &[(SplitBackend, Option<u64>)], name: &str) -> Result<Option<usize>, PlanError> {
+    let title = |index: usize| format!("#{} {}", index + 1, qualified_name(&backends[index].0));
+    let available = || (0..backends.len()).map(title).collect::<Vec<_>>().join(", ");
+    if let Some(number) = name.strip_prefix('#') {
+        let index = number.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
+        let index = index.filter(|index| *index < backends.len());
+        let unknown = || PlanError::UnknownBackend { name: name.to_owned(), available: available() };
+        return index.map(Some).ok_or_else(unknown);
     }
-    let fits = |one: &SplitBackend| {
-        let of_subset = |(host, subset): (&str, &str)| {
-            one.subset.as_deref() == Some(subset) && (host == one.short() || host == one.host)
+    let has_name = |backend: &SplitBackend| {
+        let has_host_and_subset = |(host, subset): (&str, &str)| {
+            backend.subset.as_deref() == Some(subset) && (host == backend.short_host() || host == backend.host)
         };
-        one.subset.as_deref() == Some(word)
-            || one.short() == word
-            || one.host == word
-            || word.split_once('/').is_some_and(of_subset)
+        backend.subset.as_deref() == Some(name)
+            || backend.short_host() == name
+            || backend.host == name
+            || name.split_once('/').is_some_and(has_host_and_subset)
     };
-    let found: Vec<usize> = (0..backends.len()).filter(|at| fits(&backends[*at].0)).collect();
-    match found[..] {
+    let matching: Vec<usize> = (0..backends.len()).filter(|index| has_name(&backends[*index].0)).collect();
+    match matching[..] {
         [] => Ok(None),
-        [at] => Ok(Some(at)),
+        [index] => Ok(Some(index)),
         _ => {
-            let there = found.into_iter().map(title).collect::<Vec<_>>().join(", ");
-            Err(PlanError::Ambiguous { word: word.to_owned(), there })
+            let candidates = matching.into_iter().map(title).collect::<Vec<_>>().join(", ");
+            Err(PlanError::AmbiguousBackend { name: name.to_owned(), candidates })
         }
     }
 }
 
 /// `checkout/v2`, or `checkout-v2`.
-fn name(backend: &SplitBackend) -> String {
+fn qualified_name(backend: &SplitBackend) -> String {
     match &backend.subset {
-        Some(subset) => format!("{}/{subset}", backend.short()),
-        None => backend.short().to_owned(),
+        Some(subset) => format!("{}/{subset}", backend.short_host()),
+        None => backend.short_host().to_owned(),
     }
 }
 
-/// A second backend beside the only one.
-fn added(split: &RuleSplit, word: &str, addable: &AddableBackend) -> Result<SplitBackend, PlanError> {
+/// A second backend for a rule that has one.
+fn added_backend(split: &RuleSplit, name: &str, addable: &AddableBackends) -> Result<SplitBackend, PlanError> {
     let unknown = || {
-        let mut there: Vec<String> = split.backends.iter().map(name).collect();
-        there.extend(addable.subsets.iter().filter(|_| split.backends.len() == 1).cloned());
-        there.dedup();
-        PlanError::Unknown { word: word.to_owned(), there: there.join(", ") }
+        let mut available: Vec<String> = split.backends.iter().map(qualified_name).collect();
+        available.extend(addable.subsets.iter().filter(|_| split.backends.len() == 1).cloned());
+        available.dedup();
+        PlanError::UnknownBackend { name: name.to_owned(), available: available.join(", ") }
     };
     let [only] = &split.backends[..] else { return Err(unknown()) };
     if split.kind == Kind::VirtualService {
-        let subset = word.split_once('/').filter(|(host, _)| *host == only.short()).map_or(word, |(_, subset)| subset);
-        if !addable.subsets.iter().any(|one| one == subset) {
+        let host_and_subset = name.split_once('/').filter(|(host, _)| *host == only.short_host());
+        let subset = host_and_subset.map_or(name, |(_, subset)| subset);
+        if !addable.subsets.iter().any(|addable| addable == subset) {
             return Err(unknown());
         }
         if only.subset.is_none() {
-            return Err(PlanError::AllPods { host: only.host.clone(), subset: subset.to_owned() });
+            return Err(PlanError::DestinationWithoutSubset { host: only.host.clone(), subset: subset.to_owned() });
         }
         return Ok(SplitBackend { subset: Some(subset.to_owned()), weight: None, ..only.clone() });
     }
-    if !addable.services.iter().any(|one| one == word) {
+    if !addable.services.iter().any(|service| service == name) {
         return Err(unknown());
     }
-    Ok(SplitBackend { host: word.to_owned(), weight: None, ..only.clone() })
+    Ok(SplitBackend { host: name.to_owned(), weight: None, ..only.clone() })
 }
 
 #[cfg(test)]
@@ -298,90 +282,94 @@ mod tests {
         RuleSplit { kind: Kind::VirtualService, rule: 0, name: None, condition, backends }
     }
 
-    fn after(split: &RuleSplit, wish: &str) -> Result<Vec<u64>, PlanError> {
+    fn after(split: &RuleSplit, desired: &str) -> Result<Vec<u64>, PlanError> {
         let addable =
-            AddableBackend { subsets: vec!["v1".to_owned(), "v2".to_owned()], services: vec!["b".to_owned()] };
-        plan(split, &wish.parse()?, &addable).map(|plan| plan.backends.iter().map(|one| one.after).collect())
+            AddableBackends { subsets: vec!["v1".to_owned(), "v2".to_owned()], services: vec!["b".to_owned()] };
+        plan_rule(split, &desired.parse()?, &addable)
+            .map(|plan| plan.backends.iter().map(|backend| backend.after).collect())
     }
 
     #[test]
-    fn wishes_by_every_name() {
-        let two = split(&[("v1", Some(90)), ("v2", Some(10))]);
-        for wish in
+    fn accepts_every_name_of_a_backend() {
+        let v1_v2 = split(&[("v1", Some(90)), ("v2", Some(10))]);
+        for desired in
             ["v2=25", "checkout/v2=25", "#2=25", "v1=75,v2=25", "v1=75", "checkout.shop.svc.cluster.local/v2=25%"]
         {
-            assert_eq!(after(&two, wish), Ok(vec![75, 25]), "{wish}");
+            assert_eq!(after(&v1_v2, desired), Ok(vec![75, 25]), "{desired}");
         }
         let three = split(&[("v1", Some(60)), ("v2", Some(30)), ("v3", Some(10))]);
         assert_eq!(after(&three, "v3=40"), Ok(vec![40, 20, 40]));
         assert_eq!(after(&three, "v3=100"), Ok(vec![0, 0, 100]));
-        let off = split(&[("v1", Some(0)), ("v2", Some(100))]);
-        assert_eq!(after(&off, "v2=50"), Ok(vec![50, 50]));
+        let unused = split(&[("v1", Some(0)), ("v2", Some(100))]);
+        assert_eq!(after(&unused, "v2=50"), Ok(vec![50, 50]));
     }
 
     #[test]
-    fn one_destination_becomes_two() {
+    fn adds_a_second_destination() {
         assert_eq!(after(&split(&[("v1", None)]), "v2=5"), Ok(vec![95, 5]));
-        let all =
-            Err(PlanError::AllPods { host: "checkout.shop.svc.cluster.local".to_owned(), subset: "v2".to_owned() });
-        assert_eq!(after(&split(&[("", None)]), "v2=5"), all);
+        let without_subset = Err(PlanError::DestinationWithoutSubset {
+            host: "checkout.shop.svc.cluster.local".to_owned(),
+            subset: "v2".to_owned(),
+        });
+        assert_eq!(after(&split(&[("", None)]), "v2=5"), without_subset);
         let mut route = split(&[("", Some(1))]);
         route.kind = Kind::GrpcRoute;
         assert_eq!(after(&route, "b=5"), Ok(vec![95, 5]));
-        assert!(matches!(after(&route, "c=5"), Err(PlanError::Unknown { .. })));
+        assert!(matches!(after(&route, "c=5"), Err(PlanError::UnknownBackend { .. })));
     }
 
     #[test]
-    fn impossible_wishes_are_refused_with_the_reason() {
-        let two = split(&[("v1", Some(90)), ("v2", Some(10))]);
-        assert!(matches!(after(&two, "v3=5"), Err(PlanError::Unknown { .. })));
-        assert!(matches!(after(&two, "#3=5"), Err(PlanError::Unknown { .. })));
-        assert!(matches!(after(&two, "checkout=5"), Err(PlanError::Ambiguous { .. })));
-        assert_eq!(after(&two, "v1=60,v2=60"), Err(PlanError::TooMuch));
-        assert_eq!(after(&two, "v1=60,v2=30"), Err(PlanError::TooLittle("90".parse().unwrap())));
-        assert_eq!(after(&two, "v1=60,checkout/v1=30"), Err(PlanError::Twice("v1".to_owned())));
-        assert_eq!(after(&two, "v2=5,v2=6"), Err(PlanError::Twice("v2".to_owned())));
-        let idle = split(&[("v1", Some(0)), ("v2", Some(0)), ("v3", Some(100))]);
-        assert_eq!(after(&idle, "v3=40"), Err(PlanError::NoProportion));
-        for wrong in ["v2", "=5", "v2=x", "v2=101", ""] {
-            assert!(after(&two, wrong).is_err(), "{wrong}");
+    fn rejects_weights_that_cannot_be_reached_with_the_reason() {
+        let v1_v2 = split(&[("v1", Some(90)), ("v2", Some(10))]);
+        assert!(matches!(after(&v1_v2, "v3=5"), Err(PlanError::UnknownBackend { .. })));
+        assert!(matches!(after(&v1_v2, "#3=5"), Err(PlanError::UnknownBackend { .. })));
+        assert!(matches!(after(&v1_v2, "checkout=5"), Err(PlanError::AmbiguousBackend { .. })));
+        assert_eq!(after(&v1_v2, "v1=60,v2=60"), Err(PlanError::TotalAbove100));
+        assert_eq!(after(&v1_v2, "v1=60,v2=30"), Err(PlanError::TotalBelow100("90".parse().unwrap())));
+        assert_eq!(after(&v1_v2, "v1=60,checkout/v1=30"), Err(PlanError::DuplicateBackend("v1".to_owned())));
+        assert_eq!(after(&v1_v2, "v2=5,v2=6"), Err(PlanError::DuplicateBackend("v2".to_owned())));
+        let only_v3 = split(&[("v1", Some(0)), ("v2", Some(0)), ("v3", Some(100))]);
+        assert_eq!(after(&only_v3, "v3=40"), Err(PlanError::NoWeightsToScale));
+        for invalid in ["v2", "=5", "v2=x", "v2=101", ""] {
+            assert!(after(&v1_v2, invalid).is_err(), "{invalid}");
         }
     }
 
     #[test]
-    fn what_changes_nothing_is_known() {
-        let addable = AddableBackend::default();
-        let of =
-            |wish: &str| plan(&split(&[("v1", Some(9)), ("v2", Some(1))]), &wish.parse().unwrap(), &addable).unwrap();
-        assert!(of("v2=10").is_idle() && !of("v2=20").is_idle());
-        let nothing = split(&[("v1", Some(0)), ("v2", Some(0))]);
-        assert!(!plan(&nothing, &"v1=100".parse().unwrap(), &addable).unwrap().is_idle());
-        assert!(of("v2=25").is_scaled() && !of("v2=20").is_scaled());
+    fn recognizes_plans_that_change_or_scale_nothing() {
+        let addable = AddableBackends::default();
+        let v1_v2 = split(&[("v1", Some(9)), ("v2", Some(1))]);
+        let planned = |desired: &str| plan_rule(&v1_v2, &desired.parse().unwrap(), &addable).unwrap();
+        assert!(planned("v2=10").is_noop() && !planned("v2=20").is_noop());
+        let no_weights = split(&[("v1", Some(0)), ("v2", Some(0))]);
+        assert!(!plan_rule(&no_weights, &"v1=100".parse().unwrap(), &addable).unwrap().is_noop());
+        assert!(planned("v2=25").is_scaled() && !planned("v2=20").is_scaled());
     }
 
     proptest! {
         #[test]
-        fn shares_are_as_planned(
+        fn weights_give_the_desired_shares_exactly(
             before in prop::collection::vec(0_u64..200, 2..6),
-            at in 0_usize..6,
+            backend in 0_usize..6,
             hundredths in 0_u32..=10_000,
         ) {
-            let at = at % before.len();
-            let backends = before.iter().enumerate().map(|(at, weight)| (format!("s{at}"), Some(*weight)));
+            let backend = backend % before.len();
+            let backends = before.iter().enumerate().map(|(index, weight)| (format!("s{index}"), Some(*weight)));
             let backends: Vec<_> = backends.collect();
             let split = split(&backends.iter().map(|(name, weight)| (name.as_str(), *weight)).collect::<Vec<_>>());
-            let wish: DesiredWeights = format!("s{at}={}.{:02}", hundredths / 100, hundredths % 100).parse().unwrap();
-            match plan(&split, &wish, &AddableBackend::default()) {
+            let share = format!("{}.{:02}", hundredths / 100, hundredths % 100);
+            let desired: DesiredWeights = format!("s{backend}={share}").parse().unwrap();
+            match plan_rule(&split, &desired, &AddableBackends::default()) {
                 Ok(plan) => {
-                    let sum: u64 = plan.backends.iter().map(|one| one.after).sum();
-                    prop_assert_eq!(sum, plan.total);
-                    prop_assert!((plan.share_after(at) - f64::from(hundredths) / 10_000.0).abs() < 1e-12);
-                    // Who had nothing gets nothing, unless alone with the rest.
-                    for (other, one) in plan.backends.iter().enumerate().filter(|(other, _)| *other != at) {
-                        prop_assert!(one.after == 0 || before[other] > 0 || before.len() == 2);
+                    let sum: u64 = plan.backends.iter().map(|planned| planned.after).sum();
+                    prop_assert_eq!(sum, plan.total_after);
+                    prop_assert!((plan.share_after(backend) - f64::from(hundredths) / 10_000.0).abs() < 1e-12);
+                    // A backend without weight gets none, unless it is the only other backend.
+                    for (other, planned) in plan.backends.iter().enumerate().filter(|(other, _)| *other != backend) {
+                        prop_assert!(planned.after == 0 || before[other] > 0 || before.len() == 2);
                     }
                 }
-                Err(refusal) => prop_assert_eq!(refusal, PlanError::NoProportion),
+                Err(error) => prop_assert_eq!(error, PlanError::NoWeightsToScale),
             }
         }
     }

@@ -1,29 +1,34 @@
-//! What is put down beside the weights: who shifted what, when, and how to get back.
+//! The record of a shift: who changed which weights, when, how far it got, and what a rollback restores.
 //!
-//! An annotation of the object, written in the same patch as the weights, so that the two never disagree. It is bounded:
-//! the last entries are kept, and each is numbered, so that it shows when older ones are gone.
+//! The record is an annotation of the object. One patch writes weights and record, so the two never disagree. Its size
+//! is bounded: the oldest entries are dropped, and entries are numbered so that a gap is visible.
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use strum::IntoStaticStr;
 
 use super::plan::RulePlan;
-use super::split::{RuleSplit, acting, rules_field, splits};
+use super::split::{RuleSplit, effective_weights, rule_splits, rules_field};
+use crate::analysis::AnalysisSource;
+use crate::analysis::verdict::AnalysisVerdict;
 use crate::analysis::window::CallCounts;
 use crate::schema::Kind;
 
 /// Name of the annotation.
 pub const ANNOTATION: &str = "grpcmesh.io/shift";
-/// Entries that are kept.
-const KEPT: usize = 50;
-/// Bytes that are kept: all annotations of an object together may have 256 KiB.
-const BYTES: usize = 32 << 10;
+/// Version of the record's format.
+const VERSION: u32 = 1;
+const MAX_ENTRIES: usize = 50;
+/// Kubernetes allows 256 KiB for all annotations of an object together.
+const MAX_BYTES: usize = 32 << 10;
 
 /// The annotation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShiftRecord {
-    /// Version of this form.
+    /// Version of this format.
     pub version: u32,
     /// Shifts, newest first.
     #[serde(default)]
@@ -35,285 +40,303 @@ pub struct ShiftRecord {
 pub struct ShiftEntry {
     /// Number among the shifts of the object, from 1.
     pub number: u64,
-    /// Identity of the run that made it.
+    /// Session that runs it.
     pub session: String,
-    /// User, as the cluster knows it.
-    pub by: String,
-    /// When, RFC 3339.
-    pub at: String,
+    /// User name, as the API server reports it.
+    pub user: String,
+    /// Start time, RFC 3339.
+    pub started_at: String,
     /// Why, in the user's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Until when the run may go on by itself; later another may take over.
+    /// The session owns the shift until then, RFC 3339; afterwards another session may take over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub until: Option<String>,
-    /// Hosts whose calls it is about.
+    pub deadline: Option<String>,
+    /// Hosts whose calls it affects.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<String>,
-    /// Its steps, as wishes (`v2=25`); of a shift in one step there are none.
+    /// Its steps as `--to` values (`v2=25%`); empty for a shift in one step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub plan: Vec<String>,
-    /// The step whose weights are written, from 1.
-    #[serde(default = "first", skip_serializing_if = "is_first")]
+    /// The step whose weights are applied, from 1.
+    #[serde(default = "first_step", skip_serializing_if = "is_first_step")]
     pub step: u32,
-    /// Who judges it, if somebody does.
+    /// Source of its canary analysis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub guard: Option<String>,
-    /// What was found at the steps, the last of each.
+    pub analysis: Option<AnalysisSource>,
+    /// The last verdict of each step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verdicts: Vec<StepVerdict>,
-    /// Who asked the run to go back, if somebody did.
+    /// User and time of a request to abort.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub abort: Option<String>,
-    /// How it stands.
+    pub abort_requested_by: Option<String>,
     pub state: ShiftState,
-    /// What was found, in a sentence.
+    /// The outcome, in a sentence.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// The rules.
     pub rules: Vec<RuleRecord>,
 }
 
-fn first() -> u32 {
+fn first_step() -> u32 {
     1
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
-fn is_first(step: &u32) -> bool {
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_first_step(step: &u32) -> bool {
     *step == 1
 }
 
-/// What was found at a step.
+/// The verdict of a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepVerdict {
-    /// The step; 0 is before the first.
+    /// The step; 0 is the window before the first.
     pub step: u32,
-    /// The verdict's word.
-    pub verdict: String,
+    pub verdict: AnalysisVerdict,
     /// Calls to the canary.
     pub canary: CallCounts,
-    /// Calls to the others in the same time.
+    /// Calls to the other backends in the same window.
     pub baseline: CallCounts,
-    /// In a sentence.
-    pub why: String,
+    /// A sentence with the numbers.
+    pub reason: String,
 }
 
-/// How a shift stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// State of a shift.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum ShiftState {
-    /// It is written; whether the proxies follow is not known yet.
+    /// Weights are applied, and the session is not finished.
     Open,
-    /// Done, and the proxies follow.
+    /// Finished, and the proxies are synced.
     Done,
-    /// Done as far as is known: it was ended before all proxies were seen to follow, or nobody asked them.
+    /// The new weights stay, but the shift is unfinished, or the proxies were not confirmed to be synced.
     Held,
-    /// The weights are again what they were before.
+    /// The weights from before are restored.
     RolledBack,
 }
 
 impl ShiftState {
-    /// The word.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Done => "done",
-            Self::Held => "held",
-            Self::RolledBack => "rolled-back",
-        }
+        self.into()
     }
 }
 
 /// What a shift did to a rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleRecord {
-    /// Index at that time.
+    /// Index of the rule when the weights were applied.
     pub rule: usize,
-    /// [`Split::identity`] afterwards.
+    /// [`RuleSplit::identity`] afterwards.
     pub identity: String,
-    /// Names of the backends.
+    /// Labels of the backends.
     pub backends: Vec<String>,
-    /// Weights as they were written before; of backends that were added there is none.
+    /// Weights as written before the shift; added backends have no item.
     pub start: Vec<Option<u64>>,
-    /// Weights as they were written by it, at its last step.
-    pub wrote: Vec<Option<u64>>,
-    /// Weights of the step before; at the first step there are none.
+    /// Weights as written by the last step.
+    pub applied: Vec<Option<u64>>,
+    /// Weights as written by the step before; empty at the first step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub previous: Vec<Option<u64>>,
 }
 
-/// Weights of rules by backend, as `of` picks them; of several rules the place of the rule goes before.
-pub fn weights_by_name<'r>(
+/// The weights that `select` picks from each rule, by backend; with several rules the field of the rule comes first.
+pub fn weights_by_backend<'r>(
     kind: Kind,
     rules: &'r [RuleRecord],
-    of: impl Fn(&'r RuleRecord) -> &'r [Option<u64>],
+    select: impl Fn(&'r RuleRecord) -> &'r [Option<u64>],
 ) -> BTreeMap<String, u64> {
     let field = rules_field(kind);
-    let named = rules.iter().flat_map(|rule| {
-        let place = if rules.len() > 1 { format!("{field}[{}] ", rule.rule) } else { String::new() };
-        let weights = rule.backends.iter().zip(of(rule));
-        weights.filter_map(move |(name, weight)| Some((format!("{place}{name}"), (*weight)?)))
+    let weights = rules.iter().flat_map(|rule| {
+        let prefix = if rules.len() > 1 { format!("{field}[{}] ", rule.rule) } else { String::new() };
+        let weights = rule.backends.iter().zip(select(rule));
+        weights.filter_map(move |(backend, weight)| Some((format!("{prefix}{backend}"), (*weight)?)))
     });
-    named.collect()
+    weights.collect()
 }
 
-/// Where a way back leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a rollback restores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum RollbackTarget {
-    /// To what was there before the shift.
+    /// The weights from before the shift.
     Start,
-    /// To the step before; at the first step that is the start.
+    /// The weights of the step before; at the first step those from before the shift.
     Previous,
 }
 
-/// Why there is no way back.
+/// Why a session no longer owns the weights.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LostControl {
-    /// The rule is gone, or is another one.
-    #[error("the rule that had the backends {0} is not there any more, or is another one")]
-    Rule(String),
-    /// Somebody else changed the weights.
-    #[error("somebody changed the weights since: {0}")]
-    Weights(String),
+    /// The rule is missing or changed; the labels of its backends.
+    #[error("the rule with the backends {0} was removed or changed")]
+    RuleChanged(String),
+    /// The weights as they are now.
+    #[error("the weights have changed since this shift: {0}")]
+    WeightsChanged(String),
+    /// The record has a newer entry, or the entry is closed.
+    #[error("another session took over")]
+    AnotherSession,
+}
+
+/// [`LostControl`] without its details.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, IntoStaticStr)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+pub enum LostControlReason {
+    /// The rule was removed or changed.
+    RuleChanged,
+    /// Another client changed the weights.
+    WeightsChanged,
+    /// Another session took over.
+    AnotherSession,
+}
+
+impl LostControl {
+    pub fn reason(&self) -> LostControlReason {
+        match self {
+            Self::RuleChanged(_) => LostControlReason::RuleChanged,
+            Self::WeightsChanged(_) => LostControlReason::WeightsChanged,
+            Self::AnotherSession => LostControlReason::AnotherSession,
+        }
+    }
 }
 
 impl ShiftRecord {
-    /// Reads the annotation of an object; absent is empty.
+    /// Reads the record of an object; an object without the annotation has an empty one.
     ///
     /// # Errors
-    /// When it is there and not in this form, or of a newer one.
-    pub fn of(object: &Value) -> Result<Self, serde_json::Error> {
+    /// When the annotation is not a record, or has a newer version.
+    pub fn from_object(object: &Value) -> Result<Self, serde_json::Error> {
         match object["metadata"]["annotations"][ANNOTATION].as_str() {
             Some(text) => {
                 let record: Self = serde_json::from_str(text)?;
-                let is_newer = record.version > 1;
-                if is_newer { Err(serde::de::Error::custom("it is of a newer version")) } else { Ok(record) }
+                if record.version > VERSION {
+                    let message = format!("record version {} is newer than {VERSION}", record.version);
+                    return Err(serde::de::Error::custom(message));
+                }
+                Ok(record)
             }
-            None => Ok(Self { version: 1, entries: Vec::new() }),
+            None => Ok(Self { version: VERSION, entries: Vec::new() }),
         }
     }
 
-    /// The entry of a run that is at it: the first, and open.
-    pub fn of_run(&mut self, session: &str) -> Option<&mut ShiftEntry> {
+    /// The newest entry, if it is open and belongs to a session.
+    pub fn open_entry_of(&mut self, session: &str) -> Option<&mut ShiftEntry> {
         self.entries.first_mut().filter(|entry| entry.session == session && entry.state == ShiftState::Open)
     }
 
-    /// Puts an entry first and lets the oldest go.
+    /// Adds an entry as the newest and drops the oldest that exceed the bounds.
     pub fn push(&mut self, entry: ShiftEntry) {
-        self.version = 1;
+        self.version = VERSION;
         self.entries.insert(0, entry);
-        self.entries.truncate(KEPT);
-        self.bound();
-    }
-
-    /// Lets the oldest go until it is small enough.
-    fn bound(&mut self) {
-        while self.entries.len() > 1 && self.text().len() > BYTES {
+        self.entries.truncate(MAX_ENTRIES);
+        while self.entries.len() > 1 && self.to_json().len() > MAX_BYTES {
             self.entries.pop();
         }
     }
 
     /// The number of the next entry.
     pub fn next_number(&self) -> u64 {
-        self.entries.first().map_or(1, |last| last.number + 1)
+        self.entries.first().map_or(1, |newest| newest.number + 1)
     }
 
-    /// As it is written.
-    pub fn text(&self) -> String {
+    /// The value of the annotation.
+    pub fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// The shift that nobody has ended yet.
-    pub fn open(&self) -> Option<&ShiftEntry> {
+    /// The newest entry, if it is open.
+    pub fn open_entry(&self) -> Option<&ShiftEntry> {
         self.entries.first().filter(|entry| entry.state == ShiftState::Open)
     }
 
-    /// The last shift that stands: what can be undone.
-    pub fn last_standing(&self) -> Option<&ShiftEntry> {
+    /// The newest entry, if its weights are applied: what `--undo` rolls back.
+    pub fn applied_entry(&self) -> Option<&ShiftEntry> {
         self.entries.first().filter(|entry| entry.state != ShiftState::RolledBack)
     }
 }
 
 impl RuleRecord {
-    /// What a plan will have done.
+    /// The record of a plan, as if applied.
     pub fn new(plan: &RulePlan) -> Self {
         let mut after = plan.split.clone();
-        after.backends = plan.backends.iter().map(|one| one.backend.clone()).collect();
+        after.backends = plan.backends.iter().map(|planned| planned.backend.clone()).collect();
         Self {
             rule: plan.split.rule,
             identity: after.identity(),
-            backends: plan.backends.iter().map(|one| one.backend.label()).collect(),
-            start: plan.split.backends.iter().map(|one| one.weight).collect(),
-            wrote: plan.backends.iter().map(super::patch::written).collect(),
+            backends: plan.backends.iter().map(|planned| planned.backend.label()).collect(),
+            start: plan.split.backends.iter().map(|backend| backend.weight).collect(),
+            applied: plan.backends.iter().map(super::patch::weight_to_write).collect(),
             previous: Vec::new(),
         }
     }
 
-    /// The rule after a further step.
+    /// The record after a further step.
     #[must_use]
-    pub fn next(&self, plan: &RulePlan) -> Self {
-        Self { start: self.start.clone(), previous: self.wrote.clone(), ..Self::new(plan) }
+    pub fn for_next_step(&self, plan: &RulePlan) -> Self {
+        Self { start: self.start.clone(), previous: self.applied.clone(), ..Self::new(plan) }
     }
 
-    /// The weights at the end of a way back.
-    pub fn weights(&self, back: RollbackTarget) -> &[Option<u64>] {
-        if back == RollbackTarget::Previous && !self.previous.is_empty() { &self.previous } else { &self.start }
+    /// The weights that a rollback restores.
+    pub fn weights_at(&self, target: RollbackTarget) -> &[Option<u64>] {
+        if target == RollbackTarget::Previous && !self.previous.is_empty() { &self.previous } else { &self.start }
     }
 
-    /// The rule as it was before the shift, with the backends that it has now: those that were added had no share.
-    pub fn at_start(&self, now: &RuleSplit) -> RuleSplit {
+    /// The rule with the backends of `now` and the effective weights from before the shift; added backends have 0.
+    pub fn split_at_start(&self, now: &RuleSplit) -> RuleSplit {
         let mut split = now.clone();
         split.backends.truncate(self.start.len());
-        for (one, weight) in split.backends.iter_mut().zip(&self.start) {
-            one.weight = *weight;
+        for (backend, weight) in split.backends.iter_mut().zip(&self.start) {
+            backend.weight = *weight;
         }
-        let acting = split.acting();
+        let effective = split.effective_weights();
         let mut all = now.clone();
-        for (at, one) in all.backends.iter_mut().enumerate() {
-            one.weight = Some(acting.get(at).copied().unwrap_or(0));
+        for (index, backend) in all.backends.iter_mut().enumerate() {
+            backend.weight = Some(effective.get(index).copied().unwrap_or(0));
         }
         all
     }
 
-    /// Names of the backends whose share it raises, and their share together afterwards, 0 to 1.
-    pub fn rising(&self, kind: Kind) -> (Vec<&str>, f64) {
-        let (start, wrote) = (acting(kind, &self.start), acting(kind, &self.wrote));
-        let share = |weights: &[u64], at: usize| {
-            let all: u64 = weights.iter().sum();
-            weights.get(at).copied().unwrap_or(0) as f64 / all.max(1) as f64
+    /// Labels of the backends whose share the shift raises, and the sum of their shares afterwards, 0 to 1.
+    pub fn canary(&self, kind: Kind) -> (Vec<&str>, f64) {
+        let (start, applied) = (effective_weights(kind, &self.start), effective_weights(kind, &self.applied));
+        let share = |weights: &[u64], index: usize| {
+            let total: u64 = weights.iter().sum();
+            weights.get(index).copied().unwrap_or(0) as f64 / total.max(1) as f64
         };
-        let rises = |at: &usize| share(&wrote, *at) > share(&start, *at);
-        let rising: Vec<usize> = (0..self.backends.len()).filter(rises).collect();
-        let together = rising.iter().map(|at| share(&wrote, *at)).sum();
-        (rising.into_iter().map(|at| self.backends[at].as_str()).collect(), together)
+        let is_rising = |index: &usize| share(&applied, *index) > share(&start, *index);
+        let rising: Vec<usize> = (0..self.backends.len()).filter(is_rising).collect();
+        let total_share = rising.iter().map(|index| share(&applied, *index)).sum();
+        (rising.into_iter().map(|index| self.backends[index].as_str()).collect(), total_share)
     }
 
-    /// The rule in an object, if it still has the weights that were written.
+    /// Finds the rule in an object and verifies that it has the applied weights. Its index may have changed.
     ///
     /// # Errors
-    /// When the rule is gone, or its weights are others.
-    pub fn find(&self, kind: Kind, object: &Value) -> Result<RuleSplit, LostControl> {
-        let all = splits(kind, object);
-        let same = |split: &&RuleSplit| split.identity() == self.identity;
-        // Rules may have been put before it.
-        let found = all.iter().find(|split| split.rule == self.rule && same(split));
-        let found =
-            found.or_else(|| all.iter().find(same)).ok_or_else(|| LostControl::Rule(self.backends.join(", ")))?;
-        let now: Vec<Option<u64>> = found.backends.iter().map(|one| one.weight).collect();
-        if now != self.wrote {
-            return Err(LostControl::Weights(show(&self.backends, &now)));
+    /// When the rule is missing, or has other weights.
+    pub fn find_unchanged(&self, kind: Kind, object: &Value) -> Result<RuleSplit, LostControl> {
+        let splits = rule_splits(kind, object);
+        let is_same = |split: &&RuleSplit| split.identity() == self.identity;
+        let at_same_index = splits.iter().find(|split| split.rule == self.rule && is_same(split));
+        let split = at_same_index
+            .or_else(|| splits.iter().find(is_same))
+            .ok_or_else(|| LostControl::RuleChanged(self.backends.join(", ")))?;
+        let weights: Vec<Option<u64>> = split.backends.iter().map(|backend| backend.weight).collect();
+        if weights != self.applied {
+            return Err(LostControl::WeightsChanged(format_weights(&self.backends, &weights)));
         }
-        Ok(found.clone())
+        Ok(split.clone())
     }
 }
 
 /// `v1 75, v2 25`.
-pub fn show(names: &[String], weights: &[Option<u64>]) -> String {
-    let one = |(name, weight): (&String, &Option<u64>)| match weight {
-        Some(weight) => format!("{name} {weight}"),
-        None => name.clone(),
+pub fn format_weights(backends: &[String], weights: &[Option<u64>]) -> String {
+    let format = |(backend, weight): (&String, &Option<u64>)| match weight {
+        Some(weight) => format!("{backend} {weight}"),
+        None => backend.clone(),
     };
-    names.iter().zip(weights).map(one).collect::<Vec<_>>().join(", ")
+    backends.iter().zip(weights).map(format).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -321,23 +344,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn weights_of_several_rules_stay_apart() {
+    fn weights_of_several_rules_are_prefixed_with_their_rule() {
         let rule = |rule, stable, canary| RuleRecord {
             rule,
             identity: String::new(),
             backends: vec!["v1".into(), "v2".into()],
             start: vec![Some(100), None],
-            wrote: vec![Some(stable), Some(canary)],
+            applied: vec![Some(stable), Some(canary)],
             previous: Vec::new(),
         };
-        let wrote = |kind, rules: &[RuleRecord]| {
-            let named = weights_by_name(kind, rules, |rule| &rule.wrote);
-            named.into_iter().map(|(name, weight)| format!("{name}={weight}")).collect::<Vec<_>>().join(" ")
+        let applied = |kind, rules: &[RuleRecord]| {
+            let weights = weights_by_backend(kind, rules, |rule| &rule.applied);
+            weights.into_iter().map(|(name, weight)| format!("{name}={weight}")).collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(wrote(Kind::VirtualService, &[rule(3, 75, 25)]), "v1=75 v2=25");
-        let two = [rule(0, 75, 25), rule(2, 50, 50)];
-        assert_eq!(wrote(Kind::VirtualService, &two), "http[0] v1=75 http[0] v2=25 http[2] v1=50 http[2] v2=50");
-        let before = weights_by_name(Kind::HttpRoute, &two[..1], |rule| rule.weights(RollbackTarget::Start));
-        assert_eq!(before, BTreeMap::from([("v1".to_owned(), 100)]), "what had no weight has none again");
+        assert_eq!(applied(Kind::VirtualService, &[rule(3, 75, 25)]), "v1=75 v2=25");
+        let rules = [rule(0, 75, 25), rule(2, 50, 50)];
+        assert_eq!(applied(Kind::VirtualService, &rules), "http[0] v1=75 http[0] v2=25 http[2] v1=50 http[2] v2=50");
+        let before = weights_by_backend(Kind::HttpRoute, &rules[..1], |rule| rule.weights_at(RollbackTarget::Start));
+        assert_eq!(before, BTreeMap::from([("v1".to_owned(), 100)]), "a backend without a weight has none again");
     }
 }

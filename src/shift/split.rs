@@ -1,4 +1,4 @@
-//! The rules of an object that send calls to backends by weight.
+//! The rules of a route object, as written, that send calls to backends by weight.
 
 use serde_json::Value;
 
@@ -7,26 +7,24 @@ use crate::schema::Kind;
 /// A backend of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SplitBackend {
-    /// Host as written in a VirtualService, name of the Service in a route of Gateway API.
+    /// Host as written in a VirtualService; name of the Service in a Gateway API route.
     pub host: String,
-    /// Subset.
     pub subset: Option<String>,
-    /// Namespace, where a route of Gateway API names one.
+    /// Namespace of the Service, if a Gateway API route names it.
     pub namespace: Option<String>,
-    /// Port, if written.
     pub port: Option<u64>,
-    /// Weight as written; absent is 1 in Gateway API, all or nothing in a VirtualService.
+    /// Weight as written. See [`effective_weights`] for what an absent one means.
     pub weight: Option<u64>,
 }
 
 impl SplitBackend {
-    /// What tells it from its neighbours: the subset, else the Service's name.
+    /// Its short name: the subset, else the first label of the host.
     pub fn label(&self) -> String {
-        self.subset.clone().unwrap_or_else(|| self.short().to_owned())
+        self.subset.clone().unwrap_or_else(|| self.short_host().to_owned())
     }
 
     /// First label of the host.
-    pub fn short(&self) -> &str {
+    pub fn short_host(&self) -> &str {
         self.host.split('.').next().unwrap_or(&self.host)
     }
 }
@@ -40,7 +38,7 @@ pub struct RuleSplit {
     pub rule: usize,
     /// Name of the rule.
     pub name: Option<String>,
-    /// Conditions under which it takes a call, as JSON; null is every call.
+    /// Match conditions as written, in JSON; null matches every call.
     pub condition: Value,
     /// Backends in their order.
     pub backends: Vec<SplitBackend>,
@@ -52,13 +50,9 @@ impl RuleSplit {
         format!("{}/{}", rule_pointer(self.kind, self.rule), backends_field(self.kind))
     }
 
-    /// Weights as they act. A VirtualService's only destination gets everything whatever its weight, and of several one
-    /// without a weight gets nothing; in Gateway API an absent weight is 1.
-    ///
-    /// Sources: `translateRoute` in `pilot/pkg/networking/core/route/route.go` of istio/istio 1.31; `BackendRef.weight` of
-    /// Gateway API.
-    pub fn acting(&self) -> Vec<u64> {
-        acting(self.kind, &self.backends.iter().map(|one| one.weight).collect::<Vec<_>>())
+    /// The weights as Istio reads them; see [`effective_weights`].
+    pub fn effective_weights(&self) -> Vec<u64> {
+        effective_weights(self.kind, &self.backends.iter().map(|backend| backend.weight).collect::<Vec<_>>())
     }
 
     /// `http[1] "canary"`, `rules[0]`.
@@ -68,22 +62,27 @@ impl RuleSplit {
         format!("{field}[{}]{name}", self.rule)
     }
 
-    /// A number for what the rule is, its weights aside: name, conditions and backends.
+    /// A checksum of everything but the weights: name, conditions and backends.
     pub fn identity(&self) -> String {
-        let backends = self.backends.iter().map(|one| (&one.host, &one.subset, &one.namespace, one.port));
+        let backends =
+            self.backends.iter().map(|backend| (&backend.host, &backend.subset, &backend.namespace, backend.port));
         let text = format!("{:?} {} {:?}", self.name, self.condition, backends.collect::<Vec<_>>());
-        let mut sum = flate2::Crc::new();
-        sum.update(text.as_bytes());
-        format!("{:08x}", sum.sum())
+        let mut checksum = flate2::Crc::new();
+        checksum.update(text.as_bytes());
+        format!("{:08x}", checksum.sum())
     }
 }
 
-/// Weights as they act, as [`Split::acting`] says.
-pub fn acting(kind: Kind, weights: &[Option<u64>]) -> Vec<u64> {
-    let of_gateway_api = kind != Kind::VirtualService;
+/// Weights as Istio reads them. In a VirtualService a single destination gets all calls whatever its weight, and of
+/// several destinations one without a weight gets none. In Gateway API an absent weight is 1.
+///
+/// Sources: `translateRoute` in `pilot/pkg/networking/core/route/route.go` of istio/istio 1.31; `BackendRef.weight` of
+/// Gateway API.
+pub fn effective_weights(kind: Kind, weights: &[Option<u64>]) -> Vec<u64> {
+    let is_gateway_api = kind != Kind::VirtualService;
     match weights {
-        [_] if !of_gateway_api => vec![100],
-        all => all.iter().map(|weight| weight.unwrap_or(u64::from(of_gateway_api))).collect(),
+        [_] if !is_gateway_api => vec![100],
+        all => all.iter().map(|weight| weight.unwrap_or(u64::from(is_gateway_api))).collect(),
     }
 }
 
@@ -104,42 +103,42 @@ pub(super) fn backends_field(kind: Kind) -> &'static str {
 }
 
 /// The rules of a VirtualService, HTTPRoute or GRPCRoute that have backends.
-pub fn splits(kind: Kind, object: &Value) -> Vec<RuleSplit> {
+pub fn rule_splits(kind: Kind, object: &Value) -> Vec<RuleSplit> {
     let condition = if kind == Kind::VirtualService { "match" } else { "matches" };
     let rules = object["spec"][rules_field(kind)].as_array().map(Vec::as_slice).unwrap_or_default();
-    let made = rules.iter().enumerate().map(|(rule, body)| {
-        let backends = body[backends_field(kind)].as_array().map(Vec::as_slice).unwrap_or_default();
+    let splits = rules.iter().enumerate().map(|(index, rule)| {
+        let backends = rule[backends_field(kind)].as_array().map(Vec::as_slice).unwrap_or_default();
         RuleSplit {
             kind,
-            rule,
-            name: text(&body["name"]),
-            condition: body[condition].clone(),
-            backends: backends.iter().map(|one| backend(kind, one)).collect(),
+            rule: index,
+            name: non_empty_string(&rule["name"]),
+            condition: rule[condition].clone(),
+            backends: backends.iter().map(|backend| parse_backend(kind, backend)).collect(),
         }
     });
-    made.filter(|split| !split.backends.is_empty()).collect()
+    splits.filter(|split| !split.backends.is_empty()).collect()
 }
 
-fn text(value: &Value) -> Option<String> {
+fn non_empty_string(value: &Value) -> Option<String> {
     value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-fn backend(kind: Kind, body: &Value) -> SplitBackend {
+fn parse_backend(kind: Kind, body: &Value) -> SplitBackend {
     let weight = body["weight"].as_u64();
     if kind == Kind::VirtualService {
         let destination = &body["destination"];
         return SplitBackend {
-            host: text(&destination["host"]).unwrap_or_default(),
-            subset: text(&destination["subset"]),
+            host: non_empty_string(&destination["host"]).unwrap_or_default(),
+            subset: non_empty_string(&destination["subset"]),
             namespace: None,
             port: destination["port"]["number"].as_u64(),
             weight,
         };
     }
     SplitBackend {
-        host: text(&body["name"]).unwrap_or_default(),
+        host: non_empty_string(&body["name"]).unwrap_or_default(),
         subset: None,
-        namespace: text(&body["namespace"]),
+        namespace: non_empty_string(&body["namespace"]),
         port: body["port"].as_u64(),
         weight,
     }
@@ -152,33 +151,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rules_of_all_kinds() {
+    fn reads_rules_with_backends_of_every_kind() {
         let service = json!({"spec": {"http": [
             {"name": "canary", "match": [{"uri": {"prefix": "/a"}}],
              "route": [{"destination": {"host": "a", "subset": "v1", "port": {"number": 7}}, "weight": 90},
                        {"destination": {"host": "a.shop.svc.cluster.local", "subset": "v2"}}]},
             {"redirect": {"uri": "/b"}},
             {"route": [{"destination": {"host": "b"}}]}]}});
-        let found = splits(Kind::VirtualService, &service);
-        assert_eq!(found.iter().map(RuleSplit::title).collect::<Vec<_>>(), ["http[0] \"canary\"", "http[2]"]);
-        assert_eq!(found[0].pointer(), "/spec/http/0/route");
-        assert_eq!(found.iter().map(RuleSplit::acting).collect::<Vec<_>>(), [vec![90, 0], vec![100]]);
-        assert_eq!((found[0].backends[1].label().as_str(), found[1].backends[0].label().as_str()), ("v2", "b"));
+        let splits = rule_splits(Kind::VirtualService, &service);
+        assert_eq!(splits.iter().map(RuleSplit::title).collect::<Vec<_>>(), ["http[0] \"canary\"", "http[2]"]);
+        assert_eq!(splits[0].pointer(), "/spec/http/0/route");
+        assert_eq!(splits.iter().map(RuleSplit::effective_weights).collect::<Vec<_>>(), [vec![90, 0], vec![100]]);
+        assert_eq!((splits[0].backends[1].label().as_str(), splits[1].backends[0].label().as_str()), ("v2", "b"));
         let route = json!({"spec": {"rules": [{"backendRefs": [{"name": "a-v1", "port": 1}, {"name": "a-v2", "port": 1, "weight": 3}]}]}});
-        let found = splits(Kind::GrpcRoute, &route);
-        assert_eq!((found[0].acting(), found[0].pointer().as_str()), (vec![1, 3], "/spec/rules/0/backendRefs"));
-        assert_eq!(splits(Kind::HttpRoute, &json!({"spec": {"rules": "x"}})), Vec::new());
+        let splits = rule_splits(Kind::GrpcRoute, &route);
+        assert_eq!(
+            (splits[0].effective_weights(), splits[0].pointer().as_str()),
+            (vec![1, 3], "/spec/rules/0/backendRefs")
+        );
+        assert_eq!(rule_splits(Kind::HttpRoute, &json!({"spec": {"rules": "x"}})), Vec::new());
     }
 
     #[test]
-    fn identity_is_all_but_the_weights() {
-        let of = |condition: &str, weight: u64, subset: &str| {
+    fn the_identity_ignores_only_the_weights() {
+        let identity = |condition: &str, weight: u64, subset: &str| {
             let body = json!({"spec": {"http": [{"match": [{"uri": {"prefix": condition}}],
                 "route": [{"destination": {"host": "a", "subset": subset}, "weight": weight}]}]}});
-            splits(Kind::VirtualService, &body)[0].identity()
+            rule_splits(Kind::VirtualService, &body)[0].identity()
         };
-        assert_eq!(of("/a", 1, "v1"), of("/a", 2, "v1"));
-        assert_ne!(of("/a", 1, "v1"), of("/b", 1, "v1"));
-        assert_ne!(of("/a", 1, "v1"), of("/a", 1, "v2"));
+        assert_eq!(identity("/a", 1, "v1"), identity("/a", 2, "v1"));
+        assert_ne!(identity("/a", 1, "v1"), identity("/b", 1, "v1"));
+        assert_ne!(identity("/a", 1, "v1"), identity("/a", 1, "v2"));
     }
 }
