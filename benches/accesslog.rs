@@ -1,4 +1,4 @@
-//! Parsing and diagnosing access log lines: `cargo bench --bench accesslog`.
+//! Benchmarks: parse and diagnose access log lines. Run `cargo bench --bench accesslog`.
 
 use std::hint::black_box;
 
@@ -11,7 +11,7 @@ fn fixture(name: &str) -> Vec<u8> {
         .expect("the fixture exists")
 }
 
-fn read(criterion: &mut Criterion) {
+fn read_logs(criterion: &mut Criterion) {
     for name in ["istio-text.log", "istio-json.log"] {
         let log = fixture(name);
         let mut group = criterion.benchmark_group(name);
@@ -38,5 +38,5 @@ fn read(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, read);
+criterion_group!(benches, read_logs);
 criterion_main!(benches);

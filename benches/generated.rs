@@ -2,15 +2,14 @@
 
 use std::fmt::Write as _;
 
-/// Services per namespace.
-const SERVICES_IN_NAMESPACE: usize = 50;
+const SERVICES_PER_NAMESPACE: usize = 50;
 
 /// Generates manifests: each Service has a VirtualService, a DestinationRule and `pods` Pods of two versions. The route
 /// objects of every third Service are exported to its own namespace only. Each namespace has a PeerAuthentication. One
 /// Service in fifty has a fault, so that measurements include findings.
 pub(crate) fn manifests(services: usize, pods: usize) -> String {
     let mut out = String::new();
-    let namespaces = services.div_ceil(SERVICES_IN_NAMESPACE);
+    let namespaces = services.div_ceil(SERVICES_PER_NAMESPACE);
     for number in 0..namespaces {
         let _ = write!(
             out,
@@ -34,9 +33,9 @@ spec:
         );
     }
     for number in 0..services {
-        let namespace = number / SERVICES_IN_NAMESPACE;
-        let faulty = number % 50 == 7;
-        let port = if faulty { "api" } else { "grpc" };
+        let namespace = number / SERVICES_PER_NAMESPACE;
+        let has_fault = number % 50 == 7;
+        let port = if has_fault { "api" } else { "grpc" };
         let export = if number % 3 == 0 { "  exportTo:\n  - .\n" } else { "" };
         let _ = write!(
             out,

@@ -7,8 +7,8 @@
     scripts/dist.py --pack NAME FILE DIR   only packs an existing program
 
 cargo-zigbuild cross-builds Linux and Windows (`pip install ziglang cargo-zigbuild`, `rustup target add …`); cargo builds the
-two macOS programs on a Mac. Archives are reproducible: names are sorted, and times and users are left out. Each archive has a
-checksum file. cargo-cyclonedx, if installed, writes a CycloneDX list of components.
+two macOS programs on a Mac. Archives are reproducible: names are sorted, and times and users are omitted. Each archive has a
+checksum file. cargo-cyclonedx, if installed, writes an SBOM in the CycloneDX format.
 """
 
 import gzip
@@ -33,18 +33,18 @@ PLATFORMS = [
     ("darwin_arm64", "aarch64-apple-darwin"),
     ("windows_amd64", "x86_64-pc-windows-gnu"),
 ]
-LARGEST = 10_000_000
+MAX_BYTES = 10_000_000
 # On Linux, Rust's own linker folds equal functions, packs relocations, and omits unwind tables, which a stripped program that
 # aborts on panic does not need.
-SMALL = ["linker=rust-lld", "linker-flavor=ld.lld", "link-self-contained=yes", "link-arg=--icf=all"]
-SMALL += ["link-arg=-zpack-relative-relocs", "link-arg=--no-eh-frame-hdr", "link-arg=-O2"]
-SMALL += [f"link-arg=-T{os.path.join(ROOT, 'scripts', 'no-unwind.ld')}"]
-# The saved space is used to keep loops unrolled in our own code, which reads logs in two thirds of the time. A lower inline
-# threshold makes the program 2 % smaller and not slower.
-SMALL += ["llvm-args=-inline-threshold=25"]
-LOOPS = ['profile.dist.opt-level="s"', 'profile.dist.package."*".opt-level="z"']
-# Placeholder for checksums, which are filled in at release time.
-UNKNOWN = "0" * 64
+SIZE_FLAGS = ["linker=rust-lld", "linker-flavor=ld.lld", "link-self-contained=yes", "link-arg=--icf=all"]
+SIZE_FLAGS += ["link-arg=-zpack-relative-relocs", "link-arg=--no-eh-frame-hdr", "link-arg=-O2"]
+SIZE_FLAGS += [f"link-arg=-T{os.path.join(ROOT, 'scripts', 'no-unwind.ld')}"]
+# With the saved space, our own code keeps its loops unrolled (opt-level s), which reads logs in two thirds of the time. A lower
+# inline threshold makes the program 2 % smaller and not slower.
+SIZE_FLAGS += ["llvm-args=-inline-threshold=25"]
+OPT_LEVELS = ['profile.dist.opt-level="s"', 'profile.dist.package."*".opt-level="z"']
+# plugin.yaml contains this until a release fills in the checksums.
+PLACEHOLDER_SHA256 = "0" * 64
 
 
 def version():
@@ -55,8 +55,8 @@ def version():
 
 
 def archive(name):
-    end = "zip" if name.startswith("windows") else "tar.gz"
-    return f"grpcmesh_v{version()}_{name}.{end}"
+    extension = "zip" if name.startswith("windows") else "tar.gz"
+    return f"grpcmesh_v{version()}_{name}.{extension}"
 
 
 def program(name):
@@ -66,24 +66,24 @@ def program(name):
 def build(name, target):
     on_mac = name.startswith("darwin")
     if on_mac and platform.system() != "Darwin":
-        print(f"{name}: only a Mac has what this links to; the release builds it there")
+        print(f"{name}: skipped, because it links to macOS frameworks; the release builds it on a Mac")
         return None
     subprocess.run(["rustup", "target", "add", target], cwd=ROOT, check=True)
     command = ["cargo", "rustc"] if on_mac else ["cargo-zigbuild", "rustc"]
     command += ["--bin", "kubectl-grpcmesh", "--profile", "dist", "--locked", "--target", target]
     if name.startswith("linux"):
-        command += [word for setting in LOOPS for word in ("--config", setting)]
-        command += ["--", *(word for setting in SMALL for word in ("-C", setting))]
-    # Source paths without the folders of the builder make the program reproducible.
-    homes = {os.environ.get("CARGO_HOME", os.path.expanduser("~/.cargo")): "cargo", ROOT: "grpcmesh"}
-    remapped = [f"--remap-path-prefix={folder}={word}" for folder, word in homes.items()]
+        command += [argument for setting in OPT_LEVELS for argument in ("--config", setting)]
+        command += ["--", *(argument for flag in SIZE_FLAGS for argument in ("-C", flag))]
+    # Without the builder's directories in source paths, the program is reproducible.
+    prefixes = {os.environ.get("CARGO_HOME", os.path.expanduser("~/.cargo")): "cargo", ROOT: "grpcmesh"}
+    remapped = [f"--remap-path-prefix={folder}={prefix}" for folder, prefix in prefixes.items()]
     flags = {"CARGO_ENCODED_RUSTFLAGS": "\x1f".join(remapped)}
     subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, **flags})
     folder = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
     path = os.path.join(folder, target, "dist", program(name))
     size = os.path.getsize(path)
-    if size > LARGEST:
-        print(f"warning: {name}: {size} bytes are more than the {LARGEST} that it should have")
+    if size > MAX_BYTES:
+        print(f"warning: {name} has {size} bytes, more than the limit of {MAX_BYTES}")
     return path
 
 
@@ -126,7 +126,7 @@ def manifest():
     for name, _ in PLATFORMS:
         system, machine = name.split("_")
         file = os.path.join(DIST, archive(name))
-        digest = UNKNOWN
+        digest = PLACEHOLDER_SHA256
         if os.path.exists(file):
             with open(file, "rb") as content:
                 digest = hashlib.sha256(content.read()).hexdigest()
@@ -143,27 +143,27 @@ def manifest():
         out.write(text)
 
 
-def parts():
-    """Writes the list of components (SBOM)."""
-    done = subprocess.run(
+def write_sbom():
+    """Writes the SBOM."""
+    result = subprocess.run(
         ["cargo", "cyclonedx", "--format", "json", "--override-filename", "bom"], cwd=ROOT, capture_output=True, text=True
     )
-    if done.returncode != 0:
-        print("no SBOM written: cargo install cargo-cyclonedx")
+    if result.returncode != 0:
+        print("cannot write the SBOM: cargo install cargo-cyclonedx")
         return
     os.replace(os.path.join(ROOT, "bom.json"), os.path.join(DIST, f"grpcmesh_v{version()}.cdx.json"))
 
 
-def main(words):
-    if words[:1] == ["--pack"]:
-        pack(*words[1:])
+def main(arguments):
+    if arguments[:1] == ["--pack"]:
+        pack(*arguments[1:])
         return
-    if words != ["--manifest"]:
+    if arguments != ["--manifest"]:
         for name, target in PLATFORMS:
-            if not words or name in words:
+            if not arguments or name in arguments:
                 if path := build(name, target):
                     pack(name, path)
-        parts()
+        write_sbom()
     manifest()
 
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Generates src/schema/fields.txt: the fields of the Istio and Gateway API kinds, from their published CRDs.
+"""Generates src/schema/fields.txt, the fields of the kinds of Istio and Gateway API, from their published CRDs.
 
 Usage: scripts/fields.py            (needs Go for the module proxy, and PyYAML)
 
-Each field is a line, indented by depth: name, then type.
+Each line is a field: its name and type, indented by depth.
   s string   i integer   n number   b boolean   o object   m map (the value's type follows)
-  x any value   q integer or string   []T list of T   s=A|B string with only these values
-The fields are the union of all versions of a kind, so that manifests of older versions are valid.
+  x any value   q integer or string   []T list of T   s=A|B string that must have one of these values
+The fields are the union of all versions of a kind, so that manifests of older versions remain valid.
 """
 import json, os, re, subprocess, sys, tempfile
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Measures time and memory of whole processes against peers: `inspect` and `route` on generated meshes against `istioctl analyze`
-(if on PATH), `tail --summary` on large logs against `wc`, `grep`, `awk` and `jq`, and `tail -f` of many pods against a fake API
-server on loopback.
+"""Measures time and memory of whole processes, and compares them with other programs: `inspect` and `route` on generated meshes with
+`istioctl analyze` (if on PATH), and `tail --summary` on large logs with `wc`, `grep`, `awk` and `jq`. Also measures `tail -f` of
+many pods on a fake API server on loopback.
 
     scripts/figures.py [SERVICES ...]          (default: 1000 10000 100000)
     scripts/figures.py logs [MEGABYTES]        (default: 400)
     scripts/figures.py follow [PODS]           (default: 500)
 
-Each line is the median of several runs. Absolute times depend on the machine; compare lines of one run.
+Each line is the median of several runs. Times depend on the machine, so compare only lines of one run.
 """
 import http.server
 import json
@@ -25,7 +25,7 @@ import time
 import uuid
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PODS_EACH = 3
+PODS_PER_SERVICE = 3
 CALLS = 10_000
 CALLERS = 20
 PROGRAM = os.path.join(os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target")), "release")
@@ -46,36 +46,36 @@ def measure(command, runs):
 
 def calls(mesh, path):
     """Writes calls from a few pods to random Services."""
-    found = {"Service": [], "Pod": []}
-    form = re.compile(r"^kind: (Service|Pod)$.*?^  name: (\S+)$.*?^  namespace: (\S+)$", re.M | re.S)
+    objects = {"Service": [], "Pod": []}
+    pattern = re.compile(r"^kind: (Service|Pod)$.*?^  name: (\S+)$.*?^  namespace: (\S+)$", re.M | re.S)
     with open(mesh) as text:
         for document in text.read().split("\n---\n"):
-            match = form.search(document)
+            match = pattern.search(document)
             if match:
-                found[match.group(1)].append(match.group(2, 3))
-    step = random.Random(1)
-    pods = step.sample(found["Pod"], CALLERS)
+                objects[match.group(1)].append(match.group(2, 3))
+    generator = random.Random(1)
+    pods = generator.sample(objects["Pod"], CALLERS)
     with open(path, "w") as out:
         for number in range(CALLS):
-            (pod, home), (name, namespace) = step.choice(pods), step.choice(found["Service"])
-            call = {"id": str(number), "caller": f"{home}/{pod}", "authority": f"{name}.{namespace}:50051", "path": "/shop.Cart/Get"}
+            (pod, pod_namespace), (name, namespace) = generator.choice(pods), generator.choice(objects["Service"])
+            call = {"id": str(number), "caller": f"{pod_namespace}/{pod}", "authority": f"{name}.{namespace}:50051", "path": "/shop.Cart/Get"}
             out.write(json.dumps(call) + "\n")
 
 
-def usual(name, lines):
-    """Generates the log of a healthy mesh: 49 of 50 calls succeed, in order of time."""
-    step = random.Random(1)
+def healthy_log(name, lines):
+    """Generates the log of a healthy mesh, in the order of time: 49 of 50 calls succeed."""
+    generator = random.Random(1)
     if name == "text":
-        well = re.compile(rb'^\[.* HTTP/2" 200 - via_upstream - "-" \d+ [1-9]')
+        success = re.compile(rb'^\[.* HTTP/2" 200 - via_upstream - "-" \d+ [1-9]')
     else:
-        well = re.compile(rb'^(?!.*"bytes_sent":0,).*"response_code":200,"response_code_details":"via_upstream","response_flags":"-"')
-    good = [line for line in lines if well.search(line)]
-    stamp = re.compile(rb"2026-11-2\d\d?T\d\d:\d\d:\d\d\.\d{3}Z")
+        success = re.compile(rb'^(?!.*"bytes_sent":0,).*"response_code":200,"response_code_details":"via_upstream","response_flags":"-"')
+    successes = [line for line in lines if success.search(line)]
+    timestamp = re.compile(rb"2026-11-2\d\d?T\d\d:\d\d:\d\d\.\d{3}Z")
     block = []
-    for at in range(20_000):
-        line = step.choice(lines if step.random() < 0.02 else good)
-        now = b"2026-11-20T23:%02d:%02d.%03dZ" % (at // 60_000, at // 1000 % 60, at % 1000)
-        block.append(stamp.sub(now, line, count=1))
+    for milliseconds in range(20_000):
+        line = generator.choice(lines if generator.random() < 0.02 else successes)
+        now = b"2026-11-20T23:%02d:%02d.%03dZ" % (milliseconds // 60_000, milliseconds // 1000 % 60, milliseconds % 1000)
+        block.append(timestamp.sub(now, line, count=1))
     return b"".join(block)
 
 
@@ -84,29 +84,29 @@ def logs(megabytes):
     fixtures = os.path.join(ROOT, "tests", "fixtures", "accesslog")
     print(f"{'log':<14} {'MB':>5}  {'program':<44} {'wall s':>7} {'CPU s':>7} {'MB':>5}  ratio to wc -l")
     with tempfile.TemporaryDirectory() as folder:
-        for name, is_usual in (("text", True), ("json", True), ("text", False), ("json", False)):
-            with open(os.path.join(fixtures, f"istio-{name}.log"), "rb") as one:
-                lines = one.read()
-            lines = usual(name, lines.splitlines(keepends=True)) if is_usual else lines
+        for name, is_healthy in (("text", True), ("json", True), ("text", False), ("json", False)):
+            with open(os.path.join(fixtures, f"istio-{name}.log"), "rb") as file:
+                lines = file.read()
+            lines = healthy_log(name, lines.splitlines(keepends=True)) if is_healthy else lines
             path = os.path.join(folder, name + ".log")
             with open(path, "wb") as out:
                 for _ in range(megabytes * 1_000_000 // len(lines)):
                     out.write(lines)
-            peers = {"text": ["awk"], "json": ["jq"]}[name] if is_usual else []
-            # The closest pattern to what the summary counts.
-            flagged = {"text": '" [0-9]* [A-Z]', "json": '"response_flags":"[A-Z]'}[name]
-            label = name if is_usual else name + ", failing"
+            tools = {"text": ["awk"], "json": ["jq"]}[name] if is_healthy else []
+            # The pattern that is closest to the lines that the summary counts.
+            flag_pattern = {"text": '" [0-9]* [A-Z]', "json": '"response_flags":"[A-Z]'}[name]
+            label = name if is_healthy else name + ", failing"
             rows = [
                 ("wc -l", ["wc", "-l", path]),
                 # With output to /dev/null, grep would stop at the first match.
                 ("grep -c URX", ["sh", "-c", f"grep -c URX {path} | cat"]),
-                ("grep -c, lines with a flag", ["sh", "-c", f"LC_ALL=C grep -c '{flagged}' {path} | cat"]),
+                ("grep -c, lines with a flag", ["sh", "-c", f"LC_ALL=C grep -c '{flag_pattern}' {path} | cat"]),
                 ("tail --summary", [ours, "tail", "--logs", path, "--summary"]),
                 ("tail --summary on one core", ["taskset", "-c", "0", ours, "tail", "--logs", path, "--summary"]),
             ]
-            if "awk" in peers:
+            if "awk" in tools:
                 rows.append(("awk, counting the sixth field", ["awk", "{count[$6]++} END {for (flag in count) print flag, count[flag]}", path]))
-            if "jq" in peers and shutil.which("jq"):
+            if "jq" in tools and shutil.which("jq"):
                 rows.append(("jq, printing the flags", ["jq", "-r", ".response_flags?", path]))
             base = None
             for program, command in rows:
@@ -117,7 +117,7 @@ def logs(megabytes):
 
 
 SECONDS = 15
-LINES_A_SECOND = 10
+LINES_PER_SECOND = 10
 
 
 class Cluster(http.server.BaseHTTPRequestHandler):
@@ -130,10 +130,10 @@ class Cluster(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        place = self.path.split("?")[0]
-        if place.endswith("/log"):
+        path = self.path.split("?")[0]
+        if path.endswith("/log"):
             self.follow()
-        elif place.endswith("/pods"):
+        elif path.endswith("/pods"):
             pods = [{"metadata": {"name": f"echo-{n}", "namespace": "shop", "uid": f"uid-{n}", "labels": {"app": "echo"}},
                      "spec": {"containers": [{"name": "app"}, {"name": "istio-proxy"}]},
                      "status": {"phase": "Running", "podIP": f"10.1.{n // 250}.{n % 250}"}} for n in range(self.pods)]
@@ -155,12 +155,12 @@ class Cluster(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         line = '[%s] "POST /echo.Echo/Say HTTP/2" 200 UF upstream_reset_before_response_started{x} - "-" 10 0 1 - "-" "grpc-go/1.80" "%s" "echo.shop:50051" "10.0.0.1:50051" outbound|50051||echo.shop.svc.cluster.local - 10.96.0.1:50051 10.1.0.1:40000 - default\n'
         try:
-            for _ in range((SECONDS + 5) * LINES_A_SECOND):
+            for _ in range((SECONDS + 5) * LINES_PER_SECOND):
                 now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() % 10**9:09d}Z"
                 text = (now + " " + line % (now[:23] + "Z", uuid.uuid4())).encode()
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(text), text))
                 Cluster.sent += 1
-                time.sleep(1 / LINES_A_SECOND)
+                time.sleep(1 / LINES_PER_SECOND)
             self.wfile.write(b"0\r\n\r\n")
         except OSError:
             pass
@@ -175,21 +175,21 @@ def follow(pods):
     with tempfile.TemporaryDirectory() as folder:
         config = os.path.join(folder, "config")
         with open(config, "w") as out:
-            json.dump({"apiVersion": "v1", "kind": "Config", "current-context": "one",
-                       "clusters": [{"name": "one", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
-                       "contexts": [{"name": "one", "context": {"cluster": "one", "user": "one", "namespace": "shop"}}],
-                       "users": [{"name": "one", "user": {}}]}, out)
-        printed = os.path.join(folder, "out")
+            json.dump({"apiVersion": "v1", "kind": "Config", "current-context": "lab",
+                       "clusters": [{"name": "lab", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+                       "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab", "namespace": "shop"}}],
+                       "users": [{"name": "lab", "user": {}}]}, out)
+        output = os.path.join(folder, "out")
         command = [os.path.join(PROGRAM, "kubectl-grpcmesh"), "tail", "-l", "app=echo", "-f", "-o", "json",
                    "--max-log-requests", str(pods), "--kubeconfig", config]
-        with open(printed, "wb") as out:
+        with open(output, "wb") as out:
             process = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL)
             time.sleep(SECONDS)
             process.send_signal(signal.SIGINT)
             _, status, usage = os.wait4(process.pid, 0)
-        with open(printed, "rb") as out:
+        with open(output, "rb") as out:
             lines = out.read().count(b"\n")
-    print(f"{pods} pods followed for {SECONDS} s: {lines} calls shown of {Cluster.sent} lines sent, "
+    print(f"{pods} pods followed for {SECONDS} s: {lines} calls printed of {Cluster.sent} lines sent, "
           f"{usage.ru_maxrss / 1024:.0f} MB, {usage.ru_utime + usage.ru_stime:.2f} s CPU, exit code {os.waitstatus_to_exitcode(status)}")
 
 
@@ -202,7 +202,7 @@ def main():
     if sys.argv[1:2] == ["logs"]:
         logs(int(sys.argv[2]) if len(sys.argv) > 2 else 400)
         return
-    sizes = [int(word) for word in sys.argv[1:]] or [1000, 10000, 100000]
+    sizes = [int(argument) for argument in sys.argv[1:]] or [1000, 10000, 100000]
     build = ["cargo", "build", "--release", "--quiet", "--bins", "--examples"]
     subprocess.run(build, cwd=ROOT, check=True)
     ours = os.path.join(PROGRAM, "kubectl-grpcmesh")
@@ -214,7 +214,7 @@ def main():
             runs = 5 if size <= 10_000 else 1
             path = os.path.join(folder, "mesh.yaml")
             with open(path, "wb") as out:
-                subprocess.run([generate, str(size), str(PODS_EACH)], stdout=out, check=True)
+                subprocess.run([generate, str(size), str(PODS_PER_SERVICE)], stdout=out, check=True)
             megabytes = os.path.getsize(path) / 1e6
             rows = [("inspect", [ours, "inspect", "-A", "--from", path])]
             snapshot = os.path.join(folder, "mesh.json")

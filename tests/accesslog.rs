@@ -276,7 +276,7 @@ fn inferred_statuses_match_the_logged_ones() {
         let Some(logged) = expected["grpc_status"].as_str() else { continue };
         total += 1;
         let scenario = &expected["scenario"];
-        let status = diagnosis.status.unwrap_or_else(|| panic!("not recognised as a gRPC call: {scenario}"));
+        let status = diagnosis.status.unwrap_or_else(|| panic!("not recognized as a gRPC call: {scenario}"));
         match status.code {
             Some(code) if grpc_status::name(code) == logged => exact += 1,
             Some(code) => mismatches.push(format!("{scenario}: {}, not {logged}", grpc_status::name(code))),

@@ -1,9 +1,10 @@
 //! `diff`: reports every difference and nothing else. The tests compare it with istiod's own output.
 
+mod support;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read as _;
 use std::path::Path;
-use std::process::{Command, Output};
 use std::sync::Arc;
 
 use grpcmesh::dataplane::Difference;
@@ -17,6 +18,7 @@ use grpcmesh::snapshot::live::{LiveProxy, LiveState, ProxyResponse};
 use grpcmesh::snapshot::manifest::{self, OnMalformed};
 use grpcmesh::snapshot::{Snapshot, SourceKind, SourceText};
 use serde_json::{Value, json};
+use support::{Run, TestEnv};
 
 fn fixture_lines(name: &str) -> Vec<Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/routes").join(name);
@@ -189,7 +191,7 @@ fn saved_state(response: impl FnOnce(&mut LiveState) -> ProxyResponse) -> (Proxy
     codec::encode(&snapshot, &mut bytes).unwrap();
     let decoded = codec::decode(std::str::from_utf8(&bytes).unwrap()).unwrap();
     assert_eq!(decoded.live, snapshot.live);
-    let reports = grpcmesh::report::diff::proxies(&resolve(&decoded, &ResolveOptions::default()), &[]);
+    let reports = grpcmesh::report::diff::proxy_reports(&resolve(&decoded, &ResolveOptions::default()), &[]);
     assert_eq!(reports.len(), 1, "{reports:#?}");
     (reports[0].state, reports[0].differences.len())
 }
@@ -337,65 +339,57 @@ fn rejects_invalid_responses_and_ignores_unknown_fields() {
     assert_eq!(RunningConfig::parse(&[Some(unknown.to_vec())]).unwrap().routes.len(), 1);
 }
 
-fn diff(arguments: &[&str]) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_kubectl-grpcmesh"))
-        .arg("diff")
-        .args(arguments)
-        .env_clear()
-        .env("HOME", "/nonexistent")
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .unwrap();
-    (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+fn diff(env: &TestEnv, arguments: &[&str]) -> Run {
+    env.run(&[&["diff"], arguments].concat())
 }
 
 #[test]
 fn compares_two_sources() {
-    let (code, out, _) = diff(&["--from", "demo", "--against", "demo"]);
-    assert_eq!(code, 0, "{out}");
-    let (code, out, _) = diff(&["--from", "demo", "--against", "src/demo/healthy.yaml", "--summary"]);
-    assert_eq!(code, 1);
-    assert!(out.contains("Service payments/payment  differs\n  spec.ports[0].name: tcp-grpc → grpc"), "{out}");
-    let (code, out, _) = diff(&["--from", "demo", "--against", "src/demo/healthy.yaml", "-o", "json"]);
-    let report: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((code, &report["kind"], &report["version"]), (1, &json!("Diff"), &json!(1)));
-    let (code, ..) = diff(&["--from", "demo", "--against", "src/demo/healthy.yaml", "--exit-zero"]);
-    assert_eq!(code, 0);
+    let env = TestEnv::new();
+    let same = diff(&env, &["--from", "demo", "--against", "demo"]);
+    assert_eq!(same.code(), 0, "{same}");
+    let healthy = ["--from", "demo", "--against", "src/demo/healthy.yaml"];
+    let with = |flags: &[&str]| diff(&env, &[&healthy, flags].concat());
+    let summary = with(&["--summary"]);
+    assert_eq!(summary.code(), 1);
+    let rename = "Service payments/payment  differs\n  spec.ports[0].name: tcp-grpc → grpc";
+    assert!(summary.stdout.contains(rename), "{summary}");
+    let json = with(&["-o", "json"]);
+    assert_eq!((json.code(), &json.json()["kind"], &json.json()["version"]), (1, &json!("Diff"), &json!(1)));
+    assert_eq!(with(&["--exit-zero"]).code(), 0);
 }
 
 #[test]
 fn compares_files_with_a_saved_source() {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("diff");
-    std::fs::create_dir_all(&folder).unwrap();
-    let (mesh, file) = (folder.join("mesh.yaml"), folder.join("new.yaml"));
-    std::fs::write(&mesh, MESH).unwrap();
+    let env = TestEnv::new();
+    let mesh = env.write("mesh.yaml", MESH);
     let desired =
         MESH.split("---").last().unwrap().replace("weight: 90", "weight: 75").replace("weight: 10", "weight: 25");
-    std::fs::write(&file, desired.replace("    timeout: 2s\n", "    timeout: 3s\n")).unwrap();
-    let (mesh, file) = (mesh.to_str().unwrap(), file.to_str().unwrap());
+    let file = env.write("new.yaml", desired.replace("    timeout: 2s\n", "    timeout: 3s\n"));
     for (format, expected) in [
         ("text", "spec.http[1].route: v1 90% → 75%, v2 10% → 25%"),
         ("yaml", "spec.http[1].route: v1 90% → 75%, v2 10% → 25%"),
         ("markdown", "- spec.http[0].timeout: 2s → 3s"),
         ("github", "::notice title=VirtualService shop/a::differs spec.http[0].timeout: 2s → 3s"),
     ] {
-        let (code, out, _) = diff(&["--from", mesh, "-f", file, "-o", format]);
-        assert_eq!(code, 1, "{format}");
-        assert!(out.contains(expected), "{format}:\n{out}");
+        let run = diff(&env, &["--from", &mesh, "-f", &file, "-o", format]);
+        assert_eq!(run.code(), 1, "{run}");
+        assert!(run.stdout.contains(expected), "{run}");
     }
 }
 
 #[test]
 fn reports_partly_read_objects_without_their_content() {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("diff-part");
-    std::fs::create_dir_all(&folder).unwrap();
-    let (mesh, file) = (folder.join("mesh.yaml"), folder.join("plugin.yaml"));
-    std::fs::write(&mesh, MESH).unwrap();
+    let env = TestEnv::new();
+    let mesh = env.write("mesh.yaml", MESH);
     let plugin = "apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: {name: p, namespace: shop}\nspec: {url: 'oci://x', pluginConfig: {password: hunter2}}\n";
-    std::fs::write(&file, plugin).unwrap();
-    let (code, out, error) = diff(&["--from", mesh.to_str().unwrap(), "-f", file.to_str().unwrap()]);
-    assert!(code == 4 && out.contains("WasmPlugin shop/p") && out.contains("kubectl diff"), "{code}: {out}");
-    assert!(!(out + &error).contains("hunter2"));
+    let file = env.write("plugin.yaml", plugin);
+    let run = diff(&env, &["--from", &mesh, "-f", &file]);
+    assert!(
+        run.code() == 4 && run.stdout.contains("WasmPlugin shop/p") && run.stdout.contains("kubectl diff"),
+        "{run}"
+    );
+    assert!(!run.to_string().contains("hunter2"));
 }
 
 #[test]
@@ -411,11 +405,12 @@ fn a_route_table_that_envoy_rejects_is_not_compared() {
 
 #[test]
 fn rejects_invalid_arguments() {
-    let (code, _, error) = diff(&["--from", "demo"]);
-    assert!(code == 2 && error.contains("--against"), "{error}");
-    assert_eq!(diff(&["--from", "demo", "--against", "demo", "--wait"]).0, 2);
-    assert_eq!(diff(&["--from", "demo", "--against", "/nonexistent"]).0, 3);
-    assert_eq!(diff(&["--summary", "--full"]).0, 2);
+    let env = TestEnv::new();
+    let run = diff(&env, &["--from", "demo"]);
+    assert!(run.code() == 2 && run.stderr.contains("--against"), "{run}");
+    assert_eq!(diff(&env, &["--from", "demo", "--against", "demo", "--wait"]).code(), 2);
+    assert_eq!(diff(&env, &["--from", "demo", "--against", "/nonexistent"]).code(), 3);
+    assert_eq!(diff(&env, &["--summary", "--full"]).code(), 2);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `plugin.yaml` by the rules of krew and of its index.
+//! Checks `plugin.yaml` against the rules of krew and of its index.
 //!
 //! Source: `internal/index/validation` of kubernetes-sigs/krew, and its developer guide.
 
@@ -13,7 +13,7 @@ fn manifest() -> Value {
 }
 
 #[test]
-fn it_says_what_krew_wants() {
+fn the_manifest_follows_the_rules_of_the_krew_index() {
     let manifest = manifest();
     assert_eq!(manifest["apiVersion"], "krew.googlecontainertools.github.com/v1alpha2");
     assert_eq!((&manifest["kind"], &manifest["metadata"]["name"]), (&"Plugin".into(), &"grpcmesh".into()));
@@ -31,7 +31,7 @@ fn it_says_what_krew_wants() {
 }
 
 #[test]
-fn platforms_are_each_there_once() {
+fn the_manifest_has_each_released_platform_once() {
     const SUPPORTED: [&str; 11] = [
         "linux/386",
         "linux/amd64",
@@ -46,10 +46,10 @@ fn platforms_are_each_there_once() {
         "windows/arm64",
     ];
     let manifest = manifest();
-    let mut seen = BTreeSet::new();
+    let mut platforms = BTreeSet::new();
     for platform in manifest["spec"]["platforms"].as_array().unwrap() {
         let labels = platform["selector"]["matchLabels"].as_object().unwrap();
-        assert_eq!(labels.keys().collect::<Vec<_>>(), ["arch", "os"], "only these two select");
+        assert_eq!(labels.keys().collect::<Vec<_>>(), ["arch", "os"], "selectors use only these labels");
         let name = format!("{}/{}", labels["os"].as_str().unwrap(), labels["arch"].as_str().unwrap());
         assert!(SUPPORTED.contains(&name.as_str()), "{name}");
         let digest = platform["sha256"].as_str().unwrap();
@@ -60,20 +60,20 @@ fn platforms_are_each_there_once() {
         let version = env!("CARGO_PKG_VERSION");
         assert!(uri.contains(&format!("/v{version}/")) && uri.contains(&name.replace('/', "_")), "{uri}");
         let files = platform["files"].as_array().unwrap();
-        let from: Vec<_> = files.iter().map(|file| file["from"].as_str().unwrap()).collect();
-        assert_eq!(from, [program, "LICENSE"], "{name}");
-        assert!(files.iter().all(|file| file["to"] == "."), "a path must be its own cleaned form");
-        assert!(seen.insert(name), "selectors do not overlap");
+        let sources: Vec<_> = files.iter().map(|file| file["from"].as_str().unwrap()).collect();
+        assert_eq!(sources, [program, "LICENSE"], "{name}");
+        assert!(files.iter().all(|file| file["to"] == "."), "krew rejects paths that are not cleaned");
+        assert!(platforms.insert(name), "selectors do not overlap");
     }
-    let wanted = ["darwin/amd64", "darwin/arm64", "linux/amd64", "linux/arm64", "windows/amd64"];
-    assert_eq!(seen, wanted.map(str::to_owned).into());
+    let released = ["darwin/amd64", "darwin/arm64", "linux/amd64", "linux/arm64", "windows/amd64"];
+    assert_eq!(platforms, released.map(str::to_owned).into());
 }
 
 #[test]
-fn it_is_made_from_its_template() {
+fn the_manifest_is_generated_from_its_template() {
     let root = env!("CARGO_MANIFEST_DIR");
     let template = std::fs::read_to_string(format!("{root}/scripts/plugin.yaml.in")).unwrap();
-    let made = std::fs::read_to_string(format!("{root}/plugin.yaml")).unwrap();
-    let head = template.replace("@VERSION@", env!("CARGO_PKG_VERSION"));
-    assert!(made.starts_with(&head), "scripts/dist.py --manifest");
+    let manifest = std::fs::read_to_string(format!("{root}/plugin.yaml")).unwrap();
+    let expected_start = template.replace("@VERSION@", env!("CARGO_PKG_VERSION"));
+    assert!(manifest.starts_with(&expected_start), "run scripts/dist.py --manifest");
 }

@@ -1,14 +1,14 @@
-//! Surprising behaviour of istiod and Envoy, one case each. Every case was verified by feeding it to istiod's own code
+//! Surprising behavior of istiod and Envoy, one case each. Every case was verified by feeding it to istiod's own code
 //! (1.31) and replaying the route selection in Envoy 1.39. Numbers in titles group related cases.
 
-use std::path::Path;
-use std::process::Command;
+mod support;
 
 use serde_json::{Value, json};
+use support::TestEnv;
 
 const CART: &str = "cart.shop:8080";
 
-/// One behaviour: objects added to [`base`], a call, and the expected values in the report, by JSON pointer.
+/// One behavior: objects added to [`base`], a call, and the expected values in the report, by JSON pointer.
 struct Case {
     title: &'static str,
     mesh: String,
@@ -100,22 +100,12 @@ fn gateway_virtual_service(rules: &str) -> String {
 
 #[track_caller]
 fn check(cases: &[Case]) {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pinned");
-    std::fs::create_dir_all(&folder).unwrap();
+    let env = TestEnv::new();
     for (index, Case { title, mesh, call, expected }) in cases.iter().enumerate() {
         let stem = format!("{}-{index}", cases[0].title.chars().filter(|c| c.is_alphanumeric()).collect::<String>());
-        let (manifest, calls) = (folder.join(format!("{stem}.yaml")), folder.join(format!("{stem}.jsonl")));
-        std::fs::write(&manifest, base() + mesh).unwrap();
-        std::fs::write(&calls, call.to_string()).unwrap();
-        let output = Command::new(env!("CARGO_BIN_EXE_kubectl-grpcmesh"))
-            .args(["route", "-o", "json", "--from", manifest.to_str().unwrap(), "--calls", calls.to_str().unwrap()])
-            .env_clear()
-            .env("HOME", "/nonexistent")
-            .output()
-            .unwrap();
-        let stdout = String::from_utf8_lossy(&output.stdout);
-        let report: Value = serde_json::from_str(stdout.trim())
-            .unwrap_or_else(|error| panic!("{title}: {error}: {}", String::from_utf8_lossy(&output.stderr)));
+        let manifest = env.write(&format!("{stem}.yaml"), base() + mesh);
+        let calls = env.write(&format!("{stem}.jsonl"), call.to_string());
+        let report = env.run(&["route", "-o", "json", "--from", &manifest, "--calls", &calls]).json();
         for (pointer, expected) in expected {
             let actual = report.pointer(pointer).cloned().unwrap_or(Value::Null);
             assert_eq!(actual, *expected, "{title}: {pointer} of\n{report:#}");
@@ -138,7 +128,7 @@ fn cluster(port: u16, host: &str) -> Value {
 fn resolves_destinations_and_their_weights() {
     check(&[
         case(
-            "1: a destination without a port uses the dialled port",
+            "1: a destination without a port uses the dialed port",
             virtual_service(&format!("{{{}}}", route_to("ledger"))),
             call(CART, "/a.B/C"),
             &[(CLUSTER, cluster(8080, "ledger.shop")), (STATE, json!("no-cluster")), (STATUS, json!("UNAVAILABLE"))],
@@ -187,7 +177,7 @@ fn resolves_destinations_and_their_weights() {
         ),
         case(
             "4: a missing backend of a GRPCRoute responds with 500",
-            grpc_route("shop", 1, "name: cart, port: 8080", "{backendRefs: [{name: nobody, port: 1}]}"),
+            grpc_route("shop", 1, "name: cart, port: 8080", "{backendRefs: [{name: missing, port: 1}]}"),
             call(CART, "/a.B/C"),
             &[("/client_sees/0/http_status", json!(500)), (STATUS, json!("UNKNOWN"))],
         ),
@@ -444,7 +434,7 @@ fn evaluates_match_conditions_as_envoy_does() {
         ),
         case(
             "20: gateways in a match disable sourceLabels",
-            first_rule("{gateways: [mesh], sourceLabels: {app: nobody}}"),
+            first_rule("{gateways: [mesh], sourceLabels: {app: other}}"),
             plain_call.clone(),
             &rule_index(0),
         ),
@@ -555,14 +545,14 @@ fn merges_retries_and_timeouts_with_istios_defaults() {
 }
 
 #[test]
-fn selects_listeners_by_protocol_and_dialled_address() {
+fn selects_listeners_by_protocol_and_dialed_address() {
     let other = |port: &str| {
         service("shop", "other", &format!("clusterIP: 10.96.0.6, ports: [{port}]"))
             + &pod("shop", "other", "10.0.0.6", "sidecar")
     };
     let call_other = |port: &str| call(&format!("other.shop:{port}"), "/a.B/C");
     let tls = |authority: &str| json!({"caller": "web/client", "authority": authority, "path": "/a.B/C", "protocol": "grpc-tls"});
-    let call_dialling = |port: u16, dial: &str| json!({"caller": "web/client", "authority": format!("nobody.example.com:{port}"), "path": "/a.B/C", "dial": dial});
+    let call_dialing = |port: u16, dial: &str| json!({"caller": "web/client", "authority": format!("unknown.example.com:{port}"), "path": "/a.B/C", "dial": dial});
     check(&[
         case(
             "27: appProtocol takes precedence over the port name, even when unknown",
@@ -591,13 +581,13 @@ fn selects_listeners_by_protocol_and_dialled_address() {
         case(
             "29: an HTTP port is routed by the authority",
             "",
-            call_dialling(8080, "cart.shop"),
+            call_dialing(8080, "cart.shop"),
             &[(OUTCOME, json!("passthrough"))],
         ),
         case(
-            "29: an auto-detected port is routed by the dialled address",
+            "29: an auto-detected port is routed by the dialed address",
             other("{name: api, port: 9090}"),
-            call_dialling(9090, "other.shop"),
+            call_dialing(9090, "other.shop"),
             &[(OUTCOME, json!("forward")), (CLUSTER, cluster(9090, "other.shop"))],
         ),
         case(
@@ -656,7 +646,7 @@ fn reports_failures_and_gaps_that_the_route_alone_does_not_show() {
             &[(
                 "/not_modelled/0",
                 json!(
-                    "Service shop/pods is headless: calls go to the pod that the client dialled, whatever the weights"
+                    "Service shop/pods is headless: calls go to the pod that the client dialed, whatever the weights"
                 ),
             )],
         ),

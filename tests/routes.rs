@@ -1,9 +1,10 @@
 //! Compares `route` and `inspect` with the output of istiod's own code: see `fixtures/routes/README.md`.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
 use grpcmesh::mesh::protocol::ProtocolFamily;
@@ -13,20 +14,13 @@ use grpcmesh::mesh::{ResolveOptions, resolve};
 use grpcmesh::snapshot::manifest::{self, OnMalformed};
 use grpcmesh::snapshot::{Snapshot, SourceKind, SourceText};
 use serde_json::{Value, json};
+use support::TestEnv;
 
 /// Runs the program on a mesh in a file and returns stdout.
 fn run(arguments: &[&str], mesh: &Path) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_kubectl-grpcmesh"))
-        .args(arguments)
-        .args(["-o", "json", "--from"])
-        .arg(mesh)
-        .env_clear()
-        .env("HOME", "/nonexistent")
-        .output()
-        .unwrap();
-    let code = output.status.code();
-    assert!(matches!(code, Some(0 | 1 | 4)), "{code:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    let run = TestEnv::new().run(&[arguments, &["-o", "json", "--from", mesh.to_str().unwrap()]].concat());
+    assert!([0, 1, 4].contains(&run.code()), "{run}");
+    String::from_utf8(run.output.stdout).unwrap()
 }
 
 fn cases() -> Vec<Value> {
@@ -207,7 +201,7 @@ fn pages_and_calls_agree_on_the_route_owner() {
             let service = mesh.service(id);
             let port = service.main_port();
             let is_http = service.port(port).is_some_and(|port| port.protocol.family() == ProtocolFamily::Http);
-            // An alias uses its target's routes. With several entries for one host, the dialled address selects one.
+            // An alias uses its target's routes. With several entries for one host, the dialed address selects one.
             let is_alias = matches!(service.resolution, Resolution::ExternalName(_));
             let has_unique_host = mesh.services_named(service.host.as_str()).len() == 1;
             if !is_http || is_alias || !has_unique_host || service.host.as_str().starts_with('*') {

@@ -6,13 +6,13 @@ use wide::u8x16;
 /// Position of the first `byte`.
 #[inline]
 pub(super) fn find(text: &[u8], byte: u8) -> Option<usize> {
-    first(text, |bytes| bytes.simd_eq(u8x16::splat(byte)))
+    first_marked(text, |bytes| bytes.simd_eq(u8x16::splat(byte)))
 }
 
 /// Position of the first `a` or `b`.
 #[inline]
 pub(super) fn find_either(text: &[u8], a: u8, b: u8) -> Option<usize> {
-    first(text, |bytes| bytes.simd_eq(u8x16::splat(a)) | bytes.simd_eq(u8x16::splat(b)))
+    first_marked(text, |bytes| bytes.simd_eq(u8x16::splat(a)) | bytes.simd_eq(u8x16::splat(b)))
 }
 
 /// Position of the first byte that needs attention in a JSON string: a quote, a backslash, a control character, or a byte
@@ -24,12 +24,12 @@ pub(super) fn find_special(text: &[u8]) -> Option<usize> {
         // Only the highest bit of each lane counts, and it is set in bytes that are not ASCII.
         bytes.simd_eq(u8x16::splat(b'"')) | bytes.simd_eq(u8x16::splat(b'\\')) | is_control | bytes
     };
-    first(text, is_special)
+    first_marked(text, is_special)
 }
 
 /// Position of the first byte whose lane in `mark` has its highest bit set.
 #[inline]
-fn first(text: &[u8], mark: impl Fn(u8x16) -> u8x16) -> Option<usize> {
+fn first_marked(text: &[u8], mark: impl Fn(u8x16) -> u8x16) -> Option<usize> {
     let mut rest = text;
     while let Some((chunk, after)) = rest.split_first_chunk::<16>() {
         let mask = mark(u8x16::new(*chunk)).to_bitmask();
@@ -63,7 +63,7 @@ pub(super) fn number(text: &[u8]) -> Option<(u64, &[u8])> {
     if !(1..8).contains(&count) {
         return None;
     }
-    // Shift the digits to the high end with zeros before them, then add neighbours: ones, pairs, fours.
+    // Shift the digits to the high end with zeros before them, then add neighbors: ones, pairs, fours.
     let digits = (chunk << (64 - 8 * count)) & (0x0f * ONES);
     let pairs = (digits.wrapping_mul(10 << 8 | 1) >> 8) & 0x00ff_00ff_00ff_00ff;
     let fours = (pairs.wrapping_mul(100 << 16 | 1) >> 16) & 0x0000_ffff_0000_ffff;

@@ -2,7 +2,7 @@
 
 use bumpalo::Bump;
 
-use super::timestamp::parse_millis;
+use super::timestamp::parse_epoch_ms;
 
 /// The bytes of a value; `None` if the line has `-`, an empty value, or no such field.
 pub type FieldBytes<'a> = Option<&'a [u8]>;
@@ -174,9 +174,9 @@ impl<'a> AccessEntry<'a> {
     /// cannot be borrowed from the line.
     pub(super) fn set(&mut self, operator: LogOperator, text: &'a [u8], arena: &'a Bump) -> bool {
         use LogOperator as O;
-        let present = present(text);
+        let present = absent_if_dash(text);
         match operator {
-            O::StartTime => return store(&mut self.start_ms, present, parse_millis),
+            O::StartTime => return store(&mut self.start_ms, present, parse_epoch_ms),
             O::Method => self.method = present,
             O::Path => self.path = present,
             O::Protocol => self.protocol = present,
@@ -314,7 +314,7 @@ fn is_named_like_grpc((service, method): (&str, &str)) -> bool {
 }
 
 /// A value in a text format, which prints `-` or an empty text for an absent one.
-pub(super) fn present(text: &[u8]) -> FieldBytes<'_> {
+pub(super) fn absent_if_dash(text: &[u8]) -> FieldBytes<'_> {
     (!matches!(text, b"-" | b"")).then_some(text)
 }
 

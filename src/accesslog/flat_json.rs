@@ -7,7 +7,7 @@ use bumpalo::Bump;
 
 use super::byte_search;
 use super::entry::{AccessEntry, LogOperator, parse_number};
-use super::json::operator;
+use super::json::operator_for_key;
 use super::timestamp::TimestampCache;
 
 /// Limits for the number and the length of cached keys.
@@ -28,7 +28,7 @@ impl KeyCache {
         }
         let (key, after) = split_string(rest, arena)?;
         let after = after.strip_prefix(b":")?;
-        let operator = operator(std::str::from_utf8(key).ok()?);
+        let operator = operator_for_key(std::str::from_utf8(key).ok()?);
         let whole = &rest[..rest.len() - after.len()];
         match self.0.get_mut(index) {
             _ if whole.len() > KEY_LENGTH_MAX => {}
@@ -61,7 +61,7 @@ pub(super) fn parse<'a>(
                 let (text, after) = split_string(value, arena)?;
                 match operator {
                     LogOperator::StartTime => {
-                        access.start_ms = timestamps.parse_millis(text);
+                        access.start_ms = timestamps.parse_epoch_ms(text);
                         has_start = true;
                     }
                     operator => {

@@ -107,11 +107,13 @@ impl<'a> FormatMatcher<'a> {
     fn match_tokens(&mut self, tokens: &[FormatToken], rest: &'a [u8]) -> bool {
         match tokens {
             [] if !rest.is_empty() => false,
-            [] => self.record(),
+            [] => self.record_reading(),
             [FormatToken::Literal(literal), more @ ..] => {
                 rest.strip_prefix(literal.as_slice()).is_some_and(|rest| self.match_tokens(more, rest))
             }
-            [FormatToken::Value(operator)] => self.set_value(*operator, rest) == ValueValidity::Valid && self.record(),
+            [FormatToken::Value(operator)] => {
+                self.set_value(*operator, rest) == ValueValidity::Valid && self.record_reading()
+            }
             [FormatToken::Value(operator), more @ ..] => {
                 let Some(FormatToken::Literal(literal)) = more.first() else { return false };
                 self.match_value(*operator, literal, more, rest)
@@ -154,7 +156,7 @@ impl<'a> FormatMatcher<'a> {
     }
 
     /// Records a reading of the whole line; `true` once two readings differ.
-    fn record(&mut self) -> bool {
+    fn record_reading(&mut self) -> bool {
         match &mut self.result {
             None => {
                 self.result = Some(self.candidate);

@@ -10,9 +10,9 @@ use super::OtherLine;
 use super::entry::{AccessEntry, LogOperator};
 use super::format::JsonTemplate;
 
-/// The operator behind a key of Istio's default format, and behind common names for the gRPC status and the attempts.
+/// The operator that a key of Istio's default format stands for, or a common name for the gRPC status or the attempts.
 /// Source: `pilot/pkg/model/telemetry_logging.go` (`EnvoyJSONLogFormatIstio`).
-pub(super) fn operator(key: &str) -> LogOperator {
+pub(super) fn operator_for_key(key: &str) -> LogOperator {
     use LogOperator as O;
     match key {
         "start_time" => O::StartTime,
@@ -113,7 +113,7 @@ impl<'a> Record<'a, '_> {
 
     /// Sets a number; for Istio's own keys without a conversion to text.
     fn set_number(&mut self, path: &str, number: u64) {
-        if self.template.is_some() || !self.access.set_number(operator(path), number) {
+        if self.template.is_some() || !self.access.set_number(operator_for_key(path), number) {
             self.set_formatted(path, number);
         }
     }
@@ -144,7 +144,7 @@ impl<'a> Record<'a, '_> {
                     "upstream_url" | "action" => self.indicators.outlier_keys += 1,
                     _ => {}
                 }
-                self.access.set(operator(path), text, self.arena);
+                self.access.set(operator_for_key(path), text, self.arena);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Parses Envoy access logs in Istio's formats, and in custom ones, into fields that borrow from the line.
 //!
 //! The output of an `istio-proxy` container mixes access log lines with the logs of Envoy and of the Istio agent.
-//! [`LogReader::read`] classifies each line. Istio's text format of every version is recognised by the fields after the
+//! [`LogReader::read`] classifies each line. Istio's text format of every version is recognized by the fields after the
 //! response flags, its JSON format by its keys. Other formats are compiled from their format string
 //! ([`format::LogFormat`]).
 //!
@@ -54,9 +54,9 @@ pub enum OtherLine {
     EnvoyLog,
     /// An ejection by outlier detection, or its end.
     OutlierEvent,
-    /// Unrecognised text, perhaps in a custom format.
+    /// Unrecognized text, perhaps in a custom format.
     Unknown,
-    /// Unrecognised JSON, perhaps in a custom format.
+    /// Unrecognized JSON, perhaps in a custom format.
     UnknownJson,
 }
 

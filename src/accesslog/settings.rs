@@ -13,7 +13,7 @@ use crate::schema::meta::StringMap;
 use crate::schema::telemetry::{AccessLogging, TelemetrySpec};
 
 /// Istio's built-in provider.
-const BUILT_IN: &str = "envoy";
+const BUILT_IN_PROVIDER: &str = "envoy";
 const STDOUT: &str = "/dev/stdout";
 
 /// The access logging settings of a mesh.
@@ -177,7 +177,7 @@ impl LogSettings {
         let name = existing.unwrap_or("access-log");
         format!(
             "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata:\n  name: {name}\n  namespace: {namespace}\nspec:\n\
-             {selector}  accessLogging:\n  - providers:\n    - name: {BUILT_IN}\n"
+             {selector}  accessLogging:\n  - providers:\n    - name: {BUILT_IN_PROVIDER}\n"
         )
     }
 
@@ -206,7 +206,7 @@ impl LogSettings {
         let declared = self.mesh.extension_providers.iter().find(|declared| declared.name == provider);
         match declared.and_then(|declared| declared.envoy_file_access_log.as_ref()) {
             Some(FileAccessLog { path, .. }) => matches!(path.as_deref(), None | Some("" | STDOUT)),
-            None => provider == BUILT_IN && declared.is_none(),
+            None => provider == BUILT_IN_PROVIDER && declared.is_none(),
         }
     }
 }
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn recognises_every_operator_that_logs_the_grpc_status() {
+    fn recognizes_every_operator_that_logs_the_grpc_status() {
         for (mesh, logs_status) in [
             (json!({}), false),
             (json!({"accessLogFormat": "%RESPONSE_CODE% %RESPONSE_FLAGS%"}), false),

@@ -5,7 +5,7 @@
 //! the sizes and times, from the right down to the authority, and the middle is split at `" "`.
 
 use super::byte_search;
-use super::entry::{AccessEntry, ResponseFlags, parse_number, present};
+use super::entry::{AccessEntry, ResponseFlags, absent_if_dash, parse_number};
 use super::timestamp::TimestampCache;
 use crate::vocabulary::response_code_details;
 
@@ -23,13 +23,13 @@ enum Layout {
 }
 
 /// The fields between request and sizes of most lines: status, flags, details, and two absent values.
-const SUCCESS: &[u8] = b"200 - via_upstream - \"-\" ";
+const SUCCESS_FIELDS: &[u8] = b"200 - via_upstream - \"-\" ";
 
 /// Parses a line that starts with `[start time] "`.
 pub(super) fn parse<'a>(line: &'a [u8], timestamps: &mut TimestampCache, access: &mut AccessEntry<'a>) -> Option<()> {
     let (b'[', time) = line.split_first()? else { return None };
     let (time, rest) = time.split_first_chunk::<24>()?;
-    access.start_ms = Some(timestamps.parse_millis(time)?);
+    access.start_ms = Some(timestamps.parse_epoch_ms(time)?);
     let rest = rest.strip_prefix(b"] \"")?;
     // The request line ends at the first `" ` after which the rest of the line can be parsed.
     let mut start = 0;
@@ -56,7 +56,7 @@ fn parse_head<'a>(request: &'a [u8], after: &'a [u8], access: &mut AccessEntry<'
         return None;
     }
     let request = (method, path, protocol);
-    if let Some(sizes) = after.strip_prefix(SUCCESS) {
+    if let Some(sizes) = after.strip_prefix(SUCCESS_FIELDS) {
         access.http_status = Some(200);
         access.details = Some(response_code_details::VIA_UPSTREAM.as_bytes());
         return parse_sizes(request, sizes, Layout::Current, access);
@@ -89,9 +89,9 @@ fn parse_head<'a>(request: &'a [u8], after: &'a [u8], access: &mut AccessEntry<'
     let (layout, details, termination, failure, sizes) = fields;
     let rest = parse_sizes(request, sizes, layout, access)?;
     (access.http_status, access.flags) = (Some(code), flags);
-    access.details = present(details);
-    access.termination = present(termination);
-    access.transport_failure = present(failure);
+    access.details = absent_if_dash(details);
+    access.termination = absent_if_dash(termination);
+    access.transport_failure = absent_if_dash(failure);
     Some(rest)
 }
 
@@ -103,9 +103,9 @@ fn parse_sizes<'a>(
     access: &mut AccessEntry<'a>,
 ) -> Option<(&'a [u8], Layout)> {
     let ([received, sent, duration, upstream], rest) = split_sizes(sizes)?;
-    access.method = present(method);
-    access.path = present(path);
-    access.protocol = present(protocol);
+    access.method = absent_if_dash(method);
+    access.path = absent_if_dash(path);
+    access.protocol = absent_if_dash(protocol);
     (access.bytes_received, access.bytes_sent) = (received, sent);
     (access.duration_ms, access.upstream_time_ms) = (duration, upstream);
     Some((rest, layout))
@@ -121,11 +121,11 @@ fn parse_regular_tail<'a>(rest: &'a [u8], access: &mut AccessEntry<'a>) -> Optio
     let rest = rest.strip_prefix(b"\" \"")?;
     let (host, rest) = rest.split_at(byte_search::find_either(rest, b'"', b' ')?);
     parse_upstream_fields(rest.strip_prefix(b"\"")?, access)?;
-    access.forwarded_for = present(forwarded_for);
-    access.user_agent = present(user_agent);
-    access.request_id = present(request_id);
-    access.authority = present(authority);
-    access.upstream_host = present(host);
+    access.forwarded_for = absent_if_dash(forwarded_for);
+    access.user_agent = absent_if_dash(user_agent);
+    access.request_id = absent_if_dash(request_id);
+    access.authority = absent_if_dash(authority);
+    access.upstream_host = absent_if_dash(host);
     Some(())
 }
 
@@ -164,8 +164,8 @@ fn parse_tail<'a>(rest: &'a [u8], layout: Layout, access: &mut AccessEntry<'a>) 
     if host.contains(&b' ') {
         return None;
     }
-    access.upstream_host = present(host);
-    access.authority = present(authority);
+    access.upstream_host = absent_if_dash(host);
+    access.authority = absent_if_dash(authority);
     parse_client_text(before, access);
     Some(())
 }
@@ -190,11 +190,11 @@ fn parse_upstream_fields<'a>(after: &'a [u8], access: &mut AccessEntry<'a>) -> O
         None => split_at_space(after).unwrap_or((after, b"")),
     };
     // Formats copied from Istio before 1.23 print a semicolon after the cluster.
-    access.upstream_cluster = present(cluster.strip_suffix(b";").unwrap_or(cluster));
-    access.upstream_local_address = present(upstream_local);
-    access.downstream_local_address = present(downstream_local);
-    access.downstream_remote_address = present(downstream_remote);
-    (access.sni, access.route) = (present(sni), present(route));
+    access.upstream_cluster = absent_if_dash(cluster.strip_suffix(b";").unwrap_or(cluster));
+    access.upstream_local_address = absent_if_dash(upstream_local);
+    access.downstream_local_address = absent_if_dash(downstream_local);
+    access.downstream_remote_address = absent_if_dash(downstream_remote);
+    (access.sni, access.route) = (absent_if_dash(sni), absent_if_dash(route));
     Some(())
 }
 
@@ -214,18 +214,18 @@ fn parse_client_text<'a>(text: &'a [u8], access: &mut AccessEntry<'a>) {
     }
     let (Some(first), Some(last)) = (first, last) else {
         access.ambiguous = true;
-        access.user_agent = present(text);
+        access.user_agent = absent_if_dash(text);
         return;
     };
-    access.request_id = present(&text[last + 3..]);
+    access.request_id = absent_if_dash(&text[last + 3..]);
     // One separator, or two separators that share a quote.
     if last < first + 3 {
         access.ambiguous = true;
-        access.user_agent = present(&text[..first]);
+        access.user_agent = absent_if_dash(&text[..first]);
         return;
     }
-    access.forwarded_for = present(&text[..first]);
-    access.user_agent = present(&text[first + 3..last]);
+    access.forwarded_for = absent_if_dash(&text[..first]);
+    access.user_agent = absent_if_dash(&text[first + 3..last]);
     access.ambiguous |= count > 2;
 }
 

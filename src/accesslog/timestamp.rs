@@ -2,7 +2,7 @@
 
 use super::entry::parse_number;
 
-/// Converts the date and second once for timestamps that differ only in their milliseconds, as neighbouring lines do.
+/// Converts the date and second once for timestamps that differ only in their milliseconds, as neighboring lines do.
 #[derive(Debug, Clone, Default)]
 pub(super) struct TimestampCache {
     /// Text of the last second, and its milliseconds since 1970.
@@ -10,14 +10,14 @@ pub(super) struct TimestampCache {
 }
 
 impl TimestampCache {
-    /// Same result as [`parse_millis`].
+    /// Same result as [`parse_epoch_ms`].
     #[inline]
-    pub(super) fn parse_millis(&mut self, text: &[u8]) -> Option<i64> {
-        let Some((second, [b'.', a, b, c, b'Z'])) = text.split_first_chunk::<19>() else { return parse_millis(text) };
+    pub(super) fn parse_epoch_ms(&mut self, text: &[u8]) -> Option<i64> {
+        let Some((second, [b'.', a, b, c, b'Z'])) = text.split_first_chunk::<19>() else { return parse_epoch_ms(text) };
         let second_ms = match self.last {
             Some((last, millis)) if last == *second => millis,
             _ => {
-                let millis = parse_millis(text)?.div_euclid(1000) * 1000;
+                let millis = parse_epoch_ms(text)?.div_euclid(1000) * 1000;
                 self.last = Some((*second, millis));
                 millis
             }
@@ -30,14 +30,14 @@ impl TimestampCache {
 /// for other time zones and for invalid times.
 ///
 /// Days are computed with Howard Hinnant's `days_from_civil`: a general date parser would dominate the cost of a line.
-pub(super) fn parse_millis(text: &[u8]) -> Option<i64> {
+pub(super) fn parse_epoch_ms(text: &[u8]) -> Option<i64> {
     let (head, rest) = text.split_at_checked(19).filter(|(head, _)| super::is_date(head, b'T'))?;
     let field = |range: std::ops::Range<usize>| {
         head.get(range).and_then(parse_number).and_then(|value| i64::try_from(value).ok())
     };
     let (year, month, day) = (field(0..4)?, field(5..7)?, field(8..10)?);
     let (hour, minute, second) = (field(11..13)?, field(14..16)?, field(17..19)?);
-    let fraction_ms = fraction_millis(rest.strip_suffix(b"Z")?)?;
+    let fraction_ms = parse_fraction_ms(rest.strip_suffix(b"Z")?)?;
     let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let days = match month {
         2 if is_leap => 29,
@@ -59,7 +59,7 @@ pub(super) fn parse_millis(text: &[u8]) -> Option<i64> {
 }
 
 /// Milliseconds of the text between seconds and zone: empty, or a point and digits.
-fn fraction_millis(text: &[u8]) -> Option<i64> {
+fn parse_fraction_ms(text: &[u8]) -> Option<i64> {
     let Some(digits) = text.strip_prefix(b".") else { return text.is_empty().then_some(0) };
     let digit = |index: usize| digits.get(index).map_or(0, |digit| i64::from(digit - b'0'));
     let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
@@ -85,11 +85,11 @@ mod tests {
             "2026-00-01T00:00:00Z",
             "\0\0\0\0",
         ] {
-            assert_eq!(parse_millis(text.as_bytes()), None, "{text}");
-            assert_eq!(TimestampCache::default().parse_millis(text.as_bytes()), None, "{text}");
+            assert_eq!(parse_epoch_ms(text.as_bytes()), None, "{text}");
+            assert_eq!(TimestampCache::default().parse_epoch_ms(text.as_bytes()), None, "{text}");
         }
         // As many zero bytes as a second has characters: an empty cache must not match them.
-        assert_eq!(TimestampCache::default().parse_millis(&[[0; 19].as_slice(), b".123Z"].concat()), None);
+        assert_eq!(TimestampCache::default().parse_epoch_ms(&[[0; 19].as_slice(), b".123Z"].concat()), None);
     }
 
     proptest! {
@@ -99,9 +99,9 @@ mod tests {
             for millis in others.iter().map(|offset| millis + offset).chain([millis]) {
                 let time = jiff::Timestamp::from_millisecond(millis).unwrap();
                 for text in [format!("{time:.3}"), format!("{time:.9}"), format!("{time}")] {
-                    prop_assert_eq!(timestamps.parse_millis(text.as_bytes()), Some(millis), "{}", text);
+                    prop_assert_eq!(timestamps.parse_epoch_ms(text.as_bytes()), Some(millis), "{}", text);
                 }
-                prop_assert_eq!(timestamps.parse_millis(format!("{time:.0}").as_bytes()), Some(millis.div_euclid(1000) * 1000));
+                prop_assert_eq!(timestamps.parse_epoch_ms(format!("{time:.0}").as_bytes()), Some(millis.div_euclid(1000) * 1000));
             }
         }
     }

@@ -72,12 +72,12 @@ pub fn parse_response(text: &str) -> Result<SeriesValues, String> {
     if response.status != "success" {
         return Err(response.error);
     }
-    let labelled_value = |sample: Sample| Some((sample.metric, sample.value.1.parse().ok()?));
-    Ok(response.data.result.into_iter().filter_map(labelled_value).collect())
+    let labeled_value = |sample: Sample| Some((sample.metric, sample.value.1.parse().ok()?));
+    Ok(response.data.result.into_iter().filter_map(labeled_value).collect())
 }
 
 /// The value of a query that yields one number; `None` for no series and for NaN.
-pub fn scalar(series: &SeriesValues) -> Option<f64> {
+pub fn scalar_value(series: &SeriesValues) -> Option<f64> {
     series.values().next().copied().filter(|value| value.is_finite())
 }
 
@@ -253,6 +253,6 @@ mod tests {
         assert!(parse_response("<html>").unwrap_err().starts_with("not a Prometheus response"));
         let nan =
             parse_response(r#"{"status":"success","data":{"result":[{"metric":{},"value":[1,"NaN"]}]}}"#).unwrap();
-        assert_eq!(scalar(&nan), None);
+        assert_eq!(scalar_value(&nan), None);
     }
 }

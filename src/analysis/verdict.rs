@@ -93,7 +93,7 @@ pub fn judge(window: &Window, before_shift: CallCounts, share: f64, limits: &Ana
             Some(p99_ms) if p99_ms > max_p99_ms => {
                 return AnalysisResult::new(
                     AnalysisVerdict::Bad,
-                    format!("p99 of the canary is {p99_ms:.0} ms, allowed is {max_p99_ms:.0} ms"),
+                    format!("p99 of the canary is {p99_ms:.0} ms; at most {max_p99_ms:.0} ms allowed"),
                 );
             }
             Some(_) => {}
@@ -103,17 +103,17 @@ pub fn judge(window: &Window, before_shift: CallCounts, share: f64, limits: &Ana
         return AnalysisResult::new(AnalysisVerdict::Unknown, reason);
     }
     let p99 = window.p99_ms.map(|p99_ms| format!(", p99 {p99_ms:.0} ms")).unwrap_or_default();
-    let reason = format!("canary: {}{p99}; baseline: {}", describe(canary), describe(baseline));
+    let reason = format!("canary: {}{p99}; baseline: {}", describe_counts(canary), describe_counts(baseline));
     AnalysisResult::new(AnalysisVerdict::Good, reason)
 }
 
 fn judge_failing_canary(canary: CallCounts, baseline: CallCounts, limits: &AnalysisLimits) -> AnalysisResult {
-    let counts = format!("canary: {}; baseline: {}", describe(canary), describe(baseline));
+    let counts = format!("canary: {}; baseline: {}", describe_counts(canary), describe_counts(baseline));
     if baseline.error_ratio() > limits.max_error_ratio && !canary.is_worse_than(baseline) {
         let reason = format!("{counts}; the baseline fails as much, so the canary is not the cause");
         return AnalysisResult::new(AnalysisVerdict::Unknown, reason);
     }
-    AnalysisResult::new(AnalysisVerdict::Bad, format!("{counts}; {}", allowed(limits)))
+    AnalysisResult::new(AnalysisVerdict::Bad, format!("{counts}; {}", describe_limit(limits)))
 }
 
 /// Judges the window before a shift: whether it can serve as a baseline.
@@ -125,15 +125,15 @@ pub fn judge_baseline(window: &Window, limits: &AnalysisLimits) -> AnalysisResul
             format!("{} calls, {} needed", all.calls, limits.min_requests),
         );
     }
-    // A canary that has a share already, as after a hold, must not hide behind the other backends.
+    // A canary that has a share already, as after a hold, must not be masked by the other backends.
     let canary = window.canary;
     if canary.calls >= limits.min_requests && canary.error_ratio() > limits.max_error_ratio {
-        let reason = format!("canary before the shift: {}; {}", describe(canary), allowed(limits));
+        let reason = format!("canary before the shift: {}; {}", describe_counts(canary), describe_limit(limits));
         return AnalysisResult::new(AnalysisVerdict::Bad, reason);
     }
     let is_bad = all.error_ratio() > limits.max_error_ratio;
     let verdict = if is_bad { AnalysisVerdict::Bad } else { AnalysisVerdict::Good };
-    AnalysisResult::new(verdict, format!("before the shift: {}; {}", describe(all), allowed(limits)))
+    AnalysisResult::new(verdict, format!("before the shift: {}; {}", describe_counts(all), describe_limit(limits)))
 }
 
 fn split_deviation(window: &Window, share: f64, limits: &AnalysisLimits) -> Option<String> {
@@ -149,23 +149,23 @@ fn split_deviation(window: &Window, share: f64, limits: &AnalysisLimits) -> Opti
     })
 }
 
-fn allowed(limits: &AnalysisLimits) -> String {
+fn describe_limit(limits: &AnalysisLimits) -> String {
     format!("{} allowed", format_percent(limits.max_error_ratio * 100.0))
 }
 
-/// `20 of 412 calls failed (3.2% to 7.4%)`.
-fn describe(counts: CallCounts) -> String {
+/// `20 of 412 calls failed (95% CI 3.2% to 7.4%)`.
+fn describe_counts(counts: CallCounts) -> String {
     if counts.calls == 0 {
         return "no calls".to_owned();
     }
     let (low, high) = counts.confidence_interval();
     let percent = |ratio: f64| format!("{:.1}%", ratio * 100.0);
     let range = if counts.errors == 0 {
-        format!("at most {}", percent(high))
+        format!("up to {}", percent(high))
     } else {
         format!("{} to {}", percent(low), percent(high))
     };
-    format!("{} of {} calls failed ({range})", counts.errors, counts.calls)
+    format!("{} of {} calls failed (95% CI {range})", counts.errors, counts.calls)
 }
 
 #[cfg(test)]

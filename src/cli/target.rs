@@ -92,9 +92,22 @@ pub fn services(mesh: &Mesh<'_>, text: &str, namespaces: &BTreeSet<String>) -> R
         kind @ (Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet | Kind::Rollout) => {
             services_by_workload(mesh, Some(kind.name()), &target.name, &in_scope)
         }
-        kind => return Err(unsupported(format!("{} is not a kind that belongs to Services", kind.name()))),
+        kind => return Err(unsupported(format!("targets of kind {} are not supported", kind.name()))),
     };
     if services.is_empty() { Err(not_found(mesh, text, &target, namespaces)) } else { Ok(services) }
+}
+
+/// The only Service that a target selects.
+///
+/// # Errors
+/// As [`services`], or if the target selects several Services.
+pub fn single_service(mesh: &Mesh<'_>, text: &str, namespaces: &BTreeSet<String>) -> Result<ServiceId, Failure> {
+    let services = services(mesh, text, namespaces)?;
+    let [id] = services[..] else {
+        return Err(Failure::usage(format!("{text} matches {} Services", services.len()))
+            .hint("select one with its namespace, such as checkout.shop, or with -n"));
+    };
+    Ok(id)
 }
 
 fn not_found(mesh: &Mesh<'_>, text: &str, target: &Target, namespaces: &BTreeSet<String>) -> Failure {
@@ -112,7 +125,10 @@ fn not_found(mesh: &Mesh<'_>, text: &str, target: &Target, namespaces: &BTreeSet
         None | Some(Kind::Service) => {
             failure.hint("list the Services with: kubectl grpcmesh inspect --all-services -o name")
         }
-        Some(_) => failure.hint(format!("check the name, and that {text} belongs to a Service")),
+        Some(kind) if ROUTE_KINDS.contains(&kind) => {
+            failure.hint("check the name, and that the rules of the object apply to a Service")
+        }
+        Some(_) => failure.hint("check the name, and that a Service selects the pods"),
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use super::client::ApiServer;
 use super::discovery::ServedResources;
 use super::error::{ClusterError, ClusterErrorKind};
-use super::request::encode;
+use super::request::percent_encode;
 use crate::schema::kind::{KINDS, Kind, KindInfo};
 use crate::schema::mesh_config::MeshConfig;
 use crate::snapshot::{Gap, GapKind, Object, Snapshot, SourceKind};
@@ -296,7 +296,7 @@ impl Collector<'_> {
         let mut limit = PAGE_SIZE;
         let mut next: Option<String> = None;
         loop {
-            let token = next.as_deref().map(|token| format!("&continue={}", encode(token))).unwrap_or_default();
+            let token = next.as_deref().map(|token| format!("&continue={}", percent_encode(token))).unwrap_or_default();
             let url = if limit == 0 { path.to_owned() } else { format!("{path}?limit={limit}{token}") };
             // Namespaces are few, and all other lists wait for them.
             let default = if info.kind == Kind::Namespace { self.server.timeout } else { PAGE_TIMEOUT };

@@ -73,7 +73,7 @@ impl ClusterError {
 
     /// Converts an error of the client. The root cause of a failed connection is the last of its causes.
     pub fn from_client(error: &kube::Error, server: &str) -> Self {
-        let causes = causes(error);
+        let causes = cause_messages(error);
         let root = causes.last().cloned().unwrap_or_default();
         let all = causes.join(": ");
         if matches!(error, kube::Error::Auth(_)) {
@@ -103,7 +103,7 @@ impl ClusterError {
 }
 
 /// Messages of an error and its causes, outermost first, without repetitions.
-fn causes(error: &dyn StdError) -> Vec<String> {
+fn cause_messages(error: &dyn StdError) -> Vec<String> {
     let mut texts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::client::ApiServer;
 use super::error::{ClusterError, ClusterErrorKind};
-use super::request::encode;
+use super::request::percent_encode;
 use crate::schema::core::{PROXY_CONTAINER, Pod};
 use crate::schema::meta::{ObjectMeta, StringMap};
 
@@ -23,7 +23,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause before a stream is reopened. It doubles with each failure, up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_millis(500);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
-/// Longer lines are cut.
+/// Longer lines are truncated.
 const MAX_LINE_BYTES: usize = 1 << 20;
 
 /// Selects pods by namespace and labels, or one pod by name.
@@ -128,7 +128,7 @@ impl ApiServer {
             query.push_str(&format!("%2Cmetadata.name%3D{name}"));
         }
         if !selection.labels.is_empty() {
-            query.push_str(&format!("&labelSelector={}", encode(&selection.labels)));
+            query.push_str(&format!("&labelSelector={}", percent_encode(&selection.labels)));
         }
         let mut pods = Vec::new();
         let mut next = String::new();
@@ -137,7 +137,7 @@ impl ApiServer {
             let page: PodPage = serde_json::from_str(&text).map_err(|error| self.unexpected_response(&error))?;
             pods.extend(page.items.into_iter().filter_map(proxy_pod));
             match page.metadata.next.filter(|token| !token.is_empty()) {
-                Some(token) => next = format!("&continue={}", encode(&token)),
+                Some(token) => next = format!("&continue={}", percent_encode(&token)),
                 None => return Ok(pods),
             }
         }
@@ -202,8 +202,8 @@ impl ApiServer {
             url.push_str("&previous=true");
         }
         match (emitted.last_second(), &range.since_time, range.since_seconds) {
-            (Some(second), ..) => url.push_str(&format!("&sinceTime={}", encode(&second))),
-            (None, Some(time), _) => url.push_str(&format!("&sinceTime={}", encode(time))),
+            (Some(second), ..) => url.push_str(&format!("&sinceTime={}", percent_encode(&second))),
+            (None, Some(time), _) => url.push_str(&format!("&sinceTime={}", percent_encode(time))),
             (None, None, Some(seconds)) => url.push_str(&format!("&sinceSeconds={seconds}")),
             (None, None, None) => {}
         }
@@ -238,7 +238,7 @@ impl ApiServer {
             if !is_complete && range.follow {
                 return Ok(has_new_lines);
             }
-            let Some(text) = emitted.accept(&line) else { continue };
+            let Some(text) = emitted.strip_timestamp_if_new(&line) else { continue };
             has_new_lines = true;
             if events.send(LogEvent::Line(number, text.to_vec())).await.is_err() {
                 return Ok(true);
@@ -292,8 +292,8 @@ impl EmittedLines {
     }
 
     /// Returns the line without its timestamp, or `None` when it was emitted before. Only a reopened stream repeats lines: an
-    /// earlier timestamp alone does not show a repetition, since the runtime's clock may go back.
-    fn accept<'a>(&mut self, line: &'a [u8]) -> Option<&'a [u8]> {
+    /// earlier timestamp alone does not show a repetition, since the clock of the node may be set back.
+    fn strip_timestamp_if_new<'a>(&mut self, line: &'a [u8]) -> Option<&'a [u8]> {
         let space = line.iter().position(|byte| *byte == b' ').filter(|index| *index >= 20);
         let Some(space) = space else { return Some(line) };
         let time = std::str::from_utf8(&line[..space]).unwrap_or_default();
@@ -349,17 +349,17 @@ mod tests {
         let mut emitted = EmittedLines::default();
         let line = |nanos: u32, text: &str| format!("2026-11-21T09:00:01.{nanos:09}Z {text}").into_bytes();
         let first = [line(1, "a"), line(2, "b"), line(2, "c")];
-        assert_eq!(first.iter().filter_map(|line| emitted.accept(line)).count(), 3);
+        assert_eq!(first.iter().filter_map(|line| emitted.strip_timestamp_if_new(line)).count(), 3);
         assert_eq!(emitted.last_second().as_deref(), Some("2026-11-21T09:00:01Z"));
         emitted.mark_reopened();
         let repeated = [line(1, "a"), line(2, "b"), line(2, "c"), line(2, "d"), line(900, "e")];
-        let new: Vec<_> = repeated.iter().filter_map(|line| emitted.accept(line)).collect();
+        let new: Vec<_> = repeated.iter().filter_map(|line| emitted.strip_timestamp_if_new(line)).collect();
         assert_eq!(new, [b"d", b"e"]);
         emitted.mark_reopened();
-        assert_eq!(emitted.accept(b"2026-11-21T09:00:00.5Z old"), None);
-        assert_eq!(emitted.accept(b"2026-11-21T09:00:02.5Z new"), Some(&b"new"[..]));
-        assert_eq!(emitted.accept(b"no time"), Some(&b"no time"[..]));
+        assert_eq!(emitted.strip_timestamp_if_new(b"2026-11-21T09:00:00.5Z old"), None);
+        assert_eq!(emitted.strip_timestamp_if_new(b"2026-11-21T09:00:02.5Z new"), Some(&b"new"[..]));
+        assert_eq!(emitted.strip_timestamp_if_new(b"no time"), Some(&b"no time"[..]));
         // Lines of a clock that goes back are new.
-        assert_eq!(emitted.accept(b"2026-11-21T09:00:01.5Z back"), Some(&b"back"[..]));
+        assert_eq!(emitted.strip_timestamp_if_new(b"2026-11-21T09:00:01.5Z back"), Some(&b"back"[..]));
     }
 }

@@ -9,7 +9,7 @@ use kube::config::Config;
 use super::client::ApiServer;
 use super::error::{ClusterError, ClusterErrorKind};
 use super::http_proxy::HttpProxyEnvironment;
-use super::request::encode;
+use super::request::percent_encode;
 
 /// Limit of one query.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -104,7 +104,9 @@ impl PrometheusClient {
     /// # Errors
     /// The server does not answer in time, or the status is not a success.
     pub async fn query(&self, query: &str) -> Result<String, ClusterError> {
-        self.server.get(&format!("{}/api/v1/query?query={}", self.path_prefix, encode(query)), QUERY_TIMEOUT).await
+        self.server
+            .get(&format!("{}/api/v1/query?query={}", self.path_prefix, percent_encode(query)), QUERY_TIMEOUT)
+            .await
     }
 }
 

@@ -208,12 +208,12 @@ impl ApiServer {
         if body.starts_with(b"{") {
             return Ok(Some(body));
         }
-        // The agent prints Envoy's response without its status code.
+        // pilot-agent prints Envoy's response without its status code.
         let text = String::from_utf8_lossy(&body[..body.len().min(200)]).trim().to_owned();
         if text.contains("not found in config dump") {
             return Ok(None);
         }
-        let text = if text.is_empty() { "the agent printed nothing".to_owned() } else { text };
+        let text = if text.is_empty() { "pilot-agent printed no output".to_owned() } else { text };
         Err(ClusterError::new(
             ClusterErrorKind::Unreachable,
             format!("cannot reach the proxy of {namespace}/{pod}: {text}"),

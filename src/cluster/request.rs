@@ -99,7 +99,7 @@ impl ApiServer {
         let (head, body) = response.into_parts();
         let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await.map_err(|error| {
             ClusterError::new(ClusterErrorKind::Unreachable, unreadable(&error))
-                .hint("check the connection, and whether a proxy in front of the server cuts long responses")
+                .hint("check the connection, and whether a proxy in front of the server truncates long responses")
         })?;
         let text = String::from_utf8(body.to_bytes().into())
             .map_err(|_| ClusterError::new(ClusterErrorKind::Server, unreadable(&"it is not UTF-8 text")))?;
@@ -153,7 +153,7 @@ impl ApiServer {
 }
 
 /// Percent-encodes a query value.
-pub(super) fn encode(value: &str) -> String {
+pub(super) fn percent_encode(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for byte in value.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

@@ -56,12 +56,7 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: BalanceArgs) -> Re
     let source = SourceArgs::default();
     let scoped = source.read(context).await?;
     let mesh = mesh::resolve(&scoped.snapshot, &source.options(&context.scope));
-    let services = target::services(&mesh, &arguments.service, &scoped.namespaces)?;
-    let [id] = services[..] else {
-        return Err(Failure::usage(format!("{} matches {} Services", arguments.service, services.len()))
-            .hint("select one with its namespace, such as checkout.shop, or with -n"));
-    };
-    let service = mesh.service(id);
+    let service = mesh.service(target::single_service(&mesh, &arguments.service, &scoped.namespaces)?);
     // The callers of a Service may be in any namespace.
     let sample = sample_proxies(&mesh, |_| true, arguments.proxies.proxies);
     let pods = pod_names(&mesh, &sample.selected);
@@ -98,11 +93,15 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: BalanceArgs) -> Re
     if distribution.calls() > 0 && report.verdict == BalanceVerdict::TooFewCalls {
         context.messages.hint("use a longer window: --for 2m");
     }
-    Ok(match (report.verdict, report.gaps.is_empty()) {
+    Ok(exit_outcome(&report))
+}
+
+fn exit_outcome(report: &BalanceReport) -> CommandOutcome {
+    match (report.verdict, report.gaps.is_empty()) {
         (BalanceVerdict::Uneven | BalanceVerdict::Pinned, _) => CommandOutcome::Found,
         (_, false) => CommandOutcome::Partial,
         (BalanceVerdict::Even | BalanceVerdict::TooFewCalls, true) => CommandOutcome::Clean,
-    })
+    }
 }
 
 /// The counters of the proxies before and after the window.
@@ -184,4 +183,24 @@ async fn count_in_logs(server: &ApiServer, pods: &[PodName], pattern: &Regex, se
         }
     }
     LogPatternReport { distinct: counts.len(), counts }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples;
+
+    #[test]
+    fn the_exit_code_follows_the_verdict_and_the_gaps() {
+        let with_gaps = BalanceReport { gaps: samples::balance_pinned().gaps, ..samples::balance_even() };
+        for (report, outcome) in [
+            (samples::balance_even(), CommandOutcome::Clean),
+            (samples::balance_too_few(), CommandOutcome::Clean),
+            (samples::balance_uneven(), CommandOutcome::Found),
+            (samples::balance_pinned(), CommandOutcome::Found),
+            (with_gaps, CommandOutcome::Partial),
+        ] {
+            assert_eq!(exit_outcome(&report), outcome, "{report:?}");
+        }
+    }
 }

@@ -1,22 +1,24 @@
-//! `doctor`: checks permissions, versions, access logs, reachability and completion.
+//! `doctor`: checks whether the commands can work in this cluster and on this machine.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::live_proxies::{AdminAccessArgs, pod_names, sample_proxies};
 use super::shift::parse_prometheus_address;
+use super::version::proxies_by_version;
 use crate::accesslog::Direction;
 use crate::accesslog::settings::{LogProxy, Logging};
 use crate::analysis::prometheus;
 use crate::cli::context::Context;
 use crate::cli::failure::{CommandOutcome, Failure};
-use crate::cli::global::SourceArgs;
+use crate::cli::global::{ReportFormat, SourceArgs};
+use crate::cluster::ClusterErrorKind;
 use crate::cluster::client::ApiServer;
 use crate::cluster::prometheus::PrometheusClient;
 use crate::cluster::proxies::IstiodSyncState;
-use crate::doctor::rights::{self, RbacRule};
+use crate::doctor::rights;
 use crate::doctor::{CheckState, DoctorCheck, plugin_path, versions};
 use crate::mesh::version::VersionSource;
 use crate::mesh::workload::Workload;
@@ -24,15 +26,15 @@ use crate::mesh::{self, Mesh};
 use crate::render;
 use crate::report::doctor::DoctorReport;
 
-/// Number of proxies to read, from different caller classes.
+/// Number of proxies whose reachability is checked, from different caller classes.
 const SAMPLED_PROXIES: usize = 3;
 /// Maximum number of namespaces whose permissions and logs are checked.
 const MAX_NAMESPACES: usize = 20;
 
 /// Check permissions, versions, access logs, reachability and completion
 ///
-/// Checks the cluster with your permissions, and this machine. Each failed check comes with its fix; missing permissions are
-/// printed as a Role.
+/// Checks the cluster with your permissions, and the plugin setup of this machine. Each failed check comes with its fix, for
+/// missing permissions the rules of a Role.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -40,27 +42,16 @@ Examples:
   kubectl grpcmesh doctor -o json | jq -r '.checks[] | select(.state == \"failed\").fix'
   kubectl grpcmesh doctor --prometheus istio-system/prometheus")]
 pub struct DoctorArgs {
-    /// Check whether Prometheus has Istio's metrics: a URL or NAMESPACE/SERVICE[:PORT]
-    #[arg(long, value_name = "PROMETHEUS")]
+    /// Also check that this Prometheus has Istio's metrics: a URL, or NAMESPACE/SERVICE[:PORT]
+    #[arg(long, value_name = "ADDRESS")]
     prometheus: Option<String>,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    output: DoctorFormat,
+    output: ReportFormat,
     #[command(flatten)]
     access: AdminAccessArgs,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum DoctorFormat {
-    /// Text
-    Text,
-    /// JSON
-    Json,
-    /// YAML
-    Yaml,
-}
-
-/// Runs the command.
 pub(super) async fn run(context: &mut Context<'_>, arguments: DoctorArgs) -> Result<CommandOutcome, Failure> {
     let mut checks = vec![DoctorCheck::new("client/version", CheckState::Ok, env!("CARGO_PKG_VERSION"))];
     checks.extend(check_path(&context.env.path));
@@ -70,16 +61,20 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: DoctorArgs) -> Res
     }
     let report = DoctorReport::new(&checks);
     match arguments.output {
-        DoctorFormat::Text => render::doctor::doctor(&report, &context.style, context.out)?,
-        DoctorFormat::Json => render::json(&report, context.out)?,
-        DoctorFormat::Yaml => render::yaml::yaml(&report, context.out)?,
+        ReportFormat::Text => render::doctor::doctor(&report, &context.style, context.out)?,
+        ReportFormat::Json => render::json(&report, context.out)?,
+        ReportFormat::Yaml => render::yaml::yaml(&report, context.out)?,
     }
-    let has = |state: CheckState| checks.iter().any(|check| check.state == state);
-    Ok(match (has(CheckState::Failed), has(CheckState::Unknown)) {
+    Ok(exit_outcome(&report))
+}
+
+fn exit_outcome(report: &DoctorReport) -> CommandOutcome {
+    let has = |state: CheckState| report.checks.iter().any(|check| check.state == state);
+    match (has(CheckState::Failed), has(CheckState::Unknown)) {
         (true, _) => CommandOutcome::Found,
         (false, true) => CommandOutcome::Partial,
         (false, false) => CommandOutcome::Clean,
-    })
+    }
 }
 
 fn unreachable(reason: &str, hint: Option<String>) -> DoctorCheck {
@@ -87,7 +82,7 @@ fn unreachable(reason: &str, hint: Option<String>) -> DoctorCheck {
         .with_fix(hint.unwrap_or_else(|| "kubectl cluster-info".to_owned()))
 }
 
-/// Checks which programs on `PATH` kubectl runs for this plugin.
+/// Checks the programs on `PATH` that kubectl runs for this plugin.
 fn check_path(folders: &[impl AsRef<Path>]) -> Vec<DoctorCheck> {
     let mut files = Vec::new();
     let mut visited = BTreeSet::new();
@@ -112,8 +107,8 @@ async fn check_cluster(
     checks: &mut Vec<DoctorCheck>,
 ) -> Result<(), Failure> {
     let source = SourceArgs::default();
-    let read = match source.read(context).await {
-        Ok(read) => read,
+    let scoped = match source.read(context).await {
+        Ok(scoped) => scoped,
         Err(failure) => {
             checks.push(unreachable(&failure.message, failure.hints.first().cloned()));
             let namespaces = context.scope.namespace.clone().unwrap_or_else(|| server.namespace.clone());
@@ -124,44 +119,36 @@ async fn check_cluster(
             return Ok(());
         }
     };
-    let version = read.snapshot.kubernetes_version.clone().unwrap_or_else(|| "unknown".to_owned());
+    let version = scoped.snapshot.kubernetes_version.as_deref().unwrap_or("unknown");
     checks.push(DoctorCheck::new(
         "cluster",
         CheckState::Ok,
         format!("connected to {}, Kubernetes {version}", server.server),
     ));
-    let mesh = mesh::resolve(&read.snapshot, &source.options(&context.scope));
+    let mesh = mesh::resolve(&scoped.snapshot, &source.options(&context.scope));
     let istiod = (mesh.version_source == VersionSource::Istiod).then_some(mesh.version);
     checks.push(versions::istiod(istiod));
-    let mut counts = BTreeMap::new();
-    for workload in &mesh.workloads {
-        if let Some(version) = workload.proxy.envoy().and_then(|envoy| envoy.version) {
-            *counts.entry(version).or_default() += workload.pod_count;
-        }
-    }
-    checks.push(versions::proxies(istiod, &counts));
+    checks.push(versions::proxies(istiod, &proxies_by_version(&mesh)));
     checks.push(check_gateway_api(server).await);
-    let meshed_namespaces: BTreeSet<String> = mesh
-        .workloads
-        .iter()
-        .filter(|workload| workload.proxy.envoy().is_some())
-        .map(|workload| workload.namespace().to_string())
-        .collect();
-    let mut namespaces: Vec<String> =
-        if read.namespaces.is_empty() { &meshed_namespaces } else { &read.namespaces }.iter().cloned().collect();
-    namespaces.truncate(MAX_NAMESPACES);
+    let has_proxy = |workload: &&Workload| workload.proxy.envoy().is_some();
+    let meshed_namespaces: BTreeSet<String> =
+        mesh.workloads.iter().filter(has_proxy).map(|workload| workload.namespace().to_string()).collect();
+    let in_scope = if scoped.namespaces.is_empty() { &meshed_namespaces } else { &scoped.namespaces };
+    let namespaces: Vec<String> = in_scope.iter().take(MAX_NAMESPACES).cloned().collect();
     checks.extend(check_permissions(server, &namespaces).await);
     // Without proxies in scope, check the logs of other namespaces.
-    let in_scope: Vec<String> = namespaces.into_iter().filter(|name| meshed_namespaces.contains(name)).collect();
-    let logging_namespaces =
-        if in_scope.is_empty() { meshed_namespaces.into_iter().take(MAX_NAMESPACES).collect() } else { in_scope };
+    let mut logging_namespaces = namespaces;
+    logging_namespaces.retain(|name| meshed_namespaces.contains(name));
+    if logging_namespaces.is_empty() {
+        logging_namespaces = meshed_namespaces.into_iter().take(MAX_NAMESPACES).collect();
+    }
     checks.extend(check_logs(context, server, &mesh, &logging_namespaces).await);
     checks.extend(check_reachability(context, server, &mesh, arguments.access).await);
     checks.push(check_prometheus(context, server, &mesh, arguments).await);
     Ok(())
 }
 
-/// Checks the version of Gateway API, which its CustomResourceDefinitions have as an annotation.
+/// Checks the version of Gateway API, which an annotation of its CustomResourceDefinitions states.
 async fn check_gateway_api(server: &ApiServer) -> DoctorCheck {
     let id = "gateway-api/version";
     let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/grpcroutes.gateway.networking.k8s.io";
@@ -175,7 +162,7 @@ async fn check_gateway_api(server: &ApiServer) -> DoctorCheck {
                 format!("GRPCRoute version {}, channel {}", version.unwrap_or("unknown"), channel.unwrap_or("unknown"));
             DoctorCheck::new(id, CheckState::Ok, reason)
         }
-        Err(error) if error.kind == crate::cluster::ClusterErrorKind::NotFound => DoctorCheck::new(
+        Err(error) if error.kind == ClusterErrorKind::NotFound => DoctorCheck::new(
             id,
             CheckState::Warning,
             "GRPCRoute is not installed: only VirtualServices can route gRPC calls",
@@ -184,9 +171,9 @@ async fn check_gateway_api(server: &ApiServer) -> DoctorCheck {
         Err(error) => DoctorCheck::new(
             id,
             CheckState::Unknown,
-            format!("cannot read its CustomResourceDefinition: {}", error.message),
+            format!("cannot read the CustomResourceDefinition of GRPCRoute: {}", error.message),
         )
-        .with_fix("grant get on customresourcedefinitions; only this check needs it"),
+        .with_fix("grant get on customresourcedefinitions, which only this check needs"),
     }
 }
 
@@ -200,15 +187,14 @@ async fn check_permissions(server: &ApiServer, namespaces: &[String]) -> Vec<Doc
     for namespace in namespaces {
         match server.rules_in_namespace(namespace).await {
             Ok((granted, incomplete)) => {
-                let rules: &[RbacRule] = &granted;
-                for check in rights::checks(namespace, rules, &cluster_wide) {
+                for check in rights::checks(namespace, &granted, &cluster_wide) {
                     // An authorizer that cannot list all its rules may grant more than it reports.
                     let check = if incomplete && check.state == CheckState::Failed {
                         DoctorCheck { state: CheckState::Unknown, ..check }
                     } else {
                         check
                     };
-                    // Passed checks of several namespaces are equal and reported once.
+                    // Checks that pass in several namespaces are equal and reported once.
                     if !checks.contains(&check) {
                         checks.push(check);
                     }
@@ -231,31 +217,33 @@ async fn check_logs(
 ) -> Vec<DoctorCheck> {
     let scope = &context.scope;
     let names: BTreeSet<&str> = namespaces.iter().map(String::as_str).collect();
-    let read = server.read_log_settings(&scope.istio_namespace, scope.revision.as_deref(), &names).await;
-    if let Some(gap) = read.gaps.first() {
+    let logging = server.read_log_settings(&scope.istio_namespace, scope.revision.as_deref(), &names).await;
+    if let Some(gap) = logging.gaps.first() {
         return vec![DoctorCheck::new("logs", CheckState::Unknown, format!("cannot read the log settings: {gap}"))];
     }
     let mut checks = Vec::new();
     for namespace in namespaces {
-        let mut workloads = mesh.workloads.iter();
-        let is_meshed =
+        let has_proxy =
             |workload: &&Workload| workload.namespace().as_str() == namespace && workload.proxy.envoy().is_some();
-        let Some(workload) = workloads.find(is_meshed) else { continue };
+        let Some(workload) = mesh.workloads.iter().find(has_proxy) else { continue };
         let labels = workload.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
         let proxy = LogProxy { namespace, labels: &labels };
         let id = format!("logs/{namespace}");
-        let sides = [Direction::Outbound, Direction::Inbound].map(|side| read.settings.logging(proxy, side));
-        checks.push(match &sides {
+        let by_direction =
+            [Direction::Outbound, Direction::Inbound].map(|direction| logging.settings.logging(proxy, direction));
+        checks.push(match &by_direction {
             [Logging::Off(reason), _] | [_, Logging::Off(reason)] => DoctorCheck::new(
                 id,
                 CheckState::Warning,
-                format!("calls in {namespace} are not logged on both sides, so tail shows only a part"),
+                format!(
+                    "the proxies in {namespace} do not log calls in both directions, so tail shows only some of them"
+                ),
             )
-            .with_fix(read.settings.telemetry_fix(namespace, reason)),
-            _ if !read.settings.logs_grpc_status() => DoctorCheck::new(
+            .with_fix(logging.settings.telemetry_fix(namespace, reason)),
+            _ if !logging.settings.logs_grpc_status() => DoctorCheck::new(
                 id,
                 CheckState::Ok,
-                "calls are logged without the gRPC status, which tail infers where possible",
+                "calls are logged without the gRPC status, which tail infers if possible",
             ),
             _ => DoctorCheck::new(id, CheckState::Ok, "calls are logged with the gRPC status"),
         });
@@ -263,7 +251,7 @@ async fn check_logs(
     checks
 }
 
-/// Checks whether istiod and proxies are reachable.
+/// Checks whether istiod and a sample of the proxies answer.
 async fn check_reachability(
     context: &Context<'_>,
     server: &ApiServer,
@@ -285,6 +273,7 @@ async fn check_reachability(
     if pods.is_empty() {
         return vec![sync, DoctorCheck::new(id, CheckState::Warning, "the mesh has no proxies")];
     }
+    // The check needs an answer but no counters.
     let no_cluster = |_: &str| false;
     let AdminAccessArgs { via, parallel, proxy_timeout } = access;
     let responses =
@@ -298,7 +287,7 @@ async fn check_reachability(
         })
         .collect();
     let check = match &failed[..] {
-        [] => DoctorCheck::new(id, CheckState::Ok, format!("{} of {} sampled proxies answer", pods.len(), pods.len())),
+        [] => DoctorCheck::new(id, CheckState::Ok, format!("all {} sampled proxies answer", pods.len())),
         [first, ..] => {
             let state = if failed.len() == pods.len() { CheckState::Failed } else { CheckState::Warning };
             DoctorCheck::new(
@@ -312,7 +301,7 @@ async fn check_reachability(
     vec![sync, check]
 }
 
-/// Checks whether Prometheus has the metrics that the canary analysis of `shift` queries.
+/// Checks whether Prometheus has the metrics that the canary analysis of `shift` needs.
 async fn check_prometheus(
     context: &Context<'_>,
     server: &ApiServer,
@@ -330,13 +319,13 @@ async fn check_prometheus(
                 DoctorCheck::new(
                     id,
                     CheckState::Ok,
-                    format!("not checked; to check {name}, use doctor --prometheus {name}"),
+                    format!("not checked; to check {name}: kubectl grpcmesh doctor --prometheus {name}"),
                 )
             }
             None => DoctorCheck::new(
                 id,
                 CheckState::Ok,
-                "not checked; shift can use the counters of the callers' proxies instead",
+                "not checked; without Prometheus, shift uses the counters of the callers' proxies",
             ),
         };
     };
@@ -349,14 +338,14 @@ async fn check_prometheus(
         Err(error) => Err(error),
     };
     match response.map_err(|error| error.message).and_then(|text| prometheus::parse_response(&text)) {
-        Ok(series) => match prometheus::scalar(&series) {
+        Ok(series) => match prometheus::scalar_value(&series) {
             Some(count) => {
-                DoctorCheck::new(id, CheckState::Ok, format!("it has {count} series of istio_requests_total"))
+                DoctorCheck::new(id, CheckState::Ok, format!("Prometheus has {count} series of istio_requests_total"))
             }
             None => DoctorCheck::new(
                 id,
                 CheckState::Failed,
-                "it has no series of istio_requests_total from callers' proxies",
+                "Prometheus has no series of istio_requests_total from callers' proxies",
             )
             .with_fix(
                 "scrape the proxies (see \"Integrations\" on istio.io), and check that no Telemetry disables metrics",
@@ -364,5 +353,22 @@ async fn check_prometheus(
         },
         Err(reason) => DoctorCheck::new(id, CheckState::Failed, reason)
             .with_fix("use a URL that serves /api/v1/query, or NAMESPACE/SERVICE with docs/rbac/prometheus.yaml"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples;
+
+    #[test]
+    fn the_exit_code_follows_the_worst_check() {
+        let without_failed = |mut report: DoctorReport| {
+            report.checks.retain(|check| check.state != CheckState::Failed);
+            report
+        };
+        assert_eq!(exit_outcome(&samples::doctor_ready()), CommandOutcome::Clean, "a warning does not fail");
+        assert_eq!(exit_outcome(&samples::doctor()), CommandOutcome::Found);
+        assert_eq!(exit_outcome(&without_failed(samples::doctor())), CommandOutcome::Partial);
     }
 }

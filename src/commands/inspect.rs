@@ -185,8 +185,9 @@ fn finding_selection(arguments: &InspectArgs) -> Result<FindingSelection, Failur
     let parse_selectors = |texts: &[String]| -> Result<Vec<FindingSelector>, Failure> {
         let texts = texts.iter().filter(|text| !text.trim().is_empty());
         let selectors: Result<Vec<_>, _> = texts.map(|text| FindingSelector::parse(text)).collect();
-        selectors
-            .map_err(|error| Failure::usage(error.to_string()).hint("list the findings with: kubectl grpcmesh explain --list"))
+        selectors.map_err(|error| {
+            Failure::usage(error.to_string()).hint("list the findings with: kubectl grpcmesh explain --list")
+        })
     };
     let mut skip = parse_selectors(&arguments.skip)?;
     if let Some(path) = &arguments.ignore_file {

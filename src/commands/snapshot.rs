@@ -1,4 +1,4 @@
-//! `snapshot`: saves a source to a file, for use later or elsewhere.
+//! `snapshot`: saves a source to a file, for later or for another machine.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
@@ -10,29 +10,29 @@ use super::live_proxies::{AdminAccessArgs, ProxyQuery, read_settled_proxies_with
 use crate::cli::context::Context;
 use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::SourceArgs;
-use crate::cli::source::ScopedSnapshot;
 use crate::snapshot::live::{LiveState, ProxyResponse};
-use crate::snapshot::{Snapshot, codec, redact};
+use crate::snapshot::{Snapshot, SourceKind, codec, redact};
+use crate::terminal::Messages;
 
-/// Save what was read to a file, which inspect, route and diff read with --from
+/// Save a source to a file that inspect, route and diff read with --from
 ///
-/// Secrets are never read. Pods and workloads are reduced to a documented set of fields without environment variables and
-/// arguments. Only the owner can read the file.
+/// Never reads Secrets. Pods and workloads are reduced to a documented set of fields, without environment variables and
+/// arguments. The file is readable only by its owner.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  kubectl grpcmesh snapshot -o mesh.json.gz            the whole cluster, compress
-  kubectl grpcmesh snapshot -o mesh.json.gz --proxies  add what the Envoys run
+  kubectl grpcmesh snapshot -o mesh.json.gz            the whole cluster, compressed
+  kubectl grpcmesh snapshot -o mesh.json.gz --proxies  also what the Envoys run
   kubectl grpcmesh snapshot -o mesh.json --redact      replace names with pseudonyms
   kubectl grpcmesh inspect --from mesh.json.gz")]
 pub struct SnapshotArgs {
-    /// File to write; .gz compresses, - is standard output
+    /// File to write, compressed if the name ends in .gz; - for stdout
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Replace names with pseudonyms, consistently; cannot be combined with --proxies
+    /// Replace names with pseudonyms, the same name always with the same pseudonym
     #[arg(long)]
     redact: bool,
-    /// Add what all Envoys run, or N of them, for diff, inspect --live and route --live
+    /// Also save what all Envoys run, or N of them, for diff, inspect --live and route --live
     #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "all",
         conflicts_with_all = ["redact", "from", "filename"])]
     proxies: Option<ProxyLimit>,
@@ -54,59 +54,58 @@ impl std::str::FromStr for ProxyLimit {
     }
 }
 
-/// Runs the command.
 pub(super) async fn run(context: &mut Context<'_>, arguments: SnapshotArgs) -> Result<CommandOutcome, Failure> {
     if context.scope.namespace.is_some() && !arguments.source.from.is_empty() {
         return Err(Failure::usage(
-            "-n selects what to read from a cluster, and cannot be combined with --from: other sources are saved completely",
+            "cannot combine -n with --from: a snapshot of files or of the demo contains all namespaces",
         ));
     }
-    let mut read = arguments.source.read(context).await?;
+    let mut scoped = arguments.source.read(context).await?;
     if let Some(ProxyLimit(limit)) = arguments.proxies {
-        // Without -n, a snapshot contains all namespaces, whatever the default of the kubeconfig is.
+        // Without -n, a snapshot contains all namespaces, whatever the namespace of the kubeconfig context is.
         let all_namespaces = context.scope.namespace.is_none();
         let query = ProxyQuery { all_namespaces, only: None, limit, access: arguments.access };
-        read = read_settled_proxies_with_counters(context, &arguments.source, read, query).await?;
+        scoped = read_settled_proxies_with_counters(context, &arguments.source, scoped, query).await?;
     }
-    let ScopedSnapshot { snapshot, namespaces: _ } = read;
-    let snapshot = if arguments.redact { redact::redact(snapshot) } else { snapshot };
+    let snapshot = if arguments.redact { redact::redact(scoped.snapshot) } else { scoped.snapshot };
     let path = &arguments.output;
-    let compress = path.extension().is_some_and(|extension| extension == "gz");
     if path.as_os_str() == "-" {
         codec::encode(&snapshot, &mut *context.out)?;
     } else {
+        let compress = path.extension().is_some_and(|extension| extension == "gz");
         save(&snapshot, path, compress)
             .map_err(|error| Failure::unavailable(format!("cannot write {}", path.display())).cause(error))?;
-        let (objects, gaps) =
-            (snapshot.objects.len(), snapshot.gaps.iter().filter(|gap| gap.affects_answers()).count());
+        let gaps = snapshot.gaps.iter().filter(|gap| gap.affects_answers()).count();
         context.messages.hint(&format!(
-            "saved {objects} objects with {gaps} gaps; inspect them with: kubectl grpcmesh inspect --from {}",
+            "saved {} objects with {gaps} gaps; inspect them with: kubectl grpcmesh inspect --from {}",
+            snapshot.objects.len(),
             path.display()
         ));
     }
-    let proxies = snapshot.live.iter().flat_map(LiveState::proxies);
-    let unreachable = proxies.filter_map(|(namespace, pod, proxy)| match &proxy.response {
-        ProxyResponse::Unreachable(reason) => Some(format!("cannot read the proxy of {namespace}/{pod}: {reason}")),
-        ProxyResponse::Running(_) | ProxyResponse::NotQueried(_) => None,
-    });
-    let unreachable: Vec<String> = unreachable.collect();
-    for message in &unreachable {
-        context.messages.warning(message);
-    }
-    for gap in snapshot.gaps.iter().filter(|gap| gap.affects_answers()) {
-        context.messages.warning(&format!("{}: {}", gap.what, gap.why));
-    }
-    let is_partial = !unreachable.is_empty()
-        || snapshot.source == crate::snapshot::SourceKind::Cluster
-            && snapshot.gaps.iter().any(super::super::snapshot::Gap::affects_answers);
-    Ok(if is_partial { CommandOutcome::Partial } else { CommandOutcome::Clean })
+    Ok(if is_complete(&snapshot, &context.messages) { CommandOutcome::Clean } else { CommandOutcome::Partial })
 }
 
-/// Writes a temporary file and renames it, so that the file is always complete. Follows symbolic links, and writes directly
-/// into pipes and devices.
+/// Warns about proxies that did not answer and about gaps. Gaps of manifests do not make their snapshot incomplete.
+fn is_complete(snapshot: &Snapshot, messages: &Messages) -> bool {
+    let mut is_complete = true;
+    for (namespace, pod, proxy) in snapshot.live.iter().flat_map(LiveState::proxies) {
+        if let ProxyResponse::Unreachable(reason) = &proxy.response {
+            messages.warning(&format!("cannot read the proxy of {namespace}/{pod}: {reason}"));
+            is_complete = false;
+        }
+    }
+    for gap in snapshot.gaps.iter().filter(|gap| gap.affects_answers()) {
+        messages.warning(&format!("{}: {}", gap.what, gap.why));
+        is_complete &= snapshot.source != SourceKind::Cluster;
+    }
+    is_complete
+}
+
+/// Writes a temporary file and renames it, so that the file is always complete. Follows symbolic links, and writes directly to
+/// pipes and devices.
 fn save(snapshot: &Snapshot, path: &Path, compress: bool) -> std::io::Result<()> {
     if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
-        return write(snapshot, std::fs::OpenOptions::new().write(true).open(path)?, compress);
+        return write(snapshot, OpenOptions::new().write(true).open(path)?, compress);
     }
     let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -122,7 +121,7 @@ fn save(snapshot: &Snapshot, path: &Path, compress: bool) -> std::io::Result<()>
     }
 }
 
-fn write(snapshot: &Snapshot, file: std::fs::File, compress: bool) -> std::io::Result<()> {
+fn write(snapshot: &Snapshot, file: File, compress: bool) -> std::io::Result<()> {
     let mut file = BufWriter::new(file);
     if compress {
         let mut encoder = flate2::write::GzEncoder::new(file, flate2::Compression::default());
@@ -144,7 +143,7 @@ fn create_private(path: &Path) -> std::io::Result<File> {
         options.mode(0o600);
     }
     match options.open(path) {
-        // Left over from an interrupted run.
+        // An interrupted run left the file.
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             std::fs::remove_file(path)?;
             options.open(path)

@@ -9,8 +9,9 @@ use crate::cli::context::Context;
 use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::{ReportFormat, SourceArgs};
 use crate::cli::source::ScopedSnapshot;
-use crate::mesh::version::VersionSource;
-use crate::{mesh, render};
+use crate::mesh::version::{IstioVersion, VersionSource};
+use crate::mesh::{self, Mesh};
+use crate::render;
 
 /// Show the versions of this program, Kubernetes, istiod and the proxies
 #[derive(Debug, Args)]
@@ -54,11 +55,8 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: VersionArgs) -> Re
                 let mesh = mesh::resolve(&snapshot, &arguments.source.options(&context.scope));
                 report.kubernetes.clone_from(&snapshot.kubernetes_version);
                 report.istiod = (mesh.version_source == VersionSource::Istiod).then(|| mesh.version.to_string());
-                for workload in &mesh.workloads {
-                    if let Some(version) = workload.proxy.envoy().and_then(|envoy| envoy.version) {
-                        *report.proxies.entry(version.to_string()).or_default() += workload.pod_count;
-                    }
-                }
+                let proxies = proxies_by_version(&mesh).into_iter();
+                report.proxies = proxies.map(|(version, count)| (version.to_string(), count)).collect();
             }
             // The client version is printed even if the source cannot be read.
             Err(failure) => source_failure = Some(failure),
@@ -84,4 +82,15 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: VersionArgs) -> Re
         Some(failure) => Err(failure.hint("use --client to print only the version of this program")),
         None => Ok(CommandOutcome::Clean),
     }
+}
+
+/// The number of proxies of each version.
+pub(super) fn proxies_by_version(mesh: &Mesh<'_>) -> BTreeMap<IstioVersion, u32> {
+    let mut counts = BTreeMap::new();
+    for workload in &mesh.workloads {
+        if let Some(version) = workload.proxy.envoy().and_then(|envoy| envoy.version) {
+            *counts.entry(version).or_default() += workload.pod_count;
+        }
+    }
+    counts
 }

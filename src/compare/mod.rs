@@ -48,13 +48,13 @@ pub struct ComparedObject {
 
 /// Compares the desired with the live version of an object; `None` if a side does not have it.
 pub fn compare_objects(object: ObjectKey, desired: Option<&Value>, live: Option<&Value>) -> ComparedObject {
-    let (desired, live) = (desired.map(comparable), live.map(comparable));
+    let (desired, live) = (desired.map(without_ignored_fields), live.map(without_ignored_fields));
     let yaml = |value: &Option<Value>| {
         value.as_ref().and_then(|value| serde_saphyr::to_string(value).ok()).unwrap_or_default()
     };
     let (state, changes) = match (&desired, &live) {
         (Some(_), None) => (ObjectState::Missing, vec!["the object would be created".to_owned()]),
-        (None, Some(_)) => (ObjectState::Extra, vec!["the object exists on the second side only".to_owned()]),
+        (None, Some(_)) => (ObjectState::Extra, vec!["the object exists only in the second source".to_owned()]),
         (None, None) => (ObjectState::Same, Vec::new()),
         (Some(desired), Some(live)) => {
             let mut changes = Vec::new();
@@ -100,7 +100,7 @@ fn apply_fields(live: &Value, file: &Value, last_applied: Option<&Value>) -> Val
         }
         // Applying replaces lists, but the server fills in the same defaults again.
         (Value::Array(live), Value::Array(file)) if live.len() == file.len() => {
-            Value::Array(live.iter().zip(file).map(|(live, file)| with_defaults(live, file)).collect())
+            Value::Array(live.iter().zip(file).map(|(live, file)| add_live_defaults(live, file)).collect())
         }
         (_, file) => file.clone(),
     }
@@ -111,14 +111,14 @@ const DEFAULTED_FIELDS: [&str; 8] =
     ["group", "kind", "weight", "type", "protocol", "targetPort", "nodePort", "appProtocol"];
 
 /// A list element of a file with the defaults of the live element at the same index.
-fn with_defaults(live: &Value, file: &Value) -> Value {
+fn add_live_defaults(live: &Value, file: &Value) -> Value {
     match (live, file) {
         (Value::Object(live), Value::Object(file)) => {
             let mut merged = Map::new();
             for (key, value) in file {
                 merged.insert(
                     key.clone(),
-                    live.get(key).map_or_else(|| value.clone(), |live| with_defaults(live, value)),
+                    live.get(key).map_or_else(|| value.clone(), |live| add_live_defaults(live, value)),
                 );
             }
             for (key, value) in live.iter().filter(|(key, _)| DEFAULTED_FIELDS.contains(&key.as_str())) {
@@ -127,7 +127,7 @@ fn with_defaults(live: &Value, file: &Value) -> Value {
             Value::Object(merged)
         }
         (Value::Array(live), Value::Array(file)) if live.len() == file.len() => {
-            Value::Array(live.iter().zip(file).map(|(live, file)| with_defaults(live, file)).collect())
+            Value::Array(live.iter().zip(file).map(|(live, file)| add_live_defaults(live, file)).collect())
         }
         (_, file) => file.clone(),
     }
@@ -171,7 +171,7 @@ pub fn without_server_fields(file: &Value) -> Value {
 }
 
 /// Removes the fields that do not take part in a comparison.
-fn comparable(object: &Value) -> Value {
+fn without_ignored_fields(object: &Value) -> Value {
     let mut object = without_server_fields(object);
     if let Some(fields) = object.as_object_mut() {
         fields.remove("apiVersion");

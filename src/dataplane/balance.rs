@@ -158,7 +158,7 @@ impl CallDistribution {
 
     /// Expects an equal share for every endpoint, including these addresses.
     ///
-    /// For headless Services: the cluster of a caller only lists the endpoint that its client dialled.
+    /// For headless Services: the cluster of a caller only lists the endpoint that its client dialed.
     pub fn measure_against(&mut self, addresses: impl IntoIterator<Item = String>) {
         for address in addresses {
             self.endpoints.entry(address).or_default();
@@ -185,7 +185,7 @@ impl CallDistribution {
 
     /// Jain's fairness index of the received against the expected calls, from 0 to 1: 1 is even, and 1 ÷ number of
     /// endpoints means that one endpoint receives all calls.
-    pub fn jain(&self) -> f64 {
+    pub fn jain_index(&self) -> f64 {
         let shares: Vec<f64> = self.expected_endpoints().map(|counts| counts.calls as f64 / counts.expected).collect();
         let (sum, squares) = (shares.iter().sum::<f64>(), shares.iter().map(|share| share * share).sum::<f64>());
         if squares > 0.0 { sum * sum / (shares.len() as f64 * squares) } else { 0.0 }
@@ -214,7 +214,7 @@ impl CallDistribution {
         if self.calls() < MIN_CALLS_PER_ENDPOINT * expected.max(1) {
             return BalanceVerdict::TooFewCalls;
         }
-        match self.jain() {
+        match self.jain_index() {
             // The index is relative to the expected calls: weights may send nearly all calls to one pod on purpose.
             jain if jain >= EVEN_FROM_INDEX || self.may_be_chance() => BalanceVerdict::Even,
             _ if expected >= 2 && self.effective_servers() < PINNED_BELOW_SERVERS => BalanceVerdict::Pinned,
@@ -276,7 +276,7 @@ impl CountingPeriod {
     pub fn label(self) -> &'static str {
         match self {
             Self::BetweenReadings => "between the two readings",
-            Self::SinceEndpointAdded => "since the proxies have these endpoints",
+            Self::SinceEndpointAdded => "since the endpoints were added",
         }
     }
 }
@@ -297,7 +297,7 @@ pub fn recent_or_total(
 }
 
 /// The distribution of calls over the endpoints of a Service, or of one port number. A headless Service is measured
-/// against all ready pods, because its callers only have the endpoint that their client dialled.
+/// against all ready pods, because its callers only have the endpoint that their client dialed.
 pub fn service_distribution(
     mesh: &Mesh<'_>,
     service: &Service,
@@ -335,7 +335,7 @@ pub fn verdict_cause(mesh: &Mesh<'_>, service: &Service, port: Option<u16>, dist
         );
     }
     if service.resolution == Resolution::Headless {
-        return "the Service is headless: each caller's proxy uses the pod that its client dialled".to_owned();
+        return "the Service is headless: each caller's proxy uses the pod that its client dialed".to_owned();
     }
     if let Some(rule) = consistent_hash_rule(mesh, service) {
         return format!("{rule} sets a consistent hash: all calls with the same key go to one pod, as intended");
@@ -433,7 +433,7 @@ mod tests {
     fn weights_between_subsets_count_as_intended() {
         let canary = distribution(&[("v1", "a", 45), ("v1", "b", 45), ("v2", "c", 10)]);
         assert_eq!(canary.verdict(false), BalanceVerdict::Even);
-        assert!((canary.jain() - 1.0).abs() < 0.01 && canary.effective_servers() < 2.5, "{canary:?}");
+        assert!((canary.jain_index() - 1.0).abs() < 0.01 && canary.effective_servers() < 2.5, "{canary:?}");
         assert_eq!(distribution(&[("v1", "a", 95), ("v2", "b", 5)]).verdict(false), BalanceVerdict::Even);
     }
 
@@ -459,12 +459,12 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_that_no_client_dialled_count_for_headless_services() {
+    fn endpoints_that_no_client_dialed_count_for_headless_services() {
         let mut headless = distribution(&[("", "a:1", 40)]);
         headless.measure_against(["b:1".to_owned(), "c:1".to_owned()]);
         assert_eq!(headless.verdict(false), BalanceVerdict::Pinned);
-        assert!((headless.jain() - 1.0 / 3.0).abs() < 0.01);
-        // Another caller dialled the second endpoint and sends no more calls.
+        assert!((headless.jain_index() - 1.0 / 3.0).abs() < 0.01);
+        // Another caller dialed the second endpoint and sends no more calls.
         let callers = [(Vec::new(), vec![counters("", "a:1", 40)]), (Vec::new(), vec![counters("", "b:1", 0)])];
         let mut headless = CallDistribution::new(&callers);
         headless.measure_against(["a:1".to_owned(), "b:1".to_owned()]);

@@ -53,7 +53,7 @@ impl SliceEndpoints {
         let cluster_ids: BTreeSet<&String> = live.iter().flat_map(|assignment| &assignment.cluster_ids).collect();
         let is_multicluster = cluster_ids.len() >= 2;
         for cluster in desired.iter().filter(|cluster| cluster.has_endpoints) {
-            let Some((ready, all)) = self.addresses(mesh, cluster) else { continue };
+            let Some((ready, all)) = self.ready_and_all_addresses(mesh, cluster) else { continue };
             let none = BTreeSet::new();
             let (name, start) = (&cluster.cluster.name, differences.len());
             let (healthy, unhealthy) =
@@ -73,7 +73,11 @@ impl SliceEndpoints {
     }
 
     /// Addresses of the ready endpoints of a cluster, and of all its endpoints.
-    fn addresses(&self, mesh: &Mesh<'_>, cluster: &CompiledCluster) -> Option<(BTreeSet<String>, BTreeSet<String>)> {
+    fn ready_and_all_addresses(
+        &self,
+        mesh: &Mesh<'_>,
+        cluster: &CompiledCluster,
+    ) -> Option<(BTreeSet<String>, BTreeSet<String>)> {
         let service = mesh.service(cluster.service);
         let key = (service.namespace().to_string(), service.object.name.to_string());
         let slices = self.by_service.get(&key).filter(|_| service.is_kubernetes())?;

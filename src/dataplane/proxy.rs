@@ -22,7 +22,7 @@ use crate::mesh::xds::{Caller, CallerKind, CompiledRouteTable, ProxyConfig};
 pub enum ProxyState {
     /// Envoy rejected configuration (NACK) and keeps the previous version.
     Rejected,
-    /// Envoy runs something else than the objects define, although it acknowledged everything that istiod sent.
+    /// Envoy does not run what the objects define, although it acknowledged everything that istiod sent.
     Different,
     /// istiod sent an update that Envoy has not acknowledged.
     Stale,
@@ -103,7 +103,7 @@ impl ComparedProxy {
         }
         if self.may_converge() && self.differences.is_empty() && self.endpoints.is_empty() {
             self.state = ProxyState::Synced;
-            "the differences changed between two readings: the proxy keeps up with changes"
+            "the differences changed between two readings: the proxy receives the changes"
                 .clone_into(&mut self.evidence);
         }
         self
@@ -167,7 +167,7 @@ pub fn compare_proxy(
         differences.extend(missing_certificates(&compiled, secrets));
     }
     let is_synced = differences.is_empty() && endpoints.is_empty();
-    let ProxyVerdict { state, evidence, since } = if let Some(verdict) = rejection(running, sync) {
+    let ProxyVerdict { state, evidence, since } = if let Some(verdict) = rejected_state(running, sync) {
         verdict
     } else if !is_synced {
         unsynced_state(sync)
@@ -255,7 +255,7 @@ impl ProxyVerdict {
 }
 
 /// The verdict on a proxy that rejected configuration, according to its admin port or to istiod.
-fn rejection(running: &RunningConfig, sync: &XdsSyncState) -> Option<ProxyVerdict> {
+fn rejected_state(running: &RunningConfig, sync: &XdsSyncState) -> Option<ProxyVerdict> {
     if let Some((name, reason)) = running.rejected.first() {
         let resource = if name.is_empty() { String::new() } else { format!("{name}: ") };
         return Some(ProxyVerdict::new(ProxyState::Rejected, format!("Envoy rejected {resource}{reason}")));
@@ -275,11 +275,14 @@ fn unsynced_state(sync: &XdsSyncState) -> ProxyVerdict {
             let kinds: Vec<&str> = connection.unacknowledged.iter().map(|(kind, _)| kind.as_str()).collect();
             let since = connection.unacknowledged.iter().filter_map(|(_, sent_time)| sent_time.clone()).min();
             let time = since.as_deref().map(|since| format!(" at {since}")).unwrap_or_default();
-            let evidence = format!("istiod sent configuration ({}){time}, not acknowledged yet", kinds.join(", "));
+            let evidence = format!(
+                "istiod sent configuration ({}){time}, which the proxy has not acknowledged yet",
+                kinds.join(", ")
+            );
             ProxyVerdict { since, ..ProxyVerdict::new(ProxyState::Stale, evidence) }
         }
         XdsSyncState::Connected(_) => {
-            let evidence = "istiod reports that the proxy acknowledged everything that it was sent".to_owned();
+            let evidence = "istiod reports that the proxy acknowledged its whole configuration".to_owned();
             ProxyVerdict::new(ProxyState::Different, evidence)
         }
         XdsSyncState::NotConnected => {
@@ -332,7 +335,7 @@ fn patched_parts(mesh: &Mesh<'_>, caller: &Caller) -> PatchedParts {
                 (true, false) => "routes",
                 _ => "clusters",
             };
-            patched.not_compared.push(format!("{parts}: patched by {}", extension.object));
+            patched.not_compared.push(format!("{parts}, patched by {}", extension.object));
         } else if !kinds.is_empty() {
             let kinds: Vec<&str> = kinds.into_iter().collect();
             patched.other_patches.push(format!("{} patches {}", extension.object, kinds.join(", ")));

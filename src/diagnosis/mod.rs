@@ -158,7 +158,7 @@ fn denied_by_policy(policy: &str) -> Inference {
             "find the rule that should allow the call: kubectl get authorizationpolicy -n NAMESPACE -o yaml",
         ),
         policy => (
-            format!("denied by the AuthorizationPolicy {policy}"),
+            format!("denied by AuthorizationPolicy {policy}"),
             "check whether the policy is meant to match this caller, path or port",
         ),
     };
@@ -204,7 +204,7 @@ struct FlaggedCall<'c> {
     is_inbound: bool,
     /// Whether response headers had been sent.
     is_response_started: bool,
-    /// ` on every attempt` when all retries failed.
+    /// `, on every attempt` when all retries failed.
     on_every_attempt: &'static str,
     /// The gRPC status of the response that Envoy generates for the flag.
     status: Option<u8>,
@@ -277,12 +277,14 @@ impl FlaggedCall<'_> {
                 infer(what, FaultSide::Server, Fault, next, status)
             }
             "UT" => {
-                let what = if details.starts_with("upstream_per_try") {
-                    "an attempt exceeded the per-try timeout"
-                } else {
-                    "no response within the route timeout or the caller's deadline"
+                let what = match (details.starts_with("upstream_per_try"), on_every_attempt) {
+                    (true, "") => "an attempt exceeded the per-try timeout".to_owned(),
+                    (true, _) => "every attempt exceeded the per-try timeout".to_owned(),
+                    (false, _) => {
+                        format!("no response within the route timeout or the caller's deadline{on_every_attempt}")
+                    }
                 };
-                infer(format!("{what}{on_every_attempt}"), FaultSide::Server, Fault, next, status)
+                infer(what, FaultSide::Server, Fault, next, status)
             }
             "UO" if details == VIA_UPSTREAM => infer(
                 "the server returned a retriable error, and the limit of concurrent retries was reached",
@@ -433,7 +435,7 @@ fn by_response(access: &AccessEntry<'_>, is_grpc: bool, details: &str) -> Infere
                 "the response does not come from a gRPC server",
                 FaultSide::Server,
                 FaultLevel::Fault,
-                "check which process listens on that port: compare upstream host and path",
+                "check which process listens on that port: compare the upstream host and the path",
                 Some(grpc_status::from_http_status(http_status)),
             ),
         };

@@ -62,12 +62,12 @@ pub fn essential_rights() -> Vec<RequiredRight> {
 }
 
 /// Lists the permissions of a role's manifest. `*` of an Istio group stands for the resources that the program reads.
-fn required_rights(role: &str) -> Vec<RequiredRight> {
+fn required_rights(role_yaml: &str) -> Vec<RequiredRight> {
     #[derive(Deserialize)]
     struct Role {
         rules: Vec<RbacRule>,
     }
-    let json = yaml::to_json(role).ok().and_then(|converted| converted.json);
+    let json = yaml::to_json(role_yaml).ok().and_then(|converted| converted.json);
     let rules = json.and_then(|json| serde_json::from_str::<Role>(json.get()).ok()).map(|role| role.rules);
     let mut rights = Vec::new();
     for rule in rules.unwrap_or_default() {
@@ -114,14 +114,14 @@ pub fn checks(namespace: &str, granted: &[RbacRule], cluster_wide: &[(RequiredRi
             let is_namespaced = cluster_wide.iter().any(|(right, is_granted)| !is_granted && required.contains(right));
             return if is_namespaced {
                 let reason = format!(
-                    "{commands} have all permissions in {namespace} but not in the whole cluster: callers in other \
+                    "all permissions for {commands} are granted in {namespace}, but not in the whole cluster: callers in other \
                      namespaces are not visible"
                 );
                 DoctorCheck::new(id, CheckState::Warning, reason).with_fix(format!(
                     "bind ClusterRole grpcmesh-{name} (docs/rbac/{name}.yaml) with a ClusterRoleBinding"
                 ))
             } else {
-                DoctorCheck::new(id, CheckState::Ok, format!("{commands} have all permissions in every namespace"))
+                DoctorCheck::new(id, CheckState::Ok, format!("all permissions for {commands} are granted"))
             };
         }
         let is_essential = essential_rights().iter().any(|right| missing.contains(right));
@@ -129,7 +129,10 @@ pub fn checks(namespace: &str, granted: &[RbacRule], cluster_wide: &[(RequiredRi
         DoctorCheck::new(
             id,
             state,
-            format!("{commands} lack permissions in {namespace}: {}", abbreviate(missing.iter().map(title), 3)),
+            format!(
+                "permissions for {commands} are missing in {namespace}: {}",
+                abbreviate(missing.iter().map(permission_title), 3)
+            ),
         )
         .with_fix(role_manifest(namespace, name, &missing))
     };
@@ -137,7 +140,7 @@ pub fn checks(namespace: &str, granted: &[RbacRule], cluster_wide: &[(RequiredRi
 }
 
 /// `list pods`, `patch virtualservices.networking.istio.io`.
-fn title(right: &RequiredRight) -> String {
+fn permission_title(right: &RequiredRight) -> String {
     let dot = if right.group.is_empty() { "" } else { "." };
     format!("{} {}{dot}{}", right.verb, right.resource, right.group)
 }

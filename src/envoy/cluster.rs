@@ -224,7 +224,7 @@ impl RawCluster {
             Some(policy) => policy,
             None => "ROUND_ROBIN",
         };
-        let connect_timeout = tolerant::duration(Some(self.connect_timeout.as_deref().unwrap_or("5s")));
+        let connect_timeout = tolerant::parse_duration(Some(self.connect_timeout.as_deref().unwrap_or("5s")));
         let streams = http2.and_then(|options| options.max_concurrent_streams);
         let per_connection = options.common_http_protocol_options.and_then(|common| common.max_requests_per_connection);
         let settings = BTreeMap::from([
@@ -252,7 +252,7 @@ impl RawOutlier {
     fn settings(self) -> OutlierSettings {
         let default = OutlierSettings::default();
         let time = |text: &Option<String>, default: Duration| {
-            text.as_deref().map_or(default, |text| tolerant::duration(Some(text)))
+            text.as_deref().map_or(default, |text| tolerant::parse_duration(Some(text)))
         };
         let is_enforced = |percent: Option<u64>, default: u64| percent.unwrap_or(default) > 0;
         let errors = self.consecutive_5xx.or(default.consecutive_errors);

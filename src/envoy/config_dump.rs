@@ -43,9 +43,9 @@ pub const CONFIG_DUMP_PATHS: [&str; 6] = [
 ];
 
 /// Index of the response that lists secrets.
-const SECRETS: usize = 5;
+const SECRETS_RESPONSE_INDEX: usize = 5;
 /// Indexes of the responses that contain error states.
-const WITH_ERROR_STATES: [usize; 4] = [0, 1, 3, 4];
+const ERROR_STATE_RESPONSE_INDEXES: [usize; 4] = [0, 1, 3, 4];
 
 #[derive(Deserialize)]
 struct DumpedResource {
@@ -93,11 +93,11 @@ impl RunningConfig {
             rejected: Vec::new(),
             secrets: None,
         };
-        if responses.len() > SECRETS {
-            let secrets = elements::<Named>(response(SECRETS)).map_err(decode_error)?;
+        if responses.len() > SECRETS_RESPONSE_INDEX {
+            let secrets = elements::<Named>(response(SECRETS_RESPONSE_INDEX)).map_err(decode_error)?;
             running.secrets = Some(secrets.into_iter().filter_map(|secret| secret.name).collect());
         }
-        for index in WITH_ERROR_STATES {
+        for index in ERROR_STATE_RESPONSE_INDEXES {
             for resource in elements::<DumpedResource>(response(index)).map_err(decode_error)? {
                 let Some(ErrorState { details }) = resource.error_state.filter(|state| !state.details.is_empty())
                 else {

@@ -56,9 +56,9 @@ struct RawHost {
     address: Option<tolerant::SocketAddress>,
     #[serde(default)]
     stats: Vec<RawStat>,
-    #[serde(default, deserialize_with = "tolerant::number")]
+    #[serde(default, deserialize_with = "tolerant::deserialize_integer")]
     weight: u64,
-    #[serde(default, deserialize_with = "tolerant::number")]
+    #[serde(default, deserialize_with = "tolerant::deserialize_integer")]
     priority: u64,
     health_status: Option<RawHealth>,
 }
@@ -67,7 +67,7 @@ struct RawHost {
 struct RawStat {
     #[serde(default)]
     name: String,
-    #[serde(default, deserialize_with = "tolerant::number")]
+    #[serde(default, deserialize_with = "tolerant::deserialize_integer")]
     value: u64,
 }
 
@@ -89,7 +89,7 @@ pub fn parse(response: &[u8], is_selected: impl Fn(&str) -> bool) -> Result<Vec<
     let mut counters = Vec::new();
     for cluster in clusters.cluster_statuses.into_iter().filter(|cluster| is_selected(&cluster.name)) {
         for host in cluster.host_statuses {
-            let Some(address) = host.address.as_ref().and_then(tolerant::SocketAddress::show) else { continue };
+            let Some(address) = host.address.as_ref().and_then(tolerant::SocketAddress::to_address) else { continue };
             let stat = |name: &str| host.stats.iter().find(|stat| stat.name == name).map_or(0, |stat| stat.value);
             let health = host.health_status.unwrap_or_default();
             let is_healthy_in_eds =

@@ -79,7 +79,7 @@ impl RawEndpointElement {
         for endpoint in raw.endpoints.into_iter().flat_map(|locality| locality.lb_endpoints) {
             assignment.cluster_ids.extend(endpoint.metadata.as_ref().and_then(RawMetadata::cluster_id));
             let address = endpoint.endpoint.and_then(|inner| inner.address);
-            let Some(address) = address.and_then(|address| address.show()) else { continue };
+            let Some(address) = address.and_then(|address| address.to_address()) else { continue };
             let is_healthy =
                 endpoint.health_status.is_none_or(|status| matches!(&*status, "HEALTHY" | "UNKNOWN" | "DEGRADED"));
             if is_healthy {

@@ -188,7 +188,7 @@ struct RawWeighted {
 struct RawShare {
     #[serde(default)]
     name: String,
-    #[serde(default, deserialize_with = "tolerant::number")]
+    #[serde(default, deserialize_with = "tolerant::deserialize_integer")]
     weight: u64,
 }
 
@@ -216,7 +216,7 @@ struct RawRuntime {
 
 #[derive(Deserialize)]
 struct RawFraction {
-    #[serde(default, deserialize_with = "tolerant::number")]
+    #[serde(default, deserialize_with = "tolerant::deserialize_integer")]
     numerator: u64,
     denominator: Option<String>,
 }
@@ -228,7 +228,7 @@ struct RawRedirect {
 
 #[derive(Deserialize)]
 struct RawResponse {
-    #[serde(default, deserialize_with = "tolerant::number")]
+    #[serde(default, deserialize_with = "tolerant::deserialize_integer")]
     status: u64,
 }
 
@@ -327,14 +327,14 @@ impl RawForward {
             (None, None) => Vec::new(),
         };
         let stream_limit = self.max_stream_duration.and_then(|limits| limits.grpc_timeout_header_max);
-        let max_grpc_timeout = tolerant::duration(self.max_grpc_timeout.or(stream_limit).as_deref());
+        let max_grpc_timeout = tolerant::parse_duration(self.max_grpc_timeout.or(stream_limit).as_deref());
         let mirrors = self.request_mirror_policies.into_iter().map(|mirror| {
             let fraction = mirror.runtime_fraction.and_then(|fraction| fraction.default_value);
             (mirror.cluster, fraction.map_or(1_000_000, RawFraction::millionths))
         });
         EnvoyForward {
             clusters,
-            timeout: tolerant::duration(self.timeout.as_deref()),
+            timeout: tolerant::parse_duration(self.timeout.as_deref()),
             max_grpc_timeout,
             retries: self.retry_policy.map(RawRetries::observed),
             mirrors: mirrors.collect(),
@@ -370,7 +370,7 @@ impl RawRetries {
             retry_on,
             attempts,
             status_codes,
-            per_try_timeout: tolerant::duration(self.per_try_timeout.as_deref()),
+            per_try_timeout: tolerant::parse_duration(self.per_try_timeout.as_deref()),
         }
     }
 }

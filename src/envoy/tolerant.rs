@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 /// An integer: a number or, for 64-bit fields, a string. Anything else is 0.
-pub(super) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+pub(super) fn deserialize_integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Integer {
@@ -35,13 +35,13 @@ struct Socket {
 
 impl SocketAddress {
     /// Formats `10.0.0.1:50051` or `[::1]:50051`; `None` for a pipe and other addresses without a port.
-    pub(super) fn show(&self) -> Option<String> {
+    pub(super) fn to_address(&self) -> Option<String> {
         let Socket { address, port_value } = self.socket_address.as_ref()?;
         Some(super::endpoint::socket_address(address, port_value.unwrap_or(0)))
     }
 }
 
 /// A duration such as `1.500s`; zero if absent or invalid.
-pub(super) fn duration(text: Option<&str>) -> Duration {
+pub(super) fn parse_duration(text: Option<&str>) -> Duration {
     text.and_then(|text| crate::vocabulary::duration::parse(text).ok()).unwrap_or_default()
 }

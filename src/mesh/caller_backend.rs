@@ -18,7 +18,7 @@ pub struct CallerBackend {
     /// The registry's entry for the host, if the source has one.
     pub service: Option<ServiceId>,
     pub state: BackendState,
-    /// Pods behind the subset or Service; zero when the state is not [`BackendState::Ok`].
+    /// Pods of the subset or Service; zero when the state is not [`BackendState::Ok`].
     pub pods: PodCount,
 }
 
@@ -46,7 +46,7 @@ impl Mesh<'_> {
         };
         let compiled = self.backend_for(caller, &written.host, &destination, u32::from(port));
         let service = self.find_host(written.host.as_str());
-        let covers_pods = service.is_some_and(|id| self.covers_pods_of(self.service(id)));
+        let covers_pods = service.is_some_and(|id| self.covers_endpoints_of(self.service(id)));
         let pods = compiled.endpoints.unwrap_or_else(|| match (compiled.state, service) {
             (BackendState::Ok, Some(id)) => self.service(id).endpoints,
             _ => PodCount::default(),

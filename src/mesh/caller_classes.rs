@@ -220,7 +220,7 @@ impl Mesh<'_> {
     }
 
     /// Whether the source has the endpoints of a Service.
-    pub fn covers_pods_of(&self, service: &Service) -> bool {
+    pub fn covers_endpoints_of(&self, service: &Service) -> bool {
         match &service.resolution {
             Resolution::ClusterIp | Resolution::Headless => {
                 let has_selected_pods = !service.selector.is_empty() && self.covers_pods_in(service.namespace());

@@ -1,4 +1,4 @@
-//! DestinationRules: which of them apply to a caller, and the traffic policy in force for a port and subset.
+//! DestinationRules: which of them apply to a caller, and the effective traffic policy of a port and subset.
 //!
 //! Sources: `pilot/pkg/model/push_context.go` (`destinationRule`, `setDestinationRules`),
 //! `pilot/pkg/networking/util/util.go` of istio/istio 1.31. istiod searches the caller's namespace, the
@@ -122,7 +122,7 @@ impl DestinationRules {
         owner: &Namespace,
         root_namespace: &Namespace,
     ) -> AppliedRules {
-        let candidates = self.search(caller, host, owner, root_namespace);
+        let candidates = self.find_candidates(caller, host, owner, root_namespace);
         let selects = |merged: &MergedRules| {
             let is_local = merged.rules.first().is_some_and(|id| &self.get(*id).object.namespace == caller);
             is_local
@@ -145,7 +145,7 @@ impl DestinationRules {
     }
 
     /// The first non-empty match in the caller's namespace, the owner's namespace and the root namespace.
-    fn search<'a>(
+    fn find_candidates<'a>(
         &'a self,
         caller: &Namespace,
         host: &'a Host,
@@ -205,7 +205,7 @@ impl DestinationRules {
         applied.0.iter().flat_map(|id| self.get(*id).spec.subsets.iter()).map(|subset| subset.name.as_str())
     }
 
-    /// The traffic policy in force for a Service port and, optionally, a subset.
+    /// The effective traffic policy of a Service port and, optionally, a subset.
     pub fn policy<'a>(&'a self, applied: &AppliedRules, port: u16, subset: Option<&SubsetName>) -> EffectivePolicy<'a> {
         let mut policy = EffectivePolicy { default_pool: self.default_pool.as_ref(), ..EffectivePolicy::default() };
         let with_policy = applied.0.iter().map(|id| self.get(*id)).find(|rule| rule.spec.traffic_policy.is_some());
@@ -271,14 +271,14 @@ pub struct PolicyBlock<'a, T> {
     pub field: String,
 }
 
-/// The traffic policy in force for one port and subset. Absent blocks mean Istio's defaults.
+/// The effective traffic policy of one port and subset. Absent blocks mean Istio's defaults.
 #[derive(Debug, Clone, Default)]
 pub struct EffectivePolicy<'a> {
     pub connection_pool: Option<PolicyBlock<'a, ConnectionPool>>,
     pub load_balancer: Option<PolicyBlock<'a, LoadBalancer>>,
     pub outlier_detection: Option<PolicyBlock<'a, OutlierDetection>>,
     pub tls: Option<PolicyBlock<'a, ClientTls>>,
-    /// `meshConfig.defaultTrafficPolicy.connectionPool`, in force if no rule sets `connectionPool`.
+    /// `meshConfig.defaultTrafficPolicy.connectionPool`, used if no rule sets `connectionPool`.
     default_pool: Option<&'a ConnectionPool>,
 }
 
@@ -326,7 +326,7 @@ impl<'a> EffectivePolicy<'a> {
         self.http_pool().is_some_and(|http| http.use_client_protocol == Some(true))
     }
 
-    /// The connection pool limits in force: those of the rules, else those of the mesh configuration.
+    /// The effective connection pool limits: those of the rules, else those of the mesh configuration.
     pub fn effective_pool(&self) -> Option<&'a ConnectionPool> {
         self.connection_pool.as_ref().map(|pool| pool.value).or(self.default_pool)
     }

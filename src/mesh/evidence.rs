@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn recognises_method_paths() {
+    fn recognizes_method_paths() {
         for path in ["/shop.Checkout/Pay", "/shop.v1.Checkout/", "/grpc.health.v1.Health/Check"] {
             assert!(is_method_path(path), "{path}");
         }

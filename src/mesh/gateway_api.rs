@@ -61,7 +61,7 @@ impl RouteParent {
 
 impl RouteObject {
     /// Position, host and port of each backend of `rule` that is a Service or a `Hostname`.
-    pub fn targets(&self, rule: &ApiRouteRule, cluster_domain: &str) -> Vec<(usize, Host, Option<u16>)> {
+    pub fn backend_hosts(&self, rule: &ApiRouteRule, cluster_domain: &str) -> Vec<(usize, Host, Option<u16>)> {
         let target = |(index, backend): (usize, &BackendRef)| {
             let BackendRef { group, kind, name, namespace, port, weight: _ } = backend;
             let namespace = namespace.as_deref().map_or_else(|| self.object.namespace.clone(), Namespace::from);

@@ -77,7 +77,7 @@ use workload::{NamespaceInjection, Workload};
 pub struct Mesh<'s> {
     /// The snapshot from which the mesh was built.
     pub snapshot: &'s Snapshot,
-    /// Istio release whose behaviour the model follows.
+    /// Istio release whose behavior the model follows.
     pub version: IstioVersion,
     /// How `version` was determined.
     pub version_source: VersionSource,

@@ -26,7 +26,7 @@ impl NameIndex {
         let mut index = Self::default();
         for (position, service) in services.iter().enumerate() {
             let id = ServiceId::new(position);
-            index.reversed_hosts.push(reversed(&service.host));
+            index.reversed_hosts.push(reversed_text(&service.host));
             if service.is_kubernetes() {
                 let name = &service.object.name;
                 index.by_namespace.entry(service.namespace().clone()).or_default().insert(Arc::clone(name), id);
@@ -49,7 +49,7 @@ impl NameIndex {
 
     /// Whether the host of any registry entry ends in `suffix`.
     pub fn has_host_with_suffix(&self, suffix: &str) -> bool {
-        let prefix = reversed(&suffix.into());
+        let prefix = reversed_text(&suffix.into());
         let start = self.reversed_hosts.partition_point(|host| *host < prefix);
         self.reversed_hosts.get(start).is_some_and(|host| host.starts_with(&prefix))
     }
@@ -65,7 +65,7 @@ impl NameIndex {
             .filter(|(namespace, _)| is_searched(namespace))
             .flat_map(|(namespace, names)| names.keys().map(move |candidate| (candidate, namespace)))
             .filter(|(candidate, _)| candidate.len().abs_diff(name.len()) <= max_edits)
-            .map(|(candidate, namespace)| (nearest_name::edits(name, candidate), candidate, namespace))
+            .map(|(candidate, namespace)| (nearest_name::edit_distance(name, candidate), candidate, namespace))
             .filter(|(edits, ..)| *edits <= max_edits)
             .collect();
         similar.sort_unstable();
@@ -77,6 +77,6 @@ impl NameIndex {
     }
 }
 
-fn reversed(host: &Host) -> String {
+fn reversed_text(host: &Host) -> String {
     host.as_str().chars().rev().collect()
 }

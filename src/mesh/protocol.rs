@@ -1,4 +1,4 @@
-//! Protocol selection: the protocol as which Istio treats a port, and the field that determines it.
+//! Protocol selection: the protocol that Istio uses for a port, and the field that determines it.
 //!
 //! Source: `pkg/config/kube/conversion.go` (`ConvertProtocol`) and `pkg/config/protocol/instance.go` (`Parse`) of
 //! istio/istio 1.31. The rules are stricter than they seem: only the text before the first `-` of a
@@ -177,12 +177,12 @@ impl fmt::Display for DecidedBy {
             }
             Self::UnknownAppProtocol { value, hidden: None } => write!(f, "appProtocol \"{value}\" (unknown)"),
             Self::PortName(name) => write!(f, "port name \"{name}\""),
-            Self::UnknownName(_) => f.write_str("nothing: name unknown"),
-            Self::NoName => f.write_str("nothing: no name"),
+            Self::UnknownName(_) => f.write_str("default: unknown port name"),
+            Self::NoName => f.write_str("default: no port name"),
             Self::WellKnownPort(number) => write!(f, "port number {number}"),
             Self::EntryProtocol(value) => write!(f, "protocol \"{value}\""),
-            Self::UnknownEntryProtocol(value) => write!(f, "nothing: protocol \"{value}\" unknown"),
-            Self::NoEntryProtocol => f.write_str("nothing: no protocol"),
+            Self::UnknownEntryProtocol(value) => write!(f, "default: unknown protocol \"{value}\""),
+            Self::NoEntryProtocol => f.write_str("default: no protocol"),
         }
     }
 }
@@ -314,8 +314,8 @@ mod tests {
             (Some("x"), Some("grpc"), 1, "appProtocol \"grpc\""),
             (Some("grpc"), Some("h2"), 1, "appProtocol \"h2\" (unknown; hides the port name)"),
             (Some("x"), Some("h2"), 1, "appProtocol \"h2\" (unknown)"),
-            (Some("api-port"), None, 1, "nothing: name unknown"),
-            (None, None, 1, "nothing: no name"),
+            (Some("api-port"), None, 1, "default: unknown port name"),
+            (None, None, 1, "default: no port name"),
             (None, None, 3306, "port number 3306"),
         ] {
             assert_eq!(decide("TCP", app_protocol, name, port).1.to_string(), expected);

@@ -47,7 +47,7 @@ pub(super) fn collect_evidence(mesh: &mut Mesh<'_>) {
     for (position, object) in mesh.route_objects.iter().enumerate() {
         let id = RouteObjectId::new(position);
         for (index, rule) in object.route.spec.rules.iter().enumerate() {
-            let backends = object.targets(rule, &mesh.cluster_domain).into_iter();
+            let backends = object.backend_hosts(rule, &mesh.cluster_domain).into_iter();
             let backends: Vec<_> = backends.map(|(_, host, port)| (host, port)).collect();
             let evidence = evidence_of_route(object, rule);
             collected.add_rule(mesh, RouteReference::RouteObject(id, index), &backends, &evidence);

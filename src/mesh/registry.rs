@@ -123,10 +123,10 @@ impl<'s> ObjectReader<'s> {
                         .filter_map(|address| address.parse().ok())
                         .collect(),
                     ranges: Vec::new(),
-                    fixed_endpoints: Vec::new(),
+                    endpoint_labels: Vec::new(),
                     workloads: Vec::new(),
                     endpoints: PodCount::default(),
-                    export_to_values: sorted(&export_to),
+                    export_to_values: sorted_and_deduplicated(&export_to),
                     export_to: Visibility::new(&export_to, &config.default_service_export_to, &object.namespace),
                     publishes_not_ready: spec.publish_not_ready_addresses == Some(true),
                     is_node_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
@@ -138,7 +138,7 @@ impl<'s> ObjectReader<'s> {
             .collect()
     }
 
-    /// Namespaces labelled with `istio.io/use-waypoint`.
+    /// Namespaces labeled with `istio.io/use-waypoint`.
     fn waypoint_namespaces(&self) -> BTreeSet<Namespace> {
         self.snapshot
             .of_kind(Kind::Namespace)
@@ -204,10 +204,10 @@ impl<'s> ObjectReader<'s> {
                         .filter(|address| single_address(address).is_none())
                         .filter_map(|address| IpRange::parse(address))
                         .collect(),
-                    fixed_endpoints: fixed_endpoints.clone(),
+                    endpoint_labels: fixed_endpoints.clone(),
                     workloads: Vec::new(),
                     endpoints: PodCount::default(),
-                    export_to_values: sorted(&spec.export_to),
+                    export_to_values: sorted_and_deduplicated(&spec.export_to),
                     export_to: Visibility::new(&spec.export_to, &config.default_service_export_to, &object.namespace),
                     publishes_not_ready: false,
                     is_node_local: false,
@@ -265,7 +265,7 @@ impl<'s> ObjectReader<'s> {
     }
 }
 
-fn sorted(values: &[String]) -> Vec<String> {
+fn sorted_and_deduplicated(values: &[String]) -> Vec<String> {
     let mut values = values.to_vec();
     values.sort();
     values.dedup();

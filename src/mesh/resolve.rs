@@ -19,7 +19,7 @@ use crate::snapshot::{Snapshot, SourceKind};
 /// Settings that override what the source says.
 #[derive(Debug, Clone, Default)]
 pub struct ResolveOptions {
-    /// Istio release whose behaviour the model follows. `None`: the version of istiod, else of the newest proxy, else
+    /// Istio release whose behavior the model follows. `None`: the version of istiod, else of the newest proxy, else
     /// the newest release that is supported.
     pub istio_version: Option<IstioVersion>,
     /// Namespace of istiod. `None`: `istio-system`.

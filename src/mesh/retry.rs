@@ -1,4 +1,4 @@
-//! The retry policy in force for a route, and the object or default that sets it.
+//! The effective retry policy of a route, and the object or default that sets it.
 //!
 //! Source: `pilot/pkg/networking/core/route/retry/retry.go` of istio/istio 1.31.
 
@@ -37,7 +37,7 @@ impl fmt::Display for RetryOwner {
     }
 }
 
-/// A retry policy in force.
+/// An effective retry policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// Number of retries, without the first attempt. 0 disables retries.
@@ -51,8 +51,11 @@ pub struct RetryPolicy {
     pub owner: RetryOwner,
 }
 
-/// The policy in force for a route with `written` retries, in a mesh with `defaultHttpRetryPolicy` `mesh_default`.
-pub fn effective(written: Option<(&HttpRetries, &ObjectRef)>, mesh_default: Option<&HttpRetries>) -> RetryPolicy {
+/// The effective policy of a route with `written` retries, in a mesh with `defaultHttpRetryPolicy` `mesh_default`.
+pub fn effective_policy(
+    written: Option<(&HttpRetries, &ObjectRef)>,
+    mesh_default: Option<&HttpRetries>,
+) -> RetryPolicy {
     match (written, mesh_default) {
         (Some((retries, object)), _) => from_written(retries, RetryOwner::Rule(object.clone())),
         (None, Some(retries)) => from_written(retries, RetryOwner::MeshDefault),
@@ -89,7 +92,7 @@ fn from_written(retries: &HttpRetries, owner: RetryOwner) -> RetryPolicy {
 }
 
 /// Splits `retryOn` into conditions and HTTP status codes. Status codes imply the condition `retriable-status-codes`.
-/// Source: `parseRetryOn` in `retry.go`, which recognises the codes that Go's `http.StatusText` knows.
+/// Source: `parseRetryOn` in `retry.go`, which recognizes the codes that Go's `http.StatusText` knows.
 fn split_conditions(text: &str) -> (Vec<String>, Vec<u16>) {
     let mut conditions = Vec::new();
     let mut codes = Vec::new();
@@ -128,16 +131,16 @@ mod tests {
 
     #[test]
     fn falls_back_to_the_mesh_default_then_to_the_istio_default() {
-        let policy = effective(None, None);
+        let policy = effective_policy(None, None);
         assert_eq!((policy.attempts, policy.retry_on.len()), (2, 5));
         let off = HttpRetries { attempts: Some(0), ..HttpRetries::default() };
-        assert_eq!(effective(None, Some(&off)).attempts, 0);
+        assert_eq!(effective_policy(None, Some(&off)).attempts, 0);
     }
 
     #[test]
     fn a_written_block_replaces_the_default_policy() {
         let object = rule();
-        let policy = |retries: HttpRetries| effective(Some((&retries, &object)), None);
+        let policy = |retries: HttpRetries| effective_policy(Some((&retries, &object)), None);
         assert_eq!(policy(HttpRetries::default()).attempts, 0);
         let three = policy(HttpRetries { attempts: Some(3), ..HttpRetries::default() });
         assert_eq!((three.attempts, three.retry_on.len()), (3, 5));

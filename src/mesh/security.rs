@@ -1,4 +1,4 @@
-//! PeerAuthentications and AuthorizationPolicies, and the mTLS mode in force for a workload.
+//! PeerAuthentications and AuthorizationPolicies, and the effective mTLS mode of a workload.
 //!
 //! Source: `pilot/pkg/model/authentication.go` of istio/istio 1.31: a policy for the workload takes
 //! precedence over one for its namespace, and that over one in the root namespace. Within one level the oldest wins.
@@ -103,7 +103,7 @@ impl SecurityPolicies {
         mode_in(namespace).or_else(|| mode_in(root_namespace))
     }
 
-    /// Mode in force for a pod port of a workload, and the object that sets it.
+    /// Effective mode of a pod port of a workload, and the object that sets it.
     pub fn mtls_mode(
         &self,
         workload: &Workload,

@@ -15,7 +15,7 @@ pub struct Service {
     pub object: ObjectRef,
     /// Fully qualified host name.
     pub host: Host,
-    /// RFC 3339 creation time. istiod resolves many conflicts in favour of the older object.
+    /// RFC 3339 creation time. istiod resolves many conflicts in favor of the older object.
     pub created: Option<Arc<str>>,
     /// How callers find endpoints.
     pub resolution: Resolution,
@@ -30,7 +30,7 @@ pub struct Service {
     /// Address ranges of a ServiceEntry.
     pub ranges: Vec<IpRange>,
     /// Labels of each endpoint that a ServiceEntry lists.
-    pub fixed_endpoints: Vec<Labels>,
+    pub endpoint_labels: Vec<Labels>,
     /// Workloads that the selector matches.
     pub workloads: Vec<WorkloadId>,
     /// Number of endpoints, from EndpointSlices where the source has them, else from the selected pods.
@@ -75,7 +75,7 @@ pub struct ServicePort {
     pub app_protocol: Option<Arc<str>>,
     /// Transport protocol: `TCP`, `UDP` or `SCTP`.
     pub l4: Arc<str>,
-    /// Protocol as which Istio treats the port.
+    /// The protocol that Istio uses for the port.
     pub protocol: Protocol,
     /// The field that determined `protocol`.
     pub decided_by: DecidedBy,

@@ -1,4 +1,4 @@
-//! Istio releases. The model follows the release that the source shows where behaviour changed between releases.
+//! Istio releases. The model follows the release that the source shows where behavior changed between releases.
 
 use std::fmt;
 

@@ -256,7 +256,7 @@ impl Workload {
             }
         }
         Self {
-            proxy: proxy(meta, spec, context, namespace),
+            proxy: infer_proxy_kind(meta, spec, context, namespace),
             exclusions: exclusions(&meta.annotations, names),
             labels: Labels::new(&meta.labels, names),
             ip: None,
@@ -320,7 +320,12 @@ fn owner_workload(
     (names.intern(&owner.kind), names.intern(&owner.name))
 }
 
-fn proxy(meta: &ObjectMeta, spec: &PodSpec, context: PodContext, namespace: Option<NamespaceInjection>) -> ProxyKind {
+fn infer_proxy_kind(
+    meta: &ObjectMeta,
+    spec: &PodSpec,
+    context: PodContext,
+    namespace: Option<NamespaceInjection>,
+) -> ProxyKind {
     let templates = meta.annotations.get("inject.istio.io/templates").map(String::as_str).unwrap_or_default();
     let has_template = |name: &str| templates.split(',').any(|template| template.trim() == name);
     if has_template("grpc-agent") || has_template("grpc-simple") {

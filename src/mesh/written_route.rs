@@ -25,7 +25,7 @@ pub struct WrittenRule {
     pub action: WrittenAction,
     /// Limit of the whole call, which Envoy also applies to `grpc-timeout`. `None`: no limit.
     pub timeout: Option<Duration>,
-    /// The retry policy in force, defaults included.
+    /// The effective retry policy, defaults included.
     pub retries: RetryPolicy,
     /// Injected faults, each as a sentence fragment such as `delay 2s for 10%`.
     pub faults: Vec<String>,

@@ -62,11 +62,11 @@ impl Mesh<'_> {
                 .as_deref()
                 .and_then(|text| duration::parse(text).ok())
                 .filter(|limit| !limit.is_zero()),
-            retries: retry::effective(
+            retries: retry::effective_policy(
                 rule.retries.as_ref().map(|retries| (retries, object)),
                 self.config.default_http_retry_policy.as_ref(),
             ),
-            faults: rule.fault.as_ref().map(faults).unwrap_or_default(),
+            faults: rule.fault.as_ref().map(describe_faults).unwrap_or_default(),
             mirrors: self.written_mirrors(&object.namespace, rule),
             rewrites: rewrites.collect(),
             field,
@@ -131,8 +131,8 @@ fn written_subset(destination: &Destination) -> Option<SubsetName> {
     destination.subset.as_deref().filter(|name| !name.is_empty()).map(SubsetName::from)
 }
 
-fn faults(fault: &Fault) -> Vec<String> {
-    let share = |percent: &Option<crate::schema::virtual_service::Percent>| {
+fn describe_faults(fault: &Fault) -> Vec<String> {
+    let share = |percent: &Option<crate::schema::virtual_service::PercentValue>| {
         crate::vocabulary::share::format_percent(percent.as_ref().map_or(100.0, |percent| percent.value))
     };
     let mut texts = Vec::new();

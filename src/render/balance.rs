@@ -2,13 +2,17 @@
 
 use std::io::{self, Write};
 
-use super::style::{Style, TextRole};
-use super::text::{count, paragraph, safe};
-use crate::dataplane::balance::BalanceVerdict;
-use crate::report::balance::BalanceReport;
+use unicode_width::UnicodeWidthStr as _;
 
-/// Length of the bar of an endpoint that gets all calls.
+use super::style::{Style, TextRole};
+use super::tail::count_of;
+use super::text::{count, gap_lines, paragraph, safe};
+use crate::dataplane::balance::BalanceVerdict;
+use crate::report::balance::{BalanceReport, EndpointReport};
+
+/// Length of the bar of an endpoint that gets all calls, and what remains of it on a narrow terminal.
 const BAR_WIDTH: usize = 24;
+const MIN_BAR_WIDTH: usize = 8;
 
 /// Writes the report.
 ///
@@ -20,21 +24,24 @@ pub fn balance(report: &BalanceReport, style: &Style, out: &mut dyn Write) -> io
         BalanceVerdict::TooFewCalls => TextRole::Info,
         BalanceVerdict::Uneven | BalanceVerdict::Pinned => TextRole::Warning,
     };
-    let verdict = style.paint(role, format_verdict(report.verdict));
+    let verdict = style.paint(role, report.verdict.as_str());
     writeln!(out, "{}  {verdict}", safe(&report.service))?;
     if !report.cause.is_empty() {
         out.write_all(paragraph(style, "  ", "  ", &safe(&report.cause)).as_bytes())?;
     }
-    writeln!(
-        out,
-        "  {} calls of {} in {:.0} s · {:.1} of {} servers in effect · Jain {:.2}\n",
-        report.calls,
+    let totals = format!(
+        "{} by {} in {:.0}s · {:.1} effective servers of {} · Jain index {:.2}",
+        count_of(report.calls, "call"),
         count(report.callers, "caller"),
         report.seconds,
         report.effective_servers,
         report.endpoints.len(),
         report.jain
-    )?;
+    );
+    write!(out, "{}", paragraph(style, "  ", "  ", &totals))?;
+    if !report.endpoints.is_empty() {
+        writeln!(out)?;
+    }
     bars(report, style, out)?;
     if let Some(log_pattern) = &report.log_pattern {
         writeln!(out, "\n  {} in the callers' logs", count(log_pattern.distinct, "distinct capture"))?;
@@ -42,43 +49,46 @@ pub fn balance(report: &BalanceReport, style: &Style, out: &mut dyn Write) -> io
             writeln!(out, "  {lines:>7}  {}", safe(capture))?;
         }
     }
-    for gap in &report.gaps {
-        let text = format!("{}: {}", safe(&gap.what), safe(&gap.why));
-        write!(out, "\n{}", paragraph(style, &style.paint(TextRole::Warning, "gap "), "    ", &text))?;
+    if !report.gaps.is_empty() {
+        write!(out, "\n{}", gap_lines(&report.gaps, style))?;
     }
     Ok(())
 }
 
-/// The verdict in words.
-pub(super) fn format_verdict(verdict: BalanceVerdict) -> &'static str {
-    match verdict {
-        BalanceVerdict::TooFewCalls => "too few calls",
-        verdict => verdict.as_str(),
+/// The pod of an endpoint, or its address, with its subset.
+pub(super) fn endpoint_name(endpoint: &EndpointReport) -> String {
+    let subset = endpoint.subset.as_deref().map(|subset| format!(" {subset}")).unwrap_or_default();
+    safe(&format!("{}{subset}", endpoint.pod.as_deref().unwrap_or(&endpoint.address))).into_owned()
+}
+
+/// `310 calls, 12 errors`.
+pub(super) fn call_counts(endpoint: &EndpointReport, style: &Style) -> String {
+    let calls = count_of(endpoint.calls, "call");
+    match endpoint.errors {
+        0 => calls,
+        errors => {
+            format!("{calls}, {}", style.paint(TextRole::Error, &count_of(errors, "error")))
+        }
     }
 }
 
 fn bars(report: &BalanceReport, style: &Style, out: &mut dyn Write) -> io::Result<()> {
-    let names: Vec<String> = report
-        .endpoints
-        .iter()
-        .map(|endpoint| {
-            let subset = endpoint.subset.as_deref().map(|subset| format!(" {subset}")).unwrap_or_default();
-            format!("{}{subset}", endpoint.pod.as_deref().unwrap_or(&endpoint.address))
-        })
-        .collect();
-    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    let plain = Style { color: false, ..*style };
+    let names: Vec<String> = report.endpoints.iter().map(endpoint_name).collect();
+    let widest = |texts: &mut dyn Iterator<Item = usize>| texts.max().unwrap_or(0);
+    let name_width = widest(&mut names.iter().map(|name| name.width()));
+    let counts_width = widest(&mut report.endpoints.iter().map(|endpoint| call_counts(endpoint, &plain).width()));
+    // Besides the bar: margins, and a share such as ` 100%`.
+    let other_width = name_width + counts_width + 12;
+    let bar_width =
+        style.width.map_or(BAR_WIDTH, |width| width.saturating_sub(other_width).clamp(MIN_BAR_WIDTH, BAR_WIDTH));
     for (endpoint, name) in report.endpoints.iter().zip(&names) {
         let percent = endpoint.share_percent.0;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a percentage is from 0 to 100")]
-        let filled = (percent / 100.0 * BAR_WIDTH as f64).round() as usize;
-        let bar = format!("{}{}", "█".repeat(filled), "·".repeat(BAR_WIDTH.saturating_sub(filled)));
-        let errors = match endpoint.errors {
-            0 => String::new(),
-            errors => format!("  {}", style.paint(TextRole::Error, &format!("{errors} errors"))),
-        };
-        let name = safe(name);
-        let padding = " ".repeat(width.saturating_sub(name.chars().count()));
-        writeln!(out, "  {name}{padding}  {bar} {percent:>4.0}% {:>7}{errors}", endpoint.calls)?;
+        let filled = (percent / 100.0 * bar_width as f64).round() as usize;
+        let bar = format!("{}{}", "█".repeat(filled), "·".repeat(bar_width.saturating_sub(filled)));
+        let padding = " ".repeat(name_width.saturating_sub(name.width()));
+        writeln!(out, "  {name}{padding}  {bar} {percent:>4.0}%  {}", call_counts(endpoint, style))?;
     }
     Ok(())
 }

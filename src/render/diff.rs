@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use unicode_width::UnicodeWidthStr as _;
+
 use super::style::{Style, TextRole};
-use super::text::{count, paragraph, safe, safe_lines};
+use super::table::STICKY;
+use super::text::{count, gap_lines, paragraph, safe, safe_lines};
 use crate::compare::ObjectState;
 use crate::dataplane::proxy::ProxyState;
+use crate::report::GapReport;
 use crate::report::diff::{DiffObjectReport, DiffProxyReport, DiffReport, DifferenceReport};
 use crate::vocabulary::name_list::abbreviate;
 
@@ -42,15 +46,21 @@ pub fn diff(report: &DiffReport, detail: DiffDetail, style: &Style, out: &mut dy
     verdict(report, style, out)?;
     objects(report, detail, style, out)?;
     proxies(&report.proxies, detail, style, out)?;
-    for gap in report.gaps.iter().filter(|gap| gap.touches_answers) {
-        let text = format!("{}: {}", safe(&gap.what), safe(&gap.why));
-        write!(out, "\n{}", paragraph(style, &style.paint(TextRole::Warning, "gap "), "    ", &text))?;
+    let gaps = gap_lines(relevant_gaps(report), style);
+    if !gaps.is_empty() {
+        write!(out, "\n{gaps}")?;
     }
     Ok(())
 }
 
+/// The gaps that make the comparison incomplete.
+fn relevant_gaps(report: &DiffReport) -> impl Iterator<Item = &GapReport> {
+    report.gaps.iter().filter(|gap| gap.touches_answers)
+}
+
+/// One line for each comparison: its two sides, and how many objects or proxies differ.
 fn verdict(report: &DiffReport, style: &Style, out: &mut dyn Write) -> io::Result<()> {
-    if let Some([first, second]) = &report.sides {
+    let objects = report.sides.as_ref().map(|[first, second]| {
         let all = report.objects.len();
         let same = report.counts.objects.get(&ObjectState::Same).copied().unwrap_or(0);
         let (role, text) = match all - same {
@@ -58,19 +68,27 @@ fn verdict(report: &DiffReport, style: &Style, out: &mut dyn Write) -> io::Resul
             1 => (TextRole::Warning, format!("1 of {} differs", count(all, "object"))),
             different => (TextRole::Warning, format!("{different} of {} differ", count(all, "object"))),
         };
-        let sides = format!("{} → {}", safe(first), safe(second));
-        writeln!(out, "{sides:<18}  {}", style.paint(role, &text))?;
-    }
-    if !report.proxies.is_empty() {
+        (format!("{} → {}", safe(first), safe(second)), style.paint(role, &text))
+    });
+    let proxies = (!report.proxies.is_empty()).then(|| {
         let number = |state: ProxyState| report.counts.proxies.get(&state).copied().unwrap_or(0);
         let (all, synced) = (report.proxies.len(), number(ProxyState::Synced));
-        let role = if all == synced { TextRole::Good } else { TextRole::Warning };
         let proxies = if all == 1 { "1 proxy".to_owned() } else { format!("{all} proxies") };
-        let mut text = format!("{synced} of {proxies} synced");
+        let (role, mut text) = match synced {
+            synced if synced == all => (TextRole::Good, format!("{proxies} synced")),
+            synced => (TextRole::Warning, format!("{synced} of {proxies} synced")),
+        };
         for state in OTHER_STATES.into_iter().filter(|state| number(*state) > 0) {
-            text += &format!(", {} {}", number(state), state.as_str());
+            text += &format!(", {}{STICKY}{}", number(state), state.as_str());
         }
-        writeln!(out, "{:<18}  {}", "cluster → Envoy", style.paint(role, &text))?;
+        ("cluster → Envoy".to_owned(), style.paint(role, &text))
+    });
+    let lines: Vec<(String, String)> = objects.into_iter().chain(proxies).collect();
+    let head_width = lines.iter().map(|(head, _)| head.width()).max().unwrap_or(0);
+    let indent = " ".repeat(head_width + 2);
+    for (head, text) in lines {
+        let padding = " ".repeat(head_width - head.width());
+        write!(out, "{}", paragraph(style, &format!("{head}{padding}  "), &indent, &text))?;
     }
     Ok(())
 }
@@ -149,13 +167,26 @@ pub(super) fn proxies(
         }
         for DifferenceReport { what, desired, live } in differences {
             out.write_all(paragraph(style, "  ", "    ", &style.paint(TextRole::Heading, &safe(what))).as_bytes())?;
-            for (side, text) in [("desired", desired), ("Envoy  ", live)] {
-                let text = if text.is_empty() { "missing" } else { text };
-                out.write_all(paragraph(style, &format!("    {side}  "), "             ", &safe(text)).as_bytes())?;
+            for (side, text) in [("desired", desired), ("live   ", live)] {
+                let text = if text.is_empty() { "missing".to_owned() } else { with_sticky_weights(text) };
+                out.write_all(paragraph(style, &format!("    {side}  "), "             ", &safe(&text)).as_bytes())?;
             }
         }
     }
     Ok(())
+}
+
+/// The text with a sticky space before each weight, so that `outbound|50051|v1|checkout.shop 25` stays on one line.
+fn with_sticky_weights(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for (index, word) in text.split(' ').enumerate() {
+        if index > 0 {
+            let is_weight = word.trim_end_matches([',', '%']).parse::<f64>().is_ok();
+            out.push(if is_weight { STICKY } else { ' ' });
+        }
+        out.push_str(word);
+    }
+    out
 }
 
 /// Writes a report for a pull request.
@@ -186,7 +217,33 @@ pub fn markdown(report: &DiffReport, out: &mut dyn Write) -> io::Result<()> {
             writeln!(out, "| {pod} | {} | {} |", proxy.state.as_str(), cell(&proxy.evidence))?;
         }
     }
-    Ok(())
+    markdown_differences(&report.proxies, out)?;
+    let mut gaps = relevant_gaps(report).peekable();
+    if gaps.peek().is_some() {
+        writeln!(out, "\n**Gaps**\n")?;
+    }
+    gaps.try_for_each(|gap| writeln!(out, "- {}: {}", safe(&gap.what), safe(&gap.why)))
+}
+
+/// Lists each difference and each part that was not compared once, with its proxies.
+fn markdown_differences(all: &[DiffProxyReport], out: &mut dyn Write) -> io::Result<()> {
+    let value = |text: &str| if text.is_empty() { "missing".to_owned() } else { format!("`{}`", safe(text)) };
+    let mut proxies_by_line: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for proxy in all {
+        let differences = proxy.differences.iter().map(|DifferenceReport { what, desired, live }| {
+            format!("{}: desired {}, live {}", safe(what), value(desired), value(live))
+        });
+        let not_compared = proxy.not_compared.iter().map(|part| format!("not compared: {}", safe(part)));
+        for line in differences.chain(not_compared) {
+            let name = safe(&format!("{}/{}", proxy.namespace, proxy.pod)).into_owned();
+            proxies_by_line.entry(line).or_default().push(name);
+        }
+    }
+    if !proxies_by_line.is_empty() {
+        writeln!(out)?;
+    }
+    let mut lines = proxies_by_line.into_iter();
+    lines.try_for_each(|(line, proxies)| writeln!(out, "- {line} ({})", abbreviate(proxies, NAMED_PODS)))
 }
 
 /// Writes annotations of a GitHub workflow.
@@ -197,15 +254,21 @@ pub fn github(report: &DiffReport, out: &mut dyn Write) -> io::Result<()> {
     let value = |text: &str| safe(text).replace('%', "%25");
     for object in report.objects.iter().filter(|object| object.state != ObjectState::Same) {
         let title = value(&object.object.to_string()).replace([':', ','], " ");
-        let text = format!("{} {}", object.state.as_str(), object.changes.join("; "));
+        let text = format!("{}: {}", object.state.as_str(), object.changes.join("; "));
         writeln!(out, "::notice title={title}::{}", value(&text))?;
     }
     for proxy in report.proxies.iter().filter(|proxy| proxy.state != ProxyState::Synced) {
         let level = if proxy.state.is_compared() { "error" } else { "warning" };
-        let differences: Vec<&str> = proxy.differences.iter().map(|difference| difference.what.as_str()).collect();
-        let text = format!("{}: {} {}", proxy.state.as_str(), proxy.evidence, differences.join("; "));
+        let mut text = format!("{}: {}", proxy.state.as_str(), proxy.evidence);
+        if !proxy.differences.is_empty() {
+            let differences: Vec<&str> = proxy.differences.iter().map(|difference| difference.what.as_str()).collect();
+            text += &format!("; differences: {}", differences.join("; "));
+        }
         let (namespace, pod) = (value(&proxy.namespace), value(&proxy.pod));
-        writeln!(out, "::{level} title=proxy {namespace}/{pod}::{}", value(text.trim()))?;
+        writeln!(out, "::{level} title=proxy {namespace}/{pod}::{}", value(&text))?;
+    }
+    for gap in relevant_gaps(report) {
+        writeln!(out, "::warning title=gap::{}", value(&format!("{}: {}", gap.what, gap.why)))?;
     }
     Ok(())
 }

@@ -23,8 +23,19 @@ pub fn doctor(report: &DoctorReport, style: &Style, out: &mut dyn Write) -> io::
         let state = style.paint(role, &format!("{:<7}", check.state.as_str()));
         let head = format!("{state}  {:<id_width$}  ", safe(&check.id));
         write!(out, "{}", paragraph(style, &head, &indent, &safe(&check.reason)))?;
-        for line in check.fix.iter().flat_map(|fix| fix.lines()) {
-            writeln!(out, "{indent}{}", style.paint(TextRole::Faint, &safe_lines(line)))?;
+        match check.fix.as_deref() {
+            None => {}
+            // A manifest is copied: its lines never wrap, and are indented as little as possible.
+            Some(fix) if fix.trim_end().contains('\n') => {
+                writeln!(out, "{indent}fix: apply")?;
+                for line in fix.lines() {
+                    writeln!(out, "    {}", style.paint(TextRole::Faint, &safe_lines(line)))?;
+                }
+            }
+            Some(fix) => {
+                let rest = format!("{indent}     ");
+                write!(out, "{}", paragraph(style, &format!("{indent}fix: "), &rest, &safe(fix.trim_end())))?;
+            }
         }
     }
     Ok(())

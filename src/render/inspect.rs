@@ -8,7 +8,7 @@ use super::finding::findings;
 use super::page::page;
 use super::style::{Style, TextRole};
 use super::table::{self, Column, STICKY};
-use super::text::{count, paragraph, safe};
+use super::text::{count, gap_lines, paragraph, safe};
 use crate::dataplane::proxy::ProxyState;
 use crate::mesh::protocol::Protocol;
 use crate::mesh::xds::BackendState;
@@ -50,7 +50,7 @@ pub fn inspect(report: &InspectReport, view: InspectView, style: &Style, out: &m
 /// Errors of `out`.
 pub fn names(report: &InspectReport, out: &mut dyn Write) -> io::Result<()> {
     for service in &report.services {
-        writeln!(out, "{}/{}/{}", service.kind.to_lowercase(), safe(&service.namespace), safe(&service.name))?;
+        writeln!(out, "{}/{}/{}", service.kind.as_str().to_lowercase(), safe(&service.namespace), safe(&service.name))?;
     }
     Ok(())
 }
@@ -204,11 +204,11 @@ fn summary(report: &InspectReport, style: &Style) -> String {
         let all: usize = live.proxies.values().sum();
         let synced = live.proxies.get(&ProxyState::Synced).copied().unwrap_or(0);
         let others = live.proxies.iter().filter(|(state, _)| **state != ProxyState::Synced);
-        let others: Vec<String> = others.map(|(state, number)| format!("{number} {}", state.as_str())).collect();
+        let others: Vec<String> = others.map(|(state, number)| format!("{number}{STICKY}{}", state.as_str())).collect();
         let others = if others.is_empty() { String::new() } else { format!(", {}", others.join(", ")) };
         let role = if synced == all { TextRole::Good } else { TextRole::Warning };
         let text = format!("{synced} of {all} synced{others}");
-        let _ = writeln!(out, "Proxies: {}", style.paint(role, &text));
+        out.push_str(&paragraph(style, "Proxies: ", "  ", &style.paint(role, &text)));
     }
     if let Some(first) = report.findings.first() {
         let _ = writeln!(
@@ -221,12 +221,6 @@ fn summary(report: &InspectReport, style: &Style) -> String {
         let codes: Vec<_> = report.undecided.iter().map(|(code, number)| format!("{code} ×{number}")).collect();
         out.push_str(&paragraph(style, "undecided because of gaps: ", "  ", &codes.join(", ")));
     }
-    let gaps: Vec<_> = report.gaps.iter().filter(|gap| gap.reason != GapKind::NotInstalled).collect();
-    if !gaps.is_empty() {
-        let _ = writeln!(out, "{}", style.paint(TextRole::Heading, "Gaps"));
-        for gap in gaps {
-            out.push_str(&paragraph(style, "  ", "    ", &safe(&format!("{}: {}", gap.what, gap.why))));
-        }
-    }
+    out.push_str(&gap_lines(report.gaps.iter().filter(|gap| gap.reason != GapKind::NotInstalled), style));
     out
 }

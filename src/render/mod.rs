@@ -13,6 +13,8 @@ mod page;
 pub(crate) mod route;
 pub(crate) mod route_test;
 pub(crate) mod shift;
+#[cfg(test)]
+mod snapshot_tests;
 pub mod style;
 mod table;
 pub mod tail;

@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 
-use super::balance::format_verdict;
+use super::balance::{call_counts, endpoint_name};
 use super::diff::{self, DiffDetail};
 use super::inspect::{action_title, format_pods, port_title, protocol};
 use super::style::{Style, TextRole};
 use super::table::{self, Column};
+use super::tail::count_of;
 use super::text::{count, paragraph, safe, safe_lines};
 use crate::dataplane::proxy::ProxyState;
 use crate::mesh::xds::BackendState;
@@ -80,7 +81,8 @@ fn live(out: &mut String, service: &ServiceReport, report: &LiveServiceReport, s
     let all = report.proxies.len();
     bullet(out, style, &format!("{synced} of {all} proxies synced for this host"));
     let mut text = Vec::new();
-    if diff::proxies(&report.proxies, DiffDetail::Summary, style, &mut text).is_ok() {
+    let narrower = Style { width: style.width.map(|width| width.saturating_sub(2)), ..*style };
+    if diff::proxies(&report.proxies, DiffDetail::Summary, &narrower, &mut text).is_ok() {
         for line in String::from_utf8_lossy(&text).lines().filter(|line| !line.is_empty()) {
             let _ = writeln!(out, "  {line}");
         }
@@ -94,18 +96,11 @@ fn calls(out: &mut String, service: &ServiceReport, distribution: &DistributionR
     let period = distribution.period.label();
     let cause = if distribution.cause.is_empty() { String::new() } else { format!(": {}", distribution.cause) };
     let callers = count(distribution.callers, "caller");
-    let verdict = format_verdict(distribution.verdict);
-    bullet(out, style, &format!("{} calls by {callers} {period}: {verdict}{cause}", distribution.calls));
+    let (verdict, calls) = (distribution.verdict.as_str(), count_of(distribution.calls, "call"));
+    bullet(out, style, &format!("{calls} by {callers} {period}: {verdict}{cause}"));
     for endpoint in distribution.endpoints.iter().take(LISTED_ENDPOINTS) {
-        let errors = if endpoint.errors > 0 { format!(", {} errors", endpoint.errors) } else { String::new() };
-        let _ = writeln!(
-            out,
-            "    {:<21}  {:>5.1}%  {}{errors}  {}",
-            safe(&endpoint.address),
-            endpoint.share_percent.0,
-            endpoint.calls,
-            safe(endpoint.pod.as_deref().unwrap_or_default())
-        );
+        let (name, share) = (endpoint_name(endpoint), endpoint.share_percent.0);
+        let _ = writeln!(out, "    {share:>5.1}%  {name}  {}", call_counts(endpoint, style));
     }
     let more = distribution.endpoints.len().saturating_sub(LISTED_ENDPOINTS);
     if more > 0 {

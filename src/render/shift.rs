@@ -1,13 +1,14 @@
-//! `shift` as text: one line per event, the change as a patch, and the history as a table.
+//! `shift` as text: one line per event, the change as a patch, and the status and history as lists.
 
 use std::io::{self, Write};
 
 use super::style::{Style, TextRole};
-use super::table::{self, Column};
 use super::text::{paragraph, safe, safe_lines};
 use crate::analysis::verdict::AnalysisVerdict;
+use crate::dataplane::proxy::ProxyState;
 use crate::report::shift::{ShiftEvent, ShiftEventType, ShiftHistoryReport, ShiftStatusReport};
 use crate::shift::affected::CallerClassUsage;
+use crate::shift::record::ShiftState;
 
 /// Unaffected caller classes that are listed.
 const MAX_UNAFFECTED: usize = 5;
@@ -33,8 +34,16 @@ pub fn event(event: &ShiftEvent, style: &Style, out: &mut dyn Write) -> io::Resu
     let head = format!("{}  ", style.paint(role, &format!("{:<12}", event.event.as_str())));
     write!(out, "{}", paragraph(style, &head, INDENT, &safe(&event.message)))?;
     if let Some(proxies) = &event.proxies {
-        for proxy in proxies.stale.iter().chain(&proxies.rejected).chain(&proxies.unreachable) {
-            write!(out, "{}", paragraph(style, INDENT, CONTINUATION_INDENT, &safe(proxy)))?;
+        for (state, proxies) in [
+            (ProxyState::Stale, &proxies.stale),
+            (ProxyState::Rejected, &proxies.rejected),
+            (ProxyState::Unreachable, &proxies.unreachable),
+        ] {
+            // The message states one of them already.
+            for proxy in proxies.iter().filter(|proxy| !event.message.contains(*proxy)) {
+                let text = format!("{}: {}", state.as_str(), safe(proxy));
+                write!(out, "{}", paragraph(style, INDENT, CONTINUATION_INDENT, &text))?;
+            }
         }
     }
     Ok(())
@@ -85,24 +94,30 @@ pub fn status(report: &ShiftStatusReport, style: &Style, out: &mut dyn Write) ->
     writeln!(out, "{}", style.paint(TextRole::Heading, &safe(&report.object)))?;
     for (rule, weights) in &report.weights {
         let shown: Vec<String> = weights.iter().map(|(backend, weight)| format!("{backend} {weight}")).collect();
-        writeln!(out, "  {}: {}", safe(rule), safe(&shown.join(", ")))?;
+        write!(out, "{}", paragraph(style, "  ", "    ", &safe(&format!("{rule}: {}", shown.join(", ")))))?;
     }
     let Some(last) = &report.last else { return writeln!(out, "no shift recorded") };
     let step = match last.plan.len() {
         0 => String::new(),
         steps => format!(", step {} of {steps} ({})", last.step, last.plan.join(", ")),
     };
-    let head = format!("shift {} is {}{step}: {} → {}", last.number, last.state.as_str(), last.from, last.to);
+    let head = format!("shift {}: {}{step}; {} → {}", last.number, last.state.as_str(), last.from, last.to);
     write!(out, "{}", paragraph(style, "", "  ", &safe(&head)))?;
-    writeln!(out, "  by {} at {}, session {}", safe(&last.user), safe(&last.started_at), safe(&last.session))?;
+    let by = format!("by {} at {}, session {}", last.user, last.started_at, last.session);
+    write!(out, "{}", paragraph(style, "  ", "    ", &safe(&by)))?;
+    if let Some(reason) = &last.reason {
+        write!(out, "{}", paragraph(style, "  ", "    ", &safe(&format!("reason: {reason}"))))?;
+    }
     if let Some(deadline) = &last.deadline {
-        writeln!(out, "  the session may run until {}; after that use --resume or --undo", safe(deadline))?;
+        let text = format!("the session may run until {deadline}; after that use --resume or --undo");
+        write!(out, "{}", paragraph(style, "  ", "    ", &safe(&text)))?;
     }
     if !last.message.is_empty() {
         write!(out, "{}", paragraph(style, "  ", "  ", &safe(&last.message)))?;
     }
     for verdict in &last.verdicts {
-        let text = format!("step {}: {}: {}", verdict.step, verdict.verdict.as_str(), verdict.reason);
+        let window = if verdict.step == 0 { "baseline".to_owned() } else { format!("step {}", verdict.step) };
+        let text = format!("{window}: {}: {}", verdict.verdict.as_str(), verdict.reason);
         write!(out, "{}", paragraph(style, "  ", "    ", &safe(&text)))?;
     }
     if report.unchanged == Some(false) {
@@ -119,32 +134,24 @@ pub fn history(report: &ShiftHistoryReport, style: &Style, out: &mut dyn Write) 
     if report.shifts.is_empty() {
         return writeln!(out, "no shift recorded for {}", safe(&report.object));
     }
-    let rows = report.shifts.iter().map(|shift| {
-        let state = match shift.state.as_str() {
-            state if shift.message.is_empty() => state.to_owned(),
-            state => format!("{state}: {}", shift.message),
-        };
-        [
-            &shift.number.to_string(),
-            &shift.started_at,
-            &shift.user,
-            &shift.from,
-            &shift.to,
-            &state,
-            shift.reason.as_deref().unwrap_or(""),
-        ]
-        .map(|text| safe(text).into_owned())
-        .to_vec()
-    });
-    let (whole, flexible) = (Column::whole, Column::flexible);
-    let columns = [
-        whole("#"),
-        whole("STARTED"),
-        flexible("USER"),
-        flexible("FROM"),
-        flexible("TO"),
-        flexible("STATE"),
-        flexible("REASON"),
-    ];
-    write!(out, "{}", table::render(style, &columns, rows.collect(), 0))
+    for shift in &report.shifts {
+        let state = style.paint(state_role(shift.state), shift.state.as_str());
+        let head = format!("{}  ", style.paint(TextRole::Heading, &format!("#{}", shift.number)));
+        let text = format!("{}  {state}  {} → {}", safe(&shift.started_at), safe(&shift.from), safe(&shift.to));
+        write!(out, "{}", paragraph(style, &head, "    ", &text))?;
+        let reason = shift.reason.as_ref().map(|reason| format!("reason: {reason}"));
+        let details = [Some(format!("by {}", shift.user)), reason, Some(shift.message.clone())];
+        for text in details.iter().flatten().filter(|text| !text.is_empty()) {
+            write!(out, "{}", paragraph(style, "    ", "      ", &safe(text)))?;
+        }
+    }
+    Ok(())
+}
+
+fn state_role(state: ShiftState) -> TextRole {
+    match state {
+        ShiftState::Done => TextRole::Good,
+        ShiftState::Open => TextRole::Info,
+        ShiftState::Held | ShiftState::RolledBack => TextRole::Warning,
+    }
 }

@@ -2,8 +2,10 @@
 
 use std::io::{self, Write};
 
+use textwrap::core::display_width;
+
 use super::style::{Style, TextRole};
-use super::table::{self, Column};
+use super::table::{self, Column, STICKY};
 use super::text::{count, paragraph, safe};
 use crate::diagnosis::{FaultLevel, StatusSource};
 use crate::report::page::format_millis;
@@ -32,16 +34,15 @@ pub fn line(line: &TailLine, style: &Style, out: &mut dyn Write) -> io::Result<(
     let flags = if line.flags.is_empty() { String::new() } else { format!("   {}", safe(&line.flags.join(","))) };
     let duration = line.duration_ms.map(|millis| format!("   {}", format_millis(millis))).unwrap_or_default();
     let status = line_status(line);
-    writeln!(
-        out,
-        "{}  {} → {}{subset}   {}{}{}{duration}",
-        style.paint(TextRole::Faint, time),
+    let head = format!(
+        "{} → {}{subset}   {}{}{}{duration}",
         or_dash(&line.source),
         or_dash(&line.destination),
         or_dash(&line.method),
         if status.is_empty() { String::new() } else { format!("   {}", style.paint(role, &status)) },
         style.paint(role, &flags),
-    )?;
+    );
+    write!(out, "{}", paragraph(style, &format!("{}  ", style.paint(TextRole::Faint, time)), INDENT, &head))?;
     let side = match line.verdict.side {
         FaultSide::None => String::new(),
         side => format!(" · {} side", side.as_str()),
@@ -63,12 +64,13 @@ pub fn call(call: &TailCall, style: &Style, out: &mut dyn Write) -> io::Result<(
     let Some((first, others)) = call.lines.split_first() else { return Ok(()) };
     line(first, style, out)?;
     for other in others {
-        let status = line_status(other);
-        let flags = if other.flags.is_empty() { "-".to_owned() } else { other.flags.join(",") };
         let side = other.side.map(|side| format!(", {} side", side.as_str())).unwrap_or_default();
         let pod = other.pod.as_deref().unwrap_or("-");
-        let duration = other.duration_ms.map(format_millis).unwrap_or_default();
-        let text = format!("{pod}{side}: {status} {flags} {duration}: {}", other.verdict.what);
+        let parts =
+            [line_status(other), other.flags.join(","), other.duration_ms.map(format_millis).unwrap_or_default()];
+        let parts: Vec<String> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        let result = if parts.is_empty() { String::new() } else { format!(" {}:", parts.join(" ")) };
+        let text = format!("{pod}{side}:{result} {}", other.verdict.what);
         write!(out, "{}", paragraph(style, &format!("{INDENT}└ "), &format!("{INDENT}  "), &safe(&text)))?;
     }
     Ok(())
@@ -83,10 +85,10 @@ pub fn top(report: &TailSummary, rows: usize, style: &Style, out: &mut dyn Write
         Column::whole("CALLS"),
         Column::whole("FLAGS"),
         Column::whole("STATUS"),
-        Column::whole("METHOD"),
-        Column::whole("UPSTREAM"),
         Column::whole("P50"),
         Column::whole("P99"),
+        Column::whole("DESTINATION"),
+        Column::whole("METHOD"),
     ];
     let mut groups: Vec<_> = report.groups.iter().collect();
     groups.sort_by_key(|group| std::cmp::Reverse(group.calls));
@@ -98,15 +100,15 @@ pub fn top(report: &TailSummary, rows: usize, style: &Style, out: &mut dyn Write
             group.calls.to_string(),
             style.paint(level_role(group.level), &text_or_dash(&group.flags.join(","))),
             text_or_dash(&group_status(group)),
-            text_or_dash(&group.method),
-            text_or_dash(&group.destination),
             format_millis(group.p50_ms),
             format_millis(group.p99_ms),
+            text_or_dash(&group.destination),
+            text_or_dash(&group.method),
         ]
     });
     let calls = report.calls.max(1) as f64;
     let totals = format!(
-        "{}, {} ({:.2}%), {}; p50 {}, p99 {}. Press Ctrl-C to quit.",
+        "{}, {} ({:.2}%), {}; p50 {}, p99 {}. Ctrl-C quits.",
         count_of(report.calls, "call"),
         count_of(report.faults, "fault"),
         report.faults as f64 * 100.0 / calls,
@@ -114,14 +116,15 @@ pub fn top(report: &TailSummary, rows: usize, style: &Style, out: &mut dyn Write
         format_millis(report.p50_ms),
         format_millis(report.p99_ms),
     );
-    writeln!(out, "{}\n", style.paint(TextRole::Heading, &totals))?;
     // Long lines are truncated: wrapped lines would make the screen scroll.
+    let width = style.width.unwrap_or(usize::MAX);
+    writeln!(out, "{}\n", truncate(&style.paint(TextRole::Heading, &totals), width))?;
     let plain = Style { width: None, ..*style };
     for line in table::render(&plain, &columns, cells.collect(), 0).lines() {
-        writeln!(out, "{}", truncate(line, style.width.unwrap_or(usize::MAX)))?;
+        writeln!(out, "{}", truncate(line, width).trim_end())?;
     }
     if hidden > 0 {
-        write!(out, "{}", style.paint(TextRole::Faint, &format!("{hidden} more")))?;
+        write!(out, "{}", style.paint(TextRole::Faint, &format!("{hidden} more groups")))?;
     }
     Ok(())
 }
@@ -165,7 +168,7 @@ fn group_status(group: &CallGroupReport) -> String {
 /// `5 NOT_FOUND`; `~14 UNAVAILABLE` for an inferred status.
 fn status_text(code: u8, source: Option<StatusSource>) -> String {
     let mark = if source == Some(StatusSource::Inferred) { "~" } else { "" };
-    format!("{mark}{code} {}", grpc_status::name(code))
+    format!("{mark}{code}{STICKY}{}", grpc_status::name(code))
 }
 
 fn level_role(level: FaultLevel) -> TextRole {
@@ -181,11 +184,8 @@ fn text_or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { safe(text).into_owned() }
 }
 
-/// Writes the summary.
-///
-/// # Errors
-/// Errors of writing to `out`.
-pub fn summary(report: &TailSummary, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+/// A table with one row for each group.
+fn wide_groups(groups: &[CallGroupReport], style: &Style) -> String {
     let columns = [
         Column::whole("CALLS"),
         Column::whole("FLAGS"),
@@ -196,29 +196,63 @@ pub fn summary(report: &TailSummary, style: &Style, out: &mut dyn Write) -> io::
         Column::whole("P99"),
         Column::flexible("WHAT"),
     ];
-    let rows: Vec<Vec<String>> = report
-        .groups
-        .iter()
-        .map(|group| {
-            vec![
-                group.calls.to_string(),
-                style.paint(level_role(group.level), &text_or_dash(&group.flags.join(","))),
-                text_or_dash(&group_status(group)),
-                text_or_dash(&group.destination),
-                text_or_dash(&group.method),
-                format_millis(group.p50_ms),
-                format_millis(group.p99_ms),
-                text_or_dash(&group.what),
-            ]
-        })
-        .collect();
-    if !rows.is_empty() {
-        writeln!(out, "{}", table::render(style, &columns, rows, 0))?;
+    let rows = groups.iter().map(|group| {
+        vec![
+            group.calls.to_string(),
+            style.paint(level_role(group.level), &text_or_dash(&group.flags.join(","))),
+            text_or_dash(&group_status(group)),
+            text_or_dash(&group.destination),
+            text_or_dash(&group.method),
+            format_millis(group.p50_ms),
+            format_millis(group.p99_ms),
+            text_or_dash(&group.what),
+        ]
+    });
+    table::render(style, &columns, rows.collect(), 0)
+}
+
+/// The same for a narrow terminal: destination, method and what happened are below the row of their group.
+fn narrow_groups(groups: &[CallGroupReport], style: &Style) -> String {
+    let columns = ["CALLS", "FLAGS", "STATUS", "P50", "P99"].map(Column::whole);
+    let rows = groups.iter().map(|group| {
+        vec![
+            group.calls.to_string(),
+            style.paint(level_role(group.level), &text_or_dash(&group.flags.join(","))),
+            text_or_dash(&group_status(group)),
+            format_millis(group.p50_ms),
+            format_millis(group.p99_ms),
+        ]
+    });
+    let table = table::render(style, &columns, rows.collect(), 0);
+    let mut lines = table.lines();
+    let mut out = String::new();
+    if style.headers {
+        out.extend(lines.next().map(|heading| format!("{heading}\n")));
+    }
+    for (line, group) in lines.zip(groups) {
+        out.push_str(&format!("{line}\n"));
+        let call = format!("{}   {}", group.destination, group.method);
+        for text in [call.trim(), &group.what].into_iter().filter(|text| !text.is_empty()) {
+            out.push_str(&paragraph(style, "       ", "         ", &safe(text)));
+        }
+    }
+    out
+}
+
+/// Writes the summary.
+///
+/// # Errors
+/// Errors of writing to `out`.
+pub fn summary(report: &TailSummary, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    if !report.groups.is_empty() {
+        let table = wide_groups(&report.groups, style);
+        let fits = style.width.is_none_or(|width| table.lines().all(|line| display_width(line) <= width));
+        writeln!(out, "{}", if fits { table } else { narrow_groups(&report.groups, style) })?;
     }
     for group in &report.groups {
         if let Some(text) = &group.consistent_with {
-            let what = format!("{} {}: {text}", text_or_dash(&group.flags.join(",")), text_or_dash(&group.destination));
-            write!(out, "{}", paragraph(style, "", "  ", &what))?;
+            let group = [group.flags.join(","), group.destination.clone()].join(" ");
+            write!(out, "{}", paragraph(style, "", "  ", &safe(&format!("{}: {text}", group.trim()))))?;
         }
     }
     let calls = report.calls.max(1) as f64;
@@ -238,16 +272,19 @@ pub fn summary(report: &TailSummary, style: &Style, out: &mut dyn Write) -> io::
         format_millis(report.p99_ms),
     );
     write!(out, "{}", paragraph(style, "", "  ", &totals))?;
-    let mut counts: Vec<String> =
-        report.other_lines.iter().map(|(kind, count)| format!("{} {count}", kind.as_str())).collect();
-    if report.ambiguous > 0 {
-        counts.push(format!("ambiguous {}", report.ambiguous));
-    }
     if report.ungrouped > 0 {
-        counts.push(format!("ungrouped {}", report.ungrouped));
+        let text = format!("not in the table, which is full: {} faults and notices", report.ungrouped);
+        write!(out, "{}", paragraph(style, "", "  ", &text))?;
     }
-    if !counts.is_empty() {
-        write!(out, "{}", paragraph(style, "other lines: ", "  ", &counts.join(", ")))?;
+    if report.ambiguous > 0 {
+        let lines = count_of(report.ambiguous, "ambiguous line");
+        let text = format!("{lines}: text sent by a client allows several readings");
+        write!(out, "{}", paragraph(style, "", "  ", &text))?;
+    }
+    let kinds: Vec<String> =
+        report.other_lines.iter().map(|(kind, count)| format!("{} {count}", kind.as_str())).collect();
+    if !kinds.is_empty() {
+        write!(out, "{}", paragraph(style, "other lines: ", "  ", &kinds.join(", ")))?;
     }
     Ok(())
 }

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::style::Style;
+use super::style::{Style, TextRole};
+use super::table::STICKY;
+use crate::report::GapReport;
 
 /// Whether a character controls the terminal or reorders text, and so could disguise a line.
 pub(super) fn is_harmful(c: char) -> bool {
@@ -39,10 +41,11 @@ pub fn safe_same_length(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Wraps a paragraph. The first line starts with `first`, all others with `rest`.
+/// Wraps a paragraph. The first line starts with `first`, all others with `rest`. A line never ends at a [`STICKY`]
+/// space.
 pub fn paragraph(style: &Style, first: &str, rest: &str, text: &str) -> String {
     let Some(width) = style.width else {
-        return format!("{first}{}\n", text.replace('\n', &format!("\n{rest}")));
+        return format!("{first}{}\n", text.replace(STICKY, " ").replace('\n', &format!("\n{rest}")));
     };
     let mut out = String::new();
     for (index, line) in text.lines().enumerate() {
@@ -53,9 +56,21 @@ pub fn paragraph(style: &Style, first: &str, rest: &str, text: &str) -> String {
             .word_splitter(textwrap::WordSplitter::NoHyphenation)
             .break_words(false);
         for wrapped in textwrap::wrap(line, options) {
-            out.push_str(wrapped.trim_end());
+            out.push_str(&wrapped.trim_end().replace(STICKY, " "));
             out.push('\n');
         }
+    }
+    out
+}
+
+/// A heading and one line for each gap; empty without gaps.
+pub(super) fn gap_lines<'r>(gaps: impl IntoIterator<Item = &'r GapReport>, style: &Style) -> String {
+    let mut out = String::new();
+    for gap in gaps {
+        if out.is_empty() {
+            out = format!("{}\n", style.paint(TextRole::Heading, "Gaps"));
+        }
+        out.push_str(&paragraph(style, "  ", "    ", &safe(&format!("{}: {}", gap.what, gap.why))));
     }
     out
 }

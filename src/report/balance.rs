@@ -78,7 +78,7 @@ impl BalanceReport {
             endpoints,
             calls,
             effective_servers: distribution.effective_servers(),
-            jain: distribution.jain(),
+            jain: distribution.jain_index(),
             verdict: distribution.verdict(is_tcp(service, port)),
             cause: verdict_cause(mesh, service, port, distribution),
             log_pattern: None,

@@ -75,7 +75,7 @@ pub struct DiffProxyReport {
     pub caller_class: String,
     /// The state of the proxy.
     pub state: ProxyState,
-    /// The facts behind the state.
+    /// The evidence for the state.
     pub evidence: String,
     /// Start of the state, RFC 3339, if available.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -145,7 +145,7 @@ impl From<ComparedObject> for DiffObjectReport {
 
 /// The states of all proxies that the snapshot holds; empty when it holds none. `hosts` restricts the comparison to
 /// what calls to these hosts use; empty means all.
-pub fn proxies(mesh: &Mesh<'_>, hosts: &[String]) -> Vec<DiffProxyReport> {
+pub fn proxy_reports(mesh: &Mesh<'_>, hosts: &[String]) -> Vec<DiffProxyReport> {
     let compared = ProxyComparisons::new(mesh).map(|proxies| proxies.compare_all(hosts)).unwrap_or_default();
     compared.into_iter().map(|(id, proxy)| DiffProxyReport::new(mesh, id, proxy)).collect()
 }

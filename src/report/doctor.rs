@@ -24,7 +24,7 @@ pub struct CheckReport {
     pub id: String,
     /// The result.
     pub state: CheckState,
-    /// The facts behind the result.
+    /// The evidence for the result.
     pub reason: String,
     /// A command to run, or objects to apply.
     #[serde(skip_serializing_if = "Option::is_none")]

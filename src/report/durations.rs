@@ -38,16 +38,17 @@ impl Durations {
         let mut cumulative = 0;
         self.buckets.iter().enumerate().find_map(|(bucket, count)| {
             cumulative += count;
-            (cumulative >= rank).then(|| roundest(bucket))
+            (cumulative >= rank).then(|| roundest_number_in(bucket))
         })
     }
 
     /// The median, and the number of calls within 5% of it: a time limit shows up as such a cluster.
-    pub(super) fn cluster(&self) -> Option<(u64, u64)> {
+    pub(super) fn median_cluster(&self) -> Option<(u64, u64)> {
         let median = self.quantile(0.5)?;
         let buckets = self.buckets.iter().enumerate();
         // A duration differs from the middle of its bucket by less than 2%.
-        let is_near = |bucket: usize| middle(bucket).abs_diff(median) <= median / 100 * 3 + median % 100 * 3 / 100;
+        let is_near =
+            |bucket: usize| bucket_middle(bucket).abs_diff(median) <= median / 100 * 3 + median % 100 * 3 / 100;
         Some((median, buckets.filter(|(bucket, _)| is_near(*bucket)).map(|(_, count)| count).sum()))
     }
 }
@@ -64,7 +65,7 @@ fn bucket_of(millis: u64) -> usize {
 }
 
 /// First and last duration of a bucket.
-fn range(bucket: usize) -> (u64, u64) {
+fn bucket_range(bucket: usize) -> (u64, u64) {
     let bucket = bucket as u64;
     if bucket < 32 {
         return (bucket, bucket);
@@ -75,14 +76,14 @@ fn range(bucket: usize) -> (u64, u64) {
     (first, first + (step - 1))
 }
 
-fn middle(bucket: usize) -> u64 {
-    let (first, last) = range(bucket);
+fn bucket_middle(bucket: usize) -> u64 {
+    let (first, last) = bucket_range(bucket);
     first + (last - first) / 2
 }
 
 /// The roundest number in a bucket: configured limits are round, and a bucket is no more exact than that.
-fn roundest(bucket: usize) -> u64 {
-    let (first, last) = range(bucket);
+fn roundest_number_in(bucket: usize) -> u64 {
+    let (first, last) = bucket_range(bucket);
     let multiple = |unit: u64| Some(last / unit * unit).filter(|number| *number >= first && *number > 0);
     let units = (0..20).rev().map(|zeros| 10_u64.pow(zeros)).flat_map(|unit| [unit.saturating_mul(5), unit]);
     units.filter(|unit| *unit <= last).find_map(multiple).unwrap_or(first)

@@ -9,7 +9,7 @@ use super::balance::DistributionReport;
 use super::diff::DiffProxyReport;
 use super::finding::FindingReport;
 use super::route::RetriesReport;
-use super::{GapReport, ObjectReport, Percent};
+use super::{GapReport, ObjectKind, ObjectReport, Percent};
 use crate::dataplane::balance::{HostReadings, readings_by_host, recent_or_total};
 use crate::dataplane::proxy::ProxyState;
 use crate::dataplane::proxy_comparisons::ProxyComparisons;
@@ -30,7 +30,7 @@ pub struct InspectReport {
     pub kind: &'static str,
     /// Version of this schema.
     pub version: u32,
-    /// Istio version whose behaviour is assumed.
+    /// Istio version whose behavior is assumed.
     pub istio_version: String,
     /// Services.
     pub services: Vec<ServiceReport>,
@@ -75,7 +75,7 @@ pub struct ServiceReport {
     /// Name of the object. For a ServiceEntry host in the cluster domain, the name in the host.
     pub name: String,
     /// Kind of the object: `Service` or `ServiceEntry`.
-    pub kind: String,
+    pub kind: ObjectKind,
     /// Full host name.
     pub host: String,
     /// `ClusterIP`, `Headless`, `ExternalName`, or the resolution of a ServiceEntry.
@@ -85,7 +85,7 @@ pub struct ServiceReport {
     pub external_name: Option<String>,
     /// Ports.
     pub ports: Vec<PortReport>,
-    /// Numbers of pods behind it.
+    /// Numbers of its pods.
     pub pods: PodsReport,
     /// Numbers of pods with a proxy.
     pub proxies: ProxiesReport,
@@ -98,7 +98,7 @@ pub struct ServiceReport {
     pub destination_rules: Vec<ObjectReport>,
     /// Traffic policies by port and subset.
     pub policies: Vec<PolicyReport>,
-    /// Workloads behind it.
+    /// Its workloads.
     pub workloads: Vec<WorkloadReport>,
     /// TLS that the server's proxies accept, by pod port.
     pub tls: Vec<TlsReport>,
@@ -246,7 +246,7 @@ pub struct BackendReport {
     pub share_percent: Percent,
     /// Whether calls to it can arrive.
     pub state: BackendState,
-    /// Numbers of pods behind it.
+    /// Numbers of its pods.
     pub pods: PodsReport,
 }
 
@@ -299,7 +299,7 @@ pub struct WorkloadReport {
     pub exclusions: Vec<String>,
 }
 
-/// TLS in force on a pod port.
+/// The effective TLS mode of a pod port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct TlsReport {
     /// Port of the pod.
@@ -425,7 +425,7 @@ pub fn inspect(mesh: &Mesh<'_>, outcome: &RulesOutcome, request: &InspectRequest
     let mut findings: BTreeSet<usize> = BTreeSet::new();
     let mut services = Vec::with_capacity(reported.len());
     for id in reported {
-        let related: BTreeSet<usize> = super::page::related(mesh, id)
+        let related: BTreeSet<usize> = super::page::related_objects(mesh, id)
             .iter()
             .filter_map(|object| by_object.get(object))
             .flatten()
@@ -444,7 +444,7 @@ pub fn inspect(mesh: &Mesh<'_>, outcome: &RulesOutcome, request: &InspectRequest
             let of_pod = by_object.iter().filter(|(object, _)| object.kind == Kind::Pod && object.path() == path);
             findings.extend(of_pod.flat_map(|(_, findings)| findings.iter().copied()));
         }
-        services.push(ServiceReport { live, ..super::page::service(mesh, id, counts) });
+        services.push(ServiceReport { live, ..super::page::service_report(mesh, id, counts) });
     }
     if request.targets.is_empty() && request.selected.is_none() {
         let in_scope = outcome.findings.iter().enumerate().filter(|(_, finding)| {

@@ -17,6 +17,8 @@ pub mod route;
 mod route_client;
 mod route_notes;
 pub mod route_test;
+#[cfg(test)]
+pub(crate) mod samples;
 mod server_side;
 pub mod shift;
 pub mod tail;
@@ -27,6 +29,8 @@ pub(crate) mod unified;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::schema::Kind;
+use crate::schema::kind::KINDS;
 use crate::snapshot::{Gap, GapKind, ObjectKey};
 
 pub use proportion::{Percent, Ratio};
@@ -36,7 +40,7 @@ pub use proportion::{Percent, Ratio};
 pub struct GapReport {
     /// What is missing.
     pub what: String,
-    /// The cause in words, such as the right that is missing.
+    /// The cause in words, such as the permission that is missing.
     pub why: String,
     /// The kind of cause.
     pub reason: GapKind,
@@ -55,11 +59,52 @@ impl From<&Gap> for GapReport {
     }
 }
 
+/// A kind as Kubernetes spells it, such as `VirtualService`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKind(Kind);
+
+impl ObjectKind {
+    /// The value in JSON reports.
+    pub fn as_str(self) -> &'static str {
+        self.0.name()
+    }
+}
+
+impl From<Kind> for ObjectKind {
+    fn from(kind: Kind) -> Self {
+        Self(kind)
+    }
+}
+
+impl std::fmt::Display for ObjectKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for ObjectKind {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl JsonSchema for ObjectKind {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ObjectKind".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        // Istio and Gateway API both have a kind `Gateway`.
+        let names: std::collections::BTreeSet<&str> = KINDS.iter().map(|info| info.name).collect();
+        schemars::json_schema!({"type": "string", "enum": names})
+    }
+}
+
 /// An object by kind, namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 pub struct ObjectReport {
-    /// Kind as Kubernetes spells it, such as `VirtualService`.
-    pub kind: String,
+    /// Kind of the object.
+    pub kind: ObjectKind,
     /// Namespace; empty for cluster-scoped kinds.
     pub namespace: String,
     /// Name within the namespace.
@@ -68,21 +113,13 @@ pub struct ObjectReport {
 
 impl From<&ObjectKey> for ObjectReport {
     fn from(object: &ObjectKey) -> Self {
-        Self {
-            kind: object.kind.name().to_owned(),
-            namespace: object.namespace.to_string(),
-            name: object.name.to_string(),
-        }
+        Self { kind: object.kind.into(), namespace: object.namespace.to_string(), name: object.name.to_string() }
     }
 }
 
 impl From<&crate::mesh::ids::ObjectRef> for ObjectReport {
     fn from(object: &crate::mesh::ids::ObjectRef) -> Self {
-        Self {
-            kind: object.kind.name().to_owned(),
-            namespace: object.namespace.to_string(),
-            name: object.name.to_string(),
-        }
+        Self { kind: object.kind.into(), namespace: object.namespace.to_string(), name: object.name.to_string() }
     }
 }
 

@@ -7,9 +7,9 @@ use super::inspect::{
     BackendReport, CallerClassReport, GatewayReport, PodsReport, PortReport, ProxiesReport, RuleAction, RuleReport,
     ServiceReport,
 };
-use super::policy::policies;
-use super::route::millis;
-use super::server_side::{authorization, tls, workloads};
+use super::policy::policy_reports;
+use super::route::duration_ms;
+use super::server_side::{authorization_reports, tls_reports, workload_reports};
 use super::{ObjectReport, Percent};
 use crate::mesh::Mesh;
 use crate::mesh::RouteReference;
@@ -26,7 +26,7 @@ use crate::schema::Kind;
 use crate::vocabulary::duration;
 
 /// The objects whose findings concern a Service: the Service itself, route objects, DestinationRules, gateways, pods.
-pub(super) fn related(mesh: &Mesh<'_>, id: ServiceId) -> BTreeSet<ObjectRef> {
+pub(super) fn related_objects(mesh: &Mesh<'_>, id: ServiceId) -> BTreeSet<ObjectRef> {
     let service = mesh.service(id);
     let mut objects = BTreeSet::from([service.object.clone()]);
     objects.extend(mesh.virtual_services.covering(&service.host).map(|object| object.object.clone()));
@@ -47,16 +47,20 @@ pub(super) fn related(mesh: &Mesh<'_>, id: ServiceId) -> BTreeSet<ObjectRef> {
     objects
 }
 
-pub(super) fn service(mesh: &Mesh<'_>, id: ServiceId, finding_counts: BTreeMap<Severity, usize>) -> ServiceReport {
+pub(super) fn service_report(
+    mesh: &Mesh<'_>,
+    id: ServiceId,
+    finding_counts: BTreeMap<Severity, usize>,
+) -> ServiceReport {
     let service = mesh.service(id);
     let classes = mesh.caller_classes(id);
     let default_class = &classes[0];
-    let has_pods = mesh.covers_pods_of(service);
-    let routes = routes(mesh, service, default_class);
+    let has_pods = mesh.covers_endpoints_of(service);
+    let routes = rule_reports(mesh, service, default_class);
     ServiceReport {
         namespace: service.namespace().to_string(),
-        name: name(mesh, service),
-        kind: service.object.kind.name().to_owned(),
+        name: display_name(mesh, service),
+        kind: service.object.kind.into(),
         host: service.host.to_string(),
         resolution: match &service.resolution {
             Resolution::ClusterIp => "ClusterIP".to_owned(),
@@ -68,16 +72,19 @@ pub(super) fn service(mesh: &Mesh<'_>, id: ServiceId, finding_counts: BTreeMap<S
             Resolution::ExternalName(target) => Some(target.to_string()),
             _ => None,
         },
-        ports: service.ports.iter().map(|port| self::port(mesh, service, port, default_class)).collect(),
-        pods: pods(service.endpoints, has_pods),
-        proxies: proxies(mesh, service),
-        callers: classes[1..].iter().map(|class| caller_class(mesh, service, class, default_class, &routes)).collect(),
+        ports: service.ports.iter().map(|port| self::port_report(mesh, service, port, default_class)).collect(),
+        pods: pods_report(service.endpoints, has_pods),
+        proxies: proxies_report(mesh, service),
+        callers: classes[1..]
+            .iter()
+            .map(|class| caller_class_report(mesh, service, class, default_class, &routes))
+            .collect(),
         routes,
         destination_rules: destination_rules(mesh, &default_class.destination_rules),
-        policies: policies(mesh, service, default_class),
-        workloads: workloads(mesh, service),
-        tls: tls(mesh, service),
-        authorization: authorization(mesh, service),
+        policies: policy_reports(mesh, service, default_class),
+        workloads: workload_reports(mesh, service),
+        tls: tls_reports(mesh, service),
+        authorization: authorization_reports(mesh, service),
         gateways: mesh
             .exposures(id)
             .into_iter()
@@ -100,7 +107,7 @@ pub(super) fn service(mesh: &Mesh<'_>, id: ServiceId, finding_counts: BTreeMap<S
 }
 
 /// The Service's name. For a ServiceEntry host in the cluster domain, the name in the host.
-fn name(mesh: &Mesh<'_>, service: &Service) -> String {
+fn display_name(mesh: &Mesh<'_>, service: &Service) -> String {
     let host = service.host.as_str();
     match mesh.namespace_of_host(&service.host) {
         Some(_) if !host.starts_with('*') => host.split('.').next().unwrap_or(host).to_owned(),
@@ -108,11 +115,11 @@ fn name(mesh: &Mesh<'_>, service: &Service) -> String {
     }
 }
 
-pub(super) fn pods(count: PodCount, in_source: bool) -> PodsReport {
+pub(super) fn pods_report(count: PodCount, in_source: bool) -> PodsReport {
     PodsReport { ready: count.ready, total: count.total, unknown: count.unknown, in_source }
 }
 
-fn proxies(mesh: &Mesh<'_>, service: &Service) -> ProxiesReport {
+fn proxies_report(mesh: &Mesh<'_>, service: &Service) -> ProxiesReport {
     let mut count = ProxiesReport::default();
     for workload in mesh.workloads_of(service) {
         count.total += workload.pod_count;
@@ -125,7 +132,7 @@ fn proxies(mesh: &Mesh<'_>, service: &Service) -> ProxiesReport {
     count
 }
 
-fn port(mesh: &Mesh<'_>, service: &Service, port: &ServicePort, class: &CallerClass) -> PortReport {
+fn port_report(mesh: &Mesh<'_>, service: &Service, port: &ServicePort, class: &CallerClass) -> PortReport {
     let policy = mesh.destination_rules.policy(&class.destination_rules, port.number, None);
     PortReport {
         number: port.number,
@@ -138,14 +145,14 @@ fn port(mesh: &Mesh<'_>, service: &Service, port: &ServicePort, class: &CallerCl
             TargetPort::Number(number) => number.to_string(),
             TargetPort::Name(name) => name.to_string(),
         },
-        inbound: inbound(port.protocol).to_owned(),
-        outbound: outbound(mesh, service, port.protocol, &policy),
-        gateway: gateway(mesh, port.protocol, &policy),
+        inbound: describe_inbound(port.protocol).to_owned(),
+        outbound: describe_outbound(mesh, service, port.protocol, &policy),
+        gateway: describe_gateway(mesh, port.protocol, &policy),
     }
 }
 
 /// How the server's sidecar handles calls.
-fn inbound(protocol: Protocol) -> &'static str {
+fn describe_inbound(protocol: Protocol) -> &'static str {
     match protocol.family() {
         ProtocolFamily::Http => "handles each call",
         ProtocolFamily::Auto => "detects HTTP/2, passes other bytes through",
@@ -155,7 +162,7 @@ fn inbound(protocol: Protocol) -> &'static str {
 }
 
 /// How a caller's sidecar handles calls.
-fn outbound(mesh: &Mesh<'_>, service: &Service, protocol: Protocol, policy: &EffectivePolicy<'_>) -> String {
+fn describe_outbound(mesh: &Mesh<'_>, service: &Service, protocol: Protocol, policy: &EffectivePolicy<'_>) -> String {
     let upstream = match protocol.family() {
         ProtocolFamily::NoListener => return "no listener".to_owned(),
         ProtocolFamily::Tcp => return "each connection goes to one pod; no routes, no retries".to_owned(),
@@ -163,18 +170,18 @@ fn outbound(mesh: &Mesh<'_>, service: &Service, protocol: Protocol, policy: &Eff
             "the caller's protocol to the server"
         }
         ProtocolFamily::Http if protocol.is_http2() => "HTTP/2 to the server",
-        ProtocolFamily::Http if upgraded(mesh, protocol, policy) => "HTTP/2 to the server (upgraded)",
+        ProtocolFamily::Http if is_upgraded_to_http2(mesh, protocol, policy) => "HTTP/2 to the server (upgraded)",
         ProtocolFamily::Http => "HTTP/1.1 to the server",
         ProtocolFamily::Auto => "the caller's protocol to the server, by detection",
     };
     if service.resolution == Resolution::Headless {
-        return format!("routed per call, to the pod that the client dialled; {upstream}");
+        return format!("routed per call, to the pod that the client dialed; {upstream}");
     }
     format!("balanced per call; {upstream}")
 }
 
 /// How a gateway handles calls.
-fn gateway(mesh: &Mesh<'_>, protocol: Protocol, policy: &EffectivePolicy<'_>) -> String {
+fn describe_gateway(mesh: &Mesh<'_>, protocol: Protocol, policy: &EffectivePolicy<'_>) -> String {
     match protocol.family() {
         ProtocolFamily::NoListener => "no listener",
         ProtocolFamily::Tcp => "passes bytes through",
@@ -182,14 +189,14 @@ fn gateway(mesh: &Mesh<'_>, protocol: Protocol, policy: &EffectivePolicy<'_>) ->
             "the client's protocol to the server"
         }
         ProtocolFamily::Http if protocol.is_http2() => "HTTP/2 to the server",
-        ProtocolFamily::Http if upgraded(mesh, protocol, policy) => "HTTP/2 to the server (upgraded)",
+        ProtocolFamily::Http if is_upgraded_to_http2(mesh, protocol, policy) => "HTTP/2 to the server (upgraded)",
         ProtocolFamily::Auto if policy.h2_upgrade_policy() == Some("UPGRADE") => "HTTP/2 to the server (upgraded)",
         ProtocolFamily::Http | ProtocolFamily::Auto => "HTTP/1.1 to the server: gRPC fails",
     }
     .to_owned()
 }
 
-pub(super) fn upgraded(mesh: &Mesh<'_>, protocol: Protocol, policy: &EffectivePolicy<'_>) -> bool {
+pub(super) fn is_upgraded_to_http2(mesh: &Mesh<'_>, protocol: Protocol, policy: &EffectivePolicy<'_>) -> bool {
     match policy.h2_upgrade_policy() {
         Some("UPGRADE") => true,
         Some("DO_NOT_UPGRADE") => false,
@@ -197,11 +204,11 @@ pub(super) fn upgraded(mesh: &Mesh<'_>, protocol: Protocol, policy: &EffectivePo
     }
 }
 
-fn routes(mesh: &Mesh<'_>, service: &Service, class: &CallerClass) -> Vec<RuleReport> {
-    mesh.written_rules_of(class.route_owner).iter().map(|rule| route(mesh, service, class, rule)).collect()
+fn rule_reports(mesh: &Mesh<'_>, service: &Service, class: &CallerClass) -> Vec<RuleReport> {
+    mesh.written_rules_of(class.route_owner).iter().map(|rule| rule_report(mesh, service, class, rule)).collect()
 }
 
-fn route(mesh: &Mesh<'_>, service: &Service, class: &CallerClass, rule: &WrittenRule) -> RuleReport {
+fn rule_report(mesh: &Mesh<'_>, service: &Service, class: &CallerClass, rule: &WrittenRule) -> RuleReport {
     let (mut status, mut delegate, mut backends) = (None, None, Vec::new());
     let action = match &rule.action {
         WrittenAction::Forward(written) => {
@@ -226,8 +233,8 @@ fn route(mesh: &Mesh<'_>, service: &Service, class: &CallerClass, rule: &Written
         action,
         status,
         delegate,
-        backends: backends.iter().map(|backend| self::backend(mesh, backend)).collect(),
-        timeout_ms: rule.timeout.map_or(0, millis),
+        backends: backends.iter().map(|backend| self::backend_report(mesh, backend)).collect(),
+        timeout_ms: rule.timeout.map_or(0, duration_ms),
         retries: (&rule.retries).into(),
         faults: rule.faults.clone(),
         mirrors: rule
@@ -243,7 +250,7 @@ fn route(mesh: &Mesh<'_>, service: &Service, class: &CallerClass, rule: &Written
     }
 }
 
-fn backend(mesh: &Mesh<'_>, backend: &CallerBackend) -> BackendReport {
+fn backend_report(mesh: &Mesh<'_>, backend: &CallerBackend) -> BackendReport {
     let written = &backend.written;
     BackendReport {
         host: written.host.to_string(),
@@ -253,7 +260,7 @@ fn backend(mesh: &Mesh<'_>, backend: &CallerBackend) -> BackendReport {
         weight: written.weight,
         share_percent: Percent(backend.share_percent).rounded(),
         state: backend.state,
-        pods: pods(backend.pods, backend.state != BackendState::Unknown),
+        pods: pods_report(backend.pods, backend.state != BackendState::Unknown),
     }
 }
 
@@ -261,14 +268,14 @@ fn destination_rules(mesh: &Mesh<'_>, rules: &AppliedRules) -> Vec<ObjectReport>
     rules.0.iter().map(|id| (&mesh.destination_rules.get(*id).object).into()).collect()
 }
 
-fn caller_class(
+fn caller_class_report(
     mesh: &Mesh<'_>,
     service: &Service,
     class: &CallerClass,
     default_class: &CallerClass,
     default_routes: &[RuleReport],
 ) -> CallerClassReport {
-    let own = routes(mesh, service, class);
+    let own_routes = rule_reports(mesh, service, class);
     let mut differs = Vec::new();
     let destination_rules = destination_rules(mesh, &class.destination_rules);
     if class.destination_rules != default_class.destination_rules {
@@ -305,7 +312,7 @@ fn caller_class(
         namespaces: class.namespaces.iter().map(ToString::to_string).collect(),
         pod_labels: class.pod_labels.clone(),
         destination_rules,
-        routes: (own != default_routes).then_some(own),
+        routes: (own_routes != default_routes).then_some(own_routes),
         differs,
     }
 }
@@ -325,10 +332,10 @@ fn affected_by_gaps(mesh: &Mesh<'_>, service: &Service) -> Vec<String> {
             kinds.iter().filter(|kind| is_missing(kind)).map(|kind| kind.name()).collect::<Vec<_>>().join(", ")
         };
         let covers_own = |kind: &Kind| mesh.coverage.covers(*kind, service.namespace());
-        let own = names(&|kind| !covers_own(kind));
+        let missing_own = names(&|kind| !covers_own(kind));
         let elsewhere = names(&|kind| covers_own(kind) && !mesh.coverage.covers_everywhere(*kind));
-        if !own.is_empty() {
-            sentences.push(format!("{part} unknown: {own} could not be read"));
+        if !missing_own.is_empty() {
+            sentences.push(format!("{part} unknown: {missing_own} could not be read"));
         }
         if !elsewhere.is_empty() {
             sentences.push(format!("{part} may be incomplete: {elsewhere} in other namespaces could not be read"));

@@ -1,7 +1,7 @@
 //! Traffic policies of a Service: limits in numbers, with their effect on calls.
 
 use super::inspect::PolicyReport;
-use super::page::upgraded;
+use super::page::is_upgraded_to_http2;
 use crate::mesh::Mesh;
 use crate::mesh::caller_classes::CallerClass;
 use crate::mesh::destination_rule::EffectivePolicy;
@@ -10,14 +10,14 @@ use crate::mesh::service::{Resolution, Service, ServicePort};
 use crate::mesh::version::IstioVersion;
 
 /// Policies of the gRPC ports: one for the host, and one for each subset whose policy differs.
-pub(super) fn policies(mesh: &Mesh<'_>, service: &Service, class: &CallerClass) -> Vec<PolicyReport> {
+pub(super) fn policy_reports(mesh: &Mesh<'_>, service: &Service, class: &CallerClass) -> Vec<PolicyReport> {
     let mut reports = Vec::new();
     let ports = service.ports.iter().filter(|port| !port.evidence.is_empty() || port.protocol.is_http2());
     for port in ports {
-        let of_host = policy(mesh, service, port, class, None);
+        let of_host = policy_report(mesh, service, port, class, None);
         let mut subsets = Vec::new();
         for name in mesh.destination_rules.subset_names(&class.destination_rules) {
-            let of_subset = policy(mesh, service, port, class, Some(name));
+            let of_subset = policy_report(mesh, service, port, class, Some(name));
             if (PolicyReport { subset: None, ..of_subset.clone() }) != of_host && !subsets.contains(&of_subset) {
                 subsets.push(of_subset);
             }
@@ -28,7 +28,7 @@ pub(super) fn policies(mesh: &Mesh<'_>, service: &Service, class: &CallerClass) 
     reports
 }
 
-fn policy(
+fn policy_report(
     mesh: &Mesh<'_>,
     service: &Service,
     port: &ServicePort,
@@ -62,7 +62,7 @@ pub(super) fn connection_pool(mesh: &Mesh<'_>, protocol: Protocol, policy: &Effe
     let connections = positive(tcp.and_then(|tcp| tcp.max_connections));
     let is_explicit_http2 = !policy.uses_client_protocol()
         && (protocol.is_http2()
-            || (upgraded(mesh, protocol, policy) && mesh.version >= IstioVersion { major: 1, minor: 28 }));
+            || (is_upgraded_to_http2(mesh, protocol, policy) && mesh.version >= IstioVersion { major: 1, minor: 28 }));
     let streams = positive(http.and_then(|http| http.max_concurrent_streams)).filter(|_| is_explicit_http2);
     let mut lines = Vec::new();
     if let (Some(connections), Some(streams)) = (connections, streams) {
@@ -108,7 +108,7 @@ pub(super) fn connection_pool(mesh: &Mesh<'_>, protocol: Protocol, policy: &Effe
 
 fn load_balancing(service: &Service, policy: &EffectivePolicy<'_>) -> String {
     if service.resolution == Resolution::Headless {
-        return "none: the pod that the client dialled (gateways: LEAST_REQUEST)".to_owned();
+        return "none: the pod that the client dialed (gateways: LEAST_REQUEST)".to_owned();
     }
     let Some(balancer) = &policy.load_balancer else { return "LEAST_REQUEST (default)".to_owned() };
     let value = balancer.value;

@@ -1,4 +1,4 @@
-//! Proportions in reports: a share is a [`Percent`], an error rate is a [`Ratio`].
+//! Proportions in reports: fields that end in `_percent` are a [`Percent`], all others are a [`Ratio`].
 
 use schemars::JsonSchema;
 use serde::Serialize;

@@ -7,7 +7,7 @@ use super::diff::DifferenceReport;
 use super::policy::connection_pool;
 use super::route_client::client_outcomes;
 use super::route_notes::{did_you_mean, not_modelled, notes};
-use super::{ObjectReport, Percent};
+use super::{ObjectKind, ObjectReport, Percent};
 use crate::dataplane::proxy::ProxyState;
 use crate::mesh::Mesh;
 use crate::mesh::ids::ObjectRef;
@@ -17,6 +17,7 @@ use crate::mesh::xds::{
     TriedRule, UpstreamProtocol,
 };
 use crate::schema::virtual_service::{Fault, Headers};
+use crate::vocabulary::grpc_status::STATUSES;
 
 /// The decision about one call.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -100,7 +101,7 @@ pub struct RouteLiveReport {
     pub pod: String,
     /// The state of the proxy, as in `diff`.
     pub state: ProxyState,
-    /// The facts behind the state.
+    /// The evidence for the state.
     pub evidence: String,
     /// The differences that concern this host.
     pub differences: Vec<DifferenceReport>,
@@ -110,7 +111,7 @@ pub struct RouteLiveReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct RouteRuleReport {
     /// `VirtualService`, `HTTPRoute` or `GRPCRoute`.
-    pub kind: String,
+    pub kind: ObjectKind,
     /// Namespace of the object.
     pub namespace: String,
     /// Name of the object.
@@ -148,7 +149,7 @@ pub struct RouteBackendReport {
     /// Whether calls to it can arrive.
     pub state: BackendState,
     /// Number of endpoints that may get the call. Absent when the source does not contain them, and when the proxy
-    /// connects to the address that the client dialled.
+    /// connects to the address that the client dialed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<u32>,
     /// `namespace/name` of the DestinationRule.
@@ -169,7 +170,7 @@ pub struct RouteBackendReport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum UpstreamTls {
-    /// Istio's auto mTLS: mTLS to endpoints that have a proxy, plain text to the others.
+    /// Istio's auto mTLS: mTLS to endpoints that have a proxy, plaintext to the others.
     Auto,
     /// Plain text.
     Plain,
@@ -179,7 +180,7 @@ pub enum UpstreamTls {
     Mtls,
 }
 
-/// The retry policy in force.
+/// The effective retry policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct RetriesReport {
     /// Retries after the first try; 0 means none.
@@ -200,7 +201,7 @@ impl From<&RetryPolicy> for RetriesReport {
             attempts: policy.attempts,
             retry_on: policy.retry_on.clone(),
             status_codes: policy.status_codes.clone(),
-            per_try_timeout_ms: policy.per_try_timeout.map_or(0, millis),
+            per_try_timeout_ms: policy.per_try_timeout.map_or(0, duration_ms),
             owner: policy.owner.to_string(),
         }
     }
@@ -263,6 +264,7 @@ pub struct ClientOutcomeReport {
     /// Share of the calls.
     pub share_percent: Percent,
     /// Name of the gRPC status.
+    #[schemars(schema_with = "grpc_status_names")]
     pub grpc_status: &'static str,
     /// HTTP status code that HTTP/1.1 clients get.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -272,6 +274,11 @@ pub struct ClientOutcomeReport {
     pub flag: Option<&'static str>,
     /// Why the calls do not arrive.
     pub reason: ClientOutcomeReason,
+}
+
+fn grpc_status_names(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let names: Vec<&str> = STATUSES.iter().map(|status| status.name).collect();
+    schemars::json_schema!({"type": "string", "enum": names})
 }
 
 /// Why calls do not reach the application.
@@ -284,7 +291,7 @@ pub enum ClientOutcomeReason {
     NoEndpoints,
     /// The proxy sends HTTP/1.1 to a gRPC server.
     Http1Upstream,
-    /// The proxy sends plain text to pods that accept only mTLS.
+    /// The proxy sends plaintext to pods that accept only mTLS.
     PlaintextToStrictMtls,
     /// The rule makes the proxy respond.
     DirectResponse,
@@ -306,7 +313,7 @@ pub struct CallerName(pub String);
 
 impl RouteReport {
     /// Reports the decision that the model makes for a call.
-    pub fn new(mesh: &Mesh<'_>, caller: &Caller, title: &CallerName, call: &Call, decision: &CallDecision) -> Self {
+    pub fn new(mesh: &Mesh<'_>, caller: &Caller, name: &CallerName, call: &Call, decision: &CallDecision) -> Self {
         let CallDecision {
             listener,
             outcome,
@@ -324,7 +331,7 @@ impl RouteReport {
             message,
         } = decision;
         let forwards = *outcome == CallOutcome::Forward;
-        let limit = forwards.then(|| timeout.map_or(0, millis));
+        let limit = forwards.then(|| timeout.map_or(0, duration_ms));
         let mut not_modelled = not_modelled(mesh, caller, decision);
         not_modelled.extend(notes(mesh, caller, decision));
         let unchecked = unchecked_conditions.iter();
@@ -341,7 +348,7 @@ impl RouteReport {
             kind: "Route",
             version: 1,
             id: None,
-            caller: caller_name.0.clone(),
+            caller: name.0.clone(),
             callers: Vec::new(),
             authority: call.authority.clone(),
             port: call.port,
@@ -385,7 +392,7 @@ impl RouteReport {
     }
 }
 
-pub(super) fn millis(limit: std::time::Duration) -> u64 {
+pub(super) fn duration_ms(limit: std::time::Duration) -> u64 {
     u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -407,7 +414,7 @@ pub(super) fn share(weight: Option<i64>, count: usize, total: i64) -> Percent {
 fn rule_report(matched: &MatchedRule, route_name: &str) -> RouteRuleReport {
     let ObjectRef { kind, namespace, name } = &matched.object;
     RouteRuleReport {
-        kind: kind.name().to_owned(),
+        kind: (*kind).into(),
         namespace: namespace.to_string(),
         name: name.to_string(),
         index: matched.index,
@@ -452,7 +459,7 @@ fn pool_limits(mesh: &Mesh<'_>, caller: &Caller, backend: &CompiledBackend) -> O
 }
 
 fn fault_report(fault: &Fault) -> RouteFaultReport {
-    let share = |percent: &Option<crate::schema::virtual_service::Percent>| {
+    let share = |percent: &Option<crate::schema::virtual_service::PercentValue>| {
         percent.as_ref().map_or(Percent::ALL, |percent| Percent(percent.value))
     };
     RouteFaultReport {

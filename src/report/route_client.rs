@@ -15,7 +15,7 @@ use crate::vocabulary::grpc_status;
 pub(super) fn client_outcomes(mesh: &Mesh<'_>, call: &Call, decision: &CallDecision) -> Vec<ClientOutcomeReport> {
     use ClientOutcomeReason as Reason;
     let all_calls = |http_status: Option<u32>, code: u8, flag: Option<&'static str>, reason: Reason| {
-        vec![outcome(Percent::ALL, http_status, code, flag, reason)]
+        vec![client_outcome(Percent::ALL, http_status, code, flag, reason)]
     };
     let proxy_response = |reason: Reason| {
         let status = decision.status.unwrap_or(502);
@@ -34,7 +34,7 @@ pub(super) fn client_outcomes(mesh: &Mesh<'_>, call: &Call, decision: &CallDecis
     }
 }
 
-fn outcome(
+fn client_outcome(
     share_percent: Percent,
     http_status: Option<u32>,
     code: u8,
@@ -73,12 +73,12 @@ fn lost_shares(mesh: &Mesh<'_>, call: &Call, decision: &CallDecision) -> Vec<Cli
     .filter_map(|(reason, (http_status, code), flag)| {
         let failing = decision.backends.iter().zip(&failures).filter(|(_, failure)| **failure == Some(reason));
         let percent: f64 = failing.map(|(backend, _)| share(backend.weight, decision.backends.len(), total).0).sum();
-        (percent > 0.0).then(|| outcome(Percent(percent), http_status, code, Some(flag), reason))
+        (percent > 0.0).then(|| client_outcome(Percent(percent), http_status, code, Some(flag), reason))
     })
     .collect()
 }
 
-/// Whether the proxy sends plain text to pods that accept only mTLS.
+/// Whether the proxy sends plaintext to pods that accept only mTLS.
 fn sends_plaintext_to_strict_pods(mesh: &Mesh<'_>, backend: &CompiledBackend) -> bool {
     let auto_mtls = mesh.config.enable_auto_mtls != Some(false);
     let is_plain = backend.tls.as_deref() == Some("DISABLE") || (backend.tls.is_none() && !auto_mtls);

@@ -41,7 +41,7 @@ pub(super) fn notes(mesh: &Mesh<'_>, caller: &Caller, decision: &CallDecision) -
     });
     if let Some(service) = headless {
         notes.push(format!(
-            "{} is headless: calls go to the pod that the client dialled, whatever the weights",
+            "{} is headless: calls go to the pod that the client dialed, whatever the weights",
             service.object
         ));
     }

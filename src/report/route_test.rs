@@ -12,7 +12,7 @@ use crate::vocabulary::duration;
 use crate::vocabulary::grpc_status;
 
 /// Difference in percent up to which two shares count as equal, so that `33.3` matches a third.
-const TOLERANCE: f64 = 0.1;
+const SHARE_TOLERANCE_PERCENT: f64 = 0.1;
 
 /// What a test expects of its call. All given fields must match.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -114,7 +114,7 @@ impl RouteExpectation {
         let mut failures = Vec::new();
         let mut check = |name: &str, expected: String, holds: bool, actual: String| {
             if !holds {
-                failures.push(format!("{name}: expected {expected}, is {actual}"));
+                failures.push(format!("{name}: expected {expected}, got {actual}"));
             }
         };
         let backends = || format_backends(report);
@@ -191,7 +191,7 @@ fn format_status(report: &RouteReport) -> String {
     };
     let has_one_status = report.client_sees.iter().all(|outcome| outcome.grpc_status == first.grpc_status);
     let failing: f64 = report.client_sees.iter().map(|outcome| outcome.share_percent.0).sum();
-    if has_one_status && failing >= 100.0 - TOLERANCE {
+    if has_one_status && failing >= 100.0 - SHARE_TOLERANCE_PERCENT {
         return first.grpc_status.to_owned();
     }
     let parts = report.client_sees.iter();
@@ -228,7 +228,8 @@ fn matches_shares(report: &RouteReport, expected: &BTreeMap<String, f64>) -> boo
         }
     }
     let actual_share = |key: &str| actual.get(key).copied().unwrap_or(0.0);
-    unexpected < TOLERANCE && expected.iter().all(|(key, share)| (actual_share(key) - share).abs() < TOLERANCE)
+    unexpected < SHARE_TOLERANCE_PERCENT
+        && expected.iter().all(|(key, share)| (actual_share(key) - share).abs() < SHARE_TOLERANCE_PERCENT)
 }
 
 fn format_backends(report: &RouteReport) -> String {

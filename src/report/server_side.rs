@@ -1,15 +1,15 @@
-//! The workloads behind a Service, and the security policies on the server side.
+//! The workloads of a Service, and the security policies on the server side.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::inspect::{AuthorizationReport, TlsReport, WorkloadReport};
-use super::page::pods;
+use super::page::pods_report;
 use crate::mesh::Mesh;
 use crate::mesh::ids::ObjectRef;
 use crate::mesh::service::{PodCount, Service};
 use crate::schema::Kind;
 
-pub(super) fn workloads(mesh: &Mesh<'_>, service: &Service) -> Vec<WorkloadReport> {
+pub(super) fn workload_reports(mesh: &Mesh<'_>, service: &Service) -> Vec<WorkloadReport> {
     type GroupKey = (String, Option<String>, String, Vec<String>);
     let mut groups: BTreeMap<GroupKey, PodCount> = BTreeMap::new();
     for workload in mesh.workloads_of(service) {
@@ -30,14 +30,14 @@ pub(super) fn workloads(mesh: &Mesh<'_>, service: &Service) -> Vec<WorkloadRepor
         .map(|((name, version, proxy, exclusions), count)| WorkloadReport {
             name,
             version,
-            pods: pods(count, true),
+            pods: pods_report(count, true),
             proxy,
             exclusions,
         })
         .collect()
 }
 
-pub(super) fn tls(mesh: &Mesh<'_>, service: &Service) -> Vec<TlsReport> {
+pub(super) fn tls_reports(mesh: &Mesh<'_>, service: &Service) -> Vec<TlsReport> {
     let mut reports: Vec<TlsReport> = Vec::new();
     for port in service.ports.iter().filter(|port| !port.evidence.is_empty()) {
         for workload in mesh.workloads_of(service) {
@@ -66,7 +66,7 @@ pub(super) fn tls(mesh: &Mesh<'_>, service: &Service) -> Vec<TlsReport> {
     reports
 }
 
-pub(super) fn authorization(mesh: &Mesh<'_>, service: &Service) -> Vec<AuthorizationReport> {
+pub(super) fn authorization_reports(mesh: &Mesh<'_>, service: &Service) -> Vec<AuthorizationReport> {
     let mut reports: BTreeMap<ObjectRef, AuthorizationReport> = BTreeMap::new();
     for workload in mesh.workloads_of(service) {
         for policy in mesh.security_policies.authorization_policies(workload, &mesh.root_namespace) {

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use strum::IntoStaticStr;
 
+use super::Ratio;
 use crate::analysis::AnalysisSource;
 use crate::analysis::verdict::AnalysisVerdict;
 use crate::analysis::window::{CallCounts, Window};
@@ -119,9 +120,9 @@ pub struct WindowReport {
     /// Calls that reached no endpoint (NR, NC, UH).
     #[serde(skip_serializing_if = "is_zero")]
     pub no_upstream: u64,
-    /// The canary's ratio of the calls of affected proxies, 0 to 1; absent without calls.
+    /// The canary's part of the calls of affected proxies; absent without calls.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub observed_share: Option<f64>,
+    pub observed_share: Option<Ratio>,
     /// The canary's 99th percentile in milliseconds, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p99_ms: Option<f64>,
@@ -141,7 +142,7 @@ impl WindowReport {
             canary: window.canary,
             baseline: window.baseline,
             no_upstream: window.no_upstream,
-            observed_share: window.observed_share(),
+            observed_share: window.observed_share().map(Ratio),
             p99_ms: window.p99_ms,
             source,
         }
@@ -151,11 +152,11 @@ impl WindowReport {
     pub fn sentence(&self) -> String {
         let cohort =
             |name: &str, counts: CallCounts| format!("{name} {} calls, {} failed", counts.calls, counts.errors);
-        let share = self.observed_share.map(|share| format!("; canary share {}", format_percent(share * 100.0)));
+        let share = self.observed_share.map(|share| format!("; canary share {}", format_percent(share.0 * 100.0)));
         let no_upstream =
             if self.no_upstream > 0 { format!("; {} reached no endpoint", self.no_upstream) } else { String::new() };
         let (canary, baseline) = (cohort("canary", self.canary), cohort("baseline", self.baseline));
-        format!("{canary}; {baseline}{no_upstream}{} ({})", share.unwrap_or_default(), self.source.as_str())
+        format!("{canary}; {baseline}{no_upstream}{}; source: {}", share.unwrap_or_default(), self.source.as_str())
     }
 }
 
@@ -175,7 +176,7 @@ pub struct ProxyAckCounts {
 }
 
 /// The planned weights by backend; with several rules the title of the rule comes first.
-pub fn weights(plans: &[RulePlan]) -> BTreeMap<String, u64> {
+pub fn weights_after(plans: &[RulePlan]) -> BTreeMap<String, u64> {
     let has_several_rules = plans.len() > 1;
     let weights = plans.iter().flat_map(|plan| {
         plan.backends.iter().map(move |planned| {

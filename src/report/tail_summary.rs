@@ -274,7 +274,7 @@ fn group_report(group: &CallGroup, calls: &GroupCalls, all_methods: Option<&Dura
 
 /// The time limit that durations close to each other suggest.
 fn consistent_with(group: &CallGroup, durations: &Durations) -> Option<String> {
-    let (center_ms, count) = durations.cluster()?;
+    let (center_ms, count) = durations.median_cluster()?;
     if durations.count() < CLUSTER_MIN || count * 10 < durations.count() * 8 || center_ms < 100 {
         return None;
     }

@@ -8,7 +8,7 @@ use crate::snapshot::ObjectKey;
 use crate::vocabulary::nearest_name;
 
 /// Annotation that ignores findings on an object. Its value is a comma-separated list of codes or names.
-pub const ANNOTATION: &str = "grpcmesh.io/ignore";
+pub const IGNORE_ANNOTATION: &str = "grpcmesh.io/ignore";
 
 /// An item of `--only` or `--skip`: a code, a code prefix or a rule name, optionally with an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,11 +158,11 @@ pub(super) fn is_ignored_by_annotation(mesh: &Mesh<'_>, finding: &Finding) -> bo
         let key: ObjectKey = reference.key();
         let Some(object) = mesh.snapshot.objects.get(&key) else { return false };
         // A text search avoids parsing the objects without the annotation.
-        if !object.body.get().contains(ANNOTATION) {
+        if !object.body.get().contains(IGNORE_ANNOTATION) {
             return false;
         }
         let Ok(header) = serde_json::from_str::<Header>(object.body.get()) else { return false };
-        let codes = header.metadata.annotations.get(ANNOTATION);
+        let codes = header.metadata.annotations.get(IGNORE_ANNOTATION);
         codes.is_some_and(|codes| {
             codes.split(',').any(|code| matches_code_or_name(code.trim(), finding.code, finding.name))
         })

@@ -274,7 +274,7 @@ impl EndpointConditions {
     }
 }
 
-/// The Pod behind an endpoint.
+/// The Pod of an endpoint.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EndpointTarget {

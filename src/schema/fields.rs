@@ -1,4 +1,4 @@
-//! The fields of the Istio and Gateway API kinds and their types: the table behind GM002 and part of GM003.
+//! The fields of the Istio and Gateway API kinds and their types: the table that GM002 and part of GM003 use.
 //!
 //! `scripts/fields.py` generates the table (`fields.txt`) from the published CRDs. It is parsed once, on first use.
 
@@ -67,7 +67,7 @@ enum FieldType {
 static TEXT: &str = include_str!("fields.txt");
 
 /// The schema of each kind's `spec`, by `group/Kind`.
-fn trees() -> &'static BTreeMap<&'static str, SchemaNode> {
+fn schemas_by_kind() -> &'static BTreeMap<&'static str, SchemaNode> {
     static TREES: OnceLock<BTreeMap<&'static str, SchemaNode>> = OnceLock::new();
     TREES.get_or_init(|| {
         let mut trees = BTreeMap::new();
@@ -117,7 +117,7 @@ fn children<I: Iterator<Item = &'static str>>(
 /// Checks an object's body against its kind's schema. Kinds without a schema have no problems.
 pub fn check(kind: Kind, body: &Value) -> Vec<FieldProblem> {
     let info = kind.info();
-    let Some(tree) = trees().get(format!("{}/{}", info.group, info.name).as_str()) else {
+    let Some(tree) = schemas_by_kind().get(format!("{}/{}", info.group, info.name).as_str()) else {
         return Vec::new();
     };
     let mut problems = Vec::new();
@@ -244,7 +244,7 @@ mod tests {
     fn every_mesh_kind_has_a_table() {
         for info in KINDS.iter().filter(|info| info.kind.is_mesh_kind()) {
             let title = format!("{}/{}", info.group, info.name);
-            assert!(trees().get(title.as_str()).is_some_and(|tree| !tree.children.is_empty()), "{title}");
+            assert!(schemas_by_kind().get(title.as_str()).is_some_and(|tree| !tree.children.is_empty()), "{title}");
         }
     }
 

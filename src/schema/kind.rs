@@ -367,7 +367,7 @@ fn resembles(group: &str, expected: &str) -> bool {
     group.contains("istio") && expected.contains("istio")
         || group == "networking.io"
         || (expected == GATEWAY_API && (group.contains("gateway") || group == "networking.k8s.io"))
-        || nearest_name::edits(group, expected) <= 6
+        || nearest_name::edit_distance(group, expected) <= 6
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ fn translate(pattern: &str) -> Result<String, String> {
                 is_repetition = true;
                 out.push(c);
             }
-            '{' => match repetition(&mut input)? {
+            '{' => match read_repetition(&mut input)? {
                 Some(counts) => {
                     is_repetition = true;
                     out.push_str(&counts);
@@ -83,9 +83,9 @@ fn translate(pattern: &str) -> Result<String, String> {
             },
             '}' => out.push_str("\\}"),
             ']' => out.push_str("\\]"),
-            '[' => class(&mut input, &mut out)?,
-            '(' => group(&mut input, &mut out)?,
-            '\\' => escape(&mut input, &mut out)?,
+            '[' => read_class(&mut input, &mut out)?,
+            '(' => read_group(&mut input, &mut out)?,
+            '\\' => read_escape(&mut input, &mut out)?,
             c => out.push(c),
         }
         if is_repetition {
@@ -102,7 +102,7 @@ fn translate(pattern: &str) -> Result<String, String> {
 }
 
 /// Reads a repetition after `{`. Returns `None`, and reads nothing, when the brace is a literal.
-fn repetition(input: &mut Peekable<Chars<'_>>) -> Result<Option<String>, String> {
+fn read_repetition(input: &mut Peekable<Chars<'_>>) -> Result<Option<String>, String> {
     let ahead: String = input.clone().take_while(|c| *c != '}').collect();
     let closed = input.clone().any(|c| c == '}');
     let (low, high) = ahead.split_once(',').unwrap_or((&ahead, &ahead));
@@ -120,7 +120,7 @@ fn repetition(input: &mut Peekable<Chars<'_>>) -> Result<Option<String>, String>
 }
 
 /// Reads the part after `(`: a capture group, a named group, or flags.
-fn group(input: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
+fn read_group(input: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
     out.push('(');
     if input.next_if_eq(&'?').is_none() {
         return Ok(());
@@ -150,7 +150,7 @@ fn group(input: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String
 }
 
 /// Reads an escape sequence after its backslash, outside a character class.
-fn escape(input: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
+fn read_escape(input: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
     match input.next() {
         None => Err("trailing backslash".to_owned()),
         Some('Q') => {
@@ -181,9 +181,9 @@ fn escape(input: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), Strin
                 out.push_str(&format!("[{not}{set}]"));
                 Ok(())
             }
-            None if matches!(c, 'p' | 'P') => property(c, input, out),
+            None if matches!(c, 'p' | 'P') => read_property(c, input, out),
             None => {
-                out.push_str(&regex::escape(&literal(c, input)?.to_string()));
+                out.push_str(&regex::escape(&read_literal(c, input)?.to_string()));
                 Ok(())
             }
         },
@@ -201,7 +201,7 @@ fn perl_class(c: char) -> Option<&'static str> {
 }
 
 /// Reads a Unicode general category or script after `\p` or `\P`.
-fn property(c: char, input: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
+fn read_property(c: char, input: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
     let name: String = match input.next() {
         Some('{') => input.by_ref().take_while(|c| *c != '}').collect(),
         Some(letter) => letter.to_string(),
@@ -227,7 +227,7 @@ fn property(c: char, input: &mut Peekable<Chars<'_>>, out: &mut String) -> Resul
 }
 
 /// Reads the rest of an escaped character after its first letter `c`.
-fn literal(c: char, input: &mut Peekable<Chars<'_>>) -> Result<char, String> {
+fn read_literal(c: char, input: &mut Peekable<Chars<'_>>) -> Result<char, String> {
     let invalid = || format!("invalid escape sequence \\{c}");
     match c {
         'a' => Ok('\u{7}'),
@@ -263,7 +263,7 @@ fn literal(c: char, input: &mut Peekable<Chars<'_>>) -> Result<char, String> {
 }
 
 /// Reads a character class after `[`.
-fn class(input: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
+fn read_class(input: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String> {
     let unclosed = || "missing closing ]".to_owned();
     out.push('[');
     if input.next_if_eq(&'^').is_some() {
@@ -304,18 +304,18 @@ fn class(input: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String
             }
             if matches!(next, 'p' | 'P') {
                 input.next();
-                property(next, input, out)?;
+                read_property(next, input, out)?;
                 continue;
             }
         }
-        let low = class_char(c, input)?;
+        let low = read_class_char(c, input)?;
         let mut ahead = input.clone();
         let is_range = ahead.next() == Some('-') && ahead.peek().is_some_and(|next| *next != ']');
         out.push_str(&escape_in_class(low));
         if is_range {
             input.next();
             let c = input.next().ok_or_else(unclosed)?;
-            let high = class_char(c, input)?;
+            let high = read_class_char(c, input)?;
             if high < low {
                 return Err(format!("invalid character range {low}-{high}"));
             }
@@ -326,12 +326,12 @@ fn class(input: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), String
 }
 
 /// Reads one character of a class, which may be escaped.
-fn class_char(c: char, input: &mut Peekable<Chars<'_>>) -> Result<char, String> {
+fn read_class_char(c: char, input: &mut Peekable<Chars<'_>>) -> Result<char, String> {
     if c != '\\' {
         return Ok(c);
     }
     let next = input.next().ok_or_else(|| "trailing backslash".to_owned())?;
-    literal(next, input)
+    read_literal(next, input)
 }
 
 /// Escapes punctuation: `[`, `&`, `~` and `-` are operators in classes of the `regex` crate.

@@ -47,7 +47,7 @@ pub struct HttpRule {
     pub mirror: Option<Destination>,
     pub mirrors: NullableList<HttpMirror>,
     /// Share of the requests that `mirror` copies.
-    pub mirror_percentage: Option<Percent>,
+    pub mirror_percentage: Option<PercentValue>,
     /// Deprecated form of `mirror_percentage`.
     pub mirror_percent: Option<u32>,
 }
@@ -146,13 +146,13 @@ pub struct PortSelector {
 pub struct HttpMirror {
     pub destination: Option<Destination>,
     /// Absent means all requests.
-    pub percentage: Option<Percent>,
+    pub percentage: Option<PercentValue>,
 }
 
 /// `{value: 12.5}`, from 0 to 100.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub struct Percent {
+pub struct PercentValue {
     pub value: f64,
 }
 
@@ -217,7 +217,7 @@ pub struct Fault {
 pub struct Delay {
     pub fixed_delay: Option<String>,
     /// Absent means all requests.
-    pub percentage: Option<Percent>,
+    pub percentage: Option<PercentValue>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -230,7 +230,7 @@ pub struct Abort {
     /// Istio's webhook rejects it.
     pub http2_error: Option<String>,
     /// Absent means all requests.
-    pub percentage: Option<Percent>,
+    pub percentage: Option<PercentValue>,
 }
 
 /// An entry of `spec.tls` or `spec.tcp`.

@@ -25,7 +25,7 @@ pub struct CallerClassUsage {
     pub backends: BTreeMap<usize, Vec<CompiledBackend>>,
     /// Whether other rules of this caller send calls to the same clusters.
     pub shares_backends: bool,
-    /// Workloads behind each cluster.
+    /// Workloads of each cluster.
     pub workloads_by_cluster: BTreeMap<String, Vec<WorkloadId>>,
 }
 

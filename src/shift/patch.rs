@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::plan::{PlannedBackend, RulePlan};
-use super::record::{ANNOTATION, LostControl, RollbackTarget, ShiftEntry, ShiftRecord};
+use super::record::{LostControl, RECORD_ANNOTATION, RollbackTarget, ShiftEntry, ShiftRecord};
 use super::split::{RuleSplit, backends_field, rule_pointer};
 use crate::schema::Kind;
 
@@ -129,7 +129,7 @@ fn backend_body(split: &RuleSplit, planned: &PlannedBackend) -> Value {
 }
 
 fn record_operations(object: &Value, record: &ShiftRecord) -> Vec<Value> {
-    let escaped = ANNOTATION.replace('~', "~0").replace('/', "~1");
+    let escaped = RECORD_ANNOTATION.replace('~', "~0").replace('/', "~1");
     let value = json!({"op": "add", "path": format!("/metadata/annotations/{escaped}"), "value": record.to_json()});
     if object["metadata"]["annotations"].is_object() {
         vec![value]
@@ -260,7 +260,7 @@ mod tests {
             let rollback = rollback_patch(kind, &shifted, &entry, RollbackTarget::Start, &ShiftRecord::default()).unwrap();
             let mut plain = apply(&shifted, &rollback).unwrap();
             let annotations = plain["metadata"]["annotations"].as_object_mut().unwrap();
-            annotations.remove(ANNOTATION);
+            annotations.remove(RECORD_ANNOTATION);
             if annotations.is_empty() {
                 plain["metadata"].as_object_mut().unwrap().remove("annotations");
             }

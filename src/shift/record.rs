@@ -18,7 +18,7 @@ use crate::analysis::window::CallCounts;
 use crate::schema::Kind;
 
 /// Name of the annotation.
-pub const ANNOTATION: &str = "grpcmesh.io/shift";
+pub const RECORD_ANNOTATION: &str = "grpcmesh.io/shift";
 /// Version of the record's format.
 const VERSION: u32 = 1;
 const MAX_ENTRIES: usize = 50;
@@ -208,7 +208,7 @@ impl ShiftRecord {
     /// # Errors
     /// When the annotation is not a record, or has a newer version.
     pub fn from_object(object: &Value) -> Result<Self, serde_json::Error> {
-        match object["metadata"]["annotations"][ANNOTATION].as_str() {
+        match object["metadata"]["annotations"][RECORD_ANNOTATION].as_str() {
             Some(text) => {
                 let record: Self = serde_json::from_str(text)?;
                 if record.version > VERSION {

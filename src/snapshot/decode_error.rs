@@ -24,7 +24,7 @@ pub(crate) fn decode<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, DecodeE
         let message = text_with_position.rsplit_once(" at line ").map_or(&*text_with_position, |(message, _)| message);
         let line = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum::<usize>();
         let field = if error.is_data() {
-            path(text, line + error.column(), message.starts_with("missing field"))
+            path_at_offset(text, line + error.column(), message.starts_with("missing field"))
         } else {
             String::new()
         };
@@ -34,7 +34,7 @@ pub(crate) fn decode<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, DecodeE
 
 /// Finds the path of the innermost value at byte `offset` of `text`. The decoder reports a missing field at the end of its
 /// object, like an error in the last field.
-fn path(text: &str, mut offset: usize, is_missing: bool) -> String {
+fn path_at_offset(text: &str, mut offset: usize, is_missing: bool) -> String {
     let (mut path, mut inner) = (String::new(), text);
     loop {
         let fields = children(inner);

@@ -61,7 +61,7 @@ pub fn read(
     namespace: &str,
     on_malformed: OnMalformed,
 ) -> Result<ManifestCounts, ManifestError> {
-    let documents = split(&text.text);
+    let documents = split_documents(&text.text);
     let mut counts = ManifestCounts::default();
     for outcome in convert_all(&text, &documents, namespace) {
         match outcome {
@@ -92,12 +92,12 @@ struct Document {
 
 /// Byte ranges of the YAML documents of a text.
 pub fn documents(text: &str) -> Vec<Range<usize>> {
-    split(text).into_iter().map(|document| document.bytes).collect()
+    split_documents(text).into_iter().map(|document| document.bytes).collect()
 }
 
 /// Splits at lines that start with `---`. Such a line is always a document marker, even inside a block scalar.
 /// Source: YAML 1.2.2, rule c-forbidden.
-fn split(text: &str) -> Vec<Document> {
+fn split_documents(text: &str) -> Vec<Document> {
     let mut documents = Vec::new();
     let (mut start, mut start_line) = (0, 1);
     let (mut offset, mut line) = (0, 1);

@@ -262,7 +262,7 @@ impl Snapshot {
     /// Adds a gap for each kind that manifests usually contain but these do not, so that rules do not draw conclusions from
     /// its absence.
     pub fn add_gaps_for_absent_kinds(&mut self) {
-        let reason = "the files contain no such object, so findings that depend on them are not reported".to_owned();
+        let reason = "the files contain no such objects, so findings that depend on them are not reported".to_owned();
         let mut add_gap = |kind: Kind, objects: &str| {
             self.gaps.push(Gap::of_kind(kind, objects, reason.clone(), GapKind::NotInSource))
         };

@@ -25,7 +25,7 @@ pub fn find(document: &str, path: &[PathSegment]) -> Option<FieldPosition> {
     for next in Parser::new_from_str_with_options(document, options()) {
         let Ok((event, span)) = next else { break };
         let Some(bytes) = span.byte_range() else { break };
-        if !search.event(&event, bytes, LineColumn::of(&span)) {
+        if !search.process_event(&event, bytes, LineColumn::of(&span)) {
             break;
         }
     }
@@ -54,39 +54,39 @@ enum OpenNode {
 
 impl PathSearch<'_> {
     /// Processes one event. Returns false when the search is over.
-    fn event(&mut self, event: &Event<'_>, bytes: Range<usize>, start: LineColumn) -> bool {
+    fn process_event(&mut self, event: &Event<'_>, bytes: Range<usize>, start: LineColumn) -> bool {
         match event {
             Event::Scalar(value, ..) => {
-                if self.is_key() {
-                    self.key(value, bytes, start);
+                if self.expects_key() {
+                    self.read_key(value, bytes, start);
                     return true;
                 }
-                let on_path = self.value_is_on_path();
+                let on_path = self.descend_if_on_path();
                 if on_path {
                     self.record_match(bytes, start, true);
                     if self.depth == self.path.len() {
                         return false;
                     }
-                    self.leave();
+                    self.ascend();
                 }
-                self.after_value();
+                self.complete_value();
                 true
             }
             Event::Alias(_) | Event::UnresolvedAlias(_) => {
-                if self.is_key() {
-                    self.key("", bytes, start);
+                if self.expects_key() {
+                    self.read_key("", bytes, start);
                     return true;
                 }
-                if self.value_is_on_path() {
+                if self.descend_if_on_path() {
                     self.record_match(bytes, start, true);
                     return false;
                 }
-                self.after_value();
+                self.complete_value();
                 true
             }
             Event::MappingStart(..) | Event::SequenceStart(..) => {
                 let is_mapping = matches!(event, Event::MappingStart(..));
-                if self.value_is_on_path() {
+                if self.descend_if_on_path() {
                     self.record_match(bytes, start, false);
                     if self.depth == self.path.len() {
                         return false;
@@ -107,7 +107,7 @@ impl PathSearch<'_> {
                     // The path leads into this collection and does not end in it, so no deeper match can follow.
                     return false;
                 }
-                self.after_value();
+                self.complete_value();
                 true
             }
             Event::StreamStart
@@ -121,14 +121,14 @@ impl PathSearch<'_> {
         }
     }
 
-    fn is_key(&self) -> bool {
+    fn expects_key(&self) -> bool {
         matches!(
             self.open.last(),
             Some(OpenNode::Mapping { key_next: true, .. } | OpenNode::Off { is_mapping: true, key_next: true })
         )
     }
 
-    fn key(&mut self, name: &str, bytes: Range<usize>, start: LineColumn) {
+    fn read_key(&mut self, name: &str, bytes: Range<usize>, start: LineColumn) {
         match self.open.last_mut() {
             Some(OpenNode::Mapping { key_next, matched }) => {
                 *key_next = false;
@@ -141,7 +141,7 @@ impl PathSearch<'_> {
     }
 
     /// Reports whether the next value is on the path, and descends one segment if so.
-    fn value_is_on_path(&mut self) -> bool {
+    fn descend_if_on_path(&mut self) -> bool {
         let on_path = match self.open.last() {
             None => return true,
             Some(OpenNode::Mapping { matched, .. }) => *matched,
@@ -170,11 +170,11 @@ impl PathSearch<'_> {
     }
 
     /// Ascends from a scalar that is on the path but not at its end.
-    fn leave(&mut self) {
+    fn ascend(&mut self) {
         self.depth = self.depth.saturating_sub(1);
     }
 
-    fn after_value(&mut self) {
+    fn complete_value(&mut self) {
         match self.open.last_mut() {
             Some(OpenNode::Mapping { key_next, matched }) => {
                 *key_next = true;

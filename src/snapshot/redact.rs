@@ -85,10 +85,10 @@ const MESH_CONFIG: &[&str] = &[
 pub fn redact(snapshot: Snapshot) -> Snapshot {
     let Snapshot { source, taken_at, kubernetes_version, objects, unserved, gaps, live: _ } = snapshot;
     let mut redactor = Redactor::default();
-    let objects = objects.into_values().map(|object| redactor.object(object));
+    let objects = objects.into_values().map(|object| redactor.redact_object(object));
     let objects = objects.map(|object| (object.key.clone(), object)).collect();
-    let unserved = unserved.into_iter().map(|object| redactor.object(object)).collect();
-    let gaps = gaps.into_iter().map(|gap| redactor.gap(gap)).collect();
+    let unserved = unserved.into_iter().map(|object| redactor.redact_object(object)).collect();
+    let gaps = gaps.into_iter().map(|gap| redactor.redact_gap(gap)).collect();
     Snapshot { source, taken_at, kubernetes_version, objects, unserved, gaps, live: None }
 }
 
@@ -105,12 +105,13 @@ struct Redactor {
 
 impl Redactor {
     /// Redacts an object. Its position and duplicate keys are dropped, because they hold text of the user.
-    fn object(&mut self, object: Object) -> Object {
+    fn redact_object(&mut self, object: Object) -> Object {
         let Object { key: ObjectKey { kind, namespace, name }, api_version, body, position: _, duplicate_keys: _ } =
             object;
-        let key = ObjectKey { kind, namespace: self.text(&namespace).into(), name: self.text(&name).into() };
+        let key =
+            ObjectKey { kind, namespace: self.redact_text(&namespace).into(), name: self.redact_text(&name).into() };
         let body = match serde_json::from_str::<Map<String, Value>>(body.get()) {
-            Ok(fields) => self.body(kind, fields),
+            Ok(fields) => self.redact_body(kind, fields),
             // A body that cannot be parsed, such as one nested too deeply, is reduced to its identity.
             Err(_) => Value::Object(Map::from_iter([(
                 "metadata".to_owned(),
@@ -122,74 +123,74 @@ impl Redactor {
         Object { key, api_version, body, position: None, duplicate_keys: Vec::new() }
     }
 
-    fn body(&mut self, kind: Kind, mut fields: Map<String, Value>) -> Value {
+    fn redact_body(&mut self, kind: Kind, mut fields: Map<String, Value>) -> Value {
         // `apiVersion` and `kind` decide how the object is read. Users do not choose them.
         let header: Vec<_> = ["apiVersion", "kind"].into_iter().filter_map(|key| fields.remove_entry(key)).collect();
         let mesh = (kind == Kind::ConfigMap).then(|| fields.remove("data")).flatten();
-        let mut redacted = self.map(fields, false);
+        let mut redacted = self.redact_fields(fields, false);
         redacted.extend(header);
         if let Some(Value::String(text)) = mesh.as_ref().and_then(|data| data.get("mesh")) {
-            let text = self.mesh_config(text);
+            let text = self.redact_mesh_config(text);
             redacted.insert("data".to_owned(), serde_json::json!({ "mesh": text }));
         }
         Value::Object(redacted)
     }
 
     /// Redacts the mesh configuration and returns it as JSON. Invalid YAML stays invalid.
-    fn mesh_config(&mut self, text: &str) -> String {
+    fn redact_mesh_config(&mut self, text: &str) -> String {
         let Ok(converted) = yaml::to_json(text) else { return "[".to_owned() };
         let Some(json) = converted.json else { return String::new() };
         match serde_json::from_str(json.get()) {
             Ok(Value::Object(mut fields)) => {
                 fields.retain(|key, _| MESH_CONFIG.contains(&key.as_str()));
-                Value::Object(self.map(fields, false)).to_string()
+                Value::Object(self.redact_fields(fields, false)).to_string()
             }
-            Ok(other) => self.value("", other).to_string(),
+            Ok(other) => self.redact_value("", other).to_string(),
             Err(_) => "[".to_owned(),
         }
     }
 
     /// Redacts the fields of a JSON object, and its keys when users choose them.
-    fn map(&mut self, fields: Map<String, Value>, has_free_keys: bool) -> Map<String, Value> {
+    fn redact_fields(&mut self, fields: Map<String, Value>, has_free_keys: bool) -> Map<String, Value> {
         let mut redacted = Map::new();
         for (key, value) in fields {
             let value = match key.as_str() {
                 "sidecar.istio.io/status" => continue,
                 "grpcmesh.io/ignore" | "managedFields" => value,
-                key => self.value(key, value),
+                key => self.redact_value(key, value),
             };
-            let key = if has_free_keys && key != "grpcmesh.io/ignore" { self.text(&key) } else { key };
+            let key = if has_free_keys && key != "grpcmesh.io/ignore" { self.redact_text(&key) } else { key };
             redacted.insert(key, value);
         }
         redacted
     }
 
     /// Redacts the value of `key`.
-    fn value(&mut self, key: &str, value: Value) -> Value {
+    fn redact_value(&mut self, key: &str, value: Value) -> Value {
         match value {
             Value::Null | Value::Bool(_) | Value::Number(_) => value,
             Value::String(text) => Value::String(match key {
-                "uid" => self.pseudonym(&text),
-                "regex" => self.regex(&text),
-                _ => self.text(&text),
+                "uid" => self.pseudonym_for(&text),
+                "regex" => self.redact_regex(&text),
+                _ => self.redact_text(&text),
             }),
             Value::Array(items) => {
                 // Objects in a list have schema-defined keys, even when a map of the same name has free keys, as for `ports`.
                 let redact = |item| match item {
-                    Value::Object(fields) => Value::Object(self.map(fields, false)),
-                    item => self.value(key, item),
+                    Value::Object(fields) => Value::Object(self.redact_fields(fields, false)),
+                    item => self.redact_value(key, item),
                 };
                 items.into_iter().map(redact).collect()
             }
             // Settings of Envoy and of plugins have unknown keys.
             Value::Object(_) if matches!(key, "value" | "pluginConfig") => Value::Object(Map::new()),
-            Value::Object(fields) => Value::Object(self.map(fields, FREE_MAPS.contains(&key))),
+            Value::Object(fields) => Value::Object(self.redact_fields(fields, FREE_MAPS.contains(&key))),
         }
     }
 
     /// Redacts a regular expression. A valid one stays valid, an invalid one invalid.
-    fn regex(&mut self, text: &str) -> String {
-        let redacted = self.text(text);
+    fn redact_regex(&mut self, text: &str) -> String {
+        let redacted = self.redact_text(text);
         let is_valid = |text: &str| crate::schema::re2::compile(text).is_ok();
         match (is_valid(text), is_valid(&redacted)) {
             (true, false) => ".*".to_owned(),
@@ -199,7 +200,7 @@ impl Redactor {
     }
 
     /// Redacts the words and IP addresses of a text.
-    fn text(&mut self, text: &str) -> String {
+    fn redact_text(&mut self, text: &str) -> String {
         if text.parse::<jiff::Timestamp>().is_ok() {
             return text.to_owned();
         }
@@ -208,9 +209,9 @@ impl Redactor {
         let mut out = String::with_capacity(text.len());
         for run in runs(text, is_address_char) {
             if let Ok(address) = run.parse() {
-                out.push_str(&self.address(address).to_string());
+                out.push_str(&self.redact_address(address).to_string());
             } else if let Ok(SocketAddr::V4(socket)) = run.parse() {
-                out.push_str(&format!("{}:{}", self.address(IpAddr::V4(*socket.ip())), socket.port()));
+                out.push_str(&format!("{}:{}", self.redact_address(IpAddr::V4(*socket.ip())), socket.port()));
             } else {
                 for word in runs(run, is_word_char) {
                     let is_grpc_web = out.eq_ignore_ascii_case("grpc-") && starts_with_web(word);
@@ -221,7 +222,7 @@ impl Redactor {
                     if !word.starts_with(is_word_char) || is_kept(word) {
                         out.push_str(word);
                     } else {
-                        out.push_str(&self.pseudonym(word));
+                        out.push_str(&self.pseudonym_for(word));
                     }
                 }
             }
@@ -231,7 +232,7 @@ impl Redactor {
 
     /// Returns the pseudonym of a word. It preserves what rules depend on: the case of the first letter, invalidity as a DNS
     /// label, and the substrings `grpc` and `gateway`.
-    fn pseudonym(&mut self, word: &str) -> String {
+    fn pseudonym_for(&mut self, word: &str) -> String {
         let lower = word.to_lowercase();
         let next = self.words.len() + 1;
         let number = *self.words.entry(lower.clone()).or_insert(next);
@@ -245,7 +246,7 @@ impl Redactor {
     }
 
     /// Maps an address into `10.0.0.0/8` or `fd00::/8`. Loopback and unspecified addresses stay.
-    fn address(&mut self, address: IpAddr) -> IpAddr {
+    fn redact_address(&mut self, address: IpAddr) -> IpAddr {
         if address.is_loopback() || address.is_unspecified() {
             return address;
         }
@@ -286,7 +287,7 @@ impl Redactor {
     }
 
     /// Replaces only words that already have a pseudonym: the texts of a gap come from this program and the API server.
-    fn gap(&self, gap: Gap) -> Gap {
+    fn redact_gap(&self, gap: Gap) -> Gap {
         let redact = |text: String| -> String {
             let replace = |word: &str| match self.words.get(&word.to_lowercase()) {
                 Some(number) if !is_kept(word) => format!("r{number}"),
@@ -422,14 +423,17 @@ mod tests {
     #[test]
     fn replaces_names_consistently() {
         let mut redactor = Redactor::default();
-        assert_eq!(redactor.text("checkout"), "r1");
-        assert_eq!(redactor.text("checkout-v1.shop.svc.cluster.local:50051"), "r1-v1.r2.svc.cluster.local:50051");
-        assert_eq!(redactor.text("/shop.Checkout/payNow"), "/r2.R1/r3X");
-        assert_eq!(redactor.text("grpc-website mygrpc"), "grpc-webr4 r5grpc");
-        assert_eq!(redactor.text("1h30m,2s,5x"), "1h30m,2s,r6");
-        assert_eq!(redactor.text("172.20.7.9:80,172.20.7.0/24"), "10.1.1.1:80,10.1.1.0/24");
-        assert_eq!(redactor.text("2001:db8::7"), "fd00:1::1");
-        assert_eq!(redactor.text("2026-01-01T00:00:00Z"), "2026-01-01T00:00:00Z");
+        assert_eq!(redactor.redact_text("checkout"), "r1");
+        assert_eq!(
+            redactor.redact_text("checkout-v1.shop.svc.cluster.local:50051"),
+            "r1-v1.r2.svc.cluster.local:50051"
+        );
+        assert_eq!(redactor.redact_text("/shop.Checkout/payNow"), "/r2.R1/r3X");
+        assert_eq!(redactor.redact_text("grpc-website mygrpc"), "grpc-webr4 r5grpc");
+        assert_eq!(redactor.redact_text("1h30m,2s,5x"), "1h30m,2s,r6");
+        assert_eq!(redactor.redact_text("172.20.7.9:80,172.20.7.0/24"), "10.1.1.1:80,10.1.1.0/24");
+        assert_eq!(redactor.redact_text("2001:db8::7"), "fd00:1::1");
+        assert_eq!(redactor.redact_text("2026-01-01T00:00:00Z"), "2026-01-01T00:00:00Z");
     }
 
     #[test]

@@ -22,11 +22,11 @@ pub(crate) fn reduce(
     namespace: Option<&str>,
 ) -> Result<Box<RawValue>, serde_json::Error> {
     match reduction {
-        Reduction::Whole => Ok(whole(body, namespace)),
+        Reduction::Whole => Ok(reduce_body_metadata(body, namespace)),
         Reduction::WithoutSettings => {
             let mut object: serde_json::Value = serde_json::from_str(body.get())?;
             clear_settings(&mut object);
-            Ok(whole(&to_raw_value(&object)?, namespace))
+            Ok(reduce_body_metadata(&to_raw_value(&object)?, namespace))
         }
         Reduction::Metadata => {
             #[derive(Default, Serialize, Deserialize)]
@@ -107,7 +107,7 @@ fn reduce_pod_spec(spec: &mut shapes::PodSpec) {
 }
 
 /// Reduces only `metadata`. Returns the body unchanged when that has no effect.
-fn whole(body: &RawValue, namespace: Option<&str>) -> Box<RawValue> {
+fn reduce_body_metadata(body: &RawValue, namespace: Option<&str>) -> Box<RawValue> {
     const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
     let Some(mut object) = RawEntries::parse(body) else {
         return body.to_owned();
@@ -116,7 +116,7 @@ fn whole(body: &RawValue, namespace: Option<&str>) -> Box<RawValue> {
         return body.to_owned();
     };
     let mut is_changed = false;
-    if let Some(managers) = meta.get("managedFields").and_then(managers) {
+    if let Some(managers) = meta.get("managedFields").and_then(reduce_managed_fields) {
         meta.set("managedFields", managers);
         is_changed = true;
     }
@@ -147,7 +147,7 @@ fn whole(body: &RawValue, namespace: Option<&str>) -> Box<RawValue> {
 }
 
 /// Reduces managed fields to manager, operation and time.
-fn managers(managed: &RawValue) -> Option<Box<RawValue>> {
+fn reduce_managed_fields(managed: &RawValue) -> Option<Box<RawValue>> {
     #[derive(Serialize, Deserialize)]
     struct Manager {
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -46,14 +46,14 @@ pub(super) fn resolve<'a>(value: &'a str, style: ScalarStyle, tag: Option<&Tag>)
     if !value.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) {
         return text();
     }
-    match number(value) {
+    match number_to_json(value) {
         Some(number) => Ok(ScalarValue::Literal(Cow::Owned(number))),
         None => text(),
     }
 }
 
 /// Converts a plain scalar that go-yaml v2 reads as a number to JSON.
-fn number(value: &str) -> Option<String> {
+fn number_to_json(value: &str) -> Option<String> {
     let plain: Cow<'_, str> =
         if value.contains('_') { Cow::Owned(value.replace('_', "")) } else { Cow::Borrowed(value) };
     let (negative, digits) = match plain.as_bytes().first()? {
@@ -61,7 +61,7 @@ fn number(value: &str) -> Option<String> {
         b'+' => (false, &plain[1..]),
         _ => (false, &plain[..]),
     };
-    if let Some(magnitude) = integer(digits) {
+    if let Some(magnitude) = parse_integer(digits) {
         if !negative {
             return u64::try_from(magnitude).ok().map(|n| n.to_string());
         }
@@ -81,7 +81,7 @@ fn number(value: &str) -> Option<String> {
 }
 
 /// Parses like Go's `strconv.ParseInt(s, 0, 64)`, without a sign: the prefix selects the base, and a leading 0 means octal.
-fn integer(digits: &str) -> Option<u128> {
+fn parse_integer(digits: &str) -> Option<u128> {
     let (digits, radix) = match digits.as_bytes() {
         [b'0', b'x' | b'X', ..] => (&digits[2..], 16),
         [b'0', b'b' | b'B', ..] => (&digits[2..], 2),

@@ -80,7 +80,7 @@ pub fn to_json(document: &str) -> Result<ConvertedDocument, YamlError> {
             position: LineColumn { line: error.marker().line(), column: error.marker().col() + 1 },
             message: error.info(),
         })?;
-        writer.event(event, &span)?;
+        writer.write_event(event, &span)?;
     }
     let json = if writer.out.is_empty() {
         None
@@ -146,18 +146,18 @@ impl KeySet {
 }
 
 impl JsonWriter {
-    fn event(&mut self, event: Event<'_>, span: &Span) -> Result<(), YamlError> {
+    fn write_event(&mut self, event: Event<'_>, span: &Span) -> Result<(), YamlError> {
         match event {
-            Event::Scalar(value, style, anchor, tag) => self.scalar(&value, style, anchor, tag.as_deref(), span),
+            Event::Scalar(value, style, anchor, tag) => self.write_scalar(&value, style, anchor, tag.as_deref(), span),
             Event::SequenceStart(_, anchor, _) => {
-                self.before_value(span)?;
+                self.start_value(span)?;
                 let start = self.out.len();
                 self.out.push('[');
                 self.frames.push(OpenCollection { start, anchor, shape: CollectionKind::Sequence { count: 0 } });
                 Ok(())
             }
             Event::MappingStart(_, anchor, _) => {
-                self.before_value(span)?;
+                self.start_value(span)?;
                 let start = self.out.len();
                 self.out.push('{');
                 let shape =
@@ -165,8 +165,8 @@ impl JsonWriter {
                 self.frames.push(OpenCollection { start, anchor, shape });
                 Ok(())
             }
-            Event::SequenceEnd | Event::MappingEnd => self.end(span),
-            Event::Alias(id) => self.alias(id, span),
+            Event::SequenceEnd | Event::MappingEnd => self.close_collection(span),
+            Event::Alias(id) => self.write_alias(id, span),
             Event::UnresolvedAlias(name) => Err(error(span, format!("the alias *{name} has no anchor"))),
             Event::StreamStart
             | Event::StreamEnd
@@ -180,7 +180,7 @@ impl JsonWriter {
     }
 
     /// Writes the comma before an item of a sequence. Rejects a collection as a mapping key.
-    fn before_value(&mut self, span: &Span) -> Result<(), YamlError> {
+    fn start_value(&mut self, span: &Span) -> Result<(), YamlError> {
         match self.frames.last_mut().map(|frame| &mut frame.shape) {
             Some(CollectionKind::Sequence { count }) => {
                 if *count > 0 {
@@ -196,7 +196,7 @@ impl JsonWriter {
         }
     }
 
-    fn scalar(
+    fn write_scalar(
         &mut self,
         value: &str,
         style: ScalarStyle,
@@ -215,10 +215,10 @@ impl JsonWriter {
             if anchor > 0 {
                 self.anchors.insert(anchor, json_string(&name));
             }
-            self.key(name, span);
+            self.write_key(name, span);
             return Ok(());
         }
-        self.before_value(span)?;
+        self.start_value(span)?;
         let start = self.out.len();
         match resolve(value, style, tag).map_err(|message| error(span, message))? {
             ScalarValue::Text(text) => write_string(&mut self.out, &text),
@@ -227,7 +227,7 @@ impl JsonWriter {
         if anchor > 0 {
             self.anchors.insert(anchor, self.out[start..].to_owned());
         }
-        self.value_done(span)
+        self.complete_value(span)
     }
 
     fn expects_key(&self) -> bool {
@@ -240,7 +240,7 @@ impl JsonWriter {
         }
     }
 
-    fn key(&mut self, name: String, span: &Span) {
+    fn write_key(&mut self, name: String, span: &Span) {
         let is_new = match self.frames.last_mut().map(|frame| &mut frame.shape) {
             Some(CollectionKind::Mapping { keys, has_duplicate, .. }) => {
                 let is_new = keys.insert(&name);
@@ -277,7 +277,7 @@ impl JsonWriter {
         path
     }
 
-    fn end(&mut self, span: &Span) -> Result<(), YamlError> {
+    fn close_collection(&mut self, span: &Span) -> Result<(), YamlError> {
         let Some(OpenCollection { start, anchor, shape }) = self.frames.pop() else {
             return Ok(());
         };
@@ -295,10 +295,10 @@ impl JsonWriter {
         if anchor > 0 {
             self.anchors.insert(anchor, self.out[start..].to_owned());
         }
-        self.value_done(span)
+        self.complete_value(span)
     }
 
-    fn alias(&mut self, id: usize, span: &Span) -> Result<(), YamlError> {
+    fn write_alias(&mut self, id: usize, span: &Span) -> Result<(), YamlError> {
         let text = self
             .anchors
             .get(&id)
@@ -312,16 +312,16 @@ impl JsonWriter {
             let Ok(name) = serde_json::from_str::<String>(&text) else {
                 return Err(error(span, "a mapping key must be a plain value".to_owned()));
             };
-            self.key(name, span);
+            self.write_key(name, span);
             return Ok(());
         }
-        self.before_value(span)?;
+        self.start_value(span)?;
         self.out.push_str(&text);
-        self.value_done(span)
+        self.complete_value(span)
     }
 
     /// Completes a value: the enclosing mapping expects a key again.
-    fn value_done(&mut self, span: &Span) -> Result<(), YamlError> {
+    fn complete_value(&mut self, span: &Span) -> Result<(), YamlError> {
         let Some(OpenCollection { shape: CollectionKind::Mapping { key, merges, .. }, .. }) = self.frames.last_mut()
         else {
             return Ok(());

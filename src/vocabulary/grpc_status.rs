@@ -38,7 +38,11 @@ pub static STATUSES: [GrpcStatus; 17] = [
     status(11, "OUT_OF_RANGE", "a value is outside the valid range"),
     status(12, "UNIMPLEMENTED", "the server does not implement the method; from a proxy: no route matched"),
     status(13, "INTERNAL", "the server or a proxy broke an invariant of the protocol; a retry is not safe"),
-    status(14, "UNAVAILABLE", "no server handled the call; the status that retry policies are meant for"),
+    status(
+        14,
+        "UNAVAILABLE",
+        "the server cannot be reached or does not accept calls; most often a retry with backoff succeeds",
+    ),
     status(15, "DATA_LOSS", "data was lost or corrupted"),
     status(16, "UNAUTHENTICATED", "the caller's credentials are missing or invalid"),
 ];

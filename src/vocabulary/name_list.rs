@@ -1,4 +1,4 @@
-//! Lists of names in messages, cut to a few names and a count.
+//! Lists of names in messages, shortened to a few names and a count.
 
 use std::fmt::Display;
 

@@ -7,7 +7,7 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     let within_limit = |(edits, candidate): &(usize, &str)| *edits <= max_edits(&requested).min(max_edits(candidate));
     candidates
         .into_iter()
-        .map(|candidate| (edits(&requested, candidate), candidate))
+        .map(|candidate| (edit_distance(&requested, candidate), candidate))
         .filter(within_limit)
         .min()
         .map(|(_, candidate)| candidate)
@@ -17,13 +17,13 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 pub fn closest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>, count: usize) -> Vec<&'a str> {
     let requested = name.to_lowercase();
     let mut names: Vec<&str> = candidates.into_iter().collect();
-    names.sort_by_cached_key(|candidate| edits(&requested, candidate));
+    names.sort_by_cached_key(|candidate| edit_distance(&requested, candidate));
     names.truncate(count);
     names
 }
 
 /// Damerau-Levenshtein distance between a lower-case name and a candidate in any case.
-pub fn edits(requested: &str, candidate: &str) -> usize {
+pub fn edit_distance(requested: &str, candidate: &str) -> usize {
     strsim::damerau_levenshtein(requested, &candidate.to_lowercase())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Sources: `source/common/stream_info/utility.cc` and `envoy/stream_info/stream_info.h` of Envoy 1.39 for codes, names
 //! and order; istio/istio 1.31 `pilot/pkg/networking/core/cluster_traffic_policy.go`, `networkfilter.go` and
-//! `route/retry/retry.go` for the Istio settings behind each flag. The gRPC status that a client receives was measured.
+//! `route/retry/retry.go` for the Istio settings that cause each flag. The gRPC status that a client receives was measured.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -105,7 +105,7 @@ pub static FLAGS: [ResponseFlag; 30] = [
         FaultSide::Caller,
         None,
         "the caller did not send valid HTTP",
-        "identify the downstream address: a port scanner, or TLS to a plaintext port",
+        "find the client by its downstream address: it may be a port scanner, or send TLS to a plaintext port",
         "the caller",
     ),
     flag(
@@ -114,7 +114,7 @@ pub static FLAGS: [ResponseFlag; 30] = [
         FaultSide::Caller,
         None,
         "the caller reset the stream: it cancelled the call or its deadline expired",
-        "compare the duration with the caller's deadline: a round number suggests one",
+        "compare the duration with the caller's deadline: a round duration, such as 2s, suggests that it expired",
         "the caller's deadline; a slow server",
     ),
     flag(
@@ -186,7 +186,7 @@ pub static FLAGS: [ResponseFlag; 30] = [
         FaultSide::Configuration,
         Some(12),
         "no route matched the call, or no filter chain matched the connection",
-        "compare host and path with the route rules; on filter_chain_not_found check for plaintext to a STRICT server",
+        "compare host and path with the route rules; on filter_chain_not_found check for plaintext to a server with STRICT mTLS",
         "VirtualService http[].match, hosts; PeerAuthentication mode",
     ),
     flag(
@@ -249,7 +249,7 @@ pub static FLAGS: [ResponseFlag; 30] = [
         FaultSide::Server,
         Some(14),
         "the connection to the server closed while the call was in flight",
-        "check for pod restarts, a maximum connection age in the server, and plaintext sent to a STRICT server",
+        "check for pod restarts, a maximum connection age in the server, and plaintext to a server with STRICT mTLS",
         "DestinationRule tls.mode; PeerAuthentication; the server's keepalive settings",
     ),
     flag(

@@ -30,7 +30,7 @@ fn rejects_callers_hosts_and_headers_that_do_not_exist() {
     assert_rejected(
         "route-rejected",
         &[
-            "route --from demo checkout.shop:50051 --caller web/nobody",
+            "route --from demo checkout.shop:50051 --caller web/missing",
             "route --from demo checkout.shop:50051 /a.B/C --caller nosuch",
             "route --from demo checkout.shop:50051 /a.B/C --caller frontend-v1-5d8c7f9b64-4kq9d",
             "route --from demo checkout.shop:50051 --caller web/thing/x",

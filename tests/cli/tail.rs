@@ -48,10 +48,10 @@ fn rejects_invalid_filters_and_files() {
             &format!("tail --logs {ACCESS_LOG} --where 'duration_ms >'"),
             &format!("tail --logs {ACCESS_LOG} --top"),
             &format!("tail --logs {TWO_HOPS} --join -o csv"),
-            "tail --logs README.md --fail-on 1%",
+            "tail --logs src/demo/routes.yaml --fail-on 1%",
         ],
     );
-    assert_run("tail-no-access-log", "tail --logs README.md");
+    assert_run("tail-no-access-log", "tail --logs src/demo/routes.yaml");
 }
 
 /// The number of calls that an output states: `264 calls` for people, `"calls": 264` in JSON.

@@ -409,10 +409,10 @@ fn reacts_to_everything_that_happens_during_a_step() {
         history(&lab)["shifts"][0]["state"] == "open"
     });
     std::thread::sleep(Duration::from_secs(3));
-    let signalled = std::time::Instant::now();
+    let signaled = std::time::Instant::now();
     lab.client("web").signal(running.0.id(), "-TERM");
     let (code, _, errors) = running.wait();
-    assert!(signalled.elapsed() < Duration::from_secs(8), "{:?}", signalled.elapsed());
+    assert!(signaled.elapsed() < Duration::from_secs(8), "{:?}", signaled.elapsed());
     assert_eq!((code, weight(&lab)), (130, 30.into()), "{errors}");
 }
 

@@ -1,4 +1,4 @@
-//! `inspect` and `snapshot` against the real API server.
+//! `inspect` and `snapshot` against a real API server.
 
 use std::time::{Duration, Instant};
 
@@ -18,15 +18,16 @@ fn a_snapshot_gives_the_same_answer_as_the_cluster() {
     let offline = lab.inspect(&["-A", "--from", path]);
     std::fs::remove_file(file).unwrap();
     assert_eq!(live, offline);
-    let names: Vec<_> = live["services"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["outside", "echo", "echo-headless", "ledger"], "gateways and istiod are no gRPC Services");
-    let bad = live["findings"].as_array().unwrap().iter().filter(|one| one["severity"] != "info").count();
-    assert_eq!(bad, 0, "the lab's own mesh is healthy: {:#?}", live["findings"]);
+    let services = live["services"].as_array().unwrap();
+    let names: Vec<_> = services.iter().map(|service| service["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["outside", "echo", "echo-headless", "ledger"], "gateways and istiod are not gRPC Services");
+    let faults = live["findings"].as_array().unwrap().iter().filter(|finding| finding["severity"] != "info").count();
+    assert_eq!(faults, 0, "the mesh of the lab is healthy: {:#?}", live["findings"]);
 }
 
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
-fn a_reader_with_the_documented_role_gets_the_same_answer_and_one_without_rights_gets_gaps() {
+fn the_documented_reader_role_suffices_and_missing_permissions_become_gaps() {
     let lab = Lab::connect();
     let role = include_str!("../../docs/rbac/reader.yaml");
     let accounts = "
@@ -62,7 +63,7 @@ rules:
 
     let report = lab.inspect(&["-n", "shop", "--as", &user("narrow")]);
     let services = report["services"].as_array().unwrap();
-    assert!(services.iter().any(|one| one["name"] == "echo"), "{report:#}");
+    assert!(services.iter().any(|service| service["name"] == "echo"), "{report:#}");
     let gaps: Vec<String> = report["gaps"].as_array().unwrap().iter().map(Value::to_string).collect();
     for kind in ["virtualservices", "destinationrules", "peerauthentications"] {
         assert!(gaps.iter().any(|gap| gap.contains(kind) && gap.contains("forbidden")), "{kind}: {gaps:#?}");
@@ -70,14 +71,14 @@ rules:
     let affected = services[0]["affected_by_gaps"].to_string();
     assert!(affected.contains("VirtualService"), "the report lists the parts that gaps make incomplete: {affected}");
 
-    let nobody = lab.grpcmesh(&["inspect", "-n", "legacy", "--as", &user("narrow")]);
-    let stderr = String::from_utf8_lossy(&nobody.stderr);
-    assert!(nobody.status.code() == Some(3) && stderr.contains("cannot list any object"), "{stderr}");
+    let forbidden = lab.grpcmesh(&["inspect", "-n", "legacy", "--as", &user("narrow")]);
+    let stderr = String::from_utf8_lossy(&forbidden.stderr);
+    assert!(forbidden.status.code() == Some(3) && stderr.contains("cannot list any object"), "{stderr}");
 }
 
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
-fn an_api_server_that_stops_is_given_up_in_time() {
+fn a_stopped_api_server_fails_the_command_within_the_request_timeout() {
     let lab = Lab::connect();
     let pid = std::fs::read_to_string(lab.path("pids/kube-apiserver")).unwrap();
     let pid = pid.split(' ').next().unwrap().to_owned();
@@ -86,12 +87,12 @@ fn an_api_server_that_stops_is_given_up_in_time() {
     signal("-STOP");
     let start = Instant::now();
     let output = lab.grpcmesh(&["inspect", "-A", "--request-timeout", "2s"]);
-    let took = start.elapsed();
+    let duration = start.elapsed();
     signal("-CONT");
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(3), "{stderr}");
     assert!(stderr.contains("did not answer") && output.stdout.is_empty(), "{stderr}");
-    assert!(took < Duration::from_secs(8), "{took:?}");
+    assert!(duration < Duration::from_secs(8), "{duration:?}");
     lab.wait_until("the API server answers again", Duration::from_secs(30), || {
         lab.kubectl_output(&["get", "--raw", "/readyz"], "").status.success()
     });
@@ -99,10 +100,10 @@ fn an_api_server_that_stops_is_given_up_in_time() {
 
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
-fn a_connection_that_is_cut_in_the_middle_of_a_list_is_an_error_or_a_gap_and_never_half_a_list() {
+fn a_connection_that_closes_within_a_list_causes_an_error_or_a_gap() {
     let lab = Lab::connect();
-    let whole = lab.inspect(&["-A"])["services"].as_array().unwrap().len();
-    // Something between us and the server that passes so many bytes and then closes.
+    let service_count = lab.inspect(&["-A"])["services"].as_array().unwrap().len();
+    // A proxy in front of the server closes the connection after this number of bytes.
     for bytes in [2_000, 20_000, 60_000, 200_000] {
         let proxy = crate::support::byte_limited_proxy::ByteLimitedProxy::new(bytes);
         let url = format!("https://127.0.0.1:{}", proxy.port());
@@ -112,12 +113,9 @@ fn a_connection_that_is_cut_in_the_middle_of_a_list_is_an_error_or_a_gap_and_nev
             Some(3) => assert!(output.stdout.is_empty() && stderr.contains("error:"), "{bytes}: {stderr}"),
             Some(0 | 4) => {
                 let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-                let shown = report["services"].as_array().unwrap().len();
+                let is_complete = report["services"].as_array().unwrap().len() == service_count;
                 let gaps = report["gaps"].to_string();
-                assert!(
-                    shown == whole || gaps.contains("\"services\"") || gaps.contains("services"),
-                    "{bytes}: {gaps}"
-                );
+                assert!(is_complete || gaps.contains("services"), "{bytes}: {gaps}");
             }
             other => panic!("{bytes}: exit {other:?}: {stderr}"),
         }
@@ -126,16 +124,16 @@ fn a_connection_that_is_cut_in_the_middle_of_a_list_is_an_error_or_a_gap_and_nev
 
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
-fn the_mesh_is_as_independent_witnesses_say() {
+fn the_lab_mesh_works_according_to_istioctl_envoy_and_prometheus() {
     let lab = Lab::connect();
     let status = lab.istioctl(&["proxy-status"]);
     assert_eq!(status.lines().count(), 9, "eight proxies: {status}");
     let client = lab.client("web");
-    let seen = client.call(&["--count", "30", "echo.shop.svc.cluster.local:7070"]);
-    let mut versions: Vec<_> = seen.iter().map(|one| one.version.as_str()).collect();
+    let responses = client.call(&["--count", "30", "echo.shop.svc.cluster.local:7070"]);
+    let mut versions: Vec<_> = responses.iter().map(|response| response.version.as_str()).collect();
     versions.sort_unstable();
     versions.dedup();
-    assert_eq!(versions, ["v1", "v2"], "calls are balanced one by one");
+    assert_eq!(versions, ["v1", "v2"], "each call is balanced, not each connection");
     let routes =
         lab.istioctl(&["proxy-config", "routes", &format!("{}.{}", client.name, client.namespace), "--name", "7070"]);
     assert!(routes.contains("echo.shop"), "{routes}");
@@ -146,8 +144,8 @@ fn the_mesh_is_as_independent_witnesses_say() {
     assert!(client.admin("/server_info").contains("LIVE"));
 }
 
-/// One rule of the reader's role that is taken away, and what is named as missing then.
-const WITHOUT: [(&str, &str); 8] = [
+/// Text of a rule of the reader role, and a word of the gap that appears without that rule.
+const GAPS_WITHOUT_RULE: [(&str, &str); 8] = [
     ("resources: [namespaces, services, pods]", "services"),
     ("resources: [configmaps]", "mesh"),
     ("resources: [deployments", "deployments"),
@@ -160,42 +158,43 @@ const WITHOUT: [(&str, &str); 8] = [
 
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
-fn no_rule_of_the_documented_role_is_too_much() {
+fn every_rule_of_the_documented_reader_role_is_necessary() {
     let lab = Lab::connect();
     let role = include_str!("../../docs/rbac/reader.yaml");
     let account = "
 apiVersion: v1
 kind: ServiceAccount
-metadata: {name: fx-less, namespace: legacy}
+metadata: {name: fx-reduced, namespace: legacy}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
-metadata: {name: fx-less}
+metadata: {name: fx-reduced}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: grpcmesh-reader}
-subjects: [{kind: ServiceAccount, name: fx-less, namespace: legacy}]
+subjects: [{kind: ServiceAccount, name: fx-reduced, namespace: legacy}]
 ";
     let _objects = Scenario::apply(&lab, &format!("{role}---{account}"));
     let (head, rules) = role.split_once("rules:\n").unwrap();
     let rules: Vec<String> = rules.split("- apiGroups").skip(1).map(|rule| format!("- apiGroups{rule}")).collect();
-    let mut taken = 0;
-    for (mark, word) in WITHOUT {
-        let is_verb = mark.starts_with("verbs");
-        let less: String = if is_verb {
-            rules.concat().replace(mark, "verbs: [get]")
+    let mut removed_rules = 0;
+    for (rule_text, gap_text) in GAPS_WITHOUT_RULE {
+        let is_verb = rule_text.starts_with("verbs");
+        let remaining: String = if is_verb {
+            rules.concat().replace(rule_text, "verbs: [get]")
         } else {
-            rules.iter().filter(|rule| !rule.contains(mark)).cloned().collect()
+            rules.iter().filter(|rule| !rule.contains(rule_text)).cloned().collect()
         };
-        taken += usize::from(!is_verb);
-        let applied = lab.kubectl_output(&["apply", "-f", "-"], &format!("{head}rules:\n{less}"));
+        removed_rules += usize::from(!is_verb);
+        let applied = lab.kubectl_output(&["apply", "-f", "-"], &format!("{head}rules:\n{remaining}"));
         assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
-        lab.wait_until(&format!("without {mark} {word} is missing"), std::time::Duration::from_secs(10), || {
-            let output = lab.grpcmesh(&["inspect", "-A", "-o", "json", "--as", "system:serviceaccount:legacy:fx-less"]);
+        let user = "system:serviceaccount:legacy:fx-reduced";
+        lab.wait_until(&format!("a gap for {gap_text} without {rule_text}"), Duration::from_secs(10), || {
+            let output = lab.grpcmesh(&["inspect", "-A", "-o", "json", "--as", user]);
             let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
             let gaps = report["gaps"].to_string().to_lowercase();
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            (gaps.contains("forbidden") && gaps.contains(word)) || said.contains("cannot list any object")
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+            (gaps.contains("forbidden") && gaps.contains(gap_text)) || stderr.contains("cannot list any object")
         });
     }
-    // Argo's rollouts are not installed here: nothing of them can be missing.
-    assert_eq!(taken + 1, rules.len(), "every rule but that for rollouts");
+    // The lab has no Argo Rollouts, so that rule cannot cause a gap.
+    assert_eq!(removed_rules + 1, rules.len(), "every rule except that for rollouts");
 }

@@ -1,11 +1,11 @@
-//! Installed as krew installs it, and run by kubectl.
+//! The plugin as krew installs it: run and completed by kubectl, and completed by shells.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::support::Lab;
 
-/// A folder that goes when the test ends.
+/// A folder that is removed when the test ends.
 struct Scratch(PathBuf);
 
 impl Drop for Scratch {
@@ -25,7 +25,7 @@ fn install(root: &Path) {
     let project = env!("CARGO_MANIFEST_DIR");
     let (dist, program) = (root.join("dist"), root.join("program"));
     std::fs::create_dir_all(root).unwrap();
-    // What a release strips, too: packing it would take long.
+    // A release is stripped too, and packing debug information would take long.
     run(Command::new("strip").arg("-o").arg(&program).arg(env!("CARGO_BIN_EXE_kubectl-grpcmesh")));
     run(Command::new("python3").arg(format!("{project}/scripts/dist.py")).args([
         "--pack",
@@ -35,10 +35,11 @@ fn install(root: &Path) {
     ]));
     let name = format!("grpcmesh_v{}_linux_amd64.tar.gz", env!("CARGO_PKG_VERSION"));
     run(Command::new("sha256sum").args(["-c", &format!("{name}.sha256")]).current_dir(&dist));
-    let listed = run(Command::new("tar").args(["-tvzf", &name]).current_dir(&dist));
-    let members: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
-    let shown: Vec<(&str, &str)> = members.iter().map(|one| (one[0], *one.last().unwrap())).collect();
-    assert_eq!(shown, [("-rw-r--r--", "LICENSE"), ("-rwxr-xr-x", "kubectl-grpcmesh")]);
+    let listing = run(Command::new("tar").args(["-tvzf", &name]).current_dir(&dist));
+    let members: Vec<Vec<&str>> = listing.lines().map(|line| line.split_whitespace().collect()).collect();
+    let modes_and_names: Vec<(&str, &str)> =
+        members.iter().map(|columns| (columns[0], *columns.last().unwrap())).collect();
+    assert_eq!(modes_and_names, [("-rw-r--r--", "LICENSE"), ("-rwxr-xr-x", "kubectl-grpcmesh")]);
     let store = root.join("store/grpcmesh").join(concat!("v", env!("CARGO_PKG_VERSION")));
     let bin = root.join("bin");
     std::fs::create_dir_all(&store).unwrap();
@@ -50,25 +51,25 @@ fn install(root: &Path) {
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
 #[expect(clippy::disallowed_methods, reason = "kubectl is found on PATH")]
-fn kubectl_runs_and_completes_it() {
+fn kubectl_runs_and_completes_the_installed_plugin() {
     let lab = Lab::connect();
     let scratch = Scratch(std::env::temp_dir().join(format!("grpcmesh-krew-{}", std::process::id())));
     install(&scratch.0);
     let bin = scratch.0.join("bin");
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-    let kubectl = |words: &[&str]| {
+    let kubectl = |arguments: &[&str]| {
         let mut command = Command::new("kubectl");
-        command.args(words).env("PATH", &path).env("KUBECONFIG", lab.kubeconfig()).env("HOME", &scratch.0);
+        command.args(arguments).env("PATH", &path).env("KUBECONFIG", lab.kubeconfig()).env("HOME", &scratch.0);
         run(&mut command)
     };
     assert!(kubectl(&["grpcmesh", "version", "--client"]).contains(env!("CARGO_PKG_VERSION")));
     assert!(kubectl(&["plugin", "list"]).contains("kubectl-grpcmesh"));
 
-    // Before it is installed kubectl completes nothing.
+    // Without the completion program, kubectl completes nothing.
     assert!(!kubectl(&["__complete", "grpcmesh", "in"]).contains("inspect"));
-    let said = kubectl(&["grpcmesh", "completion", "install"]);
-    assert!(said.contains("kubectl_complete-grpcmesh -> kubectl-grpcmesh"), "{said}");
-    for (words, wanted) in [
+    let installed = kubectl(&["grpcmesh", "completion", "install"]);
+    assert!(installed.contains("kubectl_complete-grpcmesh -> kubectl-grpcmesh"), "{installed}");
+    for (arguments, expected) in [
         (&["in"][..], "inspect\t"),
         (&["inspect", "--only", "GM20"], "GM203\tsubset-undefined"),
         (&["inspect", "-n", "s"], "shop"),
@@ -79,24 +80,24 @@ fn kubectl_runs_and_completes_it() {
         (&["explain", "UNAV"], "UNAVAILABLE\t14"),
         (&["shift", "x", "--on-f"], "--on-failure"),
     ] {
-        let answer = kubectl(&[&["__complete", "grpcmesh"], words].concat());
-        assert!(answer.contains(wanted), "{words:?}: {answer}");
+        let candidates = kubectl(&[&["__complete", "grpcmesh"], arguments].concat());
+        assert!(candidates.contains(expected), "{arguments:?}: {candidates}");
     }
-    // A cluster that is away: no candidates, no words, no waiting.
+    // An unreachable cluster: no candidates, no messages, no waiting.
     let start = std::time::Instant::now();
-    let silent = kubectl(&["__complete", "grpcmesh", "balance", "--server", "https://10.255.255.1:1", "e"]);
-    assert!(!silent.contains("echo") && start.elapsed().as_secs() < 3, "{silent} {:?}", start.elapsed());
-    let said = kubectl(&["grpcmesh", "completion", "uninstall"]);
-    assert!(said.contains("removed"), "{said}");
+    let candidates = kubectl(&["__complete", "grpcmesh", "balance", "--server", "https://10.255.255.1:1", "e"]);
+    assert!(!candidates.contains("echo") && start.elapsed().as_secs() < 3, "{candidates} {:?}", start.elapsed());
+    let uninstalled = kubectl(&["grpcmesh", "completion", "uninstall"]);
+    assert!(uninstalled.contains("removed"), "{uninstalled}");
     assert!(!bin.join("kubectl_complete-grpcmesh").exists());
 }
 
-/// In real shells: what was completed shows itself by what the line does when it is sent, since each shell draws its
-/// line in its own way.
+/// Types into real shells. Each shell draws its command line differently, so the test runs the completed line and reads its
+/// output.
 #[test]
 #[ignore = "needs the lab: tests/lab/up"]
 #[expect(clippy::disallowed_methods, reason = "shells are found on PATH")]
-fn shells_complete_it() {
+fn shells_complete_the_program() {
     let lab = Lab::connect();
     let scratch = Scratch(std::env::temp_dir().join(format!("grpcmesh-shells-{}", std::process::id())));
     let bin = scratch.0.join("bin");
@@ -107,20 +108,20 @@ fn shells_complete_it() {
         ("zsh -f -i", "autoload -Uz compinit; compinit -u; source <(kubectl-grpcmesh completion zsh)"),
         ("fish --no-config", "kubectl-grpcmesh completion fish | source"),
     ] {
-        let mut words = shell.split(' ');
-        let mut command = Command::new(words.next().unwrap());
+        let mut shell_arguments = shell.split(' ');
+        let mut command = Command::new(shell_arguments.next().unwrap());
         command
-            .args(words)
+            .args(shell_arguments)
             .env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH").unwrap()))
             .env("KUBECONFIG", lab.kubeconfig())
             .env("HOME", &scratch.0)
             .env("TERM", "xterm");
         let mut terminal = rexpect::session::spawn_command(command, Some(20_000)).unwrap();
-        let mut send = |typed: &str, wanted: &str| {
+        let mut send = |typed: &str, expected: &str| {
             terminal.send(typed).unwrap();
             terminal.flush().unwrap();
-            terminal.exp_string(wanted).unwrap_or_else(|error| panic!("{shell}: {typed:?}: {error}"));
-            // The next line is only typed when the shell listens again.
+            terminal.exp_string(expected).unwrap_or_else(|error| panic!("{shell}: {typed:?}: {error}"));
+            // Type the next line only after the shell reads input again.
             terminal.send_line("").unwrap();
             terminal.send_line("echo is-$(expr 40 + 2)").unwrap();
             terminal.exp_string("is-42").unwrap_or_else(|error| panic!("{shell}: {error}"));

@@ -17,7 +17,7 @@ spec:
     timeout: 2s
     route:
     - destination: {host: echo, subset: v2}
-  - match: [{uri: {prefix: /nobody.Calls/}}]
+  - match: [{uri: {prefix: /unused.Calls/}}]
     directResponse: {status: 503}
   - retries: {attempts: 4, retryOn: 'unavailable,503', perTryTimeout: 300ms}
     route:

@@ -242,11 +242,11 @@ fn a_signal_rolls_back_or_holds() {
         });
         std::thread::sleep(Duration::from_millis(1500));
         client.signal(child.id(), signal);
-        let signalled = std::time::Instant::now();
+        let signaled = std::time::Instant::now();
         let code = child.wait().unwrap().code();
         client.signal(agent, "-CONT");
         assert_eq!(code, Some(130), "{signal}");
-        assert!(signalled.elapsed() < Duration::from_secs(8), "{signal}: {:?}", signalled.elapsed());
+        assert!(signaled.elapsed() < Duration::from_secs(8), "{signal}: {:?}", signaled.elapsed());
         assert_eq!(object(&lab, "virtualservice")["spec"]["http"][0]["route"][1]["weight"], weight, "{signal}");
         assert_eq!(history(&lab)["shifts"][0]["state"], state, "{signal}");
         lab.wait_until("the proxy is synced again", Duration::from_secs(40), || {

@@ -108,11 +108,41 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: DiffArgs) -> Resul
     };
     let report = DiffReport::new(sides, compared, proxies, gaps);
     write(context, &arguments, &report)?;
-    Ok(match (report.differs() && !arguments.exit_zero, report.is_partial()) {
+    Ok(if arguments.exit_zero { CommandOutcome::Clean } else { exit_outcome(&report) })
+}
+
+fn exit_outcome(report: &DiffReport) -> CommandOutcome {
+    match (report.differs(), report.is_partial()) {
         (true, _) => CommandOutcome::Found,
-        (false, true) if !arguments.exit_zero => CommandOutcome::Partial,
-        _ => CommandOutcome::Clean,
-    })
+        (false, true) => CommandOutcome::Partial,
+        (false, false) => CommandOutcome::Clean,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples;
+
+    #[test]
+    fn the_exit_code_follows_the_differences_and_what_was_not_compared() {
+        for state in samples::diff().proxies.iter().map(|proxy| proxy.state) {
+            let mut proxies = samples::diff().proxies;
+            proxies.retain(|proxy| {
+                proxy.state == state && proxy.not_compared.is_empty() == (state != ProxyState::NotCompared)
+            });
+            let outcome = match state {
+                ProxyState::Synced => CommandOutcome::Clean,
+                ProxyState::Unreachable | ProxyState::NotCompared => CommandOutcome::Partial,
+                _ => CommandOutcome::Found,
+            };
+            let report = DiffReport::new(None, Vec::new(), proxies, Vec::new());
+            assert_eq!(exit_outcome(&report), outcome, "{state:?}");
+        }
+        let DiffReport { gaps, .. } = samples::diff();
+        assert_eq!(exit_outcome(&DiffReport { gaps, ..samples::diff_synced() }), CommandOutcome::Partial);
+        assert_eq!(exit_outcome(&samples::diff()), CommandOutcome::Found);
+    }
 }
 
 /// Rejects arguments with which the command would compare nothing, or would ignore a target.

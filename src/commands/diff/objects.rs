@@ -145,7 +145,8 @@ async fn compare_with_cluster(
 /// Compares the objects of two snapshots, except kinds that are read only in part.
 fn compare_snapshots(first: &Snapshot, second: &Snapshot) -> Vec<ComparedObject> {
     let keys: BTreeSet<&ObjectKey> = first.objects.keys().chain(second.objects.keys()).collect();
-    let is_read_whole = |key: &&&ObjectKey| matches!(key.kind.info().reduction, Reduction::Whole | Reduction::MeshConfig);
+    let is_read_whole =
+        |key: &&&ObjectKey| matches!(key.kind.info().reduction, Reduction::Whole | Reduction::MeshConfig);
     keys.iter()
         .filter(is_read_whole)
         .map(|key| {

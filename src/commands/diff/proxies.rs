@@ -11,11 +11,11 @@ use crate::cli::global::SourceArgs;
 use crate::cli::source::ScopedSnapshot;
 use crate::dataplane::proxy::ProxyState;
 use crate::mesh::{self, Mesh};
-use crate::report::diff::{DiffProxyReport, proxies};
+use crate::report::diff::{DiffProxyReport, proxy_reports};
 
 /// Compares the proxies of a snapshot that are in scope.
 pub(super) fn saved(mesh: &Mesh<'_>, namespaces: &BTreeSet<String>, hosts: &[String]) -> Vec<DiffProxyReport> {
-    let mut reports = proxies(mesh, hosts);
+    let mut reports = proxy_reports(mesh, hosts);
     // With a target, the callers of the Service may be in any namespace.
     reports.retain(|proxy| !hosts.is_empty() || namespaces.is_empty() || namespaces.contains(&proxy.namespace));
     reports
@@ -42,14 +42,14 @@ pub(super) async fn compare(
     };
     let Some(limit) = arguments.wait else {
         let scoped = read_settled_proxies(context, source, scoped, query).await?;
-        return Ok(proxies(&mesh::resolve(&scoped.snapshot, &source.options(&context.scope)), hosts));
+        return Ok(proxy_reports(&mesh::resolve(&scoped.snapshot, &source.options(&context.scope)), hosts));
     };
     let server = context.connect().await?;
     let start = Instant::now();
     let mut attempt = 1;
     loop {
         read_proxies(context, &server, source, &mut scoped, query).await;
-        let reports = proxies(&mesh::resolve(&scoped.snapshot, &source.options(&context.scope)), hosts);
+        let reports = proxy_reports(&mesh::resolve(&scoped.snapshot, &source.options(&context.scope)), hosts);
         // Reading an unreachable proxy is retried. Waiting does not help a proxy that cannot be compared.
         let may_answer = |state: ProxyState| state == ProxyState::Unreachable && attempt < ATTEMPTS;
         let is_pending = reports.iter().any(|proxy| proxy.state.differs() || may_answer(proxy.state));

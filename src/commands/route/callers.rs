@@ -138,7 +138,7 @@ fn not_found(mesh: &Mesh<'_>, message: &str) -> Failure {
     if examples.is_empty() {
         failure.hint("the source contains no pods: use a namespace as the caller")
     } else {
-        failure.hint(format!("existing callers: {}, …", examples.join(", ")))
+        failure.hint(format!("callers in this source: {}, …", examples.join(", ")))
     }
 }
 
@@ -171,7 +171,10 @@ fn gateway_pod(mesh: &Mesh<'_>, namespace: &str, name: &str) -> Option<WorkloadI
         let id = mesh.find_service(namespace, name)?;
         mesh.service(id).workloads.first().copied()
     };
-    find_workload(mesh, namespace, has_name).or_else(|| find_workload(mesh, namespace, has_label)).or(selected).or_else(of_service)
+    find_workload(mesh, namespace, has_name)
+        .or_else(|| find_workload(mesh, namespace, has_label))
+        .or(selected)
+        .or_else(of_service)
 }
 
 /// One report for each caller class with a different answer. Each report lists its callers.

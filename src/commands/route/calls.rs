@@ -1,4 +1,4 @@
-//! Parses calls: from flags, or from a file with one call per line.
+//! Parses calls from flags, or from a file with one call per line.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -9,18 +9,18 @@ use serde::Deserialize;
 use super::{CallProtocolArg, RouteArgs};
 use crate::cli::failure::Failure;
 use crate::mesh::Mesh;
+use crate::mesh::service::{Service, ServicePort};
 use crate::mesh::xds::{Call, CallProtocol};
 
-/// The port of plain HTTP, for hosts that the mesh does not know.
+/// The port for hosts that are not in the mesh.
 const HTTP_PORT: u16 = 80;
 
-/// The form of `-H`.
 const HEADER_FORM: &str = "use NAME:VALUE, such as -H x-canary:true";
 
 /// A call from a file.
 #[derive(Debug)]
 pub(super) struct CallRequest {
-    /// `file:line`.
+    /// `file:line`, for error messages.
     pub(super) position: String,
     pub(super) id: Option<String>,
     pub(super) caller: String,
@@ -42,7 +42,7 @@ struct CallRecord {
     dial: Option<String>,
 }
 
-/// Reads a file of calls; `-` is standard input. A line that is not a call becomes an error with its position.
+/// Reads a file of calls, or standard input for `-`. A line that is not a call becomes an error with its position.
 ///
 /// # Errors
 /// If the file cannot be read, or none of its lines is a call.
@@ -72,12 +72,12 @@ pub(super) fn read(path: &Path) -> Result<Vec<Result<CallRequest, String>>, Fail
 
 fn parse(line: &str, position: &str) -> Result<CallRequest, String> {
     let record: CallRecord = serde_json::from_str(line).map_err(|error| {
-        // The position already contains the line number.
-        let text = error.to_string();
-        text.split(" at line ").next().unwrap_or(&text).to_owned()
+        // The line number of serde_json counts within this line.
+        let message = error.to_string();
+        message.split(" at line ").next().unwrap_or(&message).to_owned()
     })?;
     let (_, authority_port) = split_port(&record.authority);
-    let port = record.port.or(authority_port).ok_or("the port is missing: add it to authority, or as port")?;
+    let port = record.port.or(authority_port).ok_or("no port given: add it to authority, or as port")?;
     let protocol = match record.protocol.as_deref() {
         None => CallProtocol::Grpc,
         Some(name) => parse_protocol(name)?,
@@ -106,11 +106,11 @@ pub(super) fn parse_protocol(name: &str) -> Result<CallProtocol, String> {
         "grpc" => Ok(CallProtocol::Grpc),
         "grpc-tls" => Ok(CallProtocol::GrpcTls),
         "http1" => Ok(CallProtocol::Http1),
-        _ => Err(format!("protocol \"{name}\" is not valid: expected grpc, grpc-tls or http1")),
+        _ => Err(format!("\"{name}\" is not a valid protocol: expected grpc, grpc-tls or http1")),
     }
 }
 
-/// Splits an authority into its host and port.
+/// Splits an authority into host and port. IPv6 addresses are in brackets.
 pub(super) fn split_port(authority: &str) -> (&str, Option<u16>) {
     match authority.rsplit_once(':') {
         Some((host, port)) if !host.contains(':') || host.ends_with(']') => match port.parse() {
@@ -137,13 +137,13 @@ pub(super) fn from_flags(mesh: &Mesh<'_>, arguments: &RouteArgs, namespace: Opti
     if let Some(number) = suffix.filter(is_number) {
         return Err(Failure::usage(format!("{number} is not a valid port")).hint("use a number from 1 to 65535"));
     }
-    let headers = arguments.headers.iter().map(|text| header(text)).collect::<Result<_, _>>()?;
+    let headers = arguments.headers.iter().map(|text| parse_header(text)).collect::<Result<_, _>>()?;
     let protocol = match arguments.protocol {
         CallProtocolArg::Grpc => CallProtocol::Grpc,
         CallProtocolArg::GrpcTls => CallProtocol::GrpcTls,
         CallProtocolArg::Http1 => CallProtocol::Http1,
     };
-    // A short name refers to the namespace in scope, whoever the caller is.
+    // A short name refers to the namespace in scope, not to that of the caller.
     let service = host.split_once('.').map_or_else(
         || namespace.and_then(|namespace| mesh.find_service(namespace, host)),
         |(name, rest)| {
@@ -174,14 +174,14 @@ pub(super) fn from_flags(mesh: &Mesh<'_>, arguments: &RouteArgs, namespace: Opti
     })
 }
 
-fn default_port(service: &crate::mesh::service::Service) -> Result<u16, Failure> {
-    let grpc: Vec<u16> =
+fn default_port(service: &Service) -> Result<u16, Failure> {
+    let grpc_ports: Vec<u16> =
         service.ports.iter().filter(|port| !port.evidence.is_empty()).map(|port| port.number).collect();
-    match (service.ports.as_slice(), grpc.as_slice()) {
+    match (service.ports.as_slice(), grpc_ports.as_slice()) {
         ([port], _) => Ok(port.number),
         (_, [number]) => Ok(*number),
         (ports, _) => {
-            let ports: Vec<String> = ports.iter().map(crate::mesh::service::ServicePort::title).collect();
+            let ports: Vec<String> = ports.iter().map(ServicePort::title).collect();
             Err(Failure::usage(format!("{} has several ports: {}", service.object, ports.join(", ")))
                 .hint("select one with HOST:PORT"))
         }
@@ -200,7 +200,7 @@ pub(super) fn path(path: Option<String>) -> Result<String, String> {
     Ok(path)
 }
 
-/// Whether gRPC clients send such a path: `/package.Service/Method`.
+/// Whether the path has the form that gRPC clients send: `/package.Service/Method`.
 pub(super) fn is_grpc_path(path: &str) -> bool {
     path.strip_prefix('/')
         .and_then(|rest| rest.split_once('/'))
@@ -217,8 +217,8 @@ pub(super) fn headers(headers: BTreeMap<String, String>) -> Result<Vec<(String, 
 
 fn validate_header(name: &str, value: &str) -> Result<(String, String), String> {
     let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-    let bare = name.strip_prefix(':').unwrap_or(name);
-    if bare.is_empty() || !bare.chars().all(is_token) {
+    let token = name.strip_prefix(':').unwrap_or(name);
+    if token.is_empty() || !token.chars().all(is_token) {
         return Err(format!("\"{name}\" is not a valid header name"));
     }
     if value.contains(|c: char| c.is_control() && c != '\t') {
@@ -227,13 +227,13 @@ fn validate_header(name: &str, value: &str) -> Result<(String, String), String> 
     Ok((name.to_ascii_lowercase(), value.to_owned()))
 }
 
-/// Parses `name:value`.
-fn header(text: &str) -> Result<(String, String), Failure> {
-    let split = text.strip_prefix(':').map_or_else(
+/// Parses `name:value` or `name=value`. The name of a pseudo-header starts with a colon.
+fn parse_header(text: &str) -> Result<(String, String), Failure> {
+    let parts = text.strip_prefix(':').map_or_else(
         || text.split_once([':', '=']).map(|(name, value)| (name.to_owned(), value)),
         |rest| rest.split_once([':', '=']).map(|(name, value)| (format!(":{name}"), value)),
     );
-    let (name, value) = split
+    let (name, value) = parts
         .filter(|(name, _)| !name.trim_matches(':').is_empty())
         .ok_or_else(|| Failure::usage(format!("\"{text}\" is not a valid header")).hint(HEADER_FORM))?;
     validate_header(name.trim(), value.trim()).map_err(|error| Failure::usage(error).hint(HEADER_FORM))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::live_proxies::pod_names;
+use super::super::live_proxies::{no_saved_proxies, pod_names};
 use super::RouteArgs;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
@@ -17,8 +17,8 @@ use crate::report::route::{RouteLiveReport, RouteReport};
 /// Timeout for one proxy.
 const PROXY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Adds the state of the caller's Envoy to each answer. For a caller class, one of its callers represents all. A snapshot with
-/// proxies replaces the cluster.
+/// Adds the state of the caller's Envoy to each answer. The answer of a caller class gets the state of its first pod. Proxies in a
+/// snapshot take the place of those in the cluster.
 ///
 /// # Errors
 /// If a caller is not a pod, or a snapshot contains no proxies.
@@ -30,8 +30,7 @@ pub(super) async fn compare(
 ) -> Result<Vec<RouteReport>, Failure> {
     let saved = ProxyComparisons::new(mesh);
     if saved.is_none() && !arguments.source.from.is_empty() {
-        return Err(Failure::usage("the source does not contain the configuration of proxies")
-            .hint("save it with: kubectl grpcmesh snapshot --proxies -o FILE"));
+        return Err(no_saved_proxies());
     }
     let live = match &saved {
         Some(_) => None,
@@ -45,16 +44,10 @@ pub(super) async fn compare(
     let mut reports = Vec::with_capacity(answers.len());
     for (mut report, caller) in answers {
         let Some(id) = caller.workload else {
-            return Err(Failure::usage(format!("{} is not a pod, so it has no Envoy", report.caller))
+            return Err(Failure::usage(format!("cannot read the Envoy of {}: it is not a pod", report.caller))
                 .hint("select a pod with --caller NS/POD or --caller NS/deploy/NAME"));
         };
-        // Only the virtual host and the backends of the call matter.
-        let virtual_host = report.virtual_host.as_deref().and_then(|name| name.rsplit_once(':')).map(|(host, _)| host);
-        let backends = report.backends.iter().filter_map(|backend| backend.host.as_deref());
-        let mut hosts: Vec<String> = virtual_host.into_iter().chain(backends).map(str::to_owned).collect();
-        if hosts.is_empty() {
-            hosts.push(report.authority.rsplit_once(':').map_or(&*report.authority, |(host, _)| host).to_owned());
-        }
+        let hosts = hosts_of(&report);
         let compared = match (&live, &saved) {
             (Some((server, sync)), _) => {
                 let pods = pod_names(mesh, &[id]);
@@ -66,7 +59,7 @@ pub(super) async fn compare(
             }
             (None, saved) => {
                 let compared = saved.as_ref().and_then(|proxies| proxies.compare(id, &hosts));
-                let evidence = "the snapshot does not contain its configuration".to_owned();
+                let evidence = "the snapshot does not contain the configuration of this proxy".to_owned();
                 compared.unwrap_or_else(|| ComparedProxy::with_state(ProxyState::NotCompared, evidence))
             }
         };
@@ -81,4 +74,17 @@ pub(super) async fn compare(
         reports.push(report);
     }
     Ok(reports)
+}
+
+/// The hosts of the call: only their configuration affects the answer.
+fn hosts_of(report: &RouteReport) -> Vec<String> {
+    let without_port = |name: &str| name.rsplit_once(':').map(|(host, _)| host.to_owned());
+    let virtual_host = report.virtual_host.as_deref().and_then(without_port);
+    let backends = report.backends.iter().filter_map(|backend| backend.host.clone());
+    let hosts: Vec<String> = virtual_host.into_iter().chain(backends).collect();
+    if hosts.is_empty() {
+        let authority = &report.authority;
+        return vec![without_port(authority).unwrap_or_else(|| authority.clone())];
+    }
+    hosts
 }

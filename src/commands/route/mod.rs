@@ -160,9 +160,7 @@ fn warn_about_path(context: &Context<'_>, arguments: &RouteArgs, call: &Call) {
     let is_grpc = arguments.method.is_some() && arguments.protocol != CallProtocolArg::Http1;
     if is_grpc && !calls::is_grpc_path(&call.path) {
         let path = &call.path;
-        context
-            .messages
-            .warning(&format!("gRPC clients never send the path {path}: expected /package.Service/Method"));
+        context.messages.warning(&format!("gRPC clients never send the path {path}: expected /package.Service/Method"));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Route tests: a YAML list of calls with expectations.
+//! Reads and runs route tests: a YAML list of calls with expectations.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -43,7 +43,7 @@ pub(super) struct RouteTestCase {
 /// Reads a file of tests.
 ///
 /// # Errors
-/// If the file cannot be read, is not a list of tests, or a test is not valid.
+/// If the file cannot be read, is not a list of tests, or contains an invalid test.
 pub(super) fn read(path: &Path) -> Result<Vec<RouteTestCase>, Failure> {
     let name = path.display();
     let text = std::fs::read_to_string(path)
@@ -53,7 +53,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<RouteTestCase>, Failure> {
     })?;
     let json = converted.json.as_ref().map_or("[]", |json| json.get());
     let records: Vec<&RawValue> = serde_json::from_str(json).map_err(|_| {
-        Failure::usage(format!("{name}: not a list of tests"))
+        Failure::usage(format!("{name} is not a YAML list of tests"))
             .hint("expected: - {name: …, caller: NS/deploy/NAME, host: HOST:PORT, method: /S/M, expect: {subset: v1}}")
     })?;
     if records.is_empty() {
@@ -69,18 +69,18 @@ pub(super) fn read(path: &Path) -> Result<Vec<RouteTestCase>, Failure> {
 
 fn parse_test(index: usize, value: &RawValue) -> Result<RouteTestCase, String> {
     let record: TestRecord =
-        decode_error::decode(value.get()).map_err(|DecodeError { field, message: why }| match &*field {
-            "" => why,
-            field => format!("{field}: {why}"),
+        decode_error::decode(value.get()).map_err(|DecodeError { field, message }| match &*field {
+            "" => message,
+            field => format!("{field}: {message}"),
         })?;
     if record.expect.is_empty() {
         return Err("expect is empty".to_owned());
     }
-    if let Some(problem) = record.expect.invalid_value() {
-        return Err(format!("expect.{problem}"));
+    if let Some(error) = record.expect.invalid_value() {
+        return Err(format!("expect.{error}"));
     }
     let (_, host_port) = calls::split_port(&record.host);
-    let port = record.port.or(host_port).ok_or("the port is missing: add it to host, or as port")?;
+    let port = record.port.or(host_port).ok_or("no port given: add it to host, or as port")?;
     let protocol = match record.protocol.as_deref() {
         None => CallProtocol::Grpc,
         Some(name) => calls::parse_protocol(name)?,
@@ -104,11 +104,11 @@ fn parse_test(index: usize, value: &RawValue) -> Result<RouteTestCase, String> {
 
 /// Runs the tests.
 pub(super) fn run<'m>(mesh: &'m Mesh<'m>, tests: Vec<RouteTestCase>) -> RouteTestsReport {
-    let mut callers = ProxyConfigs::new(mesh);
+    let mut configs = ProxyConfigs::new(mesh);
     let mut results = Vec::with_capacity(tests.len());
     for RouteTestCase { name, caller, call, expect } in tests {
         let authority = call.authority.clone();
-        let (failures, route) = match callers.proxy_of(&caller) {
+        let (failures, route) = match configs.proxy_of(&caller) {
             Ok((caller, proxy)) => {
                 let route = RouteReport::new(mesh, &caller.caller, &caller.name, &call, &proxy.decide(&call));
                 (expect.failures(&route), Some(route))

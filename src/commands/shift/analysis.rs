@@ -326,7 +326,7 @@ impl CanaryAnalysis {
                 if let (MetricsSource::Prometheus(client), Some(_)) = (&self.metrics, self.limits.max_p99_ms) {
                     let query = prometheus::p99_query(&self.cohorts, started.elapsed().as_secs().max(1));
                     let text = client.query(&query).await.map_err(|error| format!("Prometheus: {error}"))?;
-                    window.p99_ms = prometheus::scalar(&prometheus::parse_response(&text)?);
+                    window.p99_ms = prometheus::scalar_value(&prometheus::parse_response(&text)?);
                 }
                 Ok(window)
             }

@@ -10,7 +10,7 @@ use super::rollback::StopReason;
 use super::session::ShiftSession;
 use crate::cli::env::Env;
 use crate::cli::failure::{CommandOutcome, Failure};
-use crate::report::shift::{ShiftEventType, weights};
+use crate::report::shift::{ShiftEventType, weights_after};
 use crate::schema::Kind;
 use crate::shift::patch;
 use crate::shift::plan::RulePlan;
@@ -36,9 +36,8 @@ impl ShiftSession<'_, '_> {
     ) -> Result<CommandOutcome, Failure> {
         self.apply(plans, object, &mut entry).await?;
         self.is_applied = true;
-        self.emit(ShiftEventType::Applied, &format!("session {} of {}", entry.session, entry.user), |event| {
-            event.weights = weights(plans);
-        })?;
+        let message = format!("weights applied by {}, session {}", entry.user, entry.session);
+        self.emit(ShiftEventType::Applied, &message, |event| event.weights = weights_after(plans))?;
         self.run_steps(entry, analysis).await
     }
 

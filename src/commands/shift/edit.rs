@@ -54,7 +54,7 @@ pub(super) async fn run(
         ShiftFormat::Json => {
             let event = ShiftEvent {
                 time: crate::cli::env::Env::clock(),
-                weights: crate::report::shift::weights(&plans),
+                weights: crate::report::shift::weights_after(&plans),
                 ..ShiftEvent::new(ShiftEventType::Done, message)
             };
             render::json_line(&event, context.out)?;

@@ -101,7 +101,7 @@ pub(super) async fn ask_for_arguments(context: &mut Context<'_>, arguments: &mut
     let (backend, share) = ask_for_share(context, &split).await?;
     arguments.rule = Some(split.rule.to_string());
     arguments.to = Some(DesiredWeights(vec![(format!("#{}", backend + 1), share)]));
-    arguments.target = Some(format!("{}/{}.{}", target.short_kind(), target.key.name, target.key.namespace));
+    arguments.target = Some(format!("{}/{}.{}", target.key.kind.short_name(), target.key.name, target.key.namespace));
     Ok(())
 }
 

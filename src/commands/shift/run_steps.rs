@@ -14,7 +14,7 @@ use super::session::ShiftSession;
 use super::{AckMode, PatchOutcome, ShiftFormat, preflight};
 use crate::cli::env::Env;
 use crate::cli::failure::{CommandOutcome, Failure};
-use crate::report::shift::{ShiftEventType, weights};
+use crate::report::shift::{ShiftEventType, weights_after};
 use crate::shift::patch;
 use crate::shift::plan::{DesiredWeights, RulePlan};
 use crate::shift::record::{RuleRecord, ShiftEntry, ShiftRecord, ShiftState, weights_by_backend};
@@ -85,7 +85,7 @@ impl ShiftSession<'_, '_> {
                 if let Some(reason) = self.close_entry(&entry, ShiftState::Done, &message).await {
                     return self.stop(&entry, reason).await;
                 }
-                self.emit(ShiftEventType::Done, &self.undo_hint(), |_| {})?;
+                self.emit(ShiftEventType::Done, &format!("the shift is finished; {}", self.undo_hint()), |_| {})?;
                 return Ok(if is_partial { CommandOutcome::Partial } else { CommandOutcome::Clean });
             }
             match self.ask_for_next_step(&entry).await? {
@@ -247,7 +247,7 @@ impl ShiftSession<'_, '_> {
             match self.server.patch(&self.target.key, &self.target.api_version, &operations, true).await {
                 Ok(PatchOutcome::Accepted(_)) => {
                     *entry = next_entry;
-                    self.emit_step_applied(entry, &desired, weights(&plans))?;
+                    self.emit_step_applied(entry, &desired, weights_after(&plans))?;
                     return Ok(StepOutcome::Done);
                 }
                 Ok(PatchOutcome::Conflict) => {}

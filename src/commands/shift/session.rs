@@ -16,7 +16,7 @@ use crate::cli::failure::Failure;
 use crate::cli::global::SourceArgs;
 use crate::cluster::client::ApiServer;
 use crate::render;
-use crate::report::shift::{ShiftEvent, ShiftEventType, weights};
+use crate::report::shift::{ShiftEvent, ShiftEventType, weights_after};
 use crate::rules::Severity;
 use crate::shift::plan::RulePlan;
 use crate::shift::record::{RuleRecord, ShiftEntry, ShiftRecord, ShiftState};
@@ -183,7 +183,7 @@ impl<'a, 'w> ShiftSession<'a, 'w> {
         let title = self.target.title();
         let changes = plans.iter().map(|plan| format!("{title} {}: {}", plan.split.title(), describe_change(plan)));
         let changes = changes.collect::<Vec<_>>().join("; ");
-        self.emit(ShiftEventType::Plan, &changes, |event| event.weights = weights(plans))?;
+        self.emit(ShiftEventType::Plan, &changes, |event| event.weights = weights_after(plans))?;
         if let Some(after) = after.filter(|_| self.arguments.output == ShiftFormat::Text) {
             let report = compare_object(&self.target, object, after);
             render::shift::patch(&report.patch, &self.context.style, self.context.out)?;

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::ShiftArgs;
 use crate::cli::failure::Failure;
-use crate::cli::target;
+use crate::cli::target::{self, ROUTE_KINDS, Target};
 use crate::mesh::ids::{Host, ObjectRef};
 use crate::mesh::service::Service;
 use crate::mesh::{Mesh, host};
@@ -15,9 +15,6 @@ use crate::shift::plan::{AddableBackends, DesiredWeights, PlanError, RulePlan, p
 use crate::shift::split::{RuleSplit, SplitBackend, rule_splits};
 use crate::snapshot::{Object, ObjectKey};
 use crate::vocabulary::share::Share;
-
-/// Kinds that split calls by weight.
-const ROUTE_KINDS: [Kind; 3] = [Kind::VirtualService, Kind::HttpRoute, Kind::GrpcRoute];
 
 /// The object to shift.
 #[derive(Debug, Clone)]
@@ -42,31 +39,19 @@ impl ShiftTarget {
 
     /// `vs/checkout -n shop`.
     pub(super) fn argument(&self) -> String {
-        format!("{}/{} -n {}", self.short_kind(), self.key.name, self.key.namespace)
-    }
-
-    pub(super) fn short_kind(&self) -> &'static str {
-        match self.key.kind {
-            Kind::VirtualService => "vs",
-            Kind::HttpRoute => "httproute",
-            _ => "grpcroute",
-        }
+        format!("{}/{} -n {}", self.key.kind.short_name(), self.key.name, self.key.namespace)
     }
 }
 
 /// Finds the object that an argument names: the object itself, or the one that splits the calls to a Service.
 pub(super) fn find(mesh: &Mesh<'_>, argument: &str, namespaces: &BTreeSet<String>) -> Result<ShiftTarget, Failure> {
-    let (kind, name) = argument.split_once('/').unwrap_or(("svc", argument));
-    let kind = match kind.to_ascii_lowercase().as_str() {
-        "vs" | "virtualservice" | "virtualservices" => Kind::VirtualService,
-        "httproute" | "httproutes" => Kind::HttpRoute,
-        "grpcroute" | "grpcroutes" => Kind::GrpcRoute,
-        _ => return find_for_service(mesh, argument, namespaces),
-    };
-    // A name may contain dots: try all of it first, then its last label as the namespace.
-    let name_and_namespace = name.rsplit_once('.').map(|(name, namespace)| (name, Some(namespace)));
+    let route = Target::parse(argument).ok().and_then(|target| {
+        let kind = target.kind.filter(|kind| ROUTE_KINDS.contains(kind))?;
+        Some((kind, target))
+    });
+    let Some((kind, target)) = route else { return find_for_service(mesh, argument, namespaces) };
     let mut matches: Vec<&Object> = Vec::new();
-    for (name, namespace) in [Some((name, None)), name_and_namespace].into_iter().flatten() {
+    for (name, namespace) in target.interpretations() {
         let is_match = |object: &&Object| {
             let own_namespace = &*object.key.namespace;
             let in_scope = || namespaces.is_empty() || namespaces.contains(own_namespace);
@@ -77,7 +62,7 @@ pub(super) fn find(mesh: &Mesh<'_>, argument: &str, namespaces: &BTreeSet<String
             break;
         }
     }
-    exactly_one(&matches, argument, &format!("{} {name} not found", kind.name()))
+    exactly_one(&matches, argument, &format!("{} {} not found", kind.name(), target.full_name))
 }
 
 fn exactly_one(objects: &[&Object], argument: &str, not_found: &str) -> Result<ShiftTarget, Failure> {
@@ -94,12 +79,7 @@ fn exactly_one(objects: &[&Object], argument: &str, not_found: &str) -> Result<S
 }
 
 fn find_for_service(mesh: &Mesh<'_>, argument: &str, namespaces: &BTreeSet<String>) -> Result<ShiftTarget, Failure> {
-    let ids = target::services(mesh, argument, namespaces)?;
-    let [id] = ids[..] else {
-        return Err(Failure::usage(format!("{argument} matches {} Services", ids.len()))
-            .hint("select one with its namespace: checkout.shop, or -n shop"));
-    };
-    let service = mesh.service(id);
+    let service = mesh.service(target::single_service(mesh, argument, namespaces)?);
     let mut candidates: Vec<(&Object, [bool; 2])> = Vec::new();
     for (object, body, splits) in all_rules(mesh) {
         let ours: Vec<&RuleSplit> =

@@ -2,6 +2,7 @@
 
 use super::TailArgs;
 use crate::cli::failure::Failure;
+use crate::cli::target::Target;
 use crate::cluster::ClusterErrorKind;
 use crate::cluster::client::ApiServer;
 use crate::cluster::logs::PodSelection;
@@ -26,9 +27,9 @@ enum PodLookup {
     Label(&'static str),
 }
 
-fn lookup_of(kind: &str) -> Option<PodLookup> {
+fn lookup_of(kind: Kind) -> Option<PodLookup> {
     let apps = "/apis/apps/v1";
-    Some(match Kind::parse(kind)? {
+    Some(match kind {
         Kind::Service => PodLookup::Selector("/api/v1", "services"),
         Kind::Deployment => PodLookup::Selector(apps, "deployments"),
         Kind::ReplicaSet => PodLookup::Selector(apps, "replicasets"),
@@ -58,26 +59,27 @@ pub(super) async fn resolve_targets(
             resolved.selections.push(PodSelection { namespace, labels: labels.clone(), name: None });
         }
     }
-    for target in &arguments.targets {
-        let (kind, name) = target.split_once('/').unwrap_or(("svc", target));
+    for text in &arguments.targets {
+        let unsupported = |cause: String| {
+            Failure::usage(format!("cannot read \"{text}\""))
+                .cause(cause)
+                .hint("use svc, deploy, rs, sts, ds, job, rollout, gateway, or pod")
+        };
+        let target = Target::parse(text).map_err(|error| unsupported(error.to_string()))?;
+        let kind = target.kind.unwrap_or(Kind::Service);
         let Some(lookup) = lookup_of(kind) else {
-            return Err(Failure::usage(format!("cannot read \"{target}\": {kind} is not a kind with pods"))
-                .hint("use svc, deploy, rs, sts, ds, job, rollout, gateway, or pod"));
+            return Err(unsupported(format!("{} is not a kind with pods", kind.name())));
         };
-        let is_service = matches!(lookup, PodLookup::Selector(_, "services"));
-        // `checkout.shop` contains its namespace. Names of other kinds may contain dots.
-        let (name, own_namespace) = match name.split_once('.') {
-            Some((name, rest)) if is_service => (name, rest.split('.').next()),
-            _ => (name, None),
-        };
+        let is_service = kind == Kind::Service;
+        let name = &*target.name;
         if arguments.callers && (!is_service || !resolved.hosts.is_empty()) {
             return Err(Failure::usage("--callers needs exactly one Service"));
         }
-        let target_namespaces: Vec<String> = match (own_namespace, namespaces) {
-            (Some(own), _) => vec![own.to_owned()],
+        let target_namespaces: Vec<String> = match (target.namespace, namespaces) {
+            (Some(namespace), _) => vec![namespace],
             (None, Some(namespaces)) => namespaces.to_vec(),
             (None, None) => {
-                return Err(Failure::usage(format!("cannot read {kind}/{name} in all namespaces"))
+                return Err(Failure::usage(format!("cannot read {text} in all namespaces"))
                     .hint("set its namespace with -n, or select pods by labels with -l and -A"));
             }
         };

@@ -20,7 +20,7 @@ pub(super) enum ClusterDiscovery {
     Eds,
     /// Envoy resolves host names. istiod builds no cluster without at least one name.
     Dns,
-    /// The proxy uses the address that the client dialled (Envoy's `ORIGINAL_DST`).
+    /// The proxy uses the address that the client dialed (Envoy's `ORIGINAL_DST`).
     OriginalDestination,
 }
 
@@ -47,7 +47,7 @@ impl ProxyConfig<'_> {
         clusters.backend(self.scope.find(host.as_str()), host, destination, port, weight)
     }
 
-    /// The workloads behind a backend, ready or not; empty when the backend has no cluster.
+    /// The workloads that serve a backend, ready or not; empty when the backend has no cluster.
     pub fn backend_workloads(&self, backend: &CompiledBackend) -> Vec<WorkloadId> {
         let Some(service) = backend.service.map(|id| self.mesh.service(id)) else { return Vec::new() };
         let clusters = ClusterBuilder { mesh: self.mesh, caller: &self.caller };
@@ -149,7 +149,7 @@ impl ClusterBuilder<'_, '_> {
     pub(super) fn discovery(&self, service: &Service) -> ClusterDiscovery {
         let is_gateway = self.caller.kind == CallerKind::Gateway;
         match &service.resolution {
-            // A gateway's client dialled the gateway, so its destination address cannot be reused.
+            // A gateway's client dialed the gateway, so its destination address cannot be reused.
             Resolution::Headless if is_gateway => ClusterDiscovery::Eds,
             Resolution::Headless => ClusterDiscovery::OriginalDestination,
             Resolution::ClusterIp | Resolution::ExternalName(_) => ClusterDiscovery::Eds,
@@ -166,7 +166,7 @@ impl ClusterBuilder<'_, '_> {
     fn has_endpoint_data(&self, service: &Service) -> bool {
         match service.resolution {
             Resolution::ServiceEntry(_) => true,
-            _ => self.mesh.covers_pods_of(service) || service.selector.is_empty(),
+            _ => self.mesh.covers_endpoints_of(service) || service.selector.is_empty(),
         }
     }
 
@@ -185,9 +185,9 @@ impl ClusterBuilder<'_, '_> {
         let mut count = self.mesh.subset_pods(service, labels);
         let is_selected =
             |endpoint: &Labels| labels.iter().all(|(key, value)| endpoint.get(key) == Some(value.as_str()));
-        let mut fixed = service.fixed_endpoints.iter().filter(|endpoint| is_selected(endpoint)).count();
+        let mut fixed = service.endpoint_labels.iter().filter(|endpoint| is_selected(endpoint)).count();
         let uses_dns = matches!(&**resolution, "DNS" | "DNS_ROUND_ROBIN");
-        if uses_dns && service.fixed_endpoints.is_empty() && service.selector.is_empty() && labels.is_empty() {
+        if uses_dns && service.endpoint_labels.is_empty() && service.selector.is_empty() && labels.is_empty() {
             // Envoy resolves the host itself.
             fixed = 1;
         }

@@ -30,7 +30,7 @@ pub enum CallOutcome {
     Redirect,
     /// No route matches: HTTP 404, which gRPC clients see as UNIMPLEMENTED.
     NoRoute,
-    /// The call goes to the address that the client dialled, without routing, retries or mTLS.
+    /// The call goes to the address that the client dialed, without routing, retries or mTLS.
     Passthrough,
     /// The outbound traffic policy is `REGISTRY_ONLY` and the host is not in the registry.
     Blocked,
@@ -189,7 +189,7 @@ impl<'m> ProxyConfig<'m> {
             "the proxy has no listener for this address and port"
         };
         if self.scope.allows_any {
-            let message = format!("{cause}: the call leaves unchanged, without routes, retries or mTLS");
+            let message = format!("{cause}: it forwards the call unchanged, without routes, retries or mTLS");
             CallDecision::new(listener, CallOutcome::Passthrough, message)
         } else {
             let message = format!("{cause}, and the outbound traffic policy REGISTRY_ONLY blocks unknown destinations");
@@ -214,7 +214,7 @@ impl<'m> ProxyConfig<'m> {
         if host.requires_tls && call.protocol != super::CallProtocol::GrpcTls {
             decision.outcome = CallOutcome::Redirect;
             decision.status = Some(301);
-            "the gateway's server redirects plain text to HTTPS".clone_into(&mut decision.message);
+            "the gateway's server redirects plaintext to HTTPS".clone_into(&mut decision.message);
             return decision;
         }
         decision.tried = host.skipped.to_vec();
@@ -285,7 +285,7 @@ impl CallDecision {
             }
             CompiledAction::Passthrough => {
                 self.outcome = CallOutcome::Passthrough;
-                "the proxy does not know the host: the call leaves unchanged, without routes, retries or mTLS"
+                "the proxy does not know the host: it forwards the call unchanged, without routes, retries or mTLS"
                     .clone_into(&mut self.message);
             }
             CompiledAction::Block => {

@@ -106,9 +106,9 @@ fn merge_conditions(root: &HttpMatch, delegate: &HttpMatch) -> HttpMatch {
         scheme: scheme.or_else(|| root.scheme.clone()),
         method: method.or_else(|| root.method.clone()),
         authority: authority.or_else(|| root.authority.clone()),
-        headers: union(root.headers.as_ref(), headers),
-        without_headers: union(root.without_headers.as_ref(), without_headers),
-        query_params: union(root.query_params.as_ref(), query_params),
+        headers: union_of_headers(root.headers.as_ref(), headers),
+        without_headers: union_of_headers(root.without_headers.as_ref(), without_headers),
+        query_params: union_of_headers(root.query_params.as_ref(), query_params),
         port: port.filter(|port| *port != 0).or(root.port),
         source_labels: root.source_labels.clone().into_iter().chain(source_labels).collect(),
         source_namespace: source_namespace
@@ -121,7 +121,7 @@ fn merge_conditions(root: &HttpMatch, delegate: &HttpMatch) -> HttpMatch {
 
 type HeaderMatches = BTreeMap<String, StringMatch>;
 
-fn union(root: Option<&HeaderMatches>, delegate: Option<HeaderMatches>) -> Option<HeaderMatches> {
+fn union_of_headers(root: Option<&HeaderMatches>, delegate: Option<HeaderMatches>) -> Option<HeaderMatches> {
     match (root, delegate) {
         (None, None) => None,
         (root, delegate) => Some(root.cloned().into_iter().flatten().chain(delegate.into_iter().flatten()).collect()),
@@ -168,8 +168,8 @@ fn matches_conflict(root: &HttpMatch, delegate: &HttpMatch) -> bool {
 
 fn texts_conflict(root: Option<&StringMatch>, delegate: Option<&StringMatch>) -> bool {
     let (Some(root), Some(delegate)) = (root, delegate) else { return false };
-    let [root_exact, root_prefix, root_regex] = parts(root);
-    let [exact, prefix, regex] = parts(delegate);
+    let [root_exact, root_prefix, root_regex] = exact_prefix_regex(root);
+    let [exact, prefix, regex] = exact_prefix_regex(delegate);
     let has_any = |parts: [&str; 3]| parts.iter().any(|part| !part.is_empty());
     if !root_regex.is_empty() && has_any([exact, prefix, regex]) {
         return true;
@@ -191,7 +191,7 @@ fn texts_conflict(root: Option<&StringMatch>, delegate: Option<&StringMatch>) ->
     true
 }
 
-fn parts(text: &StringMatch) -> [&str; 3] {
+fn exact_prefix_regex(text: &StringMatch) -> [&str; 3] {
     [&text.exact, &text.prefix, &text.regex].map(|part| part.as_deref().unwrap_or_default())
 }
 

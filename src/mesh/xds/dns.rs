@@ -48,13 +48,15 @@ impl ProxyConfig<'_> {
             .unwrap_or(host);
         let has_svc_suffix = inner.len() != host.len();
         let parts: Vec<&str> = inner.split('.').collect();
-        let own = self.caller.namespace.as_str();
+        let own_namespace = self.caller.namespace.as_str();
         let find = |namespace: &str, name: &str| self.mesh.find_service(namespace, name);
         match parts.as_slice() {
-            [name] if !has_svc_suffix => find(own, name).map(|id| (id, None)),
+            [name] if !has_svc_suffix => find(own_namespace, name).map(|id| (id, None)),
             [name, namespace] => find(namespace, name).map(|id| (id, None)).or_else(|| {
                 // `pod.service`, in the caller's namespace.
-                (!has_svc_suffix).then(|| find(own, namespace).map(|id| (id, Some((*name).to_owned())))).flatten()
+                (!has_svc_suffix)
+                    .then(|| find(own_namespace, namespace).map(|id| (id, Some((*name).to_owned()))))
+                    .flatten()
             }),
             [pod, name, namespace] => find(namespace, name).map(|id| (id, Some((*pod).to_owned()))),
             _ => None,

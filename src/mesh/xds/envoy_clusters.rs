@@ -226,7 +226,7 @@ impl ProxyConfig<'_> {
     fn all_endpoints_accept_mtls(&self, service: &Service) -> bool {
         let mut workloads = self.mesh.workloads_of(service).peekable();
         let accepts_mtls = |labels: &Labels| labels.get("security.istio.io/tlsMode") == Some("istio");
-        let fixed = &service.fixed_endpoints;
+        let fixed = &service.endpoint_labels;
         (workloads.peek().is_some() || !fixed.is_empty())
             && workloads.all(|workload| accepts_mtls(&workload.labels))
             && fixed.iter().all(accepts_mtls)

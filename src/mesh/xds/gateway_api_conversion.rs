@@ -21,7 +21,7 @@ use crate::schema::gateway_api::{
     ApiRouteMatch, ApiRouteRule, BackendRef, HeaderModifier, MethodMatch, RouteFilter, UrlRewrite, ValueMatch,
 };
 use crate::schema::virtual_service::{
-    Destination, DirectResponse, HeaderOperations, Headers, HttpMatch, HttpMirror, HttpRetries, HttpRule, Percent,
+    Destination, DirectResponse, HeaderOperations, Headers, HttpMatch, HttpMirror, HttpRetries, HttpRule, PercentValue,
     PortSelector, Redirect, RegexRewrite, Rewrite, RouteDestination, StringMatch,
 };
 
@@ -273,7 +273,7 @@ fn apply_filter(
                 (None, Some(percent)) => i32::try_from(percent).ok().map(f64::from),
                 (None, None) => None,
             };
-            let percentage = percent.map(|value| Percent { value });
+            let percentage = percent.map(|value| PercentValue { value });
             rule.mirrors.0.push(HttpMirror { destination, percentage });
         }
         ("RequestRedirect", true) => {
@@ -334,16 +334,16 @@ fn convert_backend(
     scope: RouteScope,
     problems: &mut Vec<String>,
 ) -> Option<Destination> {
-    let own = &object.object.namespace;
+    let own_namespace = &object.object.namespace;
     let group = backend.group.as_deref().unwrap_or_default();
     let kind = backend.kind.as_deref().unwrap_or("Service");
-    let namespace: Namespace = backend.namespace.as_deref().map_or_else(|| own.clone(), Into::into);
+    let namespace: Namespace = backend.namespace.as_deref().map_or_else(|| own_namespace.clone(), Into::into);
     if scope == RouteScope::Gateway
-        && namespace != *own
+        && namespace != *own_namespace
         && !is_granted(mesh, object, group, kind, &backend.name, &namespace)
     {
         problems.push(format!(
-            "backend {}/{} needs a ReferenceGrant in {namespace} for {} of {own}",
+            "backend {}/{} needs a ReferenceGrant in {namespace} for {} of {own_namespace}",
             namespace,
             backend.name,
             object.object.kind.name()
@@ -385,14 +385,12 @@ fn is_granted(
     namespace: &Namespace,
 ) -> bool {
     let route = object.object.kind.name();
-    let own = object.object.namespace.as_str();
+    let own_namespace = object.object.namespace.as_str();
     let group = if group == "core" { "" } else { group };
     mesh.reference_grants.iter().filter(|grant| grant.object.namespace == *namespace).any(|grant| {
-        let from = grant
-            .spec
-            .from
-            .iter()
-            .any(|from| from.group == "gateway.networking.k8s.io" && from.kind == route && from.namespace == own);
+        let from = grant.spec.from.iter().any(|from| {
+            from.group == "gateway.networking.k8s.io" && from.kind == route && from.namespace == own_namespace
+        });
         let to = grant.spec.to.iter().any(|to| {
             let to_group = if to.group == "core" { "" } else { &to.group };
             let has_name = to.name.as_deref().is_none_or(|allowed| allowed.is_empty() || allowed == name);

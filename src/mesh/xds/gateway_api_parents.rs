@@ -19,10 +19,10 @@ use crate::schema::gateway::{GatewayServer, ServerPort, ServerTls};
 use crate::schema::gateway_api::ApiListener;
 
 /// Gateway classes that istiod configures, without waypoints.
-const CLASSES: [&str; 3] = ["istio", "istio-remote", "istio-east-west"];
+const ISTIO_GATEWAY_CLASSES: [&str; 3] = ["istio", "istio-remote", "istio-east-west"];
 
 /// The label that the API server sets on every namespace.
-const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// A listener of a Gateway API Gateway. istiod converts each to an Istio Gateway with one server.
 #[derive(Debug, Clone)]
@@ -46,7 +46,8 @@ pub(super) struct GatewayListener {
 /// All listeners of Gateways that istiod configures.
 pub(super) fn listeners(mesh: &Mesh<'_>) -> Vec<GatewayListener> {
     let mut listeners = Vec::new();
-    let has_istio_class = |gateway: &&ApiGateway| CLASSES.contains(&gateway.spec.gateway_class_name.as_str());
+    let has_istio_class =
+        |gateway: &&ApiGateway| ISTIO_GATEWAY_CLASSES.contains(&gateway.spec.gateway_class_name.as_str());
     for gateway in mesh.api_gateways.iter().filter(has_istio_class) {
         for listener in &gateway.spec.listeners {
             let Some(server) = server(mesh, gateway, listener) else { continue };
@@ -146,7 +147,7 @@ fn hosts(mesh: &Mesh<'_>, gateway: &ApiGateway, listener: &ApiListener) -> Vec<S
                     let namespace: NamespaceObject = serde_json::from_str(object.body.get()).ok()?;
                     let mut labels = namespace.metadata.labels;
                     // Manifests lack the label that the API server sets.
-                    labels.entry(NAME_LABEL.to_owned()).or_insert_with(|| object.key.name.to_string());
+                    labels.entry(NAMESPACE_NAME_LABEL.to_owned()).or_insert_with(|| object.key.name.to_string());
                     selector.matches(&labels).then(|| object.key.name.to_string())
                 })
                 .collect(),
@@ -207,8 +208,8 @@ impl Attachment {
         match self {
             Self::Service { hosts, .. } => hosts.clone(),
             Self::Listener { hostname, other_hostnames, .. } => {
-                let own = &object.route.spec.hostnames;
-                let hosts = if own.is_empty() { vec!["*".to_owned()] } else { own.0.clone() };
+                let route_hostnames = &object.route.spec.hostnames;
+                let hosts = if route_hostnames.is_empty() { vec!["*".to_owned()] } else { route_hostnames.0.clone() };
                 hosts.into_iter().filter(|host| belongs_to_listener(host, hostname, other_hostnames)).collect()
             }
         }
@@ -238,15 +239,15 @@ pub(super) fn attachments(mesh: &Mesh<'_>, listeners: &[GatewayListener], object
                 }
             }
             RouteParent::Gateway { namespace, name, listener: section, port } => {
-                let own: Vec<&GatewayListener> = listeners
+                let gateway_listeners: Vec<&GatewayListener> = listeners
                     .iter()
                     .filter(|listener| listener.namespace == *namespace && listener.name == *name)
                     .collect();
-                for listener in &own {
+                for listener in &gateway_listeners {
                     let is_referenced = section.as_deref().is_none_or(|section| section == listener.section)
                         && port.is_none_or(|port| i64::from(port) == listener.port);
                     if is_referenced && accepts(listener, object) {
-                        let same_port = own.iter().filter(|other| {
+                        let same_port = gateway_listeners.iter().filter(|other| {
                             other.section != listener.section
                                 && other.port == listener.port
                                 && other.protocol == listener.protocol
@@ -288,14 +289,14 @@ fn service_entry_attachment(mesh: &Mesh<'_>, object: &RouteObject, index: usize)
 
 /// Whether a listener accepts a route: by its kind, its namespace and a common host.
 fn accepts(listener: &GatewayListener, object: &RouteObject) -> bool {
-    let own = object.object.namespace.as_str();
+    let own_namespace = object.object.namespace.as_str();
     let all_hosts = ["*".to_owned()];
     let hostnames = &object.route.spec.hostnames;
     let hostnames = if hostnames.is_empty() { &all_hosts[..] } else { &hostnames.0[..] };
     let has_common_host = hostnames.iter().any(|host| {
         listener.server.hosts.iter().any(|allowed| {
             let (namespace, pattern) = allowed.split_once('/').unwrap_or(("*", allowed));
-            (namespace == "*" || namespace == own) && host_patterns::overlap(pattern, host)
+            (namespace == "*" || namespace == own_namespace) && host_patterns::overlap(pattern, host)
         })
     });
     has_common_host && listener.kinds.iter().any(|kind| kind == object.object.kind.name())
@@ -304,9 +305,9 @@ fn accepts(listener: &GatewayListener, object: &RouteObject) -> bool {
 /// The secret names of a listener's certificates. Certificates in other namespaces need a ReferenceGrant and are not
 /// included.
 fn credentials(gateway: &ApiGateway, listener: &ApiListener) -> Vec<String> {
-    let own = gateway.object.namespace.as_str();
+    let own_namespace = gateway.object.namespace.as_str();
     let refs = listener.tls.iter().flat_map(|tls| tls.certificate_refs.iter());
     let refs = refs.filter(|secret| secret.kind.as_deref().is_none_or(|kind| kind == "Secret"));
-    let refs = refs.filter(|secret| secret.namespace.as_deref().is_none_or(|namespace| namespace == own));
-    refs.map(|secret| format!("kubernetes-gateway://{own}/{}", secret.name)).collect()
+    let refs = refs.filter(|secret| secret.namespace.as_deref().is_none_or(|namespace| namespace == own_namespace));
+    refs.map(|secret| format!("kubernetes-gateway://{own_namespace}/{}", secret.name)).collect()
 }

@@ -108,7 +108,7 @@ fn is_tls(server: &GatewayServer) -> bool {
 }
 
 /// Normalizes the namespaces of hosts: `./host` gets the Gateway's own namespace, `*/host` loses the prefix.
-fn with_normalized_hosts(server: &GatewayServer, own: &Namespace) -> GatewayServer {
+fn with_normalized_hosts(server: &GatewayServer, own_namespace: &Namespace) -> GatewayServer {
     let mut server = server.clone();
     if server.hosts.iter().any(|host| host == "*/*") {
         server.hosts.0 = vec!["*".to_owned()];
@@ -116,7 +116,7 @@ fn with_normalized_hosts(server: &GatewayServer, own: &Namespace) -> GatewayServ
     }
     for host in &mut server.hosts.0 {
         if let Some(rest) = host.strip_prefix("./") {
-            *host = format!("{own}/{rest}");
+            *host = format!("{own_namespace}/{rest}");
         } else if let Some(rest) = host.strip_prefix("*/") {
             *host = rest.to_owned();
         }
@@ -153,10 +153,10 @@ impl<'m> ProxyConfig<'m> {
                 }
             })
             .collect();
-        let own = self.gateway_services();
+        let own_services = self.gateway_services();
         for listener in gateway_api_parents::listeners(self.mesh) {
             let GatewayName::Named { namespace, .. } = &listener.gateway else { continue };
-            let is_own = own.iter().any(|service| {
+            let is_own = own_services.iter().any(|service| {
                 service.namespace() == namespace && listener.services.iter().any(|host| host == service.host.as_str())
             });
             if is_own {
@@ -188,9 +188,9 @@ impl<'m> ProxyConfig<'m> {
 
     /// The ports of the pod that a Gateway's port number translates to, through the Services in front of the pod.
     fn pod_ports(&self, number: u32, services: Option<&[String]>) -> Vec<u16> {
-        let own = self.gateway_services();
+        let own_services = self.gateway_services();
         let workload = self.caller.workload.map(|id| self.mesh.workload(id));
-        let targets = own
+        let targets = own_services
             .iter()
             .filter(|service| services.is_none_or(|hosts| hosts.iter().any(|host| host == service.host.as_str())))
             .filter(|service| {
@@ -208,11 +208,11 @@ impl<'m> ProxyConfig<'m> {
         }
     }
 
-    /// The port of the pod behind a port of the gateway's Service.
+    /// The pod port that a port of the gateway's Service leads to.
     pub(super) fn pod_port(&self, number: u16) -> u16 {
         let workload = self.caller.workload.map(|id| self.mesh.workload(id));
-        let own = self.gateway_services();
-        let port = own.iter().find_map(|service| service.port(number));
+        let own_services = self.gateway_services();
+        let port = own_services.iter().find_map(|service| service.port(number));
         port.and_then(|port| workload.map_or(Some(port.number), |workload| port.target.number_in(workload)))
             .unwrap_or(number)
     }
@@ -248,8 +248,9 @@ impl<'m> ProxyConfig<'m> {
                             servers.dropped.push(dropped(winner, format!("host {host} with TLS")));
                             continue;
                         }
-                        let own = server.hosts.iter().map(|host| (host.clone(), (bind.clone(), config.name.clone())));
-                        served.extend(own);
+                        let server_hosts =
+                            server.hosts.iter().map(|host| (host.clone(), (bind.clone(), config.name.clone())));
+                        served.extend(server_hosts);
                     }
                     let protocol = protocol(&server);
                     let bound =
@@ -260,7 +261,7 @@ impl<'m> ProxyConfig<'m> {
                         .position(|group| group.port == number && group.protocol == protocol && group.bind == bind);
                     if !used_ports.contains(&number) {
                         used_ports.push(number);
-                        servers.open_group(bound, number, protocol, bind, &mut plain_groups);
+                        servers.add_group(bound, number, protocol, bind, &mut plain_groups);
                         continue;
                     }
                     if let Some(current) = plain_groups.get(&number).copied() {
@@ -271,7 +272,8 @@ impl<'m> ProxyConfig<'m> {
                         if current_bind == bind {
                             if !share_http || table.is_none() {
                                 let winner = &servers.groups[current].servers[0].gateway;
-                                let reason = format!("the port, for {}", current_protocol.as_str());
+                                let reason =
+                                    format!("a server with protocol {} on the port", current_protocol.as_str());
                                 servers.dropped.push(dropped(winner, reason));
                                 continue;
                             }
@@ -279,7 +281,7 @@ impl<'m> ProxyConfig<'m> {
                             servers.groups[current].servers.push(bound);
                         } else {
                             match same_group {
-                                None => servers.open_group(bound, number, protocol, bind, &mut plain_groups),
+                                None => servers.add_group(bound, number, protocol, bind, &mut plain_groups),
                                 Some(position) => {
                                     servers.add_to_table(&bound);
                                     servers.groups[position].servers.push(bound);
@@ -289,13 +291,15 @@ impl<'m> ProxyConfig<'m> {
                         continue;
                     }
                     if !is_tls(&server) {
-                        servers.open_group(bound, number, protocol, bind, &mut plain_groups);
+                        servers.add_group(bound, number, protocol, bind, &mut plain_groups);
                         continue;
                     }
                     if is_http(&server) {
                         let Some(table) = &table else { continue };
                         if let Some(first) = servers.tables.get(table).and_then(|servers| servers.first()) {
-                            servers.dropped.push(dropped(&first.gateway, "the same port name".to_owned()));
+                            servers
+                                .dropped
+                                .push(dropped(&first.gateway, "a server with the same port name".to_owned()));
                             continue;
                         }
                         servers.add_to_table(&bound);
@@ -377,7 +381,7 @@ impl<'m> ProxyConfig<'m> {
             [(_, table, requires_tls)] => match (table, requires_tls, uses_tls) {
                 (Some(_), true, false) => GatewayConnection::Closed("the gateway's server requires TLS".to_owned()),
                 (Some(_), false, true) => {
-                    GatewayConnection::Closed("the gateway's server expects plain text, not TLS".to_owned())
+                    GatewayConnection::Closed("the gateway's server expects plaintext, not TLS".to_owned())
                 }
                 (Some(table), ..) => GatewayConnection::Http((*table).to_owned()),
                 (None, ..) => GatewayConnection::Tcp,
@@ -399,7 +403,7 @@ impl<'m> ProxyConfig<'m> {
                     || conditions.gateways.iter().any(|name| GatewayName::parse(name, namespace) == *gateway))
         };
         let mut chains = Vec::new();
-        for config in self.mesh.route_configs().visible(gateway, &self.caller.namespace) {
+        for config in self.mesh.route_configs().visible_configs(gateway, &self.caller.namespace) {
             let hosts: Vec<&str> = server_hosts(server, &config.namespace);
             if !config.hosts.iter().any(|host| hosts.iter().any(|own| host_patterns::overlap(own, host.as_str()))) {
                 continue;
@@ -470,7 +474,7 @@ impl MergedServers {
         }
     }
 
-    fn open_group(
+    fn add_group(
         &mut self,
         bound: BoundServer,
         port: u16,

@@ -26,7 +26,7 @@ impl<'m> ProxyConfig<'m> {
             let number = server.port.as_ref().map_or(0, |port| port.number);
             let port = u16::try_from(number).unwrap_or(0);
             let redirects_to_https = server.tls.as_ref().is_some_and(|tls| tls.https_redirect == Some(true));
-            for config in self.mesh.route_configs().visible(gateway, &self.caller.namespace) {
+            for config in self.mesh.route_configs().visible_configs(gateway, &self.caller.namespace) {
                 let config_hosts: Vec<&str> = config.hosts.iter().map(Host::as_str).collect();
                 let allowed = server_hosts(server, &config.namespace);
                 let allowed: Vec<String> = allowed.into_iter().map(str::to_owned).collect();

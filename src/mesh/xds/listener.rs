@@ -33,7 +33,7 @@ pub(super) enum ConnectionAction {
     Http(RouteTableName),
     /// Forwards the TCP stream to one of these backends.
     Tcp(Vec<CompiledBackend>),
-    /// Passes the connection to the catch-all listener: to the address that the client dialled, or nowhere.
+    /// Passes the connection to the catch-all listener: to the address that the client dialed, or nowhere.
     CatchAll,
 }
 
@@ -60,9 +60,9 @@ impl std::fmt::Display for RouteTableName {
 struct FilterChain {
     /// SNI names of the TLS handshake; empty matches all.
     server_names: Vec<String>,
-    /// Dialled addresses; empty matches all.
+    /// Dialed addresses; empty matches all.
     ip_ranges: Vec<IpRange>,
-    /// Matches only connections that start with HTTP in plain text.
+    /// Matches only connections that start with plaintext HTTP.
     requires_plain_http: bool,
     action: ConnectionAction,
 }

@@ -127,12 +127,12 @@ impl Caller {
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case")]
 pub enum CallProtocol {
-    /// gRPC in plain text. Clients behind a sidecar use this one.
+    /// gRPC in plaintext. Clients with a sidecar use this one.
     #[default]
     Grpc,
     /// gRPC over TLS that the application itself starts, with the authority as SNI.
     GrpcTls,
-    /// HTTP/1.1 in plain text.
+    /// HTTP/1.1 in plaintext.
     Http1,
 }
 
@@ -260,7 +260,7 @@ pub struct CompiledBackend {
     pub state: BackendState,
     /// The Service, if the cluster exists.
     pub service: Option<ServiceId>,
-    /// Endpoints that istiod sends; `None` when the proxy uses the address that the client dialled, or when the source
+    /// Endpoints that istiod sends; `None` when the proxy uses the address that the client dialed, or when the source
     /// contains no pods.
     pub endpoints: Option<PodCount>,
     /// Protocol toward the endpoints, if the cluster exists.

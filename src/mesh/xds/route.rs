@@ -1,5 +1,4 @@
-//! The routes that istiod builds from one route configuration for one proxy: conditions, actions, and the destinations
-//! behind them.
+//! The routes that istiod builds from one route configuration for one proxy: conditions, actions and destinations.
 //!
 //! Source: `BuildHTTPRoutesForVirtualService` and `TranslateRoute` in `pilot/pkg/networking/core/route/route.go` of
 //! istio/istio 1.31.
@@ -13,7 +12,7 @@ use super::{Call, CompiledBackend, CompiledMirror, ProxyConfig, TriedRule};
 use crate::mesh::ids::Host;
 use crate::mesh::retry::{self, RetryPolicy};
 use crate::mesh::virtual_service::GatewayName;
-use crate::schema::virtual_service::{Destination, HttpRule, Percent};
+use crate::schema::virtual_service::{Destination, HttpRule, PercentValue};
 use crate::vocabulary::duration;
 
 /// One route. Its backends are computed only when a call matches it, since most routes of a proxy are never used.
@@ -58,7 +57,7 @@ pub(super) enum CompiledAction<'m> {
     Redirect(u32),
     /// Responds with this HTTP status code.
     DirectResponse(u32),
-    /// Forwards it to the address that the client dialled.
+    /// Forwards it to the address that the client dialed.
     Passthrough,
     /// Responds with 502, since the outbound traffic policy allows no unknown hosts.
     Block,
@@ -126,7 +125,9 @@ impl<'m> CompiledRoute<'m> {
     pub(super) fn rejection(&self) -> Option<String> {
         let RouteOrigin { http_rule, conditions, .. } = self.origin?;
         let by_action = match self.action {
-            CompiledAction::Forward if http_rule.route.len() != 1 && weighted(http_rule).next().is_none() => {
+            CompiledAction::Forward
+                if http_rule.route.len() != 1 && destinations_with_weight(http_rule).next().is_none() =>
+            {
                 Some("several destinations without any weight".to_owned())
             }
             CompiledAction::Redirect(code) if !matches!(code, 301 | 302 | 303 | 307 | 308) => {
@@ -142,7 +143,7 @@ impl<'m> CompiledRoute<'m> {
 }
 
 /// The destinations with a weight above 0, of a rule with several.
-fn weighted(rule: &HttpRule) -> impl Iterator<Item = (Option<&Destination>, Option<i64>)> {
+fn destinations_with_weight(rule: &HttpRule) -> impl Iterator<Item = (Option<&Destination>, Option<i64>)> {
     let targets = rule.route.iter().filter(|target| target.weight.unwrap_or(0) != 0);
     targets.map(|target| (target.destination.as_ref(), target.weight))
 }
@@ -224,10 +225,12 @@ impl<'m> ProxyConfig<'m> {
         };
         let backends = match &*http_rule.route.0 {
             [target] => vec![compile(target.destination.as_ref(), None)],
-            _ => weighted(http_rule).map(|(destination, weight)| compile(destination, weight)).collect(),
+            _ => {
+                destinations_with_weight(http_rule).map(|(destination, weight)| compile(destination, weight)).collect()
+            }
         };
         let timeout = http_rule.timeout.as_deref().and_then(|text| duration::parse(text).ok());
-        let retries = retry::effective(
+        let retries = retry::effective_policy(
             http_rule.retries.as_ref().map(|retries| (retries, &rule.object)),
             self.mesh.config.default_http_retry_policy.as_ref(),
         );
@@ -236,7 +239,7 @@ impl<'m> ProxyConfig<'m> {
             (destination, share.or(http_rule.mirror_percent.map(f64::from)))
         });
         let listed = http_rule.mirrors.iter().filter_map(|mirror| {
-            let share = mirror.percentage.as_ref().map(|Percent { value }| *value);
+            let share = mirror.percentage.as_ref().map(|PercentValue { value }| *value);
             mirror.destination.as_ref().map(|destination| (destination, share))
         });
         let mirrors = legacy
@@ -254,7 +257,7 @@ impl<'m> ProxyConfig<'m> {
     /// Istio's default route to a Service.
     fn forward_by_default(&self, host: &Host, port: u16) -> CompiledForward {
         let backend = self.backend(host, &Destination::default(), u32::from(port), None);
-        let retries = retry::effective(None, self.mesh.config.default_http_retry_policy.as_ref());
+        let retries = retry::effective_policy(None, self.mesh.config.default_http_retry_policy.as_ref());
         CompiledForward { backends: vec![backend], timeout: None, retries, mirrors: Vec::new() }
     }
 }

@@ -219,11 +219,11 @@ impl RouteConfigs {
 
     /// Whether proxies of a namespace see a configuration.
     pub fn is_visible(&self, id: ConfigId, namespace: &Namespace) -> bool {
-        self.rank(id, namespace).is_some()
+        self.precedence(id, namespace).is_some()
     }
 
     /// Precedence of a configuration for proxies of a namespace; `None` if they do not see it.
-    pub(super) fn rank(&self, id: ConfigId, namespace: &Namespace) -> Option<Precedence> {
+    pub(super) fn precedence(&self, id: ConfigId, namespace: &Namespace) -> Option<Precedence> {
         let config = self.get(id);
         let own_route = config.is_gateway_api && config.namespace == *namespace;
         Some((visibility_class(config, namespace)?, !own_route, id.0))
@@ -232,10 +232,14 @@ impl RouteConfigs {
     /// Configurations of a gateway, or of the mesh, that a proxy in `namespace` sees, by precedence: private ones of the
     /// namespace, then those exported to it by name, then public ones. Within each class, Gateway API routes of the
     /// proxy's own namespace come first, and older configurations before younger ones.
-    pub(super) fn visible(&self, gateway: &GatewayName, namespace: &Namespace) -> impl Iterator<Item = &RouteConfig> {
+    pub(super) fn visible_configs(
+        &self,
+        gateway: &GatewayName,
+        namespace: &Namespace,
+    ) -> impl Iterator<Item = &RouteConfig> {
         let bound = self.by_gateway.get(gateway).map_or(&[][..], Vec::as_slice);
         let mut ranked: Vec<Precedence> =
-            bound.iter().filter_map(|position| self.rank(ConfigId(*position), namespace)).collect();
+            bound.iter().filter_map(|position| self.precedence(ConfigId(*position), namespace)).collect();
         ranked.sort_unstable();
         ranked.into_iter().map(|(_, _, position)| &self.all[position])
     }

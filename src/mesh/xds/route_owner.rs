@@ -68,7 +68,7 @@ impl Mesh<'_> {
     ) -> Option<ConfigId> {
         let configs = self.route_configs();
         let is_in_scope = |id: &ConfigId| {
-            let is_visible = configs.rank(*id, &caller.namespace).is_some();
+            let is_visible = configs.precedence(*id, &caller.namespace).is_some();
             is_visible && imports.is_none_or(|imports| imports.includes_config(configs.get(*id)))
         };
         let has_rules = |id: &ConfigId| self.has_rules_for(configs.get(*id), caller, service_namespace, port);
@@ -77,7 +77,7 @@ impl Mesh<'_> {
             if candidates.is_empty() {
                 continue;
             }
-            candidates.sort_by_key(|id| configs.rank(*id, &caller.namespace));
+            candidates.sort_by_key(|id| configs.precedence(*id, &caller.namespace));
             let is_exact = position == 0 && candidates.iter().any(|id| configs.get(*id).hosts.contains(host));
             let mut candidates = candidates.into_iter();
             return if is_exact { candidates.find(has_rules) } else { candidates.next().filter(has_rules) };
@@ -149,7 +149,7 @@ impl Mesh<'_> {
         dropped
     }
 
-    /// The VirtualService behind an owner, if it is one.
+    /// The VirtualService that owns the routes, if the owner is one.
     pub fn owning_virtual_service(&self, owner: RouteOwner) -> Option<VirtualServiceId> {
         match owner {
             RouteOwner::Config(id) => self.route_configs().get(id).virtual_service,

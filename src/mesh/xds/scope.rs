@@ -31,9 +31,11 @@ impl VisibleService {
     /// The visible ports, merged ones included.
     pub(super) fn ports<'m>(&self, mesh: &'m Mesh<'_>) -> impl Iterator<Item = &'m ServicePort> {
         let visible = self.ports.clone();
-        let own = mesh.service(self.service).ports.iter();
-        let own = own.filter(move |port| visible.as_ref().is_none_or(|numbers| numbers.contains(&port.number)));
-        own.chain(self.merged_ports.clone().into_iter().filter_map(|(id, number)| mesh.service(id).port(number)))
+        let service_ports = mesh.service(self.service).ports.iter();
+        let service_ports =
+            service_ports.filter(move |port| visible.as_ref().is_none_or(|numbers| numbers.contains(&port.number)));
+        service_ports
+            .chain(self.merged_ports.clone().into_iter().filter_map(|(id, number)| mesh.service(id).port(number)))
     }
 
     /// The registry entry that a port comes from.
@@ -163,12 +165,12 @@ impl<'m> ProxyScope<'m> {
     fn add_destination(
         &mut self,
         mesh: &'m Mesh<'_>,
-        own: &Namespace,
+        own_namespace: &Namespace,
         listener: &EgressListener<'m>,
         host: &str,
         ports: &HashSet<u16>,
     ) {
-        let Some(service) = inferred_service(mesh, own, host) else { return };
+        let Some(service) = inferred_service(mesh, own_namespace, host) else { return };
         let narrowed = match listener.port {
             Some((port, protocol)) if protocol != Protocol::HttpProxy => {
                 service.port(mesh, port).map(|_| service.narrowed(vec![port]))
@@ -193,10 +195,10 @@ fn mesh_allows_any(mesh: &Mesh<'_>) -> bool {
 
 /// The Service that a destination's host resolves to for proxies of a namespace, imported or not: one in their own
 /// namespace, else a visible Kubernetes Service, else the oldest visible entry.
-pub(super) fn inferred_service(mesh: &Mesh<'_>, own: &Namespace, host: &str) -> Option<VisibleService> {
+pub(super) fn inferred_service(mesh: &Mesh<'_>, own_namespace: &Namespace, host: &str) -> Option<VisibleService> {
     let candidates = mesh.services_named(host);
-    let selected = preferred_entry(mesh, candidates, own).or_else(|| {
-        let visible = candidates.iter().filter(|id| is_visible(mesh.service(**id), own));
+    let selected = preferred_entry(mesh, candidates, own_namespace).or_else(|| {
+        let visible = candidates.iter().filter(|id| is_visible(mesh.service(**id), own_namespace));
         let precedence = |id: &&ServiceId| {
             let service = mesh.service(**id);
             (!service.is_kubernetes(), service.created.clone())
@@ -214,7 +216,7 @@ pub(super) struct EgressImports<'m> {
 }
 
 impl<'m> EgressImports<'m> {
-    pub(super) fn new(sidecar: &'m SidecarObject, own: &Namespace, port: u16) -> Self {
+    pub(super) fn new(sidecar: &'m SidecarObject, own_namespace: &Namespace, port: u16) -> Self {
         let written = &sidecar.spec.egress;
         if written.is_empty() {
             let all = NamespaceImports { hosts: vec!["*"], excluded: Vec::new() };
@@ -223,7 +225,7 @@ impl<'m> EgressImports<'m> {
         let serves_port =
             |egress: &&EgressSpec| egress.port.as_ref().is_none_or(|egress_port| egress_port.number == u32::from(port));
         match written.iter().find(serves_port) {
-            Some(egress) => Self { by_namespace: imports_by_namespace(egress, own), has_listener: true },
+            Some(egress) => Self { by_namespace: imports_by_namespace(egress, own_namespace), has_listener: true },
             None => Self { by_namespace: HashMap::new(), has_listener: false },
         }
     }
@@ -242,27 +244,28 @@ impl<'m> EgressImports<'m> {
 }
 
 /// Whether any egress listener of a Sidecar imports a configuration.
-pub(super) fn imports_config(sidecar: &SidecarObject, own: &Namespace, config: &RouteConfig) -> bool {
+pub(super) fn imports_config(sidecar: &SidecarObject, own_namespace: &Namespace, config: &RouteConfig) -> bool {
     let written = &sidecar.spec.egress;
-    written.is_empty() || written.iter().any(|egress| includes_config(&imports_by_namespace(egress, own), config))
+    written.is_empty()
+        || written.iter().any(|egress| includes_config(&imports_by_namespace(egress, own_namespace), config))
 }
 
 /// The entry for a host that istiod prefers within one namespace: a Kubernetes Service, else the first.
 fn preferred_entry(mesh: &Mesh<'_>, candidates: &[ServiceId], namespace: &Namespace) -> Option<ServiceId> {
-    let own = || candidates.iter().copied().filter(|id| mesh.service(*id).namespace() == namespace);
-    own().find(|id| mesh.service(*id).is_kubernetes()).or_else(|| own().next())
+    let in_namespace = || candidates.iter().copied().filter(|id| mesh.service(*id).namespace() == namespace);
+    in_namespace().find(|id| mesh.service(*id).is_kubernetes()).or_else(|| in_namespace().next())
 }
 
 /// The Sidecar of a caller: one in its namespace that selects it, then one without a selector, then the one of the root
 /// namespace.
 pub(super) fn sidecar_of<'m>(mesh: &'m Mesh<'_>, caller: &Caller) -> Option<&'m SidecarObject> {
-    let mut own = mesh.sidecars.iter().filter(|sidecar| sidecar.object.namespace == caller.namespace);
+    let mut local_sidecars = mesh.sidecars.iter().filter(|sidecar| sidecar.object.namespace == caller.namespace);
     let selects_caller = |sidecar: &&SidecarObject| {
         sidecar.selector.as_ref().is_none_or(|selector| caller.labels.contains_all(selector))
     };
     let is_default =
         |sidecar: &&SidecarObject| sidecar.object.namespace == mesh.root_namespace && sidecar.selector.is_none();
-    own.find(selects_caller).or_else(|| mesh.sidecars.iter().find(is_default))
+    local_sidecars.find(selects_caller).or_else(|| mesh.sidecars.iter().find(is_default))
 }
 
 fn can_merge(a: &Service, b: &Service) -> bool {
@@ -332,22 +335,22 @@ impl NamespaceImports<'_> {
 }
 
 impl<'m> EgressListener<'m> {
-    fn new(mesh: &'m Mesh<'_>, own: &Namespace, written: &EgressSpec, bind: Option<&'m str>) -> Self {
-        let imports = imports_by_namespace(written, own);
+    fn new(mesh: &'m Mesh<'_>, own_namespace: &Namespace, written: &EgressSpec, bind: Option<&'m str>) -> Self {
+        let imports = imports_by_namespace(written, own_namespace);
         let port = written.port.as_ref().and_then(|port| {
             let number = u16::try_from(port.number).ok()?;
             Some((number, Protocol::parse(&port.protocol).unwrap_or(Protocol::Auto)))
         });
         let mut services: Vec<VisibleService> = Vec::new();
-        for visible in exported_services(mesh, own) {
+        for visible in exported_services(mesh, own_namespace) {
             if let Some(imported) = import_service(mesh, &imports, visible, port) {
                 services.push(imported);
             }
         }
-        retain_one_namespace_per_host(mesh, &mut services, own);
+        retain_one_namespace_per_host(mesh, &mut services, own_namespace);
         let configs = mesh
             .route_configs()
-            .visible(&GatewayName::Mesh, own)
+            .visible_configs(&GatewayName::Mesh, own_namespace)
             .filter(|config| includes_config(&imports, config))
             .collect();
         Self { port, bind, services, configs }
@@ -355,7 +358,10 @@ impl<'m> EgressListener<'m> {
 }
 
 /// The imported hosts of a listener by namespace; `*` stands for all namespaces.
-fn imports_by_namespace<'w>(written: &'w EgressSpec, own: &Namespace) -> HashMap<String, NamespaceImports<'w>> {
+fn imports_by_namespace<'w>(
+    written: &'w EgressSpec,
+    own_namespace: &Namespace,
+) -> HashMap<String, NamespaceImports<'w>> {
     let mut imports: HashMap<String, NamespaceImports<'_>> = HashMap::new();
     for text in &written.hosts {
         let Some((namespace, host)) = text.split_once('/').filter(|(_, host)| !host.contains('/')) else {
@@ -366,7 +372,7 @@ fn imports_by_namespace<'w>(written: &'w EgressSpec, own: &Namespace) -> HashMap
             Some(rest) => (rest, true),
             None => (namespace, false),
         };
-        let namespace = if namespace == "." { own.as_str() } else { namespace };
+        let namespace = if namespace == "." { own_namespace.as_str() } else { namespace };
         let entry = imports.entry(namespace.to_owned()).or_default();
         if is_excluded { entry.excluded.push(host) } else { entry.hosts.push(host) }
     }
@@ -411,7 +417,7 @@ fn import_service(
 
 /// Keeps the entries of one namespace for each host: the caller's own, else the first with a Kubernetes Service, else
 /// the first.
-fn retain_one_namespace_per_host(mesh: &Mesh<'_>, services: &mut Vec<VisibleService>, own: &Namespace) {
+fn retain_one_namespace_per_host(mesh: &Mesh<'_>, services: &mut Vec<VisibleService>, own_namespace: &Namespace) {
     let mut selected: HashMap<&str, (&Namespace, bool)> = HashMap::new();
     for visible in services.iter() {
         let service = mesh.service(visible.service);
@@ -419,8 +425,9 @@ fn retain_one_namespace_per_host(mesh: &Mesh<'_>, services: &mut Vec<VisibleServ
         selected
             .entry(service.host.as_str())
             .and_modify(|current| {
-                let replaces_entry = !current.1 && candidate.1 && (candidate.0 == own || current.0 != own);
-                if candidate.0 == own || replaces_entry {
+                let replaces_entry =
+                    !current.1 && candidate.1 && (candidate.0 == own_namespace || current.0 != own_namespace);
+                if candidate.0 == own_namespace || replaces_entry {
                     *current = candidate;
                 }
             })
@@ -434,7 +441,7 @@ fn retain_one_namespace_per_host(mesh: &Mesh<'_>, services: &mut Vec<VisibleServ
 
 /// The destination hosts of a configuration with their ports; port 0 means that a destination names none. Rules that
 /// match only other source namespaces are skipped.
-fn destinations(mesh: &Mesh<'_>, config: &RouteConfig, own: &Namespace) -> Vec<(String, HashSet<u16>)> {
+fn destinations(mesh: &Mesh<'_>, config: &RouteConfig, own_namespace: &Namespace) -> Vec<(String, HashSet<u16>)> {
     let mut destinations: Vec<(String, HashSet<u16>)> = Vec::new();
     let mut add = |destination: &crate::schema::virtual_service::Destination| {
         let host = config.destination_host(mesh, destination).as_str().to_owned();
@@ -454,7 +461,7 @@ fn destinations(mesh: &Mesh<'_>, config: &RouteConfig, own: &Namespace) -> Vec<(
             .filter_map(|conditions| conditions.source_namespace.as_deref())
             .filter(|namespace| !namespace.is_empty())
             .collect();
-        if !source_namespaces.is_empty() && !source_namespaces.contains(&own.as_str()) {
+        if !source_namespaces.is_empty() && !source_namespaces.contains(&own_namespace.as_str()) {
             continue;
         }
         rule.route.iter().filter_map(|target| target.destination.as_ref()).for_each(&mut add);

@@ -24,7 +24,7 @@ pub(super) struct CompiledVirtualHost<'m> {
     pub(super) domains: Vec<String>,
     /// The virtual hosts of one configuration share its routes.
     pub(super) routes: Rc<[CompiledRoute<'m>]>,
-    /// Whether calls in plain text are redirected to HTTPS (Envoy's `require_tls`).
+    /// Whether plaintext calls are redirected to HTTPS (Envoy's `require_tls`).
     pub(super) requires_tls: bool,
     /// Rules and matches that istiod skips for this proxy, with the reason.
     pub(super) skipped: Rc<[super::TriedRule]>,
@@ -187,7 +187,7 @@ impl<'m> ProxyConfig<'m> {
             for entry in covered {
                 covers_any = true;
                 // The configuration with the most specific host owns a Service.
-                if self.owner(egress, &entry.host).is_some_and(|owner| std::ptr::eq(owner, config)) {
+                if self.config_for_service(egress, &entry.host).is_some_and(|owner| std::ptr::eq(owner, config)) {
                     services.push(entry);
                 }
             }
@@ -218,7 +218,7 @@ impl<'m> ProxyConfig<'m> {
     }
 
     /// The configuration with the most specific host for a Service.
-    fn owner(&self, egress: &EgressListener<'m>, service: &str) -> Option<&'m RouteConfig> {
+    fn config_for_service(&self, egress: &EgressListener<'m>, service: &str) -> Option<&'m RouteConfig> {
         let pairs = egress
             .configs
             .iter()

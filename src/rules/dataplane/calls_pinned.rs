@@ -13,7 +13,7 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Warning,
     needs: &[Kind::Service, Kind::DestinationRule],
     istio_code: None,
-    summary: "Live: one endpoint of a Service gets nearly all calls",
+    summary: "With --live: one endpoint of a Service gets nearly all calls",
     docs: "\
 ## What it looks for
 With `--live`: the counters of the callers' Envoys show that one of several endpoints gets nearly all calls, compared

@@ -15,7 +15,7 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[Kind::Service, Kind::EndpointSlice, Kind::DestinationRule],
     istio_code: None,
-    summary: "Live: the endpoints of an Envoy differ from the EndpointSlices",
+    summary: "With --live: the endpoints of an Envoy differ from the EndpointSlices",
     docs: "\
 ## What it looks for
 With `--live`: an Envoy that has an address that no EndpointSlice contains, or lacks the address of a ready endpoint.

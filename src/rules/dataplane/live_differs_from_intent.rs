@@ -25,7 +25,7 @@ pub(in crate::rules) static RULE: Rule = Rule {
         Kind::EnvoyFilter,
     ],
     istio_code: None,
-    summary: "Live: a route or cluster of an Envoy differs from what the objects define",
+    summary: "With --live: a route or cluster of an Envoy differs from what the objects define",
     docs: "\
 ## What it looks for
 With `--live`: a route or cluster of an Envoy that differs from what istiod generates from the objects for this caller,
@@ -65,7 +65,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             if compared.is_sync_unknown {
                 sync_unknown.insert(object.clone(), compared.evidence.clone());
             }
-            by_object.entry(object.clone()).or_default().entry(describe(difference)).or_default().push(*id);
+            by_object.entry(object.clone()).or_default().entry(describe_difference(difference)).or_default().push(*id);
         }
     }
     for (object, differences) in by_object {
@@ -95,7 +95,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     }
 }
 
-fn describe(difference: &Difference) -> String {
+fn describe_difference(difference: &Difference) -> String {
     let value = |text: &str| if text.is_empty() { "none".to_owned() } else { text.to_owned() };
     format!("{}: desired {}; live {}", difference.what, value(&difference.desired), value(&difference.live))
 }

@@ -83,7 +83,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 .get(namespace)
                 .into_iter()
                 .flatten()
-                .map(|(app, workload)| (nearest_name::edits(selected_app, app), app, workload))
+                .map(|(app, workload)| (nearest_name::edit_distance(selected_app, app), app, workload))
                 .min_by_key(|(distance, app, _)| (*distance, *app))
                 .filter(|(distance, ..)| *distance <= 2)
                 .map(|(_, app, workload)| format!("{} has the label app={app}", workload.title()));

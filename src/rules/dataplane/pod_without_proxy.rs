@@ -64,8 +64,8 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 have(pods.len())
             ))
             .impact(
-                "outgoing calls of these pods stay with one server, calls to them have no mTLS, and policies do not \
-                 apply to them",
+                "outgoing calls of these pods are not balanced, calls to them have no mTLS, and policies do not apply to \
+                 them",
             )
             .evidence([format!("pods without a proxy: {}", names.join(", "))])
             .fix(restart);
@@ -96,9 +96,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 have(without_proxy.len()),
                 have(meshed_count)
             ))
-            .impact(
-                "calls to these pods have no mTLS and no authorization, and their outgoing calls stay with one server",
-            )
+            .impact("calls to these pods have no mTLS and no authorization, and their outgoing calls are not balanced")
             .evidence([format!("pods without a proxy: {}", names.join(", "))])
             .fix(format!(
                 "add the label sidecar.istio.io/inject: \"true\" to the pod template and restart {}",

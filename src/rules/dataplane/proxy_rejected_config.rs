@@ -15,7 +15,7 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[Kind::Pod],
     istio_code: None,
-    summary: "Live: an Envoy rejects configuration from istiod and keeps its previous one",
+    summary: "With --live: an Envoy rejects configuration from istiod and keeps its previous one",
     docs: "\
 ## What it looks for
 With `--live`: configuration that Envoy rejected (NACK), reported by the admin port of the proxy or by istiod.

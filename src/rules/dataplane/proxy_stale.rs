@@ -15,7 +15,7 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Warning,
     needs: &[Kind::Pod],
     istio_code: None,
-    summary: "Live: an Envoy has not acknowledged an update from istiod for a minute, or gets no updates",
+    summary: "With --live: an Envoy has not acknowledged an update from istiod for a minute, or gets no updates",
     docs: "\
 ## What it looks for
 With `--live`: a proxy whose configuration differs from the objects and that has not acknowledged an update from istiod
@@ -27,7 +27,7 @@ The proxy routes calls with outdated weights and to outdated endpoints. Calls to
 
 ## Example
 ```text
-web-7d9f  stale: istiod sent configuration (route) at 14:02:11, not acknowledged yet
+web-7d9f  stale: istiod sent configuration (route) at 14:02:11, which the proxy has not acknowledged yet
 ```
 
 ## Fix

@@ -51,7 +51,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         if !service.has_grpc_evidence() {
             continue;
         }
-        for (namespace, evidence) in named_callers(mesh, id) {
+        for (namespace, evidence) in namespaces_named_as_callers(mesh, id) {
             let caller = Caller::in_namespace(namespace.clone());
             let is_exported = service.export_to.includes(&namespace, service.namespace());
             let is_hidden = mesh.route_owner(&caller, id, service.main_port()) == RouteOwner::Hidden;
@@ -69,7 +69,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 }
 
 /// Namespaces that an object names as callers of a Service, each with the evidence.
-fn named_callers(mesh: &Mesh<'_>, id: ServiceId) -> BTreeMap<Namespace, String> {
+fn namespaces_named_as_callers(mesh: &Mesh<'_>, id: ServiceId) -> BTreeMap<Namespace, String> {
     let service = mesh.service(id);
     let mut callers = BTreeMap::new();
     for object in mesh.virtual_services.covering(&service.host) {

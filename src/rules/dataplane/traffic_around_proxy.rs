@@ -61,10 +61,10 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 continue;
             }
             let bypassed: Vec<String> = match &exclusion.effect {
-                ExclusionEffect::Inbound(ports) => inbound_ports(mesh, id, workload, ports),
+                ExclusionEffect::Inbound(ports) => bypassed_inbound_ports(mesh, id, workload, ports),
                 effect => outbound_ports
                     .entry((&exclusion.annotation, &exclusion.value))
-                    .or_insert_with(|| bypassed_by(&grpc_services, effect))
+                    .or_insert_with(|| bypassed_outbound_ports(&grpc_services, effect))
                     .iter()
                     .filter(|bypassed| !bypassed.service.workloads.contains(&id))
                     .map(|bypassed| format!("{} port {}", bypassed.service.object.path(), bypassed.port))
@@ -108,7 +108,7 @@ struct BypassedPort<'m> {
 }
 
 /// gRPC ports of a workload's own Services that calls reach without passing through its proxy.
-fn inbound_ports(mesh: &Mesh<'_>, id: WorkloadId, workload: &Workload, ports: &PortSet) -> Vec<String> {
+fn bypassed_inbound_ports(mesh: &Mesh<'_>, id: WorkloadId, workload: &Workload, ports: &PortSet) -> Vec<String> {
     let mut ports_found = Vec::new();
     for service in mesh.services_selecting(id) {
         for port in service.ports.iter().filter(|port| !port.evidence.is_empty()) {
@@ -121,7 +121,7 @@ fn inbound_ports(mesh: &Mesh<'_>, id: WorkloadId, workload: &Workload, ports: &P
 }
 
 /// gRPC ports of Services that an outbound exclusion takes out of the caller's proxy.
-fn bypassed_by<'m>(grpc_services: &[&'m Service], effect: &ExclusionEffect) -> Vec<BypassedPort<'m>> {
+fn bypassed_outbound_ports<'m>(grpc_services: &[&'m Service], effect: &ExclusionEffect) -> Vec<BypassedPort<'m>> {
     let mut bypassed = Vec::new();
     for service in grpc_services {
         let is_in_ranges = |ranges: &[IpRange]| {

@@ -1,4 +1,4 @@
-//! GM001: a kind with an `apiVersion` under which it is not served.
+//! GM001: a kind with an `apiVersion` that does not serve it.
 
 use crate::mesh::Mesh;
 use crate::mesh::ids::{Interner, ObjectRef};
@@ -10,7 +10,7 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[],
     istio_code: None,
-    summary: "An Istio or Gateway API kind with an apiVersion under which it is not served",
+    summary: "An Istio or Gateway API kind with an apiVersion that does not serve it",
     docs: "\
 ## What it looks for
 An object whose kind belongs to Istio or Gateway API, with an `apiVersion` that never served this kind, such as

@@ -68,15 +68,17 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for rule in mesh.destination_rules.iter().filter(|rule| !used.contains(&rule.object)) {
         let covered = |service: &Service| crate::mesh::host::covers(rule.host.as_str(), service.host.as_str());
         let Some((service, applied)) = winners.iter().find(|(service, _)| covered(service)) else { continue };
-        let own = &rule.object.namespace;
-        let is_foreign = own != service.namespace() && *own != mesh.root_namespace;
+        let own_namespace = &rule.object.namespace;
+        let is_foreign = own_namespace != service.namespace() && *own_namespace != mesh.root_namespace;
         let applied: Vec<String> = applied.iter().map(ToString::to_string).collect();
         let reason = match (applied.is_empty(), is_foreign) {
-            (true, true) => format!("it applies to callers in namespace {own} only, and no caller runs there"),
+            (true, true) => {
+                format!("it applies to callers in namespace {own_namespace} only, and no caller runs there")
+            }
             (true, false) => "its exportTo includes no caller".to_owned(),
             (false, _) => format!("callers of {} get {}", mesh.short_host(&service.host), applied.join(", ")),
         };
-        let delete = format!("kubectl delete destinationrule -n {own} {}", rule.object.name);
+        let delete = format!("kubectl delete destinationrule -n {own_namespace} {}", rule.object.name);
         let fix = match applied.first() {
             Some(winner) => format!("move its settings to {winner}, or delete it: {delete}"),
             None => format!("delete it unless a caller will need it: {delete}"),

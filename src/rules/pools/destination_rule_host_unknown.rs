@@ -46,9 +46,9 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         if resolved.as_str().is_empty() || mesh.has_host(resolved.as_str()) {
             continue;
         }
-        let own = &rule.object.namespace;
+        let own_namespace = &rule.object.namespace;
         let is_certain = if resolved.as_str().starts_with('*') {
-            mesh.coverage.covers_services_in(own)
+            mesh.coverage.covers_services_in(own_namespace)
         } else {
             mesh.is_host_absent(resolved)
         };
@@ -66,7 +66,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             .first()
             .filter(|_| namespace.is_none())
             .map(|id| mesh.service(*id));
-        let similar = mesh.name_index.nearest_names(own.as_str(), name);
+        let similar = mesh.name_index.nearest_names(own_namespace.as_str(), name);
         let (evidence, fix) = match (by_dotted_name, in_other_namespace, similar.first()) {
             (Some(service), ..) => (
                 Some(format!(
@@ -78,14 +78,14 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             ),
             (None, Some(service), _) => (
                 Some(format!(
-                    "Istio resolves a short name in the namespace of the rule ({own}); a Service of \
+                    "Istio resolves a short name in the namespace of the rule ({own_namespace}); a Service of \
                      that name exists in {}",
                     service.namespace()
                 )),
                 format!("host: {}", service.host.as_str()),
             ),
             (None, None, Some(nearest)) => {
-                let (name, namespace) = nearest.split_once('.').unwrap_or((nearest, own.as_str()));
+                let (name, namespace) = nearest.split_once('.').unwrap_or((nearest, own_namespace.as_str()));
                 let host = host::service_host(name, &namespace.into(), &mesh.cluster_domain);
                 (
                     Some(format!("Services with a similar name: {}", similar.join(", "))),
@@ -96,7 +96,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 None,
                 format!(
                     "create a Service or ServiceEntry for this host, or delete the rule: \
-                     kubectl delete destinationrule -n {own} {}",
+                     kubectl delete destinationrule -n {own_namespace} {}",
                     rule.object.name
                 ),
             ),

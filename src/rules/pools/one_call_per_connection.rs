@@ -86,7 +86,7 @@ fn check_policy(
             format!("a new connection for every {limit} calls")
         };
         let finding = Finding::new(&RULE, &rule.object, format!("{path}.connectionPool.http.maxRequestsPerConnection"))
-            .message(format!("maxRequestsPerConnection {limit} of {} opens {effect}", rule.object))
+            .message(format!("maxRequestsPerConnection {limit} in {} opens {effect}", rule.object))
             .impact("latency and CPU usage rise, and under load calls fail with UNAVAILABLE (flag UF or UO)")
             .depends_on([service_namespace])
             .fix("connectionPool:\n  http:\n    maxRequestsPerConnection: 0    # unlimited, the default");

@@ -143,10 +143,10 @@ fn report(
         .impact(match (setting, port.protocol.is_http2()) {
             ("http2KeepAlive", _) => "istiod does not send the setting to Envoy: idle connections are not probed",
             (_, true) => {
-                "istiod does not send the setting to Envoy: its default of 1024 streams per connection applies"
+                "istiod does not send the setting to Envoy: Envoy's default of 1024 streams per connection applies"
             }
             (_, false) => {
-                "istiod does not send the setting to Envoy: on HTTP/2 connections its default of 1024 streams applies"
+                "istiod does not send the setting to Envoy: on HTTP/2 connections Envoy's default of 1024 streams applies"
             }
         })
         .evidence([reason])

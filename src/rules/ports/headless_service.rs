@@ -10,7 +10,7 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Info,
     needs: &[],
     istio_code: None,
-    summary: "gRPC on a headless Service: each call goes to the pod that the client dialled",
+    summary: "gRPC on a headless Service: each call goes to the pod that the client dialed",
     docs: "\
 ## What it looks for
 A headless Service (`clusterIP: None`) with a port that is used for gRPC.
@@ -51,7 +51,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         }
         let evidence = service.ports.iter().flat_map(|port| &port.evidence).take(3);
         let finding = Finding::new(&RULE, &service.object, "spec.clusterIP")
-            .message(format!("{} is headless: each call goes to the pod that the client dialled", service.object))
+            .message(format!("{} is headless: each call goes to the pod that the client dialed", service.object))
             .impact("load balancing, weights and subsets have no effect; route matches, timeouts and retries do")
             .evidence(evidence)
             .fix("for load balancing by the mesh, add a second Service without `clusterIP: None` and call it instead");

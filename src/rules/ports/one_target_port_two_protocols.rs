@@ -59,7 +59,7 @@ enum ProtocolClass {
     Tcp,
 }
 
-fn class(protocol: Protocol) -> Option<ProtocolClass> {
+fn protocol_class(protocol: Protocol) -> Option<ProtocolClass> {
     match protocol.family() {
         ProtocolFamily::Http if protocol.is_http2() => Some(ProtocolClass::Http2),
         ProtocolFamily::Http => Some(ProtocolClass::Http1),
@@ -99,13 +99,16 @@ fn report_conflict(mesh: &Mesh<'_>, number: u16, mut users: Vec<(ServiceId, usiz
     });
     let port = |(id, index): (ServiceId, usize)| &mesh.service(id).ports[index];
     let uses_grpc = users.iter().any(|user| !port(*user).evidence.is_empty() || port(*user).protocol.is_http2());
-    let Some(winner) = users.iter().copied().find(|user| class(port(*user).protocol).is_some()) else { return };
+    let Some(winner) = users.iter().copied().find(|user| protocol_class(port(*user).protocol).is_some()) else {
+        return;
+    };
     if !uses_grpc {
         return;
     }
     let winning = mesh.service(winner.0);
     for loser in users.iter().copied() {
-        let differs = class(port(loser).protocol).is_some_and(|loser| Some(loser) != class(port(winner).protocol));
+        let differs = protocol_class(port(loser).protocol)
+            .is_some_and(|loser| Some(loser) != protocol_class(port(winner).protocol));
         if !differs {
             continue;
         }

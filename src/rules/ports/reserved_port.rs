@@ -45,7 +45,7 @@ ports:
 };
 
 /// Ports that the istio-proxy container binds.
-const BOUND: [u16; 8] = [15000, 15001, 15004, 15006, 15020, 15021, 15053, 15090];
+const PORTS_BOUND_BY_SIDECAR: [u16; 8] = [15000, 15001, 15004, 15006, 15020, 15021, 15053, 15090];
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for service in mesh.services.iter().filter(|service| service.object.kind == Kind::Service) {
@@ -70,7 +70,9 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         if !matches!(workload.proxy, ProxyKind::Sidecar(_) | ProxyKind::WillBeInjected) {
             continue;
         }
-        for port in workload.ports.iter().filter(|port| !port.is_proxy_port && BOUND.contains(&port.number)) {
+        for port in
+            workload.ports.iter().filter(|port| !port.is_proxy_port && PORTS_BOUND_BY_SIDECAR.contains(&port.number))
+        {
             if !reported.insert((workload.namespace().clone(), workload.title(), port.number)) {
                 continue;
             }
@@ -83,8 +85,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 .impact("the container or the sidecar fails to start: the pod does not become ready")
                 .evidence([format!("containerPort {}", port.number)])
                 .fix(
-                    "containers:\n- ports:\n  - containerPort: 50051   # and let the application listen there"
-                        .to_owned(),
+                    "containers:\n- ports:\n  - containerPort: 50051   # the application must listen on it".to_owned(),
                 );
             out.add(&RULE, finding);
         }

@@ -10,7 +10,7 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[Kind::Service],
     istio_code: Some("IST0171"),
-    summary: "A backend of an HTTPRoute or GRPCRoute that does not exist or is not granted",
+    summary: "A backend of an HTTPRoute or GRPCRoute that does not exist, or that no ReferenceGrant allows",
     docs: "\
 ## What it looks for
 A `backendRefs` entry whose Service does not exist, whose kind Istio does not support, or which is in another namespace
@@ -49,7 +49,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             let route = mesh.route_objects.iter().find(|route| route.object == rule.object);
             let written = route.and_then(|route| Some((route, route.route.spec.rules.get(rule.index)?)));
             let Some((route, written)) = written else { continue };
-            let targets = route.targets(written, &mesh.cluster_domain);
+            let targets = route.backend_hosts(written, &mesh.cluster_domain);
             let is_unresolved = targets
                 .iter()
                 .any(|(_, host, _)| mesh.find_host(host.as_str()).is_none() && !mesh.is_host_absent(host));

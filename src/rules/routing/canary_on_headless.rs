@@ -1,4 +1,4 @@
-//! GM220: weights or subsets for a headless Service, where the dialled pod is used.
+//! GM220: weights or subsets for a headless Service, where the client selects the pod.
 
 use crate::mesh::Mesh;
 use crate::mesh::service::Resolution;
@@ -12,7 +12,7 @@ pub(in crate::rules) static RULE: Rule = Rule {
     severity: Severity::Error,
     needs: &[Kind::Service],
     istio_code: None,
-    summary: "Weights or subsets for a headless Service, where the dialled pod is used",
+    summary: "Weights or subsets for a headless Service, where the client selects the pod",
     docs: "\
 ## What it looks for
 A rule of a mesh VirtualService that routes to a subset of a headless Service, or that splits calls between several
@@ -20,7 +20,7 @@ destinations of which one is headless.
 
 ## Why it matters for gRPC
 A client of a headless Service resolves pod addresses and dials one of them. The cluster of a headless Service uses the
-dialled address, whatever subset or weight the route selects. The canary gets the calls of the clients that dial its
+dialed address, whatever subset or weight the route selects. The canary gets the calls of the clients that dial its
 pods, and no others.
 
 ## Example
@@ -65,11 +65,9 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                     "the rule sets {setting} for {}, which is a headless Service",
                     mesh.short_host(&target.host)
                 ))
-                .impact(
-                    "each call goes to the pod that the client dialled: the rule has no effect on the choice of the pod",
-                )
+                .impact(format!("each call goes to the pod that the client dialed: the {setting} have no effect"))
                 .depends_on(namespace.as_ref())
-                .fix("add a second Service without `clusterIP: None` for the same pods, call it and route it instead");
+                .fix("add a second Service without `clusterIP: None` for the same pods, and use it in calls and route rules");
             out.add(&RULE, finding);
         }
     }

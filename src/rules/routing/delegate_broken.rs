@@ -52,19 +52,19 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for (id, object) in mesh.virtual_services.iter() {
         for (index, rule) in object.spec.http.iter().enumerate() {
             let Some(delegate) = &rule.delegate else { continue };
-            let own = &object.object.namespace;
+            let own_namespace = &object.object.namespace;
             let namespace = delegate
                 .namespace
                 .as_deref()
                 .filter(|name| !name.is_empty())
-                .map_or_else(|| own.clone(), Namespace::from);
+                .map_or_else(|| own_namespace.clone(), Namespace::from);
             let path = format!("{namespace}/{}", delegate.name);
             let Some((message, fix)) = find_fault(mesh, (id, object), index, delegate, &namespace, &path) else {
                 continue;
             };
             // Manifests without any object of the delegate's namespace do not show whether the delegate exists.
             let is_missing = mesh.virtual_services.find(&namespace, &delegate.name).is_none();
-            let is_described = namespace == *own || mesh.coverage.covers_services_in(&namespace);
+            let is_described = namespace == *own_namespace || mesh.coverage.covers_services_in(&namespace);
             if is_missing && mesh.snapshot.source == SourceKind::Manifests && !is_described {
                 out.add_undecided(&RULE);
                 continue;
@@ -103,10 +103,10 @@ fn find_fault(
         ));
     }
     if find_delegate(mesh, object, delegate).is_none() {
-        let own = &object.object.namespace;
+        let own_namespace = &object.object.namespace;
         return Some((
-            format!("VirtualService {path} is not exported to namespace {own}"),
-            format!("# VirtualService {path}\nspec:\n  exportTo: [., {own}]"),
+            format!("VirtualService {path} is not exported to namespace {own_namespace}"),
+            format!("# VirtualService {path}\nspec:\n  exportTo: [., {own_namespace}]"),
         ));
     }
     let configs = mesh.route_configs();

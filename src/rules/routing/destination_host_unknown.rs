@@ -85,8 +85,8 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 }
 
 fn check_host(mesh: &Mesh<'_>, object: &VirtualService, field: &str, written: &str, out: &mut Findings<'_>) {
-    let own = &object.object.namespace;
-    let full = host::to_fqdn(written, own, &mesh.cluster_domain);
+    let own_namespace = &object.object.namespace;
+    let full = host::to_fqdn(written, own_namespace, &mesh.cluster_domain);
     if written.is_empty() || written == "*" || mesh.has_host(full.as_str()) {
         return;
     }
@@ -94,7 +94,7 @@ fn check_host(mesh: &Mesh<'_>, object: &VirtualService, field: &str, written: &s
         out.add_undecided(&RULE);
         return;
     }
-    let (evidence, fix) = suggest_host(mesh, written, &full, own.as_str());
+    let (evidence, fix) = suggest_host(mesh, written, &full, own_namespace.as_str());
     let is_mirror = field.contains(".mirror");
     let impact = if is_mirror {
         "mirrored calls are lost; callers are not affected"
@@ -113,7 +113,7 @@ fn check_host(mesh: &Mesh<'_>, object: &VirtualService, field: &str, written: &s
 }
 
 /// The host that the author probably meant: evidence and fix.
-fn suggest_host(mesh: &Mesh<'_>, written: &str, full: &Host, own: &str) -> (Option<String>, String) {
+fn suggest_host(mesh: &Mesh<'_>, written: &str, full: &Host, own_namespace: &str) -> (Option<String>, String) {
     let domain = &mesh.cluster_domain;
     let as_yaml = |host: &str| format!("host: {host}");
     // Istio reads `checkout.shop` and `checkout.shop.svc` as full names; authors mean them as short names.
@@ -133,23 +133,24 @@ fn suggest_host(mesh: &Mesh<'_>, written: &str, full: &Host, own: &str) -> (Opti
         && let Some(id) = mesh.name_index.find_in_any_namespace(written).first()
     {
         let service = mesh.service(*id);
-        let explanation = if service.namespace().as_str() == own {
+        let explanation = if service.namespace().as_str() == own_namespace {
             "destination hosts are case-sensitive".to_owned()
         } else {
             format!(
-                "Istio resolves a short name in the namespace of the VirtualService ({own}); the Service is in {}",
+                "Istio resolves a short name in the namespace of the VirtualService ({own_namespace}); the Service is in {}",
                 service.namespace()
             )
         };
         return (Some(explanation), as_yaml(service.host.as_str()));
     }
     let short = mesh.short_host(full);
-    let (name, namespace) = short.split_once('.').unwrap_or((short, own));
+    let (name, namespace) = short.split_once('.').unwrap_or((short, own_namespace));
     let similar = mesh.name_index.nearest_names(namespace, name);
     match similar.first() {
         Some(nearest) => {
-            let (name, namespace) = nearest.split_once('.').unwrap_or((nearest, own));
-            let host = if namespace == own { name.to_owned() } else { format!("{name}.{namespace}.svc.{domain}") };
+            let (name, namespace) = nearest.split_once('.').unwrap_or((nearest, own_namespace));
+            let host =
+                if namespace == own_namespace { name.to_owned() } else { format!("{name}.{namespace}.svc.{domain}") };
             (Some(format!("Services with a similar name: {}", similar.join(", "))), as_yaml(&host))
         }
         None => (None, "create the Service, or add a ServiceEntry if the host is outside the mesh".to_owned()),

@@ -16,7 +16,7 @@ pub(in crate::rules) static RULE: Rule = Rule {
     summary: "A destination without a port, whose Service does not have the port that Istio uses",
     docs: "\
 ## What it looks for
-A destination without `port`. For sidecars Istio uses the port that the caller dialled, whatever ports the destination
+A destination without `port`. For sidecars Istio uses the port that the caller dialed, whatever ports the destination
 has. For gateways it uses the only port of the Service, or, if the Service has several, the port of the Gateway's
 server. If the Service does not have that port, the finding is an error. If it has that port among several, the finding
 is info, because a change of either Service breaks the route.
@@ -51,15 +51,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             for target in targets.iter().filter(|target| target.port.is_none()) {
                 let Some(service) = mesh.find_host(target.host.as_str()).map(|id| mesh.service(id)) else { continue };
                 if object.acts_in_mesh() {
-                    check_ports(
-                        mesh,
-                        object,
-                        target,
-                        service,
-                        &dialled_ports(mesh, object, &rule),
-                        "callers dial",
-                        out,
-                    );
+                    check_ports(mesh, object, target, service, &dialed_ports(mesh, object, &rule), "callers dial", out);
                 }
                 if service.ports.len() > 1 {
                     check_ports(mesh, object, target, service, &gateway_ports(mesh, object), "the gateway serves", out);
@@ -70,7 +62,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 }
 
 /// Ports of the object's hosts that callers can dial, restricted to those that the rule matches.
-fn dialled_ports(mesh: &Mesh<'_>, object: &VirtualService, rule: &WrittenRule) -> Vec<u32> {
+fn dialed_ports(mesh: &Mesh<'_>, object: &VirtualService, rule: &WrittenRule) -> Vec<u32> {
     let matched: Vec<u32> = rule
         .matches
         .iter()
@@ -115,24 +107,24 @@ fn check_ports(
     }
     let missing: Vec<String> = used.iter().filter(|port| !has_port(**port)).map(ToString::to_string).collect();
     let list = |ports: &[u32]| ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let own: Vec<u32> = service.ports.iter().map(|port| u32::from(port.number)).collect();
+    let destination_ports: Vec<u32> = service.ports.iter().map(|port| u32::from(port.number)).collect();
     let short = mesh.short_host(&target.host);
     let finding = Finding::new(&RULE, &object.object, format!("{}.destination", target.field))
-        .evidence([format!("{origin} port {}; {short} has port {}", list(used), list(&own))])
+        .evidence([format!("{origin} port {}; {short} has port {}", list(used), list(&destination_ports))])
         .depends_on([service.namespace()])
         .fix(format!(
             "destination:\n  host: {}\n  port: {{number: {}}}",
             target.host,
-            own.first().copied().unwrap_or_default()
+            destination_ports.first().copied().unwrap_or_default()
         ));
     let finding = if missing.is_empty() {
-        if own.len() < 2 {
+        if destination_ports.len() < 2 {
             return;
         }
         finding
             .severity(Severity::Info)
             .message(format!(
-                "the destination {short} has several ports and the rule sets none: Istio uses the dialled port"
+                "the destination {short} has several ports and the rule sets none: Istio uses the dialed port"
             ))
             .impact(
                 "none while both Services have the same port numbers; otherwise calls fail with UNAVAILABLE (flag NC)",
@@ -163,7 +155,7 @@ mod tests {
     const FIELD: &str = "VirtualService shop/r spec.http[0].route[0].destination";
 
     #[test]
-    fn reports_a_dialled_port_that_the_destination_does_not_have() {
+    fn reports_a_dialed_port_that_the_destination_does_not_have() {
         let yaml = mesh("{name: grpc, port: 50051}", "{host: ledger}");
         assert_findings(&RULE, &yaml, &[&format!("error {FIELD}")]);
         assert_undecided_on_gap(&RULE, &yaml);

@@ -44,10 +44,10 @@ destination: {host: checkout, port: {number: 50051}}
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for (_, object) in mesh.virtual_services.iter() {
-        let own = &object.object.namespace;
+        let own_namespace = &object.object.namespace;
         let mut check_destination = |destination: &Destination, field: String| {
             let Some(port) = destination.port.as_ref().map(|port| port.number).filter(|port| *port > 0) else { return };
-            let host = host::to_fqdn(&destination.host, own, &mesh.cluster_domain);
+            let host = host::to_fqdn(&destination.host, own_namespace, &mesh.cluster_domain);
             check_port(mesh, &object.object, format!("{field}.port.number"), &host, port, out);
         };
         for (index, rule) in object.spec.http.iter().enumerate() {
@@ -67,7 +67,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     }
     for object in &mesh.route_objects {
         for (index, rule) in object.route.spec.rules.iter().enumerate() {
-            for (position, host, port) in object.targets(rule, &mesh.cluster_domain) {
+            for (position, host, port) in object.backend_hosts(rule, &mesh.cluster_domain) {
                 let field = format!("spec.rules[{index}].backendRefs[{position}].port");
                 if let Some(port) = port {
                     check_port(mesh, &object.object, field, &host, u32::from(port), out);

@@ -48,7 +48,7 @@ spec: {hosts: [shop.example.com, checkout], gateways: [ingress, mesh], http: [â€
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for id in mesh.service_ids() {
-        let gateway_routes = gateway_routes(mesh, id);
+        let gateway_routes = gateway_rules_without_subset(mesh, id);
         if gateway_routes.is_empty() {
             continue;
         }
@@ -69,7 +69,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 }
 
 /// Objects and fields of gateway rules whose only backend is the Service without a subset.
-fn gateway_routes(mesh: &Mesh<'_>, id: ServiceId) -> Vec<(ObjectRef, String)> {
+fn gateway_rules_without_subset(mesh: &Mesh<'_>, id: ServiceId) -> Vec<(ObjectRef, String)> {
     let mut routes = Vec::new();
     for reference in mesh.route_references(id) {
         match *reference {

@@ -52,8 +52,8 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         if targets.is_empty() {
             continue;
         }
-        let own = &object.object.namespace;
-        let is_exported = targets.iter().any(|namespace| object.export_to.includes(namespace, own));
+        let own_namespace = &object.object.namespace;
+        let is_exported = targets.iter().any(|namespace| object.export_to.includes(namespace, own_namespace));
         let finding = if !is_exported {
             Some(not_exported(object, &targets))
         } else if object.named_gateways().next().is_none() {

@@ -82,10 +82,13 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 names.dedup();
                 let (noun, verb) = if names.len() == 1 { ("subset", "does") } else { ("subsets", "do") };
                 let names = names.join(", ");
-                let affected =
-                    if callers.is_empty() { "callers".to_owned() } else { format!("callers in {}", join(&callers)) };
+                let affected = if callers.is_empty() {
+                    "callers".to_owned()
+                } else {
+                    format!("callers in {}", join_namespaces(&callers))
+                };
                 let field = subsets.first().map(|(_, field)| *field).unwrap_or_default();
-                let defining_rules = rules_with_subset(mesh, &host, subsets[0].0);
+                let defining_rules = destination_rules_with_subset(mesh, &host, subsets[0].0);
                 let finding = Finding::new(&RULE, &object.object, format!("{field}.destination.subset"))
                     .message(format!(
                         "{noun} {names} of {} {verb} not exist for {affected} that get {applied}",
@@ -103,13 +106,13 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 }
 
 /// The DestinationRules for a host that define a subset, in any namespace.
-fn rules_with_subset(mesh: &Mesh<'_>, host: &Host, subset: &SubsetName) -> Vec<ObjectRef> {
+fn destination_rules_with_subset(mesh: &Mesh<'_>, host: &Host, subset: &SubsetName) -> Vec<ObjectRef> {
     let rules = mesh.destination_rules.covering(host.as_str()).map(|(_, rule)| rule);
     let with_subset = rules.filter(|rule| rule.spec.subsets.iter().any(|defined| defined.name == subset.as_str()));
     with_subset.map(|rule| rule.object.clone()).collect()
 }
 
-fn join(namespaces: &[Namespace]) -> String {
+fn join_namespaces(namespaces: &[Namespace]) -> String {
     namespaces.iter().map(Namespace::as_str).collect::<Vec<_>>().join(", ")
 }
 
@@ -122,7 +125,7 @@ fn find_missing_subset(
     subset: &SubsetName,
 ) -> Option<MissingSubset> {
     let service = mesh.find_host(host.as_str())?;
-    if rules_with_subset(mesh, host, subset).is_empty() {
+    if destination_rules_with_subset(mesh, host, subset).is_empty() {
         return None;
     }
     let classes = mesh.caller_classes(service);

@@ -107,7 +107,7 @@ fn check_subset(
     }
     let nearest = names
         .iter()
-        .map(|name| (nearest_name::edits(subset, name), *name))
+        .map(|name| (nearest_name::edit_distance(subset, name), *name))
         .min()
         .filter(|(distance, name)| *distance <= (name.len() / 3).max(1) && names.len() > 1 || *distance == 1)
         .map(|(_, name)| name);

@@ -93,7 +93,9 @@ impl ValueLimit {
             Duration => check_duration(text?),
             OneOf(names) => match present(fields?, names)[..] {
                 [] | [_] => None,
-                ref several => violation(format!("{} exclude each other", several.join(" and ")), "keep one of them"),
+                ref several => {
+                    violation(format!("{} are mutually exclusive", several.join(" and ")), "keep one of them")
+                }
             },
             AnyOf(names) => check_any_of(fields?, names),
             Requires(names) => {
@@ -169,7 +171,7 @@ impl ValueLimit {
                 if fields.get("from").and_then(Value::as_str) != fields.get("to").and_then(Value::as_str) {
                     return None;
                 }
-                violation("from and to name the same region", "name another region in to")
+                violation("from and to are the same region", "use different regions in from and to")
             }
             ClientTls => check_client_tls(fields?),
             ServerTls => check_server_tls(fields?),
@@ -217,7 +219,7 @@ fn check_any_of(fields: &Map<String, Value>, names: &[&str]) -> Option<Violation
 fn check_destination(fields: &Map<String, Value>) -> Option<Violation> {
     let text = |name: &str| fields.get(name).and_then(Value::as_str).unwrap_or_default();
     if text("host") == "*" {
-        return violation("a destination host cannot be \"*\"", "name one host");
+        return violation("a destination host cannot be \"*\"", "use the name of one host");
     }
     let subset = text("subset");
     if subset.is_empty() || is_label(subset) {
