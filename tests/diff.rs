@@ -370,7 +370,7 @@ fn compares_files_with_a_saved_source() {
         ("text", "spec.http[1].route: v1 90% → 75%, v2 10% → 25%"),
         ("yaml", "spec.http[1].route: v1 90% → 75%, v2 10% → 25%"),
         ("markdown", "- spec.http[0].timeout: 2s → 3s"),
-        ("github", "::notice title=VirtualService shop/a::differs spec.http[0].timeout: 2s → 3s"),
+        ("github", "::notice title=VirtualService shop/a::differs: spec.http[0].timeout: 2s → 3s"),
     ] {
         let run = diff(&env, &["--from", &mesh, "-f", &file, "-o", format]);
         assert_eq!(run.code(), 1, "{run}");

@@ -114,7 +114,7 @@ fn install(folder: &Path, file: &Path) -> Result<String, Failure> {
     link(&target, file, folder)
         .map_err(|error| Failure::unavailable(format!("cannot create {displayed}")).cause(error))?;
     Ok(format!(
-        "created {displayed} -> {}; kubectl grpcmesh completes in shells with completion of kubectl",
+        "created {displayed} -> {}; kubectl grpcmesh now completes in every shell where kubectl does",
         target.display()
     ))
 }

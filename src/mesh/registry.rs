@@ -185,7 +185,7 @@ impl<'s> ObjectReader<'s> {
             let labels = Labels::new(&metadata.labels, &mut self.names);
             let selector = spec.workload_selector.as_ref();
             let selector = selector.map(|selector| Labels::new(&selector.labels, &mut self.names)).unwrap_or_default();
-            let fixed_endpoints: Vec<_> =
+            let endpoint_labels: Vec<_> =
                 spec.endpoints.iter().map(|endpoint| Labels::new(&endpoint.labels, &mut self.names)).collect();
             for host in &spec.hosts {
                 let ports = spec.ports.iter().enumerate();
@@ -204,7 +204,7 @@ impl<'s> ObjectReader<'s> {
                         .filter(|address| single_address(address).is_none())
                         .filter_map(|address| IpRange::parse(address))
                         .collect(),
-                    endpoint_labels: fixed_endpoints.clone(),
+                    endpoint_labels: endpoint_labels.clone(),
                     workloads: Vec::new(),
                     endpoints: PodCount::default(),
                     export_to_values: sorted_and_deduplicated(&spec.export_to),

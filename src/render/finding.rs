@@ -41,7 +41,7 @@ pub(super) fn findings(report: &InspectReport, style: &Style) -> String {
     out
 }
 
-/// The labelled parts of a finding.
+/// The labeled parts of a finding.
 fn notes(finding: &FindingReport) -> Vec<(&'static str, String)> {
     let mut notes = vec![("problem", finding.message.clone()), ("impact", finding.impact.clone())];
     if !finding.callers.is_empty() {

@@ -133,7 +133,7 @@ fn compared_proxies() -> Vec<DiffProxyReport> {
             pod,
             "web (app=client)",
             ProxyState::Different,
-            "istiod reports that the proxy acknowledged everything that it was sent",
+            "istiod reports that the proxy acknowledged all configuration",
         )
     };
     vec![
@@ -155,7 +155,7 @@ fn compared_proxies() -> Vec<DiffProxyReport> {
                 "shop/cart-5c9f8d7b6-k4n2p",
                 "shop",
                 ProxyState::Stale,
-                "istiod sent configuration (route) at 2026-11-21T09:28:14Z, not acknowledged yet",
+                "istiod sent configuration (route) at 2026-11-21T09:28:14Z, which the proxy has not acknowledged yet",
             )
         },
         DiffProxyReport {
@@ -413,8 +413,7 @@ pub(crate) fn shift_events() -> Vec<ShiftEvent> {
     let good = Window { p99_ms: Some(84.0), ..window((128, 0), (2390, 3)) };
     events.extend(window_events(1, &good, 0.05, AnalysisSource::Prometheus));
     events.push(ShiftEvent { step: 2, weights: weights(75, 25), ..ShiftEvent::new(Applied, "step 2 of 3: v2=25%") });
-    let stale =
-        "web/client-7f8b989dbd-hvf4x: istiod sent configuration (route) at 2026-11-21T09:28:14Z, not acknowledged yet";
+    let stale = "web/client-7f8b989dbd-hvf4x: istiod sent configuration (route) at 2026-11-21T09:28:14Z, which the proxy has not acknowledged yet";
     events.push(ShiftEvent {
         step: 2,
         proxies: proxies(2, &[stale], &["payments/ledger-0: pods/portforward is forbidden"]),
@@ -511,7 +510,7 @@ fn open_entry() -> ShiftEntry {
                 AnalysisVerdict::Good,
                 (0, 0),
                 (2400, 2),
-                "before the shift: 2 of 2400 calls failed (0.0% to 0.3%); 1% allowed",
+                "before the shift: 2 of 2400 calls failed (95% CI 0.0% to 0.3%); 1% allowed",
             ),
             verdict(
                 1,
@@ -532,7 +531,12 @@ const SHIFTED_OBJECT: &str = "VirtualService shop/checkout";
 pub(crate) fn shift_history() -> ShiftHistoryReport {
     let by_ci = ShiftEntry {
         user: "system:serviceaccount:ci:deployer".to_owned(),
-        ..shift_entry(2, ShiftState::RolledBack, (75, 25), "canary: 41 of 602 calls failed (5.1% to 9.1%); 1% allowed")
+        ..shift_entry(
+            2,
+            ShiftState::RolledBack,
+            (75, 25),
+            "canary: 41 of 602 calls failed (95% CI 5.1% to 9.1%); 1% allowed",
+        )
     };
     let entries = [
         open_entry(),

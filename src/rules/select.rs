@@ -147,7 +147,7 @@ pub fn parse_ignore_file(text: &str) -> Result<Vec<FindingSelector>, (usize, Sel
     Ok(selectors)
 }
 
-/// Whether the annotation [`ANNOTATION`] ignores the finding. A finding about several objects is ignored only when all
+/// Whether the annotation [`IGNORE_ANNOTATION`] ignores the finding. A finding about several objects is ignored only when all
 /// of them have the annotation.
 pub(super) fn is_ignored_by_annotation(mesh: &Mesh<'_>, finding: &Finding) -> bool {
     #[derive(serde::Deserialize)]

@@ -39,7 +39,7 @@ pub(super) struct AnalysisArgs {
     /// Length of a window; each step lasts at least one window
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = crate::vocabulary::duration::parse)]
     pub(super) interval: Duration,
-    /// Keep analysing for this long after the last step (default: one window)
+    /// Keep analyzing for this long after the last step (default: one window)
     #[arg(long, value_name = "DURATION", num_args = 0..=1, require_equals = true, default_missing_value = "0s",
           value_parser = crate::vocabulary::duration::parse)]
     pub(super) watch: Option<Duration>,

@@ -174,7 +174,8 @@ async fn prepare<'a, 'w>(
     new_record.push(match arguments.emit {
         // Another program applies the change, so no session will close the entry.
         Some(_) => {
-            let message = "emitted: proxies were not checked".to_owned();
+            let message =
+                "emitted for another client to apply; acknowledgement by the proxies was not checked".to_owned();
             ShiftEntry { number, state: ShiftState::Held, deadline: None, message, ..(*entry).clone() }
         }
         None => ShiftEntry { number, ..(*entry).clone() },
@@ -276,13 +277,13 @@ fn ensure_comparable(plans: &[RulePlan]) -> Result<(), Failure> {
         labels.sort();
         if let Some([label, _]) = labels.array_windows().find(|[label, next]| label == next) {
             return Err(Failure::usage(format!(
-                "cannot analyse {}: it has two backends named {label}",
+                "cannot analyze {}: it has two backends named {label}",
                 plan.split.title()
             ))
             .hint("shift without --steps and --watch, or with --analysis none"));
         }
         if rising(plan) != rising(&plans[0]) {
-            return Err(Failure::usage("cannot analyse these rules together: different backends rise in them")
+            return Err(Failure::usage("cannot analyze these rules together: different backends rise in them")
                 .hint("shift them one after the other with --rule N"));
         }
     }

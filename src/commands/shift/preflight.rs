@@ -172,7 +172,7 @@ fn check_callers(mesh: &Mesh<'_>, preflight: &mut Preflight, plans: &[RulePlan])
     let waypoints = mesh.workloads.iter().filter(|workload| matches!(workload.proxy, ProxyKind::Waypoint(_))).count();
     if waypoints > 0 {
         checks.push(PreflightCheck::warning(format!(
-            "the mesh has {waypoints} waypoints, which may use this rule: they are neither checked nor waited for"
+            "the mesh has {waypoints} waypoints, which may use this rule; shift neither checks them nor waits for them"
         )));
     }
     if affected.is_empty() {
@@ -220,7 +220,7 @@ fn check_backends(class: &CallerClassUsage, backends: &[CompiledBackend], plan: 
         let Some(max_requests) = backend.max_requests else { continue };
         let rule = backend.destination_rule.as_ref().map(ToString::to_string).unwrap_or_default();
         checks.push(PreflightCheck::warning(format!(
-            "each proxy sends {} at most {max_requests} concurrent calls (http2MaxRequests in {rule}); more fail with UO",
+            "each proxy sends {} at most {max_requests} concurrent calls (http2MaxRequests in {rule}); further calls fail with UNAVAILABLE (UO)",
             backend_label(backend)
         )));
     }
@@ -253,7 +253,7 @@ fn check_capacity(backends: &[CompiledBackend], plan: &RulePlan) -> Vec<Prefligh
     checks
 }
 
-/// Autoscalers of the workloads that get more calls. Without the right to list them there is no check.
+/// Autoscalers of the workloads that get more calls. Skipped without permission to list them.
 pub(super) async fn check_autoscalers(
     server: &ApiServer,
     mesh: &Mesh<'_>,

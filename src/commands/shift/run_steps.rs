@@ -1,4 +1,4 @@
-//! Runs the steps of a shift: each is applied, acknowledged by the proxies and analysed before the next.
+//! Runs the steps of a shift: each is applied, acknowledged by the proxies and analyzed before the next.
 
 use std::collections::BTreeMap;
 
@@ -69,7 +69,7 @@ impl ShiftSession<'_, '_> {
                 }
             }
             let step = match &mut analysis {
-                Some(analysis) => self.analyse_step(&mut entry, analysis, is_last).await?,
+                Some(analysis) => self.analyze_step(&mut entry, analysis, is_last).await?,
                 None if is_last => StepOutcome::Done,
                 None => self.wait_for_interval(&entry).await?,
             };

@@ -129,7 +129,7 @@ impl ShiftSession<'_, '_> {
     }
 
     /// Counts and judges windows until the step is done or the shift ends.
-    pub(super) async fn analyse_step(
+    pub(super) async fn analyze_step(
         &mut self,
         entry: &mut ShiftEntry,
         analysis: &mut CanaryAnalysis,

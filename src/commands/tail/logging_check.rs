@@ -70,7 +70,7 @@ fn describe(reason: &NotLoggedReason) -> String {
         NotLoggedReason::OtherFile(path) => format!("meshConfig.accessLogFile is {path}, not /dev/stdout"),
         NotLoggedReason::Disabled(namespace, name) => format!("Telemetry {namespace}/{name} disables it"),
         NotLoggedReason::OtherProviders(names) => {
-            format!("it goes to {}, not to the container's stdout", names.join(" and "))
+            format!("the access log goes to {}, not to the stdout of the container", names.join(" and "))
         }
         NotLoggedReason::OtherDirectionOnly => "the Telemetry that applies covers only the other direction".to_owned(),
     }
