@@ -43,7 +43,7 @@ impl ApiServer {
     /// is `None` for a path that is not found (404).
     ///
     /// # Errors
-    /// As [`Self::admin`].
+    /// As [`Self::get_admin`].
     pub async fn get_forwarded(
         &self,
         namespace: &str,

@@ -136,7 +136,9 @@ impl CallDistribution {
                 clusters.entry(&now.cluster).or_default().push((now, calls));
             }
             distribution.callers += usize::from(sent > 0);
-            clusters.values().for_each(|members| distribution.add_expected(members));
+            for members in clusters.values() {
+                distribution.add_expected(members);
+            }
         }
         distribution.no_call_completed = total > 0 && completed == 0;
         distribution

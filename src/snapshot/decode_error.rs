@@ -128,7 +128,9 @@ mod tests {
         pointers_out.push(prefix.to_owned());
         match value {
             Value::Object(map) => {
-                map.iter().for_each(|(key, value)| pointers(value, &format!("{prefix}/{key}"), pointers_out))
+                for (key, value) in map {
+                    pointers(value, &format!("{prefix}/{key}"), pointers_out);
+                }
             }
             Value::Array(items) => {
                 items

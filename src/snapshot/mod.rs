@@ -264,7 +264,7 @@ impl Snapshot {
     pub fn add_gaps_for_absent_kinds(&mut self) {
         let reason = "the files contain no such objects, so findings that depend on them are not reported".to_owned();
         let mut add_gap = |kind: Kind, objects: &str| {
-            self.gaps.push(Gap::of_kind(kind, objects, reason.clone(), GapKind::NotInSource))
+            self.gaps.push(Gap::of_kind(kind, objects, reason.clone(), GapKind::NotInSource));
         };
         let has = |kind: Kind| self.objects.keys().any(|key| key.kind == kind);
         if !has(Kind::Service) {

@@ -14,15 +14,8 @@ pub enum DurationError {
     TooLarge(String),
 }
 
-/// Parses Go's duration text. Negative durations are rejected: no field of Istio's API accepts one.
-///
-/// ```
-/// use std::time::Duration;
-/// use grpcmesh::vocabulary::duration::parse;
-/// assert_eq!(parse("1m30s"), Ok(Duration::from_secs(90)));
-/// assert_eq!(parse("1.5s"), Ok(Duration::from_millis(1500)));
-/// assert!(parse("2").is_err());
-/// ```
+/// Parses Go's duration text, such as `1m30s` or `1.5s`. A number needs a unit, except `0`. Negative durations are rejected: no
+/// field of Istio's API accepts one.
 ///
 /// # Errors
 /// [`DurationError::Malformed`] for a missing number, a missing or unknown unit, or a minus sign;

@@ -128,7 +128,7 @@ fn shells_complete_the_program() {
         };
         send(&format!("{load}; echo loaded-$(expr 1 + 1)\r"), "loaded-2");
         send("kubectl-grpcmesh vers\t--client\r", concat!("client      ", env!("CARGO_PKG_VERSION")));
-        send("kubectl-grpcmesh explain UNAVAIL\t\r", "no server handled the call");
+        send("kubectl-grpcmesh explain UNAVAIL\t\r", "the server cannot be reached");
         send("kubectl-grpcmesh inspect --from demo -n shop check\t\r", "Service shop/checkout");
         let healthy = format!("kubectl-grpcmesh inspect --from {}/src/demo/heal\t-A\r", env!("CARGO_MANIFEST_DIR"));
         send(&healthy, "8 Services: ");

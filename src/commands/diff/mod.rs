@@ -119,32 +119,6 @@ fn exit_outcome(report: &DiffReport) -> CommandOutcome {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::report::samples;
-
-    #[test]
-    fn the_exit_code_follows_the_differences_and_what_was_not_compared() {
-        for state in samples::diff().proxies.iter().map(|proxy| proxy.state) {
-            let mut proxies = samples::diff().proxies;
-            proxies.retain(|proxy| {
-                proxy.state == state && proxy.not_compared.is_empty() == (state != ProxyState::NotCompared)
-            });
-            let outcome = match state {
-                ProxyState::Synced => CommandOutcome::Clean,
-                ProxyState::Unreachable | ProxyState::NotCompared => CommandOutcome::Partial,
-                _ => CommandOutcome::Found,
-            };
-            let report = DiffReport::new(None, Vec::new(), proxies, Vec::new());
-            assert_eq!(exit_outcome(&report), outcome, "{state:?}");
-        }
-        let DiffReport { gaps, .. } = samples::diff();
-        assert_eq!(exit_outcome(&DiffReport { gaps, ..samples::diff_synced() }), CommandOutcome::Partial);
-        assert_eq!(exit_outcome(&samples::diff()), CommandOutcome::Found);
-    }
-}
-
 /// Rejects arguments with which the command would compare nothing, or would ignore a target.
 fn reject_empty_comparison(arguments: &DiffArgs, has_proxies: bool) -> Result<(), Failure> {
     if !has_proxies && arguments.against.is_none() && arguments.source.filename.is_empty() {
@@ -180,4 +154,30 @@ fn write(context: &mut Context<'_>, arguments: &DiffArgs, report: &DiffReport) -
         context.messages.hint("no proxies in scope: use -A for all namespaces");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples;
+
+    #[test]
+    fn the_exit_code_follows_the_differences_and_what_was_not_compared() {
+        for state in samples::diff().proxies.iter().map(|proxy| proxy.state) {
+            let mut proxies = samples::diff().proxies;
+            proxies.retain(|proxy| {
+                proxy.state == state && proxy.not_compared.is_empty() == (state != ProxyState::NotCompared)
+            });
+            let outcome = match state {
+                ProxyState::Synced => CommandOutcome::Clean,
+                ProxyState::Unreachable | ProxyState::NotCompared => CommandOutcome::Partial,
+                _ => CommandOutcome::Found,
+            };
+            let report = DiffReport::new(None, Vec::new(), proxies, Vec::new());
+            assert_eq!(exit_outcome(&report), outcome, "{state:?}");
+        }
+        let DiffReport { gaps, .. } = samples::diff();
+        assert_eq!(exit_outcome(&DiffReport { gaps, ..samples::diff_synced() }), CommandOutcome::Partial);
+        assert_eq!(exit_outcome(&samples::diff()), CommandOutcome::Found);
+    }
 }

@@ -134,15 +134,23 @@ pub fn check(kind: Kind, body: &Value) -> Vec<FieldProblem> {
     };
     match kind {
         Kind::VirtualService => {
-            VIRTUAL_SERVICE.iter().for_each(|row| check_limit("", row));
+            for row in VIRTUAL_SERVICE {
+                check_limit("", row);
+            }
         }
         Kind::IstioGateway => {
-            GATEWAY.iter().for_each(|row| check_limit("", row));
+            for row in GATEWAY {
+                check_limit("", row);
+            }
         }
         Kind::DestinationRule => {
-            DESTINATION_RULE.iter().for_each(|row| check_limit("", row));
+            for row in DESTINATION_RULE {
+                check_limit("", row);
+            }
             for prefix in POLICY_PATHS {
-                POLICY.iter().for_each(|row| check_limit(prefix, row));
+                for row in POLICY {
+                    check_limit(prefix, row);
+                }
             }
         }
         _ => {}
