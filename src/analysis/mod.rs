@@ -18,7 +18,7 @@ pub(crate) mod step_policy;
 pub(crate) mod verdict;
 pub(crate) mod window;
 
-/// Where calls are counted.
+/// The source of call counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case")]

@@ -1,4 +1,4 @@
-//! What a step does after each verdict.
+//! The action of a step after each verdict.
 
 use std::time::Duration;
 

@@ -118,7 +118,7 @@ impl ConnectionArgs {
     }
 }
 
-/// Where objects are read from.
+/// The source of the objects.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Source")]
 pub struct SourceArgs {

@@ -32,7 +32,7 @@ pub enum ClusterErrorKind {
 pub struct ClusterError {
     /// The cause, for decisions.
     pub kind: ClusterErrorKind,
-    /// What failed and why: `cannot <verb> <object>: <cause>`.
+    /// The failure and its cause: `cannot <verb> <object>: <cause>`.
     pub message: String,
     /// How to fix it, with a command to copy.
     pub hint: Option<String>,

@@ -58,7 +58,7 @@ pub struct CallStatus {
 /// The diagnosis of one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallDiagnosis {
-    /// What happened, in one sentence.
+    /// The diagnosis in one sentence.
     pub what: Cow<'static, str>,
     /// The side that caused it.
     pub side: FaultSide,

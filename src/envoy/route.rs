@@ -39,7 +39,7 @@ pub struct EnvoyRoute {
     pub action: EnvoyAction,
 }
 
-/// What a route does with a call.
+/// The action of a route on a call.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EnvoyAction {

@@ -39,7 +39,7 @@ impl CallerClass {
     }
 }
 
-/// What distinguishes the classes: DestinationRules, route owner, and pod labels.
+/// The properties that distinguish classes: DestinationRules, route owner, and pod labels.
 type ClassKey = (AppliedRules, RouteOwner, Option<String>);
 
 impl Mesh<'_> {

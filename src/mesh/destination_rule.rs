@@ -131,7 +131,7 @@ impl DestinationRules {
                     .as_ref()
                     .is_some_and(|selector| labels.is_some_and(|labels| labels.contains_all(selector)))
         };
-        // Of several groups without a selector, istiod uses the last.
+        // istiod uses the last of several groups without a selector.
         let general = candidates.iter().rev().find(|merged| merged.selector.is_none());
         let chosen = candidates.iter().find(|merged| selects(merged)).or(general);
         AppliedRules(chosen.map(|merged| merged.rules.clone()).unwrap_or_default())

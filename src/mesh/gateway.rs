@@ -41,7 +41,7 @@ pub struct ReferenceGrant {
     pub spec: gateway_api::ReferenceGrantSpec,
 }
 
-/// What a gateway server does with TLS.
+/// How a gateway server handles TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ServerTlsMode {
@@ -69,7 +69,7 @@ impl fmt::Display for ServerTlsMode {
     }
 }
 
-/// What the server of an Istio Gateway does with TLS at run time.
+/// How the server of an Istio Gateway handles TLS at run time.
 ///
 /// istiod ignores the TLS block on a port with an HTTP protocol and configures a plaintext listener.
 /// Source: `createGatewayHTTPFilterChainOpts` in `pilot/pkg/networking/core/gateway.go`.

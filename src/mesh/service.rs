@@ -161,7 +161,7 @@ impl TargetPort {
 pub struct PodCount {
     /// Ready to receive calls.
     pub ready: u32,
-    /// Of unknown readiness, because the source has a pod template and no Pod.
+    /// Pods of unknown readiness, because the source has a pod template and no Pod.
     pub unknown: u32,
     /// All of them, including those that are not ready.
     pub total: u32,

@@ -34,7 +34,7 @@ pub struct WrittenRule {
     pub rewrites: Vec<String>,
 }
 
-/// What a rule does with a call that it matches.
+/// The action of a rule on a matching call.
 #[derive(Debug, Clone, PartialEq)]
 pub enum WrittenAction {
     /// Forwards it to one of these backends.

@@ -160,7 +160,7 @@ fn routes_cell(service: &ServiceReport) -> String {
     }
 }
 
-/// What a rule without backends does: `direct-response 503`, `delegate shop/checkout-canary`.
+/// The action of a rule without backends: `direct-response 503`, `delegate shop/checkout-canary`.
 pub(super) fn action_title(rule: &RuleReport) -> String {
     let status = rule.status.map(|status| format!(" {status}")).unwrap_or_default();
     let delegate = rule.delegate.as_ref().map(|object| format!(" {}/{}", object.namespace, object.name));

@@ -19,7 +19,7 @@ use crate::report::shift::ShiftEvent;
 
 const WIDTHS: [usize; 2] = [80, 120];
 
-/// What `render` writes.
+/// The output of `render`.
 #[track_caller]
 fn render_to_string(render: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> String {
     let mut out = Vec::new();

@@ -32,7 +32,7 @@ pub struct DiffReport {
     pub proxies: Vec<DiffProxyReport>,
     /// Numbers of objects and proxies by state.
     pub counts: DiffCounts,
-    /// What could not be read.
+    /// Inputs that could not be read.
     pub gaps: Vec<GapReport>,
 }
 

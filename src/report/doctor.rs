@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::doctor::{CheckState, DoctorCheck};
 
-/// What works in this cluster, and what does not.
+/// The results of all checks.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(title = "Doctor")]
 pub struct DoctorReport {

@@ -25,7 +25,7 @@ pub struct ExplainReport {
     pub items: Vec<ExplainItem>,
 }
 
-/// What an explanation is about.
+/// The subject of an explanation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, strum::IntoStaticStr)]
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case")]
@@ -54,14 +54,14 @@ impl ExplainTopic {
 pub struct ExplainItem {
     /// The code, flag, details or status number.
     pub key: String,
-    /// What the key is.
+    /// The title of the key.
     pub topic: ExplainTopic,
     /// The name of the finding, flag or status.
     pub title: String,
     /// Usual severity of a finding.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub severity: Option<Severity>,
-    /// What the finding looks for, or what happened to the call.
+    /// The condition that the finding reports, or the diagnosis of the call.
     pub meaning: String,
     /// Why it matters for gRPC, or what a gRPC client sees.
     pub grpc: String,

@@ -25,7 +25,7 @@ pub struct FindingReport {
     pub field: String,
     /// The fault in one sentence.
     pub message: String,
-    /// What callers see because of it.
+    /// The effect on callers.
     pub impact: String,
     /// Namespaces of the affected callers; empty means all callers.
     pub callers: Vec<String>,

@@ -40,7 +40,7 @@ pub struct InspectReport {
     pub ignored: usize,
     /// Number of possible findings that gaps leave undecided, by code.
     pub undecided: BTreeMap<&'static str, usize>,
-    /// What could not be read.
+    /// Inputs that could not be read.
     pub gaps: Vec<GapReport>,
     /// The states of the proxies, with `--live`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -183,7 +183,7 @@ pub struct RuleReport {
     pub name: Option<String>,
     /// Matches, one of which must hold; empty matches every call.
     pub matches: Vec<String>,
-    /// What the rule does with a call.
+    /// The action on a matching call.
     pub action: RuleAction,
     /// HTTP status code of a direct response.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -205,7 +205,7 @@ pub struct RuleReport {
     pub rewrites: Vec<String>,
 }
 
-/// What a rule does with a call.
+/// The action of a rule on a matching call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, strum::IntoStaticStr)]
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case")]
@@ -304,7 +304,7 @@ pub struct WorkloadReport {
 pub struct TlsReport {
     /// Port of the pod.
     pub port: u16,
-    /// What the server's proxy accepts, in Istio's spelling; absent when PeerAuthentications could not be read.
+    /// The mode that the server's proxy accepts, in Istio's spelling; absent when PeerAuthentications could not be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<MtlsMode>,
     /// The PeerAuthentication that decides it, or `default`.
@@ -333,7 +333,7 @@ pub struct GatewayReport {
     pub port: u32,
     /// Protocol of the server or listener, as written.
     pub protocol: String,
-    /// What the server does with TLS.
+    /// How the server handles TLS.
     pub tls: ServerTlsMode,
     /// Hosts that clients call.
     pub hosts: Vec<String>,

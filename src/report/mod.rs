@@ -38,7 +38,7 @@ pub use proportion::{Percent, Ratio};
 /// Something that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct GapReport {
-    /// What is missing.
+    /// The missing input.
     pub what: String,
     /// The cause in words, such as the permission that is missing.
     pub why: String,

@@ -87,7 +87,7 @@ pub struct RouteReport {
     /// Authorities with names near a host that the proxy does not have.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub did_you_mean: Vec<String>,
-    /// What the caller's Envoy runs for this host, with `--live`.
+    /// The configuration of the caller's Envoy for this host, with `--live`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub live: Option<RouteLiveReport>,
 }
@@ -258,7 +258,7 @@ pub struct TriedRuleReport {
     pub why_not: String,
 }
 
-/// What clients see of calls that do not reach the application.
+/// The outcome that clients see for calls that do not reach the application.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct ClientOutcomeReport {
     /// Share of the calls.

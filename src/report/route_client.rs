@@ -1,4 +1,4 @@
-//! What the client of a call sees when the call does not reach the application.
+//! The outcome that a client sees when its call does not reach the application.
 
 use super::Percent;
 use super::route::{ClientOutcomeReason, ClientOutcomeReport, share};

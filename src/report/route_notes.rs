@@ -63,7 +63,7 @@ pub(super) fn notes(mesh: &Mesh<'_>, caller: &Caller, decision: &CallDecision) -
     notes
 }
 
-/// What acts on the call and is not modelled: a caller without Envoy, EnvoyFilters and WasmPlugins, waypoints.
+/// Everything that acts on the call and is not modelled: a caller without Envoy, EnvoyFilters and WasmPlugins, waypoints.
 pub(super) fn not_modelled(mesh: &Mesh<'_>, caller: &Caller, decision: &CallDecision) -> Vec<String> {
     let mut notes = Vec::new();
     match caller.workload.map(|id| &mesh.workload(id).proxy) {

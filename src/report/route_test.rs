@@ -14,7 +14,7 @@ use crate::vocabulary::grpc_status;
 /// Difference in percent up to which two shares count as equal, so that `33.3` matches a third.
 const SHARE_TOLERANCE_PERCENT: f64 = 0.1;
 
-/// What a test expects of its call. All given fields must match.
+/// The expectations of a test. All given fields must match.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteExpectation {

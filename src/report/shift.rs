@@ -44,7 +44,7 @@ pub struct ShiftEvent {
     /// Verdict of a `verdict` event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<AnalysisVerdict>,
-    /// What a `rolled-back` event restored.
+    /// The weights that a `rolled-back` event restored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollback_target: Option<RollbackTarget>,
     /// Reason of a `lost-control` event.
@@ -59,7 +59,7 @@ pub struct ShiftEvent {
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case")]
 pub enum ShiftEventType {
-    /// What the shift will do.
+    /// The planned weights and steps.
     Plan,
     /// Affected proxies and the result of the checks.
     Preflight,
@@ -126,7 +126,7 @@ pub struct WindowReport {
     /// The canary's 99th percentile in milliseconds, if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p99_ms: Option<f64>,
-    /// Where the calls were counted.
+    /// The source of the counts.
     pub source: AnalysisSource,
 }
 

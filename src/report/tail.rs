@@ -64,7 +64,7 @@ pub struct TailLine {
 /// The diagnosis of a call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct CallDiagnosisReport {
-    /// What happened, in one sentence.
+    /// The diagnosis in one sentence.
     pub what: String,
     /// Party that caused it.
     pub side: FaultSide,

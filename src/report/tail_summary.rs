@@ -42,7 +42,7 @@ pub struct SummaryCounter {
     last_ms: Option<i64>,
 }
 
-/// What calls of one group have in common. Groups of equal size are sorted by the fields in this order.
+/// The properties that the calls of a group share. Groups of equal size are sorted by the fields in this order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct CallGroup {
     level: FaultLevel,
@@ -343,7 +343,7 @@ pub struct CallGroupReport {
     pub method: String,
     /// Response code details of the first call.
     pub details: String,
-    /// What happened, in one sentence.
+    /// The diagnosis in one sentence.
     pub what: String,
     /// Number of calls.
     pub calls: u64,

@@ -56,7 +56,7 @@ pub struct Finding {
     pub field: String,
     /// One sentence that names the fault.
     pub message: String,
-    /// What callers see: gRPC status and response flag where calls fail.
+    /// The effect on callers: gRPC status and response flag where calls fail.
     pub impact: String,
     /// Namespaces of the affected callers; empty means all callers.
     pub callers: Vec<String>,

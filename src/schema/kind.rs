@@ -100,7 +100,7 @@ pub struct KindInfo {
     pub short_names: &'static [&'static str],
     /// Whether the kind is namespaced.
     pub namespaced: bool,
-    /// What a snapshot keeps.
+    /// The part that a snapshot keeps.
     pub reduction: Reduction,
 }
 

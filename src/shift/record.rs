@@ -121,7 +121,7 @@ impl ShiftState {
     }
 }
 
-/// What a shift did to a rule.
+/// The changes of a shift to one rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleRecord {
     /// Index of the rule when the weights were applied.
@@ -154,7 +154,7 @@ pub fn weights_by_backend<'r>(
     weights.collect()
 }
 
-/// What a rollback restores.
+/// The weights that a rollback restores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case")]

@@ -200,7 +200,7 @@ impl Gap {
 /// The objects and gaps of a source.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Where the objects come from.
+    /// The source of the objects.
     pub source: SourceKind,
     /// Time of the reading, as RFC 3339; absent for manifests and the demo.
     pub taken_at: Option<String>,

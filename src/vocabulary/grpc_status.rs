@@ -10,7 +10,7 @@ pub struct GrpcStatus {
     pub code: u8,
     /// Name in capitals, as in gRPC's protocol documents.
     pub name: &'static str,
-    /// What the status means for the caller, and whether a retry helps.
+    /// The meaning for the caller, and whether a retry helps.
     pub meaning: &'static str,
 }
 

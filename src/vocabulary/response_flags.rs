@@ -43,7 +43,7 @@ pub struct ResponseFlag {
     /// The gRPC status that the client receives when Envoy generates the response; `None` when it depends on the case.
     pub grpc_status: Option<u8>,
     pub meaning: &'static str,
-    /// What to check first.
+    /// The first thing to check.
     pub next_step: &'static str,
     /// The settings that usually lead to this flag.
     pub related_settings: &'static str,

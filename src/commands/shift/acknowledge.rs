@@ -37,7 +37,7 @@ enum AckOutcome {
     Interrupted,
 }
 
-/// What follows from the acknowledgement of a step.
+/// The result of waiting for the acknowledgement of a step.
 pub(super) enum StepAck {
     Continue(ProxyAckCounts),
     Ended(CommandOutcome),

@@ -132,7 +132,7 @@ impl ShiftArgs {
     }
 }
 
-/// What a rollback restores.
+/// The weights that a rollback restores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum RollbackTargetArg {
     /// The weights from before the shift.
@@ -150,7 +150,7 @@ impl From<RollbackTargetArg> for RollbackTarget {
     }
 }
 
-/// What a dry run does.
+/// The extent of a dry run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum DryRunMode {
     /// Only plan.
@@ -159,7 +159,7 @@ pub(super) enum DryRunMode {
     Server,
 }
 
-/// What `--emit` prints.
+/// The output of `--emit`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum EmitFormat {
     /// The JSON Patch.
@@ -179,7 +179,7 @@ pub(super) enum AckMode {
     None,
 }
 
-/// What to do with the new weights when a shift cannot continue.
+/// The action on the new weights when a shift cannot continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum FailureAction {
     /// Restore the weights from before the shift; see --rollback-to.

@@ -43,7 +43,7 @@ use preflight::Preflight;
 use session::ShiftSession;
 use target::ShiftTarget;
 
-/// What remains to be done after the checks.
+/// The remaining work after the checks.
 enum Prepared<'a, 'w> {
     Finished(CommandOutcome),
     Apply {

@@ -23,14 +23,14 @@ use crate::shift::steps;
 /// While a prompt is open, the mesh is read once per this many reads of the object.
 const POLLS_PER_MESH_CHECK: u32 = 5;
 
-/// What became of a step.
+/// The result of a step.
 pub(super) enum StepOutcome {
     Done,
     /// The shift ended with it.
     Ended(CommandOutcome),
 }
 
-/// What to do after a step.
+/// The action after a step.
 enum StepChoice {
     Continue,
     Hold,

@@ -1,4 +1,4 @@
-//! What Envoy decides for one call, step by step: the listener and its filter chain, the route table, the virtual host,
+//! Envoy's decision for one call, step by step: the listener and its filter chain, the route table, the virtual host,
 //! the first route that matches, and the backends.
 
 use std::rc::Rc;
@@ -68,7 +68,7 @@ pub struct MatchedRule {
     pub http_rule: HttpRule,
 }
 
-/// What happens to one call.
+/// The decision for one call.
 #[derive(Debug, Clone)]
 pub struct CallDecision {
     /// The listener that accepts the connection.

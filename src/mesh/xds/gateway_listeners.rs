@@ -45,7 +45,7 @@ struct ServerGroup {
     table: Option<String>,
 }
 
-/// What a gateway does with a connection.
+/// The decision of a gateway about a connection.
 pub(super) enum GatewayConnection {
     /// Nothing listens on the port.
     NoListener,
@@ -78,7 +78,7 @@ pub struct DroppedServer {
     pub port: u32,
     /// The Gateway whose server it conflicts with.
     pub winner: GatewayName,
-    /// What the winner already serves, such as `host a.example.com with TLS`.
+    /// The setting that the winner already serves, such as `host a.example.com with TLS`.
     pub reason: String,
 }
 

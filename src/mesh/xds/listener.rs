@@ -26,7 +26,7 @@ use crate::schema::virtual_service::{Destination, L4Match, RouteDestination};
 /// Ports that the proxy itself listens on. istiod builds no shared outbound listener for them.
 pub(crate) const RESERVED_PORTS: [u16; 4] = [15001, 15006, 15021, 15090];
 
-/// What a filter chain does with a connection.
+/// The action of a filter chain on a connection.
 #[derive(Debug, Clone)]
 pub(super) enum ConnectionAction {
     /// Routes each call by this table.
@@ -124,7 +124,7 @@ impl ListenerClass {
     }
 }
 
-/// What a sidecar does with a connection.
+/// The decision of a sidecar about a connection.
 #[derive(Debug, Clone)]
 pub(super) struct ConnectionDecision {
     pub(super) listener: ListenerClass,

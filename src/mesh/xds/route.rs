@@ -46,7 +46,7 @@ impl PartialEq for RouteOrigin<'_> {
     }
 }
 
-/// What a route does with a call.
+/// The action of a route on a call.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum CompiledAction<'m> {
     /// Forwards it to the rule's destinations.

@@ -208,7 +208,7 @@ pub(super) fn inferred_service(mesh: &Mesh<'_>, own_namespace: &Namespace, host:
     selected.map(|id| visible_service(mesh, id))
 }
 
-/// What a Sidecar imports on one port, to check single objects without building a scope.
+/// The imports of a Sidecar on one port, to check single objects without building a scope.
 pub(super) struct EgressImports<'m> {
     by_namespace: HashMap<String, NamespaceImports<'m>>,
     /// Whether the Sidecar has a listener for the port.

@@ -10,7 +10,7 @@ use ValueLimit::{
     ServerHost, ServerTls, TotalOf100,
 };
 
-/// What a value must satisfy.
+/// A constraint on a value.
 pub(super) enum ValueLimit {
     /// A number in a range, both ends included.
     Range(i64, i64),
