@@ -102,12 +102,7 @@ fn parse(line: &str, position: &str) -> Result<CallRequest, String> {
 /// # Errors
 /// If the name is unknown.
 pub(super) fn parse_protocol(name: &str) -> Result<CallProtocol, String> {
-    match name {
-        "grpc" => Ok(CallProtocol::Grpc),
-        "grpc-tls" => Ok(CallProtocol::GrpcTls),
-        "http1" => Ok(CallProtocol::Http1),
-        _ => Err(format!("\"{name}\" is not a valid protocol: expected grpc, grpc-tls or http1")),
-    }
+    name.parse().map_err(|_| format!("\"{name}\" is not a valid protocol: expected grpc, grpc-tls or http1"))
 }
 
 /// Splits an authority into host and port. IPv6 addresses are in brackets.
@@ -237,4 +232,20 @@ fn parse_header(text: &str) -> Result<(String, String), Failure> {
         .filter(|(name, _)| !name.trim_matches(':').is_empty())
         .ok_or_else(|| Failure::usage(format!("\"{text}\" is not a valid header")).hint(HEADER_FORM))?;
     validate_header(name.trim(), value.trim()).map_err(|error| Failure::usage(error).hint(HEADER_FORM))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_protocol_has_the_same_name_in_calls_and_reports() {
+        for (name, protocol) in
+            [("grpc", CallProtocol::Grpc), ("grpc-tls", CallProtocol::GrpcTls), ("http1", CallProtocol::Http1)]
+        {
+            assert_eq!(parse_protocol(name), Ok(protocol));
+            assert_eq!(serde_json::to_value(protocol).unwrap(), name);
+        }
+        assert!(parse_protocol("http2").is_err());
+    }
 }
