@@ -1,16 +1,12 @@
 //! The action of a step after each verdict.
 
-use std::time::Duration;
-
 use super::verdict::AnalysisVerdict;
 
 /// Decides when a step advances, rolls back or stalls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StepPolicy {
     /// Consecutive bad windows that roll the shift back, at least 1.
     pub bad_windows: u32,
-    /// How long a step waits for a good or a bad window.
-    pub max_wait: Duration,
     consecutive_bad: u32,
 }
 
@@ -25,17 +21,20 @@ pub enum NextAction {
         restarts: bool,
     },
     RollBack,
-    /// No good or bad verdict within `max_wait`.
+    /// No good or bad verdict in time.
     Stall,
 }
 
 impl StepPolicy {
-    pub fn new(bad_windows: u32, max_wait: Duration) -> Self {
-        Self { bad_windows: bad_windows.max(1), max_wait, consecutive_bad: 0 }
+    pub fn new(bad_windows: u32) -> Self {
+        Self { bad_windows: bad_windows.max(1), consecutive_bad: 0 }
     }
 
-    /// The action after a verdict, `elapsed` since the step began.
-    pub fn next_action(&mut self, verdict: AnalysisVerdict, elapsed: Duration) -> NextAction {
+    /// The action after a verdict. `is_overdue` says whether the step has waited for a good or bad verdict long enough.
+    ///
+    /// A window whose source failed breaks a row of bad windows: nothing is known about it. A window with too few calls
+    /// goes on, so it belongs to the next verdict.
+    pub fn next_action(&mut self, verdict: AnalysisVerdict, is_overdue: bool) -> NextAction {
         match verdict {
             AnalysisVerdict::Good => NextAction::Advance,
             AnalysisVerdict::Bad => {
@@ -46,9 +45,12 @@ impl StepPolicy {
                     NextAction::NextWindow { restarts: true }
                 }
             }
-            AnalysisVerdict::NotEnoughCalls | AnalysisVerdict::Unknown if elapsed >= self.max_wait => NextAction::Stall,
+            AnalysisVerdict::NotEnoughCalls | AnalysisVerdict::Unknown if is_overdue => NextAction::Stall,
             AnalysisVerdict::NotEnoughCalls => NextAction::NextWindow { restarts: false },
-            AnalysisVerdict::Unknown => NextAction::NextWindow { restarts: true },
+            AnalysisVerdict::Unknown => {
+                self.consecutive_bad = 0;
+                NextAction::NextWindow { restarts: true }
+            }
         }
     }
 }
@@ -61,24 +63,37 @@ mod tests {
 
     #[test]
     fn rolls_back_after_the_configured_number_of_bad_windows() {
-        let mut policy = StepPolicy::new(2, Duration::from_secs(100));
-        let mut after = |verdict| policy.next_action(verdict, Duration::ZERO);
-        assert_eq!(after(AnalysisVerdict::Bad), NextAction::NextWindow { restarts: true });
-        assert_eq!(after(AnalysisVerdict::NotEnoughCalls), NextAction::NextWindow { restarts: false });
-        assert_eq!(after(AnalysisVerdict::Bad), NextAction::RollBack, "an undecided window does not reset the count");
+        use AnalysisVerdict::{Bad, NotEnoughCalls, Unknown};
+        const RESTART: NextAction = NextAction::NextWindow { restarts: true };
+        const CONTINUE: NextAction = NextAction::NextWindow { restarts: false };
+        let actions = |verdicts: &[AnalysisVerdict]| {
+            let mut policy = StepPolicy::new(2);
+            verdicts.iter().map(|verdict| policy.next_action(*verdict, false)).collect::<Vec<_>>()
+        };
+        assert_eq!(actions(&[Bad, Bad]), [RESTART, NextAction::RollBack]);
+        assert_eq!(
+            actions(&[Bad, NotEnoughCalls, Bad]),
+            [RESTART, CONTINUE, NextAction::RollBack],
+            "a window with too few calls goes on"
+        );
+        assert_eq!(
+            actions(&[Bad, Unknown, Bad, Bad]),
+            [RESTART, RESTART, RESTART, NextAction::RollBack],
+            "an unknown window breaks the row"
+        );
     }
 
     proptest! {
         #[test]
         fn an_unknown_verdict_neither_promotes_nor_rolls_back(
-            verdicts in prop::collection::vec(prop::bool::ANY, 1..40), bad_windows in 0_u32..4, max_wait in 0_u64..30,
+            verdicts in prop::collection::vec((prop::bool::ANY, prop::bool::ANY), 1..40), bad_windows in 0_u32..4,
         ) {
-            let mut policy = StepPolicy::new(bad_windows, Duration::from_secs(max_wait));
-            for (second, is_unknown) in verdicts.into_iter().enumerate() {
+            let mut policy = StepPolicy::new(bad_windows);
+            for (is_unknown, is_overdue) in verdicts {
                 let verdict = if is_unknown { AnalysisVerdict::Unknown } else { AnalysisVerdict::NotEnoughCalls };
-                let next = policy.next_action(verdict, Duration::from_secs(second as u64));
+                let next = policy.next_action(verdict, is_overdue);
                 prop_assert!(!matches!(next, NextAction::Advance | NextAction::RollBack));
-                prop_assert_eq!(next == NextAction::Stall, second as u64 >= max_wait);
+                prop_assert_eq!(next == NextAction::Stall, is_overdue);
             }
         }
     }

@@ -50,7 +50,7 @@ const Z_TWO_SIDED_95: f64 = 1.96;
 const Z_ONE_SIDED_95: f64 = 1.645;
 
 /// Calls, and how many of them failed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct CallCounts {
     /// All calls.
     pub calls: u64,

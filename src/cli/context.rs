@@ -19,6 +19,8 @@ pub struct Context<'w> {
     pub style: Style,
     pub messages: Messages,
     pub verbosity: u8,
+    /// A client that is used in place of a connection, for tests.
+    pub server: Option<ApiServer>,
     /// Receives data: stdout, or a buffer in tests.
     pub out: &'w mut dyn Write,
 }
@@ -46,8 +48,9 @@ impl<'w> Context<'w> {
         let messages = Messages {
             shows_progress: env.stderr_is_terminal && !output.quiet && !env.dumb,
             uses_color: uses_color(env.stderr_is_terminal),
+            sink: None,
         };
-        Self { style, messages, env, connection, scope, verbosity: output.verbosity, out }
+        Self { style, messages, env, connection, scope, verbosity: output.verbosity, server: None, out }
     }
 
     /// Connects to the cluster. With `-v`, every request is reported on stderr.
@@ -55,6 +58,9 @@ impl<'w> Context<'w> {
     /// # Errors
     /// An invalid kubeconfig, certificate or credential.
     pub async fn connect(&self) -> Result<ApiServer, ClusterError> {
+        if let Some(server) = &self.server {
+            return Ok(server.clone());
+        }
         let mut server = self.connection.connection(&self.env).connect().await?;
         if self.verbosity > 0 {
             let messages = self.messages;

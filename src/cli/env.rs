@@ -73,16 +73,15 @@ impl Env {
         }
     }
 
-    /// The current time plus `delay`, as RFC 3339 in whole seconds.
+    /// The current time.
     #[expect(clippy::disallowed_methods, reason = "only this file reads the environment and the clock")]
-    pub fn clock_after(delay: std::time::Duration) -> String {
+    pub fn timestamp() -> jiff::Timestamp {
         // Tests compare whole outputs. Releases always state the real time.
         #[cfg(debug_assertions)]
-        if let Ok(fixed) = std::env::var("GRPCMESH_TEST_CLOCK") {
+        if let Some(fixed) = std::env::var("GRPCMESH_TEST_CLOCK").ok().and_then(|fixed| fixed.parse().ok()) {
             return fixed;
         }
-        let time = jiff::Timestamp::now().checked_add(delay).unwrap_or(jiff::Timestamp::MAX);
-        time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+        jiff::Timestamp::now()
     }
 
     /// An ID that no other run has.
@@ -95,6 +94,6 @@ impl Env {
 
     /// The current time, as RFC 3339 in whole seconds. Long-running work uses it in place of [`Env::now`].
     pub fn clock() -> String {
-        Self::clock_after(std::time::Duration::ZERO)
+        Self::timestamp().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
     }
 }

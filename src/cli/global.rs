@@ -131,6 +131,9 @@ pub struct SourceArgs {
     /// Files in the folders of a source that are not manifests, such as route tests.
     #[arg(skip)]
     pub excluded_files: Vec<PathBuf>,
+    /// Kinds to read from a cluster; empty means all.
+    #[arg(skip)]
+    pub kinds: Vec<crate::schema::Kind>,
     /// Treat malformed documents as gaps instead of failing
     #[arg(long)]
     pub keep_going: bool,

@@ -55,7 +55,7 @@ impl SourceArgs {
         }
         let default_namespace = context.scope.namespace.clone().unwrap_or_else(|| "default".to_owned());
         let mut scoped = if self.from.is_empty() {
-            read_cluster(context).await?
+            read_cluster(context, &self.kinds).await?
         } else {
             let snapshot = read_files(&self.from, &self.file_options(&default_namespace, &context.messages))?;
             ScopedSnapshot { snapshot, namespaces: context.scope.namespace.iter().cloned().collect() }
@@ -121,7 +121,7 @@ fn require_objects(snapshot: &Snapshot, namespace: &str) -> Result<(), Failure> 
     })
 }
 
-async fn read_cluster(context: &mut Context<'_>) -> Result<ScopedSnapshot, Failure> {
+async fn read_cluster(context: &mut Context<'_>, kinds: &[Kind]) -> Result<ScopedSnapshot, Failure> {
     let server = context.connect().await?;
     let namespace = context.scope.namespace.clone().unwrap_or_else(|| server.namespace.clone());
     let namespaces: BTreeSet<String> =
@@ -130,6 +130,7 @@ async fn read_cluster(context: &mut Context<'_>) -> Result<ScopedSnapshot, Failu
         namespaces: namespaces.iter().cloned().collect(),
         istio_namespace: context.scope.istio_namespace.clone(),
         revision: context.scope.revision.clone(),
+        kinds: kinds.to_vec(),
     };
     let bar = context.messages.progress_bar("reading the cluster");
     let progress = |done: usize, total: usize| {

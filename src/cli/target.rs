@@ -9,7 +9,7 @@ use crate::mesh::{Mesh, RouteReference, host};
 use crate::schema::Kind;
 
 /// Kinds that split calls by weight.
-pub const ROUTE_KINDS: [Kind; 3] = [Kind::VirtualService, Kind::HttpRoute, Kind::GrpcRoute];
+pub use crate::shift::selection::ROUTE_KINDS;
 
 /// The parts of a target.
 #[derive(Debug, Clone, PartialEq, Eq)]

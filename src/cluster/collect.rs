@@ -28,6 +28,15 @@ pub struct CollectScope {
     pub istio_namespace: String,
     /// Revision whose mesh configuration is read besides the default and those that namespaces select.
     pub revision: Option<String>,
+    /// Kinds to read; empty means all, and the version of Kubernetes.
+    pub kinds: Vec<Kind>,
+}
+
+impl CollectScope {
+    /// Whether a kind is listed. The mesh configuration is read by name.
+    fn includes(&self, kind: Kind) -> bool {
+        kind != Kind::ConfigMap && (self.kinds.is_empty() || self.kinds.contains(&kind))
+    }
 }
 
 /// Kinds that are listed in parallel. Each needs one connection, and one page of memory at most.
@@ -52,12 +61,14 @@ pub async fn collect(
 ) -> Result<Snapshot, ClusterError> {
     let mut reader = Collector { server, scope, fallback: BTreeSet::new(), timeouts: AtomicU32::new(0) };
     let mut snapshot = Snapshot::new(SourceKind::Cluster);
-    snapshot.kubernetes_version = reader.server.server_version().await?;
+    if scope.kinds.is_empty() {
+        snapshot.kubernetes_version = reader.server.server_version().await?;
+    }
     let served = reader.server.served_resources().await?;
     reader.fallback.extend(scope.namespaces.iter().cloned());
     reader.fallback.insert(scope.istio_namespace.clone());
     let (first, others): (Vec<&KindInfo>, Vec<&KindInfo>) =
-        KINDS.iter().filter(|info| info.kind != Kind::ConfigMap).partition(|info| info.kind == Kind::Namespace);
+        KINDS.iter().filter(|info| scope.includes(info.kind)).partition(|info| info.kind == Kind::Namespace);
     let total = first.len() + others.len() + 1;
     let mut has_read_any = false;
     let mut done = 0;
@@ -99,6 +110,31 @@ pub async fn collect(
     reader.mesh_config(&mut snapshot).await?;
     progress(total, total);
     Ok(snapshot)
+}
+
+impl ApiServer {
+    /// Lists the objects of a kind in a namespace that a label selector accepts. Objects that cannot be decoded are skipped.
+    ///
+    /// # Errors
+    /// The request fails.
+    pub async fn list_selected(
+        &self,
+        kind: Kind,
+        api_version: &str,
+        namespace: &str,
+        selector: &str,
+    ) -> Result<Vec<Object>, ClusterError> {
+        let info = kind.info();
+        let root = if api_version.contains('/') { "/apis" } else { "/api" };
+        let selector = percent_encode(selector);
+        let path = format!("{root}/{api_version}/namespaces/{namespace}/{}?labelSelector={selector}", info.plural);
+        let text = self.get(&path, self.timeout).await?;
+        let page: Page<'_> = serde_json::from_str(&text).map_err(|error| {
+            ClusterError::new(ClusterErrorKind::Server, format!("cannot decode the list of {}: {error}", info.plural))
+        })?;
+        let items = page.items.unwrap_or_default();
+        Ok(items.into_iter().filter_map(|item| decode_item(info, api_version, item).ok()).collect())
+    }
 }
 
 struct Collector<'a> {

@@ -13,6 +13,63 @@ use crate::schema::kind::KINDS;
 /// Plural names of the served resources, by API group and version.
 pub(super) type ServedResources = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
+/// Accepts all groups with their resources in one response, where the server supports that (Kubernetes 1.30), else the
+/// list of groups.
+///
+/// Source: `staging/src/k8s.io/apiserver/pkg/endpoints/discovery/aggregated` of kubernetes/kubernetes.
+const AGGREGATED_DISCOVERY: &str =
+    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+
+/// The resources that an aggregated discovery document lists for the API groups of our kinds; `None` for another document.
+fn aggregated_resources(text: &str) -> Option<ServedResources> {
+    #[derive(Deserialize)]
+    struct Discovery {
+        kind: String,
+        items: Vec<Group>,
+    }
+    #[derive(Deserialize)]
+    struct Group {
+        metadata: Name,
+        #[serde(default)]
+        versions: Vec<Version>,
+    }
+    #[derive(Deserialize)]
+    struct Name {
+        #[serde(default)]
+        name: String,
+    }
+    #[derive(Deserialize)]
+    struct Version {
+        version: String,
+        #[serde(default)]
+        resources: Vec<Resource>,
+        /// `Stale` when the server behind the group does not answer: the resources are then unknown.
+        #[serde(default)]
+        freshness: String,
+    }
+    #[derive(Deserialize)]
+    struct Resource {
+        resource: String,
+    }
+    let discovery: Discovery = serde_json::from_str(text).ok()?;
+    if discovery.kind != "APIGroupDiscoveryList" {
+        return None;
+    }
+    let our_groups = KINDS.iter().map(|info| info.group).filter(|group| !group.is_empty());
+    let mut served: ServedResources = our_groups.map(|group| (group.to_owned(), BTreeMap::new())).collect();
+    for Group { metadata: Name { name }, versions } in discovery.items {
+        if versions.iter().any(|version| version.freshness == "Stale") {
+            served.remove(&name);
+            continue;
+        }
+        let Some(group) = served.get_mut(&name) else { continue };
+        for Version { version, resources, .. } in versions {
+            group.insert(version, resources.into_iter().map(|resource| resource.resource).collect());
+        }
+    }
+    Some(served)
+}
+
 impl ApiServer {
     /// Gets the server's version, as the first request to it. `None` when the user may not read it.
     pub(super) async fn server_version(&self) -> Result<Option<String>, ClusterError> {
@@ -60,11 +117,14 @@ impl ApiServer {
             name: String,
         }
         let mut served = ServedResources::new();
-        let text = match self.get("/apis", self.timeout).await {
+        let text = match self.get_accepting("/apis", AGGREGATED_DISCOVERY, self.timeout).await {
             Ok(text) => text,
             Err(error) if error.kind == ClusterErrorKind::Forbidden => return Ok(served),
             Err(error) => return Err(error),
         };
+        if let Some(aggregated) = aggregated_resources(&text) {
+            return Ok(aggregated);
+        }
         let Ok(groups) = serde_json::from_str::<Groups>(&text) else { return Ok(served) };
         let our_groups: BTreeSet<&str> =
             KINDS.iter().map(|info| info.group).filter(|group| !group.is_empty()).collect();

@@ -253,9 +253,16 @@ impl ApiServer {
         if running.is_empty() {
             return IstiodSyncState::NoAnswer(format!("no istiod pod in namespace {istio_namespace} is running"));
         }
-        let requests = running.iter().map(|name| async move {
+        let names =
+            running.iter().map(|name| PodName { namespace: istio_namespace.to_owned(), pod: (*name).to_owned() });
+        self.sync_state_of(&names.collect::<Vec<_>>(), REQUEST_TIMEOUT).await
+    }
+
+    /// Gets the sync state of all proxies from istiod pods, each within `limit`.
+    pub async fn sync_state_of(&self, istiod: &[PodName], limit: Duration) -> IstiodSyncState {
+        let requests = istiod.iter().map(|PodName { namespace, pod: name }| async move {
             let paths = ["/debug/syncz"];
-            let answers = self.get_forwarded(istio_namespace, name, ISTIOD_PORT, &paths, REQUEST_TIMEOUT).await?;
+            let answers = self.get_forwarded(namespace, name, ISTIOD_PORT, &paths, limit).await?;
             let Some(body) = answers.into_iter().next().flatten() else {
                 return Err(ClusterError::new(
                     ClusterErrorKind::Forbidden,

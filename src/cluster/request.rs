@@ -57,20 +57,39 @@ impl ApiServer {
         }
     }
 
-    /// Gets a path as text. Retries twice, within seconds, while the server is busy (429, 503, 504).
+    /// Gets a path as text. Retries twice, within seconds, while the server is busy (429, 503, 504), and once after a
+    /// connection that broke off.
     ///
     /// # Errors
     /// The server does not answer in time, the status is not a success, or the body is not text.
     pub async fn get(&self, path: &str, timeout: Duration) -> Result<String, ClusterError> {
+        self.get_accepting(path, "application/json", timeout).await
+    }
+
+    /// The same for a response in one of some media types.
+    pub(super) async fn get_accepting(
+        &self,
+        path: &str,
+        media_types: &str,
+        timeout: Duration,
+    ) -> Result<String, ClusterError> {
         let mut pause = Duration::from_millis(250);
         let mut attempt = 1;
         loop {
             let start = Instant::now();
-            let response = tokio::time::timeout(timeout, self.send_get(path)).await;
+            let response = tokio::time::timeout(timeout, self.send_get(path, media_types)).await;
             let response = response.unwrap_or_else(|_| Err(ClusterError::timeout(timeout, &self.server)));
             let size = response.as_ref().ok().map(|(status, text)| (*status, text.len()));
             self.report_request("GET", path, size, start);
-            let (status, text) = response?;
+            let (status, text) = match response {
+                // A connection that breaks off is most often a proxy or server that restarts. Reading again changes nothing.
+                Err(error) if error.kind == ClusterErrorKind::Unreachable && attempt < MAX_ATTEMPTS => {
+                    attempt = MAX_ATTEMPTS;
+                    tokio::time::sleep(pause).await;
+                    continue;
+                }
+                response => response?,
+            };
             let is_busy = matches!(
                 status,
                 StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
@@ -87,11 +106,11 @@ impl ApiServer {
         }
     }
 
-    async fn send_get(&self, path: &str) -> Result<(StatusCode, String), ClusterError> {
+    async fn send_get(&self, path: &str, media_types: &str) -> Result<(StatusCode, String), ClusterError> {
         let unreadable =
             |cause: &dyn std::fmt::Display| format!("cannot read the response of {}: {cause}", self.server);
         let request = Request::get(path)
-            .header(header::ACCEPT, "application/json")
+            .header(header::ACCEPT, media_types)
             .body(Body::empty())
             .map_err(|error| ClusterError::new(ClusterErrorKind::Config, format!("cannot request {path}: {error}")))?;
         let response =

@@ -27,6 +27,10 @@ pub enum PatchOutcome {
     Accepted(Value),
     /// A test of the patch failed: another client changed the object in the meantime.
     Conflict,
+    /// The object does not exist.
+    NotFound,
+    /// The server is too busy and did not process the patch, and how long to wait, if it says so.
+    Busy { reason: String, retry_after: Option<Duration> },
     /// The API server or a webhook rejects the patch, with the reason.
     Rejected(String),
     /// The user may not patch the object, with the reason.
@@ -77,7 +81,7 @@ impl ApiServer {
         let uri = format!("{}?{query}", path(key, api_version, exists));
         let (method, content_type) =
             if exists { (Method::PATCH, "application/merge-patch+json") } else { (Method::POST, "application/json") };
-        let (status, value) = self.send_write(method, uri, content_type, body).await?;
+        let (status, value, _) = self.send_write(method, uri, content_type, body).await?;
         if status.is_success() {
             return Ok(DryRunOutcome::Accepted(value));
         }
@@ -114,7 +118,8 @@ impl ApiServer {
         let dry_run = if stores { "" } else { "dryRun=All&" };
         let uri = format!("{}?{dry_run}fieldManager={FIELD_MANAGER}", path(key, api_version, true));
         let body = Value::from(operations.to_vec());
-        let (status, value) = self.send_write(Method::PATCH, uri, "application/json-patch+json", &body).await?;
+        let (status, value, retry_after) =
+            self.send_write(Method::PATCH, uri, "application/json-patch+json", &body).await?;
         if status.is_success() {
             return Ok(PatchOutcome::Accepted(value));
         }
@@ -126,11 +131,10 @@ impl ApiServer {
         Ok(match status {
             StatusCode::CONFLICT => PatchOutcome::Conflict,
             StatusCode::UNPROCESSABLE_ENTITY if test_failed => PatchOutcome::Conflict,
-            StatusCode::NOT_FOUND => PatchOutcome::Rejected("the object was deleted".to_owned()),
+            StatusCode::NOT_FOUND => PatchOutcome::NotFound,
+            StatusCode::TOO_MANY_REQUESTS => PatchOutcome::Busy { reason: message, retry_after },
             StatusCode::FORBIDDEN if !is_from_webhook => PatchOutcome::Forbidden(message),
-            status if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => {
-                PatchOutcome::Rejected(message)
-            }
+            status if status.is_client_error() => PatchOutcome::Rejected(message),
             status => {
                 return Err(ClusterError::new(
                     ClusterErrorKind::Server,
@@ -146,7 +150,7 @@ impl ApiServer {
         uri: String,
         content_type: &str,
         body: &Value,
-    ) -> Result<(StatusCode, Value), ClusterError> {
+    ) -> Result<(StatusCode, Value, Option<Duration>), ClusterError> {
         let start = Instant::now();
         let request = Request::builder()
             .method(&method)
@@ -161,16 +165,19 @@ impl ApiServer {
                 .map_err(|_| ClusterError::timeout(REQUEST_TIMEOUT, &self.server))?
                 .map_err(|error| ClusterError::from_client(&error, &self.server))?;
             let status = response.status();
+            let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+            let retry_after = retry_after.and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
             let body = Limited::new(response.into_body(), MAX_RESPONSE_BYTES)
                 .collect()
                 .await
                 .map_err(|error| ClusterError::new(ClusterErrorKind::Unreachable, error.to_string()))?;
-            Ok((status, body.to_bytes()))
+            Ok((status, body.to_bytes(), retry_after))
         };
         let response = response.await;
-        let size = response.as_ref().ok().map(|(status, body)| (*status, body.len()));
+        let size = response.as_ref().ok().map(|(status, body, _)| (*status, body.len()));
         self.report_request(method.as_str(), &uri, size, start);
-        response.map(|(status, body)| (status, serde_json::from_slice(&body).unwrap_or_default()))
+        response
+            .map(|(status, body, retry_after)| (status, serde_json::from_slice(&body).unwrap_or_default(), retry_after))
     }
 
     /// Posts a review object, which the API server answers without storing it.
@@ -178,7 +185,8 @@ impl ApiServer {
     /// # Errors
     /// The request fails.
     pub(super) async fn post_review(&self, uri: String, body: &Value) -> Result<(StatusCode, Value), ClusterError> {
-        self.send_write(Method::POST, uri, "application/json", body).await
+        let (status, value, _) = self.send_write(Method::POST, uri, "application/json", body).await?;
+        Ok((status, value))
     }
 }
 

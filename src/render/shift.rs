@@ -6,8 +6,9 @@ use super::style::{Style, TextRole};
 use super::text::{paragraph, safe, safe_lines};
 use crate::analysis::verdict::AnalysisVerdict;
 use crate::dataplane::proxy::ProxyState;
-use crate::report::shift::{ShiftEvent, ShiftEventType, ShiftHistoryReport, ShiftStatusReport};
+use crate::report::shift::{ShiftEvent, ShiftHistoryReport, ShiftStatusReport};
 use crate::shift::affected::CallerClassUsage;
+use crate::shift::notice::ShiftEventType;
 use crate::shift::record::ShiftState;
 
 /// Unaffected caller classes that are listed.

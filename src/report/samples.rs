@@ -10,9 +10,7 @@ use super::inspect::{
     RuleReport, ServiceReport, WorkloadReport,
 };
 use super::route::RetriesReport;
-use super::shift::{
-    PastShiftReport, ProxyAckCounts, ShiftEvent, ShiftEventType, ShiftHistoryReport, ShiftStatusReport, WindowReport,
-};
+use super::shift::{PastShiftReport, ShiftEvent, ShiftHistoryReport, ShiftStatusReport, WindowReport};
 use super::tail::{AddressNames, LogOrigin, TailLine};
 use super::tail_join::{CallJoiner, TailCall};
 use super::tail_summary::{SummaryCounter, TailSummary};
@@ -32,6 +30,7 @@ use crate::mesh::version::IstioVersion;
 use crate::mesh::xds::BackendState;
 use crate::schema::Kind;
 use crate::shift::affected::CallerClassUsage;
+use crate::shift::notice::{ProxyAckCounts, ShiftEventType};
 use crate::shift::record::{LostControlReason, RollbackTarget, RuleRecord, ShiftEntry, ShiftState, StepVerdict};
 use crate::snapshot::{Gap, GapKind, ObjectKey};
 

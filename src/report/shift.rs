@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use strum::IntoStaticStr;
 
 use super::Ratio;
 use crate::analysis::AnalysisSource;
 use crate::analysis::verdict::AnalysisVerdict;
 use crate::analysis::window::{CallCounts, Window};
+use crate::shift::affected::CallerClassUsage;
+use crate::shift::notice::{Notice, NoticeDetails, ProxyAckCounts, ShiftEventType};
 use crate::shift::plan::RulePlan;
-use crate::shift::record::{LostControlReason, RollbackTarget, ShiftEntry, ShiftState, StepVerdict, format_weights};
+use crate::shift::record::{LostControlReason, RollbackTarget, ShiftEntry, ShiftState, StepVerdict};
 use crate::vocabulary::share::format_percent;
 
 /// An event of a shift; `-o json` prints one per line.
@@ -54,40 +55,6 @@ pub struct ShiftEvent {
     pub message: String,
 }
 
-/// Type of a shift event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, IntoStaticStr)]
-#[serde(rename_all = "kebab-case")]
-#[strum(serialize_all = "kebab-case")]
-pub enum ShiftEventType {
-    /// The planned weights and steps.
-    Plan,
-    /// Affected proxies and the result of the checks.
-    Preflight,
-    /// The weights of a step are applied.
-    Applied,
-    /// Whether the affected proxies run the applied weights.
-    Acknowledged,
-    /// Calls counted in one window.
-    Window,
-    /// Verdict on a window.
-    Verdict,
-    /// The weights from before are restored.
-    RolledBack,
-    /// The weights stay, and the shift ends unfinished.
-    Held,
-    /// Another client changed the weights, the rule or the record.
-    LostControl,
-    /// The shift is finished.
-    Done,
-}
-
-impl ShiftEventType {
-    /// The value in JSON.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
-
 impl ShiftEvent {
     /// An event without details.
     pub fn new(event: ShiftEventType, message: impl Into<String>) -> Self {
@@ -108,6 +75,72 @@ impl ShiftEvent {
             message: message.into(),
         }
     }
+}
+
+impl From<Notice> for ShiftEvent {
+    fn from(notice: Notice) -> Self {
+        let Notice { event, step, message, details } = notice;
+        let mut event = Self { step, ..Self::new(event, message) };
+        match details {
+            NoticeDetails::None => {}
+            NoticeDetails::Weights(weights) => event.weights = weights,
+            NoticeDetails::Proxies(proxies) => event.proxies = Some(proxies),
+            NoticeDetails::Window { window, source, unread_callers } => {
+                let report = WindowReport::new(&window, source);
+                event.message = report.sentence();
+                if let Some(first) = unread_callers.first() {
+                    let unread = unread_callers.len();
+                    event.message += &format!("; {unread} callers could not be read, such as {first}");
+                }
+                event.window = Some(report);
+            }
+            NoticeDetails::Verdict(verdict) => event.verdict = Some(verdict),
+            NoticeDetails::RolledBack { target, weights } => {
+                event.weights = weights;
+                event.rollback_target = Some(target);
+            }
+            NoticeDetails::LostControl(reason) => event.lost_control = Some(reason),
+        }
+        event
+    }
+}
+
+/// `v1 90% → 75%, v2 10% → 25%`, and the total of the weights if it changes.
+pub fn describe_change(plan: &RulePlan) -> String {
+    let percent = |ratio: f64| format_percent(ratio * 100.0);
+    let change = |index: usize| {
+        let label = plan.backends[index].backend.label();
+        let before = match plan.backends[index].before {
+            Some(_) => percent(plan.share_before(index)),
+            None => "new".to_owned(),
+        };
+        format!("{label} {before} → {}", percent(plan.share_after(index)))
+    };
+    let shares = (0..plan.backends.len()).map(change).collect::<Vec<_>>().join(", ");
+    if plan.is_scaled() {
+        format!("{shares} (total weight {} → {})", plan.total_before, plan.total_after)
+    } else {
+        shares
+    }
+}
+
+/// `14 affected proxies: web (12), gateway istio-system/ingress (2); 3 not affected`.
+pub fn describe_affected(classes: &[CallerClassUsage]) -> String {
+    let count = |uses_rule: bool| {
+        let classes = classes.iter().filter(|class| class.uses_rule == uses_rule);
+        classes.map(|class| class.pods.len()).sum::<usize>()
+    };
+    let affected = classes.iter().filter(|class| class.uses_rule);
+    let affected: Vec<String> = affected.map(|class| format!("{} ({})", class.name, class.pods.len())).collect();
+    let affected = affected.join(", ");
+    let mut message = match count(true) {
+        1 => format!("1 affected proxy: {affected}"),
+        proxies => format!("{proxies} affected proxies: {affected}"),
+    };
+    if count(false) > 0 {
+        message += &format!("; {} not affected", count(false));
+    }
+    message
 }
 
 /// Calls counted in one window.
@@ -158,21 +191,6 @@ impl WindowReport {
         let (canary, baseline) = (cohort("canary", self.canary), cohort("baseline", self.baseline));
         format!("{canary}; {baseline}{no_upstream}{}; source: {}", share.unwrap_or_default(), self.source.as_str())
     }
-}
-
-/// Acknowledgement by the affected proxies.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct ProxyAckCounts {
-    /// Affected proxies.
-    pub total: usize,
-    /// Proxies that run the applied weights.
-    pub synced: usize,
-    /// Proxies that do not run them yet, with the evidence.
-    pub stale: Vec<String>,
-    /// Proxies that rejected them, with Envoy's message.
-    pub rejected: Vec<String>,
-    /// Proxies whose state is unknown, with the cause.
-    pub unreachable: Vec<String>,
 }
 
 /// The planned weights by backend; with several rules the title of the rule comes first.
@@ -285,8 +303,6 @@ pub struct ShiftStatusReport {
 
 impl From<&ShiftEntry> for PastShiftReport {
     fn from(entry: &ShiftEntry) -> Self {
-        let from = entry.rules.iter().map(|rule| format_weights(&rule.backends, &rule.start));
-        let to = entry.rules.iter().map(|rule| format_weights(&rule.backends, &rule.applied));
         Self {
             number: entry.number,
             session: entry.session.clone(),
@@ -294,8 +310,8 @@ impl From<&ShiftEntry> for PastShiftReport {
             started_at: entry.started_at.clone(),
             reason: entry.reason.clone(),
             state: entry.state,
-            from: from.collect::<Vec<_>>().join("; "),
-            to: to.collect::<Vec<_>>().join("; "),
+            from: entry.start_weights(),
+            to: entry.applied_weights(),
             plan: entry.plan.clone(),
             step: entry.step,
             analysis: entry.analysis,

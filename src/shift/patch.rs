@@ -73,6 +73,26 @@ fn rule_rollback(split: &RuleSplit, weights: &[Option<u64>], applied: &[Option<u
     operations
 }
 
+/// The object as a rollback would leave it, with the record as it is; `None` when the weights are not those that the
+/// entry applied.
+pub fn rolled_back(kind: Kind, object: &Value, entry: &ShiftEntry, target: RollbackTarget) -> Option<Value> {
+    let mut restored = object.clone();
+    for rule in &entry.rules {
+        let split = rule.find_unchanged(kind, object).ok()?;
+        let weights = rule.weights_at(target);
+        let backends = restored.pointer_mut(&split.pointer())?.as_array_mut()?;
+        backends.truncate(weights.len());
+        for (backend, weight) in backends.iter_mut().zip(weights) {
+            let backend = backend.as_object_mut()?;
+            match weight {
+                Some(weight) => drop(backend.insert("weight".to_owned(), json!(weight))),
+                None => drop(backend.remove("weight")),
+            }
+        }
+    }
+    Some(restored)
+}
+
 /// The patch that only writes the record.
 ///
 /// # Errors
@@ -87,11 +107,21 @@ pub fn record_patch(kind: Kind, object: &Value, record: &ShiftRecord) -> Result<
     Ok(operations)
 }
 
-/// Tests that it is the same object, unchanged since it was read.
+/// Tests that it is the same object, unchanged since it was read, with the same record. A JSON Patch cannot test that an
+/// object has no record; the resource version covers that.
 fn object_tests(object: &Value) -> Vec<Value> {
-    let test =
-        |field: &str| json!({"op": "test", "path": format!("/metadata/{field}"), "value": object["metadata"][field]});
-    vec![test("uid"), test("resourceVersion")]
+    let record = record_pointer();
+    let pointers = ["/metadata/uid", "/metadata/resourceVersion", &record];
+    let tests = pointers.into_iter().filter_map(|pointer| {
+        let value = object.pointer(pointer)?;
+        Some(json!({"op": "test", "path": pointer, "value": value}))
+    });
+    tests.collect()
+}
+
+/// JSON Pointer to the record.
+pub(super) fn record_pointer() -> String {
+    format!("/metadata/annotations/{}", RECORD_ANNOTATION.replace('~', "~0").replace('/', "~1"))
 }
 
 /// Tests that the rule still has its name, conditions, backends and weights.
@@ -129,8 +159,7 @@ fn backend_body(split: &RuleSplit, planned: &PlannedBackend) -> Value {
 }
 
 fn record_operations(object: &Value, record: &ShiftRecord) -> Vec<Value> {
-    let escaped = RECORD_ANNOTATION.replace('~', "~0").replace('/', "~1");
-    let value = json!({"op": "add", "path": format!("/metadata/annotations/{escaped}"), "value": record.to_json()});
+    let value = json!({"op": "add", "path": record_pointer(), "value": record.to_json()});
     if object["metadata"]["annotations"].is_object() {
         vec![value]
     } else {
@@ -259,6 +288,8 @@ mod tests {
             prop_assert_eq!(&ShiftRecord::from_object(&shifted).unwrap().entries[0], &entry);
             let rollback = rollback_patch(kind, &shifted, &entry, RollbackTarget::Start, &ShiftRecord::default()).unwrap();
             let mut plain = apply(&shifted, &rollback).unwrap();
+            let restored = rolled_back(kind, &shifted, &entry, RollbackTarget::Start).unwrap();
+            prop_assert_eq!(&restored["spec"], &plain["spec"]);
             let annotations = plain["metadata"]["annotations"].as_object_mut().unwrap();
             annotations.remove(RECORD_ANNOTATION);
             if annotations.is_empty() {

@@ -26,7 +26,7 @@ const MAX_ENTRIES: usize = 50;
 const MAX_BYTES: usize = 32 << 10;
 
 /// The annotation.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ShiftRecord {
     /// Version of this format.
     pub version: u32,
@@ -36,7 +36,7 @@ pub struct ShiftRecord {
 }
 
 /// One shift.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ShiftEntry {
     /// Number among the shifts of the object, from 1.
     pub number: u64,
@@ -87,7 +87,7 @@ fn is_first_step(step: &u32) -> bool {
 }
 
 /// The verdict of a step.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StepVerdict {
     /// The step; 0 is the window before the first.
     pub step: u32,
@@ -101,7 +101,7 @@ pub struct StepVerdict {
 }
 
 /// State of a shift.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case")]
 pub enum ShiftState {
@@ -122,7 +122,7 @@ impl ShiftState {
 }
 
 /// The changes of a shift to one rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RuleRecord {
     /// Index of the rule when the weights were applied.
     pub rule: usize,
@@ -155,7 +155,7 @@ pub fn weights_by_backend<'r>(
 }
 
 /// The weights that a rollback restores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case")]
 pub enum RollbackTarget {
@@ -166,8 +166,14 @@ pub enum RollbackTarget {
 }
 
 /// Why a session no longer owns the weights.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum LostControl {
+    /// The object does not exist.
+    #[error("the object was deleted")]
+    ObjectDeleted,
+    /// An object with the same name and another UID exists.
+    #[error("the object was deleted and created again")]
+    ObjectReplaced,
     /// The rule is missing or changed; the labels of its backends.
     #[error("the rule with the backends {0} was removed or changed")]
     RuleChanged(String),
@@ -180,10 +186,14 @@ pub enum LostControl {
 }
 
 /// [`LostControl`] without its details.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema, IntoStaticStr)]
 #[serde(rename_all = "kebab-case")]
 #[strum(serialize_all = "kebab-case")]
 pub enum LostControlReason {
+    /// The object was deleted.
+    ObjectDeleted,
+    /// The object was deleted and created again.
+    ObjectReplaced,
     /// The rule was removed or changed.
     RuleChanged,
     /// Another client changed the weights.
@@ -195,6 +205,8 @@ pub enum LostControlReason {
 impl LostControl {
     pub fn reason(&self) -> LostControlReason {
         match self {
+            Self::ObjectDeleted => LostControlReason::ObjectDeleted,
+            Self::ObjectReplaced => LostControlReason::ObjectReplaced,
             Self::RuleChanged(_) => LostControlReason::RuleChanged,
             Self::WeightsChanged(_) => LostControlReason::WeightsChanged,
             Self::AnotherSession => LostControlReason::AnotherSession,
@@ -202,27 +214,47 @@ impl LostControl {
     }
 }
 
+/// Why the record of an object cannot be read. Such a record is never overwritten.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// A newer kubectl-grpcmesh wrote it.
+    #[error("its version {0} is newer than {VERSION}, the newest that this kubectl-grpcmesh knows")]
+    NewerVersion(u32),
+    #[error("the annotation {RECORD_ANNOTATION} cannot be decoded: {0}")]
+    Malformed(String),
+}
+
 impl ShiftRecord {
     /// Reads the record of an object; an object without the annotation has an empty one.
     ///
     /// # Errors
     /// When the annotation is not a record, or has a newer version.
-    pub fn from_object(object: &Value) -> Result<Self, serde_json::Error> {
-        match object["metadata"]["annotations"][RECORD_ANNOTATION].as_str() {
-            Some(text) => {
-                let record: Self = serde_json::from_str(text)?;
-                if record.version > VERSION {
-                    let message = format!("record version {} is newer than {VERSION}", record.version);
-                    return Err(serde::de::Error::custom(message));
-                }
-                Ok(record)
-            }
-            None => Ok(Self { version: VERSION, entries: Vec::new() }),
+    pub fn from_object(object: &Value) -> Result<Self, RecordError> {
+        let annotation = object.get("metadata").and_then(|metadata| metadata.get("annotations"));
+        let Some(value) = annotation.and_then(|annotations| annotations.get(RECORD_ANNOTATION)) else {
+            return Ok(Self { version: VERSION, entries: Vec::new() });
+        };
+        // A newer version may have other fields, so its number is read alone first.
+        #[derive(Deserialize)]
+        struct Header {
+            version: u32,
         }
+        let text = value.as_str().ok_or_else(|| RecordError::Malformed("it is not a string".to_owned()))?;
+        let malformed = |error: serde_json::Error| RecordError::Malformed(error.to_string());
+        let Header { version } = serde_json::from_str(text).map_err(malformed)?;
+        if version > VERSION {
+            return Err(RecordError::NewerVersion(version));
+        }
+        serde_json::from_str(text).map_err(malformed)
     }
 
     /// The newest entry, if it is open and belongs to a session.
-    pub fn open_entry_of(&mut self, session: &str) -> Option<&mut ShiftEntry> {
+    pub fn open_entry_of(&self, session: &str) -> Option<&ShiftEntry> {
+        self.open_entry().filter(|entry| entry.session == session)
+    }
+
+    /// The same, for changes.
+    pub fn open_entry_of_mut(&mut self, session: &str) -> Option<&mut ShiftEntry> {
         self.entries.first_mut().filter(|entry| entry.session == session && entry.state == ShiftState::Open)
     }
 
@@ -251,9 +283,33 @@ impl ShiftRecord {
         self.entries.first().filter(|entry| entry.state == ShiftState::Open)
     }
 
+    /// The newest entry, if it is open and the object still has its weights. An open shift whose weights another client
+    /// changed does not count: its session stops when it notices.
+    pub fn shift_in_progress(&self, kind: Kind, object: &Value) -> Option<&ShiftEntry> {
+        let owns_weights = |open: &&ShiftEntry| open.rules.iter().all(|rule| rule.find_unchanged(kind, object).is_ok());
+        self.open_entry().filter(owns_weights)
+    }
+
     /// The newest entry, if its weights are applied: what `--undo` rolls back.
     pub fn applied_entry(&self) -> Option<&ShiftEntry> {
         self.entries.first().filter(|entry| entry.state != ShiftState::RolledBack)
+    }
+}
+
+impl ShiftEntry {
+    /// The weights from before the shift: `v1 90, v2 10`.
+    pub fn start_weights(&self) -> String {
+        self.describe_weights(|rule| &rule.start)
+    }
+
+    /// The weights of the last applied step.
+    pub fn applied_weights(&self) -> String {
+        self.describe_weights(|rule| &rule.applied)
+    }
+
+    fn describe_weights<'e>(&'e self, select: impl Fn(&'e RuleRecord) -> &'e [Option<u64>]) -> String {
+        let rules = self.rules.iter().map(|rule| format_weights(&rule.backends, select(rule)));
+        rules.collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -327,6 +383,21 @@ impl RuleRecord {
             return Err(LostControl::WeightsChanged(format_weights(&self.backends, &weights)));
         }
         Ok(split.clone())
+    }
+}
+
+/// The client that last changed more than the status of an object, with the time, from the managed fields.
+pub fn last_writer(object: &Value) -> String {
+    let fields =
+        object.pointer("/metadata/managedFields").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let text = |field: &Value, name: &str| field.get(name).and_then(Value::as_str).map(str::to_owned);
+    let writes = fields.iter().filter(|field| text(field, "subresource").as_deref() != Some("status"));
+    match writes.max_by_key(|field| text(field, "time")) {
+        None => "another client".to_owned(),
+        Some(last) => {
+            let manager = text(last, "manager").unwrap_or_else(|| "another client".to_owned());
+            format!("{manager} at {}", text(last, "time").unwrap_or_default())
+        }
     }
 }
 

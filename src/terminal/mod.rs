@@ -24,6 +24,8 @@ pub struct Messages {
     pub shows_progress: bool,
     /// Whether messages on stderr are colored.
     pub uses_color: bool,
+    /// Receives messages in place of stderr, for tests.
+    pub sink: Option<&'static std::sync::Mutex<Vec<u8>>>,
 }
 
 impl Messages {
@@ -53,6 +55,10 @@ impl Messages {
         let text = crate::render::text::safe_lines(text);
         let style = color.on_default().effects(anstyle::Effects::BOLD);
         let label = if self.uses_color { format!("{style}{label}:{style:#}") } else { format!("{label}:") };
+        if let Some(mut sink) = self.sink.and_then(|sink| sink.lock().ok()) {
+            sink.extend_from_slice(format!("{label} {text}\n").as_bytes());
+            return;
+        }
         // A closed stderr does not fail the command.
         let _ = writeln!(io::stderr().lock(), "{label} {text}");
     }

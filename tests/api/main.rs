@@ -82,6 +82,7 @@ impl FakeServer {
             namespaces: namespaces.iter().map(|&name| name.to_owned()).collect(),
             istio_namespace: "istio-system".to_owned(),
             revision: Some("canary".to_owned()),
+            kinds: Vec::new(),
         };
         (collect(&api_server, &scope, &|_, _| ()).await, server)
     }
@@ -252,6 +253,40 @@ async fn an_unserved_group_is_a_gap_that_affects_no_answer() {
     assert!(gaps(&snapshot, Kind::HttpRoute).is_empty());
     let requests = server.requests.lock().unwrap();
     assert!(!requests.iter().any(|request| request.path.contains("networking.istio.io")));
+}
+
+#[tokio::test]
+async fn aggregated_discovery_replaces_a_request_for_each_group() {
+    let group = |name: &str, resources: &[&str], freshness: &str| {
+        let resources: Vec<Value> = resources.iter().map(|name| json!({"resource": name})).collect();
+        json!({"metadata": {"name": name}, "versions": [{"version": "v1", "freshness": freshness, "resources": resources}]})
+    };
+    let items = [
+        group("networking.istio.io", &["virtualservices"], "Current"),
+        // The server behind this group does not answer: its kinds are listed all the same.
+        group("security.istio.io", &[], "Stale"),
+    ];
+    let discovery = json!({"kind": "APIGroupDiscoveryList", "items": items});
+    let server = FakeServer::default().on("/apis", move |_| FakeResponse::Json(200, discovery.clone()));
+    let (snapshot, server) = server.collect().await;
+    let snapshot = snapshot.unwrap();
+    assert!(gaps(&snapshot, Kind::VirtualService).is_empty());
+    assert_eq!(only_gap(&snapshot, Kind::DestinationRule).reason, GapKind::NotInstalled);
+    assert!(gaps(&snapshot, Kind::PeerAuthentication).is_empty());
+    assert_eq!(server.queries("/apis/networking.istio.io/v1"), [""; 0]);
+    assert_eq!(server.queries("/apis/networking.istio.io/v1/virtualservices"), ["limit=500"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_breaks_off_is_tried_once_more() {
+    let attempts = AtomicUsize::new(0);
+    let server = FakeServer::default().on(SERVICES, move |_| match attempts.fetch_add(1, Ordering::SeqCst) {
+        0 => FakeResponse::Close,
+        _ => list(&[object("a")], None),
+    });
+    let (snapshot, server) = server.collect().await;
+    assert_eq!(names(&snapshot.unwrap(), Kind::Service), ["a"]);
+    assert_eq!(server.queries(SERVICES).len(), 2);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The arguments of `shift`.
+//! The arguments of `shift`, and the job that they ask for.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,9 +6,12 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::super::live_proxies::AdminAccessArgs;
-use super::analysis::AnalysisArgs;
+use super::analysis_args::AnalysisArgs;
+use crate::cli::failure::Failure;
+use crate::shift::machine::FailureAction;
 use crate::shift::plan::DesiredWeights;
 use crate::shift::record::RollbackTarget;
+use crate::shift::selection::RuleSelection;
 use crate::vocabulary::share::Share;
 
 /// Move weights between the backends of a route rule and verify that the proxies follow
@@ -85,10 +88,10 @@ pub struct ShiftArgs {
     pub(super) ack_timeout: Duration,
     /// Action when proxies do not run the new weights in time
     #[arg(long, value_name = "ACTION", default_value = "rollback")]
-    pub(super) on_failure: FailureAction,
+    pub(super) on_failure: FailureActionArg,
     /// Action on Ctrl-C, SIGTERM or SIGHUP before the shift is done
     #[arg(long, value_name = "ACTION", default_value = "rollback")]
-    pub(super) on_interrupt: FailureAction,
+    pub(super) on_interrupt: FailureActionArg,
     /// Weights that a rollback restores
     #[arg(long, value_name = "TARGET", default_value = "start")]
     pub(super) rollback_to: RollbackTargetArg,
@@ -125,11 +128,163 @@ pub struct ShiftArgs {
     pub(super) analysis: AnalysisArgs,
 }
 
+/// What `shift` is asked to do. Flags that a job ignores are not part of it.
+#[derive(Debug)]
+pub(super) enum Job {
+    Shift(ShiftJob),
+    /// `--undo`.
+    Undo(RestoreJob),
+    /// `--resume`.
+    Resume(RestoreJob),
+    /// `--abort`.
+    Abort(RestoreJob),
+    /// `--status`.
+    Status(RecordJob),
+    /// `--history`.
+    History(RecordJob),
+    /// `--edit FILE`.
+    EditFile(EditJob),
+    /// `--emit FORMAT`.
+    Emit(EmitJob),
+}
+
+/// New weights for an object. On a terminal, prompts ask for what is missing.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) target: Option<String>,
+    pub(super) desired: Option<DesiredWeights>,
+    pub(super) rules: RuleSelection,
+    /// Whether prompts may ask for what is missing.
+    pub(super) may_ask: bool,
+}
+
+/// A shift in the cluster.
+#[derive(Debug)]
+pub(super) struct ShiftJob {
+    pub(super) request: Request,
+    pub(super) steps: Vec<Share>,
+    pub(super) reason: Option<String>,
+    pub(super) dry_run: Option<DryRunMode>,
+    pub(super) run: RunFlags,
+}
+
+/// Undoing, resuming or aborting the last shift.
+#[derive(Debug)]
+pub(super) struct RestoreJob {
+    pub(super) target: String,
+    pub(super) run: RunFlags,
+}
+
+/// Reading the record.
+#[derive(Debug)]
+pub(super) struct RecordJob {
+    pub(super) target: String,
+    pub(super) output: ShiftFormat,
+}
+
+/// New weights in a manifest.
+#[derive(Debug)]
+pub(super) struct EditJob {
+    pub(super) target: String,
+    pub(super) desired: DesiredWeights,
+    pub(super) rules: RuleSelection,
+    pub(super) path: PathBuf,
+    pub(super) is_dry_run: bool,
+    pub(super) output: ShiftFormat,
+}
+
+/// Printing the change in place of applying it.
+#[derive(Debug)]
+pub(super) struct EmitJob {
+    pub(super) request: Request,
+    pub(super) reason: Option<String>,
+    pub(super) format: EmitFormat,
+    pub(super) run: RunFlags,
+}
+
+/// The flags of every run that may write weights.
+#[derive(Debug, Clone)]
+pub(super) struct RunFlags {
+    pub(super) yes: bool,
+    pub(super) ack: Option<AckMode>,
+    pub(super) ack_timeout: Duration,
+    pub(super) on_failure: FailureActionArg,
+    pub(super) on_interrupt: FailureActionArg,
+    pub(super) rollback_to: RollbackTarget,
+    pub(super) force: bool,
+    pub(super) force_owner: bool,
+    pub(super) takeover: bool,
+    pub(super) output: ShiftFormat,
+    pub(super) access: AdminAccessArgs,
+    pub(super) analysis: AnalysisArgs,
+}
+
 impl ShiftArgs {
-    /// Whether they ask for something that needs no weights.
-    pub(super) fn needs_no_weights(&self) -> bool {
-        self.history || self.status || self.abort || self.undo || self.resume
+    /// The job that the arguments ask for.
+    ///
+    /// # Errors
+    /// The job needs a target, or weights.
+    pub(super) fn into_job(self) -> Result<Job, Failure> {
+        self.analysis.prometheus_address()?;
+        let rules = match (self.rule, self.all_rules) {
+            (Some(rule), _) => RuleSelection::Named(rule),
+            (None, true) => RuleSelection::All,
+            (None, false) => RuleSelection::Only,
+        };
+        if let Some(path) = self.edit {
+            let (Some(target), Some(desired)) = (self.target, self.to) else {
+                return Err(Failure::usage("--edit needs a target and --to BACKEND=SHARE"));
+            };
+            let is_dry_run = self.dry_run.is_some();
+            return Ok(Job::EditFile(EditJob { target, desired, rules, path, is_dry_run, output: self.output }));
+        }
+        let run = RunFlags {
+            yes: self.yes,
+            ack: self.ack,
+            ack_timeout: self.ack_timeout,
+            on_failure: self.on_failure,
+            on_interrupt: self.on_interrupt,
+            rollback_to: self.rollback_to.into(),
+            force: self.force,
+            force_owner: self.force_owner,
+            takeover: self.takeover,
+            output: self.output,
+            access: self.admin_access,
+            analysis: self.analysis,
+        };
+        if !(self.history || self.status || self.abort || self.undo || self.resume) {
+            let may_ask = !run.yes && run.output == ShiftFormat::Text;
+            let request = Request { target: self.target, desired: self.to, rules, may_ask };
+            return Ok(match self.emit {
+                Some(format) => Job::Emit(EmitJob { request, reason: self.reason, format, run }),
+                None => {
+                    Job::Shift(ShiftJob { request, steps: self.steps, reason: self.reason, dry_run: self.dry_run, run })
+                }
+            });
+        }
+        let target = self.target.ok_or_else(no_target)?;
+        let record = |target| RecordJob { target, output: run.output };
+        Ok(match (self.history, self.status, self.abort, self.undo) {
+            (true, ..) => Job::History(record(target)),
+            (_, true, ..) => Job::Status(record(target)),
+            (_, _, true, _) => Job::Abort(RestoreJob { target, run }),
+            (_, _, _, true) => Job::Undo(RestoreJob { target, run }),
+            (..) => Job::Resume(RestoreJob { target, run }),
+        })
     }
+}
+
+/// The failure without a target.
+pub(super) fn no_target() -> Failure {
+    Failure::usage("no shift target given")
+        .hint("name a Service or route object: kubectl grpcmesh shift checkout.shop --to v2=25")
+        .hint("on a terminal, kubectl grpcmesh shift asks for target and weights")
+}
+
+/// The failure without weights.
+pub(super) fn no_target_weights() -> Failure {
+    Failure::usage("no target weights given: pass --to BACKEND=SHARE, such as --to v2=25")
+        .hint("without new weights: --status, --history, --undo, --resume or --abort")
 }
 
 /// The weights that a rollback restores.
@@ -181,11 +336,20 @@ pub(super) enum AckMode {
 
 /// The action on the new weights when a shift cannot continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum FailureAction {
+pub(super) enum FailureActionArg {
     /// Restore the weights from before the shift; see --rollback-to.
     Rollback,
     /// Keep the new weights.
     Hold,
+}
+
+impl From<FailureActionArg> for FailureAction {
+    fn from(action: FailureActionArg) -> Self {
+        match action {
+            FailureActionArg::Rollback => Self::Rollback,
+            FailureActionArg::Hold => Self::Hold,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -4,17 +4,14 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::ShiftArgs;
 use crate::cli::failure::Failure;
 use crate::cli::target::{self, ROUTE_KINDS, Target};
-use crate::mesh::ids::{Host, ObjectRef};
-use crate::mesh::service::Service;
-use crate::mesh::{Mesh, host};
-use crate::schema::Kind;
-use crate::shift::plan::{AddableBackends, DesiredWeights, PlanError, RulePlan, plan_rule};
-use crate::shift::split::{RuleSplit, SplitBackend, rule_splits};
+use crate::mesh::Mesh;
+use crate::mesh::ids::ObjectRef;
+use crate::shift::plan::{DesiredWeights, RulePlan};
+use crate::shift::selection::{self, RuleSelection, object_argument, shiftable_objects};
+use crate::shift::split::RuleSplit;
 use crate::snapshot::{Object, ObjectKey};
-use crate::vocabulary::share::Share;
 
 /// The object to shift.
 #[derive(Debug, Clone)]
@@ -30,7 +27,7 @@ impl ShiftTarget {
 
     /// `VirtualService shop/checkout`.
     pub(super) fn title(&self) -> String {
-        format!("{} {}/{}", self.key.kind.name(), self.key.namespace, self.key.name)
+        self.object_ref().to_string()
     }
 
     pub(super) fn object_ref(&self) -> ObjectRef {
@@ -39,7 +36,7 @@ impl ShiftTarget {
 
     /// `vs/checkout -n shop`.
     pub(super) fn argument(&self) -> String {
-        format!("{}/{} -n {}", self.key.kind.short_name(), self.key.name, self.key.namespace)
+        object_argument(&self.object_ref())
     }
 }
 
@@ -81,15 +78,14 @@ fn exactly_one(objects: &[&Object], argument: &str, not_found: &str) -> Result<S
 fn find_for_service(mesh: &Mesh<'_>, argument: &str, namespaces: &BTreeSet<String>) -> Result<ShiftTarget, Failure> {
     let service = mesh.service(target::single_service(mesh, argument, namespaces)?);
     let mut candidates: Vec<(&Object, [bool; 2])> = Vec::new();
-    for (object, body, splits) in all_rules(mesh) {
+    for candidate in shiftable_objects(mesh) {
         let ours: Vec<&RuleSplit> =
-            splits.iter().filter(|split| routes_to(mesh, object, &body, split, service)).collect();
+            candidate.rules.iter().filter(|rule| candidate.routes_to(mesh, rule, service)).collect();
         if !ours.is_empty() {
-            let has_several_backends = ours.iter().any(|split| split.backends.len() > 1);
-            candidates.push((
-                object,
-                [has_several_backends, mesh.acts_in_mesh(&ShiftTarget::from_object(object).object_ref())],
-            ));
+            let has_several_backends = ours.iter().any(|rule| rule.backends.len() > 1);
+            let object = candidate.object;
+            let acts_in_mesh = mesh.acts_in_mesh(&ShiftTarget::from_object(object).object_ref());
+            candidates.push((object, [has_several_backends, acts_in_mesh]));
         }
     }
     // Prefer objects that split already over those with one backend, then objects for callers in the mesh over those
@@ -104,171 +100,26 @@ fn find_for_service(mesh: &Mesh<'_>, argument: &str, namespaces: &BTreeSet<Strin
     exactly_one(&objects, argument, &format!("no VirtualService, HTTPRoute or GRPCRoute has a rule for {host}"))
 }
 
-/// Whether a rule routes calls to a Service.
-pub(super) fn routes_to(mesh: &Mesh<'_>, object: &Object, body: &Value, split: &RuleSplit, service: &Service) -> bool {
-    let is_backend = |backend: &SplitBackend| full_host(mesh, object, backend) == service.host;
-    let own_namespace = &*object.key.namespace;
-    let is_parent = |parent: &Value| {
-        let namespace = parent["namespace"].as_str().unwrap_or(own_namespace);
-        parent["kind"] == "Service"
-            && parent["name"].as_str() == Some(&*service.object.name)
-            && namespace == service.namespace().as_str()
-    };
-    let parents = body["spec"]["parentRefs"].as_array().map(Vec::as_slice).unwrap_or_default();
-    split.backends.iter().any(is_backend) || parents.iter().any(is_parent)
-}
-
-/// The full host of a backend, resolved in the namespace of its object.
-fn full_host(mesh: &Mesh<'_>, object: &Object, backend: &SplitBackend) -> Host {
-    let own_namespace = &*object.key.namespace;
-    match object.key.kind {
-        Kind::VirtualService => host::to_fqdn(&backend.host, &own_namespace.into(), &mesh.cluster_domain),
-        _ => {
-            let namespace = backend.namespace.as_deref().unwrap_or(own_namespace);
-            host::service_host(&backend.host, &namespace.into(), &mesh.cluster_domain)
-        }
-    }
-}
-
-/// All route objects that have rules with backends.
-pub(super) fn all_rules<'m>(mesh: &Mesh<'m>) -> Vec<(&'m Object, Value, Vec<RuleSplit>)> {
-    let objects = ROUTE_KINDS.iter().flat_map(|kind| mesh.snapshot.of_kind(*kind));
-    let with_rules = objects.filter_map(|object| {
-        let body: Value = serde_json::from_str(object.body.get()).ok()?;
-        let splits = rule_splits(object.key.kind, &body);
-        (!splits.is_empty()).then_some((object, body, splits))
-    });
-    with_rules.collect()
-}
-
 /// Finds the object with a rule that sends calls to a host, by the first labels of the host.
 pub(super) fn find_by_host(mesh: &Mesh<'_>, argument: &str) -> Result<ShiftTarget, Failure> {
-    let prefix = format!("{argument}.");
-    let mut matches: Vec<&Object> = Vec::new();
-    for (object, _, splits) in all_rules(mesh) {
-        let has_prefix = |backend: &SplitBackend| full_host(mesh, object, backend).as_str().starts_with(&prefix);
-        if splits.iter().any(|split| split.backends.iter().any(has_prefix)) {
-            matches.push(object);
-        }
-    }
+    let matches = shiftable_objects(mesh).into_iter().filter(|object| object.routes_to_prefix(mesh, argument));
+    let matches: Vec<&Object> = matches.map(|object| object.object).collect();
     exactly_one(&matches, argument, &format!("no VirtualService, HTTPRoute or GRPCRoute has a rule for {argument}"))
 }
 
-/// Rules of other objects that split the same backends, each with the command that shifts it too.
-pub(super) fn repeated_splits(mesh: &Mesh<'_>, target: &ShiftTarget, plans: &[RulePlan]) -> Vec<String> {
-    let rules = all_rules(mesh);
-    let backends = |object: &Object, split: &RuleSplit| -> BTreeSet<(Host, Option<String>)> {
-        let backends = split.backends.iter();
-        backends.map(|backend| (full_host(mesh, object, backend), backend.subset.clone())).collect()
-    };
-    let Some((own, ..)) = rules.iter().find(|(object, ..)| object.key == target.key) else { return Vec::new() };
-    let mut messages = Vec::new();
-    for plan in plans.iter().filter(|plan| plan.split.backends.len() > 1) {
-        let ours = backends(own, &plan.split);
-        for (object, _, splits) in rules.iter().filter(|(object, ..)| object.key != target.key) {
-            let share_argument = |index: usize| {
-                let share = Share::from_ratio(plan.backends[index].after, plan.total_after);
-                format!("{}={}", plan.backends[index].backend.label(), share.to_string().trim_end_matches('%'))
-            };
-            for split in splits.iter().filter(|split| backends(object, split) == ours) {
-                let shares = (0..plan.backends.len()).map(share_argument).collect::<Vec<_>>().join(",");
-                let other = ShiftTarget::from_object(object);
-                messages.push(format!(
-                    "{} {} repeats this split; to shift it too: kubectl grpcmesh shift {} --rule {} --to {shares}",
-                    other.title(),
-                    split.title(),
-                    other.argument(),
-                    split.rule
-                ));
-            }
-        }
-    }
-    messages
-}
-
-/// Plans the rules of an object. A rule is selected by index or name, or because only it has the backends.
+/// Plans the rules of an object.
 pub(super) fn plan_rules(
     mesh: &Mesh<'_>,
     target: &ShiftTarget,
     object: &Value,
     desired: &DesiredWeights,
-    arguments: &ShiftArgs,
+    rules: &RuleSelection,
 ) -> Result<Vec<RulePlan>, Failure> {
-    let mut splits = rule_splits(target.key.kind, object);
-    if let Some(name) = &arguments.rule {
-        splits.retain(|split| split.name.as_deref() == Some(name) || name.parse() == Ok(split.rule));
-        if splits.is_empty() {
-            return Err(Failure::usage(format!("{} has no rule {name} with backends", target.title()))
-                .hint(format!("its rules are {}", describe_rules(&rule_splits(target.key.kind, object)))));
+    selection::plan_rules(mesh, &target.object_ref(), object, desired, rules).map_err(|error| {
+        let failure = Failure::usage(error.to_string());
+        match error.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
         }
-    }
-    if splits.is_empty() {
-        return Err(Failure::usage(format!("{} has no rule with backends", target.title())));
-    }
-    let results: Vec<_> =
-        splits.iter().map(|split| plan_rule(split, desired, &addable_backends(mesh, target, split))).collect();
-    // --all-rules skips rules without the named backends; every other error counts.
-    if arguments.all_rules
-        && let Some((error, split)) = results.iter().zip(&splits).find_map(|(result, split)| {
-            let error = result.as_ref().err().filter(|error| !matches!(error, PlanError::UnknownBackend { .. }))?;
-            Some((error, split))
-        })
-    {
-        return Err(Failure::usage(format!("cannot shift {}: {error}", split.title()))
-            .hint("select the rules one by one with --rule"));
-    }
-    let first_error = results.iter().zip(&splits).find_map(|(result, split)| {
-        let error = result.as_ref().err()?;
-        Some(format!("cannot shift {}: {error}", split.title()))
-    });
-    let mut plans: Vec<RulePlan> = results.into_iter().filter_map(Result::ok).collect();
-    if plans.iter().any(|plan| plan.split.backends.len() > 1) {
-        plans.retain(|plan| plan.split.backends.len() > 1);
-    }
-    match (plans.len(), arguments.all_rules) {
-        (0, _) => Err(Failure::usage(first_error.unwrap_or_default()).hint(format!(
-            "the rules of {} are {}",
-            target.title(),
-            describe_rules(&splits)
-        ))),
-        (1, _) | (_, true) => Ok(plans),
-        _ => {
-            let rules: Vec<RuleSplit> = plans.into_iter().map(|plan| plan.split).collect();
-            Err(Failure::usage(format!(
-                "several rules of {} have these backends: {}",
-                target.title(),
-                describe_rules(&rules)
-            ))
-            .hint("select one with --rule N or --rule NAME, or use --all-rules"))
-        }
-    }
-}
-
-/// `http[0] "canary" (v1 90, v2 10)`.
-fn describe_rules(rules: &[RuleSplit]) -> String {
-    let describe = |split: &RuleSplit| {
-        let backends = split.backends.iter().zip(split.effective_weights());
-        let backends: Vec<String> = backends.map(|(backend, weight)| format!("{} {weight}", backend.label())).collect();
-        format!("{} ({})", split.title(), backends.join(", "))
-    };
-    rules.iter().map(describe).collect::<Vec<_>>().join(", ")
-}
-
-/// Backends that a shift may add to a rule with a single backend.
-fn addable_backends(mesh: &Mesh<'_>, target: &ShiftTarget, split: &RuleSplit) -> AddableBackends {
-    let [only] = &split.backends[..] else { return AddableBackends::default() };
-    let own_namespace = &*target.key.namespace;
-    if target.key.kind != Kind::VirtualService {
-        let namespace = only.namespace.as_deref().unwrap_or(own_namespace);
-        let services =
-            mesh.services.iter().filter(|service| service.namespace().as_str() == namespace && service.is_kubernetes());
-        return AddableBackends {
-            services: services.map(|service| service.object.name.to_string()).collect(),
-            ..AddableBackends::default()
-        };
-    }
-    let full_host = host::to_fqdn(&only.host, &own_namespace.into(), &mesh.cluster_domain);
-    let rules = mesh.destination_rules.iter().filter(|rule| rule.host == full_host);
-    let subsets = rules.flat_map(|rule| rule.spec.subsets.iter().map(|subset| subset.name.clone()));
-    AddableBackends { subsets: subsets.collect(), ..AddableBackends::default() }
+    })
 }

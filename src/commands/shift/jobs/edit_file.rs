@@ -1,28 +1,21 @@
 //! `shift --edit FILE`: writes the weights into a manifest instead of the cluster.
 
-use std::path::Path;
-
-use super::target;
-use super::{ShiftArgs, ShiftFormat};
+use super::super::args::{EditJob, ShiftFormat};
+use super::super::target;
 use crate::cli::context::Context;
 use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::SourceArgs;
 use crate::mesh;
 use crate::render;
-use crate::report::shift::{ShiftEvent, ShiftEventType};
+use crate::report::shift::ShiftEvent;
 use crate::report::unified::unified;
 use crate::shift::edit;
+use crate::shift::notice::ShiftEventType;
 use crate::shift::plan::RulePlan;
 
-pub(super) async fn run(
-    context: &mut Context<'_>,
-    arguments: &ShiftArgs,
-    path: &Path,
-) -> Result<CommandOutcome, Failure> {
+pub(in super::super) async fn edit_file(context: &mut Context<'_>, job: EditJob) -> Result<CommandOutcome, Failure> {
+    let (path, argument, desired) = (&job.path, &job.target, &job.desired);
     let shown = path.display();
-    let (Some(argument), Some(desired)) = (&arguments.target, &arguments.to) else {
-        return Err(Failure::usage("--edit needs a target and --to BACKEND=SHARE"));
-    };
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::unavailable(format!("cannot read {shown}")).cause(error))?;
     let source = SourceArgs { from: vec![shown.to_string()], ..SourceArgs::default() };
@@ -37,20 +30,20 @@ pub(super) async fn run(
     };
     let document = edit::find_document(&text, key.kind, &key.namespace, &key.name)
         .ok_or_else(|| cannot_edit(edit::EditError::ObjectNotFound))?;
-    let plans = target::plan_rules(&mesh, &target, &document.1, desired, arguments)?;
+    let plans = target::plan_rules(&mesh, &target, &document.1, desired, &job.rules)?;
     drop(mesh);
     let edited = edit::set_weights(&text, &document, &plans).map_err(cannot_edit)?;
     let is_noop = plans.iter().all(RulePlan::is_noop);
-    if !is_noop && arguments.dry_run.is_none() {
+    if !is_noop && !job.is_dry_run {
         std::fs::write(path, &edited)
             .map_err(|error| Failure::unavailable(format!("cannot write {shown}")).cause(error))?;
     }
-    let message = match (is_noop, arguments.dry_run) {
+    let message = match (is_noop, job.is_dry_run) {
         (true, _) => "the weights already match: nothing to do".to_owned(),
-        (false, Some(_)) => format!("dry run: {shown} was not changed"),
-        (false, None) => format!("{shown} was changed; the cluster was not"),
+        (false, true) => format!("dry run: {shown} was not changed"),
+        (false, false) => format!("{shown} was changed; the cluster was not"),
     };
-    match arguments.output {
+    match job.output {
         ShiftFormat::Json => {
             let event = ShiftEvent {
                 time: crate::cli::env::Env::clock(),
