@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 /// Findings whose fix is prose, a command, or YAML with values that only the author knows, such as a certificate.
 const NOT_APPLIED: &[(&str, &str)] = &[
-    ("GM105 rule", "the fix is one rule more, before others: its position is the author's choice"),
+    ("GM109", "the fix is another port number, by which the entries of a Service are identified"),
     ("GM209", "the fix selects between http, tls and tcp rules"),
     ("GM215", "`destination:` is a part of a list entry"),
     ("GM216", "`host:` and `port:` are parts of a list entry"),

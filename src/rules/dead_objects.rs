@@ -18,8 +18,8 @@ const ABOUT_CALLS: [&str; 17] = [
 /// Codes that do not matter where a headless Service makes the client choose the pod: GM220.
 const ABOUT_SHARES: [&str; 2] = ["GM205", "GM212"];
 
-/// Removes findings that another one makes void: about the calls of a rule whose object has no effect, and about the
-/// shares of a rule for a headless Service. The finding about the cause remains.
+/// Removes findings that another one makes void: about the calls of a rule that gets none or whose object has no effect,
+/// and about the shares of a rule for a headless Service. The finding about the cause remains.
 pub(super) fn remove_consequences(mesh: &Mesh<'_>, findings: &mut Vec<Finding>) {
     let reported_dead: BTreeSet<ObjectRef> = findings
         .iter()
@@ -27,16 +27,18 @@ pub(super) fn remove_consequences(mesh: &Mesh<'_>, findings: &mut Vec<Finding>) 
         .map(|finding| finding.object.clone())
         .filter(|object| mesh.objects_without_effect().contains(object))
         .collect();
-    let headless: BTreeSet<(ObjectRef, String)> = findings
-        .iter()
-        .filter(|finding| finding.code == "GM220")
-        .map(|finding| (finding.object.clone(), rule_of(&finding.field).to_owned()))
-        .collect();
+    let rules_with = |code: &str| -> BTreeSet<(ObjectRef, String)> {
+        let found = findings.iter().filter(|finding| finding.code == code);
+        found.map(|finding| (finding.object.clone(), rule_of(&finding.field).to_owned())).collect()
+    };
+    let (headless, unreachable) = (rules_with("GM220"), rules_with("GM206"));
     findings.retain(|finding| {
-        let is_void = reported_dead.contains(&finding.object) && ABOUT_CALLS.contains(&finding.code);
-        let has_no_shares = ABOUT_SHARES.contains(&finding.code)
-            && headless.contains(&(finding.object.clone(), rule_of(&finding.field).to_owned()));
-        !is_void && !has_no_shares
+        let rule = (finding.object.clone(), rule_of(&finding.field).to_owned());
+        let is_about_calls = ABOUT_CALLS.contains(&finding.code);
+        let is_void = is_about_calls && reported_dead.contains(&finding.object);
+        let gets_no_calls = is_about_calls && finding.code != "GM206" && unreachable.contains(&rule);
+        let has_no_shares = ABOUT_SHARES.contains(&finding.code) && headless.contains(&rule);
+        !(is_void || gets_no_calls || has_no_shares)
     });
 }
 

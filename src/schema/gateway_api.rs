@@ -28,13 +28,13 @@ pub struct RouteParentStatus {
     pub parent_ref: ParentRef,
     /// The controller; Istio's name starts with `istio.io/`.
     pub controller_name: String,
-    pub conditions: NullableList<StatusCondition>,
+    pub conditions: NullableList<RouteStatusCondition>,
 }
 
 /// A condition in a status.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct StatusCondition {
+pub struct RouteStatusCondition {
     /// `Accepted`, `ResolvedRefs` and others.
     #[serde(rename = "type")]
     pub kind: String,

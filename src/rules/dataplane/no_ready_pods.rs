@@ -123,10 +123,12 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 /// Reports a ServiceEntry without endpoints. With `resolution: DNS`, Envoy resolves the host itself if none is listed.
 fn check_service_entry(mesh: &Mesh<'_>, service: &Service, out: &mut Findings<'_>) {
     let Resolution::ServiceEntry(resolution) = &service.resolution else { return };
-    // istiod merges entries for the same host, so an entry without endpoints may use those of another one.
-    let is_only_entry = mesh.services_named(service.host.as_str()).len() == 1;
+    // istiod merges the ports of entries for the same host. A port that two entries have may use the other's endpoints.
+    let shares_port = |entry: &&Service| entry.ports.iter().any(|port| service.port(port.number).is_some());
+    let mut entries = mesh.services_named(service.host.as_str()).iter().map(|id| mesh.service(*id)).filter(shares_port);
+    let has_endpoints = entries.any(|entry| !entry.endpoint_labels.is_empty() || entry.endpoints.may_serve());
     let is_selecting = !service.selector.is_empty();
-    if !is_only_entry
+    if has_endpoints
         || &**resolution != "STATIC"
         || !service.endpoint_labels.is_empty()
         || service.endpoints.may_serve()

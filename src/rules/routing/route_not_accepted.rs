@@ -5,7 +5,7 @@ use crate::mesh::gateway_api::RouteObject;
 use crate::mesh::xds::RejectedParent;
 use crate::rules::{Finding, Findings, Rule, Severity};
 use crate::schema::Kind;
-use crate::schema::gateway_api::{ParentRef, RouteParentStatus, StatusCondition};
+use crate::schema::gateway_api::{ParentRef, RouteParentStatus, RouteStatusCondition};
 
 pub(in crate::rules) static RULE: Rule = Rule {
     code: "GM218",
@@ -106,7 +106,7 @@ fn report_status(object: &RouteObject, index: usize, status: &RouteParentStatus,
         return;
     }
     let Some(condition) = status.conditions.iter().find(|condition| condition.kind == "Accepted") else { return };
-    let StatusCondition { status, reason, message, observed_generation, .. } = condition;
+    let RouteStatusCondition { status, reason, message, observed_generation, .. } = condition;
     let is_stale =
         matches!((object.route.metadata.generation, observed_generation), (Some(own), Some(seen)) if *seen < own);
     if status != "False" || is_stale {
@@ -185,7 +185,7 @@ mod tests {
         let status = |generation: u8| {
             format!(
                 "status: {{parents: [{{controllerName: istio.io/gateway-controller, parentRef: {PARENT}, conditions: \
-                 [{{type: Accepted, status: 'False', reason: NotAllowedByListeners, message: no, observedGeneration: {generation}}}]}}]}}\n"
+                 [{{type: Accepted, status: 'False', reason: NotAllowedByListeners, message: not allowed, observedGeneration: {generation}}}]}}]}}\n"
             )
         };
         let yaml = gateway(ALL) + &route(PARENT, "");
