@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::mesh::Mesh;
 use crate::mesh::ids::{Namespace, ServiceId};
 use crate::mesh::service::Visibility;
 use crate::mesh::xds::{Caller, RouteOwner};
+use crate::mesh::{Mesh, SidecarObject};
 use crate::rules::{Finding, Findings, Rule, Severity};
 use crate::schema::Kind;
 
@@ -64,10 +64,17 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 .callers([&namespace])
                 .evidence([evidence])
                 .depends_on([service.namespace()])
-                .fix(format!("egress:\n- hosts:\n  - {}/{}", service.namespace(), service.host));
+                .fix(with_host(sidecar, &format!("{}/{}", service.namespace(), service.host)));
             out.add(&RULE, finding);
         }
     }
+}
+
+/// The hosts of the Sidecar's first egress listener with one added: callers keep the hosts that they have.
+fn with_host(sidecar: &SidecarObject, added: &str) -> String {
+    let listed = sidecar.spec.egress.first().into_iter().flat_map(|egress| egress.hosts.iter().map(String::as_str));
+    let hosts: Vec<String> = listed.chain([added]).map(|host| format!("\"{host}\"")).collect();
+    format!("egress:\n- hosts: [{}]", hosts.join(", "))
 }
 
 /// Namespaces that an object names as callers of a Service, each with the evidence.
