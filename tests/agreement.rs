@@ -116,8 +116,8 @@ impl TriedCall<'_> {
         }
         for backend in &self.decision.backends {
             objects.extend(backend.destination_rule.clone());
-            let service = backend.host.as_ref().and_then(|host| mesh.find_host(host.as_str()));
-            objects.extend(service.map(|id| mesh.service(id).object.clone()));
+            let entries = backend.host.as_ref().map_or(&[][..], |host| mesh.services_named(host.as_str()));
+            objects.extend(entries.iter().map(|id| mesh.service(*id).object.clone()));
         }
         objects
     }
@@ -228,8 +228,11 @@ fn calls_through_gateway<'m>(mesh: &Mesh<'_>, proxy: &ProxyConfig<'_>, caller: &
             for (_, config) in mesh.route_configs().iter() {
                 let Some(bound) = config.gateways.iter().find(|bound| bound.to_string() == name) else { continue };
                 let hosts = config.hosts.iter().filter(|host| {
-                    let served =
-                        server.hosts.iter().map(|host| host.rsplit_once('/').map_or(&**host, |(_, host)| host));
+                    let served = server.hosts.iter().filter_map(|served| match served.split_once('/') {
+                        None | Some(("*", _)) => Some(served.rsplit('/').next().unwrap_or(served)),
+                        Some((".", host)) => (gateway.object.namespace == config.namespace).then_some(host),
+                        Some((namespace, host)) => (namespace == config.namespace.as_str()).then_some(host),
+                    });
                     let mut overlaps = served.map(|served| {
                         served == "*" || served == host.as_str() || {
                             let suffix = served.strip_prefix('*').unwrap_or(served);

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 /// Findings whose fix is prose, a command, or YAML with values that only the author knows, such as a certificate.
 const NOT_APPLIED: &[(&str, &str)] = &[
+    ("GM108", "all ports of the pod port need the same protocol, and the fix shows one of them"),
     ("GM109", "the fix is another port number, by which the entries of a Service are identified"),
     ("GM209", "the fix selects between http, tls and tcp rules"),
     ("GM215", "`destination:` is a part of a list entry"),
