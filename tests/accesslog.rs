@@ -131,6 +131,56 @@ fn strips_the_semicolon_after_the_cluster_name() {
     assert_eq!(access.destination(), Some((80, "", "a.b")));
 }
 
+/// The layouts of Istio 1.0 (without SNI) and 1.1.
+#[test]
+fn parses_the_layouts_of_istio_1_0_and_1_1() {
+    let start = "[2018-09-27T13:34:19.148Z] \"POST /a.B/C HTTP/2\" 200 - 1 5 3 1 \"-\" \"grpc-go/1.15\" \"id\" \"a.b:80\" \"10.0.0.1:80\"";
+    for (end, sni) in [("", None), (" -", None), (" outbound_.80_._.a.b", Some("outbound_.80_._.a.b"))] {
+        let line = format!("{start} outbound|80||a.b - 10.0.0.3:80 10.0.0.4:5{end}");
+        let mut reader = LogReader::default();
+        let LogLine::Access(access) = reader.read(line.as_bytes()) else { panic!("{line}") };
+        assert_eq!(access.destination(), Some((80, "", "a.b")));
+        assert_eq!(access.downstream_remote_address, Some(&b"10.0.0.4:5"[..]));
+        assert_eq!(access.sni, sni.map(str::as_bytes));
+        assert_eq!((access.http_status, access.duration_ms), (Some(200), Some(3)));
+    }
+    // Envoy's default format ends with the host.
+    let mut reader = LogReader::default();
+    let LogLine::Access(access) = reader.read(start.as_bytes()) else { panic!("{start}") };
+    assert_eq!(access.upstream_host, Some(&b"10.0.0.1:80"[..]));
+}
+
+#[test]
+fn inbound_passthrough_is_the_server_side() {
+    for cluster in ["InboundPassthroughCluster", "InboundPassthroughClusterIpv4", "InboundPassthroughClusterIpv6"] {
+        let line = format!(
+            "[2026-11-21T09:00:00.123Z] \"POST /a.B/C HTTP/2\" 200 - via_upstream - \"-\" 1 5 3 1 \"-\" \"agent\" \"id\" \"a.b\" \"10.0.0.1:80\" {cluster} 10.0.0.6:5 10.0.0.3:80 10.0.0.4:5 - default"
+        );
+        let mut reader = LogReader::default();
+        let LogLine::Access(access) = reader.read(line.as_bytes()) else { panic!("{line}") };
+        assert_eq!(access.direction(), Some(grpcmesh::accesslog::Direction::Inbound), "{cluster}");
+    }
+}
+
+/// What to do about DPE depends on who sent what.
+#[test]
+fn the_next_step_of_dpe_names_who_sent_the_request() {
+    let next = |request: &str, agent: &str, cluster: &str, sni: &str| {
+        let line = format!(
+            "[2026-11-21T09:00:00.123Z] \"{request}\" 0 DPE http2.violation.of.messaging.rule - \"-\" 0 0 1 - \"-\" \"{agent}\" \"-\" \"-\" \"-\" {cluster} - 10.0.0.3:80 10.0.0.4:5 {sni} -"
+        );
+        let mut reader = LogReader::default();
+        let LogLine::Access(access) = reader.read(line.as_bytes()) else { panic!("{line}") };
+        grpcmesh::diagnosis::diagnose(&access).next.into_owned()
+    };
+    assert!(next("- - HTTP/1.1", "-", "-", "-").contains("scanner"));
+    assert!(next("- - HTTP/2", "-", "-", "-").contains("downstream address"));
+    assert!(next("POST /a.B/C HTTP/2", "grpc-node-js/1.9.14", "outbound|80||a.b", "-").contains("grpc-js"));
+    assert!(next("POST /a.B/C HTTP/2", "grpc-go/1.60", "outbound|80||a.b", "-").contains("calling application"));
+    let peer = next("POST /a.B/C HTTP/2", "grpc-go/1.60", "inbound|80||", "outbound_.80_._.a.b");
+    assert!(peer.contains("caller's proxy"), "{peer}");
+}
+
 /// Found by fuzzing.
 #[test]
 fn parses_a_line_whose_separators_share_a_quote() {

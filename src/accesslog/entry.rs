@@ -248,7 +248,13 @@ impl<'a> AccessEntry<'a> {
     /// 127.0.0.6, ::6 and port 15006.
     pub fn direction(&self) -> Option<Direction> {
         let cluster = self.upstream_cluster.unwrap_or_default();
-        if cluster.starts_with(b"inbound|") || cluster == b"InboundPassthroughCluster" {
+        // Before Istio 1.22 the name ends in `Ipv4` or `Ipv6`. An inbound listener closes connections to its own port with
+        // the cluster that outbound listeners use for unknown destinations.
+        let listens_inbound = self.downstream_local_address.is_some_and(|address| address.ends_with(b":15006"));
+        if cluster.starts_with(b"inbound|")
+            || cluster.starts_with(b"InboundPassthroughCluster")
+            || (cluster == b"BlackHoleCluster" && listens_inbound)
+        {
             return Some(Direction::Inbound);
         }
         if cluster.starts_with(b"outbound|") || matches!(cluster, b"PassthroughCluster" | b"BlackHoleCluster") {
@@ -258,8 +264,7 @@ impl<'a> AccessEntry<'a> {
         if local.starts_with(b"127.0.0.6:") || local.starts_with(b"[::6]:") {
             return Some(Direction::Inbound);
         }
-        let local_address = self.downstream_local_address.unwrap_or_default();
-        local_address.ends_with(b":15006").then_some(Direction::Inbound)
+        listens_inbound.then_some(Direction::Inbound)
     }
 
     /// Port, subset and host in the cluster name `direction|port|subset|host`; `None` for clusters of other names.

@@ -18,7 +18,8 @@ enum Layout {
     Istio18,
     /// Istio 1.2 to 1.7: quoted Mixer status, quoted transport failure.
     Mixer,
-    /// Envoy's default format: no such fields, and the line ends with the host.
+    /// No such fields: Envoy's default format, which ends with the host, and Istio 1.0 and 1.1, where cluster and addresses
+    /// follow (1.0 without SNI).
     Envoy,
 }
 
@@ -120,7 +121,7 @@ fn parse_regular_tail<'a>(rest: &'a [u8], access: &mut AccessEntry<'a>) -> Optio
     let (authority, rest) = rest.split_at(byte_search::find(rest, b'"').filter(|_| rest[0] != b' ')?);
     let rest = rest.strip_prefix(b"\" \"")?;
     let (host, rest) = rest.split_at(byte_search::find_either(rest, b'"', b' ')?);
-    parse_upstream_fields(rest.strip_prefix(b"\"")?, access)?;
+    parse_upstream_fields(rest.strip_prefix(b"\"")?, false, access)?;
     access.forwarded_for = absent_if_dash(forwarded_for);
     access.user_agent = absent_if_dash(user_agent);
     access.request_id = absent_if_dash(request_id);
@@ -152,12 +153,9 @@ fn parse_tail<'a>(rest: &'a [u8], layout: Layout, access: &mut AccessEntry<'a>) 
     }
     let last_quote = memchr::memrchr(b'"', rest)?;
     let (quoted_fields, after) = (&rest[..last_quote], &rest[last_quote + 1..]);
-    if layout == Layout::Envoy {
-        if !after.is_empty() {
-            return None;
-        }
-    } else {
-        parse_upstream_fields(after, access)?;
+    let is_short = layout == Layout::Envoy;
+    if !(is_short && after.is_empty()) {
+        parse_upstream_fields(after, is_short, access)?;
     }
     let (before, host) = split_last_quoted(quoted_fields)?;
     let (before, authority) = split_last_quoted(before)?;
@@ -170,8 +168,9 @@ fn parse_tail<'a>(rest: &'a [u8], layout: Layout, access: &mut AccessEntry<'a>) 
     Some(())
 }
 
-/// Parses the fields after the host: cluster, addresses, SNI and route. None of them can contain a quote.
-fn parse_upstream_fields<'a>(after: &'a [u8], access: &mut AccessEntry<'a>) -> Option<()> {
+/// Parses the fields after the host: cluster, addresses, SNI and route. None of them can contain a quote. With
+/// `may_lack_sni`, the line may end with the caller's address.
+fn parse_upstream_fields<'a>(after: &'a [u8], may_lack_sni: bool, access: &mut AccessEntry<'a>) -> Option<()> {
     let split_field = |text: &'a [u8]| {
         let end = byte_search::find_either(text, b'"', b' ').filter(|end| text[*end] == b' ')?;
         Some((&text[..end], &text[end + 1..]))
@@ -183,7 +182,7 @@ fn parse_upstream_fields<'a>(after: &'a [u8], access: &mut AccessEntry<'a>) -> O
     if byte_search::find(after, b'"').is_some() {
         return None;
     }
-    let (downstream_remote, after) = split_at_space(after)?;
+    let (downstream_remote, after) = split_at_space(after).or_else(|| may_lack_sni.then_some((after, &b"-"[..])))?;
     let (sni, route) = match after.strip_prefix(b"- ") {
         Some(route) => (&b"-"[..], route),
         // Istio 1.2 did not log the route name.

@@ -360,8 +360,48 @@ impl FlaggedCall<'_> {
             ),
             "DC" => infer("the caller closed its connection during the call", FaultSide::Caller, Notice, next, None),
             "DPE" if details == "overload" => proxy_overload(None),
+            "DPE" => {
+                let (what, next) = self.invalid_request();
+                infer(what, FaultSide::Caller, Fault, next, None)
+            }
             _ => self.other_failure(),
         }
+    }
+
+    /// What a client did that broke the rules of HTTP, and the next step, by what was read of its request. A port scanner,
+    /// and TLS on a plaintext port, leave neither method nor path.
+    fn invalid_request(&self) -> (&'static str, &'static str) {
+        let AccessEntry { method, path, protocol, user_agent, sni, .. } = *self.access;
+        let has_user_agent = |name: &[u8]| user_agent.is_some_and(|text| text.starts_with(name));
+        // The SNI that a proxy of the mesh sends: `outbound_.50051_._.checkout.shop.svc.cluster.local`.
+        if self.is_inbound && sni.is_some_and(|sni| sni.starts_with(b"outbound_")) {
+            return (
+                "the caller's proxy sent what is not valid HTTP",
+                "read the access log line of the caller's proxy at that time: it forwards what its application sent, or \
+                 its Envoy version differs",
+            );
+        }
+        let has_request = method.is_some() || path.is_some();
+        if has_request && has_user_agent(b"grpc-node") {
+            return (
+                "the calling application (grpc-node) broke the rules of HTTP/2, and its connection was closed with all its \
+                 calls",
+                "look for errors of its HTTP/2 session in the calling application's log, and update @grpc/grpc-js and Node.js",
+            );
+        }
+        if has_request {
+            return (
+                "the calling application broke the rules of HTTP, and its connection was closed",
+                "check the calling application: the version of its gRPC or HTTP library, and the headers that it adds",
+            );
+        }
+        if protocol == Some(b"HTTP/2") {
+            return (
+                "the caller sent a request with headers that are not valid HTTP/2",
+                "find the client by its downstream address, and check the headers and the path that it sends",
+            );
+        }
+        (self.flag.meaning, self.flag.next_step)
     }
 
     fn other_failure(&self) -> Inference {

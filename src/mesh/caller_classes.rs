@@ -186,14 +186,19 @@ impl Mesh<'_> {
         }
     }
 
-    /// Workloads scaled to zero whose pods the Service would select. Decodes all templates of the mesh, so it is meant
+    /// Workloads scaled to zero whose pods the Service would select and that have `subset_labels`. Decodes all templates of the mesh, so it is meant
     /// for few Services.
-    pub fn workloads_scaled_to_zero(&self, service: &Service) -> Vec<ObjectRef> {
+    pub fn workloads_scaled_to_zero(
+        &self,
+        service: &Service,
+        subset_labels: &crate::schema::meta::StringMap,
+    ) -> Vec<ObjectRef> {
         let is_selected = |object: &&Object| {
             let template: Option<crate::schema::core::WorkloadObject> = serde_json::from_str(object.body.get()).ok();
             template.is_some_and(|template| {
                 let labels = &template.spec.template.metadata.labels;
                 template.spec.replicas == Some(0)
+                    && subset_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
                     && service
                         .selector
                         .iter()

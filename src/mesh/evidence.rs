@@ -28,6 +28,23 @@ pub enum Evidence {
     ContentType(ObjectRef),
     /// A route matches a path of the form `/package.Service/Method`.
     MethodPath(ObjectRef, Arc<str>),
+    /// A Gateway server with `protocol: GRPC`, and the route that sends its calls to the port.
+    GatewayServer { gateway: ObjectRef, server_port: u32, route: ObjectRef },
+    /// A route sends calls here that callers make to a port with gRPC evidence of its own.
+    Routed(RoutedEvidence),
+}
+
+/// Evidence that travels along a route: the calls to `dialed` are gRPC, and a rule sends them on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RoutedEvidence {
+    /// The route object with the backend.
+    pub route: ObjectRef,
+    /// Path of the rule in the object, such as `spec.http[0]`.
+    pub rule: Arc<str>,
+    /// Host and port that callers dial, such as `checkout.shop:50051`.
+    pub dialed: Arc<str>,
+    /// Evidence of the dialed port as text, which may itself be a chain.
+    pub because: Arc<str>,
 }
 
 impl fmt::Display for Evidence {
@@ -42,7 +59,20 @@ impl fmt::Display for Evidence {
             Self::RetryConditions(route, conditions) => write!(f, "{route} retries on {conditions}"),
             Self::ContentType(route) => write!(f, "{route} matches content-type application/grpc"),
             Self::MethodPath(route, path) => write!(f, "{route} matches the method path {path}"),
+            Self::GatewayServer { gateway, server_port, route } => {
+                write!(f, "{gateway} serves GRPC on port {server_port}, and {route} sends its calls here")
+            }
+            Self::Routed(RoutedEvidence { route, rule, dialed, because }) => {
+                write!(f, "{route} ({rule}) sends calls to {dialed} here, which are gRPC: {because}")
+            }
         }
+    }
+}
+
+impl Evidence {
+    /// Whether the evidence is in the port itself or in its pods, and not in the calls that routes send to it.
+    pub fn is_own(&self) -> bool {
+        !matches!(self, Self::GatewayServer { .. } | Self::Routed(_))
     }
 }
 

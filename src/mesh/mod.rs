@@ -19,6 +19,7 @@ pub(crate) mod caller_classes;
 pub(crate) mod coverage;
 pub(crate) mod destination_rule;
 pub(crate) mod evidence;
+mod evidence_flow;
 pub(crate) mod gateway;
 pub(crate) mod gateway_api;
 mod gateway_exposure;
@@ -43,7 +44,7 @@ pub mod xds;
 
 pub use resolve::{ResolveOptions, resolve};
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -129,6 +130,8 @@ pub struct Mesh<'s> {
     route_references: HashMap<ServiceId, Vec<RouteReference>>,
     services_by_workload: HashMap<WorkloadId, Vec<ServiceId>>,
     xds_index: OnceLock<xds::XdsIndex>,
+    missing_clusters: OnceLock<Vec<xds::MissingCluster>>,
+    objects_without_effect: OnceLock<HashSet<ObjectRef>>,
     field_problems: OnceLock<Vec<(ObjectRef, FieldProblem)>>,
     caller_label_keys: OnceLock<BTreeSet<String>>,
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::evidence::{self, Evidence};
+use super::evidence_flow;
 use super::gateway_api::RouteObject;
 use super::ids::{Host, RouteObjectId, ServiceId};
 use super::name_index::NameIndex;
@@ -63,14 +64,17 @@ pub(super) fn collect_evidence(mesh: &mut Mesh<'_>) {
     for (position, service) in mesh.services.iter().enumerate() {
         collected.add_service(mesh, ServiceId::new(position), service);
     }
-    assign_evidence(mesh, collected.evidence);
+    // Gateways forward calls to other Services, and istiod serves proxies. Neither is a gRPC Service of an application.
+    let is_application: Vec<bool> = mesh.services.iter().map(|service| !is_infrastructure(mesh, service)).collect();
+    assign_evidence(mesh, &is_application, collected.evidence);
     mesh.route_references = collected.references;
+    let routed = evidence_flow::routed_evidence(mesh, &is_application).into_iter();
+    let routed = routed.map(|(service, port, evidence)| (service, Some(port), evidence)).collect();
+    assign_evidence(mesh, &is_application, routed);
 }
 
 /// Adds evidence to the ports of Services, without duplicates and sorted.
-fn assign_evidence(mesh: &mut Mesh<'_>, evidence: Vec<(ServiceId, Option<u16>, Evidence)>) {
-    // Gateways forward calls to other Services, and istiod serves proxies. Neither is a gRPC Service of an application.
-    let is_application: Vec<bool> = mesh.services.iter().map(|service| !is_infrastructure(mesh, service)).collect();
+fn assign_evidence(mesh: &mut Mesh<'_>, is_application: &[bool], evidence: Vec<(ServiceId, Option<u16>, Evidence)>) {
     for (id, port, evidence) in evidence {
         if !is_application[id.index()] {
             continue;

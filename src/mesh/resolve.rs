@@ -110,6 +110,8 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, options: &ResolveOptions) -> Mesh<'s>
         namespaces_with_workloads,
         services_by_workload,
         xds_index: OnceLock::new(),
+        missing_clusters: OnceLock::new(),
+        objects_without_effect: OnceLock::new(),
         field_problems: OnceLock::new(),
         caller_label_keys: OnceLock::new(),
         attached_routes,

@@ -2,8 +2,9 @@
 //!
 //! A rule is a plain function over the [`Mesh`]. It does not check for gaps itself: each finding lists the namespaces
 //! that it depends on, and [`Findings::add`] drops it and counts it as undecided when one of them could not be read.
-//! A rule never imports another rule.
+//! A rule never imports another rule. `dead_objects` removes what follows from the cause that another finding names.
 
+mod dead_objects;
 mod finding;
 pub mod select;
 #[cfg(test)]
@@ -68,6 +69,7 @@ pub static RULES: &[&Rule] = &[
     &routing::subset_undefined::RULE,
     &routing::subset_hidden_from_callers::RULE,
     &routing::subset_without_pods::RULE,
+    &routing::rule_unreachable::RULE,
     &routing::no_catch_all::RULE,
     &routing::host_claimed_twice::RULE,
     &routing::rules_on_tcp_port::RULE,
@@ -77,10 +79,12 @@ pub static RULES: &[&Rule] = &[
     &routing::destination_port_missing_for_caller::RULE,
     &routing::destination_port_unknown::RULE,
     &routing::route_invisible::RULE,
+    &routing::route_not_accepted::RULE,
     &routing::two_kinds_one_host::RULE,
     &routing::canary_on_headless::RULE,
     &routing::backend_invalid::RULE,
     &routing::route_table_rejected::RULE,
+    &routing::external_name_destination::RULE,
     &retries::retry_condition_rejected::RULE,
     &retries::retry_without_attempts::RULE,
     &retries::retry_loses_connect_failure::RULE,
@@ -98,6 +102,7 @@ pub static RULES: &[&Rule] = &[
     &gateways::host_not_on_gateway::RULE,
     &gateways::gateway_unknown::RULE,
     &gateways::gateway_only_route::RULE,
+    &gateways::http_rules_on_passthrough::RULE,
     &dataplane::pod_without_proxy::RULE,
     &dataplane::no_ready_pods::RULE,
     &dataplane::proxy_rejected_config::RULE,
@@ -135,7 +140,8 @@ pub fn run(mesh: &Mesh<'_>, selection: &FindingSelection) -> RulesOutcome {
         (rule.check)(mesh, &mut findings);
     }
     let proxies = findings.proxies().iter().map(|(id, compared)| (*id, compared.state)).collect();
-    let (all_findings, undecided) = findings.into_parts();
+    let (mut all_findings, undecided) = findings.into_parts();
+    dead_objects::remove_consequences(mesh, &mut all_findings);
     let total = all_findings.len();
     let unused_skips = selection
         .skip

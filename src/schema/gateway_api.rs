@@ -11,6 +11,41 @@ use super::meta::{ObjectMeta, StringMap, string_map};
 pub struct ApiRoute {
     pub metadata: ObjectMeta,
     pub spec: ApiRouteSpec,
+    pub status: ApiRouteStatus,
+}
+
+/// What each controller reports about the parents of a route.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct ApiRouteStatus {
+    pub parents: NullableList<RouteParentStatus>,
+}
+
+/// What one controller reports about one parent.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RouteParentStatus {
+    pub parent_ref: ParentRef,
+    /// The controller; Istio's name starts with `istio.io/`.
+    pub controller_name: String,
+    pub conditions: NullableList<RouteStatusCondition>,
+}
+
+/// A condition in a status.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RouteStatusCondition {
+    /// `Accepted`, `ResolvedRefs` and others.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// One word.
+    pub reason: String,
+    /// A sentence.
+    pub message: String,
+    /// The `metadata.generation` that the condition is about.
+    pub observed_generation: Option<i64>,
 }
 
 /// `spec` of an HTTPRoute or GRPCRoute; the two differ only in their matches.

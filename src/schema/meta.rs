@@ -49,6 +49,9 @@ pub struct ObjectMeta {
     /// RFC 3339 in UTC, so that text order is time order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub creation_timestamp: Option<String>,
+    /// Counts the changes of the spec; conditions in the status name the generation that they are about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
     /// Set while the object is being deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_timestamp: Option<String>,

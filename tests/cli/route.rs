@@ -20,7 +20,7 @@ fn prints_one_answer_for_each_caller_class() {
 #[test]
 fn states_why_a_call_fails() {
     assert_run("route-no-cluster", "route --from demo checkout.shop:50051 --caller web/deploy/frontend-v1");
-    assert_run("route-unknown-host", "route --from demo chekout");
+    assert_run("route-unknown-host", "route --from demo chekout --allow-unknown-host");
     assert_run("route-protocol-error", "route --from demo shipping.shop /s.S/M --caller web");
     assert_run("route-no-proxy", "route --from demo checkout.shop:50051 --caller shop/catalog-v1-57fb8d6c9c-tk7wl");
 }
@@ -40,7 +40,18 @@ fn rejects_callers_hosts_and_headers_that_do_not_exist() {
             "route --from demo",
             "route --from demo checkout.shop:50051 -o junit",
             "route --from demo checkout.shop:99999",
-            "route --from demo checkout.shop:50051 shop.Cart/Pay",
+            "route --from demo checkout.shop:50051 Pay",
+            "route --from demo checkout.shop:50051 /a.B/C --caller wbe",
+            "route --from demo chekout",
+            "route --from demo chekout.shop",
+            "route --from demo checkout.shp:50051",
+            "route --from demo checkout.shop:abc",
+            "route --from demo checkout.shop:9999 /shop.Checkout/Pay",
+            "route --from demo svc/checkout",
+            "route --from demo checkout.shop/shop.Checkout/Pay",
+            "route --from demo checkout.shop:50051/shop.Checkout/Pay",
+            "route --from demo grpc://checkout.shop:50051",
+            "route --from demo dns:///checkout.shop:50051/shop.Checkout/Pay",
         ],
     );
 }

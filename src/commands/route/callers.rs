@@ -11,6 +11,7 @@ use crate::mesh::xds::{CallOutcome, Caller, CallerKind, ProxyConfig};
 use crate::report::route::{CallerName, RouteReport, caller_name};
 use crate::schema::Kind;
 use crate::snapshot::SourceKind;
+use crate::vocabulary::nearest_name;
 
 /// A caller that `--caller`, a call or a test names.
 #[derive(Debug, Clone)]
@@ -80,7 +81,7 @@ fn parse(mesh: &Mesh<'_>, text: &str) -> Result<(CallerName, Caller), Failure> {
     match parts.as_slice() {
         ["gateway", namespace, name] => {
             let id = gateway_pod(mesh, namespace, name)
-                .ok_or_else(|| not_found(mesh, &format!("gateway {namespace}/{name} has no pods")))?;
+                .ok_or_else(|| not_found(mesh, text, &format!("gateway {namespace}/{name} has no pods")))?;
             let path = mesh.workload(id).object.path();
             let caller = Caller { kind: CallerKind::Gateway, ..Caller::of_workload(mesh, id) };
             Ok((caller_name(CallerKind::Gateway, &path), caller))
@@ -92,7 +93,10 @@ fn parse(mesh: &Mesh<'_>, text: &str) -> Result<(CallerName, Caller), Failure> {
             if has_all_namespaces && namespaces().all(|name| name != *namespace) {
                 let hint = match workloads(mesh).find(|(_, workload)| *workload.object.name == **namespace) {
                     Some((_, pod)) => format!("for the pod of that name, use --caller {}", pod.object.path()),
-                    None => CALLER_FORMS.to_owned(),
+                    None => match nearest_name::nearest(namespace, namespaces()) {
+                        Some(nearest) => format!("did you mean {nearest}?"),
+                        None => CALLER_FORMS.to_owned(),
+                    },
                 };
                 return Err(Failure::unavailable(format!("namespace {namespace} not found")).hint(hint));
             }
@@ -101,44 +105,54 @@ fn parse(mesh: &Mesh<'_>, text: &str) -> Result<(CallerName, Caller), Failure> {
         }
         [namespace, pod] => {
             let id = find_workload(mesh, namespace, |workload| *workload.object.name == **pod)
-                .ok_or_else(|| not_found(mesh, &format!("pod {pod} not found in namespace {namespace}")))?;
+                .ok_or_else(|| not_found(mesh, text, &format!("pod {pod} not found in namespace {namespace}")))?;
             let caller = Caller::of_workload(mesh, id);
             Ok((caller_name(caller.kind, text), caller))
         }
         [namespace, kind, name] => {
             let kind = workload_kind(kind).ok_or_else(|| {
-                Failure::usage(format!("\"{kind}\" is not a workload kind"))
+                Failure::unavailable(format!("\"{kind}\" is not a workload kind"))
                     .hint("use one of deploy, sts, ds, job, rollout, pod")
             })?;
             let is_owned = |workload: &Workload| match &workload.owner {
                 Some((owner_kind, owner)) => **owner_kind == *kind && **owner == **name,
                 None => workload.object.kind.name() == kind && *workload.object.name == **name,
             };
-            let id = find_workload(mesh, namespace, is_owned)
-                .ok_or_else(|| not_found(mesh, &format!("{kind} {namespace}/{name} not found or without pods")))?;
+            let id = find_workload(mesh, namespace, is_owned).ok_or_else(|| {
+                not_found(mesh, text, &format!("{kind} {namespace}/{name} not found or without pods"))
+            })?;
             let caller = Caller::of_workload(mesh, id);
             Ok((caller_name(caller.kind, text), caller))
         }
-        _ => Err(Failure::usage(format!("\"{text}\" is not a valid caller")).hint(CALLER_FORMS)),
+        _ => Err(Failure::unavailable(format!("\"{text}\" is not a valid caller")).hint(CALLER_FORMS)),
     }
 }
 
 const CALLER_FORMS: &str = "use NS/POD, NS/deploy/NAME, NS, gateway/NS/POD or gateway/NS/NAME";
 
-fn not_found(mesh: &Mesh<'_>, message: &str) -> Failure {
-    let mut examples: Vec<String> = mesh
-        .workloads
-        .iter()
-        .filter(|workload| workload.proxy.is_meshed() != Some(false))
-        .map(|workload| workload.object.path())
-        .take(3)
-        .collect();
-    examples.dedup();
+/// A caller that does not exist; the hint lists the callers with the nearest names, in the form of `requested`.
+fn not_found(mesh: &Mesh<'_>, requested: &str, message: &str) -> Failure {
+    let by_owner = requested.split('/').count() == 3 && !requested.starts_with("gateway/");
+    let name = |workload: &Workload| {
+        if requested.starts_with("gateway/") {
+            let is_gateway = matches!(workload.proxy, ProxyKind::Gateway(_));
+            return is_gateway.then(|| format!("gateway/{}", workload.object.path()));
+        }
+        match &workload.owner {
+            Some((kind, owner)) if by_owner => {
+                Some(format!("{}/{}/{owner}", workload.namespace(), kind.to_lowercase()))
+            }
+            _ => Some(workload.object.path()),
+        }
+    };
+    let meshed = mesh.workloads.iter().filter(|workload| workload.proxy.is_meshed() != Some(false));
+    let names: BTreeSet<String> = meshed.filter_map(name).collect();
+    let nearest = nearest_name::closest(requested, names.iter().map(String::as_str), 3);
     let failure = Failure::unavailable(message);
-    if examples.is_empty() {
-        failure.hint("the source contains no pods: use a namespace as the caller")
+    if nearest.is_empty() {
+        failure.hint("the source contains no such pods: use a namespace as the caller")
     } else {
-        failure.hint(format!("callers in this source: {}, …", examples.join(", ")))
+        failure.hint(format!("callers with similar names: {}", nearest.join(", ")))
     }
 }
 

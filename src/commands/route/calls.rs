@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{CallProtocolArg, RouteArgs};
+use super::{CallProtocolArg, RouteArgs, known_hosts};
 use crate::cli::failure::Failure;
 use crate::mesh::Mesh;
 use crate::mesh::service::{Service, ServicePort};
@@ -122,15 +122,16 @@ pub(super) fn split_port(authority: &str) -> (&str, Option<u16>) {
 /// If the host, port, path or a header is not valid, or the Service has several ports.
 pub(super) fn from_flags(mesh: &Mesh<'_>, arguments: &RouteArgs, namespace: Option<&str>) -> Result<Call, Failure> {
     let authority = arguments.host.as_deref().unwrap_or_default();
+    known_hosts::check_form(authority, arguments.method.as_deref())?;
     let (host, port) = split_port(authority);
     if host.is_empty() {
         return Err(Failure::usage(format!("\"{authority}\" is not a valid host"))
             .hint("use HOST:PORT, such as checkout.shop:50051"));
     }
-    let suffix = authority.rsplit_once(':').map(|(_, suffix)| suffix).filter(|_| port.is_none());
-    let is_number = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if let Some(number) = suffix.filter(is_number) {
-        return Err(Failure::usage(format!("{number} is not a valid port")).hint("use a number from 1 to 65535"));
+    let suffix = authority.rsplit_once(':').filter(|(name, _)| port.is_none() && !name.contains(':'));
+    if let Some((name, suffix)) = suffix {
+        return Err(Failure::unavailable(format!("\"{suffix}\" is not a valid port of {name}"))
+            .hint("use a number from 1 to 65535"));
     }
     let headers = arguments.headers.iter().map(|text| parse_header(text)).collect::<Result<_, _>>()?;
     let protocol = match arguments.protocol {
@@ -146,6 +147,9 @@ pub(super) fn from_flags(mesh: &Mesh<'_>, arguments: &RouteArgs, namespace: Opti
             mesh.find_service(namespace, name).or_else(|| mesh.find_host(host))
         },
     );
+    if !arguments.allow_unknown_host {
+        known_hosts::check(mesh, arguments, host, port, service)?;
+    }
     let host = match (service, host.contains('.')) {
         (Some(id), false) => {
             let service = mesh.service(id);
@@ -161,8 +165,8 @@ pub(super) fn from_flags(mesh: &Mesh<'_>, arguments: &RouteArgs, namespace: Opti
     Ok(Call {
         authority: format!("{host}:{port}"),
         port,
-        path: path(arguments.method.clone())
-            .map_err(|error| Failure::usage(error).hint("use /package.Service/Method"))?,
+        path: path(arguments.method.as_deref().map(with_slash))
+            .map_err(|error| Failure::unavailable(error).hint("use /package.Service/Method"))?,
         headers,
         protocol,
         dial: arguments.dial.clone(),
@@ -181,6 +185,12 @@ fn default_port(service: &Service) -> Result<u16, Failure> {
                 .hint("select one with HOST:PORT"))
         }
     }
+}
+
+/// The path for a method as grpcurl writes it: `package.Service/Method`, without the slash.
+fn with_slash(method: &str) -> String {
+    let path = format!("/{method}");
+    if !method.starts_with('/') && is_grpc_path(&path) { path } else { method.to_owned() }
 }
 
 /// The path of a call, by default `/`.
@@ -237,6 +247,13 @@ fn parse_header(text: &str) -> Result<(String, String), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_method_may_lack_its_first_slash() {
+        assert_eq!(with_slash("shop.Cart/Add"), "/shop.Cart/Add");
+        assert_eq!(with_slash("/shop.Cart/Add"), "/shop.Cart/Add");
+        assert_eq!(with_slash("Add"), "Add");
+    }
 
     #[test]
     fn a_protocol_has_the_same_name_in_calls_and_reports() {

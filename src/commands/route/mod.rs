@@ -2,6 +2,7 @@
 
 mod callers;
 mod calls;
+mod known_hosts;
 mod live;
 mod test_file;
 
@@ -43,7 +44,7 @@ pub struct RouteArgs {
     /// Authority of the call: a host, and the port if the Service has several
     #[arg(value_name = "HOST[:PORT]", required_unless_present_any = ["calls", "test"])]
     host: Option<String>,
-    /// Path of the call (default: /)
+    /// Path of the call (default: /); the first slash may be omitted, as with grpcurl
     #[arg(value_name = "/PKG.SERVICE/METHOD")]
     method: Option<String>,
     /// Header of the call, such as x-canary:true (repeatable)
@@ -58,6 +59,9 @@ pub struct RouteArgs {
     /// Host that the client resolves and connects to, if it differs from the authority
     #[arg(long, value_name = "HOST")]
     dial: Option<String>,
+    /// Also answer for a host or port that nothing in the mesh has
+    #[arg(long, conflicts_with_all = ["calls", "test"])]
+    allow_unknown_host: bool,
     /// File with calls, one JSON object per line; - for stdin
     #[arg(long, value_name = "FILE", conflicts_with_all = ["host", "method", "headers", "caller", "dial"])]
     calls: Option<PathBuf>,

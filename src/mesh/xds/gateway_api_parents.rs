@@ -11,7 +11,7 @@ use crate::mesh::Mesh;
 use crate::mesh::gateway::ApiGateway;
 use crate::mesh::gateway_api::{RouteObject, RouteParent};
 use crate::mesh::host;
-use crate::mesh::ids::Namespace;
+use crate::mesh::ids::{Namespace, ObjectRef};
 use crate::mesh::virtual_service::GatewayName;
 use crate::schema::Kind;
 use crate::schema::core::NamespaceObject;
@@ -300,6 +300,115 @@ fn accepts(listener: &GatewayListener, object: &RouteObject) -> bool {
         })
     });
     has_common_host && listener.kinds.iter().any(|kind| kind == object.object.kind.name())
+}
+
+/// A parent that does not accept a route object, although it exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RejectedParent {
+    /// The HTTPRoute or GRPCRoute.
+    pub route: ObjectRef,
+    /// Index in `spec.parentRefs`.
+    pub index: usize,
+    /// The Gateway or Service.
+    pub parent: ObjectRef,
+    /// The field of the reference that does not fit, if it is the reference.
+    pub field: Option<&'static str>,
+    /// Why the parent does not accept the route.
+    pub reason: String,
+    /// What the parent offers, such as the names of its listeners.
+    pub offered: String,
+}
+
+impl Mesh<'_> {
+    /// Parents that exist and do not accept a route object: no listener has the name or port, allows the route's
+    /// namespace or kind, or has a common host; or the Service does not have the port.
+    pub fn rejected_parents(&self) -> Vec<RejectedParent> {
+        let listeners = listeners(self);
+        let mut rejected = Vec::new();
+        for object in &self.route_objects {
+            for (index, parent) in object.parents.iter().enumerate() {
+                let found = match parent {
+                    RouteParent::Gateway { namespace, name, listener, port } => {
+                        let own = listeners.iter().filter(|own| own.namespace == *namespace && own.name == *name);
+                        let own: Vec<&GatewayListener> = own.collect();
+                        let Some(gateway) = self.find_api_gateway(namespace, name).filter(|_| !own.is_empty()) else {
+                            continue;
+                        };
+                        rejection(&own, object, listener.as_deref(), *port)
+                            .map(|reason| (gateway.object.clone(), reason))
+                    }
+                    RouteParent::Service { namespace, name, port } => {
+                        let Some(id) = self.find_service(namespace.as_str(), name) else { continue };
+                        let service = self.service(id);
+                        let missing = port.filter(|number| service.port(*number).is_none());
+                        missing.map(|number| {
+                            let ports: Vec<String> = service.ports.iter().map(|port| port.title()).collect();
+                            let reason = format!("the Service does not have port {number}");
+                            (service.object.clone(), (Some("port"), reason, format!("ports {}", ports.join(", "))))
+                        })
+                    }
+                    RouteParent::Other(_) => None,
+                };
+                if let Some((parent, (field, reason, offered))) = found {
+                    let route = object.object.clone();
+                    rejected.push(RejectedParent { route, index, parent, field, reason, offered });
+                }
+            }
+        }
+        rejected
+    }
+}
+
+/// Why none of the Gateway's listeners accepts a route: the field of the reference, the reason, and what is offered.
+fn rejection(
+    listeners: &[&GatewayListener],
+    object: &RouteObject,
+    section: Option<&str>,
+    port: Option<u16>,
+) -> Option<(Option<&'static str>, String, String)> {
+    let list = |text: &dyn Fn(&GatewayListener) -> String| -> String {
+        listeners.iter().map(|listener| text(listener)).collect::<Vec<_>>().join(", ")
+    };
+    let named: Vec<&&GatewayListener> =
+        listeners.iter().filter(|listener| section.is_none_or(|section| section == listener.section)).collect();
+    if named.is_empty() {
+        let reason = format!("it has no listener named {}", section.unwrap_or_default());
+        return Some((
+            Some("sectionName"),
+            reason,
+            format!("listeners {}", list(&|listener| listener.section.clone())),
+        ));
+    }
+    let on_port: Vec<&&GatewayListener> =
+        named.into_iter().filter(|listener| port.is_none_or(|port| i64::from(port) == listener.port)).collect();
+    if on_port.is_empty() {
+        let reason = format!("it has no such listener on port {}", port.unwrap_or_default());
+        return Some((Some("port"), reason, format!("ports {}", list(&|listener| listener.port.to_string()))));
+    }
+    if on_port.iter().any(|listener| accepts(listener, object)) {
+        return None;
+    }
+    let kind = object.object.kind.name();
+    if !on_port.iter().any(|listener| listener.kinds.iter().any(|allowed| allowed == kind)) {
+        let kinds = |listener: &GatewayListener| format!("{}: {}", listener.section, listener.kinds.join(" "));
+        return Some((None, format!("no listener allows the kind {kind}"), format!("allowed kinds {}", list(&kinds))));
+    }
+    let own_namespace = object.object.namespace.as_str();
+    let allows_namespace = |listener: &&&GatewayListener| {
+        listener.server.hosts.iter().any(|allowed| {
+            allowed.split_once('/').is_none_or(|(namespace, _)| namespace == "*" || namespace == own_namespace)
+        })
+    };
+    if !on_port.iter().any(|listener| allows_namespace(&listener)) {
+        let reason = format!("allowedRoutes of its listeners do not include namespace {own_namespace}");
+        return Some((None, reason, "allowedRoutes.namespaces.from is Same by default".to_owned()));
+    }
+    let hostname = |listener: &GatewayListener| {
+        let hostname = if listener.hostname.is_empty() { "*" } else { &listener.hostname };
+        format!("{}: {hostname}", listener.section)
+    };
+    let reason = format!("no listener has a host in common with {}", object.route.spec.hostnames.join(", "));
+    Some((None, reason, format!("hosts {}", list(&hostname))))
 }
 
 /// The secret names of a listener's certificates. Certificates in other namespaces need a ReferenceGrant and are not

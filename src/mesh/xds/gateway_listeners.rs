@@ -4,7 +4,7 @@
 //! Sources: `mergeGateways` in `pilot/pkg/model/gateway.go` and `push_context.go`, `buildGatewayListeners` in
 //! `pilot/pkg/networking/core/gateway.go` of istio/istio 1.31.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::gateway_api_parents;
@@ -80,6 +80,30 @@ pub struct DroppedServer {
     pub winner: GatewayName,
     /// The setting that the winner already serves, such as `host a.example.com with TLS`.
     pub reason: String,
+}
+
+/// A server whose TLS server name another server on the port has too, so that Envoy rejects the listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DuplicateServer {
+    /// Its Gateway.
+    pub gateway: GatewayName,
+    /// Its port.
+    pub port: u32,
+    /// The server name, `*` for all.
+    pub name: String,
+    /// The Gateway of the first server with the name.
+    pub other: GatewayName,
+}
+
+/// A filter chain of a gateway's listener.
+struct GatewayFilterChain<'s> {
+    /// TLS server names; empty matches all.
+    names: Vec<String>,
+    /// The route table; `None` forwards connections.
+    table: Option<&'s str>,
+    requires_tls: bool,
+    /// `None` for plaintext, where servers share one chain.
+    server: Option<&'s BoundServer>,
 }
 
 /// The servers of one gateway after the merge.
@@ -322,21 +346,13 @@ impl<'m> ProxyConfig<'m> {
         servers
     }
 
-    /// Selects the server that accepts a connection to a port of the gateway's Service.
-    pub(super) fn accept_gateway_connection(
-        &self,
-        servers: &MergedServers,
-        number: u16,
-        protocol: CallProtocol,
-        server_name: &str,
-    ) -> GatewayConnection {
-        let port = self.pod_port(number);
-        let groups: Vec<&ServerGroup> = servers.groups.iter().filter(|group| group.port == port).collect();
-        // Filter chains: SNI names (empty matches all), route table (`None` forwards TCP), and whether TLS is required.
-        let mut chains: Vec<(Vec<String>, Option<&str>, bool)> = Vec::new();
-        for group in &groups {
+    /// The filter chains of the listener on a port of the pod.
+    fn filter_chains<'s>(&self, servers: &'s MergedServers, port: u16) -> Vec<GatewayFilterChain<'s>> {
+        let mut chains = Vec::new();
+        for group in servers.groups.iter().filter(|group| group.port == port) {
             if group.protocol.family() == ProtocolFamily::Http {
-                chains.push((Vec::new(), group.table.as_deref(), false));
+                let table = group.table.as_deref();
+                chains.push(GatewayFilterChain { names: Vec::new(), table, requires_tls: false, server: None });
                 continue;
             }
             for bound in &group.servers {
@@ -351,13 +367,58 @@ impl<'m> ProxyConfig<'m> {
                     if names.iter().any(|name| name == "*") {
                         names.clear();
                     }
-                    chains.push((names, bound.table.as_deref(), true));
+                    let table = bound.table.as_deref();
+                    chains.push(GatewayFilterChain { names, table, requires_tls: true, server: Some(bound) });
                 } else {
+                    let requires_tls = is_tls(&bound.server);
                     let forwarding = self.tcp_chain_names(bound).into_iter();
-                    chains.extend(forwarding.map(|names| (names, None, is_tls(&bound.server))));
+                    chains.extend(forwarding.map(|names| GatewayFilterChain {
+                        names,
+                        table: None,
+                        requires_tls,
+                        server: Some(bound),
+                    }));
                 }
             }
         }
+        chains
+    }
+
+    /// Servers with the same TLS server name as another one on their port. Envoy rejects a listener with such servers.
+    pub(super) fn duplicate_servers(&self, servers: &MergedServers) -> Vec<DuplicateServer> {
+        let ports: BTreeSet<u16> = servers.groups.iter().map(|group| group.port).collect();
+        let mut duplicates = Vec::new();
+        for port in ports {
+            let mut first_by_name: HashMap<String, (usize, &BoundServer)> = HashMap::new();
+            for (index, chain) in self.filter_chains(servers, port).into_iter().enumerate() {
+                let Some(server) = chain.server else { continue };
+                let any = ["*".to_owned()];
+                for name in if chain.names.is_empty() { &any[..] } else { &chain.names } {
+                    let (first_index, first) = *first_by_name.entry(name.clone()).or_insert((index, server));
+                    if first_index == index {
+                        continue;
+                    }
+                    duplicates.push(DuplicateServer {
+                        gateway: server.gateway.clone(),
+                        port: server.server.port.as_ref().map_or(0, |port| port.number),
+                        name: name.clone(),
+                        other: first.gateway.clone(),
+                    });
+                }
+            }
+        }
+        duplicates
+    }
+
+    /// Selects the server that accepts a connection to a port of the gateway's Service.
+    pub(super) fn accept_gateway_connection(
+        &self,
+        servers: &MergedServers,
+        number: u16,
+        protocol: CallProtocol,
+        server_name: &str,
+    ) -> GatewayConnection {
+        let chains = self.filter_chains(servers, self.pod_port(number));
         if chains.is_empty() {
             return GatewayConnection::NoListener;
         }
@@ -365,25 +426,25 @@ impl<'m> ProxyConfig<'m> {
         let name = if uses_tls { server_name } else { "" };
         let mut patterns: Vec<&str> = chains
             .iter()
-            .flat_map(|(names, ..)| names.iter().map(String::as_str))
+            .flat_map(|chain| chain.names.iter().map(String::as_str))
             .filter(|pattern| !name.is_empty() && host_patterns::is_subset(name, pattern))
             .collect();
         patterns.sort_by(|a, b| host_patterns::by_specificity(a, b));
-        let matching: Vec<&(Vec<String>, Option<&str>, bool)> = match patterns.first().copied() {
-            Some(pattern) => chains.iter().filter(|(names, ..)| names.iter().any(|name| name == pattern)).collect(),
-            None => chains.iter().filter(|(names, ..)| names.is_empty()).collect(),
+        let matching: Vec<&GatewayFilterChain<'_>> = match patterns.first().copied() {
+            Some(pattern) => chains.iter().filter(|chain| chain.names.iter().any(|name| name == pattern)).collect(),
+            None => chains.iter().filter(|chain| chain.names.is_empty()).collect(),
         };
         match matching.as_slice() {
-            [] if !uses_tls && chains.iter().all(|(.., requires_tls)| *requires_tls) => {
+            [] if !uses_tls && chains.iter().all(|chain| chain.requires_tls) => {
                 GatewayConnection::Closed("all servers of the gateway on this port require TLS".to_owned())
             }
             [] => GatewayConnection::Closed("no server of the gateway serves this host name".to_owned()),
-            [(_, table, requires_tls)] => match (table, requires_tls, uses_tls) {
+            [chain] => match (chain.table, chain.requires_tls, uses_tls) {
                 (Some(_), true, false) => GatewayConnection::Closed("the gateway's server requires TLS".to_owned()),
                 (Some(_), false, true) => {
                     GatewayConnection::Closed("the gateway's server expects plaintext, not TLS".to_owned())
                 }
-                (Some(table), ..) => GatewayConnection::Http((*table).to_owned()),
+                (Some(table), ..) => GatewayConnection::Http(table.to_owned()),
                 (None, ..) => GatewayConnection::Tcp,
             },
             _ => GatewayConnection::Closed(

@@ -36,17 +36,17 @@ pub(super) enum TextCondition {
 /// A condition on a header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HeaderMatch {
-    name: String,
-    text: TextCondition,
-    inverted: bool,
+    pub(super) name: String,
+    pub(super) text: TextCondition,
+    pub(super) inverted: bool,
 }
 
 /// The conditions of one Envoy route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CompiledMatch {
-    path: PathMatch,
+    pub(super) path: PathMatch,
     ignore_case: bool,
-    headers: Vec<HeaderMatch>,
+    pub(super) headers: Vec<HeaderMatch>,
     query: Vec<(String, TextCondition)>,
     /// Conditions on claims of a JWT, which only the proxy can check.
     claims: Vec<String>,

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::gateway_listeners::DroppedServer;
+use super::gateway_listeners::{DroppedServer, DuplicateServer};
 use super::matching::CompiledMatch;
 use super::route_config::ConfigRule;
 use super::route_config::{ConfigId, RouteConfig};
@@ -130,23 +130,28 @@ impl Mesh<'_> {
         scope::sidecar_of(self, caller)
     }
 
-    /// Servers of Gateways that istiod drops because they conflict with an earlier one, on all gateways of the mesh.
-    pub fn dropped_servers(&self) -> Vec<DroppedServer> {
+    /// Servers of Gateways that istiod drops because they conflict with an earlier one, and servers with the same TLS
+    /// server name as another one, on all gateways of the mesh.
+    pub fn conflicting_servers(&self) -> (Vec<DroppedServer>, Vec<DuplicateServer>) {
         let mut visited = HashSet::new();
-        let mut dropped = Vec::new();
+        let (mut dropped, mut duplicates) = (Vec::new(), Vec::new());
         for id in self.workload_ids() {
             let caller = Caller::of_workload(self, id);
             let key = (caller.namespace.clone(), caller.labels.clone());
             if caller.kind != CallerKind::Gateway || !visited.insert(key) {
                 continue;
             }
-            for server in ProxyConfig::new(self, caller).servers().dropped {
+            let proxy = ProxyConfig::new(self, caller);
+            let servers = proxy.servers();
+            duplicates.extend(proxy.duplicate_servers(&servers));
+            for server in servers.dropped {
                 if !dropped.contains(&server) {
                     dropped.push(server);
                 }
             }
         }
-        dropped
+        duplicates.dedup();
+        (dropped, duplicates)
     }
 
     /// The VirtualService that owns the routes, if the owner is one.

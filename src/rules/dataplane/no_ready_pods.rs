@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use crate::mesh::Mesh;
 use crate::mesh::ids::Namespace;
+use crate::mesh::service::{Resolution, Service};
 use crate::mesh::workload::Workload;
 use crate::rules::{Finding, Findings, Rule, Severity};
 use crate::schema::Kind;
+use crate::schema::meta::StringMap;
 use crate::snapshot::SourceKind;
 use crate::vocabulary::nearest_name;
 
@@ -19,7 +21,8 @@ pub(in crate::rules) static RULE: Rule = Rule {
     summary: "A gRPC Service without ready endpoints",
     docs: "\
 ## What it looks for
-A Service with a gRPC port whose selector matches no ready pod, or no pod at all.
+A Service with a gRPC port whose selector matches no ready pod, or no pod at all, and a ServiceEntry with
+`resolution: STATIC` that has no endpoints.
 
 ## Why it matters for gRPC
 The cluster has no healthy endpoint. Every call fails with UNAVAILABLE (flag `UH`, details `no_healthy_upstream`).
@@ -53,11 +56,14 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         }
     }
     for service in &mesh.services {
-        if !service.has_grpc_evidence()
-            || !service.is_kubernetes()
-            || service.selector.is_empty()
-            || service.endpoints.may_serve()
-        {
+        if !service.has_grpc_evidence() {
+            continue;
+        }
+        if !service.is_kubernetes() {
+            check_service_entry(mesh, service, out);
+            continue;
+        }
+        if service.selector.is_empty() || service.endpoints.may_serve() {
             continue;
         }
         // Manifests without any workload of a namespace do not show what runs there.
@@ -66,7 +72,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             continue;
         }
         let namespace = service.namespace();
-        let scaled_to_zero = mesh.workloads_scaled_to_zero(service);
+        let scaled_to_zero = mesh.workloads_scaled_to_zero(service, &StringMap::default());
         let (message, evidence, fix) = if service.endpoints.total == 0
             && let Some(first) = scaled_to_zero.first()
         {
@@ -112,6 +118,40 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             .fix(fix);
         out.add(&RULE, finding);
     }
+}
+
+/// Reports a ServiceEntry without endpoints. With `resolution: DNS`, Envoy resolves the host itself if none is listed.
+fn check_service_entry(mesh: &Mesh<'_>, service: &Service, out: &mut Findings<'_>) {
+    let Resolution::ServiceEntry(resolution) = &service.resolution else { return };
+    // istiod merges the ports of entries for the same host. A port that two entries have may use the other's endpoints.
+    let shares_port = |entry: &&Service| entry.ports.iter().any(|port| service.port(port.number).is_some());
+    let mut entries = mesh.services_named(service.host.as_str()).iter().map(|id| mesh.service(*id)).filter(shares_port);
+    let has_endpoints = entries.any(|entry| !entry.endpoint_labels.is_empty() || entry.endpoints.may_serve());
+    let is_selecting = !service.selector.is_empty();
+    if has_endpoints
+        || &**resolution != "STATIC"
+        || !service.endpoint_labels.is_empty()
+        || service.endpoints.may_serve()
+    {
+        return;
+    }
+    if is_selecting && mesh.snapshot.source == SourceKind::Manifests && !mesh.covers_pods_in(service.namespace()) {
+        out.add_undecided(&RULE);
+        return;
+    }
+    let (field, message) = if is_selecting {
+        (
+            "spec.workloadSelector",
+            format!("the workloadSelector of {} ({}) matches no pod", service.object, service.selector),
+        )
+    } else {
+        ("spec.endpoints", format!("{} has resolution STATIC and lists no endpoints", service.object))
+    };
+    let finding = Finding::new(&RULE, &service.object, field)
+        .message(message)
+        .impact("every call fails with UNAVAILABLE (flag UH, no_healthy_upstream)")
+        .fix("endpoints:\n- address: 192.0.2.10   # the address of the server, or resolution: DNS for a host name");
+    out.add(&RULE, finding);
 }
 
 #[cfg(test)]

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::mesh::Mesh;
 use crate::mesh::ids::{Namespace, ServiceId};
+use crate::mesh::service::Visibility;
 use crate::mesh::xds::{Caller, RouteOwner};
+use crate::mesh::{Mesh, SidecarObject};
 use crate::rules::{Finding, Findings, Rule, Severity};
 use crate::schema::Kind;
 
@@ -17,8 +18,9 @@ pub(in crate::rules) static RULE: Rule = Rule {
     summary: "A Sidecar hides a gRPC Service from a namespace that other objects name as its caller",
     docs: "\
 ## What it looks for
-A namespace that is named as a caller of a gRPC Service, in an AuthorizationPolicy that allows it or in a route rule
-with its `sourceNamespace`, while the Sidecar object of that namespace does not list the host of the Service.
+A namespace that is named as a caller of a gRPC Service, while the Sidecar object of that namespace does not list the
+host of the Service. A namespace is named by an AuthorizationPolicy that allows it, by a route rule with its
+`sourceNamespace`, and by a VirtualService in it with rules for a host of another namespace.
 
 ## Why it matters for gRPC
 The proxies of these callers have no route and no cluster for the host. Their calls leave as plain connections without
@@ -62,10 +64,17 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 .callers([&namespace])
                 .evidence([evidence])
                 .depends_on([service.namespace()])
-                .fix(format!("egress:\n- hosts:\n  - {}/{}", service.namespace(), service.host));
+                .fix(with_host(sidecar, &format!("{}/{}", service.namespace(), service.host)));
             out.add(&RULE, finding);
         }
     }
+}
+
+/// The hosts of the Sidecar's first egress listener with one added: callers keep the hosts that they have.
+fn with_host(sidecar: &SidecarObject, added: &str) -> String {
+    let listed = sidecar.spec.egress.first().into_iter().flat_map(|egress| egress.hosts.iter().map(String::as_str));
+    let hosts: Vec<String> = listed.chain([added]).map(|host| format!("\"{host}\"")).collect();
+    format!("egress:\n- hosts: [{}]", hosts.join(", "))
 }
 
 /// Namespaces that an object names as callers of a Service, each with the evidence.
@@ -73,6 +82,13 @@ fn namespaces_named_as_callers(mesh: &Mesh<'_>, id: ServiceId) -> BTreeMap<Names
     let service = mesh.service(id);
     let mut callers = BTreeMap::new();
     for object in mesh.virtual_services.covering(&service.host) {
+        // Rules in another namespace than the host's are for the callers there.
+        let own_namespace = &object.object.namespace;
+        if own_namespace != service.namespace() || object.export_to == Visibility::Private {
+            callers
+                .entry(own_namespace.clone())
+                .or_insert_with(|| format!("{} in this namespace has rules for the host", object.object));
+        }
         let matches = object.spec.http.iter().flat_map(|rule| &rule.matches);
         for namespace in
             matches.filter_map(|route_match| route_match.source_namespace.as_deref()).filter(|name| !name.is_empty())

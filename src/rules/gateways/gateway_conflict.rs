@@ -2,7 +2,7 @@
 
 use crate::mesh::Mesh;
 use crate::mesh::virtual_service::GatewayName;
-use crate::mesh::xds::DroppedServer;
+use crate::mesh::xds::{DroppedServer, DuplicateServer};
 use crate::rules::{Finding, Findings, Rule, Severity};
 use crate::schema::Kind;
 
@@ -16,7 +16,8 @@ pub(in crate::rules) static RULE: Rule = Rule {
     docs: "\
 ## What it looks for
 Servers of Gateways for the same gateway pods that conflict: one port with different protocols, one TLS host twice on
-one port, or one port name twice.
+one port, or one port name twice. One TLS host under two namespace prefixes (`shop/api.example.com` and
+`api.example.com`) is a conflict that istiod does not see, and Envoy rejects the listener.
 
 ## Why it matters for gRPC
 istiod keeps the server of the oldest Gateway, and of the first one by name if they are equally old. It drops the other
@@ -45,16 +46,11 @@ Define each TLS host in one server only, and use one protocol per port.
 };
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
-    for DroppedServer { gateway, server, port, winner, reason } in mesh.dropped_servers() {
+    let (dropped, duplicates) = mesh.conflicting_servers();
+    for DroppedServer { gateway, server, port, winner, reason } in dropped {
         let GatewayName::Named { namespace, name } = &gateway else { continue };
         let Some(loser) = mesh.find_istio_gateway(namespace, name) else { continue };
-        let winner = match &winner {
-            GatewayName::Named { namespace, name } => match mesh.find_istio_gateway(namespace, name) {
-                Some(winner) => winner.object.to_string(),
-                None => format!("Gateway {namespace}/{name}"),
-            },
-            GatewayName::Mesh => String::new(),
-        };
+        let winner = gateway_title(mesh, &winner);
         let finding = Finding::new(&RULE, &loser.object, format!("spec.servers[{server}]"))
             .message(format!(
                 "istiod drops the server on port {port} of {}: {winner} already has \
@@ -69,6 +65,27 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                         they are equally old"])
             .fix("merge both servers into one Gateway, or use another port, port name or host for this server");
         out.add(&RULE, finding);
+    }
+    for DuplicateServer { gateway, port, name, other } in duplicates {
+        let GatewayName::Named { namespace, name: gateway_name } = &gateway else { continue };
+        let Some(gateway) = mesh.find_istio_gateway(namespace, gateway_name) else { continue };
+        let other = gateway_title(mesh, &other);
+        let finding = Finding::new(&RULE, &gateway.object, "spec.servers")
+            .message(format!("{} and {other} both serve the TLS server name {name} on port {port}", gateway.object))
+            .impact("Envoy rejects the listener: clients of every server on this port get UNAVAILABLE")
+            .evidence(["istiod compares the hosts with their namespace prefix, Envoy the server names without it"])
+            .fix("merge both servers into one Gateway, or use another port for one of them");
+        out.add(&RULE, finding);
+    }
+}
+
+fn gateway_title(mesh: &Mesh<'_>, gateway: &GatewayName) -> String {
+    match gateway {
+        GatewayName::Named { namespace, name } => match mesh.find_istio_gateway(namespace, name) {
+            Some(gateway) => gateway.object.to_string(),
+            None => format!("Gateway {namespace}/{name}"),
+        },
+        GatewayName::Mesh => String::new(),
     }
 }
 
@@ -87,6 +104,15 @@ mod tests {
     }
 
     const TLS: &str = "{port: {number: 443, name: https, protocol: HTTPS}, hosts: [a.example.com], tls: {mode: SIMPLE, credentialName: c}}";
+
+    #[test]
+    fn reports_a_tls_host_under_two_namespace_prefixes() {
+        let yaml = gateways(
+            TLS,
+            &TLS.replace("[a.example.com]", "[shop/a.example.com]").replace("name: https", "name: https-b"),
+        );
+        assert_findings(&RULE, &yaml, &["error Gateway shop/b spec.servers"]);
+    }
 
     #[test]
     fn reports_a_tls_host_used_twice_and_a_port_with_two_protocols() {

@@ -3,6 +3,7 @@
 use crate::mesh::Mesh;
 use crate::mesh::gateway::{IstioGateway, hosts_overlap, split_server_host};
 use crate::mesh::ids::{Host, ObjectRef};
+use crate::mesh::virtual_service::VirtualService;
 use crate::rules::{Finding, Findings, Rule, Severity};
 use crate::schema::Kind;
 
@@ -67,11 +68,19 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                     .impact("calls to this host through the gateway get UNIMPLEMENTED (404, flag NR)")
                     .evidence([format!("hosts of its servers: {}", served.join(", "))])
                     .depends_on([&gateway.object.namespace])
-                    .fix(format!("servers:\n- hosts: [{}/{host}]   # in {}", object.object.namespace, gateway.object));
+                    .fix(fix(gateway, object, host));
                 out.add(&RULE, finding);
             }
         }
     }
+}
+
+/// The hosts of the first server with this one added: other clients keep theirs.
+fn fix(gateway: &IstioGateway, object: &VirtualService, host: &Host) -> String {
+    let existing = gateway.spec.servers.first().into_iter().flat_map(|server| server.hosts.iter().cloned());
+    let added = format!("{}/{host}", object.object.namespace);
+    let hosts: Vec<String> = existing.chain([added]).map(|host| format!("\"{host}\"")).collect();
+    format!("# {}\nservers:\n- hosts: [{}]", gateway.object, hosts.join(", "))
 }
 
 fn serves(gateway: &IstioGateway, object: &ObjectRef, host: &Host) -> bool {

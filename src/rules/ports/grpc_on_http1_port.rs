@@ -1,7 +1,9 @@
 //! GM105: gRPC on a port that declares `http`, which proxies reach over HTTP/1.1.
 
 use crate::mesh::Mesh;
+use crate::mesh::evidence::{Evidence, RoutedEvidence};
 use crate::mesh::protocol::Protocol;
+use crate::mesh::service::{Service, ServicePort};
 use crate::rules::{Finding, Findings, Rule, Severity};
 use crate::schema::Kind;
 
@@ -15,7 +17,9 @@ pub(in crate::rules) static RULE: Rule = Rule {
     docs: "\
 ## What it looks for
 A port with gRPC evidence that Istio treats as HTTP/1.1, when neither the DestinationRule that the callers get nor the
-mesh config upgrades the connection to HTTP/2.
+mesh config upgrades the connection to HTTP/2. A port is used for gRPC too if a route sends the calls of a gRPC port or
+of a Gateway server with `protocol: GRPC` to it, as for the Service of a canary. If the Service has a gRPC port of its
+own, the finding is about the rule that selects the wrong one.
 
 ## Why it matters for gRPC
 For a port named `http` the caller's proxy opens HTTP/1.1 connections to the server. gRPC needs HTTP/2, so every call
@@ -71,9 +75,16 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 continue;
             }
             let includes_default_class = broken_classes.iter().any(|class| class.is_default());
-            let callers = broken_classes.iter().filter(|_| !includes_default_class).flat_map(|class| &class.namespaces);
-            let finding = Finding::new(&RULE, &service.object, port.deciding_field())
-                .message(format!("port {} is used for gRPC, but Istio treats it as HTTP/1.1", port.title()))
+            let callers: Vec<_> = broken_classes
+                .iter()
+                .filter(|_| !includes_default_class)
+                .flat_map(|class| class.namespaces.clone())
+                .collect();
+            let finding = match misdirected(service, port) {
+                Some((routed, grpc_port)) => report_route(service, port, routed, grpc_port),
+                None => report_port(service, port),
+            };
+            let finding = finding
                 .impact(
                     "every call fails with UNAVAILABLE (flag UPE at the proxy that connects to the server, URX at the \
                      caller)",
@@ -81,11 +92,48 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 .callers(callers)
                 .evidence(std::iter::once(format!("protocol HTTP, decided by {}", port.decided_by)))
                 .evidence(&port.evidence)
-                .depends_on([&mesh.root_namespace])
-                .fix(port.grpc_port_yaml());
+                .depends_on([&mesh.root_namespace]);
             out.add(&RULE, finding);
         }
     }
+}
+
+fn report_port(service: &Service, port: &ServicePort) -> Finding {
+    Finding::new(&RULE, &service.object, port.deciding_field())
+        .message(format!("port {} is used for gRPC, but Istio treats it as HTTP/1.1", port.title()))
+        .fix(port.grpc_port_yaml())
+}
+
+/// The rule that sends gRPC calls to an HTTP port although the Service has a gRPC port, and that port. The HTTP port is
+/// then right for its own clients, and the rule is wrong.
+fn misdirected<'s>(service: &'s Service, port: &'s ServicePort) -> Option<(&'s RoutedEvidence, &'s ServicePort)> {
+    let routed = port.evidence.iter().find_map(|evidence| match evidence {
+        Evidence::Routed(routed) => Some(routed),
+        _ => None,
+    })?;
+    if port.evidence.iter().any(Evidence::is_own) {
+        return None;
+    }
+    let dialed_number = routed.dialed.rsplit_once(':').and_then(|(_, number)| number.parse().ok());
+    let grpc_ports = || service.ports.iter().filter(|other| other.protocol.is_grpc());
+    let same_number = grpc_ports().find(|other| Some(other.number) == dialed_number);
+    same_number.or_else(|| grpc_ports().next()).map(|grpc_port| (routed, grpc_port))
+}
+
+fn report_route(service: &Service, port: &ServicePort, routed: &RoutedEvidence, grpc_port: &ServicePort) -> Finding {
+    let dialed_port = routed.dialed.rsplit_once(':').map_or("", |(_, number)| number);
+    Finding::new(&RULE, &routed.route, &*routed.rule)
+        .message(format!(
+            "the rule sends gRPC calls to {} to port {} of {}, which Istio treats as HTTP/1.1",
+            routed.dialed,
+            port.title(),
+            service.object
+        ))
+        .fix(format!(
+            "# before this rule, one for the gRPC port\n- match: [{{port: {dialed_port}}}]\n  route:\n  - destination: \
+             {{host: {}, port: {{number: {}}}}}",
+            service.host, grpc_port.number
+        ))
 }
 
 #[cfg(test)]
@@ -108,6 +156,59 @@ mod tests {
     fn reports_grpc_evidence_on_an_http_port() {
         assert_findings(&RULE, &with_route(), &["error Service shop/a spec.ports[0].name"]);
         assert_undecided_on_gap(&RULE, &with_route());
+    }
+
+    /// Two Services of a canary: callers dial the gRPC port of one, and the other has an HTTP port.
+    #[test]
+    fn reports_a_port_that_gets_the_calls_of_a_grpc_port() {
+        let split = "{hosts: [a], http: [{route: [{destination: {host: a}, weight: 9}, {destination: {host: canary}, weight: 1}]}]}";
+        let yaml = service("a", "{name: grpc, port: 50051}")
+            + &service("canary", "{name: http, port: 50051}")
+            + &istio("VirtualService", "a", split);
+        assert_findings(&RULE, &yaml, &["error Service shop/canary spec.ports[0].name"]);
+        let evidence = &crate::rules::testing::findings(&RULE, &yaml)[0].evidence;
+        assert!(
+            evidence
+                .iter()
+                .any(|fact| fact.contains("VirtualService shop/a (spec.http[0]) sends calls to a.shop:50051 here"))
+        );
+        // Without calls there is no evidence.
+        assert_findings(&RULE, &yaml.replace("weight: 1}", "weight: 0}"), &[]);
+        // An HTTP rule before it takes no gRPC calls.
+        let api = "http: [{match: [{uri: {prefix: /api}}], route: [{destination: {host: canary}}]}, {route: [{destination: {host: a}}]}]";
+        let yaml = service("a", "{name: grpc, port: 50051}")
+            + &service("canary", "{name: http, port: 50051}")
+            + &istio("VirtualService", "a", &format!("{{hosts: [a], {api}}}"));
+        assert_findings(&RULE, &yaml, &[]);
+    }
+
+    #[test]
+    fn reports_the_rule_if_the_service_has_a_grpc_port_too() {
+        let ports = "{name: grpc, port: 6565}, {name: http, port: 8080}";
+        let rule = "{hosts: [a], http: [{route: [{destination: {host: primary, port: {number: 8080}}}]}]}";
+        let yaml = service("a", ports) + &service("primary", ports) + &istio("VirtualService", "a", rule);
+        assert_findings(&RULE, &yaml, &["error VirtualService shop/a spec.http[0]"]);
+        let split = "{hosts: [a], http: [{match: [{port: 6565}], route: [{destination: {host: primary, port: {number: 6565}}}]}, {route: [{destination: {host: primary, port: {number: 8080}}}]}]}";
+        let yaml = service("a", ports) + &service("primary", ports) + &istio("VirtualService", "a", split);
+        assert_findings(&RULE, &yaml, &[]);
+    }
+
+    #[test]
+    fn reports_a_port_behind_a_gateway_server_for_grpc() {
+        let gateway = |server: &str| {
+            service("a", HTTP)
+                + &istio("Gateway", "gw", &format!("{{selector: {{app: gw}}, servers: [{server}]}}"))
+                + &istio(
+                    "VirtualService",
+                    "a",
+                    "{hosts: [a.example.com], gateways: [gw], http: [{route: [{destination: {host: a}}]}]}",
+                )
+        };
+        let grpc = "{port: {number: 443, name: grpc, protocol: GRPC}, hosts: ['*']}";
+        let http = "{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}";
+        assert_findings(&RULE, &gateway(grpc), &["error Service shop/a spec.ports[0].name"]);
+        // The routes may be for the HTTP server.
+        assert_findings(&RULE, &gateway(&format!("{grpc}, {http}")), &[]);
     }
 
     #[test]

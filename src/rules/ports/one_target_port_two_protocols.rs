@@ -138,7 +138,7 @@ fn report_conflict(mesh: &Mesh<'_>, number: u16, mut users: Vec<(ServiceId, usiz
             ))
             .evidence([format!("port {} of {} takes precedence: {reason}", port(winner).title(), winning.object)])
             .evidence(port(winner).evidence.iter().chain(&port(loser).evidence))
-            .fix("ports:\n- name: grpc   # the same protocol for both ports".to_owned());
+            .fix(format!("ports:\n- name: grpc   # the same protocol for both ports\n  port: {}", port(loser).number));
         out.add(&RULE, finding);
     }
 }

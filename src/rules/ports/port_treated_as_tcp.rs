@@ -1,6 +1,7 @@
 //! GM101: gRPC on a port that Istio treats as TCP.
 
 use crate::mesh::Mesh;
+use crate::mesh::evidence::Evidence;
 use crate::mesh::protocol::{DecidedBy, Protocol, ProtocolFamily};
 use crate::rules::{Finding, Findings, Rule, Severity};
 
@@ -53,7 +54,11 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             if encrypted && matches!(port.decided_by, DecidedBy::EntryProtocol(_)) {
                 continue;
             }
-            let impact = if encrypted {
+            let is_routed_only = !port.evidence.iter().any(Evidence::is_own);
+            let impact = if is_routed_only {
+                "the proxy sends the calls over HTTP/1.1: they fail with UNAVAILABLE (flag UPE at the proxy that connects \
+                 to the server, URX at the caller)"
+            } else if encrypted {
                 "the proxy forwards encrypted bytes: all calls of a connection go to one pod, and http rules, retries \
                  and timeouts have no effect; correct only if the application itself must terminate TLS"
             } else {

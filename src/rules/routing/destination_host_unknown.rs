@@ -2,8 +2,9 @@
 
 use crate::mesh::Mesh;
 use crate::mesh::host;
-use crate::mesh::ids::Host;
+use crate::mesh::ids::{Host, Namespace, ObjectRef};
 use crate::mesh::virtual_service::VirtualService;
+use crate::mesh::xds::{DestinationUse, MissingCluster, MissingClusterCause};
 use crate::rules::{Finding, Findings, Rule, Severity};
 use crate::schema::Kind;
 
@@ -16,7 +17,8 @@ pub(in crate::rules) static RULE: Rule = Rule {
     summary: "A route to a host that no Service or ServiceEntry has",
     docs: "\
 ## What it looks for
-A destination or mirror of a VirtualService whose host is neither a Service nor a host of a ServiceEntry.
+A destination or mirror of a VirtualService whose host is neither a Service nor a host of a ServiceEntry, or is one that
+is not exported to the proxies that use the route.
 
 ## Why it matters for gRPC
 istiod and Envoy accept the route, but its cluster does not exist: every call on the route fails with UNAVAILABLE,
@@ -82,6 +84,42 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
             check_host(mesh, object, &field, written, out);
         }
     }
+    for missing in mesh.missing_clusters() {
+        if let MissingClusterCause::NotExported { service } = &missing.cause {
+            report_not_exported(mesh, missing, service, out);
+        }
+    }
+}
+
+/// Reports a host that exists, but not for the proxies that use the route.
+fn report_not_exported(mesh: &Mesh<'_>, missing: &MissingCluster, service: &ObjectRef, out: &mut Findings<'_>) {
+    let MissingCluster { object, field, host, use_of_calls, callers, .. } = missing;
+    let namespaces = callers.iter().map(Namespace::as_str).collect::<Vec<_>>().join(", ");
+    let (severity, impact) = match use_of_calls {
+        DestinationUse::Calls => {
+            (Severity::Error, "their calls on this route fail with UNAVAILABLE (flag NC, cluster not found)")
+        }
+        DestinationUse::Copies => (Severity::Warning, "mirrored calls are lost; callers are not affected"),
+        DestinationUse::Nothing => (
+            Severity::Warning,
+            "none at weight 0; with a weight above 0, that share of their calls fails with UNAVAILABLE (flag NC)",
+        ),
+    };
+    let fix = if service.kind == Kind::Service {
+        format!("# {service}\nmetadata:\n  annotations:\n    networking.istio.io/exportTo: \"{namespaces}\"")
+    } else {
+        format!("# {service}\nspec:\n  exportTo: [., {namespaces}]")
+    };
+    let field = if object.kind == Kind::VirtualService { format!("{field}.host") } else { field.clone() };
+    let finding = Finding::new(&RULE, object, field)
+        .severity(severity)
+        .message(format!("{service} ({}) is not exported to callers in {namespaces}", mesh.short_host(host)))
+        .impact(impact)
+        .callers(callers)
+        .evidence([format!("exportTo of {service} does not include {namespaces}")])
+        .depends_on([&service.namespace])
+        .fix(fix);
+    out.add(&RULE, finding);
 }
 
 fn check_host(mesh: &Mesh<'_>, object: &VirtualService, field: &str, written: &str, out: &mut Findings<'_>) {

@@ -91,11 +91,15 @@ fn not_imported(mesh: &Mesh<'_>, id: VirtualServiceId, object: &VirtualService, 
         return None;
     }
     let host = object.hosts.first().map_or("*", |host| host.as_str());
+    // Callers keep the hosts that they have.
+    let listed = sidecar.spec.egress.first().into_iter().flat_map(|egress| egress.hosts.iter().cloned());
+    let added = format!("{}/{host}", object.object.namespace);
+    let hosts: Vec<String> = listed.chain([added]).map(|host| format!("\"{host}\"")).collect();
     let finding = Finding::new(&RULE, &object.object, "spec.hosts")
         .message(format!("no Sidecar of a caller imports {}", object.object))
         .impact("its routes, weights, timeouts and retries have no effect")
         .evidence([format!("the egress hosts of {} do not include it", sidecar.object)])
-        .fix(format!("# {}\nspec:\n  egress:\n  - hosts: [\"{}/{host}\"]", sidecar.object, object.object.namespace));
+        .fix(format!("# {}\nspec:\n  egress:\n  - hosts: [{}]", sidecar.object, hosts.join(", ")));
     Some(finding)
 }
 

@@ -1,7 +1,8 @@
 //! GM209: HTTP rules for a host whose ports Istio treats as TCP.
 
 use crate::mesh::Mesh;
-use crate::mesh::protocol::ProtocolFamily;
+use crate::mesh::ids::Host;
+use crate::mesh::protocol::{Protocol, ProtocolFamily};
 use crate::mesh::service::ServicePort;
 use crate::rules::{Finding, Findings, Rule, Severity};
 use crate::schema::Kind;
@@ -76,10 +77,30 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 .impact("the rules have no effect: all calls of a connection go to one pod")
                 .evidence(protocols)
                 .depends_on([service.namespace()])
-                .fix(ports[0].grpc_port_yaml());
+                .fix(fix(ports[0], host));
             out.add(&RULE, finding);
         }
     }
+}
+
+/// A declaration of the port as gRPC is right only if its clients speak plaintext gRPC. Clients that start TLS themselves,
+/// or that speak another protocol, would fail.
+fn fix(port: &ServicePort, host: &Host) -> String {
+    if matches!(port.protocol, Protocol::Https | Protocol::Tls) {
+        return format!(
+            "# clients of this port start TLS themselves: remove spec.http, or route by server name\ntls:\n- match: [{{port: \
+             {}, sniHosts: [\"{host}\"]}}]\n  route:\n  - destination: {{host: \"{host}\"}}",
+            port.number
+        );
+    }
+    if port.evidence.is_empty() {
+        return format!(
+            "# without evidence of gRPC on the port: remove spec.http, or route connections\ntcp:\n- match: [{{port: {}}}]\n  \
+             route:\n  - destination: {{host: \"{host}\"}}",
+            port.number
+        );
+    }
+    port.grpc_port_yaml()
 }
 
 #[cfg(test)]

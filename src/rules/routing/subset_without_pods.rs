@@ -88,7 +88,14 @@ fn check_rule(mesh: &Mesh<'_>, object: &VirtualService, rule: &WrittenRule, out:
         };
         let selected = if pods.total > 0 { format!("{} pods, none ready", pods.total) } else { "no pods".to_owned() };
         let existing = existing_labels(mesh, service, subset.labels.keys().map(String::as_str));
-        let fix = if pods.total > 0 {
+        let scaled_to_zero: Vec<String> = if pods.total > 0 {
+            Vec::new()
+        } else {
+            mesh.workloads_scaled_to_zero(service, &subset.labels).iter().map(ToString::to_string).collect()
+        };
+        let fix = if let Some(workload) = scaled_to_zero.first() {
+            format!("scale up {workload}, or set the weight to 0 while it has no pods")
+        } else if pods.total > 0 {
             format!("kubectl get pods -n {} -l {labels}", service.namespace())
         } else {
             format!(
@@ -101,7 +108,8 @@ fn check_rule(mesh: &Mesh<'_>, object: &VirtualService, rule: &WrittenRule, out:
             .severity(severity)
             .message(format!("subset {name} of {} selects {selected} ({labels})", mesh.short_host(&target.host)))
             .impact(impact)
-            .evidence([format!("pods of {} have {existing}", service.object)])
+            .evidence(scaled_to_zero.iter().map(|workload| format!("{workload} is scaled to 0")))
+            .evidence(scaled_to_zero.is_empty().then(|| format!("pods of {} have {existing}", service.object)))
             .depends_on([service.namespace(), &destination_rule.object.namespace])
             .fix(fix);
         out.add(&RULE, finding);
