@@ -16,6 +16,7 @@ mod pools;
 mod ports;
 mod retries;
 mod routing;
+mod security;
 
 pub use finding::{Finding, Findings, Severity};
 
@@ -80,6 +81,7 @@ pub static RULES: &[&Rule] = &[
     &routing::two_kinds_one_host::RULE,
     &routing::canary_on_headless::RULE,
     &routing::backend_invalid::RULE,
+    &routing::fault_injection_active::RULE,
     &routing::route_table_rejected::RULE,
     &retries::retry_condition_rejected::RULE,
     &retries::retry_without_attempts::RULE,
@@ -98,6 +100,15 @@ pub static RULES: &[&Rule] = &[
     &gateways::host_not_on_gateway::RULE,
     &gateways::gateway_unknown::RULE,
     &gateways::gateway_only_route::RULE,
+    &security::tls_modes_conflict::RULE,
+    &security::mutual_to_unmeshed::RULE,
+    &security::authorization_on_tcp::RULE,
+    &security::authorization_never_grpc::RULE,
+    &security::strict_with_plain_callers::RULE,
+    &security::port_level_mtls_wrong_port::RULE,
+    &security::sidecar_credential_ignored::RULE,
+    &security::server_not_verified::RULE,
+    &security::tls_to_plain_port::RULE,
     &dataplane::pod_without_proxy::RULE,
     &dataplane::no_ready_pods::RULE,
     &dataplane::proxy_rejected_config::RULE,
