@@ -20,7 +20,7 @@ GATEWAY_API = "sigs.k8s.io/gateway-api@v1.6.0"
 KINDS = {
     "networking.istio.io": ["VirtualService", "DestinationRule", "Gateway", "ServiceEntry", "WorkloadEntry", "Sidecar",
                             "EnvoyFilter", "ProxyConfig"],
-    "security.istio.io": ["PeerAuthentication", "AuthorizationPolicy"],
+    "security.istio.io": ["PeerAuthentication", "RequestAuthentication", "AuthorizationPolicy"],
     "telemetry.istio.io": ["Telemetry"],
     "extensions.istio.io": ["WasmPlugin"],
     "gateway.networking.k8s.io": ["Gateway", "HTTPRoute", "GRPCRoute", "ReferenceGrant"],

@@ -111,7 +111,7 @@ fn the_demo_shop_has_a_fixed_set_of_findings() {
         codes,
         [
             "GM101", "GM102", "GM103", "GM105", "GM111", "GM201", "GM203", "GM204", "GM205", "GM301", "GM304", "GM305",
-            "GM401", "GM403", "GM409", "GM501", "GM508", "GM701", "GM702", "GM718",
+            "GM401", "GM403", "GM409", "GM501", "GM508", "GM603", "GM701", "GM702", "GM718",
         ],
         "\n{}",
         format(&findings)

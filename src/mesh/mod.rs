@@ -14,6 +14,7 @@
 //!
 //! This module is part of CORE. Its types are never serialized as such: [`crate::report`] defines the output.
 
+pub(crate) mod authorization;
 pub(crate) mod caller_backend;
 pub(crate) mod caller_classes;
 pub(crate) mod coverage;
@@ -23,6 +24,8 @@ mod evidence_flow;
 pub(crate) mod gateway;
 pub(crate) mod gateway_api;
 mod gateway_exposure;
+pub(crate) mod hop;
+pub(crate) mod hop_problems;
 pub(crate) mod host;
 pub mod ids;
 pub(crate) mod name_index;
@@ -107,8 +110,12 @@ pub struct Mesh<'s> {
     pub istio_gateways: Vec<IstioGateway>,
     /// Gateway API Gateways, sorted by namespace and name.
     pub api_gateways: Vec<ApiGateway>,
-    /// PeerAuthentications and AuthorizationPolicies.
+    /// PeerAuthentications, RequestAuthentications and AuthorizationPolicies.
     pub security_policies: SecurityPolicies,
+    /// The mesh's trust domain, followed by its aliases.
+    pub trust_domains: Vec<String>,
+    /// External authorizers of the mesh configuration: name, and whether they support TCP connections.
+    pub authorizers: Vec<(String, bool)>,
     /// EnvoyFilters and WasmPlugins. The model does not apply them; answers that they may change name them.
     pub extensions: Vec<Extension>,
     /// Sidecar objects, in the order in which istiod tries them.

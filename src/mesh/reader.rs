@@ -5,24 +5,25 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use super::authorization::{AuthorizationPolicy, PolicyScope};
 use super::destination_rule::DestinationRule;
 use super::gateway::{ApiGateway, IstioGateway, ReferenceGrant};
 use super::gateway_api::{RouteObject, RouteParent};
 use super::host::{self};
 use super::ids::{Host, Interner, Labels, Namespace, ObjectRef, WorkloadId};
-use super::security::{AuthorizationPolicy, MtlsMode, PeerAuthentication, SecurityPolicies};
+use super::security::{MtlsMode, PeerAuthentication, RequestAuthentication, SecurityPolicies};
 use super::service::Visibility;
 use super::version::IstioVersion;
 use super::virtual_service::{GatewayName, VirtualService};
 use super::workload::{NamespaceInjection, Workload};
 use super::{Extension, SidecarObject, UndecodedObject};
 use crate::schema::core as shapes;
-use crate::schema::destination_rule::DestinationRuleSpec;
+use crate::schema::destination_rule::{DestinationRuleSpec, MatchLabels};
 use crate::schema::gateway::IstioGatewaySpec;
 use crate::schema::kind::Kind;
 use crate::schema::mesh_config::MeshConfig;
 use crate::schema::meta::{ObjectMeta, Resource};
-use crate::schema::security::{AuthorizationPolicySpec, PeerAuthenticationSpec};
+use crate::schema::security::{AuthorizationPolicySpec, PeerAuthenticationSpec, RequestAuthenticationSpec};
 use crate::schema::sidecar::{SelectorSpec, SidecarSpec};
 use crate::schema::virtual_service::VirtualServiceSpec;
 use crate::schema::{gateway_api, meta::StringMap};
@@ -248,15 +249,29 @@ impl<'s> ObjectReader<'s> {
         });
         let peer = peer.collect();
         let policies: Vec<(ObjectRef, Resource<AuthorizationPolicySpec>)> = self.decode(Kind::AuthorizationPolicy);
-        let policies = policies.into_iter().map(|(object, Resource { metadata: _, spec })| {
-            let selector = spec.selector.as_ref().filter(|selector| !selector.match_labels.is_empty());
-            AuthorizationPolicy {
-                selector: selector.map(|s| Labels::new(&s.match_labels, &mut self.names)),
-                object,
-                spec,
-            }
+        let policies: Vec<_> = policies
+            .into_iter()
+            .map(|(object, Resource { metadata, spec })| {
+                let selector = self.policy_selector(spec.selector.as_ref());
+                let dry_run = metadata.annotations.get("istio.io/dry-run").map(String::as_str);
+                AuthorizationPolicy::new(object, selector, dry_run, &spec)
+            })
+            .collect();
+        let requests: Vec<(ObjectRef, Resource<RequestAuthenticationSpec>)> = self.decode(Kind::RequestAuthentication);
+        let requests = requests.into_iter().filter(|(_, request)| !request.spec.jwt_rules.is_empty());
+        let requests = requests.map(|(object, Resource { metadata: _, spec })| {
+            let selector = self.policy_selector(spec.selector.as_ref());
+            let scope = PolicyScope::new(selector, spec.target_ref.as_ref(), &spec.target_refs);
+            RequestAuthentication { namespace: object.namespace, scope }
         });
-        SecurityPolicies::new(peer, policies.collect())
+        let requests = requests.collect();
+        SecurityPolicies::new(peer, policies, requests)
+    }
+
+    /// The labels of a policy's selector; `None` for one that selects every pod.
+    fn policy_selector(&mut self, selector: Option<&MatchLabels>) -> Option<Labels> {
+        let selector = selector.filter(|selector| !selector.match_labels.is_empty())?;
+        Some(Labels::new(&selector.match_labels, &mut self.names))
     }
 
     pub(super) fn extensions(&mut self) -> Vec<Extension> {

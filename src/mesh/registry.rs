@@ -56,9 +56,26 @@ impl<'s> ObjectReader<'s> {
             labels.extend(spec.labels);
             let labels = Labels::new(&labels, &mut self.names);
             let ip = spec.address.as_deref().map(Arc::from);
-            workloads.push(Workload::from_workload_entry(object, labels, ip));
+            let account = spec.service_account.as_deref().filter(|name| !name.is_empty());
+            let account = account.map(|name| self.names.intern(name));
+            workloads.push(Workload::from_workload_entry(object, labels, ip, account));
         }
+        self.add_default_service_accounts(&mut workloads);
         workloads
+    }
+
+    /// Sets the ServiceAccount of pods that name none. The API server sets the field of every Pod, so that a Pod of a
+    /// cluster without it comes from a snapshot that did not keep it.
+    fn add_default_service_accounts(&mut self, workloads: &mut [Workload]) {
+        let default = self.names.intern("default");
+        for workload in workloads.iter_mut().filter(|workload| workload.service_account.is_none()) {
+            let is_complete = match workload.object.kind {
+                Kind::WorkloadEntry => false,
+                Kind::Pod => self.snapshot.source != SourceKind::Cluster,
+                _ => true,
+            };
+            workload.service_account = is_complete.then(|| Arc::clone(&default));
+        }
     }
 
     /// Adds the pod templates of workloads that are not in `owners` and that no other workload owns.

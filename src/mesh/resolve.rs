@@ -90,6 +90,8 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, options: &ResolveOptions) -> Mesh<'s>
         istio_gateways: reader.istio_gateways(&workloads),
         api_gateways: reader.api_gateways(),
         security_policies: reader.security(),
+        trust_domains: config.trust_domains(),
+        authorizers: config.authorizers(),
         extensions: reader.extensions(),
         sidecars: reader.sidecars(),
         reference_grants: reader.grants(),

@@ -1,4 +1,5 @@
-//! PeerAuthentications and AuthorizationPolicies, and the effective mTLS mode of a workload.
+//! PeerAuthentications, RequestAuthentications and AuthorizationPolicies by namespace, and the effective mTLS mode of a
+//! workload.
 //!
 //! Source: `pilot/pkg/model/authentication.go` of istio/istio 1.31: a policy for the workload takes
 //! precedence over one for its namespace, and that over one in the root namespace. Within one level the oldest wins.
@@ -11,9 +12,9 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::authorization::{AuthorizationPolicy, PolicyScope};
 use super::ids::{Labels, Namespace, ObjectRef};
 use super::workload::Workload;
-use crate::schema::security::AuthorizationPolicySpec;
 
 /// Connections that the proxy of a server accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
@@ -35,6 +36,17 @@ impl MtlsMode {
             "PERMISSIVE" => Some(Self::Permissive),
             "STRICT" => Some(Self::Strict),
             _ => None,
+        }
+    }
+}
+
+impl MtlsMode {
+    /// The value in the object.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Disable => "DISABLE",
+            Self::Permissive => "PERMISSIVE",
+            Self::Strict => "STRICT",
         }
     }
 }
@@ -62,24 +74,28 @@ pub struct PeerAuthentication {
     pub ports: BTreeMap<u16, MtlsMode>,
 }
 
+/// A RequestAuthentication with rules: proxies read the tokens of calls.
 #[derive(Debug)]
-pub struct AuthorizationPolicy {
-    pub object: ObjectRef,
-    /// Pod labels. `None`: all pods of the namespace, or of the mesh in the root namespace.
-    pub selector: Option<Labels>,
-    pub spec: AuthorizationPolicySpec,
+pub struct RequestAuthentication {
+    pub namespace: Namespace,
+    pub scope: PolicyScope,
 }
 
 #[derive(Debug, Default)]
 pub struct SecurityPolicies {
     peer: BTreeMap<Namespace, Vec<PeerAuthentication>>,
     authorization: BTreeMap<Namespace, Vec<AuthorizationPolicy>>,
+    request: Vec<RequestAuthentication>,
 }
 
 impl SecurityPolicies {
-    pub fn new(mut peer: Vec<PeerAuthentication>, authorization: Vec<AuthorizationPolicy>) -> Self {
+    pub fn new(
+        mut peer: Vec<PeerAuthentication>,
+        authorization: Vec<AuthorizationPolicy>,
+        request: Vec<RequestAuthentication>,
+    ) -> Self {
         peer.sort_by(|a, b| (&a.created, &a.object).cmp(&(&b.created, &b.object)));
-        let mut security = Self::default();
+        let mut security = Self { request, ..Self::default() };
         for policy in peer {
             security.peer.entry(policy.object.namespace.clone()).or_default().push(policy);
         }
@@ -110,7 +126,9 @@ impl SecurityPolicies {
         port: u16,
         root_namespace: &Namespace,
     ) -> (MtlsMode, Option<&ObjectRef>) {
-        let policies = self.peer.get(workload.namespace()).map_or(&[][..], Vec::as_slice);
+        // istiod ignores policies of the root namespace that have a selector.
+        let own = self.peer.get(workload.namespace()).filter(|_| workload.namespace() != root_namespace);
+        let policies = own.map_or(&[][..], Vec::as_slice);
         let selects = |policy: &&PeerAuthentication| {
             policy.selector.as_ref().is_some_and(|selector| workload.labels.contains_all(selector))
         };
@@ -128,19 +146,54 @@ impl SecurityPolicies {
         (MtlsMode::Permissive, None)
     }
 
-    /// AuthorizationPolicies of the workload's namespace and the root namespace that apply to the workload.
+    /// AuthorizationPolicies of the workload's namespace and the root namespace that apply to the workload's proxy.
     pub fn authorization_policies<'a>(
         &'a self,
         workload: &'a Workload,
         root_namespace: &'a Namespace,
     ) -> impl Iterator<Item = &'a AuthorizationPolicy> + 'a {
         let own_namespace = workload.namespace();
-        let root_namespace = (root_namespace != own_namespace).then_some(root_namespace);
+        let root = (root_namespace != own_namespace).then_some(root_namespace);
         std::iter::once(own_namespace)
-            .chain(root_namespace)
+            .chain(root)
             .filter_map(|namespace| self.authorization.get(namespace))
             .flatten()
-            .filter(|policy| policy.spec.target_refs.is_empty())
-            .filter(|policy| policy.selector.as_ref().is_none_or(|selector| workload.labels.contains_all(selector)))
+            .filter(|policy| policy.scope.applies_to(&policy.object.namespace, workload, root_namespace))
+    }
+
+    /// All AuthorizationPolicies of some namespaces.
+    pub fn policies_in<'a>(&'a self, namespaces: &[&Namespace]) -> impl Iterator<Item = &'a AuthorizationPolicy> + 'a {
+        let mut namespaces: Vec<&Namespace> = namespaces.to_vec();
+        namespaces.dedup();
+        let lists: Vec<_> = namespaces.into_iter().filter_map(|namespace| self.authorization.get(namespace)).collect();
+        lists.into_iter().flatten()
+    }
+
+    /// All AuthorizationPolicies, by namespace.
+    pub fn all_policies(&self) -> impl Iterator<Item = &AuthorizationPolicy> {
+        self.authorization.values().flatten()
+    }
+
+    /// All PeerAuthentications, by namespace.
+    pub fn peer_authentications(&self) -> impl Iterator<Item = &PeerAuthentication> {
+        self.peer.values().flatten()
+    }
+
+    /// The PeerAuthentications that apply to a workload: its own, that of its namespace, and that of the mesh.
+    pub fn peer_authentications_for<'a>(
+        &'a self,
+        workload: &'a Workload,
+        root_namespace: &'a Namespace,
+    ) -> impl Iterator<Item = &'a ObjectRef> + 'a {
+        let selects =
+            |policy: &&PeerAuthentication| policy.selector.as_ref().is_none_or(|own| workload.labels.contains_all(own));
+        let own = self.peer.get(workload.namespace()).into_iter().flatten().filter(selects);
+        let root = self.peer.get(root_namespace).into_iter().flatten().filter(|policy| policy.selector.is_none());
+        own.chain(root).map(|policy| &policy.object)
+    }
+
+    /// Whether a RequestAuthentication with rules applies to the workload's proxy.
+    pub fn has_request_authentication(&self, workload: &Workload, root_namespace: &Namespace) -> bool {
+        self.request.iter().any(|request| request.scope.applies_to(&request.namespace, workload, root_namespace))
     }
 }

@@ -31,6 +31,8 @@ pub struct Workload {
     pub exclusions: Vec<TrafficExclusion>,
     /// Pod IP.
     pub ip: Option<Arc<str>>,
+    /// Name of the ServiceAccount. `None`: the source does not contain it, or a WorkloadEntry without a proxy.
+    pub service_account: Option<Arc<str>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,7 +210,12 @@ impl Workload {
     }
 
     /// A machine outside the cluster. A WorkloadEntry does not say whether a proxy runs on it.
-    pub fn from_workload_entry(object: ObjectRef, labels: Labels, ip: Option<Arc<str>>) -> Self {
+    pub fn from_workload_entry(
+        object: ObjectRef,
+        labels: Labels,
+        ip: Option<Arc<str>>,
+        service_account: Option<Arc<str>>,
+    ) -> Self {
         Self {
             object,
             owner: None,
@@ -220,6 +227,7 @@ impl Workload {
             grpc_probes: Vec::new(),
             exclusions: Vec::new(),
             ip,
+            service_account,
         }
     }
 
@@ -260,6 +268,12 @@ impl Workload {
             exclusions: exclusions(&meta.annotations, names),
             labels: Labels::new(&meta.labels, names),
             ip: None,
+            service_account: spec
+                .service_account_name
+                .as_deref()
+                .or(spec.service_account.as_deref())
+                .filter(|name| !name.is_empty())
+                .map(|name| names.intern(name)),
             pod_count: context.count,
             readiness: context.readiness,
             object,

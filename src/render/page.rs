@@ -12,8 +12,9 @@ use super::text::{count, paragraph, safe, safe_lines};
 use crate::dataplane::proxy::ProxyState;
 use crate::mesh::xds::BackendState;
 use crate::report::balance::DistributionReport;
-use crate::report::inspect::{LiveServiceReport, RuleAction, RuleReport, ServiceReport};
+use crate::report::inspect::{AccessReport, LiveServiceReport, RuleAction, RuleReport, ServiceReport};
 use crate::report::page::format_millis;
+use crate::vocabulary::name_list::abbreviate;
 use crate::vocabulary::share::format_percent;
 
 fn heading(out: &mut String, style: &Style, text: &str) {
@@ -288,6 +289,34 @@ fn security(out: &mut String, service: &ServiceReport, style: &Style) {
     }
     for policy in &service.authorization {
         let paths = if policy.paths.is_empty() { "no method paths".to_owned() } else { policy.paths.join(", ") };
-        bullet(out, style, &format!("{} {}: {paths}", policy.object, policy.action));
+        let dry_run = if policy.is_dry_run { " (dry run)" } else { "" };
+        bullet(out, style, &format!("{} {}{dry_run}: {paths}", policy.object, policy.action));
+    }
+    access(out, &service.access, style);
+}
+
+/// Number of callers that a line lists.
+const MAX_CALLERS: usize = 6;
+
+/// Who may call which method.
+fn access(out: &mut String, rows: &[AccessReport], style: &Style) {
+    if rows.is_empty() {
+        return;
+    }
+    heading(out, style, "Who may call");
+    for row in rows {
+        let method = match row.method.as_str() {
+            "*" if rows.len() == 1 => "every method",
+            "*" => "every other method",
+            method => method,
+        };
+        let lists = [("allowed", &row.allowed), ("denied", &row.denied), ("depends on the call", &row.undecided)];
+        let parts = lists.iter().filter(|(_, callers)| !callers.is_empty()).map(|(verdict, callers)| {
+            let is_everyone = lists.iter().all(|(other, list)| other == verdict || list.is_empty());
+            let callers = if is_everyone { "all callers".to_owned() } else { abbreviate(callers.iter(), MAX_CALLERS) };
+            format!("{verdict}: {callers}")
+        });
+        let parts: Vec<String> = parts.collect();
+        bullet(out, style, &format!("port {} {method} · {}", row.port, parts.join("; ")));
     }
 }

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use super::style::{Style, TextRole};
 use super::text::{paragraph, safe};
+use crate::mesh::authorization::AuthorizationVerdict;
 use crate::mesh::xds::{BackendState, CallOutcome, ListenerClass, UpstreamProtocol};
 use crate::report::Percent;
 use crate::report::page::format_millis;
@@ -60,6 +61,7 @@ pub fn route(report: &RouteReport, style: &Style, out: &mut dyn Write) -> io::Re
     if !report.hash_policy.is_empty() {
         page.row("hashed by", &report.hash_policy.join(", "))?;
     }
+    page.authorization(report)?;
     page.rows("client sees", report.client_sees.iter().map(format_client_outcome))?;
     if let Some(live) = &report.live {
         let pod = format!("{}/{}", live.namespace, live.pod);
@@ -202,6 +204,40 @@ impl RoutePage<'_> {
         Ok(())
     }
 
+    /// Backends to which TLS does not fit.
+    fn tls_problems(&mut self, backends: &[RouteBackendReport]) -> io::Result<()> {
+        let mut shown: Vec<&str> = Vec::new();
+        for backend in backends {
+            let Some(problem) = backend.tls_problem.as_deref().filter(|problem| !shown.contains(problem)) else {
+                continue;
+            };
+            let label = if shown.is_empty() { "TLS" } else { "" };
+            self.painted_row(label, &format!("✗ {problem}"), Some(TextRole::Error))?;
+            shown.push(problem);
+        }
+        Ok(())
+    }
+
+    /// The decision at the servers; nothing when no policy applies to any of them.
+    fn authorization(&mut self, report: &RouteReport) -> io::Result<()> {
+        let of_backends = report.backends.iter().filter_map(|backend| {
+            let name = backend.subset.as_ref().or(backend.host.as_ref()).unwrap_or(&backend.cluster);
+            Some((format!("{name}: "), backend.authorization.as_ref()?))
+        });
+        let decisions = report.authorization.iter().map(|decision| (String::new(), decision)).chain(of_backends);
+        let decisions = decisions.filter(|(_, decision)| decision.decision != AuthorizationVerdict::None);
+        for (index, (name, decision)) in decisions.enumerate() {
+            let role = match decision.decision {
+                AuthorizationVerdict::None | AuthorizationVerdict::Allowed => None,
+                AuthorizationVerdict::Undecided => Some(TextRole::Warning),
+                AuthorizationVerdict::Denied => Some(TextRole::Error),
+            };
+            let text = format!("{name}{}: {}", decision.decision.as_str(), decision.reason);
+            self.painted_row(if index == 0 { "authorization" } else { "" }, &text, role)?;
+        }
+        Ok(())
+    }
+
     /// For TCP, protocol and TLS of the backends are omitted.
     fn backends(&mut self, backends: &[RouteBackendReport], is_tcp: bool) -> io::Result<()> {
         for (index, (backend, share)) in shares(backends).enumerate() {
@@ -209,6 +245,7 @@ impl RoutePage<'_> {
             let role = (backend.state != BackendState::Ok).then_some(TextRole::Error);
             self.painted_row(if index == 0 { "backends" } else { "" }, &text, role)?;
         }
+        self.tls_problems(backends)?;
         let pools: Vec<&[String]> = backends.iter().map(|backend| backend.connection_pool.as_slice()).collect();
         for (index, pool) in pools.iter().enumerate() {
             if pool.is_empty() || pools[..index].contains(pool) {

@@ -9,6 +9,7 @@ use super::balance::DistributionReport;
 use super::diff::DiffProxyReport;
 use super::finding::FindingReport;
 use super::route::RetriesReport;
+use super::server_side::access_reports;
 use super::{GapReport, ObjectKind, ObjectReport, Percent};
 use crate::dataplane::balance::{HostReadings, readings_by_host, recent_or_total};
 use crate::dataplane::proxy::ProxyState;
@@ -104,6 +105,8 @@ pub struct ServiceReport {
     pub tls: Vec<TlsReport>,
     /// Authorization policies that select the pods.
     pub authorization: Vec<AuthorizationReport>,
+    /// Who may call which method; empty when no policy decides about a call.
+    pub access: Vec<AccessReport>,
     /// Gateways that expose it.
     pub gateways: Vec<GatewayReport>,
     /// Parts of this report that gaps make incomplete, one sentence each.
@@ -318,8 +321,25 @@ pub struct AuthorizationReport {
     pub object: ObjectReport,
     /// `ALLOW`, `DENY`, `AUDIT` or `CUSTOM`, as written.
     pub action: String,
+    /// Whether the policy only records what it would do.
+    pub is_dry_run: bool,
     /// Method paths that it names.
     pub paths: Vec<String>,
+}
+
+/// Who may call a method.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct AccessReport {
+    /// Port of the Service.
+    pub port: u16,
+    /// `/pkg.Service/Method`, `/pkg.Service/*`, or `*` for every method that no policy names.
+    pub method: String,
+    /// Callers whose calls are allowed: `namespace/ServiceAccount`, or `callers without mTLS`.
+    pub allowed: Vec<String>,
+    /// Callers whose calls are denied.
+    pub denied: Vec<String>,
+    /// Callers for whom it depends on the call: an address, a header or a token.
+    pub undecided: Vec<String>,
 }
 
 /// A gateway that exposes a Service.
@@ -444,7 +464,9 @@ pub fn inspect(mesh: &Mesh<'_>, outcome: &RulesOutcome, request: &InspectRequest
             let of_pod = by_object.iter().filter(|(object, _)| object.kind == Kind::Pod && object.path() == path);
             findings.extend(of_pod.flat_map(|(_, findings)| findings.iter().copied()));
         }
-        services.push(ServiceReport { live, ..super::page::service_report(mesh, id, counts) });
+        // An overview has no table of callers and methods either: it grows with both.
+        let access = if request.targets.is_empty() { Vec::new() } else { access_reports(mesh, id) };
+        services.push(ServiceReport { access, live, ..super::page::service_report(mesh, id, counts) });
     }
     if request.targets.is_empty() && request.selected.is_none() {
         let in_scope = outcome.findings.iter().enumerate().filter(|(_, finding)| {

@@ -44,6 +44,11 @@ pub(super) fn related_objects(mesh: &Mesh<'_>, id: ServiceId) -> BTreeSet<Object
     }
     objects.extend(mesh.exposures(id).into_iter().map(|exposure| exposure.gateway));
     objects.extend(mesh.workloads_of(service).map(|workload| workload.object.clone()));
+    for workload in mesh.workloads_of(service) {
+        let policies = mesh.security_policies.authorization_policies(workload, &mesh.root_namespace);
+        objects.extend(policies.map(|policy| policy.object.clone()));
+        objects.extend(mesh.security_policies.peer_authentications_for(workload, &mesh.root_namespace).cloned());
+    }
     objects
 }
 
@@ -85,6 +90,7 @@ pub(super) fn service_report(
         workloads: workload_reports(mesh, service),
         tls: tls_reports(mesh, service),
         authorization: authorization_reports(mesh, service),
+        access: Vec::new(),
         gateways: mesh
             .exposures(id)
             .into_iter()
@@ -322,7 +328,7 @@ fn affected_by_gaps(mesh: &Mesh<'_>, service: &Service) -> Vec<String> {
     let parts = [
         ("routes", &[Kind::VirtualService, Kind::HttpRoute, Kind::GrpcRoute][..]),
         ("traffic policy", &[Kind::DestinationRule]),
-        ("security", &[Kind::PeerAuthentication, Kind::AuthorizationPolicy]),
+        ("security", &[Kind::PeerAuthentication, Kind::RequestAuthentication, Kind::AuthorizationPolicy]),
         ("gateways", &[Kind::IstioGateway, Kind::Gateway]),
         ("mesh defaults", &[Kind::ConfigMap]),
     ];

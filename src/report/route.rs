@@ -5,11 +5,13 @@ use serde::Serialize;
 
 use super::diff::DifferenceReport;
 use super::policy::connection_pool;
-use super::route_client::client_outcomes;
+use super::route_client::{ClientView, client_outcomes};
 use super::route_notes::{did_you_mean, not_modelled, notes};
 use super::{ObjectKind, ObjectReport, Percent};
 use crate::dataplane::proxy::ProxyState;
 use crate::mesh::Mesh;
+use crate::mesh::authorization::{AuthorizationDecision, AuthorizationVerdict, BackendAuthorization, ServerAccess};
+use crate::mesh::hop::{HopFailure, ServerSide};
 use crate::mesh::ids::ObjectRef;
 use crate::mesh::retry::RetryPolicy;
 use crate::mesh::xds::{
@@ -75,6 +77,10 @@ pub struct RouteReport {
     pub rewrite: Option<RouteRewriteReport>,
     /// The inputs of the consistent hash.
     pub hash_policy: Vec<String>,
+    /// The decision of the policies at the server. Absent when it stands in each backend, because the servers of the
+    /// backends decide differently, and when no server accepts the call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<RouteAuthorizationReport>,
     /// Rules that were tried before and do not match, in order.
     pub tried: Vec<TriedRuleReport>,
     /// Objects and conditions that act on the call and are not modelled.
@@ -164,6 +170,39 @@ pub struct RouteBackendReport {
     /// Limits of the connection pool in words; empty when no object sets any.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub connection_pool: Vec<String>,
+    /// Why connections to some or all pods fail because TLS on both sides does not fit; absent when it fits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_problem: Option<String>,
+    /// The decision of the policies at the servers of the backend, when backends differ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<RouteAuthorizationReport>,
+}
+
+/// The decision of the policies at a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct RouteAuthorizationReport {
+    /// Whether the call is let in; `none` when no policy applies.
+    pub decision: AuthorizationVerdict,
+    /// The policy that decides, as `AuthorizationPolicy/namespace/name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Index of its rule that matches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<usize>,
+    /// Why.
+    pub reason: String,
+}
+
+impl From<&AuthorizationDecision> for RouteAuthorizationReport {
+    fn from(decision: &AuthorizationDecision) -> Self {
+        let rule = decision.rule.as_ref();
+        Self {
+            decision: decision.verdict,
+            policy: rule.map(|(object, _)| format!("{}/{}", object.kind.name(), object.path())),
+            rule: rule.map(|(_, index)| *index),
+            reason: decision.reason.clone(),
+        }
+    }
 }
 
 /// TLS on a proxy's connections to endpoints.
@@ -282,7 +321,7 @@ fn grpc_status_names(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 }
 
 /// Why calls do not reach the application.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClientOutcomeReason {
     /// The proxy has no cluster for the backend.
@@ -291,8 +330,18 @@ pub enum ClientOutcomeReason {
     NoEndpoints,
     /// The proxy sends HTTP/1.1 to a gRPC server.
     Http1Upstream,
-    /// The proxy sends plaintext to pods that accept only mTLS.
+    /// The connection is in plaintext, and the pods accept only mTLS.
     PlaintextToStrictMtls,
+    /// The proxy starts mTLS, and the proxies of the pods accept only plaintext.
+    MtlsToPlaintext,
+    /// The proxy starts mTLS, and the pods have no proxy.
+    MtlsWithoutProxy,
+    /// The connection is TLS without a certificate of the mesh, and the proxies of the pods do not accept it.
+    TlsToProxy,
+    /// An AuthorizationPolicy at the server denies the calls.
+    AuthorizationDenied,
+    /// A fault of the rule aborts the calls.
+    FaultAbort,
     /// The rule makes the proxy respond.
     DirectResponse,
     /// The rule redirects the call.
@@ -342,6 +391,8 @@ impl RouteReport {
         if !message.is_empty() {
             messages.push(message);
         }
+        let authorization = mesh.authorize(caller, call, decision);
+        let common = authorization.common_decision(backends);
         let mut hash_policy: Vec<String> = backends.iter().filter_map(|backend| backend.hash_policy.clone()).collect();
         hash_policy.dedup();
         Self {
@@ -357,7 +408,16 @@ impl RouteReport {
             outcome: *outcome,
             virtual_host: virtual_host.clone(),
             rule: rule.as_ref().map(|matched| rule_report(matched, route_name)),
-            backends: backends.iter().map(|backend| backend_report(mesh, caller, backend)).collect(),
+            backends: backends
+                .iter()
+                .zip(&authorization.backends)
+                .map(|(backend, own)| RouteBackendReport {
+                    tls_problem: tls_problem(mesh, caller, backend, own),
+                    authorization: own.decision.as_ref().filter(|_| common.is_none()).map(Into::into),
+                    ..backend_report(mesh, caller, backend)
+                })
+                .collect(),
+            authorization: common.map(Into::into),
             timeout_ms: limit,
             max_grpc_timeout_ms: limit,
             retries: retries.as_ref().filter(|_| forwards).map(RetriesReport::from),
@@ -375,18 +435,26 @@ impl RouteReport {
             hash_policy,
             tried: tried.iter().map(tried_report).collect(),
             not_modelled,
-            client_sees: client_outcomes(mesh, call, decision),
+            client_sees: client_outcomes(&ClientView { mesh, caller, call, decision, authorization: &authorization }),
             message: messages.join("; "),
             did_you_mean: did_you_mean(mesh, call, decision),
             live: None,
         }
     }
 
-    /// Whether all calls reach the application.
+    /// Why it is not known whether all calls are let in; `None` when it is known.
+    pub fn undecided_authorization(&self) -> Option<&str> {
+        let used = shares(&self.backends).filter(|(_, share)| share.0 > 0.0);
+        let decisions = used.filter_map(|(backend, _)| backend.authorization.as_ref()).chain(&self.authorization);
+        let mut undecided = decisions.filter(|decision| decision.decision == AuthorizationVerdict::Undecided);
+        undecided.next().map(|decision| decision.reason.as_str())
+    }
+
+    /// Whether all calls reach the application, as far as the source tells.
     pub fn arrives(&self) -> bool {
         match self.outcome {
-            CallOutcome::Forward => self.client_sees.is_empty(),
-            CallOutcome::Tcp | CallOutcome::Passthrough => true,
+            CallOutcome::Forward | CallOutcome::Tcp => self.client_sees.is_empty(),
+            CallOutcome::Passthrough => true,
             _ => false,
         }
     }
@@ -446,7 +514,39 @@ fn backend_report(mesh: &Mesh<'_>, caller: &Caller, backend: &CompiledBackend) -
         upstream_protocol: backend.upstream_protocol,
         tls: exists.then_some(tls),
         connection_pool: pool_limits(mesh, caller, backend).filter(|_| exists).unwrap_or_default(),
+        tls_problem: None,
+        authorization: None,
     }
+}
+
+/// Why TLS of the caller does not fit that of the pods; `None` when every connection succeeds.
+fn tls_problem(
+    mesh: &Mesh<'_>,
+    caller: &Caller,
+    backend: &CompiledBackend,
+    authorization: &BackendAuthorization,
+) -> Option<String> {
+    let access = authorization.servers.iter().find(|access| access.result.is_err())?;
+    let failure = *access.result.as_ref().err()?;
+    let is_failing = |access: &&ServerAccess| access.result == Err(failure);
+    let (failing, all) = (authorization.servers.iter().filter(is_failing).count(), authorization.servers.len());
+    let decided_by = match mesh.server_side(access.server, access.port) {
+        ServerSide::Proxy { decided_by: Some(object), .. } => format!(" ({object})"),
+        ServerSide::Proxy { .. } | ServerSide::Application | ServerSide::GrpcLibrary => String::new(),
+    };
+    let written = mesh.written_tls(caller, backend);
+    let by_rule = written.map(|written| format!("{} starts {}", written.object, written.mode)).unwrap_or_default();
+    let text = match failure {
+        HopFailure::PlaintextToStrict => {
+            let reason = mesh.plaintext_reason(caller, backend);
+            format!("plaintext, because {reason}; the pods accept only mTLS{decided_by}")
+        }
+        HopFailure::MtlsToDisabled => format!("{by_rule}; the pods accept only plaintext{decided_by}"),
+        HopFailure::MtlsToApplication => format!("{by_rule}; the pods have no proxy that accepts mTLS"),
+        HopFailure::TlsToStrict => format!("{by_rule}; the pods accept only mTLS of the mesh{decided_by}"),
+        HopFailure::TlsToProxy => format!("{by_rule}; the proxies of the pods expect mTLS of the mesh or plaintext"),
+    };
+    Some(if failing == all { text } else { format!("{text}: {failing} of {all} pods") })
 }
 
 /// Limits of the connection pool; `None` when no DestinationRule sets any.

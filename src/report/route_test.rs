@@ -185,6 +185,7 @@ fn format_status(report: &RouteReport) -> String {
     let Some(first) = report.client_sees.first() else {
         return match report.outcome {
             CallOutcome::Passthrough => "passthrough: the mesh does not know the host".to_owned(),
+            _ if let Some(reason) = report.undecided_authorization() => format!("undecided: {reason}"),
             _ if report.arrives() => "OK".to_owned(),
             outcome => outcome.as_str().to_owned(),
         };

@@ -765,6 +765,7 @@ fn checkout() -> ServiceReport {
         workloads: vec![workload("v1", pods(3, 3)), workload("v2", pods(1, 1))],
         tls: Vec::new(),
         authorization: Vec::new(),
+        access: Vec::new(),
         gateways: Vec::new(),
         affected_by_gaps: Vec::new(),
         not_modelled: Vec::new(),

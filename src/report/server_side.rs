@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::inspect::{AuthorizationReport, TlsReport, WorkloadReport};
+use super::inspect::{AccessReport, AuthorizationReport, TlsReport, WorkloadReport};
 use super::page::pods_report;
 use crate::mesh::Mesh;
-use crate::mesh::ids::ObjectRef;
+use crate::mesh::authorization::{AccessRow, AuthorizationVerdict, CallerGroup, PolicyAction, PolicyAttribute};
+use crate::mesh::ids::{ObjectRef, ServiceId};
 use crate::mesh::service::{PodCount, Service};
 use crate::schema::Kind;
 
@@ -70,15 +71,43 @@ pub(super) fn authorization_reports(mesh: &Mesh<'_>, service: &Service) -> Vec<A
     let mut reports: BTreeMap<ObjectRef, AuthorizationReport> = BTreeMap::new();
     for workload in mesh.workloads_of(service) {
         for policy in mesh.security_policies.authorization_policies(workload, &mesh.root_namespace) {
-            let operations = policy.spec.rules.iter().flat_map(|rule| &rule.to).filter_map(|to| to.operation.as_ref());
-            let paths = operations.flat_map(|operation| operation.paths.iter().chain(&operation.not_paths)).cloned();
+            let conditions = policy.rules().flat_map(|(_, rule)| rule.conditions());
+            let conditions = conditions.filter(|condition| condition.attribute == PolicyAttribute::Path);
+            let paths = conditions.flat_map(|condition| condition.values.iter().chain(&condition.not_values)).cloned();
             let paths: BTreeSet<String> = paths.collect();
             reports.entry(policy.object.clone()).or_insert_with(|| AuthorizationReport {
                 object: (&policy.object).into(),
-                action: policy.spec.action.clone().unwrap_or_else(|| "ALLOW".to_owned()),
+                action: policy.action.map_or("unknown action", PolicyAction::as_str).to_owned(),
+                is_dry_run: policy.is_dry_run,
                 paths: paths.into_iter().collect(),
             });
         }
     }
     reports.into_values().collect()
+}
+
+/// Who may call which method, when a policy decides about some call.
+pub(super) fn access_reports(mesh: &Mesh<'_>, id: ServiceId) -> Vec<AccessReport> {
+    let service = mesh.service(id);
+    let is_read = [service.namespace(), &mesh.root_namespace].into_iter().all(|namespace| {
+        [Kind::AuthorizationPolicy, Kind::PeerAuthentication].iter().all(|kind| mesh.coverage.covers(*kind, namespace))
+    });
+    if !is_read {
+        return Vec::new();
+    }
+    let rows = mesh.access_table(id).into_iter();
+    rows.map(|AccessRow { port, method, mut callers }| {
+        let mut titles = |verdict: AuthorizationVerdict| {
+            let groups = callers.remove(&verdict).unwrap_or_default();
+            groups.iter().map(CallerGroup::title).collect::<Vec<_>>()
+        };
+        AccessReport {
+            port,
+            method,
+            allowed: titles(AuthorizationVerdict::Allowed),
+            denied: titles(AuthorizationVerdict::Denied),
+            undecided: titles(AuthorizationVerdict::Undecided),
+        }
+    })
+    .collect()
 }

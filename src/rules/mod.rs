@@ -17,6 +17,7 @@ mod pools;
 mod ports;
 mod retries;
 mod routing;
+mod security;
 
 pub use finding::{Finding, Findings, Severity};
 
@@ -83,6 +84,7 @@ pub static RULES: &[&Rule] = &[
     &routing::two_kinds_one_host::RULE,
     &routing::canary_on_headless::RULE,
     &routing::backend_invalid::RULE,
+    &routing::fault_injection_active::RULE,
     &routing::route_table_rejected::RULE,
     &routing::external_name_destination::RULE,
     &retries::retry_condition_rejected::RULE,
@@ -103,6 +105,15 @@ pub static RULES: &[&Rule] = &[
     &gateways::gateway_unknown::RULE,
     &gateways::gateway_only_route::RULE,
     &gateways::http_rules_on_passthrough::RULE,
+    &security::tls_modes_conflict::RULE,
+    &security::mutual_to_unmeshed::RULE,
+    &security::authorization_on_tcp::RULE,
+    &security::authorization_never_grpc::RULE,
+    &security::strict_with_plain_callers::RULE,
+    &security::port_level_mtls_wrong_port::RULE,
+    &security::sidecar_credential_ignored::RULE,
+    &security::server_not_verified::RULE,
+    &security::tls_to_plain_port::RULE,
     &dataplane::pod_without_proxy::RULE,
     &dataplane::no_ready_pods::RULE,
     &dataplane::proxy_rejected_config::RULE,

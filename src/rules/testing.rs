@@ -88,6 +88,11 @@ pub(super) fn istio(kind: &str, name: &str, spec: &str) -> String {
     format!("---\napiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n")
 }
 
+/// An Istio security object in `shop`.
+pub(super) fn policy(kind: &str, name: &str, spec: &str) -> String {
+    format!("---\napiVersion: security.istio.io/v1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n")
+}
+
 #[test]
 fn every_rule_is_silent_on_a_healthy_service() {
     let yaml = service("checkout", "{name: grpc, port: 50051}")

@@ -103,6 +103,12 @@ pub struct PodSpec {
     /// Native sidecars are among them.
     #[serde(skip_serializing_if = "NullableList::is_empty")]
     pub init_containers: NullableList<Container>,
+    /// The identity of the pods; absent in manifests means `default`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_account_name: Option<String>,
+    /// The older name of `service_account_name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_account: Option<String>,
     /// Istio does not inject pods on the host network.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_network: Option<bool>,

@@ -18,6 +18,22 @@ pub struct DestinationRuleSpec {
     pub workload_selector: Option<MatchLabels>,
 }
 
+impl DestinationRuleSpec {
+    /// All `tls` blocks: those of the rule, of its ports and of its subsets.
+    pub fn tls_settings(&self) -> impl Iterator<Item = &ClientTls> {
+        let subsets = self.subsets.iter().filter_map(|subset| subset.traffic_policy.as_ref());
+        let policies = self.traffic_policy.iter().chain(subsets);
+        policies.flat_map(|policy| {
+            policy.tls.iter().chain(policy.port_level_settings.iter().filter_map(|port| port.tls.as_ref()))
+        })
+    }
+
+    /// Whether any `tls` block exists.
+    pub fn sets_tls(&self) -> bool {
+        self.tls_settings().next().is_some()
+    }
+}
+
 /// `{matchLabels: {…}}`: a pod needs all of the labels.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -154,4 +170,20 @@ pub struct ClientTls {
     pub mode: Option<String>,
     /// The Secret that holds the client certificate.
     pub credential_name: Option<String>,
+    /// File with the certificates of the authorities; absent means those of the system.
+    pub ca_certificates: Option<String>,
+    /// Names that the server's certificate may have.
+    pub subject_alt_names: NullableList<String>,
+    /// The SNI name; absent means one that istiod builds for mTLS.
+    pub sni: Option<String>,
+    pub insecure_skip_verify: Option<bool>,
+}
+
+impl ClientTls {
+    /// Whether the settings take the certificate from a Secret.
+    pub fn needs_secret(&self) -> bool {
+        let name = self.credential_name.as_deref().unwrap_or_default();
+        let originates = matches!(self.mode.as_deref(), Some("SIMPLE" | "MUTUAL"));
+        originates && !name.is_empty() && !name.starts_with("configmap://")
+    }
 }

@@ -48,6 +48,8 @@ pub enum Kind {
     ProxyConfig,
     /// Istio PeerAuthentication.
     PeerAuthentication,
+    /// Istio RequestAuthentication.
+    RequestAuthentication,
     /// Istio AuthorizationPolicy.
     AuthorizationPolicy,
     /// Istio Telemetry.
@@ -195,6 +197,15 @@ pub static KINDS: &[KindInfo] = {
             SECURITY,
             "peerauthentications",
             &["pa"],
+            Reduction::Whole,
+        ),
+        info(
+            Kind::RequestAuthentication,
+            "RequestAuthentication",
+            "security.istio.io",
+            SECURITY,
+            "requestauthentications",
+            &["ra"],
             Reduction::Whole,
         ),
         info(
@@ -354,6 +365,7 @@ fn has_unique_name(kind: Kind) -> bool {
             | Kind::WorkloadEntry
             | Kind::EnvoyFilter
             | Kind::PeerAuthentication
+            | Kind::RequestAuthentication
             | Kind::GrpcRoute
     )
 }

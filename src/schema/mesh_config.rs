@@ -13,6 +13,10 @@ use super::virtual_service::HttpRetries;
 pub struct MeshConfig {
     /// Namespace of mesh-wide objects; absent means istiod's own.
     pub root_namespace: Option<String>,
+    /// Trust domain of the mesh's identities; absent means `cluster.local`.
+    pub trust_domain: Option<String>,
+    /// Further trust domains whose identities count as those of the mesh.
+    pub trust_domain_aliases: NullableList<String>,
     /// Whether callers use mTLS when the server supports it; absent means true.
     pub enable_auto_mtls: Option<bool>,
     /// `DO_NOT_UPGRADE` (the default) or `UPGRADE`, for ports whose protocol is HTTP.
@@ -49,6 +53,21 @@ impl MeshConfig {
         }
     }
 
+    /// The mesh's trust domain and its aliases.
+    pub fn trust_domains(&self) -> Vec<String> {
+        let own = self.trust_domain.as_deref().filter(|domain| !domain.is_empty()).unwrap_or("cluster.local");
+        std::iter::once(own.to_owned()).chain(self.trust_domain_aliases.iter().cloned()).collect()
+    }
+
+    /// Names of the external authorizers, and whether each supports TCP connections.
+    pub fn authorizers(&self) -> Vec<(String, bool)> {
+        let authorizers = self.extension_providers.iter().filter_map(|provider| {
+            let supports_tcp = provider.envoy_ext_authz_grpc.is_some();
+            (supports_tcp || provider.envoy_ext_authz_http.is_some()).then(|| (provider.name.clone(), supports_tcp))
+        });
+        authorizers.collect()
+    }
+
     /// Namespace of mesh-wide objects: `rootNamespace`, else istiod's own namespace.
     pub fn effective_root_namespace<'a>(&'a self, istio_namespace: &'a str) -> &'a str {
         self.root_namespace.as_deref().filter(|root| !root.is_empty()).unwrap_or(istio_namespace)
@@ -61,12 +80,16 @@ pub struct DefaultProviders {
     pub access_logging: NullableList<String>,
 }
 
-/// A telemetry provider; only file access logs have settings that matter here.
+/// A provider of telemetry or authorization; only file access logs have settings that matter here.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ExtensionProvider {
     pub name: String,
     pub envoy_file_access_log: Option<FileAccessLog>,
+    /// An external authorizer that HTTP requests reach.
+    pub envoy_ext_authz_http: Option<serde_json::Value>,
+    /// An external authorizer that gRPC calls reach. It also supports TCP connections.
+    pub envoy_ext_authz_grpc: Option<serde_json::Value>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]

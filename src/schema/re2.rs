@@ -23,6 +23,14 @@ pub fn compile(pattern: &str) -> Result<regex::Regex, String> {
     })
 }
 
+/// Compiles an RE2 expression that may match a part of the text, as in a substitution.
+///
+/// # Errors
+/// Why RE2 rejects the expression, in a few words.
+pub fn compile_search(pattern: &str) -> Result<regex::Regex, String> {
+    regex::Regex::new(&translate(pattern)?).map_err(|error| error.to_string())
+}
+
 /// An RE2 expression, compiled once on first use.
 #[derive(Debug, Clone)]
 pub struct Re2Pattern {

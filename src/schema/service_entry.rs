@@ -46,9 +46,11 @@ pub struct ServiceEntryPort {
 
 /// `spec` of a WorkloadEntry, and an endpoint of a ServiceEntry.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct WorkloadEntrySpec {
     pub address: Option<String>,
+    /// Set for a machine with a proxy: the identity that it has.
+    pub service_account: Option<String>,
     #[serde(deserialize_with = "string_map")]
     pub labels: StringMap,
 }

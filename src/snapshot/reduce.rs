@@ -96,6 +96,9 @@ fn reduce_metadata(meta: &mut ObjectMeta, namespace: Option<&str>) {
 }
 
 fn reduce_pod_spec(spec: &mut shapes::PodSpec) {
+    // The API server writes both names.
+    let older = spec.service_account.take();
+    spec.service_account_name = spec.service_account_name.take().or(older);
     for container in spec.containers.0.iter_mut().chain(spec.init_containers.0.iter_mut()) {
         container.args = NullableList(shapes::retained_args(&container.name, &container.args));
         for probe in [&mut container.readiness_probe, &mut container.liveness_probe, &mut container.startup_probe] {

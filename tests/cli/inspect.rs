@@ -68,3 +68,8 @@ fn rejects_sources_and_names_that_do_not_exist() {
         ],
     );
 }
+
+#[test]
+fn a_page_shows_who_may_call_which_method() {
+    assert_run("inspect-access", "inspect --from tests/fixtures/authorization/shop.yaml checkout.shop");
+}

@@ -102,3 +102,21 @@ fn a_route_test_with_an_unknown_host_fails() {
     assert_eq!(run.code(), 1);
     insta::assert_snapshot!("route-test-unknown-host", run);
 }
+
+/// A mesh with AuthorizationPolicies.
+const POLICIES: &str = "tests/fixtures/authorization/shop.yaml";
+
+#[test]
+fn authorization_is_decided_for_each_service_account_and_backend() {
+    assert_run("route-authorization", &format!("route --from {POLICIES} checkout.shop:50051 /shop.Checkout/Pay"));
+    let refund =
+        format!("route --from {POLICIES} checkout.shop:50051 /shop.Checkout/Refund --caller web/deploy/frontend");
+    assert_run("route-authorization-by-backend", &refund);
+    assert_run("route-authorization-json", &format!("{refund} -o json"));
+}
+
+#[test]
+fn a_denied_undecided_or_aborted_call_is_never_ok() {
+    let run = format!("route --from {POLICIES} --test tests/fixtures/authorization/calls.yaml");
+    assert_run("route-test-authorization", &run);
+}

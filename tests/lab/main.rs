@@ -2,6 +2,7 @@
 //! running lab.
 
 mod analysis;
+mod authorization;
 mod balance;
 mod diff;
 mod doctor;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::cli::failure::Failure;
 use crate::mesh::Mesh;
+use crate::mesh::authorization::AuthorizationPolicy;
 use crate::mesh::ids::{Labels, Namespace, WorkloadId};
 use crate::mesh::service::{Resolution, Service};
 use crate::mesh::workload::{ProxyKind, Workload};
@@ -192,40 +193,66 @@ fn gateway_pod(mesh: &Mesh<'_>, namespace: &str, name: &str) -> Option<WorkloadI
 }
 
 /// One report for each caller class with a different answer. Each report lists its callers.
+///
+/// ServiceAccounts are listed separately only where an answer depends on them.
 pub(super) fn report_by_class<'m>(
     mesh: &'m Mesh<'m>,
     report: impl Fn(&ProxyConfig<'m>, &CallerName) -> RouteReport,
 ) -> Vec<(RouteReport, Caller)> {
     let mut reports: Vec<(RouteReport, Caller)> = Vec::new();
-    for (name, caller) in representatives(mesh) {
-        let proxy = ProxyConfig::new(mesh, caller);
-        let mut answer = report(&proxy, &name);
-        // A gateway sends no calls to a host that it does not serve.
-        let serves_host = !matches!(answer.outcome, CallOutcome::Closed | CallOutcome::NoRoute | CallOutcome::Tcp);
-        if proxy.caller.kind == CallerKind::Gateway && !serves_host {
-            continue;
-        }
-        let equal = reports.iter_mut().find(|(report, _)| {
-            answer.caller.clone_from(&report.caller);
-            answer.callers.clone_from(&report.callers);
-            *report == answer
-        });
-        match equal {
-            Some((report, _)) => report.callers.push(name.0),
-            None => {
-                answer.caller.clone_from(&name.0);
-                answer.callers = vec![name.0];
-                reports.push((answer, proxy.caller));
+    for CallerGroup { name, members } in representatives(mesh) {
+        let mut answers: Vec<(CallerName, RouteReport, Caller)> = Vec::new();
+        for (account, caller) in members {
+            let proxy = ProxyConfig::new(mesh, caller);
+            let answer = report(&proxy, &name);
+            // A gateway sends no calls to a host that it does not serve.
+            let serves_host = !matches!(answer.outcome, CallOutcome::Closed | CallOutcome::NoRoute | CallOutcome::Tcp);
+            if proxy.caller.kind == CallerKind::Gateway && !serves_host {
+                continue;
             }
+            answers.push((CallerName(format!("{} (ServiceAccount {account})", name.0)), answer, proxy.caller));
+        }
+        let is_same = answers.windows(2).all(|pair| pair[0].1 == pair[1].1);
+        if is_same {
+            answers.truncate(1);
+        }
+        for (own_name, answer, caller) in answers {
+            let name = if is_same { name.clone() } else { own_name };
+            add_answer(&mut reports, name, answer, caller);
         }
     }
     reports
 }
 
-/// One caller for each namespace with meshed pods and each set of labels that some object selects by, and the gateways.
-fn representatives(mesh: &Mesh<'_>) -> Vec<(CallerName, Caller)> {
+/// Adds an answer, or its caller to the report with the same answer.
+fn add_answer(reports: &mut Vec<(RouteReport, Caller)>, name: CallerName, mut answer: RouteReport, caller: Caller) {
+    let equal = reports.iter_mut().find(|(report, _)| {
+        answer.caller.clone_from(&report.caller);
+        answer.callers.clone_from(&report.callers);
+        *report == answer
+    });
+    match equal {
+        Some((report, _)) => report.callers.push(name.0),
+        None => {
+            answer.caller.clone_from(&name.0);
+            answer.callers = vec![name.0];
+            reports.push((answer, caller));
+        }
+    }
+}
+
+/// Callers that no object but an AuthorizationPolicy tells apart, one for each ServiceAccount.
+struct CallerGroup {
+    name: CallerName,
+    members: Vec<(String, Caller)>,
+}
+
+/// A group for each namespace with meshed pods and each set of labels that some object selects by, and the gateways.
+fn representatives(mesh: &Mesh<'_>) -> Vec<CallerGroup> {
+    type SidecarKey = (Namespace, Vec<(String, String)>);
     let keys = mesh.caller_label_keys();
-    let mut sidecars: BTreeMap<(Namespace, Vec<(String, String)>), WorkloadId> = BTreeMap::new();
+    let reads_accounts = mesh.security_policies.all_policies().any(AuthorizationPolicy::is_enforced);
+    let mut sidecars: BTreeMap<SidecarKey, BTreeMap<String, WorkloadId>> = BTreeMap::new();
     let mut gateways: BTreeMap<(Namespace, String), WorkloadId> = BTreeMap::new();
     for (id, workload) in workloads(mesh) {
         let namespace = workload.namespace().clone();
@@ -235,28 +262,32 @@ fn representatives(mesh: &Mesh<'_>) -> Vec<(CallerName, Caller)> {
             }
             _ if workload.proxy.is_meshed() == Some(false) || workload.object.kind == Kind::WorkloadEntry => {}
             _ => {
-                sidecars.entry((namespace, selected_labels(&workload.labels, keys))).or_insert(id);
+                let account = workload.service_account.as_deref().filter(|_| reads_accounts).unwrap_or_default();
+                let group = sidecars.entry((namespace, selected_labels(&workload.labels, keys))).or_default();
+                group.entry(account.to_owned()).or_insert(id);
             }
         }
     }
     let mut callers = Vec::new();
-    for ((namespace, labels), id) in &sidecars {
+    for ((namespace, labels), members) in sidecars {
         let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let name = if pairs.is_empty() { namespace.to_string() } else { format!("{namespace} ({})", pairs.join(",")) };
-        callers.push((CallerName(name), Caller::of_workload(mesh, *id)));
+        let members = members.into_iter().map(|(account, id)| (account, Caller::of_workload(mesh, id))).collect();
+        callers.push(CallerGroup { name: CallerName(name), members });
     }
+    let single = |name, caller| CallerGroup { name, members: vec![(String::new(), caller)] };
     if callers.is_empty() {
         // Without pods, the namespaces of the Services represent the callers.
         let namespaces: BTreeSet<&Namespace> = mesh.services.iter().map(Service::namespace).collect();
         callers.extend(
             namespaces
                 .into_iter()
-                .map(|namespace| (CallerName(namespace.to_string()), Caller::in_namespace(namespace.clone()))),
+                .map(|namespace| single(CallerName(namespace.to_string()), Caller::in_namespace(namespace.clone()))),
         );
     }
     callers.extend(gateways.values().map(|id| {
         let path = mesh.workload(*id).object.path();
-        (caller_name(CallerKind::Gateway, &path), Caller::of_workload(mesh, *id))
+        single(caller_name(CallerKind::Gateway, &path), Caller::of_workload(mesh, *id))
     }));
     callers
 }

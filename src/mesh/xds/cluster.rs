@@ -49,17 +49,7 @@ impl ProxyConfig<'_> {
 
     /// The workloads that serve a backend, ready or not; empty when the backend has no cluster.
     pub fn backend_workloads(&self, backend: &CompiledBackend) -> Vec<WorkloadId> {
-        let Some(service) = backend.service.map(|id| self.mesh.service(id)) else { return Vec::new() };
-        let clusters = ClusterBuilder { mesh: self.mesh, caller: &self.caller };
-        let no_labels = StringMap::default();
-        let labels = match &backend.subset {
-            None => &no_labels,
-            Some(name) => match self.mesh.destination_rules.subset(&clusters.rules_for(service), name) {
-                None => return Vec::new(),
-                Some((_, subset)) => &subset.labels,
-            },
-        };
-        self.mesh.subset_workloads(service, labels).collect()
+        self.mesh.backend_workloads(&self.caller, backend)
     }
 }
 

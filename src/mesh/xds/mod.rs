@@ -170,7 +170,7 @@ pub struct Call {
 
 impl Call {
     /// The value of a header, including the headers that every gRPC client sends.
-    fn header(&self, name: &str) -> Option<String> {
+    pub(super) fn header(&self, name: &str) -> Option<String> {
         let given = self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone());
         given.or_else(|| match name {
             ":method" => Some("POST".to_owned()),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::mesh::authorization::{PolicyAction, PolicyAttribute};
 use crate::mesh::ids::{Namespace, ServiceId};
 use crate::mesh::service::Visibility;
 use crate::mesh::xds::{Caller, RouteOwner};
@@ -100,17 +101,21 @@ fn namespaces_named_as_callers(mesh: &Mesh<'_>, id: ServiceId) -> BTreeMap<Names
     }
     for workload in mesh.workloads_of(service) {
         for policy in mesh.security_policies.authorization_policies(workload, &mesh.root_namespace) {
-            if policy.spec.action.as_deref().unwrap_or("ALLOW") != "ALLOW" {
+            if policy.action != Some(PolicyAction::Allow) {
                 continue;
             }
-            let sources = policy.spec.rules.iter().flat_map(|rule| &rule.from).filter_map(|from| from.source.as_ref());
+            let sources = policy.rules().flat_map(|(_, rule)| rule.sources.iter().flatten());
             for source in sources {
-                let by_namespace = source.namespaces.iter().map(String::as_str);
+                let values = |attribute: PolicyAttribute| {
+                    if source.attribute == attribute { source.values.as_slice() } else { &[] }
+                };
+                let by_namespace = values(PolicyAttribute::SourceNamespace).iter().map(String::as_str);
                 // `cluster.local/ns/web/sa/web`
                 let namespace_of_principal = |principal: &String| {
                     principal.split_once("/ns/").map(|(_, rest)| rest.split('/').next().unwrap_or(rest).to_owned())
                 };
-                let by_principal: Vec<String> = source.principals.iter().filter_map(namespace_of_principal).collect();
+                let principals = values(PolicyAttribute::Principal).iter();
+                let by_principal: Vec<String> = principals.filter_map(namespace_of_principal).collect();
                 for namespace in
                     by_namespace.chain(by_principal.iter().map(String::as_str)).filter(|name| !name.contains('*'))
                 {

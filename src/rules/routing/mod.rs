@@ -7,6 +7,7 @@ pub(super) mod destination_host_unknown;
 pub(super) mod destination_port_missing_for_caller;
 pub(super) mod destination_port_unknown;
 pub(super) mod external_name_destination;
+pub(super) mod fault_injection_active;
 pub(super) mod gateway_skips_mesh_rules;
 pub(super) mod host_claimed_twice;
 pub(super) mod no_catch_all;
