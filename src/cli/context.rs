@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::env::Env;
 use super::global::{ColorWhen, ConnectionArgs, OutputArgs, ScopeArgs};
 use crate::cluster::ClusterError;
-use crate::cluster::client::ApiServer;
+use crate::cluster::client::{ApiServer, ServerHealth};
 use crate::cluster::request::RequestEvent;
 use crate::render::style::Style;
 use crate::terminal::Messages;
@@ -19,6 +19,8 @@ pub struct Context<'w> {
     pub style: Style,
     pub messages: Messages,
     pub verbosity: u8,
+    /// Shared by all connections of the run, so that it waits only once for a server that does not answer.
+    pub health: Arc<ServerHealth>,
     /// Receives data: stdout, or a buffer in tests.
     pub out: &'w mut dyn Write,
 }
@@ -47,7 +49,7 @@ impl<'w> Context<'w> {
             shows_progress: env.stderr_is_terminal && !output.quiet && !env.dumb,
             uses_color: uses_color(env.stderr_is_terminal),
         };
-        Self { style, messages, env, connection, scope, verbosity: output.verbosity, out }
+        Self { style, messages, env, connection, scope, verbosity: output.verbosity, health: Arc::default(), out }
     }
 
     /// Connects to the cluster. With `-v`, every request is reported on stderr.
@@ -56,6 +58,7 @@ impl<'w> Context<'w> {
     /// An invalid kubeconfig, certificate or credential.
     pub async fn connect(&self) -> Result<ApiServer, ClusterError> {
         let mut server = self.connection.connection(&self.env).connect().await?;
+        server.health = Arc::clone(&self.health);
         if self.verbosity > 0 {
             let messages = self.messages;
             server.observer = Some(Arc::new(move |event: &RequestEvent<'_>| {

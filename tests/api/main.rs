@@ -76,6 +76,8 @@ impl FakeServer {
             server: "https://fake.example".to_owned(),
             namespace: "default".to_owned(),
             timeout: Duration::from_secs(10),
+            request_timeout: None,
+            health: Arc::default(),
             observer: None,
         };
         let scope = CollectScope {

@@ -1,5 +1,6 @@
 //! `shift --edit FILE`: writes the weights into a manifest instead of the cluster.
 
+use std::io::Write as _;
 use std::path::Path;
 
 use super::target;
@@ -7,6 +8,7 @@ use super::{ShiftArgs, ShiftFormat};
 use crate::cli::context::Context;
 use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::SourceArgs;
+use crate::cli::replace_file::{FileAccess, replace_file};
 use crate::mesh;
 use crate::render;
 use crate::report::shift::{ShiftEvent, ShiftEventType};
@@ -42,7 +44,7 @@ pub(super) async fn run(
     let edited = edit::set_weights(&text, &document, &plans).map_err(cannot_edit)?;
     let is_noop = plans.iter().all(RulePlan::is_noop);
     if !is_noop && arguments.dry_run.is_none() {
-        std::fs::write(path, &edited)
+        replace_file(path, FileAccess::Kept, |file| file.write_all(edited.as_bytes()))
             .map_err(|error| Failure::unavailable(format!("cannot write {shown}")).cause(error))?;
     }
     let message = match (is_noop, arguments.dry_run) {
