@@ -148,7 +148,8 @@ pub struct SourceArgs {
 /// Parses `512Mi`, `2Gi` or a number of bytes.
 fn byte_size(text: &str) -> Result<u64, String> {
     let units = [("Ki", 10), ("Mi", 20), ("Gi", 30)];
-    let (number, shift) = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift))).unwrap_or((text, 0));
+    let (number, shift) =
+        units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift))).unwrap_or((text, 0));
     let size = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
     size.filter(|size| *size > 0).ok_or_else(|| "expected a size such as 512Mi or 2Gi".to_owned())
 }

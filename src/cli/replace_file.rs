@@ -182,6 +182,9 @@ mod tests {
         std::fs::write(&file, "old").unwrap();
         let fail = |file: &mut File| file.write_all(b"half").and_then(|()| Err(io::Error::other("disk full")));
         assert!(replace_file(&file, FileAccess::Kept, fail).is_err());
-        assert_eq!((std::fs::read_to_string(&file).unwrap().as_str(), folder.files()), ("old", vec!["file".to_owned()]));
+        assert_eq!(
+            (std::fs::read_to_string(&file).unwrap().as_str(), folder.files()),
+            ("old", vec!["file".to_owned()])
+        );
     }
 }

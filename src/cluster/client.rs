@@ -147,15 +147,7 @@ impl Connection {
         let (server, namespace) = (shown_url(&config.cluster_url), config.default_namespace.clone());
         let expiring = authenticate(&mut config.auth_info, request_timeout.unwrap_or(PLUGIN_TIMEOUT)).await?;
         let client = client(config, expiring).map_err(|error| ClusterError::from_client(&error, &server))?;
-        Ok(ApiServer {
-            client,
-            server,
-            namespace,
-            timeout,
-            request_timeout,
-            health: Arc::default(),
-            observer: None,
-        })
+        Ok(ApiServer { client, server, namespace, timeout, request_timeout, health: Arc::default(), observer: None })
     }
 
     fn kubeconfig(&self) -> Result<Option<Kubeconfig>, ClusterError> {

@@ -283,7 +283,8 @@ impl Collector<'_> {
         let before = (listed.objects.len(), listed.gaps.len());
         let pages = self.try_list_pages(info, api_version, path, listed);
         let result = tokio::time::timeout(LIST_TIMEOUT, pages).await.unwrap_or_else(|_| {
-            let message = format!("cannot list {}: the pages took longer than {} s", info.plural, LIST_TIMEOUT.as_secs());
+            let message =
+                format!("cannot list {}: the pages took longer than {} s", info.plural, LIST_TIMEOUT.as_secs());
             Err(ClusterError::new(ClusterErrorKind::Server, message))
         });
         if result.is_err() {
@@ -311,8 +312,11 @@ impl Collector<'_> {
             let url = if limit == 0 { path.to_owned() } else { format!("{path}?limit={limit}{token}") };
             // Namespaces are few, and all other lists wait for them.
             let default = if info.kind == Kind::Namespace { self.server.timeout } else { PAGE_TIMEOUT };
-            let response =
-                if limit == 0 { self.server.get_list(&url, default).await } else { self.server.get(&url, default).await };
+            let response = if limit == 0 {
+                self.server.get_list(&url, default).await
+            } else {
+                self.server.get(&url, default).await
+            };
             let text = match response {
                 Ok(text) => text,
                 Err(error) if error.kind == ClusterErrorKind::Expired && restarts < 2 => {

@@ -81,9 +81,9 @@ impl CredentialPlugin {
             }
         });
         let Ok((status, output)) = ended.await else {
-            return Err(self.error(format_args!("it did not end within {} s", self.limit.as_secs_f32())).hint(
-                "run the plugin by hand to see what it waits for, or raise the limit with --request-timeout",
-            ));
+            return Err(self
+                .error(format_args!("it did not end within {} s", self.limit.as_secs_f32()))
+                .hint("run the plugin by hand to see what it waits for, or raise the limit with --request-timeout"));
         };
         match status {
             Ok(Some(status)) if status.success() => {}
@@ -208,10 +208,7 @@ impl ExpiringToken {
     }
 
     /// Adds the header to a request.
-    pub(super) async fn authorize(
-        self: Arc<Self>,
-        mut request: Request<Body>,
-    ) -> Result<Request<Body>, ClusterError> {
+    pub(super) async fn authorize(self: Arc<Self>, mut request: Request<Body>) -> Result<Request<Body>, ClusterError> {
         let mut current = self.current.lock().await;
         if now().as_second() + RENEWAL_SECONDS >= current.1.as_second() {
             let credential = self.plugin.run().await?;
@@ -232,7 +229,9 @@ mod tests {
         let exec = ExecConfig {
             command: Some("/bin/sh".to_owned()),
             args: Some(vec!["-c".to_owned(), script.to_owned(), "CANARY-ARGUMENT".to_owned()]),
-            env: Some(vec![[("name", "SECRET"), ("value", "CANARY-ENV")].map(|(k, v)| (k.to_owned(), v.to_owned())).into()]),
+            env: Some(vec![
+                [("name", "SECRET"), ("value", "CANARY-ENV")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            ]),
             ..ExecConfig::default()
         };
         CredentialPlugin::new(exec, Duration::from_millis(300))

@@ -29,7 +29,9 @@ impl HttpProxyEnvironment {
     pub fn proxy_for(&self, server: &Uri, proxy_url: Option<&str>) -> Result<Option<Uri>, String> {
         let parse = |text: &str| {
             let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-            full.parse::<Uri>().map(Some).map_err(|error| format!("invalid proxy URL \"{}\": {error}", without_credentials(text)))
+            full.parse::<Uri>()
+                .map(Some)
+                .map_err(|error| format!("invalid proxy URL \"{}\": {error}", without_credentials(text)))
         };
         if let Some(proxy_url) = proxy_url.filter(|url| !url.is_empty()) {
             return parse(proxy_url);

@@ -23,8 +23,8 @@ use crate::cli::env::Env;
 use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::{ConnectionArgs, OutputArgs, ScopeArgs};
 use crate::cli::replace_file;
-use crate::terminal::Messages;
 use crate::render::text::safe_block;
+use crate::terminal::Messages;
 
 /// Inspect gRPC services in an Istio mesh, and shift their traffic
 ///

@@ -82,7 +82,10 @@ fn stdout_format(log: &Value) -> Option<String> {
         || kind.ends_with(".StderrAccessLog");
     let text = text_at("/typed_config/log_format/text_format_source/inline_string")
         .or_else(|| text_at("/typed_config/log_format/text_format"));
-    let json = log.pointer("/typed_config/log_format/json_format").and_then(Value::as_object).filter(|labels| !labels.is_empty());
+    let json = log
+        .pointer("/typed_config/log_format/json_format")
+        .and_then(Value::as_object)
+        .filter(|labels| !labels.is_empty());
     let text = text.map(str::to_owned).or_else(|| json.map(|labels| Value::Object(labels.clone()).to_string()))?;
     is_stdout.then_some(text)
 }

@@ -97,7 +97,9 @@ impl<W: Write> Write for EscapingWriter<W> {
         // A character may continue in the next call.
         let complete = match std::str::from_utf8(pending) {
             Ok(text) => text,
-            Err(error) => std::str::from_utf8(pending.get(..error.valid_up_to()).unwrap_or_default()).unwrap_or_default(),
+            Err(error) => {
+                std::str::from_utf8(pending.get(..error.valid_up_to()).unwrap_or_default()).unwrap_or_default()
+            }
         };
         let mut rest = complete;
         while let Some((before, c)) = rest.char_indices().find(|(_, c)| is_harmful(*c) && *c != '\n') {

@@ -138,6 +138,8 @@ impl FindingSelection {
 /// The first invalid line, with its number from 1.
 pub fn parse_ignore_file(text: &str) -> Result<Vec<FindingSelector>, (usize, SelectorError)> {
     let mut selectors = Vec::new();
+    // Editors on Windows start files with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (index, line) in text.lines().enumerate() {
         let content = line.split('#').next().unwrap_or_default().trim();
         if !content.is_empty() {
@@ -192,5 +194,6 @@ mod tests {
         let selectors = parse_ignore_file("# all\nGM203 # why\n\nGM2=Service/shop/a\n").unwrap();
         assert_eq!(selectors.len(), 2);
         assert_eq!(parse_ignore_file("GM203\nnope\n").unwrap_err().0, 2);
+        assert_eq!(parse_ignore_file("\u{feff}GM203\n").unwrap().len(), 1);
     }
 }

@@ -113,12 +113,7 @@ pub fn set_every_weight(
 }
 
 /// The byte range to replace, and its new text, that give the backend at `path` this weight.
-fn weight_edit(
-    document: &str,
-    positions: &PositionIndex,
-    path: &str,
-    weight: u64,
-) -> Option<(Range<usize>, String)> {
+fn weight_edit(document: &str, positions: &PositionIndex, path: &str, weight: u64) -> Option<(Range<usize>, String)> {
     let mut path = parse_path(path);
     let item = positions.find(&path)?;
     path.push(PathSegment::Field("weight".to_owned()));

@@ -8,7 +8,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::yaml::{self, LineColumn};
@@ -134,8 +135,13 @@ fn split_documents(text: &str) -> Vec<Document> {
     documents
 }
 
+/// Lists inside of lists. Each level is parsed again.
+const MAX_LIST_DEPTH: usize = 4;
+
 #[derive(Default)]
 struct ReadDocument {
+    /// Lists that contain the current object.
+    list_depth: usize,
     objects: Vec<Object>,
     unserved: Vec<Object>,
     ignored: usize,
@@ -175,7 +181,7 @@ struct Header<'a> {
     api_version: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     kind: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "mapping_or_error")]
     metadata: Option<HeaderMeta<'a>>,
     #[serde(borrow, default)]
     items: Option<Vec<&'a RawValue>>,
@@ -189,6 +195,15 @@ struct HeaderMeta<'a> {
     generate_name: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     namespace: Option<Cow<'a, str>>,
+}
+
+/// Decodes metadata. serde would also accept a list with the fields in their order.
+fn mapping_or_error<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<HeaderMeta<'a>>, D::Error> {
+    let Some(metadata) = Option::<&RawValue>::deserialize(deserializer)? else { return Ok(None) };
+    if !metadata.get().starts_with('{') {
+        return Err(D::Error::custom("metadata is not a mapping"));
+    }
+    serde_json::from_str(metadata.get()).map(Some).map_err(D::Error::custom)
 }
 
 fn convert(text: &Arc<SourceText>, document: &Document, namespace: &str) -> Result<ReadDocument, ManifestError> {
@@ -248,14 +263,20 @@ fn read_object(
     if api_version.is_empty() {
         return Err(format!("missing apiVersion: expected apiVersion with kind: {kind}"));
     }
-    if let Some(items) = header.items.as_ref().filter(|_| kind.ends_with("List") && list.is_none()) {
+    if let Some(items) = header.items.as_ref().filter(|_| kind.ends_with("List")) {
+        read.list_depth += 1;
+        if read.list_depth > MAX_LIST_DEPTH {
+            return Err(format!("lists inside of lists are nested more than {MAX_LIST_DEPTH} levels deep"));
+        }
         let mut duplicates = duplicates_by_item(duplicates);
         for (index, item) in items.iter().enumerate() {
             let item_duplicates = duplicates.remove(&index).unwrap_or_default();
-            let position = TextPosition { item: Some(index), ..position.clone() };
+            // A position names one index: for a list inside of a list, that of the outer one.
+            let position = TextPosition { item: position.item.or(Some(index)), ..position.clone() };
             read_object(item, Some(&header), position, item_duplicates, namespace, read)
                 .map_err(|message| format!("items[{index}]: {message}"))?;
         }
+        read.list_depth -= 1;
         return Ok(());
     }
     let (kind, is_served) = match Kind::recognize(&api_version, &kind) {
@@ -365,6 +386,10 @@ mod tests {
     #[test]
     fn malformed_documents_report_the_position_and_the_expected_form() {
         for (text, expected) in [
+            (
+                "apiVersion: v1\nkind: Service\nmetadata: [x]\n",
+                "x.yaml:1:1: not a Kubernetes object: metadata is not a mapping",
+            ),
             ("a: [", "x.yaml:1:4: not YAML or JSON"),
             ("---\nfoo\n", "x.yaml:2:1: not a Kubernetes object"),
             ("---\n\nkind: Service\n", "x.yaml:3:1: missing apiVersion"),
@@ -378,6 +403,20 @@ mod tests {
             let error = read_text(text).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn reads_lists_inside_of_lists() {
+        let service = |name: &str| format!("{{apiVersion: v1, kind: Service, metadata: {{name: {name}}}}}");
+        let text = format!(
+            "{{apiVersion: v1, kind: List, items: [{}, {{apiVersion: v1, kind: List, items: [{}]}}]}}",
+            service("a"),
+            service("b")
+        );
+        let (snapshot, counts) = read_text(&text).unwrap();
+        assert_eq!(counts.objects, 2);
+        let inner = snapshot.of_kind(Kind::Service).nth(1).unwrap();
+        assert!(inner.position.as_ref().unwrap().find("metadata.name").is_some());
     }
 
     #[test]

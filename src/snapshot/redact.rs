@@ -368,15 +368,17 @@ const GAP_WORDS: &str = "\
 /// Reports whether a word is kept in the text of a gap.
 fn is_kept_in_gaps(word: &str) -> bool {
     static WORDS: OnceLock<HashSet<&str>> = OnceLock::new();
-    let words = WORDS.get_or_init(|| GAP_WORDS.split_whitespace().chain(KINDS.iter().map(|info| info.plural)).collect());
-    let is_kind = |info: &crate::schema::kind::KindInfo| {
-        word.strip_suffix('s') == Some(info.name) || (info.name == word) || word.strip_suffix("ies") == info.name.strip_suffix('y')
-    };
+    let words =
+        WORDS.get_or_init(|| GAP_WORDS.split_whitespace().chain(KINDS.iter().map(|info| info.plural)).collect());
+    let singular = word.strip_suffix("ies").map(|stem| format!("{stem}y"));
+    let singular = singular.as_deref().or(word.strip_suffix('s')).unwrap_or(word);
+    let is_kind = |info: &crate::schema::kind::KindInfo| info.name == word || info.name == singular;
     is_kept(word) || words.contains(word.to_ascii_lowercase().as_str()) || KINDS.iter().any(is_kind)
 }
 
 /// Field managers that say which program owns a field. Others may be named after people.
-const MANAGERS: &[&str] = &["kubectl", "client", "side", "apply", "edit", "helm", "argocd", "argo", "flux", "flagger", "kustomize", "update"];
+const MANAGERS: &[&str] =
+    &["kubectl", "client", "side", "apply", "edit", "helm", "argocd", "argo", "flux", "flagger", "kustomize", "update"];
 
 /// Reports whether the API of some kind defines a field of this name.
 fn is_field_name(name: &str) -> bool {
@@ -641,7 +643,9 @@ mod tests {
             let fields = body.as_object_mut().unwrap();
             fields.insert("metadata".to_owned(), canary_metadata());
             fields.insert("zqunknown".to_owned(), serde_json::json!({"zqfield": ["zqvalue"]}));
-            let crate::schema::kind::RecognizedKind::Served(kind) = Kind::recognize(group_version, kind) else { return };
+            let crate::schema::kind::RecognizedKind::Served(kind) = Kind::recognize(group_version, kind) else {
+                return;
+            };
             let body = to_raw_value(&body).unwrap();
             if let Ok(object) = Object::new(kind, group_version, "zqns", &format!("zqname{}", kinds.len()), &body) {
                 kinds.insert(kind);
@@ -658,16 +662,37 @@ mod tests {
         let port = serde_json::json!({"name": "zqport", "port": 1, "targetPort": "zqtarget", "protocol": "zq", "appProtocol": "zq"});
         let container = serde_json::json!({"name": "zqcontainer", "image": "zq/zq:zq", "args": ["zq"], "ports": [{"name": "zq", "containerPort": 1}]});
         let spec = serde_json::json!({"containers": [container], "initContainers": [container], "zq": "zq"});
-        add("v1", "Service", serde_json::json!({"spec": {"ports": [port], "selector": {"zq": "zq"}, "externalName": "ip-203-0-113-79.zq.nip.io",
-            "clusterIP": "203.0.113.77", "type": "zq", "externalIPs": ["203.0.113.77"], "zq": "zq"}, "status": {"loadBalancer": {"ingress": [{"hostname": "zq"}]}}}));
-        add("v1", "Pod", serde_json::json!({"spec": spec, "status": {"phase": "zq", "podIP": "203.0.113.77", "conditions": [{"type": "zq", "status": "zq", "message": "zq"}]}}));
-        add("apps/v1", "Deployment", serde_json::json!({"spec": {"template": {"metadata": {"labels": {"zq": "zq"}}, "spec": spec}}}));
-        add("discovery.k8s.io/v1", "EndpointSlice", serde_json::json!({"addressType": "zq", "endpoints": [{"addresses": ["203.0.113.77"], "zone": "zq", "targetRef": {"kind": "zq", "name": "zq"}}], "ports": [{"name": "zq", "port": 1}]}));
-        add("v1", "ConfigMap", serde_json::json!({"data": {"mesh": "rootNamespace: zqroot\nzq: zq\naccessLogFormat: zq\nextensionProviders: [{name: zq, zipkin: {service: zq}}]\ndefaultTrafficPolicy: {tls: {caCertificates: zq}}"}}));
+        add(
+            "v1",
+            "Service",
+            serde_json::json!({"spec": {"ports": [port], "selector": {"zq": "zq"}, "externalName": "ip-203-0-113-79.zq.nip.io",
+            "clusterIP": "203.0.113.77", "type": "zq", "externalIPs": ["203.0.113.77"], "zq": "zq"}, "status": {"loadBalancer": {"ingress": [{"hostname": "zq"}]}}}),
+        );
+        add(
+            "v1",
+            "Pod",
+            serde_json::json!({"spec": spec, "status": {"phase": "zq", "podIP": "203.0.113.77", "conditions": [{"type": "zq", "status": "zq", "message": "zq"}]}}),
+        );
+        add(
+            "apps/v1",
+            "Deployment",
+            serde_json::json!({"spec": {"template": {"metadata": {"labels": {"zq": "zq"}}, "spec": spec}}}),
+        );
+        add(
+            "discovery.k8s.io/v1",
+            "EndpointSlice",
+            serde_json::json!({"addressType": "zq", "endpoints": [{"addresses": ["203.0.113.77"], "zone": "zq", "targetRef": {"kind": "zq", "name": "zq"}}], "ports": [{"name": "zq", "port": 1}]}),
+        );
+        add(
+            "v1",
+            "ConfigMap",
+            serde_json::json!({"data": {"mesh": "rootNamespace: zqroot\nzq: zq\naccessLogFormat: zq\nextensionProviders: [{name: zq, zipkin: {service: zq}}]\ndefaultTrafficPolicy: {tls: {caCertificates: zq}}"}}),
+        );
         assert!(kinds.len() > 15, "{kinds:?}");
         snapshot.taken_at = Some("zqtime".to_owned());
         snapshot.kubernetes_version = Some("v1.36.3-zqvendor".to_owned());
-        for what in ["Pod zqns/zqmalformed", "zqfile.yaml:3:1", "tcp:203.0.113.77:80", "https://zqserver.example:6443"] {
+        for what in ["Pod zqns/zqmalformed", "zqfile.yaml:3:1", "tcp:203.0.113.77:80", "https://zqserver.example:6443"]
+        {
             let why = "invalid type: string \"zqvalue\", expected a sequence; User \"zq@zqcorp.example\" cannot list pods at ip-203-0-113-77";
             let mut gap = Gap::new(what, why, crate::snapshot::GapKind::Failed);
             gap.kind = Some("zqkind".to_owned());
@@ -677,7 +702,8 @@ mod tests {
         let structure = |text: &str| text.matches(['{', '[']).count();
         let before = encoded(&snapshot);
         let text = encoded(&redact(snapshot, &["GM203"]));
-        let position = text.to_lowercase().find("zq").or_else(|| text.find("203.0.113")).or_else(|| text.find("203-0-113"));
+        let position =
+            text.to_lowercase().find("zq").or_else(|| text.find("203.0.113")).or_else(|| text.find("203-0-113"));
         let excerpt = position.map(|start| text.get(start.saturating_sub(200)..text.len().min(start + 60)));
         assert_eq!(excerpt, None);
         // Settings of Envoy and of plugins are dropped; everything else keeps its structure.

@@ -25,7 +25,9 @@ pub(crate) fn reduce(
     match reduction {
         Reduction::Whole if secrets::may_hold_secrets(body.get()) => {
             // A body that is nested too deeply for a value has no fields that this program reads.
-            let Ok(mut object) = serde_json::from_str(body.get()) else { return Ok(reduce_body_metadata(body, namespace)) };
+            let Ok(mut object) = serde_json::from_str(body.get()) else {
+                return Ok(reduce_body_metadata(body, namespace));
+            };
             secrets::clear(&mut object);
             Ok(reduce_body_metadata(&to_raw_value(&object)?, namespace))
         }

@@ -30,8 +30,12 @@ const MESH_CONFIG: &[&str] = &[
 ];
 
 /// Annotations whose value is a configuration of the proxy, or part of a container.
-const CONFIGURATION_ANNOTATIONS: &[&str] =
-    &["proxy.istio.io/config", "proxy.istio.io/overrides", "sidecar.istio.io/userVolume", "sidecar.istio.io/userVolumeMount"];
+const CONFIGURATION_ANNOTATIONS: &[&str] = &[
+    "proxy.istio.io/config",
+    "proxy.istio.io/overrides",
+    "sidecar.istio.io/userVolume",
+    "sidecar.istio.io/userVolumeMount",
+];
 
 /// Maps whose keys are names that users choose, and that selectors compare.
 const LABEL_MAPS: &[&str] = &["labels", "selector", "matchLabels", "sourceLabels", "match", "matches"];
@@ -133,17 +137,17 @@ mod tests {
     #[test]
     fn clears_fields_that_name_a_secret() {
         let mut object = serde_json::json!({
-            "metadata": {"labels": {"token": "label"}, "annotations": {
-                "proxy.istio.io/config": "CANARY", "example.com/api-token": "CANARY", "note": "kept"}},
-            "spec": {
-                "environmentVariables": {"ANY": "CANARY"},
-                "tracing": {"lightstep": {"accessToken": "CANARY", "address": "kept"}},
-                "selector": {"secret": "label"},
-                "tls": {"credentialName": "kept", "mode": "SIMPLE"},
-                "headers": {"request": {"set": {"Authorization": "CANARY", "x-api-key": "CANARY", "x-shop": "kept"}}},
-                "filters": [{"requestHeaderModifier": {"add": [{"name": "cookie", "value": "CANARY"}, {"name": "x", "value": "kept"}]}}],
-                "http": [{"match": [{"headers": {"authorization": {"exact": "kept"}}}]}],
-            }});
+        "metadata": {"labels": {"token": "label"}, "annotations": {
+            "proxy.istio.io/config": "CANARY", "example.com/api-token": "CANARY", "note": "kept"}},
+        "spec": {
+            "environmentVariables": {"ANY": "CANARY"},
+            "tracing": {"lightstep": {"accessToken": "CANARY", "address": "kept"}},
+            "selector": {"secret": "label"},
+            "tls": {"credentialName": "kept", "mode": "SIMPLE"},
+            "headers": {"request": {"set": {"Authorization": "CANARY", "x-api-key": "CANARY", "x-shop": "kept"}}},
+            "filters": [{"requestHeaderModifier": {"add": [{"name": "cookie", "value": "CANARY"}, {"name": "x", "value": "kept"}]}}],
+            "http": [{"match": [{"headers": {"authorization": {"exact": "kept"}}}]}],
+        }});
         assert!(may_hold_secrets(&object.to_string()));
         clear(&mut object);
         let text = object.to_string();

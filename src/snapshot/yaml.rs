@@ -460,7 +460,12 @@ mod tests {
         }
         assert!(to_json(&bomb).unwrap_err().message.contains("aliases expand"));
         // Each anchor stores the ones inside of it again.
-        let nested = format!("a: {}{}{}\nb: *a0\n", (0..60).map(|n| format!("&a{n} [")).collect::<String>(), "x, ".repeat(1 << 18), "]".repeat(60));
+        let nested = format!(
+            "a: {}{}{}\nb: *a0\n",
+            (0..60).map(|n| format!("&a{n} [")).collect::<String>(),
+            "x, ".repeat(1 << 18),
+            "]".repeat(60)
+        );
         assert!(to_json(&nested).unwrap_err().message.contains("anchors expand"));
         assert!(to_json("a: &a [*a]").is_err());
         assert!(to_json("? [a]\n: b").is_err());

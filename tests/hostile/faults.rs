@@ -26,7 +26,7 @@ fn keys_that_are_not_ascii_do_not_panic() {
             "{SERVICE}apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: v, namespace: n0}}\nspec:\n  {key}: 1\n  hosts: [s0]\n  http:\n  - {key}: 1\n    route:\n    - {key}: 1\n      destination:\n        {key}: 2\n        host: missing\n"
         );
         assert!(examine(&["inspect", "--from"], &text, &[]).contains("missing"));
-        examine(&["shift", "v.n0", "--to", "missing=100", "--edit"], &text, &[]);
+        examine(&["shift", "vs/v.n0", "--to", "missing=100", "--edit"], &text, &[]);
         examine(&["inspect", "-o", "json", "--from"], format!("{key}: 1\n"), &["--keep-going"]);
     }
 }
@@ -37,7 +37,7 @@ fn a_backend_that_is_no_mapping_does_not_panic() {
         let text = format!(
             "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: v, namespace: n0}}\nspec: {{hosts: [s0], http: [{{route: [{{destination: {{host: s0}}, weight: 100}}, {backend}]}}]}}\n"
         );
-        examine(&["shift", "v.n0", "--to", "s0=50", "--edit"], &text, &[]);
+        examine(&["shift", "vs/v.n0", "--to", "s0=50", "--edit"], &text, &[]);
         examine(&["shift", "vs/v.n0", "--to", "s0=0", "--edit"], &text, &[]);
     }
 }
@@ -46,9 +46,17 @@ fn a_backend_that_is_no_mapping_does_not_panic() {
 fn deep_nesting_is_an_error() {
     for (open, close) in [("[", "]"), ("{a: ", "}"), ("- ", ""), ("{\"a\":", "}"), ("&a [", "]")] {
         for depth in [200, 100_000] {
-            let text = format!("{SERVICE}apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {}1{}\n", open.repeat(depth), close.repeat(depth));
+            let text = format!(
+                "{SERVICE}apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {}1{}\n",
+                open.repeat(depth),
+                close.repeat(depth)
+            );
             examine(&["inspect", "--from"], &text, &[]);
-            let json = format!("{{\"kind\":\"Snapshot\",\"version\":1,\"source\":\"cluster\",\"objects\":[{}1{}]}}", "[".repeat(depth), "]".repeat(depth));
+            let json = format!(
+                "{{\"kind\":\"Snapshot\",\"version\":1,\"source\":\"cluster\",\"objects\":[{}1{}]}}",
+                "[".repeat(depth),
+                "]".repeat(depth)
+            );
             examine(&["inspect", "--from"], &json, &[]);
         }
     }
@@ -78,19 +86,31 @@ fn nothing_steers_a_terminal() {
     for c in ['\u{1b}', '\u{9b}', '\u{7f}', '\u{202e}', '\u{2066}', '\u{61c}', '\u{85}'] {
         let name = format!("a{c}b").escape_unicode().to_string().replace("\\u{", "\\U").replace('}', "");
         // YAML writes a character as \U and eight digits.
-        let name: String = name.split("\\U").filter(|part| !part.is_empty()).map(|digits| format!("\\U{digits:0>8}")).collect();
+        let name: String =
+            name.split("\\U").filter(|part| !part.is_empty()).map(|digits| format!("\\U{digits:0>8}")).collect();
         let text = format!(
             "{SERVICE}apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: \"{name}\", namespace: n0}}\nspec: {{hosts: [s0], \"{name}\": \"{name}\", http: [{{name: \"{name}\", route: [{{destination: {{host: \"{name}\"}}}}]}}]}}\n"
         );
         for output in ["text", "json", "yaml", "table", "wide"] {
             examine(&["inspect", "-o", output, "--from"], &text, &[]);
         }
-        for arguments in [&["snapshot", "-o", "-", "--from"][..], &["route", "s0.n0:50051", "/a", "-o", "yaml", "--from"], &["diff", "-o", "yaml", "--from", "demo", "-f"]] {
+        for arguments in [
+            &["snapshot", "-o", "-", "--from"][..],
+            &["route", "s0.n0:50051", "/a", "-o", "yaml", "--from"],
+            &["diff", "-o", "yaml", "--from", "demo", "-f"],
+        ] {
             examine(arguments, &text, &[]);
         }
         // Messages of the argument parser quote what was typed.
         let (raw, env) = (format!("x{c}y"), TestEnv::new());
-        for arguments in [&["inspect", &raw][..], &[&raw], &["inspect", "-o", &raw], &[&format!("--{raw}")], &["tail", "--since", &raw], &["explain", &raw]] {
+        for arguments in [
+            &["inspect", &raw][..],
+            &[&raw],
+            &["inspect", "-o", &raw],
+            &[&format!("--{raw}")],
+            &["tail", "--since", &raw],
+            &["explain", &raw],
+        ] {
             let ended = run(&mut env.command(arguments));
             assert_contract(&ended, false, &format!("{arguments:?}"));
         }
@@ -133,7 +153,7 @@ fn files_are_replaced_as_a_whole() {
     let (file, link) = (env.write("file.yaml", text), env.path("link.yaml"));
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o646)).unwrap();
     symlink("file.yaml", &link).unwrap();
-    let ended = run(&mut env.command(&["shift", "v.n0", "--to", "v2=50", "--edit", &link]));
+    let ended = run(&mut env.command(&["shift", "vs/v.n0", "--to", "v2=50", "--edit", &link]));
     assert_eq!(ended.code, Some(0), "{}", String::from_utf8_lossy(&ended.stderr));
     assert!(std::fs::read_to_string(&file).unwrap().contains("weight: 50"));
     assert_eq!(std::fs::metadata(&file).unwrap().mode() & 0o777, 0o646);
@@ -149,8 +169,20 @@ fn files_are_replaced_as_a_whole() {
 #[test]
 fn an_interrupt_ends_waiting_and_computing() {
     let env = TestEnv::new();
-    let large = env.write("large.yaml", super::shapes::SHAPES.iter().find(|shape| shape.name == "EnvoyFilters").map(|shape| (shape.generate)(20_000)).unwrap());
-    for arguments in [&["inspect", "--from", "-"][..], &["route", "a", "/b", "--from", "-"], &["tail", "--logs", "-"], &["inspect", "--from", &large]] {
+    let large = env.write(
+        "large.yaml",
+        super::shapes::SHAPES
+            .iter()
+            .find(|shape| shape.name == "EnvoyFilters")
+            .map(|shape| (shape.generate)(20_000))
+            .unwrap(),
+    );
+    for arguments in [
+        &["inspect", "--from", "-"][..],
+        &["route", "a", "/b", "--from", "-"],
+        &["tail", "--logs", "-"],
+        &["inspect", "--from", &large],
+    ] {
         let mut child =
             env.command(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(500));

@@ -32,17 +32,63 @@ impl Random {
 
 /// Texts that broke parsers: controls, direction marks, structure, sizes, numbers, names that are not ASCII.
 const TOKENS: &[&str] = &[
-    "\u{1b}[2J", "\u{9b}31m", "\u{202e}", "\u{0}", "\u{85}", "\u{feff}", "\r", "\t", "ключ: 1\n", "名: {é: ü}\n", "\u{1f980}",
-    "{", "}", "[", "]", "- ", ": ", "? ", "---\n", "...\n", "&a ", "*a", "<<: *a\n", "<<: [1]\n", "!!binary ", "|\n", ">-\n", "\"", "'", "#",
-    "null", "~", "-1", "99999999999999999999", "1e309", ".nan", "0x", "true", "weight: ", "\n", "\n\n  ", "items: ", "kind: List\n",
-    "../../etc/passwd", "%%", "%REQ(", "${jndi:x}", "=cmd|'/c calc'!A1",
+    "\u{1b}[2J",
+    "\u{9b}31m",
+    "\u{202e}",
+    "\u{0}",
+    "\u{85}",
+    "\u{feff}",
+    "\r",
+    "\t",
+    "ключ: 1\n",
+    "名: {é: ü}\n",
+    "\u{1f980}",
+    "{",
+    "}",
+    "[",
+    "]",
+    "- ",
+    ": ",
+    "? ",
+    "---\n",
+    "...\n",
+    "&a ",
+    "*a",
+    "<<: *a\n",
+    "<<: [1]\n",
+    "!!binary ",
+    "|\n",
+    ">-\n",
+    "\"",
+    "'",
+    "#",
+    "null",
+    "~",
+    "-1",
+    "99999999999999999999",
+    "1e309",
+    ".nan",
+    "0x",
+    "true",
+    "weight: ",
+    "\n",
+    "\n\n  ",
+    "items: ",
+    "kind: List\n",
+    "../../etc/passwd",
+    "%%",
+    "%REQ(",
+    "${jndi:x}",
+    "=cmd|'/c calc'!A1",
 ];
 
 fn fixtures(folder: &str, extensions: &[&str]) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let has_extension = |path: &PathBuf| {
-        path.extension().and_then(|extension| extension.to_str()).is_some_and(|extension| extensions.contains(&extension))
+        path.extension()
+            .and_then(|extension| extension.to_str())
+            .is_some_and(|extension| extensions.contains(&extension))
     };
     let mut paths: Vec<PathBuf> = paths.filter(has_extension).collect();
     paths.sort();
@@ -109,7 +155,12 @@ fn run_seed(seed: u64) {
     let paths = if logs {
         fixtures("tests/fixtures/accesslog", &["log"])
     } else {
-        [fixtures("tests/fixtures/healthy", &["yaml"]), fixtures("src/demo", &["yaml"]), fixtures("tests/hostile/corpus", &["yaml", "json"])].concat()
+        [
+            fixtures("tests/fixtures/healthy", &["yaml"]),
+            fixtures("src/demo", &["yaml"]),
+            fixtures("tests/hostile/corpus", &["yaml", "json"]),
+        ]
+        .concat()
     };
     let path = random.choose(&paths).clone();
     let mut text = std::fs::read(&path).unwrap();

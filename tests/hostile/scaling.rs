@@ -20,7 +20,8 @@ fn ticks() -> f64 {
 fn cost(shape: &Shape, count: usize) -> f64 {
     let env = TestEnv::new();
     let file = env.write("shape.yaml", (shape.generate)(count));
-    let arguments: Vec<&str> = shape.before.iter().copied().chain([file.as_str()]).chain(shape.after.iter().copied()).collect();
+    let arguments: Vec<&str> =
+        shape.before.iter().copied().chain([file.as_str()]).chain(shape.after.iter().copied()).collect();
     let before = ticks();
     let output = env.command(&arguments).output().unwrap();
     let seconds = (ticks() - before) / 100.0;

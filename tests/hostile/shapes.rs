@@ -60,7 +60,12 @@ fn object(kind: &str, namespace: &str, name: &str, spec: &str) -> String {
 }
 
 fn service(namespace: &str, name: &str) -> String {
-    object("Service", namespace, name, &format!("{{selector: {{app: \"{name}\"}}, ports: [{{name: grpc, port: 50051}}]}}"))
+    object(
+        "Service",
+        namespace,
+        name,
+        &format!("{{selector: {{app: \"{name}\"}}, ports: [{{name: grpc, port: 50051}}]}}"),
+    )
 }
 
 fn pod(namespace: &str, name: &str, labels: &str) -> String {
@@ -91,7 +96,9 @@ fn findings_in_one_list(count: usize) -> String {
 
 fn findings_in_one_object(count: usize) -> String {
     let rules = each(count, |number| {
-        format!("  - match: [{{uri: {{exact: /a.B/{number}}}}}]\n    route: [{{destination: {{host: missing-{number}}}}}]\n")
+        format!(
+            "  - match: [{{uri: {{exact: /a.B/{number}}}}}]\n    route: [{{destination: {{host: missing-{number}}}}}]\n"
+        )
     });
     let spec = format!("\n  hosts: [s0]\n  http:\n{rules}");
     service("n0", "s0") + &object("VirtualService", "n0", "v", &spec)
@@ -100,7 +107,8 @@ fn findings_in_one_object(count: usize) -> String {
 fn sidecars_with_selectors(count: usize) -> String {
     each(count, |number| {
         let spec = format!("{{workloadSelector: {{labels: {{app: a{number}}}}}, egress: [{{hosts: [./*]}}]}}");
-        pod("n0", &format!("a{number}"), &format!("app: a{number}")) + &object("Sidecar", "n0", &format!("a{number}"), &spec)
+        pod("n0", &format!("a{number}"), &format!("app: a{number}"))
+            + &object("Sidecar", "n0", &format!("a{number}"), &spec)
     }) + &service("n0", "s0")
 }
 
@@ -108,17 +116,23 @@ fn delegate_matches(count: usize) -> String {
     let matches = |header: &str| listed(count, |number| format!("{{headers: {{{header}: {{exact: \"{number}\"}}}}}}"));
     let root = format!("{{hosts: [s0], http: [{{match: [{}], delegate: {{name: inner}}}}]}}", matches("x-a"));
     let inner = format!("{{http: [{{match: [{}], route: [{{destination: {{host: s0}}}}]}}]}}", matches("x-b"));
-    service("n0", "s0") + &object("VirtualService", "n0", "root", &root) + &object("VirtualService", "n0", "inner", &inner)
+    service("n0", "s0")
+        + &object("VirtualService", "n0", "root", &root)
+        + &object("VirtualService", "n0", "inner", &inner)
 }
 
 fn unknown_name(letters: usize) -> String {
     let spec = |host: &str| format!("{{hosts: [s0], http: [{{route: [{{destination: {{host: \"{host}\"}}}}]}}]}}");
-    service("n0", &"b".repeat(letters)) + &service("n0", "s0") + &object("VirtualService", "n0", "v", &spec(&"a".repeat(letters)))
+    service("n0", &"b".repeat(letters))
+        + &service("n0", "s0")
+        + &object("VirtualService", "n0", "v", &spec(&"a".repeat(letters)))
 }
 
 fn merge_keys(count: usize) -> String {
     let keys = each(count, |number| format!("    k{number}: v\n"));
-    let labels = format!("base:\n  labels: &base\n{keys}metadata:\n  name: s0\n  namespace: n0\n  labels:\n    <<: *base\n    own: x\n");
+    let labels = format!(
+        "base:\n  labels: &base\n{keys}metadata:\n  name: s0\n  namespace: n0\n  labels:\n    <<: *base\n    own: x\n"
+    );
     format!("apiVersion: v1\nkind: Service\n{labels}spec: {{ports: [{{name: grpc, port: 50051}}]}}\n")
 }
 
@@ -134,7 +148,10 @@ fn document_markers(count: usize) -> String {
 
 fn external_name_chain(count: usize) -> String {
     each(count, |number| {
-        let spec = format!("{{type: ExternalName, externalName: s{}.n0.svc.cluster.local, ports: [{{name: grpc, port: 50051}}]}}", number + 1);
+        let spec = format!(
+            "{{type: ExternalName, externalName: s{}.n0.svc.cluster.local, ports: [{{name: grpc, port: 50051}}]}}",
+            number + 1
+        );
         object("Service", "n0", &format!("s{number}"), &spec)
     }) + &service("n0", &format!("s{count}"))
 }
@@ -158,7 +175,9 @@ fn hosts_of_one_virtual_service(count: usize) -> String {
 
 fn subsets_and_routes(count: usize) -> String {
     let rules = listed(count, |number| {
-        format!("{{match: [{{uri: {{exact: /a.B/{number}}}}}], route: [{{destination: {{host: s0, subset: v{number}}}}}]}}")
+        format!(
+            "{{match: [{{uri: {{exact: /a.B/{number}}}}}], route: [{{destination: {{host: s0, subset: v{number}}}}}]}}"
+        )
     });
     let subsets = listed(count, |number| format!("{{name: v{number}, labels: {{version: v{number}}}}}"));
     service("n0", "s0")
@@ -178,16 +197,26 @@ fn export_to_lists(count: usize) -> String {
 fn gateways_with_listeners(count: usize) -> String {
     let gateways = each(count, |number| {
         let servers = listed(10, |port| {
-            format!("{{port: {{number: {}, name: http-{port}, protocol: HTTP}}, hosts: [\"h{number}-{port}.example.com\"]}}", 8_000 + port)
+            format!(
+                "{{port: {{number: {}, name: http-{port}, protocol: HTTP}}, hosts: [\"h{number}-{port}.example.com\"]}}",
+                8_000 + port
+            )
         });
-        object("Gateway", "n0", &format!("g{number}"), &format!("{{selector: {{istio: ingressgateway}}, servers: [{servers}]}}"))
+        object(
+            "Gateway",
+            "n0",
+            &format!("g{number}"),
+            &format!("{{selector: {{istio: ingressgateway}}, servers: [{servers}]}}"),
+        )
     });
     gateways + &pod("n0", "gateway", "istio: ingressgateway") + &service("n0", "s0")
 }
 
 fn envoy_filters(count: usize) -> String {
     each(count, |number| {
-        let spec = format!("{{workloadSelector: {{labels: {{app: a{number}}}}}, configPatches: [{{applyTo: CLUSTER, patch: {{operation: MERGE}}}}]}}");
+        let spec = format!(
+            "{{workloadSelector: {{labels: {{app: a{number}}}}}, configPatches: [{{applyTo: CLUSTER, patch: {{operation: MERGE}}}}]}}"
+        );
         object("EnvoyFilter", "n0", &format!("f{number}"), &spec)
     }) + &service("n0", "s0")
 }

@@ -149,7 +149,8 @@ fn check_size(text: &str) -> Result<(), Failure> {
             _ => {}
         }
         if tokens > MAX_EXPRESSION_TOKENS || depth > MAX_EXPRESSION_DEPTH {
-            let limits = format!("at most {MAX_EXPRESSION_TOKENS} words and operators, {MAX_EXPRESSION_DEPTH} levels deep");
+            let limits =
+                format!("at most {MAX_EXPRESSION_TOKENS} words and operators, {MAX_EXPRESSION_DEPTH} levels deep");
             return Err(Failure::usage(format!("cannot use --where: the expression is too large; expected {limits}"))
                 .hint("filter the output of -o json with another program instead"));
         }

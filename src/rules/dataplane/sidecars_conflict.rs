@@ -78,7 +78,8 @@ fn oldest_conflicts<'w>(
     sidecars: &[(&SidecarObject, &Labels)],
     workloads: &[&'w Workload],
 ) -> Vec<Option<(usize, &'w Workload)>> {
-    let pairs = |labels: &Labels| labels.iter().map(|(key, value)| (Arc::clone(key), Arc::clone(value))).collect::<Vec<_>>();
+    let pairs =
+        |labels: &Labels| labels.iter().map(|(key, value)| (Arc::clone(key), Arc::clone(value))).collect::<Vec<_>>();
     let mut uses: HashMap<(Arc<str>, Arc<str>), usize> = HashMap::new();
     for (_, selector) in sidecars {
         for pair in pairs(selector) {
@@ -97,9 +98,8 @@ fn oldest_conflicts<'w>(
     let mut conflicts: Vec<Option<(usize, &Workload)>> = vec![None; sidecars.len()];
     for workload in workloads {
         let candidates = pairs(&workload.labels).into_iter().filter_map(|pair| by_label.get(&pair)).flatten();
-        let selects = |index: &usize| {
-            sidecars.get(*index).is_some_and(|(_, selector)| workload.labels.contains_all(selector))
-        };
+        let selects =
+            |index: &usize| sidecars.get(*index).is_some_and(|(_, selector)| workload.labels.contains_all(selector));
         let mut selecting: Vec<usize> = candidates.chain(&of_all_pods).copied().filter(selects).collect();
         selecting.sort_unstable();
         let Some((oldest, others)) = selecting.split_first() else { continue };
