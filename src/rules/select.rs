@@ -1,5 +1,6 @@
 //! Selection of findings: `--only`, `--skip`, ignore files, and the annotation on an object.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use super::{Finding, Rule};
@@ -149,26 +150,36 @@ pub fn parse_ignore_file(text: &str) -> Result<Vec<FindingSelector>, (usize, Sel
     Ok(selectors)
 }
 
-/// Whether the annotation [`IGNORE_ANNOTATION`] ignores the finding. A finding about several objects is ignored only when all
-/// of them have the annotation.
-pub(super) fn is_ignored_by_annotation(mesh: &Mesh<'_>, finding: &Finding) -> bool {
+/// The annotations [`IGNORE_ANNOTATION`] of the objects with findings. Each object is parsed once, whatever the number of its
+/// findings is.
+#[derive(Default)]
+pub(super) struct IgnoreAnnotations(HashMap<ObjectKey, Option<String>>);
+
+impl IgnoreAnnotations {
+    /// Whether the annotation ignores the finding. A finding about several objects is ignored only when all of them have the
+    /// annotation.
+    pub(super) fn ignore(&mut self, mesh: &Mesh<'_>, finding: &Finding) -> bool {
+        finding.objects().all(|reference| {
+            let codes = self.0.entry(reference.key()).or_insert_with_key(|key| ignored_codes(mesh, key));
+            codes.as_ref().is_some_and(|codes| {
+                codes.split(',').any(|code| matches_code_or_name(code.trim(), finding.code, finding.name))
+            })
+        })
+    }
+}
+
+fn ignored_codes(mesh: &Mesh<'_>, key: &ObjectKey) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Header {
         metadata: crate::schema::meta::ObjectMeta,
     }
-    finding.objects().all(|reference| {
-        let key: ObjectKey = reference.key();
-        let Some(object) = mesh.snapshot.objects.get(&key) else { return false };
-        // A text search avoids parsing the objects without the annotation.
-        if !object.body.get().contains(IGNORE_ANNOTATION) {
-            return false;
-        }
-        let Ok(header) = serde_json::from_str::<Header>(object.body.get()) else { return false };
-        let codes = header.metadata.annotations.get(IGNORE_ANNOTATION);
-        codes.is_some_and(|codes| {
-            codes.split(',').any(|code| matches_code_or_name(code.trim(), finding.code, finding.name))
-        })
-    })
+    let body = mesh.snapshot.objects.get(key)?.body.get();
+    // A text search avoids parsing the objects without the annotation.
+    if !body.contains(IGNORE_ANNOTATION) {
+        return None;
+    }
+    let header: Header = serde_json::from_str(body).ok()?;
+    header.metadata.annotations.get(IGNORE_ANNOTATION).cloned()
 }
 
 #[cfg(test)]
