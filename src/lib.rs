@@ -18,31 +18,31 @@
 //! `tests/tidy.rs` enforces the layers, and `ARCHITECTURE.md` explains them. Modules that read input may neither slice nor
 //! index it, except in a few audited places.
 
-#[warn(clippy::string_slice, clippy::indexing_slicing)]
+#[cfg_attr(not(test), warn(clippy::string_slice, clippy::indexing_slicing))]
 pub mod accesslog;
 pub(crate) mod analysis;
-#[warn(clippy::string_slice, clippy::indexing_slicing)]
+#[cfg_attr(not(test), warn(clippy::string_slice, clippy::indexing_slicing))]
 pub mod cli;
-#[warn(clippy::string_slice, clippy::indexing_slicing)]
+#[cfg_attr(not(test), warn(clippy::string_slice, clippy::indexing_slicing))]
 pub mod cluster;
 pub mod commands;
 pub(crate) mod compare;
 pub mod dataplane;
 pub mod diagnosis;
 pub(crate) mod doctor;
-#[warn(clippy::string_slice, clippy::indexing_slicing)]
+#[cfg_attr(not(test), warn(clippy::string_slice, clippy::indexing_slicing))]
 pub mod envoy;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod mesh;
-#[warn(clippy::string_slice, clippy::indexing_slicing)]
+#[cfg_attr(not(test), warn(clippy::string_slice, clippy::indexing_slicing))]
 pub mod render;
 pub mod report;
 pub mod rules;
-#[warn(clippy::string_slice, clippy::indexing_slicing)]
+#[cfg_attr(not(test), warn(clippy::string_slice, clippy::indexing_slicing))]
 pub mod schema;
 pub(crate) mod shift;
-#[warn(clippy::string_slice, clippy::indexing_slicing)]
+#[cfg_attr(not(test), warn(clippy::string_slice, clippy::indexing_slicing))]
 pub mod snapshot;
 pub(crate) mod terminal;
 pub mod vocabulary;

@@ -122,7 +122,7 @@ pub type RequestObserver = Arc<dyn Fn(&RequestEvent<'_>) + Send + Sync>;
 /// Limit of the first request without `--request-timeout`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Limit of a credential plugin without `--request-timeout`. It may open a browser to log in.
-const PLUGIN_TIMEOUT: Duration = Duration::from_secs(60);
+const PLUGIN_TIMEOUT: Duration = Duration::from_mins(1);
 /// Largest kubeconfig, as in client-go's limit for a request body: it may hold certificates of many clusters.
 const MAX_KUBECONFIG_BYTES: u64 = 16 << 20;
 

@@ -43,7 +43,7 @@ pub(super) const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pages of one list: 200,000 objects, more than a cluster of the largest supported size has of a kind.
 pub(super) const MAX_PAGES: usize = 400;
 /// Limit of all pages of a list. Each page takes well below a second, so only a server that stalls needs longer.
-const LIST_TIMEOUT: Duration = Duration::from_secs(300);
+const LIST_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// Reads a cluster. `progress` receives the number of finished kinds and the total.
 ///

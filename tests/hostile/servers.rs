@@ -39,7 +39,7 @@ fn respond(stream: &mut TcpStream, status: &str, headers: &str, body: &[u8]) {
 }
 
 fn stall() {
-    std::thread::sleep(Duration::from_secs(120));
+    std::thread::sleep(Duration::from_mins(2));
 }
 
 /// The commands that read a cluster.
