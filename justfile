@@ -29,5 +29,17 @@ lab-down:
     tests/lab/down
 bench:
     cargo bench
+# Attack the program with random damaged files for this many seconds.
+hostile SECONDS="60":
+    HOSTILE_SECONDS={{SECONDS}} cargo test --test hostile -- --ignored --nocapture damaged_files_for_a_while
+# Print the cost of twice the input for each shape that once grew faster than its size.
+scaling:
+    cargo test --test hostile -- --ignored --nocapture --test-threads 1 scaling_table
+# Run every fuzz target for this many seconds (needs a nightly compiler and cargo-fuzz).
+fuzz SECONDS="60":
+    for target in $(cargo +nightly fuzz list); do \
+        mkdir -p fuzz/corpus/$target fuzz/seeds/$target; \
+        cargo +nightly fuzz run $target fuzz/corpus/$target fuzz/seeds/$target -- -max_total_time={{SECONDS}} -timeout=10 -rss_limit_mb=2048 || exit 1; \
+    done
 figures:
     scripts/figures.py

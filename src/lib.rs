@@ -15,24 +15,34 @@
 //! | EDGE | [`cluster`], `terminal` | CORE, VIEW and the outside world, but no flags or commands |
 //! | TOP | [`cli`], [`commands`] | everything |
 //!
-//! `tests/tidy.rs` enforces the layers, and `ARCHITECTURE.md` explains them.
+//! `tests/tidy.rs` enforces the layers, and `ARCHITECTURE.md` explains them. Modules that read input may neither slice nor
+//! index it, except in a few audited places.
 
+#[cfg_attr(not(test), warn(clippy::string_slice, clippy::indexing_slicing))]
 pub mod accesslog;
 pub(crate) mod analysis;
+#[cfg_attr(not(test), warn(clippy::string_slice, clippy::indexing_slicing))]
 pub mod cli;
+#[cfg_attr(not(test), warn(clippy::string_slice, clippy::indexing_slicing))]
 pub mod cluster;
 pub mod commands;
 pub(crate) mod compare;
 pub mod dataplane;
 pub mod diagnosis;
 pub(crate) mod doctor;
+#[cfg_attr(not(test), warn(clippy::string_slice, clippy::indexing_slicing))]
 pub mod envoy;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod mesh;
+#[cfg_attr(not(test), warn(clippy::string_slice, clippy::indexing_slicing))]
 pub mod render;
 pub mod report;
 pub mod rules;
+#[cfg_attr(not(test), warn(clippy::string_slice, clippy::indexing_slicing))]
 pub mod schema;
 pub(crate) mod shift;
+#[cfg_attr(not(test), warn(clippy::string_slice, clippy::indexing_slicing))]
 pub mod snapshot;
 pub(crate) mod terminal;
 pub mod vocabulary;

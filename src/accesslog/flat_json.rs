@@ -3,6 +3,8 @@
 //! It is several times as fast as a general JSON decoder. Any other line (nested, of another format, or invalid) is left
 //! to `json::parse`, which gives the same result for the lines that are parsed here.
 
+#![expect(clippy::indexing_slicing, reason = "audited: the positions come from searches of the same bytes; fuzzed")]
+
 use bumpalo::Bump;
 
 use super::byte_search;

@@ -4,6 +4,8 @@
 //! are at both ends of the line, with the text of clients between them. A line is therefore parsed from the left up to
 //! the sizes and times, from the right down to the authority, and the middle is split at `" "`.
 
+#![expect(clippy::indexing_slicing, reason = "audited: the positions come from searches of the same bytes; fuzzed")]
+
 use super::byte_search;
 use super::entry::{AccessEntry, ResponseFlags, absent_if_dash, parse_number};
 use super::timestamp::TimestampCache;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::env::Env;
 use super::global::{ColorWhen, ConnectionArgs, OutputArgs, ScopeArgs};
 use crate::cluster::ClusterError;
-use crate::cluster::client::ApiServer;
+use crate::cluster::client::{ApiServer, ServerHealth};
 use crate::cluster::request::RequestEvent;
 use crate::render::style::Style;
 use crate::terminal::Messages;
@@ -21,6 +21,8 @@ pub struct Context<'w> {
     pub verbosity: u8,
     /// A client that is used in place of a connection, for tests.
     pub server: Option<ApiServer>,
+    /// Shared by all connections of the run, so that it waits only once for a server that does not answer.
+    pub health: Arc<ServerHealth>,
     /// Receives data: stdout, or a buffer in tests.
     pub out: &'w mut dyn Write,
 }
@@ -50,7 +52,17 @@ impl<'w> Context<'w> {
             uses_color: uses_color(env.stderr_is_terminal),
             sink: None,
         };
-        Self { style, messages, env, connection, scope, verbosity: output.verbosity, server: None, out }
+        Self {
+            style,
+            messages,
+            env,
+            connection,
+            scope,
+            verbosity: output.verbosity,
+            server: None,
+            health: Arc::default(),
+            out,
+        }
     }
 
     /// Connects to the cluster. With `-v`, every request is reported on stderr.
@@ -62,6 +74,7 @@ impl<'w> Context<'w> {
             return Ok(server.clone());
         }
         let mut server = self.connection.connection(&self.env).connect().await?;
+        server.health = Arc::clone(&self.health);
         if self.verbosity > 0 {
             let messages = self.messages;
             server.observer = Some(Arc::new(move |event: &RequestEvent<'_>| {

@@ -137,12 +137,24 @@ pub struct SourceArgs {
     /// Treat malformed documents as gaps instead of failing
     #[arg(long)]
     pub keep_going: bool,
+    /// Largest compressed source to read, by its size when decompressed, such as 2Gi (default: 512Mi)
+    #[arg(long, value_name = "SIZE", value_parser = byte_size)]
+    pub max_source_size: Option<u64>,
     /// Istio version to assume, such as 1.27 (default: the version found in the source)
     #[arg(long, value_name = "VERSION", value_parser = istio_version)]
     pub istio_version: Option<crate::mesh::version::IstioVersion>,
     /// Cluster domain (default: the domain found in the source, else cluster.local)
     #[arg(long, value_name = "DOMAIN", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub cluster_domain: Option<String>,
+}
+
+/// Parses `512Mi`, `2Gi` or a number of bytes.
+fn byte_size(text: &str) -> Result<u64, String> {
+    let units = [("Ki", 10), ("Mi", 20), ("Gi", 30)];
+    let (number, shift) =
+        units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift))).unwrap_or((text, 0));
+    let size = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    size.filter(|size| *size > 0).ok_or_else(|| "expected a size such as 512Mi or 2Gi".to_owned())
 }
 
 fn istio_version(text: &str) -> Result<crate::mesh::version::IstioVersion, String> {

@@ -62,13 +62,13 @@ impl LogFile {
             starts.push(find_split(path, size / count as u64 * part, *size)?);
         }
         starts.push(*size);
-        let part = |pair: &[u64]| -> io::Result<Self> {
+        let part = |(start, end): (&u64, &u64)| -> io::Result<Self> {
             let mut file = File::open(path)?;
-            file.seek(SeekFrom::Start(pair[0]))?;
-            let lines = InputLines::new(Box::new(file.take(pair[1].saturating_sub(pair[0]))));
+            file.seek(SeekFrom::Start(*start))?;
+            let lines = InputLines::new(Box::new(file.take(end.saturating_sub(*start))));
             Ok(Self::new(self.origin.clone(), Some(lines), None, None))
         };
-        starts.windows(2).map(part).collect::<io::Result<Vec<_>>>().map(Some)
+        starts.iter().zip(starts.iter().skip(1)).map(part).collect::<io::Result<Vec<_>>>().map(Some)
     }
 
     /// The next line without its line break; `None` at the end. Joins the parts of a line that a container runtime
@@ -109,7 +109,7 @@ impl LogFile {
         let mut append = |joined: &mut Vec<u8>, part: &[u8]| {
             let rest = prefix::strip(part).line;
             let length = LINE_MAX.saturating_sub(joined.len()).min(rest.len());
-            joined.extend_from_slice(&rest[..length]);
+            joined.extend_from_slice(rest.get(..length).unwrap_or_default());
             is_truncated |= length < rest.len();
             prefix::is_partial(part)
         };
@@ -155,7 +155,8 @@ fn find_split(path: &Path, target: u64, size: u64) -> io::Result<u64> {
         }
         position += length as u64;
         if let Some((stream, is_partial)) = prefix::stream(&line) {
-            open[usize::from(stream == prefix::RuntimeStream::Stderr)] = is_partial;
+            let [stdout, stderr] = &mut open;
+            *(if stream == prefix::RuntimeStream::Stderr { stderr } else { stdout }) = is_partial;
         }
     }
     Ok(position)

@@ -8,5 +8,6 @@ pub(crate) mod failure;
 pub(crate) mod global;
 mod input_lines;
 pub(crate) mod log_files;
+pub(crate) mod replace_file;
 pub(crate) mod source;
 pub(crate) mod target;

@@ -14,6 +14,7 @@ use crate::cluster::collect::{CollectScope, collect};
 use crate::mesh::ResolveOptions;
 use crate::render::text::safe;
 use crate::schema::Kind;
+use crate::snapshot::codec::CodecError;
 use crate::snapshot::manifest::{self, OnMalformed};
 use crate::snapshot::{Snapshot, SourceKind, SourceText, codec};
 use crate::terminal::Messages;
@@ -97,7 +98,8 @@ impl SourceArgs {
 
     fn file_options<'a>(&'a self, namespace: &'a str, messages: &'a Messages) -> FileReadOptions<'a> {
         let on_malformed = if self.keep_going { OnMalformed::KeepGoing } else { OnMalformed::Stop };
-        FileReadOptions { namespace, on_malformed, excluded: &self.excluded_files, messages }
+        let max_decompressed = self.max_source_size.unwrap_or(codec::DEFAULT_DECOMPRESSED_BYTES);
+        FileReadOptions { namespace, on_malformed, excluded: &self.excluded_files, max_decompressed, messages }
     }
 }
 
@@ -153,6 +155,8 @@ struct FileReadOptions<'a> {
     on_malformed: OnMalformed,
     /// Files to skip in directories.
     excluded: &'a [PathBuf],
+    /// Largest size of compressed data when decompressed.
+    max_decompressed: u64,
     messages: &'a Messages,
 }
 
@@ -173,7 +177,7 @@ fn read_files(paths: &[String], options: &FileReadOptions<'_>) -> Result<Snapsho
     if let [path] = paths
         && (path == "-" || Path::new(path).is_file())
     {
-        let text = read_text(path)?;
+        let text = read_text(path, options)?;
         if codec::is_snapshot(&text) {
             return codec::decode(&text).map_err(|error| {
                 Failure::unavailable(format!("cannot read the snapshot {path}"))
@@ -212,7 +216,7 @@ fn read_manifests(snapshot: &mut Snapshot, path: &str, options: &FileReadOptions
         );
     }
     if path == "-" || !Path::new(path).is_dir() {
-        let text = read_text(path)?;
+        let text = read_text(path, options)?;
         if codec::is_snapshot(&text) {
             return Err(Failure::usage(format!("cannot combine the snapshot {path} with other sources")));
         }
@@ -229,7 +233,7 @@ fn read_manifests(snapshot: &mut Snapshot, path: &str, options: &FileReadOptions
     }
     for file in files {
         let name = file.display().to_string();
-        let text = read_text(&name)?;
+        let text = read_text(&name, options)?;
         if codec::is_snapshot(&text) {
             options.messages.warning(&format!("skipped {name}: snapshots in a directory are not read"));
             continue;
@@ -270,7 +274,7 @@ fn find_manifests(directory: &Path, files: &mut Vec<PathBuf>, visited: &mut BTre
 /// Maximum size of an input in bytes, ten times the size of a mesh with 100,000 Services.
 const MAX_BYTES: u64 = 2 << 30;
 
-fn read_text(path: &str) -> Result<String, Failure> {
+fn read_text(path: &str, options: &FileReadOptions<'_>) -> Result<String, Failure> {
     let displayed = safe(path);
     let mut bytes = Vec::new();
     let result = if path == "-" {
@@ -293,14 +297,16 @@ fn read_text(path: &str) -> Result<String, Failure> {
             .hint("check the path: even the snapshot of a large mesh is much smaller"));
     }
     if codec::is_gzip(&bytes) {
-        bytes = codec::inflate(&bytes).map_err(|error| {
-            Failure::unavailable(format!("cannot read {displayed}"))
-                .cause(error)
-                .hint("the file is damaged or truncated: create it again")
+        bytes = codec::inflate(&bytes, options.max_decompressed).map_err(|error| {
+            let hint = match error {
+                CodecError::TooLarge(_) => "if you trust the file, raise the limit with --max-source-size",
+                _ => "the file is damaged or truncated: create it again",
+            };
+            Failure::unavailable(format!("cannot read {displayed}")).cause(error).hint(hint)
         })?;
     }
     let text = String::from_utf8(bytes).map_err(|error| {
-        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let valid = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
         let line = memchr::memchr_iter(b'\n', valid).count() + 1;
         Failure::unavailable(format!("{displayed}:{line}: not UTF-8 text"))
             .hint("convert the file to UTF-8, for example with iconv")

@@ -52,6 +52,7 @@ impl ApiServer {
         paths: &[&str],
         limit: Duration,
     ) -> Result<Vec<Option<Bytes>>, ClusterError> {
+        let limit = limit.min(self.limit(limit));
         let responses = tokio::time::timeout(limit, self.get_all_forwarded(namespace, pod, port, paths)).await;
         responses.map_err(|_| {
             let seconds = limit.as_secs_f32();
@@ -87,7 +88,7 @@ impl ApiServer {
                 Ok((status, body)) if status.is_success() => responses.push(Some(body)),
                 Ok((http::StatusCode::NOT_FOUND, _)) => responses.push(None),
                 Ok((status, body)) => {
-                    let text = String::from_utf8_lossy(&body[..body.len().min(200)]).trim().to_owned();
+                    let text = String::from_utf8_lossy(body.get(..200).unwrap_or(&body)).trim().to_owned();
                     let message = format!(
                         "cannot get {path} from port {port} of {namespace}/{pod}: it responded with {status} {text}"
                     );

@@ -3,15 +3,24 @@
 //! The kubeconfig is resolved here instead of in the client library. A missing context or user gets a message that lists
 //! the existing ones, and [`super::http_proxy`] decides about proxies.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use base64::Engine as _;
+use http::Request;
 use kube::Client;
-use kube::config::{AuthInfo, Cluster, Config, Context, Kubeconfig};
+use kube::client::{Body, ClientBuilder};
+use kube::config::{AuthInfo, Cluster, Config, Context, ExecAuthCluster, Kubeconfig};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use secrecy::ExposeSecret as _;
+use tower::buffer::BufferLayer;
+use tower::filter::AsyncFilterLayer;
 
+use super::credential_plugin::{CredentialPlugin, ExpiringToken, bearer_header};
 use super::error::{ClusterError, ClusterErrorKind};
 use super::http_proxy::HttpProxyEnvironment;
 use super::request::RequestEvent;
@@ -67,10 +76,44 @@ pub struct ApiServer {
     pub server: String,
     /// Default namespace of the context.
     pub namespace: String,
-    /// Limit of one request.
+    /// Limit of the first request, and of requests without another limit of their own.
     pub timeout: Duration,
+    /// `--request-timeout`. It replaces every other limit of a request.
+    pub request_timeout: Option<Duration>,
+    /// Whether the server ever answered, to give up after one request that it does not answer.
+    pub health: Arc<ServerHealth>,
     /// Called after every request.
     pub observer: Option<RequestObserver>,
+}
+
+/// What is known about a server that may not answer.
+#[derive(Debug, Default)]
+pub struct ServerHealth {
+    has_answered: AtomicBool,
+    is_silent: AtomicBool,
+}
+
+impl ServerHealth {
+    /// Notes an answer of any kind.
+    pub(super) fn note_answer(&self) {
+        self.has_answered.store(true, Ordering::Relaxed);
+        self.is_silent.store(false, Ordering::Relaxed);
+    }
+
+    /// Notes a request without an answer.
+    pub(super) fn note_timeout(&self) {
+        self.is_silent.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the last request had no answer.
+    pub fn is_silent(&self) -> bool {
+        self.is_silent.load(Ordering::Relaxed)
+    }
+
+    /// Whether no request ever had an answer, so that a further one would only wait for its limit again.
+    pub(super) fn never_answers(&self) -> bool {
+        self.is_silent() && !self.has_answered.load(Ordering::Relaxed)
+    }
 }
 
 /// Receives every completed request.
@@ -78,6 +121,13 @@ pub type RequestObserver = Arc<dyn Fn(&RequestEvent<'_>) + Send + Sync>;
 
 /// Limit of the first request without `--request-timeout`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Limit of a credential plugin without `--request-timeout`. It may open a browser to log in.
+const PLUGIN_TIMEOUT: Duration = Duration::from_mins(1);
+/// Largest kubeconfig, as in client-go's limit for a request body: it may hold certificates of many clusters.
+const MAX_KUBECONFIG_BYTES: u64 = 16 << 20;
+
+/// Requests that wait for a token to be renewed.
+const MAX_BUFFERED_REQUESTS: usize = 1024;
 
 impl Connection {
     /// Builds a client. Sends no request, but may run an exec plugin.
@@ -91,15 +141,13 @@ impl Connection {
             None => Config::incluster().map_err(|_| self.missing_kubeconfig())?,
         };
         config.default_retry = false;
-        let timeout = self.request_timeout.filter(|limit| !limit.is_zero()).unwrap_or(DEFAULT_TIMEOUT);
+        let request_timeout = self.request_timeout.filter(|limit| !limit.is_zero());
+        let timeout = request_timeout.unwrap_or(DEFAULT_TIMEOUT);
         config.connect_timeout = Some(timeout);
-        let (server, namespace) = (config.cluster_url.to_string(), config.default_namespace.clone());
-        let server = server.trim_end_matches('/').to_owned();
-        let client = tokio::time::timeout(timeout, async { Client::try_from(config) })
-            .await
-            .map_err(|_| ClusterError::timeout(timeout, &server))?
-            .map_err(|error| ClusterError::from_client(&error, &server))?;
-        Ok(ApiServer { client, server, namespace, timeout, observer: None })
+        let (server, namespace) = (shown_url(&config.cluster_url), config.default_namespace.clone());
+        let expiring = authenticate(&mut config.auth_info, request_timeout.unwrap_or(PLUGIN_TIMEOUT)).await?;
+        let client = client(config, expiring).map_err(|error| ClusterError::from_client(&error, &server))?;
+        Ok(ApiServer { client, server, namespace, timeout, request_timeout, health: Arc::default(), observer: None })
     }
 
     fn kubeconfig(&self) -> Result<Option<Kubeconfig>, ClusterError> {
@@ -120,6 +168,14 @@ impl Connection {
             });
         }
         Ok(merged)
+    }
+
+    /// Interprets a kubeconfig without connecting.
+    ///
+    /// # Errors
+    /// It has no usable context, cluster or user.
+    pub(crate) fn interpret(&self, kubeconfig: Kubeconfig) -> Result<(), ClusterError> {
+        self.config_from_kubeconfig(kubeconfig).map(|_| ())
     }
 
     fn missing_kubeconfig(&self) -> ClusterError {
@@ -181,8 +237,9 @@ impl Connection {
         let server =
             server.ok_or_else(|| config_error("cannot connect: the kubeconfig's cluster has no server".to_owned()))?;
         let server = if server.contains("://") { server } else { format!("https://{server}") };
-        let url: http::Uri =
-            server.parse().map_err(|error| config_error(format!("invalid server URL \"{server}\": {error}")))?;
+        let url: http::Uri = server.parse().map_err(|error| {
+            config_error(format!("invalid server URL \"{}\": {error}", without_credentials(&server)))
+        })?;
         let proxy = self.proxy.proxy_for(&url, cluster.proxy_url.as_deref()).map_err(config_error)?;
         let mut config = Config::new(url);
         config.proxy_url = proxy;
@@ -199,6 +256,9 @@ impl Connection {
             },
         };
         config.auth_info = self.auth(auth);
+        if let Some(exec) = config.auth_info.exec.as_mut().filter(|exec| exec.provide_cluster_info) {
+            exec.cluster = ExecAuthCluster::try_from(cluster).ok();
+        }
         Ok(config)
     }
 
@@ -231,7 +291,62 @@ impl Connection {
     }
 }
 
+/// Builds the client, with a layer that renews an expiring token.
+fn client(config: Config, expiring: Option<ExpiringToken>) -> Result<Client, kube::Error> {
+    let builder = ClientBuilder::try_from(config)?;
+    let Some(token) = expiring.map(Arc::new) else { return Ok(builder.build()) };
+    let authorize = move |request: Request<Body>| Arc::clone(&token).authorize(request);
+    // The filter waits for the plugin while other requests pass, so it needs a service that can be cloned.
+    let builder = builder.with_layer(&BufferLayer::new(MAX_BUFFERED_REQUESTS));
+    Ok(builder.with_layer(&AsyncFilterLayer::new(authorize)).build())
+}
+
+/// Runs the credential plugin of a user, and checks that the token can be sent.
+async fn authenticate(auth: &mut AuthInfo, limit: Duration) -> Result<Option<ExpiringToken>, ClusterError> {
+    if let Some(token) = &auth.token {
+        bearer_header(token.expose_secret())?;
+    }
+    let has_other = auth.token.is_some() || auth.token_file.is_some() || auth.auth_provider.is_some();
+    let has_password = auth.username.is_some() && auth.password.is_some();
+    let Some(exec) = auth.exec.take().filter(|_| !has_other && !has_password) else { return Ok(None) };
+    let plugin = CredentialPlugin::new(exec, limit);
+    let credential = plugin.run().await?;
+    if let (Some(certificate), Some(key)) = (&credential.client_certificate_data, &credential.client_key_data) {
+        let encode = |pem: &String| base64::engine::general_purpose::STANDARD.encode(pem);
+        auth.client_certificate = None;
+        auth.client_key = None;
+        auth.client_certificate_data = Some(encode(certificate));
+        auth.client_key_data = Some(encode(key).into());
+    }
+    let expiring = ExpiringToken::new(plugin, &credential)?;
+    if let (None, Some(token)) = (&expiring, credential.token.filter(|token| !token.is_empty())) {
+        bearer_header(&token)?;
+        auth.token = Some(token.into());
+    }
+    Ok(expiring)
+}
+
+/// A URL as messages show it: without user, password and the final slash.
+fn shown_url(url: &http::Uri) -> String {
+    without_credentials(url.to_string().trim_end_matches('/'))
+}
+
+/// Removes the user and password of a URL, which need not be valid.
+pub(super) fn without_credentials(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at_checked(end).unwrap_or((rest, ""));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let separator = if scheme.is_empty() { "" } else { "://" };
+    format!("{scheme}{separator}{host}{path}")
+}
+
 fn read(path: &Path) -> Result<Kubeconfig, ClusterError> {
+    let size = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    if size > MAX_KUBECONFIG_BYTES {
+        let message = format!("cannot read kubeconfig {}: it is larger than 16 MiB", path.display());
+        return Err(ClusterError::new(ClusterErrorKind::Config, message).hint("check --kubeconfig"));
+    }
     if !path.exists() {
         return Err(ClusterError::new(
             ClusterErrorKind::Config,
@@ -248,13 +363,15 @@ fn read(path: &Path) -> Result<Kubeconfig, ClusterError> {
 }
 
 fn read_bytes(path: &Path) -> Result<Vec<u8>, ClusterError> {
-    std::fs::read(path).map_err(|error| {
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(MAX_KUBECONFIG_BYTES).read_to_end(&mut bytes));
+    read.map_err(|error| {
         ClusterError::new(ClusterErrorKind::Config, format!("cannot read {}: {error}", path.display()))
-    })
+    })?;
+    Ok(bytes)
 }
 
 fn decode(data: &str) -> Result<Vec<u8>, ClusterError> {
-    use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.decode(data.trim()).map_err(|_| {
         ClusterError::new(ClusterErrorKind::Config, "cannot decode certificate-authority-data: invalid base64")
     })
@@ -309,6 +426,30 @@ mod tests {
         assert_eq!(message(context("b")), "cannot find cluster \"gone\": the kubeconfig has c");
         let user = Connection { user: Some("v".to_owned()), ..Connection::default() };
         assert_eq!(message(user), "cannot find user \"v\": the kubeconfig has u");
+    }
+
+    #[test]
+    fn urls_are_shown_without_credentials() {
+        for (url, shown) in [
+            ("https://user:CANARY@api.example:6443/x?y=a@b", "https://api.example:6443/x?y=a@b"),
+            ("user:CANARY@proxy", "proxy"),
+            ("http://a:CANARY@b:c@proxy/", "http://proxy/"),
+            ("https://api.example", "https://api.example"),
+        ] {
+            assert_eq!(without_credentials(url), shown);
+        }
+        let server = Connection { server: Some("https://u:CANARY@bad host".to_owned()), ..Connection::default() };
+        assert!(!config(&server).unwrap_err().message.contains("CANARY"));
+    }
+
+    #[tokio::test]
+    async fn a_token_with_a_line_break_is_an_error() {
+        for token in ["abc\n", "a\rb", "a\0"] {
+            let mut auth = AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() };
+            let error = authenticate(&mut auth, PLUGIN_TIMEOUT).await.err().unwrap();
+            assert!(error.message.starts_with("cannot use the token: it contains a line break"), "{error}");
+            assert!(!error.message.contains(token));
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Lists are requested as text and decoded item by item. A page is in memory at most twice, and a malformed object does not
 //! affect the others. Secrets are never requested. Of ConfigMaps, only the mesh configuration is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -47,8 +47,12 @@ const PAGE_SIZE: usize = 500;
 const MAX_FALLBACK_NAMESPACES: usize = 200;
 /// Lists that may time out before the whole collection fails.
 const MAX_TIMEOUTS: u32 = 2;
-/// Limit of a page after the first request, unless `--request-timeout` is longer.
+/// Limit of a page after the first request, without `--request-timeout`.
 pub(super) const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pages of one list: 200,000 objects, more than a cluster of the largest supported size has of a kind.
+pub(super) const MAX_PAGES: usize = 400;
+/// Limit of all pages of a list. Each page takes well below a second, so only a server that stalls needs longer.
+const LIST_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// Reads a cluster. `progress` receives the number of finished kinds and the total.
 ///
@@ -197,7 +201,7 @@ impl Collector<'_> {
         let resource =
             if info.group.is_empty() { info.plural.to_owned() } else { format!("{}.{}", info.plural, info.group) };
         let version = match served.get(info.group) {
-            None => info.versions[0],
+            None => info.versions.first().copied().unwrap_or_default(),
             Some(versions) => {
                 let preferred = info
                     .versions
@@ -225,6 +229,8 @@ impl Collector<'_> {
             ClusterErrorKind::Forbidden if info.namespaced => {
                 self.list_in_namespaces(info, &api_version, &root, &resource).await
             }
+            // All other lists wait for the Namespaces, so a server that does not answer fails here, once.
+            ClusterErrorKind::Timeout if info.kind == Kind::Namespace => Err(error),
             kind if self.is_gap(kind) || (kind == ClusterErrorKind::Unreachable && listed.succeeded) => {
                 listed.gaps.push(self.gap(info, &resource, None, &error));
                 Ok(listed)
@@ -311,7 +317,12 @@ impl Collector<'_> {
         listed: &mut ListResult,
     ) -> Result<(), ClusterError> {
         let before = (listed.objects.len(), listed.gaps.len());
-        let result = self.try_list_pages(info, api_version, path, listed).await;
+        let pages = self.try_list_pages(info, api_version, path, listed);
+        let result = tokio::time::timeout(LIST_TIMEOUT, pages).await.unwrap_or_else(|_| {
+            let message =
+                format!("cannot list {}: the pages took longer than {} s", info.plural, LIST_TIMEOUT.as_secs());
+            Err(ClusterError::new(ClusterErrorKind::Server, message))
+        });
         if result.is_err() {
             listed.objects.truncate(before.0);
             listed.gaps.truncate(before.1);
@@ -331,13 +342,18 @@ impl Collector<'_> {
         let mut restarts = 0;
         let mut limit = PAGE_SIZE;
         let mut next: Option<String> = None;
+        let mut pages = PageCount::default();
         loop {
             let token = next.as_deref().map(|token| format!("&continue={}", percent_encode(token))).unwrap_or_default();
             let url = if limit == 0 { path.to_owned() } else { format!("{path}?limit={limit}{token}") };
             // Namespaces are few, and all other lists wait for them.
             let default = if info.kind == Kind::Namespace { self.server.timeout } else { PAGE_TIMEOUT };
-            let timeout = default.max(self.server.timeout);
-            let text = match self.server.get(&url, timeout).await {
+            let response = if limit == 0 {
+                self.server.get_list(&url, default).await
+            } else {
+                self.server.get(&url, default).await
+            };
+            let text = match response {
                 Ok(text) => text,
                 Err(error) if error.kind == ClusterErrorKind::Expired && restarts < 2 => {
                     restarts += 1;
@@ -347,6 +363,7 @@ impl Collector<'_> {
                     listed.objects.truncate(before.0);
                     listed.gaps.truncate(before.1);
                     next = None;
+                    pages = PageCount::default();
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -365,8 +382,9 @@ impl Collector<'_> {
                 }
             }
             next = page.metadata.next.filter(|token| !token.is_empty());
-            if next.is_none() {
-                return Ok(());
+            match &next {
+                None => return Ok(()),
+                Some(token) => pages.follow(token, info.plural)?,
             }
         }
     }
@@ -415,6 +433,30 @@ impl Collector<'_> {
             snapshot.gaps.push(Gap::of_kind(Kind::ConfigMap, what, why, GapKind::NotInstalled));
         }
         Ok(())
+    }
+}
+
+/// The pages of one list so far. A faulty server can send pages forever.
+#[derive(Debug, Default)]
+pub(super) struct PageCount {
+    tokens: HashSet<String>,
+}
+
+impl PageCount {
+    /// Notes a token that leads to a further page.
+    ///
+    /// # Errors
+    /// The list had the token before, or too many pages.
+    pub(super) fn follow(&mut self, token: &str, plural: &str) -> Result<(), ClusterError> {
+        let cause = if !self.tokens.insert(token.to_owned()) {
+            "the server repeats a continue token, so the list has no end".to_owned()
+        } else if self.tokens.len() >= MAX_PAGES {
+            format!("it has more than {MAX_PAGES} pages")
+        } else {
+            return Ok(());
+        };
+        Err(ClusterError::new(ClusterErrorKind::Server, format!("cannot list {plural}: {cause}"))
+            .hint("check the API server and the proxies in front of it"))
     }
 }
 

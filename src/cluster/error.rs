@@ -3,6 +3,8 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use kube::client::AuthError;
+
 /// The cause of a [`ClusterError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClusterErrorKind {
@@ -73,13 +75,17 @@ impl ClusterError {
 
     /// Converts an error of the client. The root cause of a failed connection is the last of its causes.
     pub fn from_client(error: &kube::Error, server: &str) -> Self {
+        if let Some(own) = own_error(error) {
+            return own;
+        }
+        if let kube::Error::Auth(error) = error {
+            let cause = auth_cause(error);
+            return Self::new(ClusterErrorKind::Unauthorized, format!("cannot authenticate to {server}: {cause}"))
+                .hint("check the user in the kubeconfig: kubectl config view --minify");
+        }
         let causes = cause_messages(error);
         let root = causes.last().cloned().unwrap_or_default();
         let all = causes.join(": ");
-        if matches!(error, kube::Error::Auth(_)) {
-            return Self::new(ClusterErrorKind::Unauthorized, format!("cannot authenticate to {server}: {root}"))
-                .hint("check the user in the kubeconfig (kubectl config view --minify); exec plugins must be on PATH");
-        }
         if all.contains("received corrupt message") || all.contains("InvalidContentType") {
             return Self::new(ClusterErrorKind::Unreachable, format!("cannot reach {server}: it does not speak TLS ({root})"))
                 .hint("check the address (kubectl config view --minify); a plaintext server needs http:// instead of https://");
@@ -99,6 +105,35 @@ impl ClusterError {
         }
         Self::new(ClusterErrorKind::Unreachable, format!("cannot reach {server}: {root}"))
             .hint("check that the cluster is running and the context is right: kubectl config get-contexts")
+    }
+}
+
+/// The error of this program that caused an error of the client, such as that of a credential plugin.
+fn own_error(error: &kube::Error) -> Option<ClusterError> {
+    let service = match error {
+        kube::Error::Service(error) => Some(&**error as &(dyn StdError + 'static)),
+        error => error.source(),
+    };
+    let mut next = service;
+    while let Some(error) = next {
+        if let Some(own) = error.downcast_ref::<ClusterError>() {
+            return Some(own.clone());
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// Why the client cannot use a user's credentials. Its own messages may quote a token, or the output of a program.
+fn auth_cause(error: &AuthError) -> String {
+    match error {
+        AuthError::ReadTokenFile(error, path) => format!("the token file {} is unreadable: {error}", path.display()),
+        AuthError::InvalidBearerToken(_) => {
+            "the token contains a line break or another character that a header cannot hold".to_owned()
+        }
+        AuthError::InvalidBasicAuth(_) => "the user name or the password cannot be sent".to_owned(),
+        AuthError::AuthExecStart(error) => format!("the program of the auth provider cannot be started: {error}"),
+        _ => "the kubeconfig's credentials are unusable".to_owned(),
     }
 }
 

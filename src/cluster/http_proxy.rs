@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use http::Uri;
 
+use super::client::without_credentials;
 use crate::mesh::traffic_exclusion::IpRange;
 
 /// The proxy variables of the environment. Empty values count as absent.
@@ -28,7 +29,9 @@ impl HttpProxyEnvironment {
     pub fn proxy_for(&self, server: &Uri, proxy_url: Option<&str>) -> Result<Option<Uri>, String> {
         let parse = |text: &str| {
             let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-            full.parse::<Uri>().map(Some).map_err(|error| format!("invalid proxy URL \"{text}\": {error}"))
+            full.parse::<Uri>()
+                .map(Some)
+                .map_err(|error| format!("invalid proxy URL \"{}\": {error}", without_credentials(text)))
         };
         if let Some(proxy_url) = proxy_url.filter(|url| !url.is_empty()) {
             return parse(proxy_url);

@@ -109,6 +109,7 @@ impl ApiServer {
         let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
         let text = self.get(&path, REQUEST_TIMEOUT).await.map_err(|error| error.message)?;
         let map: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-        map["data"][key].as_str().map(str::to_owned).ok_or_else(|| format!("it has no key \"{key}\""))
+        let value = map.get("data").and_then(|data| data.get(key)).and_then(serde_json::Value::as_str);
+        value.map(str::to_owned).ok_or_else(|| format!("it has no key \"{key}\""))
     }
 }

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use super::client::ApiServer;
+use super::collect::PageCount;
 use super::error::{ClusterError, ClusterErrorKind};
 use super::request::percent_encode;
 use crate::schema::core::{PROXY_CONTAINER, Pod};
@@ -132,12 +133,16 @@ impl ApiServer {
         }
         let mut pods = Vec::new();
         let mut next = String::new();
+        let mut pages = PageCount::default();
         loop {
             let text = self.get(&format!("{root}?limit=500&{query}{next}"), REQUEST_TIMEOUT).await?;
             let page: PodPage = serde_json::from_str(&text).map_err(|error| self.unexpected_response(&error))?;
             pods.extend(page.items.into_iter().filter_map(proxy_pod));
             match page.metadata.next.filter(|token| !token.is_empty()) {
-                Some(token) => next = format!("&continue={}", percent_encode(&token)),
+                Some(token) => {
+                    pages.follow(&token, "pods")?;
+                    next = format!("&continue={}", percent_encode(&token));
+                }
                 None => return Ok(pods),
             }
         }
@@ -216,8 +221,9 @@ impl ApiServer {
                 format!("cannot request the log of {namespace}/{name}: {error}"),
             )
         })?;
-        let opened = tokio::time::timeout(REQUEST_TIMEOUT, self.client.request_stream(request)).await;
-        let stream = opened.map_err(|_| ClusterError::timeout(REQUEST_TIMEOUT, &self.server))?;
+        let limit = self.limit(REQUEST_TIMEOUT);
+        let opened = tokio::time::timeout(limit, self.client.request_stream(request)).await;
+        let stream = opened.map_err(|_| ClusterError::timeout(limit, &self.server))?;
         let mut stream = std::pin::pin!(stream.map_err(|error| ClusterError::from_log_request(&error, &self.server))?);
         emitted.mark_reopened();
         let mut line = Vec::new();
@@ -259,9 +265,9 @@ async fn next_line(
             return Ok((!line.is_empty()).then_some(false));
         }
         let end = memchr::memchr(b'\n', available);
-        let part = &available[..end.unwrap_or(available.len())];
+        let part = available.get(..end.unwrap_or(available.len())).unwrap_or_default();
         let copied = MAX_LINE_BYTES.saturating_sub(line.len()).min(part.len());
-        line.extend_from_slice(&part[..copied]);
+        line.extend_from_slice(part.get(..copied).unwrap_or_default());
         let consumed = part.len() + usize::from(end.is_some());
         stream.consume_unpin(consumed);
         if end.is_some() {
@@ -295,8 +301,8 @@ impl EmittedLines {
     /// earlier timestamp alone does not show a repetition, since the clock of the node may be set back.
     fn strip_timestamp_if_new<'a>(&mut self, line: &'a [u8]) -> Option<&'a [u8]> {
         let space = line.iter().position(|byte| *byte == b' ').filter(|index| *index >= 20);
-        let Some(space) = space else { return Some(line) };
-        let time = std::str::from_utf8(&line[..space]).unwrap_or_default();
+        let Some((time, text)) = space.and_then(|space| line.split_at_checked(space)) else { return Some(line) };
+        let time = std::str::from_utf8(time).unwrap_or_default();
         let (second, last) = (time.get(..19).unwrap_or_default(), self.last_time.get(..19).unwrap_or_default());
         let mut hasher = DefaultHasher::new();
         line.hash(&mut hasher);
@@ -310,7 +316,7 @@ impl EmittedLines {
         }
         self.hashes.insert(hash);
         time.clone_into(&mut self.last_time);
-        Some(&line[space + 1..])
+        Some(text.strip_prefix(b" ").unwrap_or(text))
     }
 }
 

@@ -5,6 +5,7 @@
 pub(crate) mod admin;
 pub mod client;
 pub mod collect;
+mod credential_plugin;
 mod discovery;
 mod error;
 pub(crate) mod http_proxy;
@@ -14,6 +15,7 @@ pub(crate) mod prometheus;
 pub(crate) mod proxies;
 pub(crate) mod request;
 pub(crate) mod review;
+#[expect(clippy::indexing_slicing, reason = "reads fields of a JSON value, which never panics")]
 pub(crate) mod write;
 
 pub use error::{ClusterError, ClusterErrorKind};

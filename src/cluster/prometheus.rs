@@ -1,5 +1,6 @@
 //! Queries Prometheus or a compatible server: at a URL, or as a Service through the API server's proxy.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Uri};
@@ -90,6 +91,7 @@ impl PrometheusClient {
                     client,
                     server: url,
                     timeout: QUERY_TIMEOUT,
+                    health: Arc::default(),
                     observer: api.observer.clone(),
                     ..api.clone()
                 };

@@ -209,7 +209,7 @@ impl ApiServer {
             return Ok(Some(body));
         }
         // pilot-agent prints Envoy's response without its status code.
-        let text = String::from_utf8_lossy(&body[..body.len().min(200)]).trim().to_owned();
+        let text = String::from_utf8_lossy(body.get(..200).unwrap_or(&body)).trim().to_owned();
         if text.contains("not found in config dump") {
             return Ok(None);
         }

@@ -10,10 +10,14 @@ use serde::Deserialize;
 use super::client::ApiServer;
 use super::error::{ClusterError, ClusterErrorKind};
 
+/// The media type of most responses.
+const JSON: &str = "application/json";
 /// Attempts of one request while the server is busy.
 const MAX_ATTEMPTS: u32 = 3;
-/// Largest response. A page of 500 large Pods is below 20 MB, a whole list of ten thousand below 400 MB.
-const MAX_RESPONSE_BYTES: usize = 1 << 30;
+/// Largest response after decompression. A page of 500 large Pods is below 20 MB.
+const MAX_RESPONSE_BYTES: usize = 128 << 20;
+/// Largest response to a list without pages: ten thousand large Pods are below 400 MB.
+const MAX_LIST_BYTES: usize = 512 << 20;
 
 const LOGIN_HINT: &str =
     "check that this is the API server's address (kubectl config view --minify) and that no proxy asks for a login";
@@ -63,7 +67,7 @@ impl ApiServer {
     /// # Errors
     /// The server does not answer in time, the status is not a success, or the body is not text.
     pub async fn get(&self, path: &str, timeout: Duration) -> Result<String, ClusterError> {
-        self.get_accepting(path, "application/json", timeout).await
+        self.get_up_to(path, JSON, timeout, MAX_RESPONSE_BYTES).await
     }
 
     /// The same for a response in one of some media types.
@@ -73,12 +77,56 @@ impl ApiServer {
         media_types: &str,
         timeout: Duration,
     ) -> Result<String, ClusterError> {
+        self.get_up_to(path, media_types, timeout, MAX_RESPONSE_BYTES).await
+    }
+
+    /// Gets a whole list, which may be large.
+    ///
+    /// # Errors
+    /// Like [`ApiServer::get`].
+    pub(super) async fn get_list(&self, path: &str, timeout: Duration) -> Result<String, ClusterError> {
+        self.get_up_to(path, JSON, timeout, MAX_LIST_BYTES).await
+    }
+
+    /// The limit of a request: `--request-timeout` if it is set, else the one that suits the request.
+    pub fn limit(&self, default: Duration) -> Duration {
+        self.request_timeout.unwrap_or(default)
+    }
+
+    /// Waits for a response up to the limit of its request. Fails at once if the server never answered before.
+    ///
+    /// # Errors
+    /// The response fails or does not come in time.
+    pub(super) async fn within_limit<T>(
+        &self,
+        limit: Duration,
+        response: impl Future<Output = Result<T, ClusterError>>,
+    ) -> Result<T, ClusterError> {
+        if self.health.never_answers() {
+            return Err(ClusterError::timeout(limit, &self.server));
+        }
+        let response = tokio::time::timeout(limit, response).await;
+        match &response {
+            Ok(Ok(_)) => self.health.note_answer(),
+            Ok(Err(_)) => {}
+            Err(_) => self.health.note_timeout(),
+        }
+        response.unwrap_or_else(|_| Err(ClusterError::timeout(limit, &self.server)))
+    }
+
+    async fn get_up_to(
+        &self,
+        path: &str,
+        media_types: &str,
+        timeout: Duration,
+        max_bytes: usize,
+    ) -> Result<String, ClusterError> {
+        let timeout = self.limit(timeout);
         let mut pause = Duration::from_millis(250);
         let mut attempt = 1;
         loop {
             let start = Instant::now();
-            let response = tokio::time::timeout(timeout, self.send_get(path, media_types)).await;
-            let response = response.unwrap_or_else(|_| Err(ClusterError::timeout(timeout, &self.server)));
+            let response = self.within_limit(timeout, self.send_get(path, media_types, max_bytes)).await;
             let size = response.as_ref().ok().map(|(status, text)| (*status, text.len()));
             self.report_request("GET", path, size, start);
             let (status, text) = match response {
@@ -106,7 +154,12 @@ impl ApiServer {
         }
     }
 
-    async fn send_get(&self, path: &str, media_types: &str) -> Result<(StatusCode, String), ClusterError> {
+    async fn send_get(
+        &self,
+        path: &str,
+        media_types: &str,
+        max_bytes: usize,
+    ) -> Result<(StatusCode, String), ClusterError> {
         let unreadable =
             |cause: &dyn std::fmt::Display| format!("cannot read the response of {}: {cause}", self.server);
         let request = Request::get(path)
@@ -116,7 +169,11 @@ impl ApiServer {
         let response =
             self.client.send(request).await.map_err(|error| ClusterError::from_client(&error, &self.server))?;
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await.map_err(|error| {
+        let body = Limited::new(body, max_bytes).collect().await.map_err(|error| {
+            if error.is::<http_body_util::LengthLimitError>() {
+                let limit = format!("it is longer than {} MiB", max_bytes >> 20);
+                return ClusterError::new(ClusterErrorKind::Server, unreadable(&limit)).hint(LOGIN_HINT);
+            }
             ClusterError::new(ClusterErrorKind::Unreachable, unreadable(&error))
                 .hint("check the connection, and whether a proxy in front of the server truncates long responses")
         })?;

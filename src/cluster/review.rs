@@ -13,7 +13,7 @@ impl ApiServer {
     /// The request fails.
     pub async fn current_user(&self) -> Result<String, ClusterError> {
         let value = self.review("authentication.k8s.io/v1", "SelfSubjectReview", &json!({})).await?;
-        let name = value["userInfo"]["username"].as_str();
+        let name = value.pointer("/userInfo/username").and_then(Value::as_str);
         name.map(str::to_owned).ok_or_else(|| {
             ClusterError::new(
                 ClusterErrorKind::Server,
@@ -29,9 +29,9 @@ impl ApiServer {
     pub async fn rules_in_namespace(&self, namespace: &str) -> Result<(Vec<RbacRule>, bool), ClusterError> {
         let spec = json!({"spec": {"namespace": namespace}});
         let value = self.review("authorization.k8s.io/v1", "SelfSubjectRulesReview", &spec).await?;
-        let rules = serde_json::from_value(value["resourceRules"].clone())
+        let rules = serde_json::from_value(value.get("resourceRules").cloned().unwrap_or_default())
             .map_err(|error| ClusterError::new(ClusterErrorKind::Server, error.to_string()))?;
-        Ok((rules, value["incomplete"] == true))
+        Ok((rules, value.get("incomplete") == Some(&Value::Bool(true))))
     }
 
     /// Reports whether the current user has a permission in the whole cluster.
@@ -44,20 +44,23 @@ impl ApiServer {
             json!({"group": right.group, "resource": resource, "subresource": subresource, "verb": right.verb});
         let spec = json!({"spec": {"resourceAttributes": attributes}});
         let value = self.review("authorization.k8s.io/v1", "SelfSubjectAccessReview", &spec).await?;
-        Ok(value["allowed"] == true)
+        Ok(value.get("allowed") == Some(&Value::Bool(true)))
     }
 
     /// Posts a review, which stores nothing, and returns its status.
     async fn review(&self, api_version: &str, kind: &str, spec: &Value) -> Result<Value, ClusterError> {
-        let mut body = spec.clone();
-        body["apiVersion"] = api_version.into();
-        body["kind"] = kind.into();
-        let uri = format!("/apis/{api_version}/{}s", kind.to_ascii_lowercase());
-        let (status, mut value) = self.post_review(uri, &body).await?;
-        if status.is_success() {
-            return Ok(value["status"].take());
+        let mut body = json!({"apiVersion": api_version, "kind": kind});
+        if let (Some(fields), Some(spec)) = (body.as_object_mut(), spec.as_object()) {
+            fields.extend(spec.clone());
         }
-        let reason = value["message"].as_str().unwrap_or("no reason given");
+        let uri = format!("/apis/{api_version}/{}s", kind.to_ascii_lowercase());
+        let limit = self.limit(self.timeout);
+        let (status, mut value) = self.within_limit(limit, self.post_review(uri, &body)).await?;
+        if status.is_success() {
+            // A server may send anything, even a list.
+            return Ok(value.get_mut("status").map(Value::take).unwrap_or_default());
+        }
+        let reason = value.get("message").and_then(Value::as_str).unwrap_or("no reason given");
         Err(ClusterError::new(ClusterErrorKind::Server, format!("cannot create a {kind}: {status} {reason}")))
     }
 }

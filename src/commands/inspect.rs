@@ -313,6 +313,8 @@ fn exit_outcome(arguments: &InspectArgs, report: &InspectReport, mesh: &Mesh<'_>
         return CommandOutcome::Found;
     }
     let has_unread_proxies = report.live.iter().any(|live| live.proxies.keys().any(|state| !state.is_compared()));
-    let is_partial = has_unread_proxies || mesh.snapshot.gaps.iter().any(Gap::affects_answers);
+    let is_partial = has_unread_proxies
+        || mesh.snapshot.gaps.iter().any(Gap::affects_answers)
+        || mesh.route_configs().gaps().next().is_some();
     if is_partial { CommandOutcome::Partial } else { CommandOutcome::Clean }
 }

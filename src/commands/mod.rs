@@ -22,6 +22,9 @@ use crate::cli::context::Context;
 use crate::cli::env::Env;
 use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::{ConnectionArgs, OutputArgs, ScopeArgs};
+use crate::cli::replace_file;
+use crate::render::text::safe_block;
+use crate::terminal::Messages;
 
 /// Inspect gRPC services in an Istio mesh, and shift their traffic
 ///
@@ -99,7 +102,11 @@ fn report_usage(error: &clap::Error, env: &Env, out: &mut dyn Write) -> u8 {
     let is_error = error.use_stderr();
     let is_terminal = if is_error { env.stderr_is_terminal } else { env.stdout_is_terminal };
     let text = error.render();
-    let text = if is_terminal && !env.no_color && !env.dumb { text.ansi().to_string() } else { text.to_string() };
+    // clap quotes arguments as they are. Such a text has no colors, because escaping would show their codes.
+    let plain = text.to_string();
+    let escaped = safe_block(&plain);
+    let has_colors = is_terminal && !env.no_color && !env.dumb && escaped == plain;
+    let text = if has_colors { text.ansi().to_string() } else { escaped.into_owned() };
     if is_error {
         let _ = std::io::stderr().lock().write_all(text.as_bytes());
         return Failure::usage("").exit_code();
@@ -109,6 +116,15 @@ fn report_usage(error: &clap::Error, env: &Env, out: &mut dyn Write) -> u8 {
 }
 
 fn dispatch(command: Command, context: &mut Context<'_>) -> Result<CommandOutcome, Failure> {
+    // A shift, and following logs, end in an orderly way.
+    let ends_itself = match &command {
+        Command::Shift(_) => true,
+        Command::Tail(arguments) => !arguments.reads_saved_logs(),
+        _ => false,
+    };
+    if !ends_itself {
+        exit_on_interrupt(context.messages);
+    }
     match command {
         Command::Inspect(arguments) => block_on(interruptible(inspect::run(context, arguments))),
         Command::Route(arguments) => block_on(interruptible(route::run(context, arguments))),
@@ -122,6 +138,34 @@ fn dispatch(command: Command, context: &mut Context<'_>) -> Result<CommandOutcom
         Command::Completion(arguments) => completion::run(context, &arguments),
         Command::Version(arguments) => block_on(version::run(context, arguments)),
     }
+}
+
+/// Time for a command to end by itself after Ctrl-C.
+const INTERRUPT_GRACE: std::time::Duration = std::time::Duration::from_millis(300);
+
+/// Ends the program on Ctrl-C even while it computes, or waits for standard input or another program: then the command's own
+/// code does not run. A command that has to end in an orderly way must not use it.
+fn exit_on_interrupt(messages: Messages) {
+    let watch = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let Ok(runtime) = runtime else { return };
+        runtime.block_on(async {
+            if tokio::signal::ctrl_c().await.is_ok() {
+                tokio::time::sleep(INTERRUPT_GRACE).await;
+                replace_file::remove_unfinished();
+                let failure = Failure::interrupted();
+                failure.report(&messages);
+                exit(failure.exit_code());
+            }
+        });
+    };
+    // Without the thread, Ctrl-C works wherever the command waits for the cluster.
+    let _ = std::thread::Builder::new().name("interrupt".to_owned()).spawn(watch);
+}
+
+#[expect(clippy::exit, reason = "another thread is busy, and nothing that has to be kept is in memory")]
+fn exit(code: u8) -> ! {
+    std::process::exit(code.into())
 }
 
 /// Aborts a command on Ctrl-C.
@@ -138,7 +182,10 @@ fn block_on(work: impl Future<Output = Result<CommandOutcome, Failure>>) -> Resu
         .enable_all()
         .build()
         .map_err(|error| Failure::unavailable("cannot start the async runtime").cause(error))?;
-    runtime.block_on(work)
+    let outcome = runtime.block_on(work);
+    // A name lookup or another blocking call may still wait for its own limit.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Counts SIGINT, SIGTERM and SIGHUP from now on.

@@ -1,6 +1,6 @@
 //! `snapshot`: saves a source to a file, for later or for another machine.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,8 @@ use super::live_proxies::{AdminAccessArgs, ProxyQuery, read_settled_proxies_with
 use crate::cli::context::Context;
 use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::SourceArgs;
+use crate::cli::replace_file::{FileAccess, replace_file};
+use crate::render::EscapingWriter;
 use crate::snapshot::live::{LiveState, ProxyResponse};
 use crate::snapshot::{Snapshot, SourceKind, codec, redact};
 use crate::terminal::Messages;
@@ -67,10 +69,15 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: SnapshotArgs) -> R
         let query = ProxyQuery { all_namespaces, only: None, limit, access: arguments.access };
         scoped = read_settled_proxies_with_counters(context, &arguments.source, scoped, query).await?;
     }
-    let snapshot = if arguments.redact { redact::redact(scoped.snapshot) } else { scoped.snapshot };
+    let snapshot = if arguments.redact {
+        let names: Vec<&str> = crate::rules::RULES.iter().flat_map(|rule| [rule.code, rule.name]).collect();
+        redact::redact(scoped.snapshot, &names)
+    } else {
+        scoped.snapshot
+    };
     let path = &arguments.output;
     if path.as_os_str() == "-" {
-        codec::encode(&snapshot, &mut *context.out)?;
+        codec::encode(&snapshot, EscapingWriter::new(&mut *context.out))?;
     } else {
         let compress = path.extension().is_some_and(|extension| extension == "gz");
         save(&snapshot, path, compress)
@@ -101,27 +108,12 @@ fn is_complete(snapshot: &Snapshot, messages: &Messages) -> bool {
     is_complete
 }
 
-/// Writes a temporary file and renames it, so that the file is always complete. Follows symbolic links, and writes directly to
-/// pipes and devices.
+/// Writes the file, which only its owner can read.
 fn save(snapshot: &Snapshot, path: &Path, compress: bool) -> std::io::Result<()> {
-    if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
-        return write(snapshot, OpenOptions::new().write(true).open(path)?, compress);
-    }
-    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    let part = path.with_file_name(name);
-    let result = create_private(&part).and_then(|file| write(snapshot, file, compress));
-    match result.and_then(|()| std::fs::rename(&part, &path)) {
-        Ok(()) => Ok(()),
-        Err(error) => {
-            let _ = std::fs::remove_file(&part);
-            Err(error)
-        }
-    }
+    replace_file(path, FileAccess::Private, |file| write(snapshot, file, compress))
 }
 
-fn write(snapshot: &Snapshot, file: File, compress: bool) -> std::io::Result<()> {
+fn write(snapshot: &Snapshot, file: &mut File, compress: bool) -> std::io::Result<()> {
     let mut file = BufWriter::new(file);
     if compress {
         let mut encoder = flate2::write::GzEncoder::new(file, flate2::Compression::default());
@@ -131,23 +123,4 @@ fn write(snapshot: &Snapshot, file: File, compress: bool) -> std::io::Result<()>
         codec::encode(snapshot, &mut file)?;
     }
     file.flush()
-}
-
-/// Creates a file that only its owner can read.
-fn create_private(path: &Path) -> std::io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        options.mode(0o600);
-    }
-    match options.open(path) {
-        // An interrupted run left the file.
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            std::fs::remove_file(path)?;
-            options.open(path)
-        }
-        other => other,
-    }
 }

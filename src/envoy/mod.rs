@@ -75,13 +75,17 @@ fn collect_formats(value: &Value, texts: &mut Vec<String>) {
 }
 
 fn stdout_format(log: &Value) -> Option<String> {
-    let config = &log["typed_config"];
-    let kind = config["@type"].as_str().unwrap_or_default();
-    let is_stdout =
-        config["path"] == "/dev/stdout" || kind.ends_with(".StdoutAccessLog") || kind.ends_with(".StderrAccessLog");
-    let format = &config["log_format"];
-    let text = format["text_format_source"]["inline_string"].as_str().or_else(|| format["text_format"].as_str());
-    let json = format["json_format"].as_object().filter(|labels| !labels.is_empty());
+    let text_at = |pointer: &str| log.pointer(pointer).and_then(Value::as_str);
+    let kind = text_at("/typed_config/@type").unwrap_or_default();
+    let is_stdout = text_at("/typed_config/path") == Some("/dev/stdout")
+        || kind.ends_with(".StdoutAccessLog")
+        || kind.ends_with(".StderrAccessLog");
+    let text = text_at("/typed_config/log_format/text_format_source/inline_string")
+        .or_else(|| text_at("/typed_config/log_format/text_format"));
+    let json = log
+        .pointer("/typed_config/log_format/json_format")
+        .and_then(Value::as_object)
+        .filter(|labels| !labels.is_empty());
     let text = text.map(str::to_owned).or_else(|| json.map(|labels| Value::Object(labels.clone()).to_string()))?;
     is_stdout.then_some(text)
 }

@@ -147,8 +147,9 @@ pub(super) fn proxies(
         groups.entry(index).or_default().push(proxy);
     }
     for (index, (state, differences, not_compared, _)) in keys.iter().enumerate() {
-        let members = &groups[&index];
-        let Some(first) = members.first() else { continue };
+        let Some((members, first)) = groups.get(&index).and_then(|members| Some((members, members.first()?))) else {
+            continue;
+        };
         let names = abbreviate(members.iter().map(|proxy| format!("{}/{}", proxy.namespace, proxy.pod)), NAMED_PODS);
         let role = if *state == ProxyState::Synced { TextRole::Good } else { TextRole::Warning };
         let head = format!("{}  ", style.paint(role, state.as_str()));

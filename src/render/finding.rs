@@ -57,11 +57,12 @@ fn excerpt(finding: &FindingReport, style: &Style) -> String {
     let Some(excerpt) = &finding.excerpt else { return String::new() };
     // Only the lines around the position, because the renderer scans the whole text that it gets.
     let (bytes, text) = (excerpt.bytes.clone(), excerpt.text.text.as_str());
-    let from = text[..bytes.start].rmatch_indices('\n').nth(2).map_or(0, |(index, _)| index + 1);
-    let to = text[bytes.start..].match_indices('\n').nth(2).map_or(text.len(), |(index, _)| bytes.start + index);
+    let Some((before, after)) = text.split_at_checked(bytes.start) else { return String::new() };
+    let from = before.rmatch_indices('\n').nth(2).map_or(0, |(index, _)| index + 1);
+    let to = after.match_indices('\n').nth(2).map_or(text.len(), |(index, _)| bytes.start + index);
     let field_line = finding.position.as_ref().map_or(1, |position| position.line);
-    let first_line = field_line.saturating_sub(text[from..bytes.start].matches('\n').count());
-    let lines = safe_same_length(&text[from..to]);
+    let first_line = field_line.saturating_sub(before.get(from..).unwrap_or_default().matches('\n').count());
+    let lines = safe_same_length(text.get(from..to).unwrap_or_default());
     let span = bytes.start - from..bytes.end.min(to) - from;
     let level = match finding.severity {
         Severity::Error => Level::ERROR,

@@ -90,8 +90,10 @@ fn overview(report: &InspectReport, style: &Style) -> String {
             if is_narrow {
                 row.remove(6);
                 row.remove(4);
-                let name = format!("{}.{}", row[1], row[0]);
-                row.splice(0..2, [name]);
+                let namespace = row.remove(0);
+                if let Some(name) = row.first_mut() {
+                    *name = format!("{name}.{namespace}");
+                }
             }
             if style.wide {
                 let gateways = service.gateways.iter().map(|gateway| {

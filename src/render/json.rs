@@ -36,11 +36,11 @@ impl<F: Formatter> Formatter for EscapingFormatter<F> {
     fn write_string_fragment<W: ?Sized + Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
         let mut from = 0;
         for (index, c) in fragment.match_indices(is_harmful) {
-            self.0.write_string_fragment(out, &fragment[from..index])?;
+            self.0.write_string_fragment(out, fragment.get(from..index).unwrap_or_default())?;
             c.encode_utf16().try_for_each(|unit| write!(out, "\\u{unit:04x}"))?;
             from = index + c.len();
         }
-        self.0.write_string_fragment(out, &fragment[from..])
+        self.0.write_string_fragment(out, fragment.get(from..).unwrap_or_default())
     }
 
     fn begin_array<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
@@ -77,6 +77,47 @@ impl<F: Formatter> Formatter for EscapingFormatter<F> {
 
     fn end_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
         self.0.end_object_value(out)
+    }
+}
+
+/// Passes JSON on, and escapes characters that control a terminal. Outside of strings, JSON has none of them except line breaks.
+pub struct EscapingWriter<W>(W, Vec<u8>);
+
+impl<W: Write> EscapingWriter<W> {
+    /// Wraps a writer of UTF-8 text.
+    pub fn new(out: W) -> Self {
+        Self(out, Vec::new())
+    }
+}
+
+impl<W: Write> Write for EscapingWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Self(out, pending) = self;
+        pending.extend_from_slice(bytes);
+        // A character may continue in the next call.
+        let complete = match std::str::from_utf8(pending) {
+            Ok(text) => text,
+            Err(error) => {
+                std::str::from_utf8(pending.get(..error.valid_up_to()).unwrap_or_default()).unwrap_or_default()
+            }
+        };
+        let mut rest = complete;
+        while let Some((before, c)) = rest.char_indices().find(|(_, c)| is_harmful(*c) && *c != '\n') {
+            let (text, after) = rest.split_at_checked(before).unwrap_or((rest, ""));
+            out.write_all(text.as_bytes())?;
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                write!(out, "\\u{unit:04x}")?;
+            }
+            rest = after.get(c.len_utf8()..).unwrap_or_default();
+        }
+        out.write_all(rest.as_bytes())?;
+        let written = complete.len();
+        pending.drain(..written);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 

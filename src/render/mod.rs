@@ -21,4 +21,4 @@ pub mod tail;
 pub(crate) mod text;
 pub(crate) mod yaml;
 
-pub use json::{json, json_line};
+pub use json::{EscapingWriter, json, json_line};

@@ -247,11 +247,13 @@ impl RoutePage<'_> {
         }
         self.tls_problems(backends)?;
         let pools: Vec<&[String]> = backends.iter().map(|backend| backend.connection_pool.as_slice()).collect();
-        for (index, pool) in pools.iter().enumerate() {
-            if pool.is_empty() || pools[..index].contains(pool) {
+        let mut shown: Vec<&[String]> = Vec::new();
+        for (pool, backend) in pools.iter().zip(backends) {
+            if pool.is_empty() || shown.contains(pool) {
                 continue;
             }
-            let subset = match (pools.iter().all(|other| other == pool), &backends[index].subset) {
+            shown.push(pool);
+            let subset = match (pools.iter().all(|other| other == pool), &backend.subset) {
                 (false, Some(subset)) => format!("{subset}: "),
                 _ => String::new(),
             };

@@ -58,7 +58,7 @@ pub fn junit(report: &RouteTestsReport, out: &mut dyn Write) -> io::Result<()> {
             for test in &report.tests {
                 let name = safe(&test.name);
                 let case = xml.create_element("testcase");
-                let case = case.with_attributes([("name", &*name), ("classname", test.authority.as_str())]);
+                let case = case.with_attributes([("name", &*name), ("classname", &*safe(&test.authority))]);
                 if test.failures.is_empty() {
                     case.write_empty()?;
                     continue;

@@ -55,6 +55,7 @@ pub(super) fn render(style: &Style, columns: &[Column], mut rows: Vec<Vec<String
 }
 
 /// Narrows the flexible columns, the widest first, until the table fits or every column is as narrow as its longest word.
+#[expect(clippy::indexing_slicing, reason = "every row and every list of widths has one entry for each column")]
 fn wrap_to_width(columns: &[Column], rows: &mut [Vec<String>], width: usize) {
     let widest = |column: usize, measure: fn(&str) -> usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| measure(cell));

@@ -7,8 +7,10 @@ use super::table::STICKY;
 use crate::report::GapReport;
 
 /// Whether a character controls the terminal or reorders text, and so could disguise a line.
-pub(super) fn is_harmful(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+pub fn is_harmful(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{61c}')
+        || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 /// Escapes control characters as `\u{1b}`, so that no name or message can control the terminal.
@@ -28,9 +30,23 @@ pub fn safe_lines(text: &str) -> String {
     text.lines().map(safe).collect::<Vec<_>>().join("\n")
 }
 
+/// Escapes like [`safe`], but keeps line breaks and tabs, and also a final line break.
+pub fn safe_block(text: &str) -> Cow<'_, str> {
+    let is_harmful = |c: char| is_harmful(c) && c != '\n' && c != '\t';
+    if !text.contains(is_harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if is_harmful(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
+    }
+    Cow::Owned(out)
+}
+
 /// Replaces each byte of a control character with `?`, so that byte offsets stay valid.
 pub fn safe_same_length(text: &str) -> Cow<'_, str> {
-    let is_harmful = |c: char| c.is_control() && c != '\n' && c != '\t' && c != '\r';
+    // The carriage returns of a file from Windows are part of its line breaks, which the renderer removes.
+    let is_harmful = |c: char| is_harmful(c) && c != '\n' && c != '\t' && c != '\r';
     if !text.contains(is_harmful) {
         return Cow::Borrowed(text);
     }
@@ -86,6 +102,18 @@ pub fn count(number: usize, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn controls_and_direction_marks_are_escaped() {
+        for c in ['\u{1b}', '\u{9b}', '\u{7f}', '\u{202e}', '\u{2066}', '\u{61c}', '\u{200f}', '\u{2028}', '\r'] {
+            let text = format!("a{c}b");
+            assert_eq!(safe(&text), format!("a{}b", c.escape_unicode()));
+            assert_eq!(safe_block(&format!("{text}\n\t")), format!("a{}b\n\t", c.escape_unicode()));
+            if c != '\r' {
+                assert_eq!(safe_same_length(&text), format!("a{}b", "?".repeat(c.len_utf8())));
+            }
+        }
+    }
 
     #[test]
     fn control_characters_are_escaped() {

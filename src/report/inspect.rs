@@ -483,7 +483,13 @@ pub fn inspect(mesh: &Mesh<'_>, outcome: &RulesOutcome, request: &InspectRequest
         findings: findings.into_iter().map(|index| FindingReport::new(mesh, &outcome.findings[index])).collect(),
         ignored: outcome.ignored,
         undecided: outcome.undecided.clone(),
-        gaps: mesh.snapshot.gaps.iter().map(GapReport::from).collect(),
+        gaps: mesh
+            .snapshot
+            .gaps
+            .iter()
+            .map(GapReport::from)
+            .chain(mesh.route_configs().gaps().map(|gap| GapReport::from(&gap)))
+            .collect(),
         live: mesh
             .snapshot
             .live

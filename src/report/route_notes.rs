@@ -65,7 +65,8 @@ pub(super) fn notes(mesh: &Mesh<'_>, caller: &Caller, decision: &CallDecision) -
 
 /// Everything that acts on the call and is not modelled: a caller without Envoy, EnvoyFilters and WasmPlugins, waypoints.
 pub(super) fn not_modelled(mesh: &Mesh<'_>, caller: &Caller, decision: &CallDecision) -> Vec<String> {
-    let mut notes = Vec::new();
+    let truncated = mesh.route_configs().gaps().map(|gap| format!("{}: {}", gap.what, gap.why));
+    let mut notes: Vec<String> = truncated.collect();
     match caller.workload.map(|id| &mesh.workload(id).proxy) {
         Some(ProxyKind::Proxyless) => {
             notes.push("the caller uses proxyless gRPC: its own library routes its calls".to_owned());

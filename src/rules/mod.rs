@@ -162,9 +162,10 @@ pub fn run(mesh: &Mesh<'_>, selection: &FindingSelection) -> RulesOutcome {
         })
         .map(ToString::to_string)
         .collect();
+    let mut annotations = select::IgnoreAnnotations::default();
     let mut findings: Vec<_> = all_findings
         .into_iter()
-        .filter(|finding| !selection.skips(finding) && !select::is_ignored_by_annotation(mesh, finding))
+        .filter(|finding| !selection.skips(finding) && !annotations.ignore(mesh, finding))
         .collect();
     findings.sort_by(|a, b| {
         (a.severity, &a.object, &a.field, a.code, &a.message)

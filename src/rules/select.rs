@@ -1,5 +1,6 @@
 //! Selection of findings: `--only`, `--skip`, ignore files, and the annotation on an object.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use super::{Finding, Rule};
@@ -138,6 +139,8 @@ impl FindingSelection {
 /// The first invalid line, with its number from 1.
 pub fn parse_ignore_file(text: &str) -> Result<Vec<FindingSelector>, (usize, SelectorError)> {
     let mut selectors = Vec::new();
+    // Editors on Windows start files with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (index, line) in text.lines().enumerate() {
         let content = line.split('#').next().unwrap_or_default().trim();
         if !content.is_empty() {
@@ -147,26 +150,36 @@ pub fn parse_ignore_file(text: &str) -> Result<Vec<FindingSelector>, (usize, Sel
     Ok(selectors)
 }
 
-/// Whether the annotation [`IGNORE_ANNOTATION`] ignores the finding. A finding about several objects is ignored only when all
-/// of them have the annotation.
-pub(super) fn is_ignored_by_annotation(mesh: &Mesh<'_>, finding: &Finding) -> bool {
+/// The annotations [`IGNORE_ANNOTATION`] of the objects with findings. Each object is parsed once, whatever the number of its
+/// findings is.
+#[derive(Default)]
+pub(super) struct IgnoreAnnotations(HashMap<ObjectKey, Option<String>>);
+
+impl IgnoreAnnotations {
+    /// Whether the annotation ignores the finding. A finding about several objects is ignored only when all of them have the
+    /// annotation.
+    pub(super) fn ignore(&mut self, mesh: &Mesh<'_>, finding: &Finding) -> bool {
+        finding.objects().all(|reference| {
+            let codes = self.0.entry(reference.key()).or_insert_with_key(|key| ignored_codes(mesh, key));
+            codes.as_ref().is_some_and(|codes| {
+                codes.split(',').any(|code| matches_code_or_name(code.trim(), finding.code, finding.name))
+            })
+        })
+    }
+}
+
+fn ignored_codes(mesh: &Mesh<'_>, key: &ObjectKey) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Header {
         metadata: crate::schema::meta::ObjectMeta,
     }
-    finding.objects().all(|reference| {
-        let key: ObjectKey = reference.key();
-        let Some(object) = mesh.snapshot.objects.get(&key) else { return false };
-        // A text search avoids parsing the objects without the annotation.
-        if !object.body.get().contains(IGNORE_ANNOTATION) {
-            return false;
-        }
-        let Ok(header) = serde_json::from_str::<Header>(object.body.get()) else { return false };
-        let codes = header.metadata.annotations.get(IGNORE_ANNOTATION);
-        codes.is_some_and(|codes| {
-            codes.split(',').any(|code| matches_code_or_name(code.trim(), finding.code, finding.name))
-        })
-    })
+    let body = mesh.snapshot.objects.get(key)?.body.get();
+    // A text search avoids parsing the objects without the annotation.
+    if !body.contains(IGNORE_ANNOTATION) {
+        return None;
+    }
+    let header: Header = serde_json::from_str(body).ok()?;
+    header.metadata.annotations.get(IGNORE_ANNOTATION).cloned()
 }
 
 #[cfg(test)]
@@ -192,5 +205,6 @@ mod tests {
         let selectors = parse_ignore_file("# all\nGM203 # why\n\nGM2=Service/shop/a\n").unwrap();
         assert_eq!(selectors.len(), 2);
         assert_eq!(parse_ignore_file("GM203\nnope\n").unwrap_err().0, 2);
+        assert_eq!(parse_ignore_file("\u{feff}GM203\n").unwrap().len(), 1);
     }
 }

@@ -287,6 +287,7 @@ pub enum RecognizedKind {
 
 impl Kind {
     /// How the API serves this kind.
+    #[expect(clippy::indexing_slicing, reason = "the table of kinds is constant, and tests check it")]
     pub fn info(self) -> &'static KindInfo {
         // A test ensures that the table is in the order of the enum.
         &KINDS[self as usize]
@@ -298,6 +299,7 @@ impl Kind {
     }
 
     /// The short name that arguments, hints and completion use: `svc`, `vs`, `deploy`, `pod`.
+    #[expect(clippy::indexing_slicing, reason = "the table of kinds is constant, and tests check it")]
     pub fn short_name(self) -> &'static str {
         self.info().short_names[0]
     }
@@ -314,6 +316,7 @@ impl Kind {
     }
 
     /// `apiVersion` of the preferred version.
+    #[expect(clippy::indexing_slicing, reason = "the table of kinds is constant, and tests check it")]
     pub fn api_version(self) -> String {
         let info = self.info();
         if info.group.is_empty() { info.versions[0].to_owned() } else { format!("{}/{}", info.group, info.versions[0]) }

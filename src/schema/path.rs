@@ -15,22 +15,22 @@ pub fn parse_path(path: &str) -> Vec<PathSegment> {
     let mut rest = path;
     while !rest.is_empty() {
         if let Some(quoted) = rest.strip_prefix("[\"") {
-            let end = quoted.find("\"]").unwrap_or(quoted.len());
-            segments.push(PathSegment::Field(quoted[..end].to_owned()));
-            rest = quoted.get(end + 2..).unwrap_or("");
+            let (field, after) = quoted.split_once("\"]").unwrap_or((quoted, ""));
+            segments.push(PathSegment::Field(field.to_owned()));
+            rest = after;
         } else if let Some(bracket) = rest.strip_prefix('[') {
-            let end = bracket.find(']').unwrap_or(bracket.len());
-            if let Ok(index) = bracket[..end].parse() {
+            let (index, after) = bracket.split_once(']').unwrap_or((bracket, ""));
+            if let Ok(index) = index.parse() {
                 segments.push(PathSegment::Index(index));
             }
-            rest = bracket.get(end + 1..).unwrap_or("");
+            rest = after;
         } else {
             let field = rest.strip_prefix('.').unwrap_or(rest);
-            let end = field.find(['.', '[']).unwrap_or(field.len());
-            if end > 0 {
-                segments.push(PathSegment::Field(field[..end].to_owned()));
+            let (field, after) = field.split_at(field.find(['.', '[']).unwrap_or(field.len()));
+            if !field.is_empty() {
+                segments.push(PathSegment::Field(field.to_owned()));
             }
-            rest = &field[end..];
+            rest = after;
         }
     }
     segments

@@ -1,6 +1,8 @@
 //! Writes weights into the text of a manifest, for shifts that go through git. Only numbers change, so comments, order
 //! and layout stay as they are.
 
+#![cfg_attr(not(test), warn(clippy::string_slice, clippy::indexing_slicing))]
+
 use std::ops::Range;
 
 use serde_json::Value;
@@ -10,7 +12,7 @@ use super::plan::RulePlan;
 use super::split::{RuleSplit, backends_field, rules_field};
 use crate::schema::Kind;
 use crate::schema::path::{PathSegment, parse_path};
-use crate::snapshot::position;
+use crate::snapshot::position::PositionIndex;
 use crate::snapshot::{manifest, yaml};
 
 /// Why weights cannot be written into a manifest.
@@ -21,6 +23,9 @@ pub enum EditError {
     /// The plan adds a destination.
     #[error("it has no backend {0}: add the backend with weight 0 first, because --edit only changes weights")]
     BackendNotFound(String),
+    /// A backend is a text or a list, so it cannot have a weight. The field names it.
+    #[error("{0} is not a mapping, so it cannot have a weight")]
+    BackendNotMapping(String),
     /// The text has something, such as an anchor with several aliases, that makes one number count in several places.
     #[error("a change of these weights would change other values too, for example through a YAML alias")]
     NotIsolated,
@@ -29,11 +34,12 @@ pub enum EditError {
 /// The document of an object in a text: its byte range and its content.
 pub fn find_document(text: &str, kind: Kind, namespace: &str, name: &str) -> Option<(Range<usize>, Value)> {
     let mut documents = manifest::documents(text).into_iter().filter_map(|bytes| {
-        let json = yaml::to_json(&text[bytes.clone()]).ok()?.json?;
+        let json = yaml::to_json(text.get(bytes.clone())?).ok()?.json?;
         let object: Value = serde_json::from_str(json.get()).ok()?;
-        let own_namespace = object["metadata"]["namespace"].as_str();
-        let matches = object["kind"] == kind.name()
-            && object["metadata"]["name"] == name
+        let metadata = object.get("metadata")?;
+        let own_namespace = metadata.get("namespace").and_then(Value::as_str);
+        let matches = object.get("kind")? == kind.name()
+            && metadata.get("name")? == name
             && own_namespace.is_none_or(|own| own == namespace);
         matches.then_some((bytes, object))
     });
@@ -49,7 +55,9 @@ pub fn set_weights(
     (bytes, object): &(Range<usize>, Value),
     plans: &[RulePlan],
 ) -> Result<String, EditError> {
-    let document = &text[bytes.clone()];
+    let (before, rest) = text.split_at_checked(bytes.start).ok_or(EditError::ObjectNotFound)?;
+    let (document, after) = rest.split_at_checked(bytes.len()).ok_or(EditError::ObjectNotFound)?;
+    let positions = PositionIndex::of(document);
     let mut edits: Vec<(Range<usize>, String)> = Vec::new();
     let mut expected = object.clone();
     for plan in plans {
@@ -59,9 +67,12 @@ pub fn set_weights(
             }
             let weight = weight_to_write(planned).filter(|weight| planned.backend.weight != Some(*weight));
             let Some(weight) = weight else { continue };
-            edits.push(weight_edit(document, &plan.split, index, weight).ok_or(EditError::NotIsolated)?);
+            let path = backend_path(&plan.split, index);
             let pointer = format!("{}/{index}", plan.split.pointer());
-            expected.pointer_mut(&pointer).ok_or(EditError::ObjectNotFound)?["weight"] = weight.into();
+            let backend = expected.pointer_mut(&pointer).ok_or(EditError::ObjectNotFound)?;
+            let fields = backend.as_object_mut().ok_or_else(|| EditError::BackendNotMapping(path.clone()))?;
+            fields.insert("weight".to_owned(), weight.into());
+            edits.push(weight_edit(document, &positions, &path, weight).ok_or(EditError::NotIsolated)?);
         }
     }
     edits.sort_by_key(|(bytes, _)| std::cmp::Reverse(bytes.start));
@@ -74,29 +85,51 @@ pub fn set_weights(
     if result.as_ref() != Some(&expected) {
         return Err(EditError::NotIsolated);
     }
-    Ok(format!("{}{edited}{}", &text[..bytes.start], &text[bytes.end..]))
+    Ok(format!("{before}{edited}{after}"))
 }
 
-/// The byte range to replace, and its new text, that give a backend this weight.
-fn weight_edit(document: &str, split: &RuleSplit, backend: usize, weight: u64) -> Option<(Range<usize>, String)> {
-    let (rules, backends) = (rules_field(split.kind), backends_field(split.kind));
-    let mut path = parse_path(&format!("spec.{rules}[{}].{backends}[{backend}]", split.rule));
-    let item = position::find(document, &path)?;
+/// `spec.http[0].route[1]`
+fn backend_path(split: &RuleSplit, backend: usize) -> String {
+    format!("spec.{}[{}].{}[{backend}]", rules_field(split.kind), split.rule, backends_field(split.kind))
+}
+
+/// Gives every backend of an object the same weight, for fuzzing.
+pub fn set_every_weight(
+    text: &str,
+    document: &(Range<usize>, Value),
+    kind: Kind,
+    weight: u64,
+) -> Result<String, EditError> {
+    let plans = super::split::rule_splits(kind, &document.1).into_iter().map(|split| {
+        let backend = |backend: &super::split::SplitBackend| super::plan::PlannedBackend {
+            backend: backend.clone(),
+            before: Some(backend.weight.unwrap_or(1)),
+            after: weight,
+        };
+        let backends = split.backends.iter().map(backend).collect();
+        RulePlan { total_before: 1, total_after: 1, backends, split }
+    });
+    set_weights(text, document, &plans.collect::<Vec<_>>())
+}
+
+/// The byte range to replace, and its new text, that give the backend at `path` this weight.
+fn weight_edit(document: &str, positions: &PositionIndex, path: &str, weight: u64) -> Option<(Range<usize>, String)> {
+    let mut path = parse_path(path);
+    let item = positions.find(&path)?;
     path.push(PathSegment::Field("weight".to_owned()));
-    let field = position::find(document, &path)?;
-    let field_text = &document[field.bytes.clone()];
+    let field = positions.find(&path)?;
+    let field_text = document.get(field.bytes.clone())?;
     let digits = field_text.len() - field_text.trim_end_matches(|c: char| c.is_ascii_digit()).len();
     if field_text.trim_start_matches(['"', '\'']).starts_with("weight") && digits > 0 {
         return Some((field.bytes.end - digits..field.bytes.end, weight.to_string()));
     }
     // Without a weight field, insert one before the first field.
     let start = item.bytes.start;
-    let text = if document[start..].starts_with('{') {
+    if document.get(start..)?.starts_with('{') {
         return Some((start + 1..start + 1, format!("weight: {weight}, ")));
-    } else {
-        format!("weight: {weight}\n{}", " ".repeat(item.start.column.saturating_sub(1)))
-    };
-    Some((start..start, text))
+    }
+    let indent = " ".repeat(item.start.column.saturating_sub(1));
+    Some((start..start, format!("weight: {weight}\n{indent}")))
 }
 
 #[cfg(test)]
@@ -164,5 +197,28 @@ kind: Other
         let first = plan_rule(split, &"b=50".parse().unwrap(), &AddableBackends::default()).unwrap();
         assert_eq!(set_weights(alias, &document, &[first]), Err(EditError::NotIsolated));
         assert!(find_document(BLOCK, Kind::VirtualService, "shop", "other").is_none());
+    }
+
+    #[test]
+    fn keys_that_are_not_ascii_are_no_obstacle() {
+        let text = "kind: GRPCRoute\nmetadata: {name: pay}\nspec:\n  rules:\n  - backendRefs:\n    - ключ: é\n      name: a\n    - {名: x, name: b}\n";
+        let expected = text.replace("- ключ", "- weight: 25\n      ключ").replace("{名", "{weight: 75, 名");
+        assert_eq!(edited(text, Kind::GrpcRoute, "b=75"), Ok(expected));
+    }
+
+    #[test]
+    fn a_backend_that_is_no_mapping_is_an_error() {
+        for backend in ["text", "[a, b]", "3", "null"] {
+            let text = format!(
+                "kind: VirtualService\nmetadata: {{name: pay}}\nspec: {{hosts: [pay], http: [{{route: [{{destination: {{host: a}}, weight: 100}}, {backend}]}}]}}\n"
+            );
+            let document = find_document(&text, Kind::VirtualService, "shop", "pay").unwrap();
+            let split = &rule_splits(Kind::VirtualService, &document.1)[0];
+            let mut plan = plan_rule(split, &"a=100".parse().unwrap(), &AddableBackends::default()).unwrap();
+            let empty = plan.backends.iter_mut().find(|planned| planned.backend.host.is_empty()).unwrap();
+            empty.after = 7;
+            let error = set_weights(&text, &document, &[plan]).unwrap_err();
+            assert_eq!(error, EditError::BackendNotMapping("spec.http[0].route[1]".to_owned()), "{backend}");
+        }
     }
 }

@@ -22,8 +22,9 @@ use crate::schema::kind::{Kind, RecognizedKind};
 /// The version of written files. All versions up to it can be read.
 pub const VERSION: u32 = 1;
 
-/// Maximum size of a decompressed snapshot.
-const MAX_DECOMPRESSED_BYTES: u64 = 4 << 30;
+/// Size of decompressed data that is read without an explicit limit: the snapshot of a mesh with 100,000 Services has half
+/// of it.
+pub const DEFAULT_DECOMPRESSED_BYTES: u64 = 512 << 20;
 
 /// Why a file is not a valid snapshot.
 #[derive(Debug, thiserror::Error)]
@@ -34,9 +35,12 @@ pub enum CodecError {
     /// A newer version of the program wrote the file.
     #[error("snapshot version {0} is not supported: this program reads versions up to {VERSION}")]
     TooNew(u32),
-    /// The gzip data is invalid or too large.
+    /// The gzip data is invalid.
     #[error("invalid gzip data: {0}")]
     Gzip(#[source] io::Error),
+    /// The gzip data exceeds a limit, in MiB, when decompressed.
+    #[error("it is larger than {0} MiB when decompressed")]
+    TooLarge(u64),
     /// The file is not text.
     #[error("not UTF-8 text")]
     NotText,
@@ -95,16 +99,16 @@ pub fn is_gzip(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0x1f, 0x8b])
 }
 
-/// Decompresses gzip data.
+/// Decompresses gzip data of at most `limit` bytes when decompressed.
 ///
 /// # Errors
-/// The data is invalid, or exceeds 4 GiB when decompressed.
-pub fn inflate(bytes: &[u8]) -> Result<Vec<u8>, CodecError> {
+/// The data is invalid, or exceeds the limit.
+pub fn inflate(bytes: &[u8], limit: u64) -> Result<Vec<u8>, CodecError> {
     let mut out = Vec::new();
-    let mut reader = flate2::read::MultiGzDecoder::new(bytes).take(MAX_DECOMPRESSED_BYTES + 1);
+    let mut reader = flate2::read::MultiGzDecoder::new(bytes).take(limit.saturating_add(1));
     reader.read_to_end(&mut out).map_err(CodecError::Gzip)?;
-    if out.len() as u64 > MAX_DECOMPRESSED_BYTES {
-        return Err(CodecError::Gzip(io::Error::other("it exceeds 4 GiB when decompressed")));
+    if out.len() as u64 > limit {
+        return Err(CodecError::TooLarge(limit >> 20));
     }
     Ok(out)
 }
@@ -116,12 +120,9 @@ pub fn is_snapshot(text: &str) -> bool {
         #[serde(borrow)]
         kind: Cow<'a, str>,
     }
-    let start = text.trim_start();
-    if !start.starts_with('{') {
-        return false;
-    }
+    let Some(start) = text.trim_start().strip_prefix('{') else { return false };
     // Written files start with `kind`. A file with another order of fields has to be parsed.
-    let head = &start[1..].trim_start();
+    let head = start.trim_start();
     head.starts_with("\"kind\":\"Snapshot\"")
         || head.starts_with("\"kind\": \"Snapshot\"")
         || serde_json::from_str::<Probe<'_>>(text).is_ok_and(|probe| probe.kind == "Snapshot")
@@ -277,6 +278,17 @@ mod tests {
         let mut second = Vec::new();
         encode(&decoded, &mut second).unwrap();
         assert_eq!(text, String::from_utf8(second).unwrap());
+    }
+
+    #[test]
+    fn decompression_is_bounded() {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(&vec![0; 8 << 20]).unwrap();
+        let bomb = encoder.finish().unwrap();
+        assert!(bomb.len() < 16 << 10);
+        assert!(matches!(inflate(&bomb, 1 << 20), Err(CodecError::TooLarge(1))));
+        assert_eq!(inflate(&bomb, 8 << 20).unwrap().len(), 8 << 20);
+        assert!(matches!(inflate(&bomb[..100], 8 << 20), Err(CodecError::Gzip(_))));
     }
 
     #[test]

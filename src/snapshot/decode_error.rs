@@ -41,7 +41,12 @@ fn path_at_offset(text: &str, mut offset: usize, is_missing: bool) -> String {
         let is_end = offset >= inner.trim_end().len();
         let Some((name, child)) = fields.iter().rev().find(|(_, child)| {
             let start = child.as_ptr().addr() - inner.as_ptr().addr();
-            let space = inner[start + child.len()..].bytes().take_while(u8::is_ascii_whitespace).count();
+            let space = inner
+                .get(start + child.len()..)
+                .unwrap_or_default()
+                .bytes()
+                .take_while(u8::is_ascii_whitespace)
+                .count();
             (start <= offset && offset <= start + child.len() + space) || (is_end && !is_missing)
         }) else {
             return path;

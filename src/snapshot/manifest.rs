@@ -3,11 +3,13 @@
 //! Documents are converted on all cores, because parsing YAML dominates the cost of reading manifests.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::yaml::{self, LineColumn};
@@ -62,6 +64,11 @@ pub fn read(
     on_malformed: OnMalformed,
 ) -> Result<ManifestCounts, ManifestError> {
     let documents = split_documents(&text.text);
+    if documents.len() > MAX_DOCUMENTS {
+        let position = LineColumn { line: documents.last().map_or(1, |document| document.line), column: 1 };
+        let message = format!("more than {MAX_DOCUMENTS} documents in one file: expected one for each object");
+        return Err(ManifestError { path: text.path.clone(), position, message });
+    }
     let mut counts = ManifestCounts::default();
     for outcome in convert_all(&text, &documents, namespace) {
         match outcome {
@@ -83,6 +90,9 @@ pub fn read(
     Ok(counts)
 }
 
+/// Documents of a file that are not empty. Each needs memory beyond its text.
+const MAX_DOCUMENTS: usize = 1_000_000;
+
 /// One YAML document of a file.
 #[derive(Debug, Clone)]
 struct Document {
@@ -95,28 +105,43 @@ pub fn documents(text: &str) -> Vec<Range<usize>> {
     split_documents(text).into_iter().map(|document| document.bytes).collect()
 }
 
-/// Splits at lines that start with `---`. Such a line is always a document marker, even inside a block scalar.
+/// Splits at lines that start with `---`. Such a line is always a document marker, even inside a block scalar. Documents
+/// without content are left out, and no more than one above [`MAX_DOCUMENTS`] are split.
 /// Source: YAML 1.2.2, rule c-forbidden.
 fn split_documents(text: &str) -> Vec<Document> {
     let mut documents = Vec::new();
     let (mut start, mut start_line) = (0, 1);
     let (mut offset, mut line) = (0, 1);
+    let mut has_content = false;
     for text_line in text.split_inclusive('\n') {
         let trimmed = text_line.trim_end();
         let is_marker = trimmed == "---" || trimmed.starts_with("--- ");
         if is_marker && offset > start {
-            documents.push(Document { bytes: start..offset, line: start_line });
-            (start, start_line) = (offset, line);
+            if has_content {
+                documents.push(Document { bytes: start..offset, line: start_line });
+            }
+            if documents.len() > MAX_DOCUMENTS {
+                return documents;
+            }
+            (start, start_line, has_content) = (offset, line, false);
         }
+        has_content |= !trimmed.is_empty() && trimmed != "---";
         offset += text_line.len();
         line += 1;
     }
-    documents.push(Document { bytes: start..text.len(), line: start_line });
+    if has_content {
+        documents.push(Document { bytes: start..text.len(), line: start_line });
+    }
     documents
 }
 
+/// Lists inside of lists. Each level is parsed again.
+const MAX_LIST_DEPTH: usize = 4;
+
 #[derive(Default)]
 struct ReadDocument {
+    /// Lists that contain the current object.
+    list_depth: usize,
     objects: Vec<Object>,
     unserved: Vec<Object>,
     ignored: usize,
@@ -156,7 +181,7 @@ struct Header<'a> {
     api_version: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     kind: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "mapping_or_error")]
     metadata: Option<HeaderMeta<'a>>,
     #[serde(borrow, default)]
     items: Option<Vec<&'a RawValue>>,
@@ -172,8 +197,17 @@ struct HeaderMeta<'a> {
     namespace: Option<Cow<'a, str>>,
 }
 
+/// Decodes metadata. serde would also accept a list with the fields in their order.
+fn mapping_or_error<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<HeaderMeta<'a>>, D::Error> {
+    let Some(metadata) = Option::<&RawValue>::deserialize(deserializer)? else { return Ok(None) };
+    if !metadata.get().starts_with('{') {
+        return Err(D::Error::custom("metadata is not a mapping"));
+    }
+    serde_json::from_str(metadata.get()).map(Some).map_err(D::Error::custom)
+}
+
 fn convert(text: &Arc<SourceText>, document: &Document, namespace: &str) -> Result<ReadDocument, ManifestError> {
-    let source = &text.text[document.bytes.clone()];
+    let source = text.text.get(document.bytes.clone()).unwrap_or_default();
     let fail = |in_document: LineColumn, message: String| ManifestError {
         path: text.path.clone(),
         position: LineColumn { line: in_document.line + document.line - 1, column: in_document.column },
@@ -197,6 +231,7 @@ fn convert(text: &Arc<SourceText>, document: &Document, namespace: &str) -> Resu
         line: document.line,
         item: None,
         template: helm_template(source),
+        index: Arc::default(),
     };
     read_object(&json, None, position, converted.duplicates, namespace, &mut read)
         .map_err(|message| fail(start, message))?;
@@ -228,21 +263,20 @@ fn read_object(
     if api_version.is_empty() {
         return Err(format!("missing apiVersion: expected apiVersion with kind: {kind}"));
     }
-    if let Some(items) = header.items.as_ref().filter(|_| kind.ends_with("List") && list.is_none()) {
+    if let Some(items) = header.items.as_ref().filter(|_| kind.ends_with("List")) {
+        read.list_depth += 1;
+        if read.list_depth > MAX_LIST_DEPTH {
+            return Err(format!("lists inside of lists are nested more than {MAX_LIST_DEPTH} levels deep"));
+        }
+        let mut duplicates = duplicates_by_item(duplicates);
         for (index, item) in items.iter().enumerate() {
-            let item_path = format!("items[{index}]");
-            let item_duplicates = duplicates
-                .iter()
-                .filter_map(|duplicate| {
-                    let rest = duplicate.path.strip_prefix(item_path.as_str())?;
-                    let path = rest.strip_prefix('.').unwrap_or(rest).to_owned();
-                    Some(yaml::DuplicateKey { path, ..duplicate.clone() })
-                })
-                .collect();
-            let position = TextPosition { item: Some(index), ..position.clone() };
+            let item_duplicates = duplicates.remove(&index).unwrap_or_default();
+            // A position names one index: for a list inside of a list, that of the outer one.
+            let position = TextPosition { item: position.item.or(Some(index)), ..position.clone() };
             read_object(item, Some(&header), position, item_duplicates, namespace, read)
                 .map_err(|message| format!("items[{index}]: {message}"))?;
         }
+        read.list_depth -= 1;
         return Ok(());
     }
     let (kind, is_served) = match Kind::recognize(&api_version, &kind) {
@@ -275,6 +309,18 @@ fn read_object(
         read.unserved.push(object);
     }
     Ok(())
+}
+
+/// Groups the duplicate keys of a list by the index of their item, with paths in the item.
+fn duplicates_by_item(duplicates: Vec<yaml::DuplicateKey>) -> HashMap<usize, Vec<yaml::DuplicateKey>> {
+    let mut by_item: HashMap<usize, Vec<yaml::DuplicateKey>> = HashMap::new();
+    for duplicate in duplicates {
+        let item = duplicate.path.strip_prefix("items[").and_then(|rest| rest.split_once(']'));
+        let Some((Ok(index), rest)) = item.map(|(index, rest)| (index.parse(), rest)) else { continue };
+        let path = rest.strip_prefix('.').unwrap_or(rest).to_owned();
+        by_item.entry(index).or_default().push(yaml::DuplicateKey { path, ..duplicate });
+    }
+    by_item
 }
 
 /// Removes serde_json's position, which refers to the converted JSON text.
@@ -340,6 +386,10 @@ mod tests {
     #[test]
     fn malformed_documents_report_the_position_and_the_expected_form() {
         for (text, expected) in [
+            (
+                "apiVersion: v1\nkind: Service\nmetadata: [x]\n",
+                "x.yaml:1:1: not a Kubernetes object: metadata is not a mapping",
+            ),
             ("a: [", "x.yaml:1:4: not YAML or JSON"),
             ("---\nfoo\n", "x.yaml:2:1: not a Kubernetes object"),
             ("---\n\nkind: Service\n", "x.yaml:3:1: missing apiVersion"),
@@ -353,6 +403,28 @@ mod tests {
             let error = read_text(text).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn reads_lists_inside_of_lists() {
+        let service = |name: &str| format!("{{apiVersion: v1, kind: Service, metadata: {{name: {name}}}}}");
+        let text = format!(
+            "{{apiVersion: v1, kind: List, items: [{}, {{apiVersion: v1, kind: List, items: [{}]}}]}}",
+            service("a"),
+            service("b")
+        );
+        let (snapshot, counts) = read_text(&text).unwrap();
+        assert_eq!(counts.objects, 2);
+        let inner = snapshot.of_kind(Kind::Service).nth(1).unwrap();
+        assert!(inner.position.as_ref().unwrap().find("metadata.name").is_some());
+    }
+
+    #[test]
+    fn documents_without_content_need_no_memory() {
+        assert!(documents(&"---\n".repeat(1 << 20)).is_empty());
+        assert_eq!(documents("\n---\n# only a comment\n---\n\n---\na: 1\n---").len(), 2);
+        let error = read_text(&"--- 1\n".repeat(MAX_DOCUMENTS + 2)).unwrap_err();
+        assert!(error.message.starts_with("more than 1000000 documents"), "{error}");
     }
 
     #[test]

@@ -15,11 +15,12 @@ mod raw;
 pub(crate) mod redact;
 mod reduce;
 mod scalar;
+mod secrets;
 pub mod yaml;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,7 @@ use serde_json::value::RawValue;
 use crate::schema::Kind;
 use crate::schema::kind::Reduction;
 use crate::schema::path::{PathSegment, parse_path};
+use position::PositionIndex;
 use yaml::LineColumn;
 
 /// The source of a snapshot.
@@ -64,6 +66,8 @@ pub struct TextPosition {
     pub item: Option<usize>,
     /// Template named by a `# Source:` comment of Helm.
     pub template: Option<String>,
+    /// Positions of the document's fields, computed for the first finding and shared by the objects of the document.
+    pub(crate) index: Arc<OnceLock<PositionIndex>>,
 }
 
 /// The position of a field in a file, for messages.
@@ -85,7 +89,7 @@ impl TextPosition {
             segments.push(PathSegment::Index(item));
         }
         segments.extend(parse_path(path));
-        let field = position::find(document, &segments)?;
+        let field = self.index.get_or_init(|| PositionIndex::of(document)).find(&segments)?;
         Some(SourcePosition {
             start: LineColumn { line: field.start.line + self.line - 1, column: field.start.column },
             bytes: field.bytes.start + self.document.start..field.bytes.end + self.document.start,

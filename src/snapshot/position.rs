@@ -1,8 +1,11 @@
 //! Finds the position of a field in the YAML text of its object.
 //!
-//! Positions are not recorded while manifests are read. When a finding is shown, its document is parsed again and searched
-//! for the field path. For a path that does not exist, such as a missing field, the search returns the nearest ancestor.
+//! Positions are not recorded while manifests are read. The first finding of a document parses it again into an index of
+//! all its fields, which the other findings of the document share. For a path that does not exist, such as a missing field,
+//! the index answers with the nearest ancestor.
 
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::Range;
 
 use granit_parser::{Event, Parser};
@@ -15,101 +18,134 @@ use crate::schema::path::PathSegment;
 pub struct FieldPosition {
     /// Start of the field, within the document.
     pub start: LineColumn,
-    /// Bytes of the key, and of the value when it is a scalar.
+    /// Bytes of the key, and of the value when it is a scalar. The range lies on character boundaries of the document.
     pub bytes: Range<usize>,
 }
 
-/// Finds the field at `path`, or its nearest existing ancestor.
-pub fn find(document: &str, path: &[PathSegment]) -> Option<FieldPosition> {
-    let mut search = PathSearch { path, depth: 0, best: None, best_depth: None, open: Vec::new(), pending: None };
-    for next in Parser::new_from_str_with_options(document, options()) {
-        let Ok((event, span)) = next else { break };
-        let Some(bytes) = span.byte_range() else { break };
-        if !search.process_event(&event, bytes, LineColumn::of(&span)) {
-            break;
+/// The positions of all fields of one document.
+#[derive(Debug, Default)]
+pub struct PositionIndex {
+    /// In the order of the document: a node, then its descendants.
+    nodes: Vec<Node>,
+    /// Members of collections with many members, by the node of the collection: label and node, sorted.
+    large: HashMap<u32, Vec<(u64, u32)>>,
+}
+
+/// A field or an item, in as few bytes as possible, because a document can have millions.
+#[derive(Debug)]
+struct Node {
+    /// Hash of the key in a mapping, index in a list.
+    label: u64,
+    /// Index of the first node that is not a descendant.
+    end: u32,
+    line: u32,
+    column: u32,
+    start_byte: u32,
+    end_byte: u32,
+}
+
+/// Collections with more members have an entry in [`PositionIndex::large`].
+const MAX_SCANNED_MEMBERS: usize = 16;
+
+impl PositionIndex {
+    /// Parses a document. Of one that is malformed, the index has the fields before the error.
+    pub fn of(document: &str) -> Self {
+        let mut builder = IndexBuilder { document, ..IndexBuilder::default() };
+        for next in Parser::new_from_str_with_options(document, options()) {
+            let Ok((event, span)) = next else { break };
+            let Some(bytes) = span.byte_range() else { break };
+            if !builder.process_event(&event, bytes, LineColumn::of(&span)) {
+                break;
+            }
+        }
+        while !builder.open.is_empty() {
+            builder.close_collection();
+        }
+        builder.index
+    }
+
+    /// Finds the field at `path`, or its nearest existing ancestor.
+    pub fn find(&self, path: &[PathSegment]) -> Option<FieldPosition> {
+        let mut node = 0;
+        for segment in path {
+            match self.member(node, label_of(segment)) {
+                Some(member) => node = member,
+                None => break,
+            }
+        }
+        self.nodes.get(node as usize).map(Node::position)
+    }
+
+    fn member(&self, collection: u32, label: u64) -> Option<u32> {
+        if let Some(members) = self.large.get(&collection) {
+            let first = members.partition_point(|(other, _)| *other < label);
+            return members.get(first).filter(|(other, _)| *other == label).map(|(_, node)| *node);
+        }
+        let end = self.nodes.get(collection as usize)?.end;
+        let mut next = collection + 1;
+        while next < end {
+            let node = self.nodes.get(next as usize)?;
+            if node.label == label {
+                return Some(next);
+            }
+            next = node.end;
+        }
+        None
+    }
+}
+
+impl Node {
+    fn position(&self) -> FieldPosition {
+        FieldPosition {
+            start: LineColumn { line: self.line as usize, column: self.column as usize },
+            bytes: self.start_byte as usize..self.end_byte as usize,
         }
     }
-    search.best
 }
 
-struct PathSearch<'a> {
-    path: &'a [PathSegment],
-    /// Number of path segments that lead to the innermost open collection on the path.
-    depth: usize,
-    best: Option<FieldPosition>,
-    best_depth: Option<usize>,
-    open: Vec<OpenNode>,
-    /// Position of the key whose value comes next, if the key is on the path.
-    pending: Option<FieldPosition>,
+fn label_of(segment: &PathSegment) -> u64 {
+    match segment {
+        PathSegment::Field(name) => hash(name),
+        PathSegment::Index(index) => *index as u64,
+    }
 }
 
-enum OpenNode {
-    /// A collection off the path.
-    Off { is_mapping: bool, key_next: bool },
-    /// A mapping on the path.
-    Mapping { key_next: bool, matched: bool },
-    /// A list on the path.
-    List { index: usize },
+fn hash(name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
 }
 
-impl PathSearch<'_> {
-    /// Processes one event. Returns false when the search is over.
+/// Returns the range without the parts of characters at its ends, and within the document.
+fn whole_characters(document: &str, bytes: Range<usize>) -> Range<usize> {
+    let start = document.floor_char_boundary(bytes.start);
+    start..document.ceil_char_boundary(bytes.end.min(document.len())).max(start)
+}
+
+#[derive(Default)]
+struct IndexBuilder<'a> {
+    document: &'a str,
+    index: PositionIndex,
+    open: Vec<OpenCollection>,
+}
+
+struct OpenCollection {
+    node: u32,
+    members: Vec<(u64, u32)>,
+    /// The key whose value comes next: hash, start and bytes.
+    key: Option<(u64, LineColumn, Range<usize>)>,
+    is_mapping: bool,
+}
+
+impl IndexBuilder<'_> {
+    /// Processes one event. Returns false when the root ends.
     fn process_event(&mut self, event: &Event<'_>, bytes: Range<usize>, start: LineColumn) -> bool {
         match event {
-            Event::Scalar(value, ..) => {
-                if self.expects_key() {
-                    self.read_key(value, bytes, start);
-                    return true;
-                }
-                let on_path = self.descend_if_on_path();
-                if on_path {
-                    self.record_match(bytes, start, true);
-                    if self.depth == self.path.len() {
-                        return false;
-                    }
-                    self.ascend();
-                }
-                self.complete_value();
-                true
-            }
-            Event::Alias(_) | Event::UnresolvedAlias(_) => {
-                if self.expects_key() {
-                    self.read_key("", bytes, start);
-                    return true;
-                }
-                if self.descend_if_on_path() {
-                    self.record_match(bytes, start, true);
-                    return false;
-                }
-                self.complete_value();
-                true
-            }
-            Event::MappingStart(..) | Event::SequenceStart(..) => {
-                let is_mapping = matches!(event, Event::MappingStart(..));
-                if self.descend_if_on_path() {
-                    self.record_match(bytes, start, false);
-                    if self.depth == self.path.len() {
-                        return false;
-                    }
-                    self.open.push(if is_mapping {
-                        OpenNode::Mapping { key_next: true, matched: false }
-                    } else {
-                        OpenNode::List { index: 0 }
-                    });
-                } else {
-                    self.open.push(OpenNode::Off { is_mapping, key_next: is_mapping });
-                }
-                true
-            }
-            Event::MappingEnd | Event::SequenceEnd => {
-                let was_on_path = !matches!(self.open.pop(), Some(OpenNode::Off { .. }));
-                if was_on_path {
-                    // The path leads into this collection and does not end in it, so no deeper match can follow.
-                    return false;
-                }
-                self.complete_value();
-                true
-            }
+            Event::Scalar(value, ..) => self.add_scalar(value, bytes, start),
+            Event::Alias(_) | Event::UnresolvedAlias(_) => self.add_scalar("", bytes, start),
+            Event::MappingStart(..) => self.open_collection(true, bytes.start, start),
+            Event::SequenceStart(..) => self.open_collection(false, bytes.start, start),
+            Event::MappingEnd | Event::SequenceEnd => self.close_collection(),
             Event::StreamStart
             | Event::StreamEnd
             | Event::DocumentStart(..)
@@ -117,73 +153,64 @@ impl PathSearch<'_> {
             | Event::Anchor(..)
             | Event::Comment(..)
             // Future versions of the parser may add events without data.
-            | _ => true,
+            | _ => return true,
         }
+        !self.open.is_empty()
     }
 
-    fn expects_key(&self) -> bool {
-        matches!(
-            self.open.last(),
-            Some(OpenNode::Mapping { key_next: true, .. } | OpenNode::Off { is_mapping: true, key_next: true })
-        )
-    }
-
-    fn read_key(&mut self, name: &str, bytes: Range<usize>, start: LineColumn) {
-        match self.open.last_mut() {
-            Some(OpenNode::Mapping { key_next, matched }) => {
-                *key_next = false;
-                *matched = matches!(self.path.get(self.depth), Some(PathSegment::Field(field)) if field == name);
-                self.pending = matched.then_some(FieldPosition { start, bytes });
-            }
-            Some(OpenNode::Off { key_next, .. }) => *key_next = false,
-            Some(OpenNode::List { .. }) | None => {}
-        }
-    }
-
-    /// Reports whether the next value is on the path, and descends one segment if so.
-    fn descend_if_on_path(&mut self) -> bool {
-        let on_path = match self.open.last() {
-            None => return true,
-            Some(OpenNode::Mapping { matched, .. }) => *matched,
-            Some(OpenNode::List { index }) => self.path.get(self.depth) == Some(&PathSegment::Index(*index)),
-            Some(OpenNode::Off { .. }) => false,
-        };
-        if on_path {
-            self.depth += 1;
-        }
-        on_path
-    }
-
-    fn record_match(&mut self, value: Range<usize>, value_start: LineColumn, is_scalar: bool) {
-        if self.best_depth.is_some_and(|depth| depth > self.depth) {
+    fn add_scalar(&mut self, value: &str, bytes: Range<usize>, start: LineColumn) {
+        if let Some(mapping) = self.open.last_mut().filter(|open| open.is_mapping && open.key.is_none()) {
+            mapping.key = Some((hash(value), start, bytes));
             return;
         }
-        self.best_depth = Some(self.depth);
-        self.best = Some(match self.pending.take() {
-            Some(key) if is_scalar && value.end > key.bytes.end => {
-                FieldPosition { start: key.start, bytes: key.bytes.start..value.end }
-            }
-            Some(key) => key,
-            None if is_scalar => FieldPosition { start: value_start, bytes: value },
-            None => FieldPosition { start: value_start, bytes: value.start..value.start + 1 },
-        });
+        self.add_node(start, bytes, true);
     }
 
-    /// Ascends from a scalar that is on the path but not at its end.
-    fn ascend(&mut self) {
-        self.depth = self.depth.saturating_sub(1);
+    fn open_collection(&mut self, is_mapping: bool, start_byte: usize, start: LineColumn) {
+        // Without a key, the position is the first character: the collection itself may cover the whole document.
+        let node = self.add_node(start, start_byte..start_byte + 1, false);
+        self.open.push(OpenCollection { node, members: Vec::new(), key: None, is_mapping });
     }
 
-    fn complete_value(&mut self) {
-        match self.open.last_mut() {
-            Some(OpenNode::Mapping { key_next, matched }) => {
-                *key_next = true;
-                *matched = false;
-            }
-            Some(OpenNode::List { index }) => *index += 1,
-            Some(OpenNode::Off { is_mapping, key_next }) => *key_next = *is_mapping,
-            None => {}
+    fn close_collection(&mut self) {
+        let Some(OpenCollection { node, mut members, .. }) = self.open.pop() else { return };
+        let end = self.next_node();
+        if let Some(node) = self.index.nodes.get_mut(node as usize) {
+            node.end = end;
         }
+        if members.len() > MAX_SCANNED_MEMBERS {
+            members.sort_unstable();
+            self.index.large.insert(node, members);
+        }
+    }
+
+    fn next_node(&self) -> u32 {
+        u32::try_from(self.index.nodes.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Adds the value that starts here to the open collection, and returns its node.
+    fn add_node(&mut self, start: LineColumn, bytes: Range<usize>, is_scalar: bool) -> u32 {
+        let node = self.next_node();
+        let (mut label, mut start, mut bytes) = (0, start, bytes);
+        if let Some(open) = self.open.last_mut() {
+            label = open.members.len() as u64;
+            if let Some((key, key_start, key_bytes)) = open.key.take() {
+                let end = if is_scalar { bytes.end.max(key_bytes.end) } else { key_bytes.end };
+                (label, start, bytes) = (key, key_start, key_bytes.start..end);
+            }
+            open.members.push((label, node));
+        }
+        let bytes = whole_characters(self.document, bytes);
+        let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        self.index.nodes.push(Node {
+            label,
+            end: node + 1,
+            line: narrow(start.line),
+            column: narrow(start.column),
+            start_byte: narrow(bytes.start),
+            end_byte: narrow(bytes.end),
+        });
+        node
     }
 }
 
@@ -210,7 +237,7 @@ spec:
 
     #[track_caller]
     fn check(path: &str, line: usize, column: usize, slice: &str) {
-        let position = find(TEXT, &parse_path(path)).unwrap();
+        let position = PositionIndex::of(TEXT).find(&parse_path(path)).unwrap();
         assert_eq!(
             (position.start.line, position.start.column, &TEXT[position.bytes]),
             (line, column, slice),
@@ -232,5 +259,37 @@ spec:
         check("spec.http[1].timeout", 8, 5, "n");
         check("spec.gateways", 4, 1, "spec");
         check("spec.http[1].route[0].destination.port.number", 10, 7, "destination");
+    }
+
+    #[test]
+    fn spans_of_keys_that_are_not_ascii_end_at_a_character() {
+        for (text, path, slice) in [
+            ("é: 1\n", "", "é"),
+            ("spec:\n  - ключ: {名: 1}\n", "spec[0]", "к"),
+            ("spec:\n  - ключ: {名: 1}\n", "spec[0].ключ.名", "名: 1"),
+            ("spec: {\u{1f980}: [ü]}", "spec.\u{1f980}[0]", "ü"),
+        ] {
+            let position = PositionIndex::of(text).find(&parse_path(path)).unwrap();
+            assert_eq!(text.get(position.bytes), Some(slice), "{path} in {text}");
+        }
+    }
+
+    #[test]
+    fn finds_members_of_large_collections() {
+        let text: String = (0..100).map(|number| format!("k{number}: [{}]\n", "x, ".repeat(number))).collect();
+        let index = PositionIndex::of(&text);
+        for (path, line, slice) in [("k0", 1, "k0"), ("k99[98]", 100, "x"), ("k7.missing", 8, "k7"), ("none", 1, "k")] {
+            let position = index.find(&parse_path(path)).unwrap();
+            assert_eq!((position.start.line, text.get(position.bytes)), (line, Some(slice)), "{path}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_position_is_a_slice_of_the_document(text in "[a-zé名\u{1f980}:&*\\[\\]{}, \n#'-]{0,60}", path in "[a-zé.\\[\\]0-9]{0,6}") {
+            if let Some(position) = PositionIndex::of(&text).find(&parse_path(&path)) {
+                proptest::prop_assert!(text.get(position.bytes).is_some());
+            }
+        }
     }
 }

@@ -4,7 +4,8 @@
 //! or gRPC. A word gets the same pseudonym everywhere, in any case, so that references still resolve: `checkout` and
 //! `checkout.shop.svc.cluster.local` become `r1` and `r1.r2.svc.cluster.local`.
 //!
-//! Numbers, durations, times, versions, field names (unknown ones too) and the managers of managed fields are kept.
+//! Numbers, durations, times, versions, the names of fields that an API defines, and well-known field managers are kept. Texts
+//! of gaps keep the words of this program's own messages.
 //!
 //! Limits:
 //! - Addresses are mapped into `10.0.0.0/8` and `fd00::/8`. A range still contains the same addresses when its prefix length is
@@ -82,9 +83,13 @@ const MESH_CONFIG: &[&str] = &[
 
 /// Replaces the names in a snapshot by pseudonyms. The observed configuration of Envoys is dropped, because it contains names
 /// inside other strings.
-pub fn redact(snapshot: Snapshot) -> Snapshot {
+///
+/// `finding_names` are the codes and names of all findings, which the annotation that ignores them may contain.
+pub fn redact(snapshot: Snapshot, finding_names: &[&str]) -> Snapshot {
     let Snapshot { source, taken_at, kubernetes_version, objects, unserved, gaps, live: _ } = snapshot;
-    let mut redactor = Redactor::default();
+    let taken_at = taken_at.filter(|time| is_time(time));
+    let kubernetes_version = kubernetes_version.map(|version| release_of(&version));
+    let mut redactor = Redactor { finding_names, ..Redactor::default() };
     let objects = objects.into_values().map(|object| redactor.redact_object(object));
     let objects = objects.map(|object| (object.key.clone(), object)).collect();
     let unserved = unserved.into_iter().map(|object| redactor.redact_object(object)).collect();
@@ -94,7 +99,8 @@ pub fn redact(snapshot: Snapshot) -> Snapshot {
 
 /// The pseudonyms assigned so far.
 #[derive(Default)]
-struct Redactor {
+struct Redactor<'a> {
+    finding_names: &'a [&'a str],
     /// Number of each word, by its lower-case form.
     words: HashMap<String, usize>,
     /// Replacement of an address part, by the original parts up to and including it. The flag marks IPv6.
@@ -103,7 +109,7 @@ struct Redactor {
     counts: HashMap<(bool, Vec<u16>), u16>,
 }
 
-impl Redactor {
+impl Redactor<'_> {
     /// Redacts an object. Its position and duplicate keys are dropped, because they hold text of the user.
     fn redact_object(&mut self, object: Object) -> Object {
         let Object { key: ObjectKey { kind, namespace, name }, api_version, body, position: _, duplicate_keys: _ } =
@@ -156,13 +162,29 @@ impl Redactor {
         for (key, value) in fields {
             let value = match key.as_str() {
                 "sidecar.istio.io/status" => continue,
-                "grpcmesh.io/ignore" | "managedFields" => value,
+                "grpcmesh.io/ignore" => self.redact_ignored(value),
                 key => self.redact_value(key, value),
             };
-            let key = if has_free_keys && key != "grpcmesh.io/ignore" { self.redact_text(&key) } else { key };
+            let is_kept_key = if has_free_keys { key == "grpcmesh.io/ignore" } else { is_field_name(&key) };
+            let key = if is_kept_key { key } else { self.redact_text(&key) };
             redacted.insert(key, value);
         }
         redacted
+    }
+
+    /// Redacts the list of ignored findings: everything but the codes and names of findings.
+    fn redact_ignored(&mut self, value: Value) -> Value {
+        let Value::String(text) = value else { return self.redact_value("", value) };
+        let items: Vec<String> = text
+            .split(',')
+            .map(|item| {
+                let name = item.trim();
+                let is_code = name.strip_prefix("GM").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()));
+                let is_finding = is_code || self.finding_names.iter().any(|known| known.eq_ignore_ascii_case(name));
+                if is_finding { name.to_owned() } else { self.redact_text(item) }
+            })
+            .collect();
+        Value::String(items.join(","))
     }
 
     /// Redacts the value of `key`.
@@ -170,6 +192,7 @@ impl Redactor {
         match value {
             Value::Null | Value::Bool(_) | Value::Number(_) => value,
             Value::String(text) => Value::String(match key {
+                "manager" => self.redact_words(&text, |word| MANAGERS.contains(&word) || is_kept(word)),
                 "uid" => self.pseudonym_for(&text),
                 "regex" => self.redact_regex(&text),
                 _ => self.redact_text(&text),
@@ -201,33 +224,62 @@ impl Redactor {
 
     /// Redacts the words and IP addresses of a text.
     fn redact_text(&mut self, text: &str) -> String {
-        if text.parse::<jiff::Timestamp>().is_ok() {
+        self.redact_words(text, is_kept)
+    }
+
+    /// Redacts the words and IP addresses of a text, except the words that `keeps` accepts.
+    fn redact_words(&mut self, text: &str, keeps: fn(&str) -> bool) -> String {
+        if is_time(text) {
             return text.to_owned();
         }
-        // Addresses come first, because their colons and dots also separate words.
-        let is_address_char = |c: char| is_word_char(c) || matches!(c, '.' | ':');
         let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        // Names of hosts contain addresses with dashes: `ip-203-0-113-79`.
+        while let Some((start, end, address)) = find_embedded_address(rest, '-') {
+            let (before, after) = (rest.get(..start).unwrap_or_default(), rest.get(end..).unwrap_or_default());
+            self.redact_runs(before, keeps, &mut out);
+            out.push_str(&self.redact_address(IpAddr::V4(address)).to_string().replace('.', "-"));
+            rest = after;
+        }
+        self.redact_runs(rest, keeps, &mut out);
+        out
+    }
+
+    /// Appends a text, redacted. Addresses come first, because their colons and dots also separate words.
+    fn redact_runs(&mut self, text: &str, keeps: fn(&str) -> bool, out: &mut String) {
+        let is_address_char = |c: char| is_word_char(c) || matches!(c, '.' | ':');
         for run in runs(text, is_address_char) {
-            if let Ok(address) = run.parse() {
-                out.push_str(&self.redact_address(address).to_string());
-            } else if let Ok(SocketAddr::V4(socket)) = run.parse() {
-                out.push_str(&format!("{}:{}", self.redact_address(IpAddr::V4(*socket.ip())), socket.port()));
-            } else {
-                for word in runs(run, is_word_char) {
-                    let is_grpc_web = out.eq_ignore_ascii_case("grpc-") && starts_with_web(word);
-                    if is_grpc_web && !is_kept(word) {
-                        // Istio reads every port name that starts with `grpc-web` as gRPC-Web.
-                        out.push_str("web");
-                    }
-                    if !word.starts_with(is_word_char) || is_kept(word) {
-                        out.push_str(word);
-                    } else {
-                        out.push_str(&self.pseudonym_for(word));
-                    }
+            self.redact_run(run, keeps, out);
+        }
+    }
+
+    fn redact_run(&mut self, run: &str, keeps: fn(&str) -> bool, out: &mut String) {
+        if let Ok(address) = run.parse() {
+            out.push_str(&self.redact_address(address).to_string());
+        } else if let Ok(SocketAddr::V4(socket)) = run.parse() {
+            out.push_str(&format!("{}:{}", self.redact_address(IpAddr::V4(*socket.ip())), socket.port()));
+        } else if let Some((start, end, address)) = find_embedded_address(run, '.') {
+            // `203.0.113.77.nip.io`, `tcp:203.0.113.77:80`
+            self.redact_run(run.get(..start).unwrap_or_default(), keeps, out);
+            out.push_str(&self.redact_address(IpAddr::V4(address)).to_string());
+            self.redact_run(run.get(end..).unwrap_or_default(), keeps, out);
+        } else if let Some((prefix, address)) = split_v6_suffix(run) {
+            self.redact_run(prefix, keeps, out);
+            out.push_str(&self.redact_address(IpAddr::V6(address)).to_string());
+        } else {
+            for word in runs(run, is_word_char) {
+                let is_grpc_web = out.eq_ignore_ascii_case("grpc-") && starts_with_web(word);
+                if is_grpc_web && !keeps(word) {
+                    // Istio reads every port name that starts with `grpc-web` as gRPC-Web.
+                    out.push_str("web");
+                }
+                if !word.starts_with(is_word_char) || keeps(word) {
+                    out.push_str(word);
+                } else {
+                    out.push_str(&self.pseudonym_for(word));
                 }
             }
         }
-        out
     }
 
     /// Returns the pseudonym of a word. It preserves what rules depend on: the case of the first letter, invalidity as a DNS
@@ -269,13 +321,15 @@ impl Redactor {
     /// Numbers all parts but the first among those that follow the same original parts. Zeros stay.
     fn address_parts(&mut self, is_v6: bool, parts: &[u16]) -> Vec<u16> {
         let mut out = Vec::with_capacity(parts.len());
-        for end in 2..=parts.len() {
-            let prefix = (is_v6, parts[..end].to_vec());
-            if end > 2 && parts[end - 1] == 0 {
+        let prefixes = (2..=parts.len()).filter_map(|end| parts.get(..end));
+        for prefix in prefixes {
+            let Some((last, before)) = prefix.split_last() else { continue };
+            if prefix.len() > 2 && *last == 0 {
                 out.push(0);
                 continue;
             }
-            let before = if end == 2 { Vec::new() } else { parts[..end - 1].to_vec() };
+            let before = if prefix.len() == 2 { Vec::new() } else { before.to_vec() };
+            let prefix = (is_v6, prefix.to_vec());
             let count = self.counts.entry((is_v6, before)).or_insert(0);
             let number = *self.parts.entry(prefix).or_insert_with(|| {
                 *count = count.wrapping_add(1);
@@ -286,25 +340,107 @@ impl Redactor {
         out
     }
 
-    /// Replaces only words that already have a pseudonym: the texts of a gap come from this program and the API server.
-    fn redact_gap(&self, gap: Gap) -> Gap {
-        let redact = |text: String| -> String {
-            let replace = |word: &str| match self.words.get(&word.to_lowercase()) {
-                Some(number) if !is_kept(word) => format!("r{number}"),
-                Some(_) | None => word.to_owned(),
-            };
-            runs(&text, is_word_char).map(replace).collect()
-        };
+    /// Redacts the texts of a gap, which quote names, values, paths, addresses and messages of the API server.
+    fn redact_gap(&mut self, gap: Gap) -> Gap {
         let Gap { what, why, reason, kind, namespace, read_in } = gap;
         Gap {
-            what: redact(what),
-            why: redact(why),
+            what: self.redact_words(&what, is_kept_in_gaps),
+            why: self.redact_words(&why, is_kept_in_gaps),
             reason,
-            kind,
-            namespace: namespace.map(redact),
-            read_in: read_in.into_iter().map(redact).collect(),
+            kind: kind.filter(|kind| KINDS.iter().any(|info| info.name == kind)),
+            namespace: namespace.map(|name| self.redact_text(&name)),
+            read_in: read_in.iter().map(|name| self.redact_text(name)).collect(),
         }
     }
+}
+
+/// Words of this program's messages about gaps, and of the JSON decoder, in lower case.
+const GAP_WORDS: &str = "\
+ a access administrator after all allowed an and answer are assuming another as at auth because but by can cannot check \
+ code column configuration configured contain contains could data decode decoder defaults deadline depend do does document \
+ elsewhere endpoints envoys error exceeded expected expires failed field fields file files findings for forbidden found from get \
+ has i if in inspect is it its items json key kind kubectl line list lists long mapping merge merged missing more name \
+ namespaces no not number object objects of on or other pass permission permissions pods pages proxies read reported \
+ reporting responded response revision rules running runs sequence server serve serves services since so string such \
+ than that the them they this to token too took type unnamed until use used user value values version was which with \
+ within without workloads wrong wrote yaml configmap configmaps delegates matches merging gives root fewer";
+
+/// Reports whether a word is kept in the text of a gap.
+fn is_kept_in_gaps(word: &str) -> bool {
+    static WORDS: OnceLock<HashSet<&str>> = OnceLock::new();
+    let words =
+        WORDS.get_or_init(|| GAP_WORDS.split_whitespace().chain(KINDS.iter().map(|info| info.plural)).collect());
+    let singular = word.strip_suffix("ies").map(|stem| format!("{stem}y"));
+    let singular = singular.as_deref().or(word.strip_suffix('s')).unwrap_or(word);
+    let is_kind = |info: &crate::schema::kind::KindInfo| info.name == word || info.name == singular;
+    is_kept(word) || words.contains(word.to_ascii_lowercase().as_str()) || KINDS.iter().any(is_kind)
+}
+
+/// Field managers that say which program owns a field. Others may be named after people.
+const MANAGERS: &[&str] =
+    &["kubectl", "client", "side", "apply", "edit", "helm", "argocd", "argo", "flux", "flagger", "kustomize", "update"];
+
+/// Reports whether the API of some kind defines a field of this name.
+fn is_field_name(name: &str) -> bool {
+    static NAMES: OnceLock<HashSet<&str>> = OnceLock::new();
+    let names = NAMES.get_or_init(|| {
+        let listed = include_str!("../schema/fields.txt").lines().filter_map(|line| line.split_whitespace().next());
+        listed.chain(CORE_FIELDS.split_whitespace()).collect()
+    });
+    names.contains(name)
+}
+
+/// Fields of objects that `schema/fields.txt` does not list: metadata, core kinds, and the status of routes.
+const CORE_FIELDS: &str = "\
+ apiVersion kind metadata spec status name generateName namespace uid resourceVersion generation creationTimestamp \
+ deletionTimestamp deletionGracePeriodSeconds labels annotations ownerReferences finalizers managedFields manager operation time \
+ subresource fieldsType fieldsV1 controller blockOwnerDeletion selfLink \
+ clusterIP clusterIPs type ports port protocol targetPort nodePort appProtocol selector externalName externalIPs \
+ externalTrafficPolicy internalTrafficPolicy ipFamilies ipFamilyPolicy loadBalancer loadBalancerIP loadBalancerClass \
+ loadBalancerSourceRanges sessionAffinity sessionAffinityConfig publishNotReadyAddresses healthCheckNodePort \
+ allocateLoadBalancerNodePorts trafficDistribution ingress ip hostname ipMode clientIP timeoutSeconds \
+ containers initContainers container image args containerPort hostNetwork restartPolicy readinessProbe livenessProbe startupProbe grpc \
+ service phase podIP podIPs conditions reason message lastTransitionTime lastProbeTime observedGeneration containerStatuses \
+ initContainerStatuses restartCount ready state started serviceAccountName nodeName \
+ addressType endpoints addresses serving terminating targetRef zone nodeName hints deprecatedTopology \
+ replicas template matchLabels matchExpressions key operator values jobTemplate workloadRef strategy \
+ data mesh parents parentRef controllerName attachedRoutes listeners supportedKinds group sectionName validationMessages";
+
+/// Reports whether a text is a time without a name of a zone.
+fn is_time(text: &str) -> bool {
+    text.len() <= 40 && !text.contains('[') && text.parse::<jiff::Timestamp>().is_ok()
+}
+
+/// The release of a Kubernetes version, without what a vendor adds: `v1.36.3` of `v1.36.3-gke.1001`.
+fn release_of(version: &str) -> String {
+    version.chars().take_while(|c| matches!(c, 'v' | '.') || c.is_ascii_digit()).collect()
+}
+
+/// Finds an IPv4 address inside a text whose parts are separated by `separator`: start, end and the address.
+fn find_embedded_address(text: &str, separator: char) -> Option<(usize, usize, Ipv4Addr)> {
+    let is_part = |c: char| c.is_ascii_digit() || c == separator;
+    let mut start = 0;
+    for run in runs(text, is_part) {
+        if run.starts_with(is_part) {
+            // Bytes and characters agree: the run is ASCII.
+            let trimmed = run.trim_start_matches(separator);
+            let offset = start + run.len() - trimmed.len();
+            let mut ends = trimmed.match_indices(separator).map(|(index, _)| index).chain([trimmed.len()]);
+            if let Some(end) = ends.nth(3)
+                && let Ok(address) = trimmed.get(..end).unwrap_or_default().replace(separator, ".").parse()
+            {
+                return Some((offset, offset + end, address));
+            }
+        }
+        start += run.len();
+    }
+    None
+}
+
+/// Splits `tcp:2001:db8::7` at the IPv6 address that ends it.
+fn split_v6_suffix(run: &str) -> Option<(&str, Ipv6Addr)> {
+    let mut starts = run.match_indices(':').map(|(index, _)| index + 1);
+    starts.find_map(|start| Some((run.get(..start)?, run.get(start..)?.parse().ok()?)))
 }
 
 /// Reports whether a character belongs to a word. Letters of every script do, so that no name stays readable.
@@ -411,7 +547,7 @@ mod tests {
 
     #[test]
     fn removes_every_name() {
-        let text = encoded(&redact(mesh())).to_lowercase();
+        let text = encoded(&redact(mesh(), &[])).to_lowercase();
         for word in [
             "checkout", "shop", "secret", "acme", "pay", "example", "team", "goldies", "tenant", "x7k", "edge",
             "canary", "172.20", "3f-",
@@ -441,16 +577,16 @@ mod tests {
         let before = mesh();
         let expected = codes(&before);
         assert!(expected.len() >= 4, "{expected:?}");
-        let after = redact(before);
+        let after = redact(before, &[]);
         assert_eq!(codes(&after), expected);
         assert_eq!(codes(&codec::decode(&encoded(&after)).unwrap()), expected);
     }
 
     #[test]
     fn redacting_twice_keeps_the_findings() {
-        let once = redact(mesh());
+        let once = redact(mesh(), &[]);
         let (count, expected) = (once.objects.len(), codes(&once));
-        let twice = redact(once);
+        let twice = redact(once, &[]);
         assert_eq!((twice.objects.len(), codes(&twice)), (count, expected));
     }
 
@@ -460,9 +596,130 @@ mod tests {
         let mut gap = Gap::new("Pods in shop", "forbidden", crate::snapshot::GapKind::Forbidden);
         gap.read_in = vec!["shop".to_owned()];
         snapshot.gaps.push(gap);
-        let redacted = redact(snapshot);
+        let redacted = redact(snapshot, &[]);
         let service = redacted.of_kind(Kind::Service).next().unwrap();
         assert_eq!(redacted.gaps[0].read_in, [service.key.namespace.to_string()]);
         assert!(redacted.gaps[0].what.starts_with("Pods in r"));
+    }
+
+    /// An object with a canary in every string field that an API defines, from the table of fields.
+    fn object_of_fields<'a>(lines: &mut std::iter::Peekable<impl Iterator<Item = &'a str>>, depth: usize) -> Value {
+        let mut fields = Map::new();
+        while let Some(line) = lines.next_if(|line| line.len() - line.trim_start().len() == depth) {
+            let (name, kind) = line.trim_start().split_once(' ').unwrap();
+            let (is_list, kind) = kind.strip_prefix("[]").map_or((false, kind), |kind| (true, kind));
+            let nested = object_of_fields(lines, depth + 1);
+            let value = match kind.split('=').next().unwrap() {
+                "o" | "m" => nested,
+                "b" => Value::Bool(true),
+                "i" | "n" => Value::from(1),
+                _ => Value::from("zqcanary"),
+            };
+            let name = if name == "*" { "zqkey" } else { name };
+            fields.insert(name.to_owned(), if is_list { Value::Array(vec![value]) } else { value });
+        }
+        Value::Object(fields)
+    }
+
+    fn canary_metadata() -> Value {
+        serde_json::json!({
+            "name": "zqname", "namespace": "zqns", "generateName": "zqgen", "uid": "zquid", "resourceVersion": "zqversion",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "labels": {"zqlabel": "zqvalue", "app": "zqapp"},
+            "annotations": {"zq.example/key": "zq value zq@zqcorp.example, 203.0.113.77", "grpcmesh.io/ignore": "GM203 as zqalice@zqcorp.com decided,GM2=VirtualService/zqns/zqname",
+                            "proxy.istio.io/config": "{zqconfig: zq}", "sidecar.istio.io/inject": "zqinject"},
+            "ownerReferences": [{"kind": "zqkind", "name": "zqowner", "apiVersion": "zq/v1"}],
+            "managedFields": [{"manager": "zqmanager", "operation": "Apply", "time": "zqtime"}],
+            "finalizers": ["zq/finalizer"], "zqunknown": "zqvalue"})
+    }
+
+    #[test]
+    fn no_canary_in_any_field_of_any_kind_comes_out() {
+        let table = include_str!("../schema/fields.txt");
+        let mut lines = table.lines().filter(|line| !line.starts_with('#')).peekable();
+        let mut snapshot = Snapshot::new(SourceKind::Cluster);
+        let mut kinds = std::collections::BTreeSet::new();
+        let mut add = |group_version: &str, kind: &str, mut body: Value| {
+            let fields = body.as_object_mut().unwrap();
+            fields.insert("metadata".to_owned(), canary_metadata());
+            fields.insert("zqunknown".to_owned(), serde_json::json!({"zqfield": ["zqvalue"]}));
+            let crate::schema::kind::RecognizedKind::Served(kind) = Kind::recognize(group_version, kind) else {
+                return;
+            };
+            let body = to_raw_value(&body).unwrap();
+            if let Ok(object) = Object::new(kind, group_version, "zqns", &format!("zqname{}", kinds.len()), &body) {
+                kinds.insert(kind);
+                snapshot.objects.insert(object.key.clone(), object);
+            }
+        };
+        while let Some(header) = lines.next() {
+            let (group, kind) = header.split_once('/').unwrap();
+            let body = object_of_fields(&mut lines, 1);
+            for info in KINDS.iter().filter(|info| info.group == group && info.name == kind) {
+                add(&format!("{group}/{}", info.versions[0]), kind, body.clone());
+            }
+        }
+        let port = serde_json::json!({"name": "zqport", "port": 1, "targetPort": "zqtarget", "protocol": "zq", "appProtocol": "zq"});
+        let container = serde_json::json!({"name": "zqcontainer", "image": "zq/zq:zq", "args": ["zq"], "ports": [{"name": "zq", "containerPort": 1}]});
+        let spec = serde_json::json!({"containers": [container], "initContainers": [container], "zq": "zq"});
+        add(
+            "v1",
+            "Service",
+            serde_json::json!({"spec": {"ports": [port], "selector": {"zq": "zq"}, "externalName": "ip-203-0-113-79.zq.nip.io",
+            "clusterIP": "203.0.113.77", "type": "zq", "externalIPs": ["203.0.113.77"], "zq": "zq"}, "status": {"loadBalancer": {"ingress": [{"hostname": "zq"}]}}}),
+        );
+        add(
+            "v1",
+            "Pod",
+            serde_json::json!({"spec": spec, "status": {"phase": "zq", "podIP": "203.0.113.77", "conditions": [{"type": "zq", "status": "zq", "message": "zq"}]}}),
+        );
+        add(
+            "apps/v1",
+            "Deployment",
+            serde_json::json!({"spec": {"template": {"metadata": {"labels": {"zq": "zq"}}, "spec": spec}}}),
+        );
+        add(
+            "discovery.k8s.io/v1",
+            "EndpointSlice",
+            serde_json::json!({"addressType": "zq", "endpoints": [{"addresses": ["203.0.113.77"], "zone": "zq", "targetRef": {"kind": "zq", "name": "zq"}}], "ports": [{"name": "zq", "port": 1}]}),
+        );
+        add(
+            "v1",
+            "ConfigMap",
+            serde_json::json!({"data": {"mesh": "rootNamespace: zqroot\nzq: zq\naccessLogFormat: zq\nextensionProviders: [{name: zq, zipkin: {service: zq}}]\ndefaultTrafficPolicy: {tls: {caCertificates: zq}}"}}),
+        );
+        assert!(kinds.len() > 15, "{kinds:?}");
+        snapshot.taken_at = Some("zqtime".to_owned());
+        snapshot.kubernetes_version = Some("v1.36.3-zqvendor".to_owned());
+        for what in ["Pod zqns/zqmalformed", "zqfile.yaml:3:1", "tcp:203.0.113.77:80", "https://zqserver.example:6443"]
+        {
+            let why = "invalid type: string \"zqvalue\", expected a sequence; User \"zq@zqcorp.example\" cannot list pods at ip-203-0-113-77";
+            let mut gap = Gap::new(what, why, crate::snapshot::GapKind::Failed);
+            gap.kind = Some("zqkind".to_owned());
+            gap.namespace = Some("zqns".to_owned());
+            snapshot.gaps.push(gap);
+        }
+        let structure = |text: &str| text.matches(['{', '[']).count();
+        let before = encoded(&snapshot);
+        let text = encoded(&redact(snapshot, &["GM203"]));
+        let position =
+            text.to_lowercase().find("zq").or_else(|| text.find("203.0.113")).or_else(|| text.find("203-0-113"));
+        let excerpt = position.map(|start| text.get(start.saturating_sub(200)..text.len().min(start + 60)));
+        assert_eq!(excerpt, None);
+        // Settings of Envoy and of plugins are dropped; everything else keeps its structure.
+        assert!(structure(&text).abs_diff(structure(&before)) < 20, "{} {}", structure(&text), structure(&before));
+    }
+
+    #[test]
+    fn addresses_inside_of_names_are_redacted() {
+        let mut redactor = Redactor::default();
+        let mut check = |text: &str, expected: &str| assert_eq!(redactor.redact_text(text), expected, "{text}");
+        check("203.0.113.77.nip.io", "10.1.1.1.r1.io");
+        check("ip-203-0-113-77", "r2-10-1-1-1");
+        check("tcp:203.0.113.77:80", "tcp:10.1.1.1:80");
+        check("tcp:2001:db8::7", "tcp:fd00:1::1");
+        check("a203.0.113.77b", "r3.10.1.1.1.r4".replace("r3.", "r3").replace(".r4", "r4").as_str());
+        check("1.36.3", "1.36.3");
+        check("v1-2-3", "v1-2-3");
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::raw::RawEntries;
+use super::secrets;
 use crate::schema::core::{self as shapes, MeshConfigMap};
 use crate::schema::kind::Reduction;
 use crate::schema::{NullableList, meta::ObjectMeta};
@@ -22,10 +23,19 @@ pub(crate) fn reduce(
     namespace: Option<&str>,
 ) -> Result<Box<RawValue>, serde_json::Error> {
     match reduction {
+        Reduction::Whole if secrets::may_hold_secrets(body.get()) => {
+            // A body that is nested too deeply for a value has no fields that this program reads.
+            let Ok(mut object) = serde_json::from_str(body.get()) else {
+                return Ok(reduce_body_metadata(body, namespace));
+            };
+            secrets::clear(&mut object);
+            Ok(reduce_body_metadata(&to_raw_value(&object)?, namespace))
+        }
         Reduction::Whole => Ok(reduce_body_metadata(body, namespace)),
         Reduction::WithoutSettings => {
             let mut object: serde_json::Value = serde_json::from_str(body.get())?;
             clear_settings(&mut object);
+            secrets::clear(&mut object);
             Ok(reduce_body_metadata(&to_raw_value(&object)?, namespace))
         }
         Reduction::Metadata => {
@@ -62,6 +72,7 @@ pub(crate) fn reduce(
         Reduction::MeshConfig => {
             let mut map: MeshConfigMap = serde_json::from_str(body.get())?;
             reduce_metadata(&mut map.metadata, namespace);
+            map.data.mesh = map.data.mesh.as_deref().map(secrets::reduce_mesh_config);
             to_raw_value(&map)
         }
     }
@@ -89,7 +100,7 @@ fn clear_settings(object: &mut serde_json::Value) {
 }
 
 fn reduce_metadata(meta: &mut ObjectMeta, namespace: Option<&str>) {
-    meta.annotations.retain(|key, _| shapes::retains_annotation(key));
+    meta.annotations.retain(|key, _| shapes::retains_annotation(key) && secrets::keeps_annotation(key));
     if let Some(namespace) = namespace {
         meta.namespace = Some(namespace.to_owned());
     }

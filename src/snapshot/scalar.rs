@@ -57,9 +57,9 @@ fn number_to_json(value: &str) -> Option<String> {
     let plain: Cow<'_, str> =
         if value.contains('_') { Cow::Owned(value.replace('_', "")) } else { Cow::Borrowed(value) };
     let (negative, digits) = match plain.as_bytes().first()? {
-        b'-' => (true, &plain[1..]),
-        b'+' => (false, &plain[1..]),
-        _ => (false, &plain[..]),
+        b'-' => (true, plain.get(1..)?),
+        b'+' => (false, plain.get(1..)?),
+        _ => (false, &*plain),
     };
     if let Some(magnitude) = parse_integer(digits) {
         if !negative {
@@ -83,10 +83,10 @@ fn number_to_json(value: &str) -> Option<String> {
 /// Parses like Go's `strconv.ParseInt(s, 0, 64)`, without a sign: the prefix selects the base, and a leading 0 means octal.
 fn parse_integer(digits: &str) -> Option<u128> {
     let (digits, radix) = match digits.as_bytes() {
-        [b'0', b'x' | b'X', ..] => (&digits[2..], 16),
-        [b'0', b'b' | b'B', ..] => (&digits[2..], 2),
-        [b'0', b'o' | b'O', ..] => (&digits[2..], 8),
-        [b'0', _, ..] => (&digits[1..], 8),
+        [b'0', b'x' | b'X', ..] => (digits.get(2..)?, 16),
+        [b'0', b'b' | b'B', ..] => (digits.get(2..)?, 2),
+        [b'0', b'o' | b'O', ..] => (digits.get(2..)?, 8),
+        [b'0', _, ..] => (digits.get(1..)?, 8),
         _ => (digits, 10),
     };
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_alphanumeric()) {
@@ -99,8 +99,8 @@ fn parse_integer(digits: &str) -> Option<u128> {
 /// Matches go-yaml's `^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$`.
 fn is_float(text: &str) -> bool {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let (mantissa, exponent) = match unsigned.find(['e', 'E']) {
-        Some(index) => (&unsigned[..index], Some(&unsigned[index + 1..])),
+    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
         None => (unsigned, None),
     };
     let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
+use std::rc::Rc;
 
 use granit_parser::{Event, Options, Parser, ScalarStyle, Span, Tag};
 use serde_json::value::RawValue;
@@ -17,6 +18,8 @@ use super::scalar::{ScalarValue, json_string, resolve, write_string};
 
 /// Maximum size of the expanded aliases of a document. It bounds "billion laughs" attacks.
 const MAX_ALIAS_BYTES: usize = 8 << 20;
+/// Maximum size of the anchored values of a document. Anchors inside of anchored values store their text again.
+const MAX_ANCHOR_BYTES: usize = 32 << 20;
 
 /// A position in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,9 +75,9 @@ pub(crate) fn options() -> Options {
 /// Converts one YAML document.
 ///
 /// # Errors
-/// The document is not valid YAML, or its aliases expand to more than 8 MiB.
+/// The document is not valid YAML, its aliases expand to more than 8 MiB, or its anchors to more than 32 MiB.
 pub fn to_json(document: &str) -> Result<ConvertedDocument, YamlError> {
-    let mut writer = JsonWriter::default();
+    let mut writer = JsonWriter { has_aliases: document.contains('*'), ..JsonWriter::default() };
     for next in Parser::new_from_str_with_options(document, options()) {
         let (event, span) = next.map_err(|error| YamlError {
             position: LineColumn { line: error.marker().line(), column: error.marker().col() + 1 },
@@ -97,7 +100,10 @@ pub fn to_json(document: &str) -> Result<ConvertedDocument, YamlError> {
 struct JsonWriter {
     out: String,
     frames: Vec<OpenCollection>,
-    anchors: HashMap<usize, String>,
+    /// Whether the document can have aliases. Otherwise anchored values are not stored.
+    has_aliases: bool,
+    anchors: HashMap<usize, Rc<str>>,
+    anchor_bytes: usize,
     alias_bytes: usize,
     duplicates: Vec<DuplicateKey>,
 }
@@ -213,7 +219,7 @@ impl JsonWriter {
             }
             let name = resolved.into_key();
             if anchor > 0 {
-                self.anchors.insert(anchor, json_string(&name));
+                self.store_anchor(anchor, json_string(&name).into(), span)?;
             }
             self.write_key(name, span);
             return Ok(());
@@ -224,10 +230,25 @@ impl JsonWriter {
             ScalarValue::Text(text) => write_string(&mut self.out, &text),
             ScalarValue::Literal(literal) => self.out.push_str(&literal),
         }
-        if anchor > 0 {
-            self.anchors.insert(anchor, self.out[start..].to_owned());
-        }
+        self.store_value(anchor, start, span)?;
         self.complete_value(span)
+    }
+
+    /// Stores the text of an anchored value that starts at `start` in the output.
+    fn store_value(&mut self, anchor: usize, start: usize, span: &Span) -> Result<(), YamlError> {
+        match self.out.get(start..) {
+            Some(text) if anchor > 0 && self.has_aliases => self.store_anchor(anchor, text.into(), span),
+            _ => Ok(()),
+        }
+    }
+
+    fn store_anchor(&mut self, anchor: usize, text: Rc<str>, span: &Span) -> Result<(), YamlError> {
+        self.anchor_bytes += text.len();
+        if self.anchor_bytes > MAX_ANCHOR_BYTES {
+            return Err(error(span, "anchors expand to more than 32 MiB".to_owned()));
+        }
+        self.anchors.insert(anchor, text);
+        Ok(())
     }
 
     fn expects_key(&self) -> bool {
@@ -286,15 +307,14 @@ impl JsonWriter {
             CollectionKind::Mapping { keys: _, key: _, has_duplicate, merges } => {
                 self.out.push('}');
                 if has_duplicate || !merges.is_empty() {
-                    let merged = merge(&self.out[start..], &merges).map_err(|message| error(span, message))?;
+                    let own = self.out.get(start..).unwrap_or_default();
+                    let merged = merge(own, &merges).map_err(|message| error(span, message))?;
                     self.out.truncate(start);
                     self.out.push_str(&merged);
                 }
             }
         }
-        if anchor > 0 {
-            self.anchors.insert(anchor, self.out[start..].to_owned());
-        }
+        self.store_value(anchor, start, span)?;
         self.complete_value(span)
     }
 
@@ -353,10 +373,11 @@ fn merge(text: &str, merges: &[String]) -> Result<String, String> {
     let merge_error = |error: serde_json::Error| format!("cannot merge the mapping: {error}");
     let mut own: RawEntries<'_> = serde_json::from_str(text).map_err(merge_error)?;
     own.keep_last();
+    let mut keys: HashSet<String> = own.0.iter().map(|(key, _)| key.clone().into_owned()).collect();
     for source in merges {
         let source: RawEntries<'_> = serde_json::from_str(source).map_err(merge_error)?;
         for (key, value) in source.0 {
-            if own.get(&key).is_none() {
+            if keys.insert(key.clone().into_owned()) {
                 own.0.push((Cow::Owned(key.into_owned()), Cow::Owned(value.into_owned())));
             }
         }
@@ -416,6 +437,13 @@ mod tests {
     }
 
     #[test]
+    fn merges_many_keys_in_the_order_of_their_sources() {
+        let keys: String = (0..40_000).map(|number| format!("  k{number}: 1\n")).collect();
+        let json = to_json(&format!("base: &base\n{keys}own:\n  k7: 2\n  <<: *base\n")).unwrap().json.unwrap();
+        assert!(json.get().contains(r#""own":{"k7":2,"k0":1,"k1":1,"#));
+    }
+
+    #[test]
     fn last_duplicate_key_wins_and_is_reported() {
         let converted = to_json("spec:\n  http:\n  - {a: 1, b: 2, a: 3}\n").unwrap();
         assert_eq!(converted.json.unwrap().get(), r#"{"spec":{"http":[{"b":2,"a":3}]}}"#);
@@ -431,6 +459,14 @@ mod tests {
             bomb.push_str(&format!("{next}: &{next} [{}]\n", vec![format!("*{previous}"); 8].join(", ")));
         }
         assert!(to_json(&bomb).unwrap_err().message.contains("aliases expand"));
+        // Each anchor stores the ones inside of it again.
+        let nested = format!(
+            "a: {}{}{}\nb: *a0\n",
+            (0..60).map(|n| format!("&a{n} [")).collect::<String>(),
+            "x, ".repeat(1 << 18),
+            "]".repeat(60)
+        );
+        assert!(to_json(&nested).unwrap_err().message.contains("anchors expand"));
         assert!(to_json("a: &a [*a]").is_err());
         assert!(to_json("? [a]\n: b").is_err());
         assert!(to_json("a: .inf").is_err());

@@ -22,9 +22,19 @@ pub fn closest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>, co
     names
 }
 
-/// Damerau-Levenshtein distance between a lower-case name and a candidate in any case.
+/// Longest name that is compared letter by letter, in bytes: a DNS name has at most 253. The cost grows with the product
+/// of both lengths.
+const MAX_COMPARED_BYTES: usize = 256;
+
+/// Damerau-Levenshtein distance between a lower-case name and a candidate in any case. Names that are too long to compare
+/// count as entirely different, unless they are equal.
 pub fn edit_distance(requested: &str, candidate: &str) -> usize {
-    strsim::damerau_levenshtein(requested, &candidate.to_lowercase())
+    let candidate = candidate.to_lowercase();
+    if requested.len().max(candidate.len()) > MAX_COMPARED_BYTES {
+        let is_same = requested == candidate;
+        return if is_same { 0 } else { requested.chars().count().max(candidate.chars().count()) };
+    }
+    strsim::damerau_levenshtein(requested, &candidate)
 }
 
 /// The largest distance that still counts as a spelling mistake in a name of this length.
@@ -48,6 +58,15 @@ mod tests {
         ] {
             assert_eq!(nearest(name, names), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn names_of_any_length_are_compared_in_bounded_time() {
+        let (long, other) = ("a".repeat(1 << 20), "b".repeat(1 << 20));
+        assert_eq!(edit_distance(&long, &other), 1 << 20);
+        assert_eq!(edit_distance(&long, &long), 0);
+        assert_eq!(nearest(&long, [other.as_str(), "a"]), None);
+        assert_eq!(closest(&long, [other.as_str(), "a"], 1).len(), 1);
     }
 
     #[test]

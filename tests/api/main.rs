@@ -45,6 +45,8 @@ struct FakeServer {
     /// By path. A path that ends in `/` covers everything below it; the longest path wins.
     handlers: BTreeMap<String, Handler>,
     delay: Duration,
+    /// `--request-timeout`
+    request_timeout: Option<Duration>,
     requests: Mutex<Vec<RecordedRequest>>,
     in_flight: AtomicUsize,
     peak: AtomicUsize,
@@ -76,6 +78,8 @@ impl FakeServer {
             server: "https://fake.example".to_owned(),
             namespace: "default".to_owned(),
             timeout: Duration::from_secs(10),
+            request_timeout: server.request_timeout,
+            health: Arc::default(),
             observer: None,
         };
         let scope = CollectScope {
@@ -432,6 +436,55 @@ async fn a_single_list_that_times_out_is_a_gap() {
         (gap.reason, gap.why.as_str()),
         (GapKind::Failed, "cannot reach https://fake.example: it did not answer within 30 s")
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_request_timeout_limits_every_list() {
+    let start = Instant::now();
+    let server = FakeServer { request_timeout: Some(Duration::from_secs(2)), ..FakeServer::default() };
+    let (snapshot, _) =
+        server.on("/api/v1/pods", |_| FakeResponse::Hang).with_objects(SERVICES, &[object("a")]).collect().await;
+    let snapshot = snapshot.unwrap();
+    assert_eq!(only_gap(&snapshot, Kind::Pod).why, "cannot reach https://fake.example: it did not answer within 2 s");
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_continue_token_that_comes_back_ends_the_list_as_a_gap() {
+    for tokens in [&["t"][..], &["t", "u"]] {
+        let count = AtomicUsize::new(0);
+        let server = FakeServer::default().on(SERVICES, move |_| {
+            let number = count.fetch_add(1, Ordering::SeqCst);
+            list(&objects(number..number + 1), Some(tokens[number % tokens.len()]))
+        });
+        let (snapshot, server) = server.collect().await;
+        let snapshot = snapshot.unwrap();
+        let gap = only_gap(&snapshot, Kind::Service);
+        assert!(gap.why.contains("repeats a continue token") && gap.affects_answers(), "{gap:?}");
+        assert_eq!((names(&snapshot, Kind::Service).len(), server.queries(SERVICES).len()), (0, tokens.len() + 1));
+    }
+}
+
+#[tokio::test]
+async fn a_list_with_ever_new_tokens_ends_after_a_bounded_number_of_pages() {
+    let count = AtomicUsize::new(0);
+    let server = FakeServer::default()
+        .on(SERVICES, move |_| list(&[object("a")], Some(&count.fetch_add(1, Ordering::SeqCst).to_string())));
+    let (snapshot, server) = server.collect().await;
+    assert!(only_gap(&snapshot.unwrap(), Kind::Service).why.contains("more than 400 pages"));
+    assert_eq!(server.queries(SERVICES).len(), 400);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_that_take_too_long_together_are_a_gap() {
+    let start = Instant::now();
+    let count = AtomicUsize::new(0);
+    let server = FakeServer { delay: Duration::from_secs(9), ..FakeServer::default() };
+    let server =
+        server.on(SERVICES, move |_| list(&[object("a")], Some(&count.fetch_add(1, Ordering::SeqCst).to_string())));
+    let (snapshot, _) = server.collect().await;
+    assert!(only_gap(&snapshot.unwrap(), Kind::Service).why.contains("took longer than 300 s"));
+    assert!(start.elapsed() < Duration::from_secs(500), "{:?}", start.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

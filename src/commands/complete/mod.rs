@@ -19,6 +19,7 @@ use clap_complete::engine::{ArgValueCompleter, CompletionCandidate, PathComplete
 use crate::cli::env::Env;
 use crate::cli::global::{ConnectionArgs, ScopeArgs};
 use crate::doctor::plugin_path::{COMPLETER, PROGRAM};
+use crate::render::text::{is_harmful, safe};
 use names::{NameKind, NameSource};
 
 /// The hidden first argument that requests completions for kubectl.
@@ -85,8 +86,13 @@ fn respond_to_kubectl(arguments: &[OsString], env: &Env, out: &mut dyn Write) ->
     let needs_files = candidates.is_empty();
     for candidate in candidates.iter().filter(|candidate| !candidate.is_hide_set()) {
         let value = candidate.get_value().to_string_lossy();
+        // An escaped name would not be the name, and a raw one could control the terminal.
+        if value.contains(is_harmful) {
+            continue;
+        }
         let help = candidate.get_help().map(ToString::to_string).unwrap_or_default();
         let help = help.lines().next().unwrap_or_default();
+        let help = safe(help);
         let tab = if help.is_empty() { "" } else { "\t" };
         let _ = writeln!(out, "{value}{tab}{help}");
     }

@@ -131,12 +131,52 @@ impl CallCondition {
     }
 }
 
+/// Words and operators of an expression. Its parser and its evaluation recurse once for each in the worst case.
+const MAX_EXPRESSION_TOKENS: usize = 400;
+/// Open brackets of an expression, for each of which the parser recurses through all levels of precedence.
+const MAX_EXPRESSION_DEPTH: usize = 16;
+
+/// Rejects an expression that could overflow the stack.
+fn check_size(text: &str) -> Result<(), Failure> {
+    let (mut tokens, mut depth, mut previous) = (0, 0_usize, None);
+    for c in text.chars() {
+        let is_word = |c: char| c.is_alphanumeric() || c == '_';
+        let continues_word = is_word(c) && previous.is_some_and(is_word);
+        tokens += usize::from(!continues_word && !c.is_whitespace() && c != ',');
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if tokens > MAX_EXPRESSION_TOKENS || depth > MAX_EXPRESSION_DEPTH {
+            let limits =
+                format!("at most {MAX_EXPRESSION_TOKENS} words and operators, {MAX_EXPRESSION_DEPTH} levels deep");
+            return Err(Failure::usage(format!("cannot use --where: the expression is too large; expected {limits}"))
+                .hint("filter the output of -o json with another program instead"));
+        }
+        previous = Some(c);
+    }
+    Ok(())
+}
+
+/// Stack for compiling an expression: the parser passes through more than ten functions for each level of precedence.
+const COMPILER_STACK_BYTES: usize = 256 << 20;
+
+fn compile_on_large_stack(env: &Env, text: &str) -> Result<Result<Program, cel::ParseErrors>, Failure> {
+    std::thread::scope(|scope| {
+        let compiler = std::thread::Builder::new().stack_size(COMPILER_STACK_BYTES);
+        let compiler = compiler.spawn_scoped(scope, || env.compile(text)).map_err(Failure::from)?;
+        compiler.join().map_err(|_| Failure::usage("cannot use --where: the expression is too complex"))
+    })
+}
+
 impl WhereExpression {
     fn compile(text: &str) -> Result<Self, Failure> {
         let example = "expected a CEL expression over the fields of -o json, such as \
                        'grpc_status == 14 && duration_ms > 500 && verdict.fault'";
+        check_size(text)?;
         let env = Arc::new(Env::stdlib());
-        let program = env.compile(text).map_err(|error| {
+        let program = compile_on_large_stack(&env, text)?.map_err(|error| {
             let cause = error.to_string().lines().next().unwrap_or_default().to_owned();
             Failure::usage(format!("cannot use --where: {cause}")).hint(example)
         })?;
@@ -166,6 +206,17 @@ impl WhereExpression {
     }
 }
 
+/// Compiles an expression, and evaluates it for a call without fields.
+pub(super) fn evaluate(text: &str) {
+    if let Ok(expression) = WhereExpression::compile(text) {
+        let mut context = CelContext::with_env(Arc::clone(&expression.env));
+        for name in FIELDS {
+            context.add_variable_from_value(name, Value::Null);
+        }
+        let _ = expression.program.execute(&context);
+    }
+}
+
 fn cel_value(value: serde_json::Value) -> Value {
     match value {
         serde_json::Value::Null => Value::Null,
@@ -191,6 +242,46 @@ mod tests {
     use crate::accesslog::{LogLine, LogReader};
     use crate::diagnosis::diagnose;
     use crate::report::tail::{AddressNames, LogOrigin};
+
+    #[test]
+    fn large_expressions_are_errors_and_no_stack_overflow() {
+        // The stack of the program's main thread.
+        std::thread::Builder::new().stack_size(8 << 20).spawn(check_large_expressions).unwrap().join().unwrap();
+    }
+
+    fn check_large_expressions() {
+        let chains = |count: usize| {
+            [
+                vec!["pod == 'a'"; count].join(" && "),
+                vec!["duration_ms"; count].join(" + ") + " > 1",
+                format!("{}verdict.fault", "!".repeat(count)),
+                format!("{}1 < 0", "-".repeat(count)),
+                format!("pod{}", ".a".repeat(count)),
+                format!("flags{}", "[0]".repeat(count)),
+                format!("{}true", "true ? false : ".repeat(count)),
+                format!("{}true{}", "(".repeat(count), ")".repeat(count)),
+                format!("{}1{} == 1", "[".repeat(count), "]".repeat(count)),
+                format!("pod in [{}]", vec!["'a'"; count].join(", ")),
+                "(".repeat(count),
+                format!("'{}'", "x ".repeat(count)),
+            ]
+        };
+        for text in chains(MAX_EXPRESSION_DEPTH).iter().chain(&chains(60)).chain(&chains(399)) {
+            let _ = WhereExpression::compile(text).map(|filter| filter.matches(&sample_line()));
+        }
+        for text in chains(8_000) {
+            let failure = WhereExpression::compile(&text).err().unwrap();
+            assert!(failure.message.contains("too large"), "{}", failure.message);
+        }
+    }
+
+    fn sample_line() -> TailLine {
+        let mut reader = LogReader::default();
+        let text = "[2026-11-21T09:00:00.000Z] \"POST /a.B/C HTTP/2\" 200 URX,UF upstream_reset_before_response_started{x} - \"-\" 1 0 700 - \"-\" \
+                    \"grpc-go/1\" \"id\" \"echo:50051\" \"10.0.0.1:50051\" outbound|50051|v2|echo.shop.svc.cluster.local - 10.0.0.3:2 10.0.0.4:3 - default";
+        let LogLine::Access(access) = reader.read(text.as_bytes()) else { panic!("{text}") };
+        TailLine::new(&access, &diagnose(&access), &LogOrigin::default(), &AddressNames::default())
+    }
 
     #[test]
     fn evaluates_expressions_over_the_json_fields() {

@@ -135,6 +135,17 @@ enum SideArg {
     Server,
 }
 
+/// Compiles an expression of `--where`, and evaluates it for an empty line.
+pub(crate) fn evaluate_where(text: &str) {
+    filter::evaluate(text);
+}
+
+impl TailArgs {
+    pub(super) fn reads_saved_logs(&self) -> bool {
+        !self.logs.is_empty()
+    }
+}
+
 fn status(text: &str) -> Result<u8, String> {
     grpc_status::parse(text.trim().as_bytes())
         .ok_or_else(|| "expected a number from 0 to 16 or a name such as UNAVAILABLE".to_owned())

@@ -395,17 +395,26 @@ impl Mesh<'_> {
             });
             targets.next()
         };
+        // The end of the chain of aliases that starts at a host. Aliases that form a cycle have no end.
+        let mut ends: HashMap<Host, Option<Host>> = HashMap::new();
         let mut aliases: HashMap<Host, Vec<ServiceId>> = HashMap::new();
         for id in self.service_ids() {
             let Resolution::ExternalName(first) = &self.service(id).resolution else { continue };
-            let mut visited = vec![self.service(id).host.clone()];
-            let mut current = first.clone();
-            // Aliases that form a cycle have no target.
-            while let Some(next) = target(&current).filter(|_| !visited.contains(&current)) {
-                visited.push(std::mem::replace(&mut current, next));
+            let (mut chain, mut current) = (Vec::new(), first.clone());
+            let end = loop {
+                if let Some(end) = ends.get(&current) {
+                    break end.clone();
+                }
+                let Some(next) = target(&current) else { break Some(current) };
+                // Reached again before its end is known, the host is part of a cycle.
+                ends.insert(current.clone(), None);
+                chain.push(std::mem::replace(&mut current, next));
+            };
+            for host in chain {
+                ends.insert(host, end.clone());
             }
-            if !visited.contains(&current) {
-                aliases.entry(current).or_default().push(id);
+            if let Some(end) = end {
+                aliases.entry(end).or_default().push(id);
             }
         }
         aliases

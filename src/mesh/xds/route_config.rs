@@ -16,6 +16,7 @@ use crate::mesh::service::Visibility;
 use crate::mesh::virtual_service::{GatewayName, VirtualService};
 use crate::schema::Kind;
 use crate::schema::virtual_service::{Destination, HttpRule, L4Rule};
+use crate::snapshot::{Gap, GapKind};
 
 /// Routes to some hosts, for sidecars or for gateways.
 #[derive(Debug)]
@@ -166,15 +167,22 @@ pub struct RouteConfigs {
     by_gateway: HashMap<GatewayName, Vec<usize>>,
     /// Configurations for sidecars.
     by_host: HostMap<ConfigId>,
+    /// VirtualServices whose delegates are merged only in part, because of [`MAX_MERGED_MATCHES`].
+    truncated: Vec<ObjectRef>,
 }
+
+/// Matches that merging delegates may produce in the whole mesh. A root with n matches and a delegate with n matches have
+/// n × n together, of up to 3 kB each.
+const MAX_MERGED_MATCHES: usize = 20_000;
 
 impl RouteConfigs {
     pub(super) fn new(mesh: &Mesh<'_>) -> Self {
+        let mut merging = DelegateMerging { remaining: MAX_MERGED_MATCHES, truncated: Vec::new() };
         let mut all: Vec<RouteConfig> = mesh
             .virtual_services
             .iter()
             .filter(|(_, object)| !object.hosts.is_empty())
-            .map(|(id, object)| virtual_service_config(mesh, id, object))
+            .map(|(id, object)| virtual_service_config(mesh, id, object, &mut merging))
             .collect();
         all.extend(gateway_api_conversion::configs(mesh));
         all.sort_by(|a, b| (&a.created, &a.name, &a.namespace).cmp(&(&b.created, &b.name, &b.namespace)));
@@ -193,7 +201,20 @@ impl RouteConfigs {
                 by_host.insert(host, ConfigId(position));
             }
         }
-        Self { all, by_gateway, by_host }
+        Self { all, by_gateway, by_host, truncated: merging.truncated }
+    }
+
+    /// A gap for each VirtualService whose delegates have too many matches to merge all of them.
+    pub fn gaps(&self) -> impl Iterator<Item = Gap> + '_ {
+        self.truncated.iter().map(|object| Gap {
+            namespace: Some(object.namespace.to_string()),
+            ..Gap::of_kind(
+                Kind::VirtualService,
+                format!("rules of delegates of {object}"),
+                format!("merging them gives more than {MAX_MERGED_MATCHES} matches; use fewer matches in the root"),
+                GapKind::Failed,
+            )
+        })
     }
 
     /// The configuration with this id.
@@ -255,7 +276,34 @@ fn visibility_class(config: &RouteConfig, namespace: &Namespace) -> Option<u8> {
     }
 }
 
-fn virtual_service_config(mesh: &Mesh<'_>, id: VirtualServiceId, object: &VirtualService) -> RouteConfig {
+/// How many matches may still be merged, and where that was not enough.
+struct DelegateMerging {
+    remaining: usize,
+    truncated: Vec<ObjectRef>,
+}
+
+impl DelegateMerging {
+    /// Reserves the matches of a merged rule. Returns false, and notes the root, when too many were merged already.
+    fn reserve(&mut self, object: &ObjectRef, root: &HttpRule, delegate: &HttpRule) -> bool {
+        let matches = root.matches.len().max(1).saturating_mul(delegate.matches.len().max(1));
+        match self.remaining.checked_sub(matches) {
+            Some(remaining) => self.remaining = remaining,
+            None if self.truncated.last() == Some(object) => return false,
+            None => {
+                self.truncated.push(object.clone());
+                return false;
+            }
+        }
+        true
+    }
+}
+
+fn virtual_service_config(
+    mesh: &Mesh<'_>,
+    id: VirtualServiceId,
+    object: &VirtualService,
+    merging: &mut DelegateMerging,
+) -> RouteConfig {
     let mut rules = Vec::with_capacity(object.spec.http.len());
     for (index, rule) in object.spec.http.iter().enumerate() {
         let reference = object.object.clone();
@@ -267,6 +315,9 @@ fn virtual_service_config(mesh: &Mesh<'_>, id: VirtualServiceId, object: &Virtua
         let Some(delegate) = find_delegate(mesh, object, delegate) else { continue };
         let root_rule = with_full_names(mesh, &object.object.namespace, rule);
         for (delegate_index, delegate_rule) in delegate.spec.http.iter().enumerate() {
+            if !merging.reserve(&reference, &root_rule, delegate_rule) {
+                break;
+            }
             let delegate_rule = with_full_names(mesh, &delegate.object.namespace, delegate_rule);
             if let Some((merged, match_indexes)) = delegate::merge(&root_rule, &delegate_rule) {
                 let mut rule = ConfigRule::generated(reference.clone(), index, merged, match_indexes, Vec::new());

@@ -1,8 +1,9 @@
 //! GM709: an EnvoyFilter that patches the proxies of a gRPC Service.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::mesh::Mesh;
+use crate::mesh::ids::ObjectRef;
 use crate::rules::{Finding, Findings, Rule, Severity};
 use crate::schema::Kind;
 use crate::vocabulary::name_list::abbreviate;
@@ -38,20 +39,19 @@ Compare with the live proxies: `kubectl grpcmesh diff`. It lists the patched par
 };
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
-    for extension in mesh.extensions.iter().filter(|extension| extension.object.kind == Kind::EnvoyFilter) {
-        let mut service_names: BTreeSet<&str> = BTreeSet::new();
-        for service in mesh.services.iter().filter(|service| service.has_grpc_evidence()) {
-            let mut proxies = mesh.workloads_of(service).filter(|workload| workload.proxy.is_meshed() != Some(false));
-            if proxies.any(|workload| mesh.extensions_for(workload).any(|other| other.object == extension.object)) {
-                service_names.insert(mesh.short_host(&service.host));
+    let mut names_by_filter: BTreeMap<&ObjectRef, BTreeSet<&str>> = BTreeMap::new();
+    for service in mesh.services.iter().filter(|service| service.has_grpc_evidence()) {
+        for workload in mesh.workloads_of(service).filter(|workload| workload.proxy.is_meshed() != Some(false)) {
+            for extension in mesh.extensions_for(workload) {
+                names_by_filter.entry(&extension.object).or_default().insert(mesh.short_host(&service.host));
             }
         }
-        if service_names.is_empty() {
-            continue;
-        }
+    }
+    for extension in mesh.extensions.iter().filter(|extension| extension.object.kind == Kind::EnvoyFilter) {
+        let Some(service_names) = names_by_filter.get(&extension.object) else { continue };
         let patches: Vec<&str> = extension.patches().into_iter().collect();
         let finding = Finding::new(&RULE, &extension.object, "spec.configPatches")
-            .message(format!("{} patches the proxies of {}", extension.object, abbreviate(&service_names, 4)))
+            .message(format!("{} patches the proxies of {}", extension.object, abbreviate(service_names, 4)))
             .impact(
                 "calls through these proxies may behave differently from the Istio objects and from \
                  what is shown here",

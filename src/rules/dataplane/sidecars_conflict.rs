@@ -1,8 +1,10 @@
 //! GM710: two Sidecar objects for one pod or namespace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use crate::mesh::ids::Namespace;
+use crate::mesh::ids::{Labels, Namespace};
+use crate::mesh::workload::Workload;
 use crate::mesh::{Mesh, SidecarObject};
 use crate::rules::{Finding, Findings, Rule, Severity};
 use crate::schema::Kind;
@@ -47,6 +49,10 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for sidecar in &mesh.sidecars {
         by_namespace.entry(&sidecar.object.namespace).or_default().push(sidecar);
     }
+    let mut workloads: HashMap<&Namespace, Vec<&Workload>> = HashMap::new();
+    for workload in &mesh.workloads {
+        workloads.entry(workload.namespace()).or_default().push(workload);
+    }
     for (namespace, sidecars) in by_namespace.into_iter().filter(|(_, sidecars)| sidecars.len() > 1) {
         let mut without_selector = sidecars.iter().filter(|sidecar| sidecar.selector.is_none());
         if let Some(winner) = without_selector.next() {
@@ -56,17 +62,56 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         }
         let with_selector: Vec<_> =
             sidecars.iter().filter_map(|sidecar| Some((*sidecar, sidecar.selector.as_ref()?))).collect();
-        let workloads: Vec<_> = mesh.workloads.iter().filter(|workload| workload.namespace() == namespace).collect();
-        for (index, (loser, selector)) in with_selector.iter().enumerate().skip(1) {
-            let selected = || workloads.iter().filter(|workload| workload.labels.contains_all(selector));
-            let conflict = with_selector[..index].iter().find_map(|(winner, older_selector)| {
-                Some((winner, selected().find(|workload| workload.labels.contains_all(older_selector))?))
-            });
-            if let Some((winner, pod)) = conflict {
+        let workloads = workloads.get(namespace).map_or(&[][..], Vec::as_slice);
+        for ((loser, _), conflict) in with_selector.iter().zip(oldest_conflicts(&with_selector, workloads)) {
+            if let Some((winner, pod)) = conflict.and_then(|(index, pod)| Some((with_selector.get(index)?.0, pod))) {
                 report(loser, winner, &pod.title(), "spec.workloadSelector", Some("IST0110"), out);
             }
         }
     }
+}
+
+/// For each Sidecar, the index of the oldest other one that selects a pod which both select, and the first such pod.
+///
+/// Looks only at the Sidecars that can select a pod, because a namespace may have as many of them as pods.
+fn oldest_conflicts<'w>(
+    sidecars: &[(&SidecarObject, &Labels)],
+    workloads: &[&'w Workload],
+) -> Vec<Option<(usize, &'w Workload)>> {
+    let pairs =
+        |labels: &Labels| labels.iter().map(|(key, value)| (Arc::clone(key), Arc::clone(value))).collect::<Vec<_>>();
+    let mut uses: HashMap<(Arc<str>, Arc<str>), usize> = HashMap::new();
+    for (_, selector) in sidecars {
+        for pair in pairs(selector) {
+            *uses.entry(pair).or_default() += 1;
+        }
+    }
+    // Each Sidecar is found by its rarest label; one whose selector is empty selects every pod.
+    let mut by_label: HashMap<(Arc<str>, Arc<str>), Vec<usize>> = HashMap::new();
+    let mut of_all_pods = Vec::new();
+    for (index, (_, selector)) in sidecars.iter().enumerate() {
+        match pairs(selector).into_iter().min_by_key(|pair| uses.get(pair).copied()) {
+            Some(pair) => by_label.entry(pair).or_default().push(index),
+            None => of_all_pods.push(index),
+        }
+    }
+    let mut conflicts: Vec<Option<(usize, &Workload)>> = vec![None; sidecars.len()];
+    for workload in workloads {
+        let candidates = pairs(&workload.labels).into_iter().filter_map(|pair| by_label.get(&pair)).flatten();
+        let selects =
+            |index: &usize| sidecars.get(*index).is_some_and(|(_, selector)| workload.labels.contains_all(selector));
+        let mut selecting: Vec<usize> = candidates.chain(&of_all_pods).copied().filter(selects).collect();
+        selecting.sort_unstable();
+        let Some((oldest, others)) = selecting.split_first() else { continue };
+        for other in others {
+            if let Some(conflict) = conflicts.get_mut(*other)
+                && conflict.is_none_or(|(index, _)| *oldest < index)
+            {
+                *conflict = Some((*oldest, workload));
+            }
+        }
+    }
+    conflicts
 }
 
 fn report(

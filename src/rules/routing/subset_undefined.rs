@@ -100,11 +100,12 @@ fn check_subset(
         return;
     }
     let rules: Vec<_> = mesh.destination_rules.covering(host.as_str()).map(|(_, rule)| rule).collect();
-    let names: BTreeSet<&str> =
-        rules.iter().flat_map(|rule| &rule.spec.subsets).map(|subset| subset.name.as_str()).collect();
-    if names.contains(subset) {
+    let mut defined = rules.iter().flat_map(|rule| &rule.spec.subsets).map(|subset| subset.name.as_str());
+    if defined.any(|name| name == subset) {
         return;
     }
+    let names: BTreeSet<&str> =
+        rules.iter().flat_map(|rule| &rule.spec.subsets).map(|subset| subset.name.as_str()).collect();
     let nearest = names
         .iter()
         .map(|name| (nearest_name::edit_distance(subset, name), *name))

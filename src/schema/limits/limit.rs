@@ -1,5 +1,7 @@
 //! The kinds of limits on a value, and the check of each.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use crate::schema::re2;
@@ -270,14 +272,15 @@ fn check_client_tls(fields: &Map<String, Value>) -> Option<Violation> {
 fn check_export_to(value: &Value) -> Option<Violation> {
     const FIX: &str = "use \".\", \"*\" or namespace names";
     let names: Vec<&str> = value.as_array()?.iter().filter_map(Value::as_str).collect();
-    for (index, name) in names.iter().enumerate() {
+    let mut seen = HashSet::new();
+    for name in &names {
         if *name == "~" {
             return violation("\"~\" (no namespace) is only valid for Services", FIX);
         }
         if !matches!(*name, "." | "*") && !is_label(name) {
             return violation(format!("\"{name}\" is not a namespace name"), FIX);
         }
-        if names[..index].contains(name) {
+        if !seen.insert(*name) {
             return violation(format!("\"{name}\" is listed twice"), "remove one of them");
         }
     }

@@ -1,10 +1,13 @@
 //! `shift --edit FILE`: writes the weights into a manifest instead of the cluster.
 
+use std::io::Write as _;
+
 use super::super::args::{EditJob, ShiftFormat};
 use super::super::target;
 use crate::cli::context::Context;
 use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::SourceArgs;
+use crate::cli::replace_file::{FileAccess, replace_file};
 use crate::mesh;
 use crate::render;
 use crate::report::shift::ShiftEvent;
@@ -35,7 +38,7 @@ pub(in super::super) async fn edit_file(context: &mut Context<'_>, job: EditJob)
     let edited = edit::set_weights(&text, &document, &plans).map_err(cannot_edit)?;
     let is_noop = plans.iter().all(RulePlan::is_noop);
     if !is_noop && !job.is_dry_run {
-        std::fs::write(path, &edited)
+        replace_file(path, FileAccess::Kept, |file| file.write_all(edited.as_bytes()))
             .map_err(|error| Failure::unavailable(format!("cannot write {shown}")).cause(error))?;
     }
     let message = match (is_noop, job.is_dry_run) {

@@ -131,6 +131,8 @@ impl FakeCluster {
             namespace: "shop".to_owned(),
             timeout: Duration::from_secs(10),
             observer: None,
+            request_timeout: None,
+            health: Arc::default(),
         }
     }
 
