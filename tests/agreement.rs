@@ -422,7 +422,6 @@ fn inspect_and_route_agree_about_every_call() {
         with_mesh(*source, texts, |mesh, findings| compare(title, mesh, findings, &mut total));
     }
     let summary = format!("{} meshes, {} calls, {} of them fail", meshes.len(), total.calls, total.failing);
-    println!("{summary}");
     assert!(total.calls > 1_000 && total.failing > 100, "{summary}");
     let (silent, unfounded) = (by_kind(&total.silent), by_kind(&total.unfounded));
     assert!(

@@ -86,8 +86,8 @@ fn merge(object: &mut Value, patch: &Value) {
 fn apply(snapshot: &mut Snapshot, finding: &Finding, patch: &Value) {
     let named = finding.fix.lines().next().and_then(|line| line.strip_prefix("# "));
     let named = named.and_then(|name| {
-        let keys = snapshot.objects.keys();
-        keys.cloned().find(|key| format!("{} {}/{}", key.kind.name(), key.namespace, key.name) == name)
+        let mut keys = snapshot.objects.keys();
+        keys.find(|key| format!("{} {}/{}", key.kind.name(), key.namespace, key.name) == name).cloned()
     });
     let key = named.unwrap_or_else(|| finding.object.key());
     let object: &mut Object = snapshot.objects.get_mut(&key).expect("the object is in the source");
@@ -154,7 +154,6 @@ fn a_fix_removes_its_finding_and_adds_none() {
             }
         }
     }
-    println!("applied fixes of {applied:?}");
     assert!(applied.len() >= 8, "{applied:?}");
     assert!(faults.is_empty(), "{}", faults.join("\n\n"));
 }

@@ -218,7 +218,7 @@ fn grpc_server_port(config: &RouteConfig, gateway: &IstioGateway) -> Option<u32>
         Some(Protocol::Grpc) | None => false,
         Some(_) => matches!(gateway::server_tls_mode(server), ServerTlsMode::Plaintext | ServerTlsMode::Terminated),
     };
-    if serving.iter().any(|server| is_other_http(server)) {
+    if serving.iter().any(is_other_http) {
         return None;
     }
     let grpc = serving.into_iter().find(|server| protocol(server) == Some(Protocol::Grpc))?;

@@ -5,7 +5,7 @@ use super::RouteArgs;
 use crate::cli::failure::Failure;
 use crate::mesh::Mesh;
 use crate::mesh::gateway::hosts_overlap;
-use crate::mesh::ids::ServiceId;
+use crate::mesh::ids::{Host, ServiceId};
 use crate::mesh::service::{Resolution, ServicePort};
 use crate::vocabulary::nearest_name;
 
@@ -115,7 +115,7 @@ fn is_known(mesh: &Mesh<'_>, host: &str) -> bool {
         })
 }
 
-fn full_name(mesh: &Mesh<'_>, arguments: &RouteArgs, host: &str) -> crate::mesh::ids::Host {
+fn full_name(mesh: &Mesh<'_>, arguments: &RouteArgs, host: &str) -> Host {
     let namespace = arguments.caller.as_deref().and_then(|caller| caller.split('/').next()).unwrap_or("default");
     crate::mesh::host::to_fqdn(host, &namespace.into(), &mesh.cluster_domain)
 }
@@ -137,7 +137,7 @@ fn similar_hosts(mesh: &Mesh<'_>, host: &str) -> Vec<String> {
     if host.contains('.') {
         let entries = mesh.services.iter().filter(|service| !service.is_kubernetes()).map(|service| &service.host);
         let routed = mesh.route_configs().iter().flat_map(|(_, config)| &config.hosts);
-        let names = entries.chain(routed).map(|host| host.as_str()).filter(|name| !name.starts_with('*'));
+        let names = entries.chain(routed).map(Host::as_str).filter(|name| !name.starts_with('*'));
         // Hosts of one domain share most of their letters: only few may differ.
         let mut near: Vec<(usize, &str)> = names
             .map(|name| (nearest_name::edit_distance(&host.to_lowercase(), name), name))

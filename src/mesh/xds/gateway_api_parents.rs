@@ -12,6 +12,7 @@ use crate::mesh::gateway::ApiGateway;
 use crate::mesh::gateway_api::{RouteObject, RouteParent};
 use crate::mesh::host;
 use crate::mesh::ids::{Namespace, ObjectRef};
+use crate::mesh::service::ServicePort;
 use crate::mesh::virtual_service::GatewayName;
 use crate::schema::Kind;
 use crate::schema::core::NamespaceObject;
@@ -342,7 +343,7 @@ impl Mesh<'_> {
                         let service = self.service(id);
                         let missing = port.filter(|number| service.port(*number).is_none());
                         missing.map(|number| {
-                            let ports: Vec<String> = service.ports.iter().map(|port| port.title()).collect();
+                            let ports: Vec<String> = service.ports.iter().map(ServicePort::title).collect();
                             let reason = format!("the Service does not have port {number}");
                             (service.object.clone(), (Some("port"), reason, format!("ports {}", ports.join(", "))))
                         })
@@ -399,7 +400,7 @@ fn rejection(
             allowed.split_once('/').is_none_or(|(namespace, _)| namespace == "*" || namespace == own_namespace)
         })
     };
-    if !on_port.iter().any(|listener| allows_namespace(&listener)) {
+    if !on_port.iter().any(allows_namespace) {
         let reason = format!("allowedRoutes of its listeners do not include namespace {own_namespace}");
         return Some((None, reason, "allowedRoutes.namespaces.from is Same by default".to_owned()));
     }
