@@ -171,7 +171,9 @@ fn calls_from_sidecar<'m>(mesh: &Mesh<'_>, proxy: &ProxyConfig<'_>, caller: &'m 
     for id in mesh.service_ids() {
         let service = mesh.service(id);
         // Calls that routes send to a port are made to another port, and tried there.
-        let is_dialed = |port: &&grpcmesh::mesh::service::ServicePort| port.evidence.iter().any(|fact| fact.is_own());
+        let is_dialed = |port: &&grpcmesh::mesh::service::ServicePort| {
+            port.evidence.iter().any(grpcmesh::mesh::evidence::Evidence::is_own)
+        };
         for port in service.ports.iter().filter(is_dialed) {
             // What a caller may not see, it does not call: nothing shows that it wants to.
             if mesh.route_owner(caller, id, port.number) == RouteOwner::Hidden
@@ -373,8 +375,14 @@ fn yaml_files(folder: &str) -> Vec<(String, String)> {
     paths.iter().map(|path| (name(path), std::fs::read_to_string(path).unwrap())).collect()
 }
 
+/// Disagreements of a kind that are printed.
+const MAX_PRINTED: usize = 12;
+
+/// Name, source, and the files with their contents.
+type NamedMesh = (String, SourceKind, Vec<(String, String)>);
+
 /// All meshes, each a title with its manifests.
-fn meshes() -> Vec<(String, SourceKind, Vec<(String, String)>)> {
+fn meshes() -> Vec<NamedMesh> {
     let file = |path: &str| (path.to_owned(), std::fs::read_to_string(repository(path)).unwrap());
     let mut meshes = vec![
         ("demo".to_owned(), SourceKind::Demo, vec![file("src/demo/shop.yaml")]),
@@ -408,7 +416,7 @@ fn by_kind<K: Ord + Copy + std::fmt::Debug>(disagreements: &[(K, String)]) -> St
         kinds.entry(*kind).or_default().push(text);
     }
     let paragraphs = kinds.iter().map(|(kind, texts)| {
-        let shown: Vec<&str> = texts.iter().take(limit()).copied().collect();
+        let shown: Vec<&str> = texts.iter().take(MAX_PRINTED).copied().collect();
         format!("{kind:?}: {}\n  {}", texts.len(), shown.join("\n  "))
     });
     paragraphs.collect::<Vec<_>>().join("\n")
@@ -428,9 +436,4 @@ fn inspect_and_route_agree_about_every_call() {
         silent.is_empty() && unfounded.is_empty(),
         "{summary}\ncalls that fail without a finding:\n{silent}\nerrors without a call that fails:\n{unfounded}"
     );
-}
-
-/// How many disagreements of a kind are printed.
-fn limit() -> usize {
-    std::env::var("AGREEMENT_LIMIT").ok().and_then(|limit| limit.parse().ok()).unwrap_or(12)
 }
