@@ -171,9 +171,7 @@ fn calls_from_sidecar<'m>(mesh: &Mesh<'_>, proxy: &ProxyConfig<'_>, caller: &'m 
     for id in mesh.service_ids() {
         let service = mesh.service(id);
         // Calls that routes send to a port are made to another port, and tried there.
-        let is_dialed = |port: &&grpcmesh::mesh::service::ServicePort| {
-            port.evidence.iter().any(grpcmesh::mesh::evidence::Evidence::is_own)
-        };
+        let is_dialed = |port: &&grpcmesh::mesh::service::ServicePort| !port.evidence.iter().all(|fact| !fact.is_own());
         for port in service.ports.iter().filter(is_dialed) {
             // What a caller may not see, it does not call: nothing shows that it wants to.
             if mesh.route_owner(caller, id, port.number) == RouteOwner::Hidden

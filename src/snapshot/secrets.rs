@@ -13,6 +13,8 @@ use super::yaml;
 /// Fields of the mesh configuration that this program reads; see [`crate::schema::mesh_config::MeshConfig`].
 const MESH_CONFIG: &[&str] = &[
     "rootNamespace",
+    "trustDomain",
+    "trustDomainAliases",
     "enableAutoMtls",
     "h2UpgradePolicy",
     "defaultHttpRetryPolicy",

@@ -159,7 +159,7 @@ fn report(
     };
     let has_evidence = ports.iter().find(|tcp| !tcp.port.evidence.is_empty());
     let fix = match has_evidence {
-        Some(tcp) => tcp.port.grpc_port_yaml(),
+        Some(tcp) => format!("# {}\n{}", tcp.service.object, tcp.port.grpc_port_yaml()),
         None => {
             format!("add notPorts: ['{}'] to the operation, or ports with the gRPC ports of the pods", first.number)
         }

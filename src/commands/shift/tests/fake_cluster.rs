@@ -19,7 +19,7 @@ const VIRTUAL_SERVICE: &str = "/apis/networking.istio.io/v1/namespaces/shop/virt
 
 /// What happens to a request instead of the normal answer.
 #[derive(Debug, Clone)]
-pub(super) enum Fault {
+pub(super) enum RequestFault {
     /// An HTTP status with a message; nothing is applied.
     Status(u16, &'static str),
     /// 429 with `Retry-After` in seconds.
@@ -67,7 +67,7 @@ pub(super) struct Calls {
 pub(super) struct Cluster {
     pub(super) objects: Vec<Value>,
     resource_version: u64,
-    faults: Vec<(Matching, Fault)>,
+    faults: Vec<(Matching, RequestFault)>,
     actions: Vec<(Matching, Option<Action>)>,
     seen: Vec<(String, String)>,
     pub(super) requests: Vec<String>,
@@ -149,10 +149,12 @@ impl FakeCluster {
             cluster.record(&method, &path, &query);
             let fault = cluster.fault(&method, &path, &query);
             let answer = match &fault {
-                Some(Fault::Status(code, message)) => failure(*code, message),
-                Some(Fault::Busy(_)) => failure(429, "too many requests"),
-                Some(Fault::Closed) => (0, Value::Null),
-                Some(Fault::AnswerLost | Fault::Stalled) | None => cluster.answer(&method, &path, &query, &body),
+                Some(RequestFault::Status(code, message)) => failure(*code, message),
+                Some(RequestFault::Busy(_)) => failure(429, "too many requests"),
+                Some(RequestFault::Closed) => (0, Value::Null),
+                Some(RequestFault::AnswerLost | RequestFault::Stalled) | None => {
+                    cluster.answer(&method, &path, &query, &body)
+                }
             };
             cluster.act(&method, &path, &query);
             (fault, answer)
@@ -163,19 +165,19 @@ impl FakeCluster {
             response => response.to_string(),
         };
         match fault {
-            Some(Fault::AnswerLost | Fault::Closed) => {
+            Some(RequestFault::AnswerLost | RequestFault::Closed) => {
                 Err(io::Error::new(io::ErrorKind::ConnectionReset, "connection reset by peer"))
             }
-            Some(Fault::Stalled) => std::future::pending().await,
-            Some(Fault::Busy(seconds)) => {
+            Some(RequestFault::Stalled) => std::future::pending().await,
+            Some(RequestFault::Busy(seconds)) => {
                 Ok(builder.header("retry-after", seconds.to_string()).body(Full::from(text)).unwrap())
             }
-            Some(Fault::Status(..)) | None => Ok(builder.body(Full::from(text)).unwrap()),
+            Some(RequestFault::Status(..)) | None => Ok(builder.body(Full::from(text)).unwrap()),
         }
     }
 }
 
-/// The name under which requests are matched and listed: dry runs are told apart from writes.
+/// The name under which requests are matched and listed; dry runs have their own.
 fn shown_method(method: &str, query: &str) -> String {
     if query.contains("dryRun=All") { format!("{method} (dry run)") } else { method.to_owned() }
 }
@@ -207,7 +209,7 @@ impl Cluster {
         is_same && (matching.number == 0 || self.count(matching) == matching.number)
     }
 
-    fn fault(&self, method: &str, path: &str, query: &str) -> Option<Fault> {
+    fn fault(&self, method: &str, path: &str, query: &str) -> Option<RequestFault> {
         let method = shown_method(method, query);
         let fault = self.faults.iter().find(|(matching, _)| self.matches(matching, &method, path));
         fault.map(|(_, fault)| fault.clone())
@@ -224,7 +226,7 @@ impl Cluster {
         }
     }
 
-    pub(super) fn add_fault(&mut self, matching: Matching, fault: Fault) {
+    pub(super) fn add_fault(&mut self, matching: Matching, fault: RequestFault) {
         self.faults.push((matching, fault));
     }
 

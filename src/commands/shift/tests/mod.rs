@@ -20,7 +20,7 @@ use super::super::{Cli, Command};
 use super::world::World;
 use crate::cli::context::Context;
 use crate::cli::env::Env;
-use fake_cluster::{Calls, Cluster, Envoys, FakeCluster, Fault, Matching};
+use fake_cluster::{Calls, Cluster, Envoys, FakeCluster, Matching, RequestFault};
 use fake_world::{FakeClock, FakePrompter, FakeProxies, ScriptedAnswer};
 
 /// A situation and the command that runs in it.
@@ -66,7 +66,7 @@ impl Situation {
     }
 
     /// Answers a request in another way.
-    fn fault(self, matching: Matching, fault: Fault) -> Self {
+    fn fault(self, matching: Matching, fault: RequestFault) -> Self {
         self.cluster.lock().add_fault(matching, fault);
         self
     }

@@ -225,7 +225,7 @@ async fn a_conflict_with_a_change_of_the_weights_ends_the_run_before_it_applies(
 
 #[tokio::test(start_paused = true)]
 async fn conflicts_at_every_attempt_end_the_run() {
-    let situation = Situation::new().fault(write(0), Fault::Status(409, "the object has been modified"));
+    let situation = Situation::new().fault(write(0), RequestFault::Status(409, "the object has been modified"));
     let run = situation.run(ONE_STEP).await;
     assert_ends(&run, 3, [90, 10]);
     snapshot!("conflict-at-every-attempt", run);
@@ -396,21 +396,21 @@ async fn a_record_of_a_newer_version_is_never_touched() {
 #[tokio::test(start_paused = true)]
 async fn a_lost_answer_is_found_in_the_record() {
     for number in 1..=2 {
-        for fault in [Fault::AnswerLost, Fault::Closed, Fault::Stalled] {
+        for fault in [RequestFault::AnswerLost, RequestFault::Closed, RequestFault::Stalled] {
             let run = Situation::new().fault(write(number), fault.clone()).run(ONE_STEP).await;
             assert_ends(&run, 0, [75, 25]);
-            if number == 1 && matches!(fault, Fault::AnswerLost) {
+            if number == 1 && matches!(fault, RequestFault::AnswerLost) {
                 snapshot!("answer-lost-at-first-write", run);
             }
         }
     }
     for number in 2..=4 {
-        for fault in [Fault::AnswerLost, Fault::Closed] {
+        for fault in [RequestFault::AnswerLost, RequestFault::Closed] {
             let situation = Situation::new().with_calls(100.0, 0.0).fault(write(number), fault);
             assert_ends(&situation.run(STEPS).await, 0, [0, 100]);
         }
     }
-    for fault in [Fault::AnswerLost, Fault::Closed] {
+    for fault in [RequestFault::AnswerLost, RequestFault::Closed] {
         let failing = |cluster: &mut Cluster| cluster.calls.canary_error_ratio = 0.2;
         let situation = Situation::new().after(write(1), failing).with_calls(100.0, 0.0).fault(write(2), fault);
         assert_ends(&situation.run(STEPS).await, 1, [90, 10]);
@@ -419,18 +419,18 @@ async fn a_lost_answer_is_found_in_the_record() {
 
 #[tokio::test(start_paused = true)]
 async fn a_forbidden_patch_ends_the_run() {
-    let dry = Situation::new().fault(dry_run(1), Fault::Status(403, "alice may not patch")).run(ONE_STEP).await;
+    let dry = Situation::new().fault(dry_run(1), RequestFault::Status(403, "alice may not patch")).run(ONE_STEP).await;
     assert_ends(&dry, 3, [90, 10]);
     snapshot!("forbidden", dry);
-    let run = Situation::new().fault(write(1), Fault::Status(403, "alice may not patch")).run(ONE_STEP).await;
+    let run = Situation::new().fault(write(1), RequestFault::Status(403, "alice may not patch")).run(ONE_STEP).await;
     assert_ends(&run, 3, [90, 10]);
     assert_prints(&run, "docs/rbac/shifter.yaml");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_webhook_that_rejects_a_patch_is_quoted() {
-    const DENIED: Fault =
-        Fault::Status(422, "admission webhook \"validation.istio.io\" denied the request: no weights");
+    const DENIED: RequestFault =
+        RequestFault::Status(422, "admission webhook \"validation.istio.io\" denied the request: no weights");
     let run = Situation::new().fault(dry_run(1), DENIED).run(ONE_STEP).await;
     assert_ends(&run, 3, [90, 10]);
     snapshot!("webhook", run);
@@ -447,7 +447,7 @@ async fn a_webhook_that_rejects_a_patch_is_quoted() {
 #[tokio::test(start_paused = true)]
 async fn a_busy_api_server_gets_the_pause_that_it_asks_for() {
     let start = tokio::time::Instant::now();
-    let run = Situation::new().fault(write(1), Fault::Busy(4)).run(ONE_STEP).await;
+    let run = Situation::new().fault(write(1), RequestFault::Busy(4)).run(ONE_STEP).await;
     assert_ends(&run, 0, [75, 25]);
     assert!(start.elapsed() >= 4 * SECOND, "{:?}", start.elapsed());
 }
@@ -455,8 +455,8 @@ async fn a_busy_api_server_gets_the_pause_that_it_asks_for() {
 #[tokio::test(start_paused = true)]
 async fn an_api_server_that_is_away_for_a_while_ends_nothing() {
     let away = |cluster: &mut Cluster| {
-        cluster.add_fault(request("GET", "", 0), Fault::Closed);
-        cluster.add_fault(request("PATCH", "", 0), Fault::Closed);
+        cluster.add_fault(request("GET", "", 0), RequestFault::Closed);
+        cluster.add_fault(request("PATCH", "", 0), RequestFault::Closed);
     };
     // During the analysis.
     let situation = Situation::new().with_calls(100.0, 0.0).at(70 * SECOND, away);
@@ -482,7 +482,7 @@ async fn an_api_server_that_is_away_for_a_while_ends_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cut_answer_at_the_start_is_read_again() {
-    let run = Situation::new().fault(request("GET", "/api/v1/services", 1), Fault::Closed).run(ONE_STEP).await;
+    let run = Situation::new().fault(request("GET", "/api/v1/services", 1), RequestFault::Closed).run(ONE_STEP).await;
     assert_ends(&run, 0, [75, 25]);
 }
 
@@ -590,7 +590,7 @@ async fn a_canary_without_pods_is_rolled_back_and_a_baseline_without_pods_is_not
     let situation = situation.at(90 * SECOND, |cluster| cluster.lose_pod("checkout-v1-0"));
     let run = situation.with_calls(100.0, 0.0).run(STEPS).await;
     assert_ends(&run, 4, [75, 25]);
-    snapshot!("cannot-roll-back", run.without_requests());
+    snapshot!("rollback-impossible", run.without_requests());
     // An undo says so, too, and obeys --force.
     let situation = Situation::new();
     situation.run("checkout.shop --to v2=100 --yes").await;
@@ -643,7 +643,7 @@ async fn a_signal_during_the_write_waits_for_its_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_second_signal_ends_the_run_at_once() {
-    let stalled = Situation::new().fault(write(1), Fault::Stalled).after(write(1), Cluster::signal);
+    let stalled = Situation::new().fault(write(1), RequestFault::Stalled).after(write(1), Cluster::signal);
     let stalled = stalled.at(3 * SECOND, Cluster::signal);
     let start = tokio::time::Instant::now();
     let run = stalled.run(ONE_STEP).await;
@@ -652,7 +652,8 @@ async fn a_second_signal_ends_the_run_at_once() {
     snapshot!("second-signal", run);
     // During a rollback that does not get through.
     let failing = |cluster: &mut Cluster| cluster.calls.canary_error_ratio = 0.2;
-    let situation = Situation::new().after(write(1), failing).with_calls(100.0, 0.0).fault(write(2), Fault::Stalled);
+    let situation =
+        Situation::new().after(write(1), failing).with_calls(100.0, 0.0).fault(write(2), RequestFault::Stalled);
     let situation = situation.at(122 * SECOND, Cluster::signal).at(124 * SECOND, Cluster::signal);
     let start = tokio::time::Instant::now();
     let run = situation.run(STEPS).await;

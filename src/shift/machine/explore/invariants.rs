@@ -7,7 +7,9 @@ use serde_json::Value;
 use super::super::{Effect, Ending, RunJob};
 use super::server::{patched, record_text};
 use super::setting::Mutation;
-use super::world::{KIND, Pending, Running, SentPatch, Slot, World, WriteKind, Writer, checksum, the_rule, weights};
+use super::world::{
+    KIND, ModelWorld, Pending, Running, SentPatch, Slot, WriteKind, Writer, checksum, the_rule, weights,
+};
 use crate::shift::patch::{record_pointer, rollback_patch};
 use crate::shift::record::{RollbackTarget, ShiftRecord, ShiftState};
 
@@ -31,7 +33,7 @@ fn require(holds: bool, invariant: &'static str, details: impl FnOnce() -> Strin
 }
 
 /// Those of the object.
-pub(super) fn of_object(world: &World) -> Check {
+pub(super) fn of_object(world: &ModelWorld) -> Check {
     let Some(object) = world.object.as_deref() else { return Ok(()) };
     let record = match ShiftRecord::from_object(object) {
         Ok(record) => record,
@@ -55,7 +57,7 @@ fn one_entry_per_shift(record: &ShiftRecord) -> Check {
 /// Either another client wrote the weights last, or the newest entry leads back to the exact weights before the shift:
 /// its rules have the weights that it says, and a rollback restores those from before. This also holds when every run
 /// is killed at this moment.
-fn newest_entry_leads_back(world: &World, object: &Value, record: &ShiftRecord) -> Check {
+fn newest_entry_leads_back(world: &ModelWorld, object: &Value, record: &ShiftRecord) -> Check {
     const NAME: &str = "newest_entry_leads_back";
     let Writer::Entry(number) = world.writer else { return Ok(()) };
     let newest = record.entries.first().filter(|newest| newest.number == number);
@@ -74,7 +76,7 @@ fn newest_entry_leads_back(world: &World, object: &Value, record: &ShiftRecord) 
 }
 
 /// A run that has not ended waits for something: an operation, an answer or a timer.
-pub(super) fn no_run_is_stuck(world: &World) -> Check {
+pub(super) fn no_run_is_stuck(world: &ModelWorld) -> Check {
     for slot in &world.slots {
         if let Slot::Running(running) = slot {
             let waits = running.pending.is_some() || running.prompt || !running.timers.is_empty();
@@ -133,14 +135,14 @@ fn no_rollback_without_pods(running: &Running, patch: &SentPatch) -> Check {
 }
 
 /// Those of a patch that the API server applies to an object.
-pub(super) fn of_applied_patch(world: &World, patch: &Arc<SentPatch>, current: &Value) -> Check {
+pub(super) fn of_applied_patch(world: &ModelWorld, patch: &Arc<SentPatch>, current: &Value) -> Check {
     nothing_is_overwritten(world, patch, current)?;
     require(!world.lost[patch.run], "a_lost_run_never_writes", || format!("{:?} is applied", patch.kind))
 }
 
 /// The object that a patch is applied to has the UID, the rule, the weights and the record of the object that the patch
 /// was computed from. A rollback finds the weights that its own shift wrote last.
-fn nothing_is_overwritten(world: &World, patch: &Arc<SentPatch>, current: &Value) -> Check {
+fn nothing_is_overwritten(world: &ModelWorld, patch: &Arc<SentPatch>, current: &Value) -> Check {
     const NAME: &str = "nothing_is_overwritten";
     let base = &*patch.base;
     let rule = the_rule(base).map_or(0, |rule| rule.rule);
@@ -166,7 +168,7 @@ pub(super) fn second_signal_ends_at_once(effects: &[Effect]) -> Check {
 }
 
 /// Those of a run that ends.
-pub(super) fn of_ending(world: &World, run: usize, ending: &Ending) -> Check {
+pub(super) fn of_ending(world: &ModelWorld, run: usize, ending: &Ending) -> Check {
     let Slot::Running(running) = &world.slots[run] else { return Ok(()) };
     clean_means_finished(world, running, ending)?;
     let is_clean_loss = world.lost[run] && *ending == Ending::Clean;
@@ -176,7 +178,7 @@ pub(super) fn of_ending(world: &World, run: usize, ending: &Ending) -> Check {
 
 /// A shift that ends clean has closed its entry as done (as held if proxies are not asked) on an object with the
 /// weights of the entry. After an undo that ends clean a rollback is stored.
-fn clean_means_finished(world: &World, running: &Running, ending: &Ending) -> Check {
+fn clean_means_finished(world: &ModelWorld, running: &Running, ending: &Ending) -> Check {
     if *ending != Ending::Clean || !running.ghost.sent_patch {
         return Ok(());
     }
@@ -196,7 +198,7 @@ fn clean_means_finished(world: &World, running: &Running, ending: &Ending) -> Ch
 }
 
 /// A run that says that nothing was applied has not changed weights, and no patch of it that does can arrive later.
-fn nothing_was_applied_is_true(world: &World, run: usize, running: &Running, ending: &Ending) -> Check {
+fn nothing_was_applied_is_true(world: &ModelWorld, run: usize, running: &Running, ending: &Ending) -> Check {
     let Ending::Failed(report) = ending else { return Ok(()) };
     if !report.hints.iter().any(|hint| hint.contains("nothing was applied")) {
         return Ok(());

@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use invariants::{BrokenInvariant, patch_has_its_preconditions};
 use setting::{Mutation, Scenario};
-use world::{Action, Observed, SentPatch, World};
+use world::{Action, ModelWorld, Observed, SentPatch};
 
 /// Names of all phases.
 const PHASES: [&str; 17] = [
@@ -70,11 +70,11 @@ fn explore(scenario: &Scenario, mutation: Mutation) -> Exploration {
     let mut observed = Observed::default();
     let mut visits: Vec<Visit> = Vec::new();
     let mut known: HashMap<u64, usize> = HashMap::new();
-    let mut queue: VecDeque<(usize, World)> = VecDeque::new();
+    let mut queue: VecDeque<(usize, ModelWorld)> = VecDeque::new();
     let mut predecessors: Vec<(usize, usize)> = Vec::new();
     let mut ends: Vec<usize> = Vec::new();
     let (mut transitions, mut is_cut, mut violation) = (0, false, None);
-    let first = World::new(scenario, &mut observed).unwrap();
+    let first = ModelWorld::new(scenario, &mut observed).unwrap();
     known.insert(first.checksum(), 0);
     visits.push(Visit { parent: 0, action: None, depth: 0 });
     queue.push_back((0, first));

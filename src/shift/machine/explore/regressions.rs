@@ -3,7 +3,7 @@
 use super::scenarios::{NONE, analyzed, scenario, stepwise};
 use super::server::record_text;
 use super::setting::{Budget, ForeignWrite, Mutation, RunSpec};
-use super::world::{Action, Observed, Pending, Reply, Slot, World};
+use super::world::{Action, ModelWorld, Observed, Pending, Reply, Slot};
 use crate::shift::machine::{Ending, FailureReport, Timer};
 
 const PLAIN: Action = Action::Reply(0, Reply::Plain);
@@ -12,11 +12,11 @@ const WINDOW: Action = Action::Timer(0, Timer::Window);
 const PROXIES: Action = Action::ProxiesFollow;
 
 /// The world after a sequence of actions of one run.
-fn replay(run: RunSpec, actions: &[Action]) -> (World, Option<Ending>) {
+fn replay(run: RunSpec, actions: &[Action]) -> (ModelWorld, Option<Ending>) {
     let budget = Budget { faults: 9, foreign: 9, ..NONE };
     let scenario = scenario("regression", run, None, budget);
     let mut observed = Observed::default();
-    let first = World::new(&scenario, &mut observed).unwrap();
+    let first = ModelWorld::new(&scenario, &mut observed).unwrap();
     let world = actions
         .iter()
         .fold(first, |world, action| world.after(&scenario, Mutation::default(), *action, &mut observed).unwrap());

@@ -8,7 +8,7 @@ use super::super::{BackendStates, CheckResult, Event, PatchResult, ReadResult, W
 use super::invariants::{self, BrokenInvariant};
 use super::setting::{ForeignWrite, Mutation};
 use super::world::{
-    KIND, Observed, Pending, Reply, SentPatch, Slot, World, WriteKind, Writer, checksum, first_object, session,
+    KIND, ModelWorld, Observed, Pending, Reply, SentPatch, Slot, WriteKind, Writer, checksum, first_object, session,
     the_rule, weights, weights_in_use,
 };
 use crate::analysis::AnalysisSource;
@@ -17,7 +17,7 @@ use crate::shift::notice::ProxyAckCounts;
 use crate::shift::preflight::PreflightCheck;
 use crate::shift::record::{RECORD_ANNOTATION, RuleRecord, ShiftRecord};
 
-impl World {
+impl ModelWorld {
     /// Ends the operation in flight of a run.
     pub(super) fn reply(
         &mut self,

@@ -1,6 +1,6 @@
 //! The world around the machines: an API server with one VirtualService, two runs, another client, proxies and pods.
 //!
-//! [`World::actions`] lists everything that can happen next, and [`World::after`] returns the world after one of them.
+//! [`ModelWorld::actions`] lists everything that can happen next, and [`ModelWorld::after`] returns the world after one of them.
 
 use std::collections::BTreeSet;
 use std::collections::hash_map::DefaultHasher;
@@ -173,7 +173,7 @@ pub(super) enum Writer {
 
 /// Everything that counts.
 #[derive(Debug, Clone)]
-pub(super) struct World {
+pub(super) struct ModelWorld {
     pub(super) object: Option<Arc<Value>>,
     pub(super) version: u32,
     pub(super) uid: u32,
@@ -245,7 +245,7 @@ fn is_same_object(one: Option<&Arc<Value>>, other: Option<&Arc<Value>>) -> bool 
     }
 }
 
-type Transition = Result<World, BrokenInvariant>;
+type Transition = Result<ModelWorld, BrokenInvariant>;
 
 /// What the exploration collects besides states.
 #[derive(Debug, Default)]
@@ -256,7 +256,7 @@ pub(super) struct Observed {
     pub(super) ending: Option<Ending>,
 }
 
-impl World {
+impl ModelWorld {
     pub(super) fn new(scenario: &Scenario, observed: &mut Observed) -> Transition {
         let object = Arc::new(first_object());
         let mut world = Self {
