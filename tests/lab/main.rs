@@ -2,7 +2,6 @@
 //! running lab.
 
 mod analysis;
-mod authorization;
 mod balance;
 mod diff;
 mod doctor;

@@ -37,8 +37,8 @@ pub(super) const SHIFT_KINDS: [Kind; 18] = [
     Kind::ReferenceGrant,
 ];
 
-/// Backend checks between two reads of Services and DestinationRules, which change less often than endpoints.
-const CHECKS_PER_POLICY_READ: u32 = 3;
+/// Backend checks between two reads of Services, which change less often than endpoints and DestinationRules.
+const CHECKS_PER_SERVICE_READ: u32 = 3;
 /// The label of an EndpointSlice with the name of its Service.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
@@ -96,8 +96,8 @@ impl MeshView {
         true
     }
 
-    /// Reads the objects that decide whether callers reach the backends of their rules: the endpoints and, less often, the
-    /// Services and DestinationRules.
+    /// Reads the objects that decide whether callers reach the backends of their rules: endpoints, DestinationRules and, less
+    /// often, Services.
     ///
     /// # Errors
     /// A request fails. The view is then as before, or refreshed in part.
@@ -114,10 +114,10 @@ impl MeshView {
             self.refresh_pods(server, namespace, selector).await?;
         }
         self.backend_checks += 1;
-        if self.backend_checks.is_multiple_of(CHECKS_PER_POLICY_READ) {
-            for object in &objects.policies {
-                self.refresh_object(server, object).await?;
-            }
+        let reads_services = self.backend_checks.is_multiple_of(CHECKS_PER_SERVICE_READ);
+        let is_due = |object: &&ObjectRef| object.kind != Kind::Service || reads_services;
+        for object in objects.policies.iter().filter(is_due) {
+            self.refresh_object(server, object).await?;
         }
         Ok(())
     }

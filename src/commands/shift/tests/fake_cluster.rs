@@ -393,6 +393,12 @@ impl Cluster {
         endpoints.retain(|endpoint| endpoint["targetRef"]["name"] != pod);
     }
 
+    /// Removes a subset from the DestinationRule.
+    pub(super) fn remove_subset(&mut self, name: &str) {
+        let rule = self.objects.iter_mut().find(|object| object["kind"] == "DestinationRule").unwrap();
+        rule["spec"]["subsets"].as_array_mut().unwrap().retain(|subset| subset["name"] != name);
+    }
+
     /// The weights of the first rule that has two backends.
     pub(super) fn weights(&self) -> [u64; 2] {
         let Some(object) = self.virtual_service() else { return [0, 0] };

@@ -591,6 +591,11 @@ async fn a_canary_without_pods_is_rolled_back_and_a_baseline_without_pods_is_not
     let run = situation.with_calls(100.0, 0.0).run(STEPS).await;
     assert_ends(&run, 4, [75, 25]);
     snapshot!("rollback-impossible", run.without_requests());
+    // A subset that its DestinationRule no longer has.
+    let situation = Situation::new().with_calls(100.0, 0.0).at(90 * SECOND, |cluster| cluster.remove_subset("v2"));
+    let run = situation.run(STEPS).await;
+    assert_ends(&run, 1, [90, 10]);
+    assert_prints(&run, "no longer exists");
     // An undo says so, too, and obeys --force.
     let situation = Situation::new();
     situation.run("checkout.shop --to v2=100 --yes").await;
