@@ -323,7 +323,8 @@ impl Step<'_> {
 
     /// Ends a run that lost control of the object, without another write.
     pub(super) fn lost_control(&mut self, lost: &LostControl) {
-        if !self.state.is_applied || !self.is_shift() {
+        // Only a shift, or one that is resumed, applies weights of its own.
+        if !self.state.is_applied {
             return self.fail(self.lost_control_failure(lost));
         }
         let message = match lost {

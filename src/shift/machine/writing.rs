@@ -21,9 +21,7 @@ use super::super::split::RuleSplit;
 use super::super::steps;
 use super::ending::{Cause, HoldEnding, Rollback, restored_rules};
 use super::starting::{NOTHING_APPLIED, forbidden_failure};
-use super::{
-    CheckResult, Effect, Event, FailureReport, Operation, PatchResult, Phase, ReadResult, RunJob, Step, Timer,
-};
+use super::{CheckResult, Effect, Event, FailureReport, Operation, PatchResult, Phase, ReadResult, Step, Timer};
 
 /// Attempts of a write that conflicts with writes of other clients.
 const MAX_ATTEMPTS: u8 = 5;
@@ -680,10 +678,6 @@ impl Step<'_> {
         } else {
             failure
         }
-    }
-
-    pub(super) fn is_shift(&self) -> bool {
-        matches!(self.run.job, RunJob::Shift(_) | RunJob::Resume)
     }
 }
 
