@@ -22,8 +22,10 @@ KINDS = {
                             "EnvoyFilter", "ProxyConfig"],
     "security.istio.io": ["PeerAuthentication", "RequestAuthentication", "AuthorizationPolicy"],
     "telemetry.istio.io": ["Telemetry"],
-    "extensions.istio.io": ["WasmPlugin"],
-    "gateway.networking.k8s.io": ["Gateway", "HTTPRoute", "GRPCRoute", "ReferenceGrant"],
+    "extensions.istio.io": ["WasmPlugin", "TrafficExtension"],
+    "gateway.networking.k8s.io": ["Gateway", "HTTPRoute", "GRPCRoute", "ReferenceGrant", "ListenerSet",
+                                  "BackendTLSPolicy"],
+    "gateway.networking.x-k8s.io": ["XBackendTrafficPolicy"],
 }
 
 

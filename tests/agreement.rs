@@ -13,8 +13,8 @@ use std::sync::Arc;
 use grpcmesh::mesh::ids::ObjectRef;
 use grpcmesh::mesh::service::Resolution;
 use grpcmesh::mesh::xds::{
-    BackendState, Call, CallDecision, CallOutcome, CallProtocol, Caller, CallerKind, EXAMPLE_PATH, ProxyConfig,
-    RouteOwner, UpstreamProtocol,
+    BackendState, Call, CallDecision, CallOutcome, CallProtocol, Caller, CallerKind, CompiledBackend, EXAMPLE_PATH,
+    ProxyConfig, RouteOwner, UpstreamProtocol,
 };
 use grpcmesh::mesh::{Mesh, ResolveOptions, resolve};
 use grpcmesh::rules::select::FindingSelection;
@@ -22,8 +22,7 @@ use grpcmesh::rules::{self, Finding, Severity};
 use grpcmesh::snapshot::manifest::{OnMalformed, read};
 use grpcmesh::snapshot::{Snapshot, SourceKind, SourceText};
 
-/// Why a call, or a share of it, does not reach a gRPC server. TLS, authorization and injected faults are not judged
-/// here.
+/// Why a call, or a share of it, does not reach a gRPC server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Failure {
     NoCluster,
@@ -33,6 +32,12 @@ enum Failure {
     Rejected,
     Unresolved,
     Closed,
+    /// TLS of the caller does not fit that of a pod.
+    Tls,
+    /// The policies at a server deny it.
+    Denied,
+    /// A fault of the rule aborts it.
+    Aborted,
 }
 
 impl Failure {
@@ -48,6 +53,9 @@ impl Failure {
             Self::Rejected => &["GM225"],
             Self::Unresolved => &["GM702"],
             Self::Closed => &["GM501", "GM502", "GM506", "GM515"],
+            Self::Tls => &["GM601", "GM602", "GM605", "GM606", "GM607", "GM609"],
+            Self::Denied => &["GM603", "GM604", "GM606"],
+            Self::Aborted => &["GM224"],
         }
     }
 }
@@ -59,9 +67,16 @@ fn is_exception(mesh: &Mesh<'_>, tried: &TriedCall<'_>, failure: Failure) -> boo
         Failure::NoRoute => tried.call.path == EXAMPLE_PATH && tried.call.headers.is_empty(),
         // A proxy of a client resolves a headless Service by DNS. Without pods in manifests nothing is known about it.
         Failure::Unresolved => mesh.snapshot.source == SourceKind::Manifests,
-        Failure::NoCluster | Failure::NoEndpoints | Failure::Http1Upstream | Failure::Rejected | Failure::Closed => {
-            false
-        }
+        // A policy denies what its author does not want. GM603, GM604 and GM606 report those that cannot do what they say.
+        Failure::Denied => true,
+        // A fault for calls with a header is a test: GM224 reports those that ordinary calls meet.
+        Failure::Aborted => !tried.call.headers.is_empty(),
+        Failure::NoCluster
+        | Failure::NoEndpoints
+        | Failure::Http1Upstream
+        | Failure::Rejected
+        | Failure::Closed
+        | Failure::Tls => false,
     }
 }
 
@@ -81,9 +96,9 @@ impl TriedCall<'_> {
         let whole = |failure| vec![(failure, self.objects(mesh))];
         match decision.outcome {
             CallOutcome::Forward => {
-                let is_only = decision.backends.len() == 1;
-                let used = decision.backends.iter().filter(|backend| is_only || backend.weight.unwrap_or(0) > 0);
-                used.filter_map(|backend| {
+                let used = decision.backends.iter().filter(|backend| is_used(decision, backend));
+                let mut failures = self.failures_at_servers(mesh);
+                failures.extend(used.filter_map(|backend| {
                     let failure = match (backend.state, backend.upstream_protocol) {
                         (BackendState::NoCluster, _) => Failure::NoCluster,
                         (BackendState::NoEndpoints, _) => Failure::NoEndpoints,
@@ -91,20 +106,45 @@ impl TriedCall<'_> {
                         _ => return None,
                     };
                     Some((failure, self.objects(mesh)))
-                })
-                .collect()
+                }));
+                failures
             }
+            CallOutcome::Tcp => self.failures_at_servers(mesh),
             CallOutcome::NoRoute => whole(Failure::NoRoute),
             CallOutcome::Rejected => whole(Failure::Rejected),
             CallOutcome::Unresolved => whole(Failure::Unresolved),
             CallOutcome::Closed => whole(Failure::Closed),
             // The author of a rule, or of an outbound traffic policy, wants these answers. A TCP stream arrives.
-            CallOutcome::DirectResponse
-            | CallOutcome::Redirect
-            | CallOutcome::Blocked
-            | CallOutcome::Passthrough
-            | CallOutcome::Tcp => Vec::new(),
+            CallOutcome::DirectResponse | CallOutcome::Redirect | CallOutcome::Blocked | CallOutcome::Passthrough => {
+                Vec::new()
+            }
         }
+    }
+
+    /// Failures between the caller's proxy and the application, and aborts by the caller's proxy.
+    fn failures_at_servers(&self, mesh: &Mesh<'_>) -> Vec<(Failure, Vec<ObjectRef>)> {
+        let authorization = mesh.authorize(self.caller, &self.call, &self.decision);
+        let mut failures = Vec::new();
+        for (backend, own) in self.decision.backends.iter().zip(&authorization.backends) {
+            if !is_used(&self.decision, backend) {
+                continue;
+            }
+            if own.servers.iter().any(|access| access.result.is_err()) {
+                let mut objects = self.objects(mesh);
+                let policies = mesh.security_policies.peer_authentications();
+                objects.extend(policies.map(|policy| policy.object.clone()));
+                failures.push((Failure::Tls, objects));
+            }
+            if own.decision.as_ref().is_some_and(|decision| decision.verdict.as_str() == "denied") {
+                failures.push((Failure::Denied, self.objects(mesh)));
+            }
+        }
+        let fault = self.decision.rule.as_ref().and_then(|rule| rule.http_rule.fault.as_ref());
+        let abort = fault.and_then(|fault| fault.abort.as_ref());
+        if abort.is_some_and(|abort| abort.percentage.as_ref().is_none_or(|percentage| percentage.value > 0.0)) {
+            failures.push((Failure::Aborted, self.objects(mesh)));
+        }
+        failures
     }
 
     /// The objects that decide about the call.
@@ -116,6 +156,7 @@ impl TriedCall<'_> {
         }
         for backend in &self.decision.backends {
             objects.extend(backend.destination_rule.clone());
+            objects.extend(backend.backend_tls_policy.clone());
             let entries = backend.host.as_ref().map_or(&[][..], |host| mesh.services_named(host.as_str()));
             objects.extend(entries.iter().map(|id| mesh.service(*id).object.clone()));
         }
@@ -140,6 +181,11 @@ impl TriedCall<'_> {
             self.decision.message
         )
     }
+}
+
+/// Whether a backend gets a share of the calls.
+fn is_used(decision: &CallDecision, backend: &CompiledBackend) -> bool {
+    decision.backends.len() == 1 || backend.weight.unwrap_or(0) > 0
 }
 
 /// One caller for each namespace and set of labels that some object reads, of pods with a sidecar and of gateways.
@@ -336,8 +382,9 @@ fn compare(title: &str, mesh: &Mesh<'_>, findings: &[Finding], comparison: &mut 
 
 /// Codes whose errors say that calls fail. Errors of other codes say that what an object asks for has no effect, or that
 /// the API server rejects it.
-const CALLS_FAIL: [&str; 13] = [
-    "GM104", "GM105", "GM201", "GM203", "GM204", "GM205", "GM215", "GM216", "GM222", "GM225", "GM226", "GM515", "GM702",
+const CALLS_FAIL: [&str; 17] = [
+    "GM104", "GM105", "GM201", "GM203", "GM204", "GM205", "GM215", "GM216", "GM222", "GM225", "GM226", "GM515",
+    "GM601", "GM602", "GM607", "GM609", "GM702",
 ];
 
 /// Whether errors of a mesh may be about calls that no call here represents. Without pods of callers no call is tried, and
@@ -396,15 +443,24 @@ fn meshes() -> Vec<NamedMesh> {
     for effect in yaml_files("tests/lab/effects") {
         meshes.push((format!("effect {}", effect.0), SourceKind::Manifests, vec![lab.clone(), effect]));
     }
-    let compressed = std::fs::File::open(repository("tests/fixtures/routes/cases.jsonl.gz")).unwrap();
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(compressed).read_to_string(&mut text).unwrap();
-    for line in text.lines() {
-        let case: serde_json::Value = serde_json::from_str(line).unwrap();
+    for case in json_lines("tests/fixtures/routes/cases.jsonl.gz") {
         let part = |name: &str| case[name].as_str().unwrap().to_owned();
         meshes.push((part("id"), SourceKind::Demo, vec![(part("id"), part("mesh"))]));
     }
+    // Meshes with AuthorizationPolicies, PeerAuthentications and TLS settings.
+    for case in json_lines("tests/fixtures/authorization/meshes.jsonl.gz") {
+        let title = format!("authorization {}", case["id"].as_str().unwrap());
+        let texts = vec![(title.clone(), case["yaml"].as_str().unwrap().to_owned())];
+        meshes.push((title, SourceKind::Demo, texts));
+    }
     meshes
+}
+
+fn json_lines(path: &str) -> Vec<serde_json::Value> {
+    let compressed = std::fs::File::open(repository(path)).unwrap();
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(compressed).read_to_string(&mut text).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// One paragraph for each kind of disagreement.

@@ -85,6 +85,8 @@ fn pages_of_findings_are_up_to_date() {
         golden(&format!("docs/findings/{code}.md"), page.as_bytes());
     }
     golden("docs/findings/README.md", index.as_bytes());
+    golden("docs/what-is-modelled.md", grpcmesh::schema::not_modelled::documentation().as_bytes());
+    golden("docs/istio-versions.md", grpcmesh::mesh::behavior::documentation().as_bytes());
 }
 
 #[test]

@@ -158,7 +158,10 @@ fn byte_size(text: &str) -> Result<u64, String> {
 }
 
 fn istio_version(text: &str) -> Result<crate::mesh::version::IstioVersion, String> {
-    crate::mesh::version::IstioVersion::parse(text).ok_or_else(|| "expected a version such as 1.27".to_owned())
+    use crate::mesh::version::IstioVersion;
+    let version = IstioVersion::parse(text).ok_or_else(|| "expected a version such as 1.27".to_owned())?;
+    let (oldest, newest) = (IstioVersion::OLDEST, IstioVersion::NEWEST);
+    if version.is_supported() { Ok(version) } else { Err(format!("the supported versions are {oldest} to {newest}")) }
 }
 
 /// The namespaces in scope, as in kubectl, and the control plane.

@@ -125,6 +125,9 @@ pub(super) async fn run(context: &mut Context<'_>, arguments: InspectArgs) -> Re
             .messages
             .hint(&format!("no Istio version found in the source; assuming {version} (set it with --istio-version)"));
     }
+    for note in mesh.istiod_notes() {
+        context.messages.warning(&note);
+    }
     for undecoded in &mesh.undecoded {
         context.messages.warning(&undecoded.to_string());
     }

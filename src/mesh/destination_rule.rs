@@ -1,5 +1,8 @@
 //! DestinationRules: which of them apply to a caller, and the effective traffic policy of a port and subset.
 //!
+//! istiod converts a BackendTLSPolicy to a DestinationRule with one `tls` block ([`super::backend_policy`]), which merges
+//! with the written rules for the host.
+//!
 //! Sources: `pilot/pkg/model/push_context.go` (`destinationRule`, `setDestinationRules`),
 //! `pilot/pkg/networking/util/util.go` of istio/istio 1.31. istiod searches the caller's namespace, the
 //! Service's namespace and the root namespace, and uses the first match. It never merges rules across namespaces.
@@ -7,17 +10,20 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::behavior::{Behaviors, IstiodBehavior};
 use super::host::HostMap;
 use super::ids::{DestinationRuleId, Host, Labels, Namespace, ObjectRef, SubsetName};
 use super::service::Visibility;
+use crate::schema::Kind;
 use crate::schema::destination_rule::{
     ClientTls, ConnectionPool, DestinationRuleSpec, LoadBalancer, OutlierDetection, Subset, TrafficPolicy,
 };
 use crate::schema::mesh_config::MeshConfig;
 
-/// A DestinationRule with its host name completed.
+/// A DestinationRule with its host name completed, or one that istiod converts from a BackendTLSPolicy.
 #[derive(Debug)]
 pub struct DestinationRule {
+    /// The DestinationRule or BackendTLSPolicy.
     pub object: ObjectRef,
     /// Fully qualified host, or a wildcard.
     pub host: Host,
@@ -27,6 +33,13 @@ pub struct DestinationRule {
     /// `workloadSelector`: limits the rule to callers of its own namespace with these labels.
     pub selector: Option<Labels>,
     pub spec: DestinationRuleSpec,
+}
+
+impl DestinationRule {
+    /// Whether istiod converted it from a BackendTLSPolicy.
+    pub fn is_converted(&self) -> bool {
+        self.object.kind == Kind::BackendTlsPolicy
+    }
 }
 
 /// The rules that apply to a caller for a host. istiod merges several rules of one namespace under the name of the
@@ -62,19 +75,29 @@ pub struct DestinationRules {
     by_host: HostMap<DestinationRuleId>,
     /// `meshConfig.defaultTrafficPolicy.connectionPool`
     default_pool: Option<ConnectionPool>,
+    /// Whether written rules take precedence over converted ones, block by block.
+    prefers_written: bool,
 }
 
 impl DestinationRules {
     /// Sorts the rules as istiod does, those with a workload selector first and then by age, and merges them.
-    pub fn new(mut rules: Vec<DestinationRule>, root_namespace: &Namespace, config: &MeshConfig) -> Self {
+    pub fn new(
+        mut rules: Vec<DestinationRule>,
+        root_namespace: &Namespace,
+        config: &MeshConfig,
+        behaviors: &Behaviors,
+    ) -> Self {
+        let merges_by_export = behaviors.has(IstiodBehavior::SeparateExports);
         rules.sort_by(|a, b| {
-            let key = |rule: &DestinationRule| (rule.selector.is_none(), rule.created.clone());
+            // istiod gives converted rules no creation time, which makes them the oldest.
+            let key = |rule: &DestinationRule| (rule.selector.is_none(), !rule.is_converted(), rule.created.clone());
             let names = |rule: &DestinationRule| (rule.object.name.clone(), rule.object.namespace.clone());
             key(a).cmp(&key(b)).then_with(|| names(a).cmp(&names(b)))
         });
         let default_export_to = &config.default_destination_rule_export_to;
         let default_pool = config.default_traffic_policy.as_ref().and_then(|policy| policy.connection_pool.clone());
-        let mut index = Self { default_pool, ..Self::default() };
+        let prefers_written = behaviors.has(IstiodBehavior::RulesBeforeBackendPolicies);
+        let mut index = Self { default_pool, prefers_written, ..Self::default() };
         for (position, rule) in rules.iter().enumerate() {
             let id = DestinationRuleId::new(position);
             index.by_host.insert(&rule.host, id);
@@ -87,14 +110,14 @@ impl DestinationRules {
             };
             let has = |value: &str| export_to.contains(value);
             if export_to.is_empty() || has("*") || has(".") || has(own_namespace.as_str()) {
-                index.local.entry(own_namespace.clone()).or_default().merge(id, rule, &export_to);
+                index.local.entry(own_namespace.clone()).or_default().merge(id, rule, &export_to, merges_by_export);
             }
             let is_private = (export_to.is_empty() && default_export_to.iter().any(|value| value == "."))
                 || (export_to.len() == 1 && (has(".") || has(own_namespace.as_str())));
             if !is_private {
-                index.exported.entry(own_namespace.clone()).or_default().merge(id, rule, &export_to);
+                index.exported.entry(own_namespace.clone()).or_default().merge(id, rule, &export_to, merges_by_export);
             } else if own_namespace == root_namespace {
-                index.root_local.merge(id, rule, &export_to);
+                index.root_local.merge(id, rule, &export_to, merges_by_export);
             }
         }
         index.rules = rules;
@@ -105,8 +128,13 @@ impl DestinationRules {
         &self.rules[id.index()]
     }
 
-    /// All rules: those with a workload selector first, each group oldest first.
+    /// All written rules: those with a workload selector first, each group oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &DestinationRule> {
+        self.rules.iter().filter(|rule| !rule.is_converted())
+    }
+
+    /// All rules, those that istiod converts from BackendTLSPolicies included.
+    pub fn with_converted(&self) -> impl Iterator<Item = &DestinationRule> {
         self.rules.iter()
     }
 
@@ -180,7 +208,7 @@ impl DestinationRules {
         self.by_host.covering(host.as_str()).flatten().map(|id| &self.get(*id).object.namespace)
     }
 
-    /// All rules whose host matches `host`, most specific first.
+    /// All rules whose host matches `host`, most specific first, converted ones included.
     pub fn covering<'a>(
         &'a self,
         host: &'a str,
@@ -208,11 +236,12 @@ impl DestinationRules {
     /// The effective traffic policy of a Service port and, optionally, a subset.
     pub fn policy<'a>(&'a self, applied: &AppliedRules, port: u16, subset: Option<&SubsetName>) -> EffectivePolicy<'a> {
         let mut policy = EffectivePolicy { default_pool: self.default_pool.as_ref(), ..EffectivePolicy::default() };
-        let with_policy = applied.0.iter().map(|id| self.get(*id)).find(|rule| rule.spec.traffic_policy.is_some());
-        if let Some(rule) = with_policy
-            && let Some(written) = &rule.spec.traffic_policy
-        {
-            policy.apply(written, port, &rule.object, "spec.trafficPolicy");
+        let with_policy = applied.0.iter().map(|id| self.get(*id)).filter(|rule| rule.spec.traffic_policy.is_some());
+        let with_policy: Vec<&DestinationRule> = with_policy.collect();
+        for rule in self.base_policies(&with_policy) {
+            if let Some(written) = &rule.spec.traffic_policy {
+                policy.merge(written, port, &rule.object);
+            }
         }
         if let Some((rule, written)) = subset.and_then(|name| self.subset(applied, name))
             && let Some(written_policy) = &written.traffic_policy
@@ -222,12 +251,29 @@ impl DestinationRules {
         }
         policy
     }
+
+    /// The rules whose policies istiod merges for all subsets, lowest precedence first.
+    ///
+    /// Of written rules the first one counts. A converted rule, which is always the first, gives way to each written
+    /// rule that follows it, so that the last of those has the highest precedence.
+    fn base_policies<'a>(&self, with_policy: &[&'a DestinationRule]) -> Vec<&'a DestinationRule> {
+        match with_policy {
+            [first, ..] if first.is_converted() && self.prefers_written => {
+                let is_own_kind = |rule: &&&DestinationRule| std::ptr::eq(**rule, *first) || !rule.is_converted();
+                with_policy.iter().filter(is_own_kind).copied().collect()
+            }
+            [first, ..] => vec![first],
+            [] => Vec::new(),
+        }
+    }
 }
 
 impl HostMap<MergedRules> {
     /// Adds a rule, merged with others for the same host or as an entry of its own.
     /// Source: `mergeDestinationRule` in `pilot/pkg/model/destination_rule.go`.
-    fn merge(&mut self, id: DestinationRuleId, rule: &DestinationRule, export_to: &ExportTo) {
+    ///
+    /// `merges_by_export`: whether rules with different `exportTo` stay apart.
+    fn merge(&mut self, id: DestinationRuleId, rule: &DestinationRule, export_to: &ExportTo, merges_by_export: bool) {
         let separate = MergedRules { export_to: export_to.clone(), selector: rule.selector.clone(), rules: vec![id] };
         let list = self.exact_mut(&rule.host);
         if list.is_empty() {
@@ -236,7 +282,7 @@ impl HostMap<MergedRules> {
         }
         let mut is_separate = true;
         for merged in list.iter_mut() {
-            if *export_to == merged.export_to {
+            if *export_to == merged.export_to || !merges_by_export {
                 is_separate = false;
             } else if !merged.export_to.is_empty() && export_to.is_superset(&merged.export_to) {
                 is_separate = true;
@@ -280,9 +326,32 @@ pub struct EffectivePolicy<'a> {
     pub tls: Option<PolicyBlock<'a, ClientTls>>,
     /// `meshConfig.defaultTrafficPolicy.connectionPool`, used if no rule sets `connectionPool`.
     default_pool: Option<&'a ConnectionPool>,
+    /// Whether the blocks are those of a port.
+    is_port_level: bool,
 }
 
 impl<'a> EffectivePolicy<'a> {
+    /// Merges the policy of a rule over this one, block by block, in the port-level settings as well.
+    ///
+    /// Source: `mergeBackendPolicyTrafficPolicy` in `pilot/pkg/model/destination_rule.go`. istiod merges the policies of
+    /// all rules before it selects those of a port, so that a port-level block of either rule replaces all blocks that are
+    /// not port-level.
+    fn merge(&mut self, written: &'a TrafficPolicy, port: u16, object: &'a ObjectRef) {
+        let lower = std::mem::take(self);
+        self.default_pool = lower.default_pool;
+        self.apply(written, port, object, "spec.trafficPolicy");
+        match (lower.is_port_level, self.is_port_level) {
+            (false, true) => {}
+            (true, false) => *self = lower,
+            _ => {
+                self.connection_pool = self.connection_pool.take().or(lower.connection_pool);
+                self.load_balancer = self.load_balancer.take().or(lower.load_balancer);
+                self.outlier_detection = self.outlier_detection.take().or(lower.outlier_detection);
+                self.tls = self.tls.take().or(lower.tls);
+            }
+        }
+    }
+
     /// Applies a written policy over this one, block by block. Port-level settings replace all four blocks.
     fn apply(&mut self, written: &'a TrafficPolicy, port: u16, object: &'a ObjectRef, path: &str) {
         fn block<'a, T>(
@@ -291,7 +360,9 @@ impl<'a> EffectivePolicy<'a> {
             path: &str,
             name: &str,
         ) -> Option<PolicyBlock<'a, T>> {
-            value.map(|value| PolicyBlock { value, object, field: format!("{path}.{name}") })
+            let is_converted = object.kind == Kind::BackendTlsPolicy;
+            let field = || if is_converted { "spec.validation".to_owned() } else { format!("{path}.{name}") };
+            value.map(|value| PolicyBlock { value, object, field: field() })
         }
         let port_level = written
             .port_level_settings
@@ -306,6 +377,7 @@ impl<'a> EffectivePolicy<'a> {
                 outlier_detection: block(entry.outlier_detection.as_ref(), object, &path, "outlierDetection"),
                 tls: block(entry.tls.as_ref(), object, &path, "tls"),
                 default_pool: self.default_pool,
+                is_port_level: true,
             };
             return;
         }
@@ -318,6 +390,7 @@ impl<'a> EffectivePolicy<'a> {
                 .or(parent.outlier_detection),
             tls: block(written.tls.as_ref(), object, path, "tls").or(parent.tls),
             default_pool: parent.default_pool,
+            is_port_level: parent.is_port_level,
         };
     }
 

@@ -31,7 +31,20 @@ pub struct ApiGateway {
     /// Name of the Service that istiod creates for the Gateway, if the annotation `gateway.istio.io/name-override` sets
     /// it.
     pub service_name: Option<String>,
+    /// The traffic that a waypoint takes: its label `istio.io/waypoint-for`.
+    pub waypoint_for: Option<String>,
     pub spec: gateway_api::ApiGatewaySpec,
+}
+
+/// A ListenerSet: adds listeners to a Gateway API Gateway.
+#[derive(Debug)]
+pub struct ListenerSet {
+    pub object: ObjectRef,
+    /// RFC 3339 creation time.
+    pub created: Option<Arc<str>>,
+    /// The Gateway; `None` for a parent of another kind.
+    pub gateway: Option<(Namespace, Arc<str>)>,
+    pub spec: gateway_api::ListenerSetSpec,
 }
 
 /// A ReferenceGrant: permits references from other namespaces to objects of its own.

@@ -28,10 +28,9 @@ pub enum RouteParent {
         /// Limits the rules to this port.
         port: Option<u16>,
     },
-    /// A Gateway.
-    Gateway {
-        namespace: Namespace,
-        name: Arc<str>,
+    /// A Gateway or a ListenerSet.
+    Listeners {
+        owner: ObjectRef,
         /// Limits the rules to this listener.
         listener: Option<Arc<str>>,
         /// Limits the rules to listeners of this port.
@@ -50,9 +49,10 @@ impl RouteParent {
         let port = port.and_then(|port| u16::try_from(port).ok());
         match (group, kind) {
             ("" | "core", "Service") => Self::Service { namespace, name: name.as_str().into(), port },
-            ("gateway.networking.k8s.io", "Gateway") => {
-                let listener = section_name.as_deref().map(Into::into);
-                Self::Gateway { namespace, name: name.as_str().into(), listener, port }
+            ("gateway.networking.k8s.io", "Gateway" | "ListenerSet") => {
+                let kind = if kind == "Gateway" { Kind::Gateway } else { Kind::ListenerSet };
+                let owner = ObjectRef { kind, namespace, name: name.as_str().into() };
+                Self::Listeners { owner, listener: section_name.as_deref().map(Into::into), port }
             }
             (_, kind) => Self::Other(format!("{kind} {namespace}/{name}")),
         }
@@ -79,7 +79,7 @@ impl RouteObject {
     pub fn service_parents(&self) -> impl Iterator<Item = (&Namespace, &str, Option<u16>)> {
         self.parents.iter().filter_map(|parent| match parent {
             RouteParent::Service { namespace, name, port } => Some((namespace, &**name, *port)),
-            RouteParent::Gateway { .. } | RouteParent::Other(_) => None,
+            RouteParent::Listeners { .. } | RouteParent::Other(_) => None,
         })
     }
 

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::gateway::{self, ApiGateway, GatewayExposure, IstioGateway};
+use super::gateway::{self, ApiGateway, GatewayExposure, IstioGateway, ListenerSet};
 use super::gateway_api::{RouteObject, RouteParent};
-use super::ids::{Namespace, ObjectRef, ServiceId};
+use super::ids::{Namespace, ObjectRef, ServiceId, WorkloadId};
 use super::virtual_service::VirtualService;
 use super::{Mesh, RouteReference};
 use crate::schema::Kind;
+use crate::schema::gateway_api::ApiListener;
 
 impl Mesh<'_> {
     /// The gateway servers and listeners that route to the Service.
@@ -50,6 +51,32 @@ impl Mesh<'_> {
         let compare = |gateway: &ApiGateway| (&gateway.object.namespace, &*gateway.object.name).cmp(&(namespace, name));
         let index = self.api_gateways.binary_search_by(compare);
         index.ok().map(|index| &self.api_gateways[index])
+    }
+
+    /// The Gateways, of Istio and of Gateway API, that configure a gateway's pod.
+    pub fn gateways_of(&self, id: WorkloadId) -> Vec<ObjectRef> {
+        let workload = self.workload(id);
+        let selecting = self.istio_gateways.iter().filter(|gateway| gateway.workloads.contains(&id));
+        let own = workload.labels.get(super::GATEWAY_NAME_LABEL);
+        let own = own.and_then(|name| self.find_api_gateway(workload.namespace(), name));
+        selecting.map(|gateway| gateway.object.clone()).chain(own.map(|gateway| gateway.object.clone())).collect()
+    }
+
+    /// The ListenerSet with this namespace and name, by binary search.
+    pub fn find_listener_set(&self, namespace: &Namespace, name: &str) -> Option<&ListenerSet> {
+        let compare = |set: &ListenerSet| (&set.object.namespace, &*set.object.name).cmp(&(namespace, name));
+        let index = self.listener_sets.binary_search_by(compare);
+        index.ok().map(|index| &self.listener_sets[index])
+    }
+
+    /// The listeners of a Gateway or ListenerSet, as written. `None`: it does not exist.
+    pub fn written_listeners(&self, owner: &ObjectRef) -> Option<&[ApiListener]> {
+        let ObjectRef { kind, namespace, name } = owner;
+        let listeners = match kind {
+            Kind::ListenerSet => &self.find_listener_set(namespace, name)?.spec.listeners,
+            _ => &self.find_api_gateway(namespace, name)?.spec.listeners,
+        };
+        Some(&listeners.0)
     }
 
     fn server_exposures(&self, object: &VirtualService, namespace: &Namespace, name: &str) -> Vec<GatewayExposure> {
@@ -101,19 +128,17 @@ impl Mesh<'_> {
     }
 
     fn listener_exposures(&self, route: &RouteObject, parent: &RouteParent) -> Vec<GatewayExposure> {
-        let RouteParent::Gateway { namespace, name, listener, port } = parent else {
+        let RouteParent::Listeners { owner, listener, port } = parent else {
             return Vec::new();
         };
-        let Some(gateway) = self.find_api_gateway(namespace, name) else {
+        let Some(listeners) = self.written_listeners(owner) else {
             return Vec::new();
         };
         let hostnames = &route.route.spec.hostnames;
-        gateway
-            .spec
-            .listeners
+        listeners
             .iter()
             .filter(|candidate| listener.as_deref().is_none_or(|name| name == candidate.name))
-            .filter(|candidate| port.is_none_or(|number| i64::from(number) == candidate.port))
+            .filter(|candidate| port.is_none_or(|number| i64::from(number) == candidate.effective_port()))
             .filter_map(|listener| {
                 let listener_host = listener.hostname.as_deref();
                 let hosts: Vec<String> = match listener_host {
@@ -132,9 +157,9 @@ impl Mesh<'_> {
                     _ => gateway::ServerTlsMode::Plaintext,
                 };
                 (!hosts.is_empty()).then(|| GatewayExposure {
-                    gateway: gateway.object.clone(),
+                    gateway: owner.clone(),
                     is_gateway_found: true,
-                    port: u32::try_from(listener.port).unwrap_or_default(),
+                    port: u32::try_from(listener.effective_port()).unwrap_or_default(),
                     protocol: listener.protocol.clone(),
                     tls,
                     hosts,

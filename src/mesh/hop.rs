@@ -9,7 +9,7 @@ use super::destination_rule::PolicyBlock;
 use super::ids::{ObjectRef, WorkloadId};
 use super::protocol::ProtocolFamily;
 use super::security::MtlsMode;
-use super::service::{Resolution, Service};
+use super::service::{Resolution, Service, TargetPort};
 use super::traffic_exclusion::ExclusionEffect;
 use super::workload::{ProxyKind, Workload};
 use super::xds::{BackendState, Caller, CallerKind, CompiledBackend};
@@ -18,6 +18,8 @@ use crate::schema::meta::StringMap;
 
 /// Label with which injection, or a user, says whether a pod accepts mTLS.
 pub(super) const TLS_MODE_LABEL: &str = "security.istio.io/tlsMode";
+/// Port of plaintext HTTP.
+const HTTP_PORT: u16 = 80;
 /// Label of pods that accept connections from ztunnel.
 const TUNNEL_LABEL: &str = "networking.istio.io/tunnel";
 
@@ -48,6 +50,25 @@ pub struct WrittenTls {
 }
 
 impl WrittenTls {
+    /// Path of the field to change: the mode, or what a BackendTLSPolicy validates.
+    pub fn mode_field(&self) -> String {
+        if self.object.kind == Kind::BackendTlsPolicy { self.field.clone() } else { format!("{}.mode", self.field) }
+    }
+
+    /// What to remove so that the proxy does not start this TLS.
+    pub fn removal(&self) -> &'static str {
+        if self.object.kind == Kind::BackendTlsPolicy {
+            "remove the Service from targetRefs of the BackendTLSPolicy"
+        } else {
+            "remove tls from the DestinationRule"
+        }
+    }
+
+    /// Whether the proxy starts TLS without the mesh's identity.
+    pub fn originates(&self) -> bool {
+        matches!(self.mode.as_str(), "SIMPLE" | "MUTUAL") && !self.is_ignored
+    }
+
     fn caller_tls(&self) -> CallerTls {
         match self.mode.as_str() {
             "ISTIO_MUTUAL" => CallerTls::Mtls,
@@ -77,7 +98,10 @@ pub enum ServerSide {
         class: InboundClass,
     },
     /// The application itself accepts the connection: no proxy, or the port is excluded from it.
-    Application,
+    Application {
+        /// Whether it is known to speak plaintext: gRPC probes are in plaintext.
+        is_plaintext: bool,
+    },
     /// Proxyless gRPC: the library in the application accepts what istiod tells it, mTLS included.
     GrpcLibrary,
 }
@@ -104,6 +128,8 @@ pub enum HopFailure {
     TlsToStrict,
     /// TLS without a certificate of the mesh to a proxy that reads the calls in plaintext or mTLS.
     TlsToProxy,
+    /// TLS to a server that speaks plaintext.
+    TlsToPlaintext,
 }
 
 /// The result of a hop.
@@ -120,9 +146,18 @@ impl ServerSide {
     /// The outcome of a connection with this TLS. `carries_calls`: the caller's proxy, or the client without one, speaks
     /// HTTP on it. Otherwise it is a TCP stream for both proxies.
     pub fn accept(&self, tls: CallerTls, carries_calls: bool) -> HopResult {
-        let Self::Proxy { mode, class, .. } = self else {
-            let fails = *self == Self::Application && tls == CallerTls::Mtls;
-            return if fails { HopResult::Fails(HopFailure::MtlsToApplication) } else { HopResult::Direct };
+        let (mode, class) = match self {
+            Self::GrpcLibrary => return HopResult::Direct,
+            Self::Application { is_plaintext } => {
+                return match tls {
+                    CallerTls::Mtls => HopResult::Fails(HopFailure::MtlsToApplication),
+                    CallerTls::Tls | CallerTls::Application if *is_plaintext => {
+                        HopResult::Fails(HopFailure::TlsToPlaintext)
+                    }
+                    _ => HopResult::Direct,
+                };
+            }
+            Self::Proxy { mode, class, .. } => (mode, class),
         };
         let is_http = match class {
             InboundClass::Http => true,
@@ -173,10 +208,19 @@ impl Mesh<'_> {
             return ServerSide::GrpcLibrary;
         }
         if workload.proxy.is_meshed() == Some(false) || is_excluded {
-            return ServerSide::Application;
+            return ServerSide::Application { is_plaintext: workload.grpc_probes.contains(&port) };
         }
         let (mode, decided_by) = self.security_policies.mtls_mode(workload, port, &self.root_namespace);
         ServerSide::Proxy { mode, decided_by: decided_by.cloned(), class: self.inbound_class(id, port) }
+    }
+
+    /// Whether a port of a ServiceEntry is the well-known port of plaintext HTTP, without another `targetPort`.
+    pub fn is_plaintext_entry_port(&self, service: &Service, port: u16) -> bool {
+        matches!(service.resolution, Resolution::ServiceEntry(_))
+            && port == HTTP_PORT
+            && service.port(port).is_some_and(|port| {
+                port.target == TargetPort::Number(HTTP_PORT) && port.protocol.family() == ProtocolFamily::Http
+            })
     }
 
     /// The protocol class of a pod's port: that of the oldest Service with this target port, and of its first such port.
@@ -331,14 +375,20 @@ mod tests {
         ] {
             assert_eq!(proxy(mode, InboundClass::Http).accept(CallerTls::Plaintext, true), expected, "{mode:?}");
         }
-        assert_eq!(ServerSide::Application.accept(CallerTls::Plaintext, true), HopResult::Direct);
+        assert_eq!(
+            ServerSide::Application { is_plaintext: true }.accept(CallerTls::Plaintext, true),
+            HopResult::Direct
+        );
     }
 
     #[test]
     fn mtls_needs_a_proxy_that_accepts_it() {
         let accept = |server: ServerSide| server.accept(CallerTls::Mtls, true);
         assert_eq!(accept(proxy(MtlsMode::Disable, InboundClass::Http)), HopResult::Fails(HopFailure::MtlsToDisabled));
-        assert_eq!(accept(ServerSide::Application), HopResult::Fails(HopFailure::MtlsToApplication));
+        assert_eq!(
+            accept(ServerSide::Application { is_plaintext: false }),
+            HopResult::Fails(HopFailure::MtlsToApplication)
+        );
         let tcp = HopResult::Chain(InboundChain { is_http: false, is_mtls: true });
         assert_eq!(accept(proxy(MtlsMode::Strict, InboundClass::Tcp)), tcp);
     }

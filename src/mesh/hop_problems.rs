@@ -144,7 +144,7 @@ impl Mesh<'_> {
             }
             let decided_by = match side {
                 ServerSide::Proxy { decided_by, .. } => decided_by,
-                ServerSide::Application | ServerSide::GrpcLibrary => None,
+                ServerSide::Application { .. } | ServerSide::GrpcLibrary => None,
             };
             problems.push(HopProblem {
                 port: port.number,

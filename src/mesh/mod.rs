@@ -15,6 +15,8 @@
 //! This module is part of CORE. Its types are never serialized as such: [`crate::report`] defines the output.
 
 pub(crate) mod authorization;
+pub(crate) mod backend_policy;
+pub mod behavior;
 pub(crate) mod caller_backend;
 pub(crate) mod caller_classes;
 pub(crate) mod coverage;
@@ -40,6 +42,7 @@ pub mod service;
 pub(crate) mod traffic_exclusion;
 pub(crate) mod version;
 pub(crate) mod virtual_service;
+pub(crate) mod waypoint;
 pub(crate) mod workload;
 pub(crate) mod written_route;
 mod written_rules;
@@ -54,12 +57,15 @@ use std::sync::{Arc, OnceLock};
 use crate::schema::fields::{self, FieldProblem};
 use crate::schema::limits;
 use crate::schema::mesh_config::MeshConfig;
+use crate::schema::meta::StringMap;
 use crate::schema::sidecar::{SelectorSpec, SidecarSpec};
 use crate::snapshot::decode_error::DecodeError;
 use crate::snapshot::{Object, Snapshot};
+use backend_policy::{BackendTrafficPolicy, DeadTarget};
+use behavior::Behaviors;
 use coverage::Coverage;
 use destination_rule::DestinationRules;
-use gateway::{ApiGateway, IstioGateway, ReferenceGrant};
+use gateway::{ApiGateway, IstioGateway, ListenerSet, ReferenceGrant};
 use gateway_api::RouteObject;
 use host::HostMap;
 use ids::{Host, Interner, Labels, Namespace, ObjectRef, RouteObjectId, ServiceId, VirtualServiceId, WorkloadId};
@@ -85,6 +91,8 @@ pub struct Mesh<'s> {
     pub version: IstioVersion,
     /// How `version` was determined.
     pub version_source: VersionSource,
+    /// Behavior of this release, and of istiod's environment.
+    pub behaviors: Behaviors,
     /// Suffix of Kubernetes Service hosts, such as `cluster.local`.
     pub cluster_domain: String,
     /// Root namespace: its objects apply to the whole mesh. `meshConfig.rootNamespace`, else istiod's namespace.
@@ -95,6 +103,8 @@ pub struct Mesh<'s> {
     pub has_mesh_config: bool,
     /// Injection labels of each Namespace in the source.
     pub namespaces: BTreeMap<Namespace, NamespaceInjection>,
+    /// Labels of each Namespace in the source, with the label that the API server sets.
+    pub namespace_labels: BTreeMap<Namespace, StringMap>,
     /// Service registry: Kubernetes Services by namespace and name, then one entry for each host of a ServiceEntry.
     /// Indexed by [`ServiceId`].
     pub services: Vec<Service>,
@@ -102,6 +112,10 @@ pub struct Mesh<'s> {
     pub workloads: Vec<Workload>,
     /// DestinationRules, merged as istiod merges them.
     pub destination_rules: DestinationRules,
+    /// XBackendTrafficPolicies. The model does not apply them; answers that they may change name them.
+    pub backend_traffic_policies: Vec<BackendTrafficPolicy>,
+    /// Targets on which a BackendTLSPolicy does not act.
+    pub dead_policy_targets: Vec<DeadTarget>,
     /// VirtualServices, oldest first.
     pub virtual_services: VirtualServices,
     /// HTTPRoutes and GRPCRoutes, oldest first. Indexed by [`RouteObjectId`].
@@ -110,13 +124,15 @@ pub struct Mesh<'s> {
     pub istio_gateways: Vec<IstioGateway>,
     /// Gateway API Gateways, sorted by namespace and name.
     pub api_gateways: Vec<ApiGateway>,
+    /// ListenerSets by namespace and name.
+    pub listener_sets: Vec<ListenerSet>,
     /// PeerAuthentications, RequestAuthentications and AuthorizationPolicies.
     pub security_policies: SecurityPolicies,
     /// The mesh's trust domain, followed by its aliases.
     pub trust_domains: Vec<String>,
     /// External authorizers of the mesh configuration: name, and whether they support TCP connections.
     pub authorizers: Vec<(String, bool)>,
-    /// EnvoyFilters and WasmPlugins. The model does not apply them; answers that they may change name them.
+    /// EnvoyFilters, WasmPlugins and TrafficExtensions. The model does not apply them; answers that they may change name them.
     pub extensions: Vec<Extension>,
     /// Sidecar objects, in the order in which istiod tries them.
     pub sidecars: Vec<SidecarObject>,
@@ -169,7 +185,10 @@ impl UndecodedObject {
     }
 }
 
-/// An EnvoyFilter or WasmPlugin: it changes Envoy's configuration after istiod has generated it.
+/// Label of the pods of a Gateway API Gateway, waypoints included.
+pub(crate) const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
+
+/// An EnvoyFilter, WasmPlugin or TrafficExtension: it changes Envoy's configuration after istiod has generated it.
 #[derive(Debug)]
 pub struct Extension {
     /// The object.
@@ -182,6 +201,12 @@ impl Extension {
     /// Whether the object applies to proxies of pods with these labels in `namespace`.
     pub fn applies_to(&self, namespace: &Namespace, labels: &Labels, root_namespace: &Namespace) -> bool {
         let is_in_scope = self.object.namespace == *root_namespace || self.object.namespace == *namespace;
+        let mut targets = self.spec.target_ref.iter().chain(&self.spec.target_refs).peekable();
+        if targets.peek().is_some() {
+            let gateway = labels.get(GATEWAY_NAME_LABEL);
+            return self.object.namespace == *namespace
+                && targets.any(|target| target.kind == "Gateway" && Some(target.name.as_str()) == gateway);
+        }
         let selector = self.spec.workload_selector.as_ref().map(|selector| &selector.labels);
         let selector = selector.or(self.spec.selector.as_ref().map(|selector| &selector.match_labels));
         is_in_scope

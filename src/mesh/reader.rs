@@ -6,8 +6,9 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use super::authorization::{AuthorizationPolicy, PolicyScope};
+use super::backend_policy::{self, BackendTlsPolicy, BackendTrafficPolicy};
 use super::destination_rule::DestinationRule;
-use super::gateway::{ApiGateway, IstioGateway, ReferenceGrant};
+use super::gateway::{ApiGateway, IstioGateway, ListenerSet, ReferenceGrant};
 use super::gateway_api::{RouteObject, RouteParent};
 use super::host::{self};
 use super::ids::{Host, Interner, Labels, Namespace, ObjectRef, WorkloadId};
@@ -15,7 +16,8 @@ use super::security::{MtlsMode, PeerAuthentication, RequestAuthentication, Secur
 use super::service::Visibility;
 use super::version::IstioVersion;
 use super::virtual_service::{GatewayName, VirtualService};
-use super::workload::{NamespaceInjection, Workload};
+use super::waypoint;
+use super::workload::Workload;
 use super::{Extension, SidecarObject, UndecodedObject};
 use crate::schema::core as shapes;
 use crate::schema::destination_rule::{DestinationRuleSpec, MatchLabels};
@@ -29,6 +31,9 @@ use crate::schema::virtual_service::VirtualServiceSpec;
 use crate::schema::{gateway_api, meta::StringMap};
 use crate::snapshot::{Object, Snapshot, decode_error, yaml};
 
+/// The label that the API server sets on every namespace.
+const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
 pub(super) struct ObjectReader<'s> {
     pub(super) snapshot: &'s Snapshot,
     pub(super) names: Interner,
@@ -40,6 +45,8 @@ pub(super) struct ObjectReader<'s> {
 pub(super) struct IstiodInfo {
     pub(super) version: Option<IstioVersion>,
     pub(super) cluster_domain: Option<String>,
+    /// Variables of its environment, by name.
+    pub(super) environment: Vec<(String, String)>,
 }
 
 impl<'s> ObjectReader<'s> {
@@ -86,12 +93,15 @@ impl<'s> ObjectReader<'s> {
         }
     }
 
-    pub(super) fn namespaces(&mut self) -> BTreeMap<Namespace, NamespaceInjection> {
+    pub(super) fn namespace_labels(&mut self) -> BTreeMap<Namespace, StringMap> {
         let objects: Vec<(ObjectRef, shapes::NamespaceObject)> = self.decode(Kind::Namespace);
         objects
             .into_iter()
             .map(|(object, namespace)| {
-                (Arc::clone(&object.name).into(), NamespaceInjection::new(&namespace.metadata.labels))
+                let mut labels = namespace.metadata.labels;
+                // Manifests lack the label that the API server sets.
+                labels.entry(NAMESPACE_NAME_LABEL.to_owned()).or_insert_with(|| object.name.to_string());
+                (Arc::clone(&object.name).into(), labels)
             })
             .collect()
     }
@@ -110,11 +120,16 @@ impl<'s> ObjectReader<'s> {
             let template = workload.spec.template;
             (template.metadata.labels.get("app").map(String::as_str) == Some("istiod")).then_some(template.spec)
         });
-        let mut istiod = IstiodInfo { version: None, cluster_domain: None };
+        let mut istiod = IstiodInfo { version: None, cluster_domain: None, environment: Vec::new() };
         for spec in pods.chain(templates) {
-            for container in spec.containers.iter().filter(|container| container.name == "discovery") {
+            for container in spec.containers.iter().filter(|container| container.name == shapes::ISTIOD_CONTAINER) {
                 let version = container.image.as_deref().and_then(IstioVersion::from_image);
                 istiod.version = istiod.version.max(version);
+                let variables = container.env.iter().filter_map(|variable| {
+                    let is_kept = shapes::retains_variable(&container.name, &variable.name);
+                    is_kept.then(|| Some((variable.name.clone(), variable.value.clone()?))).flatten()
+                });
+                istiod.environment.extend(variables);
                 let mut arguments = container.args.iter();
                 while let Some(argument) = arguments.next() {
                     let domain = match argument.strip_prefix("--domain") {
@@ -223,10 +238,50 @@ impl<'s> ObjectReader<'s> {
             .map(|(object, Resource { metadata, spec })| ApiGateway {
                 created: self.created(&metadata),
                 service_name: metadata.annotations.get("gateway.istio.io/name-override").cloned(),
+                waypoint_for: metadata.labels.get(waypoint::TRAFFIC_TYPE_LABEL).cloned(),
                 object,
                 spec,
             })
             .collect()
+    }
+
+    pub(super) fn listener_sets(&mut self) -> Vec<ListenerSet> {
+        let objects: Vec<(ObjectRef, Resource<gateway_api::ListenerSetSpec>)> = self.decode(Kind::ListenerSet);
+        objects
+            .into_iter()
+            .map(|(object, Resource { metadata, spec })| {
+                let gateway = match RouteParent::new(&spec.parent_ref, &object.namespace) {
+                    RouteParent::Listeners { owner, .. } if owner.kind == Kind::Gateway => {
+                        Some((owner.namespace, owner.name))
+                    }
+                    _ => None,
+                };
+                ListenerSet { created: self.created(&metadata), object, gateway, spec }
+            })
+            .collect()
+    }
+
+    /// BackendTLSPolicies and XBackendTrafficPolicies, without those that istiod leaves to other controllers.
+    pub(super) fn backend_policies(&mut self) -> (Vec<BackendTlsPolicy>, Vec<BackendTrafficPolicy>) {
+        let is_ignored = |metadata: &ObjectMeta| {
+            let value = metadata.annotations.get(backend_policy::IGNORE_ANNOTATION);
+            value.is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        };
+        let tls: Vec<(ObjectRef, Resource<gateway_api::BackendTlsPolicySpec>)> = self.decode(Kind::BackendTlsPolicy);
+        let tls = tls.into_iter().filter(|(_, policy)| !is_ignored(&policy.metadata));
+        let tls = tls.map(|(object, Resource { metadata, spec })| {
+            let created = self.created(&metadata);
+            BackendTlsPolicy { object, created, spec }
+        });
+        let tls = tls.collect();
+        let traffic: Vec<(ObjectRef, Resource<gateway_api::BackendTrafficPolicySpec>)> =
+            self.decode(Kind::XBackendTrafficPolicy);
+        let traffic = traffic.into_iter().filter(|(_, policy)| !is_ignored(&policy.metadata));
+        let traffic = traffic.map(|(object, Resource { metadata: _, spec })| BackendTrafficPolicy {
+            object,
+            targets: spec.target_refs.0,
+        });
+        (tls, traffic.collect())
     }
 
     pub(super) fn security(&mut self) -> SecurityPolicies {
@@ -277,6 +332,7 @@ impl<'s> ObjectReader<'s> {
     pub(super) fn extensions(&mut self) -> Vec<Extension> {
         let mut objects: Vec<(ObjectRef, Resource<SelectorSpec>)> = self.decode(Kind::EnvoyFilter);
         objects.extend(self.decode(Kind::WasmPlugin));
+        objects.extend(self.decode(Kind::TrafficExtension));
         objects.into_iter().map(|(object, Resource { metadata: _, spec })| Extension { object, spec }).collect()
     }
 

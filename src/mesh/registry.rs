@@ -1,21 +1,24 @@
 //! Builds the service registry and the workloads: decodes Services, ServiceEntries, Pods, pod templates and
 //! EndpointSlices, and matches Services with pods.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::UndecodedObject;
+use super::behavior::{Behaviors, IstiodBehavior};
 use super::host::{self};
 use super::ids::{Labels, Namespace, ObjectRef, WorkloadId};
 use super::protocol::{self, DecidedBy, Protocol};
 use super::reader::ObjectReader;
 use super::service::{PodCount, Resolution, Service, ServicePort, TargetPort, Visibility};
 use super::traffic_exclusion::IpRange;
+use super::waypoint::WaypointRef;
 use super::workload::{NamespaceInjection, Workload};
 use crate::schema::core as shapes;
 use crate::schema::kind::{KINDS, Kind};
 use crate::schema::mesh_config::MeshConfig;
 use crate::schema::meta::Resource;
+use crate::schema::meta::StringMap;
 use crate::schema::service_entry::{ServiceEntryPort, ServiceEntrySpec, WorkloadEntrySpec};
 use crate::snapshot::{Object, SourceKind, decode_error};
 
@@ -101,14 +104,22 @@ impl<'s> ObjectReader<'s> {
         }
     }
 
-    pub(super) fn services(&mut self, config: &MeshConfig, cluster_domain: &str) -> Vec<Service> {
+    pub(super) fn services(
+        &mut self,
+        config: &MeshConfig,
+        cluster_domain: &str,
+        behaviors: &Behaviors,
+        namespace_labels: &BTreeMap<Namespace, StringMap>,
+    ) -> Vec<Service> {
         let objects: Vec<(ObjectRef, shapes::ServiceObject)> = self.decode(Kind::Service);
-        let waypoint_namespaces = self.waypoint_namespaces();
+        let has_aliases = behaviors.has(IstiodBehavior::ExternalNameAliases);
         objects
             .into_iter()
             .map(|(object, service)| {
                 let shapes::ServiceObject { metadata, spec } = service;
                 let resolution = match (spec.kind.as_deref(), spec.external_name.as_deref()) {
+                    // Without aliases, istiod resolves the target by DNS, as for a ServiceEntry.
+                    (Some("ExternalName"), Some(_)) if !has_aliases => Resolution::ServiceEntry("DNS".into()),
                     (Some("ExternalName"), Some(target)) => {
                         Resolution::ExternalName(target.trim_end_matches('.').to_ascii_lowercase().as_str().into())
                     }
@@ -122,14 +133,11 @@ impl<'s> ObjectReader<'s> {
                     .unwrap_or_default();
                 let ports =
                     spec.ports.iter().enumerate().filter_map(|(index, port)| self.service_port(index, port)).collect();
-                let uses_waypoint = match metadata.labels.get("istio.io/use-waypoint").map(String::as_str) {
-                    Some(name) => name != "none",
-                    None => waypoint_namespaces.contains(&object.namespace),
-                };
+                let waypoint =
+                    WaypointRef::new(&metadata.labels, namespace_labels.get(&object.namespace), &object.namespace);
                 Service {
                     host: host::service_host(&object.name, &object.namespace, cluster_domain),
                     created: self.created(&metadata),
-                    resolution,
                     ports,
                     labels: Labels::new(&metadata.labels, &mut self.names),
                     selector: Labels::new(&spec.selector, &mut self.names),
@@ -147,22 +155,11 @@ impl<'s> ObjectReader<'s> {
                     export_to: Visibility::new(&export_to, &config.default_service_export_to, &object.namespace),
                     publishes_not_ready: spec.publish_not_ready_addresses == Some(true),
                     is_node_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
-                    uses_waypoint,
-                    is_external: false,
+                    waypoint,
+                    is_external: matches!(resolution, Resolution::ServiceEntry(_)),
+                    resolution,
                     object,
                 }
-            })
-            .collect()
-    }
-
-    /// Namespaces labeled with `istio.io/use-waypoint`.
-    fn waypoint_namespaces(&self) -> BTreeSet<Namespace> {
-        self.snapshot
-            .of_kind(Kind::Namespace)
-            .filter_map(|object| {
-                let namespace: shapes::NamespaceObject = serde_json::from_str(object.body.get()).ok()?;
-                let name = namespace.metadata.labels.get("istio.io/use-waypoint")?;
-                (name != "none").then(|| Namespace::from(&*object.key.name))
             })
             .collect()
     }
@@ -193,13 +190,19 @@ impl<'s> ObjectReader<'s> {
     }
 
     /// One registry entry for each host of each ServiceEntry.
-    pub(super) fn service_entries(&mut self, config: &MeshConfig) -> Vec<Service> {
+    pub(super) fn service_entries(
+        &mut self,
+        config: &MeshConfig,
+        namespace_labels: &BTreeMap<Namespace, StringMap>,
+    ) -> Vec<Service> {
         let objects: Vec<(ObjectRef, Resource<ServiceEntrySpec>)> = self.decode(Kind::ServiceEntry);
         let mut services = Vec::new();
         for (object, entry) in objects {
             let Resource { metadata, spec } = entry;
             let created = self.created(&metadata);
             let labels = Labels::new(&metadata.labels, &mut self.names);
+            let waypoint =
+                WaypointRef::new(&metadata.labels, namespace_labels.get(&object.namespace), &object.namespace);
             let selector = spec.workload_selector.as_ref();
             let selector = selector.map(|selector| Labels::new(&selector.labels, &mut self.names)).unwrap_or_default();
             let endpoint_labels: Vec<_> =
@@ -228,7 +231,7 @@ impl<'s> ObjectReader<'s> {
                     export_to: Visibility::new(&spec.export_to, &config.default_service_export_to, &object.namespace),
                     publishes_not_ready: false,
                     is_node_local: false,
-                    uses_waypoint: false,
+                    waypoint: waypoint.clone(),
                     is_external: spec.location.as_deref() != Some("MESH_INTERNAL"),
                     object: object.clone(),
                 });

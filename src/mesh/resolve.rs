@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use super::Mesh;
+use super::backend_policy;
+use super::behavior::{Behaviors, IstiodBehavior};
 use super::coverage::Coverage;
 use super::destination_rule::DestinationRules;
 use super::host::{self, HostMap};
@@ -14,6 +16,7 @@ use super::references::{attach_routes, collect_evidence};
 use super::registry::attach_workloads;
 use super::version::{IstioVersion, VersionSource};
 use super::virtual_service::VirtualServices;
+use super::workload::NamespaceInjection;
 use crate::snapshot::{Snapshot, SourceKind};
 
 /// Settings that override what the source says.
@@ -36,7 +39,11 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, options: &ResolveOptions) -> Mesh<'s>
     let istio_namespace = options.istio_namespace.as_deref().unwrap_or("istio-system");
     let (config, has_mesh_config) = reader.mesh_config(istio_namespace, options.revision.as_deref());
     let root_namespace: Namespace = config.effective_root_namespace(istio_namespace).into();
-    let namespaces = reader.namespaces();
+    let namespace_labels = reader.namespace_labels();
+    let namespaces = namespace_labels
+        .iter()
+        .map(|(namespace, labels)| (namespace.clone(), NamespaceInjection::new(labels)))
+        .collect();
     let workloads = reader.workloads(&namespaces);
     let istiod = reader.istiod(istio_namespace);
     let cluster_domain = options
@@ -51,11 +58,13 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, options: &ResolveOptions) -> Mesh<'s>
         (None, None, Some(version)) => (version, VersionSource::Proxy),
         (None, None, None) => (IstioVersion::NEWEST, VersionSource::Assumed),
     };
-    let mut services = reader.services(&config, &cluster_domain);
+    let environment = istiod.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let behaviors = Behaviors::new(version, environment);
+    let mut services = reader.services(&config, &cluster_domain, &behaviors, &namespace_labels);
     attach_workloads(&mut services, &workloads);
     reader.endpoint_slices(&mut services);
     services.sort_by(|a, b| a.object.cmp(&b.object));
-    let mut entries = reader.service_entries(&config);
+    let mut entries = reader.service_entries(&config, &namespace_labels);
     attach_workloads(&mut entries, &workloads);
     services.extend(entries);
 
@@ -77,8 +86,15 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, options: &ResolveOptions) -> Mesh<'s>
         .filter(|workload| workload.proxy.is_meshed() != Some(false))
         .map(|workload| workload.namespace().clone())
         .collect();
-    let destination_rules =
-        DestinationRules::new(reader.destination_rules(&config, &cluster_domain), &root_namespace, &config);
+    let (backend_tls_policies, backend_traffic_policies) = reader.backend_policies();
+    let mut rules = reader.destination_rules(&config, &cluster_domain);
+    let mut dead_policy_targets = Vec::new();
+    if behaviors.has(IstiodBehavior::BackendTlsPolicies) {
+        let (converted, dead) = backend_policy::convert(&backend_tls_policies, &services);
+        rules.extend(converted);
+        dead_policy_targets = dead;
+    }
+    let destination_rules = DestinationRules::new(rules, &root_namespace, &config, &behaviors);
     let virtual_services = reader.virtual_services(&config, &cluster_domain);
     let route_objects = reader.route_objects();
     let attached_routes = attach_routes(&route_objects, &name_index);
@@ -86,9 +102,11 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, options: &ResolveOptions) -> Mesh<'s>
         snapshot,
         version,
         version_source,
+        behaviors,
         cluster_domain,
         istio_gateways: reader.istio_gateways(&workloads),
         api_gateways: reader.api_gateways(),
+        listener_sets: reader.listener_sets(),
         security_policies: reader.security(),
         trust_domains: config.trust_domains(),
         authorizers: config.authorizers(),
@@ -102,9 +120,12 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, options: &ResolveOptions) -> Mesh<'s>
         config,
         has_mesh_config,
         namespaces,
+        namespace_labels,
         services,
         workloads,
         destination_rules,
+        backend_traffic_policies,
+        dead_policy_targets,
         virtual_services: VirtualServices::new(virtual_services),
         route_objects,
         hosts,

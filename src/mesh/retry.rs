@@ -51,27 +51,38 @@ pub struct RetryPolicy {
     pub owner: RetryOwner,
 }
 
-/// The effective policy of a route with `written` retries, in a mesh with `defaultHttpRetryPolicy` `mesh_default`.
-pub fn effective_policy(
-    written: Option<(&HttpRetries, &ObjectRef)>,
-    mesh_default: Option<&HttpRetries>,
-) -> RetryPolicy {
-    match (written, mesh_default) {
-        (Some((retries, object)), _) => from_written(retries, RetryOwner::Rule(object.clone())),
-        (None, Some(retries)) => from_written(retries, RetryOwner::MeshDefault),
-        (None, None) => RetryPolicy {
-            attempts: DEFAULT_ATTEMPTS,
-            retry_on: DEFAULT_RETRY_ON.iter().map(|&condition| condition.to_owned()).collect(),
-            status_codes: Vec::new(),
-            per_try_timeout: None,
-            owner: RetryOwner::IstioDefault,
-        },
+/// What a mesh retries unless a route says otherwise.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RetryDefaults<'a> {
+    /// `defaultHttpRetryPolicy` of the mesh configuration.
+    pub mesh_default: Option<&'a HttpRetries>,
+    /// Whether the conditions of Istio's default policy include HTTP 503.
+    pub retries_503: bool,
+}
+
+impl RetryDefaults<'_> {
+    fn conditions(self) -> (Vec<String>, Vec<u16>) {
+        let status_codes = if self.retries_503 { vec![503] } else { Vec::new() };
+        (DEFAULT_RETRY_ON.iter().map(|&condition| condition.to_owned()).collect(), status_codes)
+    }
+}
+
+/// The effective policy of a route with `written` retries.
+pub fn effective_policy(written: Option<(&HttpRetries, &ObjectRef)>, defaults: RetryDefaults<'_>) -> RetryPolicy {
+    match (written, defaults.mesh_default) {
+        (Some((retries, object)), _) => from_written(retries, defaults, RetryOwner::Rule(object.clone())),
+        (None, Some(retries)) => from_written(retries, defaults, RetryOwner::MeshDefault),
+        (None, None) => {
+            let (retry_on, status_codes) = defaults.conditions();
+            let owner = RetryOwner::IstioDefault;
+            RetryPolicy { attempts: DEFAULT_ATTEMPTS, retry_on, status_codes, per_try_timeout: None, owner }
+        }
     }
 }
 
 /// A written `retries` block replaces the default policy as a whole. Only an unset `retryOn` takes the default
 /// conditions.
-fn from_written(retries: &HttpRetries, owner: RetryOwner) -> RetryPolicy {
+fn from_written(retries: &HttpRetries, defaults: RetryDefaults<'_>, owner: RetryOwner) -> RetryPolicy {
     let attempts = u32::try_from(retries.attempts.unwrap_or(0)).unwrap_or(0);
     if attempts == 0 {
         return RetryPolicy {
@@ -83,7 +94,7 @@ fn from_written(retries: &HttpRetries, owner: RetryOwner) -> RetryPolicy {
         };
     }
     let (retry_on, status_codes) = match retries.retry_on.as_deref() {
-        None | Some("") => (DEFAULT_RETRY_ON.iter().map(|&condition| condition.to_owned()).collect(), Vec::new()),
+        None | Some("") => defaults.conditions(),
         Some(text) => split_conditions(text),
     };
     let per_try_timeout =
@@ -131,16 +142,28 @@ mod tests {
 
     #[test]
     fn falls_back_to_the_mesh_default_then_to_the_istio_default() {
-        let policy = effective_policy(None, None);
+        let policy = effective_policy(None, RetryDefaults::default());
         assert_eq!((policy.attempts, policy.retry_on.len()), (2, 5));
         let off = HttpRetries { attempts: Some(0), ..HttpRetries::default() };
-        assert_eq!(effective_policy(None, Some(&off)).attempts, 0);
+        let defaults = RetryDefaults { mesh_default: Some(&off), ..RetryDefaults::default() };
+        assert_eq!(effective_policy(None, defaults).attempts, 0);
+    }
+
+    #[test]
+    fn older_releases_retry_503_where_the_default_conditions_apply() {
+        let defaults = RetryDefaults { retries_503: true, ..RetryDefaults::default() };
+        assert_eq!(effective_policy(None, defaults).status_codes, [503]);
+        let object = rule();
+        let written = HttpRetries { attempts: Some(3), ..HttpRetries::default() };
+        assert_eq!(effective_policy(Some((&written, &object)), defaults).status_codes, [503]);
+        let own = HttpRetries { retry_on: Some("unavailable".into()), ..written };
+        assert!(effective_policy(Some((&own, &object)), defaults).status_codes.is_empty());
     }
 
     #[test]
     fn a_written_block_replaces_the_default_policy() {
         let object = rule();
-        let policy = |retries: HttpRetries| effective_policy(Some((&retries, &object)), None);
+        let policy = |retries: HttpRetries| effective_policy(Some((&retries, &object)), RetryDefaults::default());
         assert_eq!(policy(HttpRetries::default()).attempts, 0);
         let three = policy(HttpRetries { attempts: Some(3), ..HttpRetries::default() });
         assert_eq!((three.attempts, three.retry_on.len()), (3, 5));

@@ -6,6 +6,7 @@ use super::evidence::Evidence;
 use super::ids::{Host, Labels, Namespace, ObjectRef, WorkloadId};
 use super::protocol::{DecidedBy, Protocol};
 use super::traffic_exclusion::IpRange;
+use super::waypoint::WaypointRef;
 use super::workload::{Readiness, Workload};
 
 /// A registry entry: one host with its ports.
@@ -43,8 +44,8 @@ pub struct Service {
     pub publishes_not_ready: bool,
     /// `internalTrafficPolicy: Local`: callers use only endpoints on their own node.
     pub is_node_local: bool,
-    /// Whether `istio.io/use-waypoint` on the Service or its Namespace sends its traffic through a waypoint.
-    pub uses_waypoint: bool,
+    /// The waypoint that the label of the Service or its Namespace names; it may not exist.
+    pub waypoint: Option<WaypointRef>,
     /// Whether the host is outside the mesh: a ServiceEntry without `location: MESH_INTERNAL`.
     pub is_external: bool,
 }

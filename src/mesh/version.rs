@@ -9,8 +9,15 @@ pub struct IstioVersion {
 }
 
 impl IstioVersion {
+    /// The oldest release that the model supports.
+    pub const OLDEST: Self = Self { major: 1, minor: 20 };
     /// The newest release that the model supports.
     pub const NEWEST: Self = Self { major: 1, minor: 31 };
+
+    /// Whether the model knows the behavior of the release.
+    pub fn is_supported(self) -> bool {
+        (Self::OLDEST..=Self::NEWEST).contains(&self)
+    }
 
     /// Parses `1.27`, `1.27.3`, `v1.27` or `1.27.3-distroless`. Any other text, and any major version but 1, is `None`.
     pub fn parse(text: &str) -> Option<Self> {

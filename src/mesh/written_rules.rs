@@ -64,7 +64,7 @@ impl Mesh<'_> {
                 .filter(|limit| !limit.is_zero()),
             retries: retry::effective_policy(
                 rule.retries.as_ref().map(|retries| (retries, object)),
-                self.config.default_http_retry_policy.as_ref(),
+                self.retry_defaults(),
             ),
             faults: rule.fault.as_ref().map(describe_faults).unwrap_or_default(),
             mirrors: self.written_mirrors(&object.namespace, rule),

@@ -27,7 +27,7 @@ pub fn route(report: &RouteReport, style: &Style, out: &mut dyn Write) -> io::Re
     writeln!(out, "{}", style.paint(TextRole::Heading, &safe(&format!("{} {}", report.authority, report.path))))?;
     let mut page = RoutePage { style, out };
     page.row("caller", &callers)?;
-    page.row("listener", format_listener(report.listener))?;
+    page.row("listener", format_listener(report))?;
     if let Some(host) = &report.virtual_host {
         page.row("virtual host", host)?;
     }
@@ -75,12 +75,13 @@ pub fn route(report: &RouteReport, style: &Style, out: &mut dyn Write) -> io::Re
     page.rows("not modelled", report.not_modelled.iter().cloned())
 }
 
-fn format_listener(listener: ListenerClass) -> &'static str {
-    match listener {
+fn format_listener(report: &RouteReport) -> &'static str {
+    match report.listener {
         ListenerClass::Http => "HTTP: shared by the Services of the port, routed by authority",
         ListenerClass::Auto => "auto-detected: the Service's own listener, whatever the authority",
         ListenerClass::Tcp => "TCP: connections, not calls",
-        ListenerClass::None => "none: the proxy has no listener for this address and port",
+        ListenerClass::None if report.outcome == CallOutcome::Tcp => "none: no Envoy handles the caller's connections",
+        ListenerClass::None => "none: no listener matches this address and port",
     }
 }
 
@@ -288,6 +289,9 @@ fn format_backend(backend: &RouteBackendReport, share: Percent, is_tcp: bool) ->
             UpstreamTls::Plain => "no TLS",
         };
         parts.push(text.to_owned());
+    }
+    if let Some(policy) = &backend.backend_tls_policy {
+        parts.push(format!("BackendTLSPolicy {policy}"));
     }
     if let Some(rule) = &backend.destination_rule {
         parts.push(format!("DestinationRule {rule}"));

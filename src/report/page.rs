@@ -271,7 +271,8 @@ fn backend_report(mesh: &Mesh<'_>, backend: &CallerBackend) -> BackendReport {
 }
 
 fn destination_rules(mesh: &Mesh<'_>, rules: &AppliedRules) -> Vec<ObjectReport> {
-    rules.0.iter().map(|id| (&mesh.destination_rules.get(*id).object).into()).collect()
+    let rules = rules.0.iter().map(|id| mesh.destination_rules.get(*id));
+    rules.filter(|rule| !rule.is_converted()).map(|rule| (&rule.object).into()).collect()
 }
 
 fn caller_class_report(

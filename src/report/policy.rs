@@ -3,11 +3,11 @@
 use super::inspect::PolicyReport;
 use super::page::is_upgraded_to_http2;
 use crate::mesh::Mesh;
+use crate::mesh::behavior::IstiodBehavior;
 use crate::mesh::caller_classes::CallerClass;
 use crate::mesh::destination_rule::EffectivePolicy;
 use crate::mesh::protocol::Protocol;
 use crate::mesh::service::{Resolution, Service, ServicePort};
-use crate::mesh::version::IstioVersion;
 
 /// Policies of the gRPC ports: one for the host, and one for each subset whose policy differs.
 pub(super) fn policy_reports(mesh: &Mesh<'_>, service: &Service, class: &CallerClass) -> Vec<PolicyReport> {
@@ -62,7 +62,8 @@ pub(super) fn connection_pool(mesh: &Mesh<'_>, protocol: Protocol, policy: &Effe
     let connections = positive(tcp.and_then(|tcp| tcp.max_connections));
     let is_explicit_http2 = !policy.uses_client_protocol()
         && (protocol.is_http2()
-            || (is_upgraded_to_http2(mesh, protocol, policy) && mesh.version >= IstioVersion { major: 1, minor: 28 }));
+            || (is_upgraded_to_http2(mesh, protocol, policy)
+                && mesh.has_behavior(IstiodBehavior::UpgradedStreamLimits)));
     let streams = positive(http.and_then(|http| http.max_concurrent_streams)).filter(|_| is_explicit_http2);
     let mut lines = Vec::new();
     if let (Some(connections), Some(streams)) = (connections, streams) {

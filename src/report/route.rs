@@ -161,6 +161,9 @@ pub struct RouteBackendReport {
     /// `namespace/name` of the DestinationRule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destination_rule: Option<String>,
+    /// `namespace/name` of the BackendTLSPolicy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend_tls_policy: Option<String>,
     /// The protocol of connections to the endpoints.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_protocol: Option<UpstreamProtocol>,
@@ -338,6 +341,8 @@ pub enum ClientOutcomeReason {
     MtlsWithoutProxy,
     /// The connection is TLS without a certificate of the mesh, and the proxies of the pods do not accept it.
     TlsToProxy,
+    /// The connection is TLS, and the server speaks plaintext.
+    TlsToPlaintext,
     /// An AuthorizationPolicy at the server denies the calls.
     AuthorizationDenied,
     /// A fault of the rule aborts the calls.
@@ -414,7 +419,7 @@ impl RouteReport {
                 .map(|(backend, own)| RouteBackendReport {
                     tls_problem: tls_problem(mesh, caller, backend, own),
                     authorization: own.decision.as_ref().filter(|_| common.is_none()).map(Into::into),
-                    ..backend_report(mesh, caller, backend)
+                    ..backend_report(mesh, caller, backend, decision.has_no_proxy())
                 })
                 .collect(),
             authorization: common.map(Into::into),
@@ -492,7 +497,13 @@ fn rule_report(matched: &MatchedRule, route_name: &str) -> RouteRuleReport {
     }
 }
 
-fn backend_report(mesh: &Mesh<'_>, caller: &Caller, backend: &CompiledBackend) -> RouteBackendReport {
+/// `has_no_proxy`: nothing but the connection itself reaches the backend, so no DestinationRule shapes it.
+fn backend_report(
+    mesh: &Mesh<'_>,
+    caller: &Caller,
+    backend: &CompiledBackend,
+    has_no_proxy: bool,
+) -> RouteBackendReport {
     let exists = backend.state != BackendState::NoCluster;
     let auto_mtls = mesh.config.enable_auto_mtls != Some(false);
     let tls = match backend.tls.as_deref() {
@@ -511,9 +522,10 @@ fn backend_report(mesh: &Mesh<'_>, caller: &Caller, backend: &CompiledBackend) -
         state: backend.state,
         endpoints: backend.endpoints.map(|pods| pods.ready + pods.unknown),
         destination_rule: backend.destination_rule.as_ref().map(ObjectRef::path),
+        backend_tls_policy: backend.backend_tls_policy.as_ref().map(ObjectRef::path),
         upstream_protocol: backend.upstream_protocol,
         tls: exists.then_some(tls),
-        connection_pool: pool_limits(mesh, caller, backend).filter(|_| exists).unwrap_or_default(),
+        connection_pool: pool_limits(mesh, caller, backend).filter(|_| exists && !has_no_proxy).unwrap_or_default(),
         tls_problem: None,
         authorization: None,
     }
@@ -532,7 +544,7 @@ fn tls_problem(
     let (failing, all) = (authorization.servers.iter().filter(is_failing).count(), authorization.servers.len());
     let decided_by = match mesh.server_side(access.server, access.port) {
         ServerSide::Proxy { decided_by: Some(object), .. } => format!(" ({object})"),
-        ServerSide::Proxy { .. } | ServerSide::Application | ServerSide::GrpcLibrary => String::new(),
+        ServerSide::Proxy { .. } | ServerSide::Application { .. } | ServerSide::GrpcLibrary => String::new(),
     };
     let written = mesh.written_tls(caller, backend);
     let by_rule = written.map(|written| format!("{} starts {}", written.object, written.mode)).unwrap_or_default();
@@ -545,6 +557,7 @@ fn tls_problem(
         HopFailure::MtlsToApplication => format!("{by_rule}; the pods have no proxy that accepts mTLS"),
         HopFailure::TlsToStrict => format!("{by_rule}; the pods accept only mTLS of the mesh{decided_by}"),
         HopFailure::TlsToProxy => format!("{by_rule}; the proxies of the pods expect mTLS of the mesh or plaintext"),
+        HopFailure::TlsToPlaintext => format!("{by_rule}; the pods speak plaintext, as their gRPC probe does"),
     };
     Some(if failing == all { text } else { format!("{text}: {failing} of {all} pods") })
 }

@@ -146,6 +146,9 @@ impl ClientView<'_, '_> {
         {
             return vec![(CallFailure::new(Reason::Http1Upstream, None, 14, Some("UPE")), 1.0)];
         }
+        if self.originates_tls_to_plaintext(backend) {
+            return vec![(unavailable(Reason::TlsToPlaintext, "UF"), 1.0)];
+        }
         let ratio = |predicate: &dyn Fn(&ServerAccess) -> bool| authorization.ratio(self.mesh, predicate);
         let mut failures: Vec<(CallFailure, f64)> = [
             (HopFailure::PlaintextToStrict, unavailable(Reason::PlaintextToStrictMtls, "UC")),
@@ -153,6 +156,7 @@ impl ClientView<'_, '_> {
             (HopFailure::MtlsToApplication, unavailable(Reason::MtlsWithoutProxy, "UF")),
             (HopFailure::TlsToStrict, unavailable(Reason::TlsToProxy, "UF")),
             (HopFailure::TlsToProxy, unavailable(Reason::TlsToProxy, "UF")),
+            (HopFailure::TlsToPlaintext, unavailable(Reason::TlsToPlaintext, "UF")),
         ]
         .into_iter()
         .map(|(failure, outcome)| (outcome, ratio(&|access| access.result == Err(failure))))
@@ -166,5 +170,14 @@ impl ClientView<'_, '_> {
         let closed = unavailable(Reason::AuthorizationDenied, "UC");
         failures.push((closed, ratio(&|access| denies(access) && !access.is_http)));
         failures
+    }
+
+    /// Whether the caller's proxy starts TLS with the plaintext port of a ServiceEntry.
+    fn originates_tls_to_plaintext(&self, backend: &CompiledBackend) -> bool {
+        let service = backend.service.map(|id| self.mesh.service(id));
+        let port = backend.port.and_then(|port| u16::try_from(port).ok());
+        let is_plaintext =
+            service.zip(port).is_some_and(|(service, port)| self.mesh.is_plaintext_entry_port(service, port));
+        is_plaintext && self.mesh.written_tls(self.caller, backend).is_some_and(|tls| tls.originates())
     }
 }

@@ -1,10 +1,14 @@
 //! Notes on the answer of `route`: what is not modelled, what is uncertain, and nearest names.
 
+use std::collections::BTreeSet;
+
 use crate::mesh::ids::ObjectRef;
-use crate::mesh::service::Resolution;
+use crate::mesh::service::{Resolution, Service};
 use crate::mesh::workload::ProxyKind;
 use crate::mesh::xds::{Call, CallDecision, CallOutcome, Caller, CallerKind};
 use crate::mesh::{Extension, Mesh};
+use crate::schema::Kind;
+use crate::schema::not_modelled::{self, UnreadUse};
 
 /// Authorities of Services with names near a host that the proxy does not have.
 pub(super) fn did_you_mean(mesh: &Mesh<'_>, call: &Call, decision: &CallDecision) -> Vec<String> {
@@ -63,7 +67,8 @@ pub(super) fn notes(mesh: &Mesh<'_>, caller: &Caller, decision: &CallDecision) -
     notes
 }
 
-/// Everything that acts on the call and is not modelled: a caller without Envoy, EnvoyFilters and WasmPlugins, waypoints.
+/// Everything that acts on the call and is not modelled: extensions, waypoints, policies and fields that the model does not
+/// read, and backends of kinds that it does not know.
 pub(super) fn not_modelled(mesh: &Mesh<'_>, caller: &Caller, decision: &CallDecision) -> Vec<String> {
     let truncated = mesh.route_configs().gaps().map(|gap| format!("{}: {}", gap.what, gap.why));
     let mut notes: Vec<String> = truncated.collect();
@@ -71,18 +76,20 @@ pub(super) fn not_modelled(mesh: &Mesh<'_>, caller: &Caller, decision: &CallDeci
         Some(ProxyKind::Proxyless) => {
             notes.push("the caller uses proxyless gRPC: its own library routes its calls".to_owned());
         }
-        Some(ProxyKind::Ambient) => {
-            notes.push("the caller is in ambient mode: without a waypoint, these rules do not apply to it".to_owned());
-        }
-        Some(proxy) if proxy.is_meshed() == Some(false) => {
+        Some(ProxyKind::None(_)) => {
             let text = "the caller has no proxy: these rules do not apply to it, and each of its connections goes to \
                         one pod";
             notes.push(text.to_owned());
         }
         Some(_) | None => {}
     }
-    let applies =
-        |extension: &&Extension| extension.applies_to(&caller.namespace, &caller.labels, &mesh.root_namespace);
+    let has_envoy = !matches!(
+        caller.workload.map(|id| &mesh.workload(id).proxy),
+        Some(ProxyKind::Ambient | ProxyKind::None(_) | ProxyKind::Proxyless)
+    );
+    let applies = |extension: &&Extension| {
+        has_envoy && extension.applies_to(&caller.namespace, &caller.labels, &mesh.root_namespace)
+    };
     notes.extend(
         mesh.extensions
             .iter()
@@ -90,12 +97,99 @@ pub(super) fn not_modelled(mesh: &Mesh<'_>, caller: &Caller, decision: &CallDeci
             .map(|extension| format!("{} acts on the caller's proxy", extension.title())),
     );
     for backend in &decision.backends {
-        if let Some(id) = backend.service
-            && mesh.service(id).uses_waypoint
-        {
-            notes.push(format!("a waypoint handles calls to {} after the caller's proxy", mesh.service(id).host));
+        if let Some(id) = backend.service {
+            let service = mesh.service(id);
+            notes.extend(waypoint_note(mesh, caller, service));
+            let policies = mesh.backend_traffic_policies.iter().filter(|policy| policy.applies_to(service));
+            notes.extend(policies.map(|policy| format!("{} acts on calls to {}", policy.object, service.object)));
         }
     }
-    notes.dedup();
+    notes.extend(unread_field_notes(mesh, caller, decision));
+    notes.extend(unknown_backends(mesh, decision));
+    let mut seen = BTreeSet::new();
+    notes.retain(|note| seen.insert(note.clone()));
     notes
+}
+
+/// What a waypoint does to the call, or that the caller does not use the one of the Service.
+fn waypoint_note(mesh: &Mesh<'_>, caller: &Caller, service: &Service) -> Option<String> {
+    if let Some(waypoint) = mesh.waypoint_in_path(caller, service) {
+        let order = if caller.kind == CallerKind::Gateway { " after the gateway" } else { "" };
+        return Some(format!(
+            "the waypoint {waypoint} handles calls to {}{order}: its routes, retries, timeouts, load balancing and policies",
+            service.host
+        ));
+    }
+    let waypoint = mesh.waypoint_of(service)?;
+    let who = match caller.kind {
+        CallerKind::Gateway => "the gateway",
+        CallerKind::Sidecar => "the caller",
+    };
+    Some(format!(
+        "{who} does not use the waypoint {waypoint} of {}: the routes and policies of the waypoint do not apply",
+        service.host
+    ))
+}
+
+/// The fields that the model does not read, of every object that decides about the call.
+fn unread_field_notes(mesh: &Mesh<'_>, caller: &Caller, decision: &CallDecision) -> Vec<String> {
+    let objects = deciding_objects(mesh, caller, decision);
+    let fields_of = |object: &ObjectRef| {
+        let stored = mesh.snapshot.objects.get(&object.key())?;
+        let body: serde_json::Value = serde_json::from_str(stored.body.get()).ok()?;
+        Some(not_modelled::unread_fields(object.kind, &body))
+    };
+    let mut notes = Vec::new();
+    for object in objects {
+        for UnreadUse { path, effect } in fields_of(&object).unwrap_or_default() {
+            // Of a route object, only the rule that matches acts on the call.
+            let own_rule = decision.rule.as_ref().filter(|rule| rule.object == object).map(|rule| &rule.field);
+            let is_other_rule =
+                own_rule.is_some_and(|field| path.contains("].") && !path.starts_with(&format!("{field}.")));
+            if !is_other_rule {
+                notes.push(format!("{path} of {object} {effect}"));
+            }
+        }
+    }
+    notes
+}
+
+/// The objects that decide where the call goes and how.
+fn deciding_objects(mesh: &Mesh<'_>, caller: &Caller, decision: &CallDecision) -> BTreeSet<ObjectRef> {
+    let mut objects = BTreeSet::new();
+    if let Some(rule) = &decision.rule {
+        objects.insert(rule.object.clone());
+        objects.extend(rule.delegate.clone());
+    }
+    let has_envoy = !decision.has_no_proxy();
+    for backend in &decision.backends {
+        let Some(service) = backend.service.map(|id| mesh.service(id)) else { continue };
+        if service.object.kind == Kind::ServiceEntry {
+            objects.insert(service.object.clone());
+        }
+        if has_envoy {
+            let rules = mesh.applied_rules(caller, service);
+            objects.extend(rules.0.iter().map(|id| mesh.destination_rules.get(*id).object.clone()));
+        }
+        // A Sidecar of the server decides which of its ports the proxy serves.
+        let servers = mesh.backend_servers(caller, backend);
+        objects.extend(servers.into_iter().filter_map(|(id, _)| mesh.sidecar_of_workload(id)));
+    }
+    match caller.workload.filter(|_| caller.kind == CallerKind::Gateway) {
+        None if has_envoy => objects.extend(mesh.sidecar_of(caller)),
+        None => {}
+        Some(id) => objects.extend(mesh.gateways_of(id)),
+    }
+    objects
+}
+
+/// Backends of the rule that are no Services.
+fn unknown_backends(mesh: &Mesh<'_>, decision: &CallDecision) -> Vec<String> {
+    let Some(rule) = &decision.rule else { return Vec::new() };
+    let Some(route) = mesh.route_objects.iter().find(|route| route.object == rule.object) else { return Vec::new() };
+    let written = route.route.spec.rules.get(rule.index).map(|written| &written.backend_refs);
+    let pools = written.into_iter().flatten().filter(|backend| backend.kind.as_deref() == Some("InferencePool"));
+    pools
+        .map(|backend| format!("{}.backendRefs of {} name InferencePool {}", rule.field, rule.object, backend.name))
+        .collect()
 }

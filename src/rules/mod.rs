@@ -114,6 +114,7 @@ pub static RULES: &[&Rule] = &[
     &security::sidecar_credential_ignored::RULE,
     &security::server_not_verified::RULE,
     &security::tls_to_plain_port::RULE,
+    &security::backend_policy_without_effect::RULE,
     &dataplane::pod_without_proxy::RULE,
     &dataplane::no_ready_pods::RULE,
     &dataplane::proxy_rejected_config::RULE,
@@ -127,6 +128,7 @@ pub static RULES: &[&Rule] = &[
     &dataplane::ambient_without_waypoint::RULE,
     &dataplane::proxyless_grpc::RULE,
     &dataplane::traffic_around_proxy::RULE,
+    &dataplane::waypoint_not_attached::RULE,
 ];
 
 /// Result of running the selected rules.

@@ -124,6 +124,9 @@ pub struct Container {
     /// Only the arguments that [`retained_args`] returns.
     #[serde(skip_serializing_if = "NullableList::is_empty")]
     pub args: NullableList<String>,
+    /// Only the variables that [`retains_variable`] names.
+    #[serde(skip_serializing_if = "NullableList::is_empty")]
+    pub env: NullableList<EnvironmentVariable>,
     #[serde(skip_serializing_if = "NullableList::is_empty")]
     pub ports: NullableList<ContainerPortSpec>,
     /// `Always` makes an init container a native sidecar.
@@ -140,6 +143,36 @@ pub struct Container {
     pub startup_probe: Option<Probe>,
 }
 
+/// A variable of a container's environment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EnvironmentVariable {
+    pub name: String,
+    /// Absent for a value from another object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+}
+
+/// The container of istiod.
+pub const ISTIOD_CONTAINER: &str = "discovery";
+
+/// Variables of istiod that change how calls are routed.
+pub const ISTIOD_VARIABLES: [&str; 8] = [
+    "ENABLE_EXTERNAL_NAME_ALIAS",
+    "VERIFY_CERTIFICATE_AT_CLIENT",
+    "EXCLUDE_UNSAFE_503_FROM_DEFAULT_RETRY",
+    "ENABLE_ENHANCED_DESTINATIONRULE_MERGE",
+    "PILOT_SIDECAR_PICK_BEST_SERVICE_NAMESPACE",
+    "PILOT_ENABLE_STRICT_GATEWAY_MERGING",
+    "PILOT_SCOPE_GATEWAY_TO_NAMESPACE",
+    "PILOT_ENABLE_EDS_FOR_HEADLESS_SERVICES",
+];
+
+/// Reports whether a reduced Pod keeps this variable. Others are dropped, because they may hold passwords.
+pub fn retains_variable(container: &str, name: &str) -> bool {
+    container == ISTIOD_CONTAINER && ISTIOD_VARIABLES.contains(&name)
+}
+
 /// Selects the arguments of Istio's own containers that a snapshot keeps: the proxy's role and istiod's cluster
 /// domain.
 ///
@@ -150,7 +183,7 @@ pub fn retained_args(container: &str, args: &[String]) -> Vec<String> {
             let is_role = |arg: &&String| matches!(arg.as_str(), "proxy" | "sidecar" | "router" | "waypoint");
             args.iter().filter(is_role).cloned().collect()
         }
-        "discovery" => {
+        ISTIOD_CONTAINER => {
             let mut retained = Vec::new();
             let mut args = args.iter();
             while let Some(arg) = args.next() {

@@ -114,6 +114,12 @@ fn children<I: Iterator<Item = &'static str>>(
     fields
 }
 
+/// Whether the table has the fields of a kind.
+pub fn has_schema(kind: Kind) -> bool {
+    let info = kind.info();
+    schemas_by_kind().contains_key(format!("{}/{}", info.group, info.name).as_str())
+}
+
 /// Checks an object's body against its kind's schema. Kinds without a schema have no problems.
 pub fn check(kind: Kind, body: &Value) -> Vec<FieldProblem> {
     let info = kind.info();
@@ -226,6 +232,39 @@ fn find_deeper(node: &SchemaNode, name: &str, path: &str) -> Option<String> {
         }
     }
     None
+}
+
+#[cfg(test)]
+impl SchemaNode {
+    fn example(&self, list_depth: usize) -> Value {
+        if list_depth > 0 {
+            return Value::Array(vec![self.example(list_depth - 1)]);
+        }
+        match &self.kind {
+            FieldType::Text => "x".into(),
+            FieldType::Enum(values) => {
+                values.iter().find(|value| !value.is_empty()).copied().unwrap_or_default().into()
+            }
+            FieldType::Integer | FieldType::Number | FieldType::IntOrText => 1.into(),
+            FieldType::Boolean => true.into(),
+            FieldType::Anything => serde_json::json!({}),
+            FieldType::Object => {
+                self.children.iter().map(|(name, node)| ((*name).to_owned(), node.example(node.list_depth))).collect()
+            }
+            FieldType::Map => {
+                let value = self.children.get("*").map_or_else(|| "x".into(), |node| node.example(node.list_depth));
+                serde_json::json!({ "1": value })
+            }
+        }
+    }
+}
+
+/// A `spec` of a kind with every field of its schema.
+#[cfg(test)]
+pub(crate) fn example(kind: Kind) -> Option<Value> {
+    let info = kind.info();
+    let tree = schemas_by_kind().get(format!("{}/{}", info.group, info.name).as_str())?;
+    Some(tree.example(0))
 }
 
 #[cfg(test)]

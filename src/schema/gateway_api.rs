@@ -1,4 +1,4 @@
-//! Gateway API's Gateway, HTTPRoute, GRPCRoute and ReferenceGrant, as written.
+//! Gateway API's Gateway, ListenerSet, HTTPRoute, GRPCRoute, ReferenceGrant and backend policies, as written.
 //! Source: `apis/v1` of kubernetes-sigs/gateway-api v1.6.0.
 
 use serde::Deserialize;
@@ -238,6 +238,70 @@ pub struct ApiGatewaySpec {
     pub listeners: NullableList<ApiListener>,
     /// Names an existing Service that runs the gateway; otherwise istiod creates one.
     pub addresses: NullableList<GatewayAddress>,
+    /// Absent means that no ListenerSet may add listeners.
+    pub allowed_listeners: Option<AllowedListeners>,
+}
+
+/// ListenerSets that may add listeners to a Gateway.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct AllowedListeners {
+    pub namespaces: Option<RouteNamespaces>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ListenerSetSpec {
+    /// The Gateway that gets the listeners.
+    pub parent_ref: ParentRef,
+    pub listeners: NullableList<ApiListener>,
+}
+
+/// TLS between a proxy and the backends of a Service.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BackendTlsPolicySpec {
+    pub target_refs: NullableList<BackendPolicyTarget>,
+    pub validation: BackendTlsValidation,
+}
+
+/// An experimental policy of a Service: retry budgets and session persistence, which are not modelled.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BackendTrafficPolicySpec {
+    pub target_refs: NullableList<BackendPolicyTarget>,
+}
+
+/// An object of the policy's own namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BackendPolicyTarget {
+    pub group: String,
+    pub kind: String,
+    pub name: String,
+    /// Name of a port; absent means all ports.
+    pub section_name: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BackendTlsValidation {
+    /// The SNI name, and the name that the certificate must have.
+    pub hostname: String,
+    pub subject_alt_names: NullableList<SubjectAltName>,
+    /// ConfigMaps with the certificates of the authorities.
+    pub ca_certificate_refs: NullableList<CertificateRef>,
+    /// `System`: the authorities of the proxy's image.
+    #[serde(rename = "wellKnownCACertificates")]
+    pub well_known_ca_certificates: Option<String>,
+}
+
+/// A name that the certificate may have instead.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct SubjectAltName {
+    pub hostname: Option<String>,
+    pub uri: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -281,11 +345,25 @@ pub struct ApiListener {
     pub name: String,
     /// Absent means every host.
     pub hostname: Option<String>,
+    /// A ListenerSet may leave it out for HTTP and HTTPS.
     pub port: i64,
     /// `HTTP`, `HTTPS`, `TLS`, `TCP` or `HBONE`.
     pub protocol: String,
     pub tls: Option<ListenerTls>,
     pub allowed_routes: Option<AllowedRoutes>,
+}
+
+impl ApiListener {
+    /// The port, or the default of the protocol. 0: neither.
+    ///
+    /// Source: `ListenerEntryPortNumber` in `pilot/pkg/config/kube/gatewaycommon/gateway_utils.go` of istio/istio 1.31.
+    pub fn effective_port(&self) -> i64 {
+        match (self.port, self.protocol.as_str()) {
+            (0, "HTTP") => 80,
+            (0, "HTTPS") => 443,
+            (port, _) => port,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -324,7 +402,7 @@ pub struct RouteKind {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct RouteNamespaces {
-    /// `Same` (the default), `All` or `Selector`.
+    /// `Same` (the default of routes), `All`, `Selector` or `None`.
     pub from: Option<String>,
     pub selector: Option<LabelSelector>,
 }

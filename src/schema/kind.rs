@@ -64,6 +64,14 @@ pub enum Kind {
     GrpcRoute,
     /// Gateway API ReferenceGrant.
     ReferenceGrant,
+    /// Gateway API ListenerSet: further listeners of a Gateway.
+    ListenerSet,
+    /// Gateway API BackendTLSPolicy.
+    BackendTlsPolicy,
+    /// Istio TrafficExtension.
+    TrafficExtension,
+    /// Gateway API XBackendTrafficPolicy, experimental.
+    XBackendTrafficPolicy,
 }
 
 /// The part of an object that a snapshot keeps.
@@ -111,6 +119,7 @@ const NETWORKING: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 const SECURITY: &[&str] = &["v1", "v1beta1"];
 const ISTIO: &str = "networking.istio.io";
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
+const GATEWAY_API_EXPERIMENTAL: &str = "gateway.networking.x-k8s.io";
 
 /// All kinds, in the order of [`Kind`], which is also the reading order.
 ///
@@ -271,6 +280,42 @@ pub static KINDS: &[KindInfo] = {
             &["referencegrant", "refgrant"],
             Reduction::Whole,
         ),
+        info(
+            Kind::ListenerSet,
+            "ListenerSet",
+            GATEWAY_API,
+            &["v1"],
+            "listenersets",
+            &["listenerset", "lset"],
+            Reduction::Whole,
+        ),
+        info(
+            Kind::BackendTlsPolicy,
+            "BackendTLSPolicy",
+            GATEWAY_API,
+            &["v1", "v1alpha3", "v1alpha2"],
+            "backendtlspolicies",
+            &["backendtlspolicy", "btlspolicy"],
+            Reduction::Whole,
+        ),
+        info(
+            Kind::TrafficExtension,
+            "TrafficExtension",
+            "extensions.istio.io",
+            &["v1alpha1"],
+            "trafficextensions",
+            &["trafficextension"],
+            Reduction::WithoutSettings,
+        ),
+        info(
+            Kind::XBackendTrafficPolicy,
+            "XBackendTrafficPolicy",
+            GATEWAY_API_EXPERIMENTAL,
+            &["v1alpha1"],
+            "xbackendtrafficpolicies",
+            &["xbackendtrafficpolicy", "xbtrafficpolicy"],
+            Reduction::Whole,
+        ),
     ]
 };
 
@@ -330,7 +375,7 @@ impl Kind {
     /// Reports whether Istio or Gateway API defines the kind.
     pub fn is_mesh_kind(self) -> bool {
         let group = self.info().group;
-        group.ends_with("istio.io") || group == GATEWAY_API
+        group.ends_with("istio.io") || [GATEWAY_API, GATEWAY_API_EXPERIMENTAL].contains(&group)
     }
 
     /// Recognizes an object by its `apiVersion` and `kind`.
@@ -370,6 +415,8 @@ fn has_unique_name(kind: Kind) -> bool {
             | Kind::PeerAuthentication
             | Kind::RequestAuthentication
             | Kind::GrpcRoute
+            | Kind::BackendTlsPolicy
+            | Kind::ListenerSet
     )
 }
 

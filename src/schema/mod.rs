@@ -17,6 +17,7 @@ pub(crate) mod limits;
 pub(crate) mod list;
 pub(crate) mod mesh_config;
 pub(crate) mod meta;
+pub mod not_modelled;
 pub(crate) mod path;
 pub(crate) mod re2;
 pub(crate) mod security;

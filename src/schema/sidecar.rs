@@ -4,6 +4,7 @@
 use serde::Deserialize;
 
 use super::list::NullableList;
+use super::security::PolicyTarget;
 use super::service_entry::WorkloadSelector;
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -35,14 +36,18 @@ pub struct OutboundPolicy {
     pub mode: Option<String>,
 }
 
-/// `spec` of an EnvoyFilter, WasmPlugin or Telemetry, reduced to the workloads that it selects.
+/// `spec` of an EnvoyFilter, WasmPlugin, TrafficExtension or Telemetry, reduced to the workloads that it selects.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SelectorSpec {
     /// EnvoyFilter only.
     pub workload_selector: Option<WorkloadSelector>,
-    /// WasmPlugin and Telemetry.
+    /// All but EnvoyFilter.
     pub selector: Option<super::destination_rule::MatchLabels>,
+    /// Older form of `target_refs`.
+    pub target_ref: Option<PolicyTarget>,
+    /// Gateways and waypoints. Not empty: the object applies to no sidecar.
+    pub target_refs: NullableList<PolicyTarget>,
     /// EnvoyFilter only.
     pub config_patches: NullableList<ConfigPatch>,
 }

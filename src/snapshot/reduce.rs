@@ -112,6 +112,8 @@ fn reduce_pod_spec(spec: &mut shapes::PodSpec) {
     spec.service_account_name = spec.service_account_name.take().or(older);
     for container in spec.containers.0.iter_mut().chain(spec.init_containers.0.iter_mut()) {
         container.args = NullableList(shapes::retained_args(&container.name, &container.args));
+        let name = &container.name;
+        container.env.0.retain(|variable| shapes::retains_variable(name, &variable.name));
         for probe in [&mut container.readiness_probe, &mut container.liveness_probe, &mut container.startup_probe] {
             if probe.as_ref().is_some_and(|probe| probe.grpc.is_none()) {
                 *probe = None;

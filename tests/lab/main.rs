@@ -7,6 +7,7 @@ mod diff;
 mod doctor;
 mod effects;
 mod faults;
+mod gateway_api;
 mod inspect;
 mod krew;
 mod live;

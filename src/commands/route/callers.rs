@@ -247,34 +247,45 @@ struct CallerGroup {
     members: Vec<(String, Caller)>,
 }
 
-/// A group for each namespace with meshed pods and each set of labels that some object selects by, and the gateways.
+/// A group for each namespace with meshed pods and each set of labels that some object selects by, one for the ambient pods
+/// of each namespace, and the gateways.
 fn representatives(mesh: &Mesh<'_>) -> Vec<CallerGroup> {
     type SidecarKey = (Namespace, Vec<(String, String)>);
     let keys = mesh.caller_label_keys();
     let reads_accounts = mesh.security_policies.all_policies().any(AuthorizationPolicy::is_enforced);
     let mut sidecars: BTreeMap<SidecarKey, BTreeMap<String, WorkloadId>> = BTreeMap::new();
+    let mut ambient: BTreeMap<Namespace, BTreeMap<String, WorkloadId>> = BTreeMap::new();
     let mut gateways: BTreeMap<(Namespace, String), WorkloadId> = BTreeMap::new();
+    let account_of = |workload: &Workload| {
+        workload.service_account.as_deref().filter(|_| reads_accounts).unwrap_or_default().to_owned()
+    };
     for (id, workload) in workloads(mesh) {
         let namespace = workload.namespace().clone();
         match workload.proxy {
             ProxyKind::Gateway(_) => {
                 gateways.entry((namespace, workload.title())).or_insert(id);
             }
+            ProxyKind::Ambient => {
+                ambient.entry(namespace).or_default().entry(account_of(workload)).or_insert(id);
+            }
             _ if workload.proxy.is_meshed() == Some(false) || workload.object.kind == Kind::WorkloadEntry => {}
             _ => {
-                let account = workload.service_account.as_deref().filter(|_| reads_accounts).unwrap_or_default();
                 let group = sidecars.entry((namespace, selected_labels(&workload.labels, keys))).or_default();
-                group.entry(account.to_owned()).or_insert(id);
+                group.entry(account_of(workload)).or_insert(id);
             }
         }
     }
+    let group = |name, members: BTreeMap<String, WorkloadId>| {
+        let members = members.into_iter().map(|(account, id)| (account, Caller::of_workload(mesh, id))).collect();
+        CallerGroup { name: CallerName(name), members }
+    };
     let mut callers = Vec::new();
     for ((namespace, labels), members) in sidecars {
         let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let name = if pairs.is_empty() { namespace.to_string() } else { format!("{namespace} ({})", pairs.join(",")) };
-        let members = members.into_iter().map(|(account, id)| (account, Caller::of_workload(mesh, id))).collect();
-        callers.push(CallerGroup { name: CallerName(name), members });
+        callers.push(group(name, members));
     }
+    callers.extend(ambient.into_iter().map(|(namespace, members)| group(format!("{namespace} (ambient)"), members)));
     let single = |name, caller| CallerGroup { name, members: vec![(String::new(), caller)] };
     if callers.is_empty() {
         // Without pods, the namespaces of the Services represent the callers.

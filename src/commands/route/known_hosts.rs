@@ -110,9 +110,13 @@ fn is_known(mesh: &Mesh<'_>, host: &str) -> bool {
             .iter()
             .flat_map(|gateway| &gateway.spec.servers)
             .any(|server| server.hosts.iter().any(|served| is_covered(served)))
-        || mesh.api_gateways.iter().any(|gateway| {
-            gateway.spec.listeners.iter().filter_map(|listener| listener.hostname.as_deref()).any(is_covered)
-        })
+        || mesh
+            .api_gateways
+            .iter()
+            .flat_map(|gateway| &gateway.spec.listeners)
+            .chain(mesh.listener_sets.iter().flat_map(|set| &set.spec.listeners))
+            .filter_map(|listener| listener.hostname.as_deref())
+            .any(is_covered)
 }
 
 fn full_name(mesh: &Mesh<'_>, arguments: &RouteArgs, host: &str) -> Host {

@@ -111,6 +111,9 @@ pub(super) async fn run(context: &mut Context<'_>, mut arguments: RouteArgs) -> 
     arguments.source.excluded_files = arguments.test.iter().chain(&arguments.calls).cloned().collect();
     let ScopedSnapshot { snapshot, namespaces } = arguments.source.read(context).await?;
     let mesh = mesh::resolve(&snapshot, &arguments.source.options(&context.scope));
+    for note in mesh.istiod_notes() {
+        context.messages.warning(&note);
+    }
     for undecoded in &mesh.undecoded {
         context.messages.warning(&undecoded.to_string());
     }

@@ -16,7 +16,7 @@ use crate::shift::affected::CallerClassUsage;
 use crate::snapshot::{Object, ObjectKey, Snapshot};
 
 /// The kinds that decide where the calls of a rule go, who makes them, and whether they arrive.
-pub(super) const SHIFT_KINDS: [Kind; 18] = [
+pub(super) const SHIFT_KINDS: [Kind; 20] = [
     Kind::Namespace,
     Kind::Service,
     Kind::Pod,
@@ -35,6 +35,8 @@ pub(super) const SHIFT_KINDS: [Kind; 18] = [
     Kind::HttpRoute,
     Kind::GrpcRoute,
     Kind::ReferenceGrant,
+    Kind::ListenerSet,
+    Kind::BackendTlsPolicy,
 ];
 
 /// Backend checks between two reads of Services, which change less often than endpoints and DestinationRules.

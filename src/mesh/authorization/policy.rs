@@ -7,7 +7,6 @@ use crate::mesh::ids::{Labels, Namespace, ObjectRef};
 use crate::mesh::workload::{ProxyKind, Workload};
 use crate::schema::security::{AuthorizationPolicySpec, AuthorizationRule, PolicyTarget, RuleOperation, RuleSource};
 
-/// Label of the pods of a Gateway API Gateway, waypoints included.
 const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
 /// Class of the Gateways that are waypoints.
 const WAYPOINT_CLASS: &str = "istio-waypoint";

@@ -249,14 +249,14 @@ impl CallView<'_, '_> {
     /// Policies with `targetRefs` apply at the Service's waypoint, which is not modelled.
     fn waypoint_decision(&self, id: ServiceId) -> Option<AuthorizationDecision> {
         let service = self.mesh.service(id);
-        if !service.uses_waypoint {
-            return None;
-        }
+        let waypoint = self.mesh.waypoint_in_path(self.caller, service)?;
         let namespaces = [service.namespace(), &self.mesh.root_namespace];
         let mut policies = self.mesh.security_policies.policies_in(&namespaces);
         let policy = policies.find(|policy| policy.is_enforced() && !policy.scope.targets.is_empty())?;
-        let reason =
-            format!("{} may apply at the waypoint of {}, which is not modelled", policy.object, service.object);
+        let reason = format!(
+            "{} may apply at the waypoint {waypoint} of {}, which is not modelled",
+            policy.object, service.object
+        );
         Some(AuthorizationDecision::undecided(reason))
     }
 

@@ -6,8 +6,9 @@
 use super::scope::VisibleService;
 use super::{BackendState, Caller, CallerKind, CompiledBackend, ProxyConfig, UpstreamProtocol};
 use crate::mesh::Mesh;
+use crate::mesh::behavior::IstiodBehavior;
 use crate::mesh::destination_rule::{AppliedRules, EffectivePolicy};
-use crate::mesh::ids::{Host, Labels, SubsetName, WorkloadId};
+use crate::mesh::ids::{Host, Labels, ServiceId, SubsetName, WorkloadId};
 use crate::mesh::protocol::{Protocol, ProtocolFamily};
 use crate::mesh::service::{PodCount, Resolution, Service, ServicePort};
 use crate::schema::meta::StringMap;
@@ -115,7 +116,9 @@ impl ClusterBuilder<'_, '_> {
         }
         backend.service = Some(visible.service);
         backend.upstream_protocol = Some(self.upstream_protocol(service_port, &policy));
-        backend.destination_rule = rules.0.first().map(|id| self.mesh.destination_rules.get(*id).object.clone());
+        let merged = || rules.0.iter().map(|id| self.mesh.destination_rules.get(*id));
+        backend.destination_rule = merged().find(|rule| !rule.is_converted()).map(|rule| rule.object.clone());
+        backend.backend_tls_policy = merged().find(|rule| rule.is_converted()).map(|rule| rule.object.clone());
         backend.tls = policy.tls.as_ref().and_then(|tls| tls.value.mode.clone());
         backend.max_requests = policy.http_pool().and_then(|http| http.http2_max_requests);
         backend.hash_policy =
@@ -136,11 +139,32 @@ impl ClusterBuilder<'_, '_> {
         backend
     }
 
+    /// The pods of a Service, for connections whose calls no proxy reads. Named `host:port`, because it has no cluster.
+    pub(super) fn dialed_backend(&self, id: ServiceId, port: u16) -> CompiledBackend {
+        let service = self.mesh.service(id);
+        let has_endpoint_data = self.has_endpoint_data(service);
+        let pods = self.endpoints(service, None);
+        let is_dead = has_endpoint_data && !pods.may_serve() && !service.is_external;
+        CompiledBackend {
+            cluster: format!("{}:{port}", service.host),
+            host: Some(service.host.clone()),
+            port: Some(u32::from(port)),
+            service: Some(id),
+            state: if is_dead { BackendState::NoEndpoints } else { BackendState::Ok },
+            endpoints: has_endpoint_data.then_some(pods),
+            upstream_protocol: Some(UpstreamProtocol::Downstream),
+            ..CompiledBackend::default()
+        }
+    }
+
     pub(super) fn discovery(&self, service: &Service) -> ClusterDiscovery {
         let is_gateway = self.caller.kind == CallerKind::Gateway;
         match &service.resolution {
             // A gateway's client dialed the gateway, so its destination address cannot be reused.
             Resolution::Headless if is_gateway => ClusterDiscovery::Eds,
+            Resolution::Headless if self.mesh.has_behavior(IstiodBehavior::BalancedHeadlessServices) => {
+                ClusterDiscovery::Eds
+            }
             Resolution::Headless => ClusterDiscovery::OriginalDestination,
             Resolution::ClusterIp | Resolution::ExternalName(_) => ClusterDiscovery::Eds,
             Resolution::ServiceEntry(resolution) => match &**resolution {
@@ -196,7 +220,8 @@ impl ClusterBuilder<'_, '_> {
             return UpstreamProtocol::Http2;
         }
         // A sidecar uses the caller's protocol before any upgrade applies. For a gateway nothing is set at this point.
-        if port.protocol == Protocol::Auto && self.caller.kind == CallerKind::Sidecar {
+        let is_detected = port.protocol == Protocol::Auto && self.caller.kind == CallerKind::Sidecar;
+        if is_detected && self.mesh.has_behavior(IstiodBehavior::UpgradedStreamLimits) {
             return UpstreamProtocol::Downstream;
         }
         let mesh_upgrades = self.mesh.config.h2_upgrade_policy.as_deref() == Some("UPGRADE");
@@ -205,6 +230,10 @@ impl ClusterBuilder<'_, '_> {
             Some("DO_NOT_UPGRADE") => false,
             _ => mesh_upgrades && port.protocol.family() == ProtocolFamily::Http,
         };
-        if upgrades { UpstreamProtocol::Http2 } else { UpstreamProtocol::Http1 }
+        match (upgrades, is_detected) {
+            (true, _) => UpstreamProtocol::Http2,
+            (false, true) => UpstreamProtocol::Downstream,
+            (false, false) => UpstreamProtocol::Http1,
+        }
     }
 }

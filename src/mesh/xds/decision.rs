@@ -15,6 +15,7 @@ use super::virtual_host::CompiledVirtualHost;
 use super::{Call, CompiledBackend, CompiledMirror, DialedAddress, ProxyConfig, TriedRule};
 use crate::mesh::ids::ObjectRef;
 use crate::mesh::retry::RetryPolicy;
+use crate::mesh::workload::ProxyKind;
 use crate::schema::virtual_service::HttpRule;
 
 /// How a call ends.
@@ -102,6 +103,11 @@ pub struct CallDecision {
 }
 
 impl CallDecision {
+    /// Whether a connection goes to the backend without a proxy that reads its calls.
+    pub fn has_no_proxy(&self) -> bool {
+        self.outcome == CallOutcome::Tcp && self.listener == ListenerClass::None
+    }
+
     fn new(listener: ListenerClass, outcome: CallOutcome, message: impl Into<String>) -> Self {
         Self {
             listener,
@@ -126,7 +132,38 @@ impl<'m> ProxyConfig<'m> {
     /// Decides what the proxy does with a call.
     pub fn decide(&self, call: &Call) -> CallDecision {
         let name = route_table::without_port(&call.authority);
-        if self.is_gateway() { self.decide_at_gateway(call, name) } else { self.decide_at_sidecar(call, name) }
+        if self.is_gateway() {
+            return self.decide_at_gateway(call, name);
+        }
+        // For a pod without a proxy, the answer is that of the sidecar that it would get; a note says so.
+        let is_ambient = self.caller.workload.is_some_and(|id| self.mesh.workload(id).proxy == ProxyKind::Ambient);
+        if is_ambient { self.decide_at_layer_4(call, name) } else { self.decide_at_sidecar(call, name) }
+    }
+
+    /// Decides for a pod in ambient mode: ztunnel connects to one pod of the dialed Service for each connection, and does
+    /// not read the calls in it.
+    fn decide_at_layer_4(&self, call: &Call, name: &str) -> CallDecision {
+        let host = call.dial.as_deref().map_or(name, route_table::without_port);
+        let decide = |outcome, message: String| CallDecision::new(ListenerClass::None, outcome, message);
+        if self.resolve(host).is_none() {
+            return decide(CallOutcome::Unresolved, format!("{host} has no address: no ready pod"));
+        }
+        let Some(id) = self.dialed_service(host) else {
+            let message = "no Service has this name: ztunnel connects to the address that DNS returns";
+            return decide(CallOutcome::Passthrough, message.to_owned());
+        };
+        let service = self.mesh.service(id);
+        if service.port(call.port).is_none() {
+            return decide(CallOutcome::Closed, format!("{} has no port {}", service.object, call.port));
+        }
+        let message = match self.mesh.waypoint_in_path(&self.caller, service) {
+            Some(waypoint) => format!("ztunnel sends the connection to the waypoint {waypoint}, which reads its calls"),
+            None => {
+                "ztunnel connects to one pod, which gets all calls of the connection: no rules, no retries".to_owned()
+            }
+        };
+        let clusters = super::cluster::ClusterBuilder { mesh: self.mesh, caller: &self.caller };
+        CallDecision { backends: vec![clusters.dialed_backend(id, call.port)], ..decide(CallOutcome::Tcp, message) }
     }
 
     fn decide_at_sidecar(&self, call: &Call, name: &str) -> CallDecision {

@@ -38,6 +38,21 @@ impl ProxyConfig<'_> {
         None
     }
 
+    /// The registry entry whose address a client dials for a host, whether or not its proxy sees it.
+    pub(super) fn dialed_service(&self, host: &str) -> Option<ServiceId> {
+        let mut host = host.trim_end_matches('.').to_ascii_lowercase();
+        for _ in 0..MAX_ALIASES {
+            let Some((id, _)) = self.kubernetes_service(&host) else {
+                return self.mesh.services_named(&host).first().copied();
+            };
+            match &self.mesh.service(id).resolution {
+                Resolution::ExternalName(target) => target.as_str().clone_into(&mut host),
+                _ => return Some(id),
+            }
+        }
+        None
+    }
+
     /// The Kubernetes Service that a name resolves to in the caller's namespace, and the pod if the name contains one.
     fn kubernetes_service(&self, host: &str) -> Option<(ServiceId, Option<String>)> {
         let domain = self.mesh.cluster_domain.as_str();

@@ -1,42 +1,43 @@
-//! The parents that Gateway API routes attach to: Services, ServiceEntries, and listeners of Gateways.
+//! The parents that Gateway API routes attach to: Services, ServiceEntries, and listeners of Gateways and ListenerSets.
 //!
 //! Sources: `extractParentReferenceInfo`, `referenceAllowed` and `buildListener` in
-//! `pilot/pkg/config/kube/gateway/conversion.go` of istio/istio 1.31.
+//! `pilot/pkg/config/kube/gateway/conversion.go`, `ListenerSetCollection` in `gateway_collection.go`, and
+//! `pilot/pkg/config/kube/gatewaycommon/listener_conflict.go` of istio/istio 1.31.
 
 use std::sync::Arc;
 
 use super::gateway_api_conversion::listener_gateway;
 use super::host_patterns;
 use crate::mesh::Mesh;
-use crate::mesh::gateway::ApiGateway;
+use crate::mesh::behavior::IstiodBehavior;
+use crate::mesh::gateway::{ApiGateway, ListenerSet};
 use crate::mesh::gateway_api::{RouteObject, RouteParent};
 use crate::mesh::host;
 use crate::mesh::ids::{Namespace, ObjectRef};
 use crate::mesh::service::ServicePort;
 use crate::mesh::virtual_service::GatewayName;
 use crate::schema::Kind;
-use crate::schema::core::NamespaceObject;
 use crate::schema::gateway::{GatewayServer, ServerPort, ServerTls};
 use crate::schema::gateway_api::ApiListener;
 
 /// Gateway classes that istiod configures, without waypoints.
 const ISTIO_GATEWAY_CLASSES: [&str; 3] = ["istio", "istio-remote", "istio-east-west"];
 
-/// The label that the API server sets on every namespace.
-const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
-
-/// A listener of a Gateway API Gateway. istiod converts each to an Istio Gateway with one server.
+/// A listener of a Gateway API Gateway, its own or one that a ListenerSet adds. istiod converts each to an Istio Gateway
+/// with one server.
 #[derive(Debug, Clone)]
 pub(super) struct GatewayListener {
     pub(super) gateway: GatewayName,
     pub(super) created: Option<Arc<str>>,
     /// Hosts of the Services in front of the gateway.
     pub(super) services: Vec<String>,
+    /// Namespace of these Services: that of the Gateway.
+    pub(super) service_namespace: Namespace,
     pub(super) server: GatewayServer,
     /// Whether istiod deploys the gateway. It then merges no Istio Gateways of other namespaces into it.
     pub(super) is_managed: bool,
-    namespace: Namespace,
-    name: Arc<str>,
+    /// The Gateway or ListenerSet.
+    owner: ObjectRef,
     section: String,
     port: i64,
     protocol: String,
@@ -50,19 +51,19 @@ pub(super) fn listeners(mesh: &Mesh<'_>) -> Vec<GatewayListener> {
     let has_istio_class =
         |gateway: &&ApiGateway| ISTIO_GATEWAY_CLASSES.contains(&gateway.spec.gateway_class_name.as_str());
     for gateway in mesh.api_gateways.iter().filter(has_istio_class) {
-        for listener in &gateway.spec.listeners {
-            let Some(server) = server(mesh, gateway, listener) else { continue };
-            let namespace = gateway.object.namespace.clone();
+        for written in distinct_listeners(mesh, gateway) {
+            let WrittenListener { owner, created, listener } = written;
+            let Some(server) = server(mesh, &owner.namespace, listener) else { continue };
             listeners.push(GatewayListener {
-                gateway: listener_gateway(&namespace, &gateway.object.name, &listener.name),
-                created: gateway.created.clone(),
+                gateway: listener_gateway(&owner.namespace, &owner.name, &listener.name),
+                created: created.clone(),
                 services: services(mesh, gateway),
+                service_namespace: gateway.object.namespace.clone(),
                 server,
                 is_managed: is_managed(gateway),
-                namespace,
-                name: Arc::clone(&gateway.object.name),
+                owner: owner.clone(),
                 section: listener.name.clone(),
-                port: listener.port,
+                port: listener.effective_port(),
                 protocol: listener.protocol.clone(),
                 hostname: listener.hostname.clone().unwrap_or_default(),
                 kinds: kinds(listener),
@@ -70,6 +71,74 @@ pub(super) fn listeners(mesh: &Mesh<'_>) -> Vec<GatewayListener> {
         }
     }
     listeners
+}
+
+/// A listener with the object that it is written in.
+struct WrittenListener<'m> {
+    owner: &'m ObjectRef,
+    created: &'m Option<Arc<str>>,
+    listener: &'m ApiListener,
+}
+
+/// The listeners of a Gateway and of the ListenerSets that it allows, without those that conflict with an earlier one:
+/// the Gateway's own come first, then those of the oldest ListenerSet.
+fn distinct_listeners<'m>(mesh: &'m Mesh<'_>, gateway: &'m ApiGateway) -> Vec<WrittenListener<'m>> {
+    let own = gateway.spec.listeners.iter().map(|listener| WrittenListener {
+        owner: &gateway.object,
+        created: &gateway.created,
+        listener,
+    });
+    let mut sets = listener_sets(mesh, gateway);
+    sets.sort_by_key(|set| (set.created.clone(), set.object.namespace.clone(), set.object.name.clone()));
+    let added = sets.into_iter().flat_map(|set| {
+        let written = |listener| WrittenListener { owner: &set.object, created: &set.created, listener };
+        set.spec.listeners.iter().map(written)
+    });
+    let mut distinct: Vec<WrittenListener<'m>> = Vec::new();
+    for candidate in own.chain(added) {
+        if !distinct.iter().any(|earlier| conflict(earlier.listener, candidate.listener)) {
+            distinct.push(candidate);
+        }
+    }
+    distinct
+}
+
+/// The ListenerSets that a Gateway allows to add listeners.
+fn listener_sets<'m>(mesh: &'m Mesh<'_>, gateway: &ApiGateway) -> Vec<&'m ListenerSet> {
+    if !mesh.has_behavior(IstiodBehavior::ListenerSets) {
+        return Vec::new();
+    }
+    let allowed = gateway.spec.allowed_listeners.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
+    let is_allowed = |set: &&ListenerSet| {
+        let Some(allowed) = allowed else { return false };
+        match (allowed.from.as_deref(), &allowed.selector) {
+            (Some("All"), _) => true,
+            (Some("Same"), _) => set.object.namespace == gateway.object.namespace,
+            (Some("Selector") | None, Some(selector)) => {
+                mesh.namespaces_selected_by(selector).contains(&set.object.namespace)
+            }
+            _ => false,
+        }
+    };
+    mesh.listener_sets_of(&gateway.object).filter(is_allowed).collect()
+}
+
+/// Whether two listeners of one gateway cannot both exist.
+fn conflict(a: &ApiListener, b: &ApiListener) -> bool {
+    let is_stream = |listener: &ApiListener| matches!(listener.protocol.as_str(), "TCP" | "UDP");
+    let has_hosts = |listener: &ApiListener| matches!(listener.protocol.as_str(), "HTTP" | "HTTPS" | "TLS");
+    let hostname = |listener: &ApiListener| {
+        listener.hostname.as_deref().filter(|name| !name.is_empty()).map_or_else(|| "*".to_owned(), str::to_owned)
+    };
+    if a.effective_port() != b.effective_port() {
+        return false;
+    }
+    match (has_hosts(a), has_hosts(b)) {
+        (true, true) => hostname(a) == hostname(b),
+        (true, false) => is_stream(b),
+        (false, true) => is_stream(a),
+        (false, false) => (is_stream(a) && is_stream(b)) || a.protocol == b.protocol,
+    }
 }
 
 fn is_managed(gateway: &ApiGateway) -> bool {
@@ -106,7 +175,7 @@ fn kinds(listener: &ApiListener) -> Vec<String> {
     supported.iter().filter(|kind| is_allowed(kind)).map(|&kind| kind.to_owned()).collect()
 }
 
-fn server(mesh: &Mesh<'_>, gateway: &ApiGateway, listener: &ApiListener) -> Option<GatewayServer> {
+fn server(mesh: &Mesh<'_>, own_namespace: &Namespace, listener: &ApiListener) -> Option<GatewayServer> {
     let mode = listener.tls.as_ref().map(|tls| tls.mode.as_deref().unwrap_or("Terminate"));
     let tls = match (listener.protocol.as_str(), mode) {
         ("HTTPS" | "TLS", None) => return None,
@@ -117,15 +186,15 @@ fn server(mesh: &Mesh<'_>, gateway: &ApiGateway, listener: &ApiListener) -> Opti
     };
     Some(GatewayServer {
         port: Some(ServerPort {
-            number: u32::try_from(listener.port).ok()?,
+            number: u32::try_from(listener.effective_port()).ok()?,
             protocol: listener.protocol.clone(),
             name: "default".to_owned(),
             target_port: None,
         }),
-        hosts: crate::schema::NullableList(hosts(mesh, gateway, listener)),
+        hosts: crate::schema::NullableList(hosts(mesh, own_namespace, listener)),
         tls: tls.map(|mode| ServerTls {
             mode: Some(mode.to_owned()),
-            credential_names: crate::schema::NullableList(credentials(gateway, listener)),
+            credential_names: crate::schema::NullableList(credentials(own_namespace, listener)),
             ..ServerTls::default()
         }),
         ..GatewayServer::default()
@@ -133,25 +202,15 @@ fn server(mesh: &Mesh<'_>, gateway: &ApiGateway, listener: &ApiListener) -> Opti
 }
 
 /// Hosts of the converted server, with the namespaces whose routes may attach.
-fn hosts(mesh: &Mesh<'_>, gateway: &ApiGateway, listener: &ApiListener) -> Vec<String> {
+fn hosts(mesh: &Mesh<'_>, own_namespace: &Namespace, listener: &ApiListener) -> Vec<String> {
     let hostname = listener.hostname.as_deref().unwrap_or("*");
     let allowed = listener.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
     let namespaces = match allowed.and_then(|allowed| allowed.from.as_deref()).unwrap_or("Same") {
-        "Same" => vec![gateway.object.namespace.as_str().to_owned()],
+        "Same" => vec![own_namespace.as_str().to_owned()],
         "All" => vec!["*".to_owned()],
         _ => match allowed.and_then(|allowed| allowed.selector.as_ref()) {
             None => vec!["*".to_owned()],
-            Some(selector) => mesh
-                .snapshot
-                .of_kind(Kind::Namespace)
-                .filter_map(|object| {
-                    let namespace: NamespaceObject = serde_json::from_str(object.body.get()).ok()?;
-                    let mut labels = namespace.metadata.labels;
-                    // Manifests lack the label that the API server sets.
-                    labels.entry(NAMESPACE_NAME_LABEL.to_owned()).or_insert_with(|| object.key.name.to_string());
-                    selector.matches(&labels).then(|| object.key.name.to_string())
-                })
-                .collect(),
+            Some(selector) => mesh.namespaces_selected_by(selector).iter().map(ToString::to_string).collect(),
         },
     };
     if namespaces.is_empty() {
@@ -239,11 +298,9 @@ pub(super) fn attachments(mesh: &Mesh<'_>, listeners: &[GatewayListener], object
                     attachments.push(Attachment::Service { hosts: vec![host.as_str().to_owned()], port: *port });
                 }
             }
-            RouteParent::Gateway { namespace, name, listener: section, port } => {
-                let gateway_listeners: Vec<&GatewayListener> = listeners
-                    .iter()
-                    .filter(|listener| listener.namespace == *namespace && listener.name == *name)
-                    .collect();
+            RouteParent::Listeners { owner, listener: section, port } => {
+                let gateway_listeners: Vec<&GatewayListener> =
+                    listeners.iter().filter(|listener| listener.owner == *owner).collect();
                 for listener in &gateway_listeners {
                     let is_referenced = section.as_deref().is_none_or(|section| section == listener.section)
                         && port.is_none_or(|port| i64::from(port) == listener.port);
@@ -329,14 +386,15 @@ impl Mesh<'_> {
         for object in &self.route_objects {
             for (index, parent) in object.parents.iter().enumerate() {
                 let found = match parent {
-                    RouteParent::Gateway { namespace, name, listener, port } => {
-                        let own = listeners.iter().filter(|own| own.namespace == *namespace && own.name == *name);
-                        let own: Vec<&GatewayListener> = own.collect();
-                        let Some(gateway) = self.find_api_gateway(namespace, name).filter(|_| !own.is_empty()) else {
-                            continue;
+                    RouteParent::Listeners { owner, listener, port } => {
+                        let own: Vec<&GatewayListener> =
+                            listeners.iter().filter(|listener| listener.owner == *owner).collect();
+                        let reason = if own.is_empty() {
+                            self.dead_listener_set(owner)
+                        } else {
+                            rejection(&own, object, listener.as_deref(), *port)
                         };
-                        rejection(&own, object, listener.as_deref(), *port)
-                            .map(|reason| (gateway.object.clone(), reason))
+                        reason.map(|reason| (owner.clone(), reason))
                     }
                     RouteParent::Service { namespace, name, port } => {
                         let Some(id) = self.find_service(namespace.as_str(), name) else { continue };
@@ -360,13 +418,50 @@ impl Mesh<'_> {
     }
 }
 
-/// Why none of the Gateway's listeners accepts a route: the field of the reference, the reason, and what is offered.
+/// Why no listener accepts a route: the field of the reference, the reason, and what is offered.
+type Rejection = (Option<&'static str>, String, String);
+
+impl Mesh<'_> {
+    /// Why no proxy has the listeners of a ListenerSet. `None`: it is a Gateway, or does not exist, or its Gateway is
+    /// one that Istio does not configure.
+    fn dead_listener_set(&self, owner: &ObjectRef) -> Option<Rejection> {
+        let set = self.find_listener_set(&owner.namespace, &owner.name).filter(|_| owner.kind == Kind::ListenerSet)?;
+        if !self.has_behavior(IstiodBehavior::ListenerSets) {
+            let reason = format!("Istio {} does not read ListenerSets", self.version);
+            return Some((None, reason, "listeners of the Gateway itself".to_owned()));
+        }
+        let (namespace, name) = set.gateway.as_ref()?;
+        let Some(gateway) = self.find_api_gateway(namespace, name) else {
+            let reason = format!("its Gateway {namespace}/{name} does not exist");
+            return Some((None, reason, "spec.parentRef of the ListenerSet".to_owned()));
+        };
+        if !ISTIO_GATEWAY_CLASSES.contains(&gateway.spec.gateway_class_name.as_str()) {
+            return None;
+        }
+        if listener_sets(self, gateway).iter().any(|allowed| allowed.object == set.object) {
+            let reason = "each of its listeners conflicts with an earlier one of the gateway, or has no TLS settings";
+            return Some((None, reason.to_owned(), format!("listeners of {}", gateway.object)));
+        }
+        let reason = format!("spec.allowedListeners of {} does not allow it", gateway.object);
+        Some((None, reason, "allowedListeners.namespaces.from is None by default".to_owned()))
+    }
+
+    /// The ListenerSets whose parent is this Gateway.
+    fn listener_sets_of(&self, gateway: &ObjectRef) -> impl Iterator<Item = &ListenerSet> {
+        self.listener_sets.iter().filter(move |set| {
+            set.gateway
+                .as_ref()
+                .is_some_and(|(namespace, name)| *namespace == gateway.namespace && *name == gateway.name)
+        })
+    }
+}
+
 fn rejection(
     listeners: &[&GatewayListener],
     object: &RouteObject,
     section: Option<&str>,
     port: Option<u16>,
-) -> Option<(Option<&'static str>, String, String)> {
+) -> Option<Rejection> {
     let list = |text: &dyn Fn(&GatewayListener) -> String| -> String {
         listeners.iter().map(|listener| text(listener)).collect::<Vec<_>>().join(", ")
     };
@@ -414,8 +509,8 @@ fn rejection(
 
 /// The secret names of a listener's certificates. Certificates in other namespaces need a ReferenceGrant and are not
 /// included.
-fn credentials(gateway: &ApiGateway, listener: &ApiListener) -> Vec<String> {
-    let own_namespace = gateway.object.namespace.as_str();
+fn credentials(own_namespace: &Namespace, listener: &ApiListener) -> Vec<String> {
+    let own_namespace = own_namespace.as_str();
     let refs = listener.tls.iter().flat_map(|tls| tls.certificate_refs.iter());
     let refs = refs.filter(|secret| secret.kind.as_deref().is_none_or(|kind| kind == "Secret"));
     let refs = refs.filter(|secret| secret.namespace.as_deref().is_none_or(|namespace| namespace == own_namespace));

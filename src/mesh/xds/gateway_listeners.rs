@@ -11,6 +11,7 @@ use super::gateway_api_parents;
 use super::host_patterns;
 use super::listener::ListenerClass;
 use super::{CallProtocol, ProxyConfig};
+use crate::mesh::behavior::IstiodBehavior;
 use crate::mesh::ids::{Namespace, ServiceId};
 use crate::mesh::protocol::{Protocol, ProtocolFamily};
 use crate::mesh::service::Service;
@@ -160,11 +161,13 @@ impl<'m> ProxyConfig<'m> {
     }
 
     fn gateways(&self) -> Vec<GatewayConfig> {
+        let is_scoped = self.mesh.has_behavior(IstiodBehavior::NamespacedGateways);
         let mut gateways: Vec<GatewayConfig> = self
             .mesh
             .istio_gateways
             .iter()
             .filter(|gateway| self.caller.labels.contains_all(&gateway.selector))
+            .filter(|gateway| !is_scoped || gateway.object.namespace == self.caller.namespace)
             .map(|gateway| {
                 let namespace = gateway.object.namespace.clone();
                 GatewayConfig {
@@ -179,7 +182,7 @@ impl<'m> ProxyConfig<'m> {
             .collect();
         let own_services = self.gateway_services();
         for listener in gateway_api_parents::listeners(self.mesh) {
-            let GatewayName::Named { namespace, .. } = &listener.gateway else { continue };
+            let namespace = &listener.service_namespace;
             let is_own = own_services.iter().any(|service| {
                 service.namespace() == namespace && listener.services.iter().any(|host| host == service.host.as_str())
             });
@@ -204,7 +207,7 @@ impl<'m> ProxyConfig<'m> {
         // istiod merges no Istio Gateways of other namespaces into a gateway that it deploys itself.
         let managed: Vec<Namespace> =
             gateways.iter().filter(|gateway| gateway.is_managed).map(|gateway| gateway.namespace.clone()).collect();
-        if !managed.is_empty() {
+        if !managed.is_empty() && self.mesh.has_behavior(IstiodBehavior::StrictGatewayMerging) {
             gateways.retain(|gateway| gateway.services.is_some() || managed.contains(&gateway.namespace));
         }
         gateways

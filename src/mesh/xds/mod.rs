@@ -275,6 +275,8 @@ pub struct CompiledBackend {
     pub upstream_protocol: Option<UpstreamProtocol>,
     /// The DestinationRule that shapes the cluster; of several merged ones, the first.
     pub destination_rule: Option<ObjectRef>,
+    /// The BackendTLSPolicy that merges with it.
+    pub backend_tls_policy: Option<ObjectRef>,
     /// TLS mode of that DestinationRule; `None` means that auto mTLS decides for each endpoint.
     pub tls: Option<String>,
     /// The key of consistent hashing, such as `header x-user`.

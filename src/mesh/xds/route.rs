@@ -232,7 +232,7 @@ impl<'m> ProxyConfig<'m> {
         let timeout = http_rule.timeout.as_deref().and_then(|text| duration::parse(text).ok());
         let retries = retry::effective_policy(
             http_rule.retries.as_ref().map(|retries| (retries, &rule.object)),
-            self.mesh.config.default_http_retry_policy.as_ref(),
+            self.mesh.retry_defaults(),
         );
         let legacy = http_rule.mirror.as_ref().map(|destination| {
             let share = http_rule.mirror_percentage.as_ref().map(|percent| percent.value);
@@ -257,7 +257,7 @@ impl<'m> ProxyConfig<'m> {
     /// Istio's default route to a Service.
     fn forward_by_default(&self, host: &Host, port: u16) -> CompiledForward {
         let backend = self.backend(host, &Destination::default(), u32::from(port), None);
-        let retries = retry::effective_policy(None, self.mesh.config.default_http_retry_policy.as_ref());
+        let retries = retry::effective_policy(None, self.mesh.retry_defaults());
         CompiledForward { backends: vec![backend], timeout: None, retries, mirrors: Vec::new() }
     }
 }

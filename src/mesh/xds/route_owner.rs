@@ -9,7 +9,7 @@ use super::route_config::ConfigRule;
 use super::route_config::{ConfigId, RouteConfig};
 use super::scope::{self, EgressImports};
 use super::{Caller, CallerKind, CompiledBackend, ProxyConfig, matching};
-use crate::mesh::ids::{Host, Namespace, ServiceId, VirtualServiceId};
+use crate::mesh::ids::{Host, Namespace, ObjectRef, ServiceId, VirtualServiceId, WorkloadId};
 use crate::mesh::virtual_service::GatewayName;
 use crate::mesh::{Mesh, SidecarObject};
 use crate::schema::virtual_service::Destination;
@@ -35,7 +35,7 @@ impl Mesh<'_> {
     pub fn route_owner(&self, caller: &Caller, id: ServiceId, port: u16) -> RouteOwner {
         let service = self.service(id);
         let imports =
-            scope::sidecar_of(self, caller).map(|sidecar| EgressImports::new(sidecar, &caller.namespace, port));
+            scope::sidecar_of(self, caller).map(|sidecar| EgressImports::new(self, sidecar, &caller.namespace, port));
         let is_imported = imports.as_ref().is_none_or(|imports| imports.includes(service));
         if !is_imported || !scope::is_visible(service, &caller.namespace) {
             return RouteOwner::Hidden;
@@ -54,7 +54,7 @@ impl Mesh<'_> {
         port: u16,
     ) -> Option<ConfigId> {
         let imports =
-            scope::sidecar_of(self, caller).map(|sidecar| EgressImports::new(sidecar, &caller.namespace, port));
+            scope::sidecar_of(self, caller).map(|sidecar| EgressImports::new(self, sidecar, &caller.namespace, port));
         self.owner_in_scope(caller, host, service_namespace, port, imports.as_ref())
     }
 
@@ -105,10 +105,20 @@ impl Mesh<'_> {
         })
     }
 
+    /// The Sidecar object that limits a caller.
+    pub fn sidecar_of(&self, caller: &Caller) -> Option<ObjectRef> {
+        scope::sidecar_of(self, caller).map(|sidecar| sidecar.object.clone())
+    }
+
+    /// The Sidecar object of a workload.
+    pub fn sidecar_of_workload(&self, id: WorkloadId) -> Option<ObjectRef> {
+        self.sidecar_of(&Caller::of_workload(self, id))
+    }
+
     /// Whether any egress listener of the caller's Sidecar imports a configuration; true without a Sidecar.
     pub fn imports_config(&self, caller: &Caller, config: &RouteConfig) -> bool {
         let sidecar = scope::sidecar_of(self, caller);
-        sidecar.is_none_or(|sidecar| scope::imports_config(sidecar, &caller.namespace, config))
+        sidecar.is_none_or(|sidecar| scope::imports_config(self, sidecar, &caller.namespace, config))
     }
 
     /// Why Envoy rejects every route table that contains a rule; `None` when the rule is valid.

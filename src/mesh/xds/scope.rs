@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use super::host_patterns;
 use super::route_config::RouteConfig;
 use super::{Caller, CallerKind};
+use crate::mesh::behavior::IstiodBehavior;
 use crate::mesh::ids::{Namespace, ServiceId};
 use crate::mesh::protocol::Protocol;
 use crate::mesh::service::{Resolution, Service, ServicePort, Visibility};
@@ -203,7 +204,11 @@ pub(super) fn inferred_service(mesh: &Mesh<'_>, own_namespace: &Namespace, host:
             let service = mesh.service(**id);
             (!service.is_kubernetes(), service.created.clone())
         };
-        visible.min_by_key(precedence).copied()
+        if mesh.has_behavior(IstiodBehavior::PreferredServiceNamespace) {
+            visible.min_by_key(precedence).copied()
+        } else {
+            visible.min_by_key(|id| mesh.service(**id).namespace()).copied()
+        }
     });
     selected.map(|id| visible_service(mesh, id))
 }
@@ -216,7 +221,7 @@ pub(super) struct EgressImports<'m> {
 }
 
 impl<'m> EgressImports<'m> {
-    pub(super) fn new(sidecar: &'m SidecarObject, own_namespace: &Namespace, port: u16) -> Self {
+    pub(super) fn new(mesh: &Mesh<'_>, sidecar: &'m SidecarObject, own_namespace: &Namespace, port: u16) -> Self {
         let written = &sidecar.spec.egress;
         if written.is_empty() {
             let all = NamespaceImports { hosts: vec!["*"], excluded: Vec::new() };
@@ -225,7 +230,9 @@ impl<'m> EgressImports<'m> {
         let serves_port =
             |egress: &&EgressSpec| egress.port.as_ref().is_none_or(|egress_port| egress_port.number == u32::from(port));
         match written.iter().find(serves_port) {
-            Some(egress) => Self { by_namespace: imports_by_namespace(egress, own_namespace), has_listener: true },
+            Some(egress) => {
+                Self { by_namespace: imports_by_namespace(mesh, egress, own_namespace), has_listener: true }
+            }
             None => Self { by_namespace: HashMap::new(), has_listener: false },
         }
     }
@@ -244,10 +251,15 @@ impl<'m> EgressImports<'m> {
 }
 
 /// Whether any egress listener of a Sidecar imports a configuration.
-pub(super) fn imports_config(sidecar: &SidecarObject, own_namespace: &Namespace, config: &RouteConfig) -> bool {
+pub(super) fn imports_config(
+    mesh: &Mesh<'_>,
+    sidecar: &SidecarObject,
+    own_namespace: &Namespace,
+    config: &RouteConfig,
+) -> bool {
     let written = &sidecar.spec.egress;
     written.is_empty()
-        || written.iter().any(|egress| includes_config(&imports_by_namespace(egress, own_namespace), config))
+        || written.iter().any(|egress| includes_config(&imports_by_namespace(mesh, egress, own_namespace), config))
 }
 
 /// The entry for a host that istiod prefers within one namespace: a Kubernetes Service, else the first.
@@ -336,7 +348,7 @@ impl NamespaceImports<'_> {
 
 impl<'m> EgressListener<'m> {
     fn new(mesh: &'m Mesh<'_>, own_namespace: &Namespace, written: &EgressSpec, bind: Option<&'m str>) -> Self {
-        let imports = imports_by_namespace(written, own_namespace);
+        let imports = imports_by_namespace(mesh, written, own_namespace);
         let port = written.port.as_ref().and_then(|port| {
             let number = u16::try_from(port.number).ok()?;
             Some((number, Protocol::parse(&port.protocol).unwrap_or(Protocol::Auto)))
@@ -359,14 +371,20 @@ impl<'m> EgressListener<'m> {
 
 /// The imported hosts of a listener by namespace; `*` stands for all namespaces.
 fn imports_by_namespace<'w>(
+    mesh: &Mesh<'_>,
     written: &'w EgressSpec,
     own_namespace: &Namespace,
 ) -> HashMap<String, NamespaceImports<'w>> {
+    let has_exclusions = mesh.has_behavior(IstiodBehavior::SidecarExclusions);
     let mut imports: HashMap<String, NamespaceImports<'_>> = HashMap::new();
     for text in &written.hosts {
         let Some((namespace, host)) = text.split_once('/').filter(|(_, host)| !host.contains('/')) else {
             continue;
         };
+        if namespace.starts_with('~') && !has_exclusions {
+            // A namespace with this name, which cannot exist.
+            continue;
+        }
         let (namespace, is_excluded) = match namespace.strip_prefix('~') {
             Some("") => ("*", true),
             Some(rest) => (rest, true),

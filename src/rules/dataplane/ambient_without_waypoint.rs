@@ -1,6 +1,7 @@
 //! GM716: ambient workloads of a gRPC Service without a waypoint.
 
 use crate::mesh::Mesh;
+use crate::mesh::waypoint::USE_WAYPOINT_LABEL;
 use crate::mesh::workload::ProxyKind;
 use crate::rules::{Finding, Findings, Rule, Severity};
 use crate::schema::Kind;
@@ -42,9 +43,9 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         let ambient_count = mesh
             .workloads_of(service)
             .filter(|workload| workload.proxy == ProxyKind::Ambient)
-            .filter(|workload| workload.labels.get("istio.io/use-waypoint").is_none_or(|name| name == "none"))
+            .filter(|workload| workload.labels.get(USE_WAYPOINT_LABEL).is_none_or(|name| name == "none"))
             .count();
-        if ambient_count == 0 || service.uses_waypoint {
+        if ambient_count == 0 || service.waypoint.is_some() {
             continue;
         }
         let finding = Finding::new(&RULE, &service.object, "metadata.labels")

@@ -13,3 +13,4 @@ pub(super) mod proxyless_grpc;
 pub(super) mod sidecar_hides_host;
 pub(super) mod sidecars_conflict;
 pub(super) mod traffic_around_proxy;
+pub(super) mod waypoint_not_attached;

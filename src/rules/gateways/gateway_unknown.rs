@@ -2,7 +2,7 @@
 
 use crate::mesh::Mesh;
 use crate::mesh::gateway_api::RouteParent;
-use crate::mesh::ids::{Namespace, ObjectRef};
+use crate::mesh::ids::ObjectRef;
 use crate::mesh::virtual_service::GatewayName;
 use crate::rules::{Finding, Findings, Rule, Severity};
 use crate::schema::Kind;
@@ -47,35 +47,24 @@ spec: {gateways: [istio-system/ingress]}
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     let istio_gateways: Vec<&ObjectRef> = mesh.istio_gateways.iter().map(|gateway| &gateway.object).collect();
     let api_gateways: Vec<&ObjectRef> = mesh.api_gateways.iter().map(|gateway| &gateway.object).collect();
+    let listener_sets: Vec<&ObjectRef> = mesh.listener_sets.iter().map(|set| &set.object).collect();
     for (_, object) in mesh.virtual_services.iter() {
         for (index, gateway) in object.gateways.iter().enumerate() {
             let GatewayName::Named { namespace, name } = gateway else { continue };
             if mesh.find_istio_gateway(namespace, name).is_none() {
-                report_missing(
-                    mesh,
-                    &object.object,
-                    &format!("spec.gateways[{index}]"),
-                    namespace,
-                    name,
-                    &istio_gateways,
-                    out,
-                );
+                let missing = ObjectRef { kind: Kind::IstioGateway, namespace: namespace.clone(), name: name.clone() };
+                let field = format!("spec.gateways[{index}]");
+                report_missing(mesh, &object.object, &field, &missing, &istio_gateways, out);
             }
         }
     }
     for route in &mesh.route_objects {
         for (index, parent) in route.parents.iter().enumerate() {
-            let RouteParent::Gateway { namespace, name, .. } = parent else { continue };
-            if mesh.find_api_gateway(namespace, name).is_none() {
-                report_missing(
-                    mesh,
-                    &route.object,
-                    &format!("spec.parentRefs[{index}]"),
-                    namespace,
-                    name,
-                    &api_gateways,
-                    out,
-                );
+            let RouteParent::Listeners { owner, .. } = parent else { continue };
+            if mesh.written_listeners(owner).is_none() {
+                let existing = if owner.kind == Kind::ListenerSet { &listener_sets } else { &api_gateways };
+                let field = format!("spec.parentRefs[{index}]");
+                report_missing(mesh, &route.object, &field, owner, existing, out);
             }
         }
     }
@@ -85,11 +74,11 @@ fn report_missing(
     mesh: &Mesh<'_>,
     object: &ObjectRef,
     field: &str,
-    namespace: &Namespace,
-    name: &str,
+    missing: &ObjectRef,
     existing: &[&ObjectRef],
     out: &mut Findings<'_>,
 ) {
+    let ObjectRef { kind, namespace, name } = missing;
     // Gateways are often deployed separately: manifests are complete only for the namespaces they describe.
     let is_described = mesh.snapshot.source != SourceKind::Manifests
         || mesh.coverage.covers_services_in(namespace)
@@ -99,22 +88,23 @@ fn report_missing(
         return;
     }
     let is_route = object.kind != Kind::VirtualService;
-    let in_other_namespace = existing.iter().find(|gateway| &*gateway.name == name);
+    let in_other_namespace = existing.iter().find(|gateway| gateway.name == *name);
     let nearest = nearest_name::nearest(name, existing.iter().map(|gateway| &*gateway.name))
         .and_then(|nearest| existing.iter().find(|gateway| &*gateway.name == nearest));
     let suggestion = in_other_namespace.or(nearest);
     let evidence = suggestion.map(|gateway| format!("{gateway} exists"));
     let fix = match suggestion {
         Some(gateway) if is_route => {
-            format!("parentRefs:\n- name: {}\n  namespace: {}", gateway.name, gateway.namespace)
+            let kind_line = if *kind == Kind::ListenerSet { "\n  kind: ListenerSet" } else { "" };
+            format!("parentRefs:\n- name: {}\n  namespace: {}{kind_line}", gateway.name, gateway.namespace)
         }
         Some(gateway) => format!("gateways:\n- {}", gateway.path()),
-        None => format!("create the Gateway {namespace}/{name}, or remove {field}"),
+        None => format!("create the {} {namespace}/{name}, or remove {field}", kind.name()),
     };
     let finding = Finding::new(&RULE, object, field)
         .message(format!(
             "{object} refers to {} {namespace}/{name}, which does not exist",
-            if is_route { "Gateway API Gateway" } else { "Gateway" }
+            if *kind == Kind::Gateway { "Gateway API Gateway" } else { kind.name() }
         ))
         .impact("no gateway applies the route: external calls get UNIMPLEMENTED (404, flag NR)")
         .evidence(evidence)

@@ -1,10 +1,10 @@
 //! GM401: HTTP/2 settings on a port that is not declared as HTTP/2.
 
 use crate::mesh::Mesh;
+use crate::mesh::behavior::IstiodBehavior;
 use crate::mesh::destination_rule::DestinationRule;
 use crate::mesh::protocol::ProtocolFamily;
 use crate::mesh::service::{Service, ServicePort};
-use crate::mesh::version::IstioVersion;
 use crate::rules::{Finding, Findings, Rule, Severity};
 use crate::schema::Kind;
 use crate::schema::destination_rule::{HttpPool, TrafficPolicy};
@@ -110,13 +110,14 @@ fn has_h2_options(mesh: &Mesh<'_>, http: &HttpPool, port: &ServicePort) -> bool 
     if port.protocol.is_http2() {
         return true;
     }
-    const UPGRADE_APPLIES_SINCE: IstioVersion = IstioVersion { major: 1, minor: 28 };
     let is_upgraded = match http.h2_upgrade_policy.as_deref() {
         Some("UPGRADE") => true,
         Some("DO_NOT_UPGRADE") => false,
         _ => mesh.config.h2_upgrade_policy.as_deref() == Some("UPGRADE"),
     };
-    is_upgraded && port.protocol.family() == ProtocolFamily::Http && mesh.version >= UPGRADE_APPLIES_SINCE
+    is_upgraded
+        && port.protocol.family() == ProtocolFamily::Http
+        && mesh.has_behavior(IstiodBehavior::UpgradedStreamLimits)
 }
 
 fn report(

@@ -1,9 +1,9 @@
 //! GM226: a route or DestinationRule for an ExternalName Service, which is an alias without a cluster.
 
 use crate::mesh::Mesh;
+use crate::mesh::behavior::IstiodBehavior;
 use crate::mesh::ids::{Host, Namespace};
 use crate::mesh::service::Resolution;
-use crate::mesh::version::IstioVersion;
 use crate::mesh::xds::{DestinationUse, MissingCluster, MissingClusterCause};
 use crate::rules::{Finding, Findings, Rule, Severity};
 use crate::schema::Kind;
@@ -53,12 +53,8 @@ spec:
     check,
 };
 
-/// Before this release an ExternalName Service had a cluster.
-/// Source: the release notes of Istio 1.21, `ENABLE_EXTERNAL_NAME_ALIAS`.
-const ALIASES_SINCE: IstioVersion = IstioVersion { major: 1, minor: 21 };
-
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
-    if mesh.version < ALIASES_SINCE {
+    if !mesh.has_behavior(IstiodBehavior::ExternalNameAliases) {
         return;
     }
     for missing in mesh.missing_clusters() {

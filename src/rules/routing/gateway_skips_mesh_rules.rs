@@ -86,7 +86,7 @@ fn gateway_rules_without_subset(mesh: &Mesh<'_>, id: ServiceId) -> Vec<(ObjectRe
             }
             RouteReference::RouteObject(object, index) => {
                 let object = mesh.route_object(object);
-                let on_gateway = object.parents.iter().any(|parent| matches!(parent, RouteParent::Gateway { .. }));
+                let on_gateway = object.parents.iter().any(|parent| matches!(parent, RouteParent::Listeners { .. }));
                 if on_gateway && object.route.spec.rules[index].backend_refs.len() == 1 {
                     routes.push((object.object.clone(), format!("spec.rules[{index}].backendRefs[0]")));
                 }

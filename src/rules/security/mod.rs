@@ -2,6 +2,7 @@
 
 pub(super) mod authorization_never_grpc;
 pub(super) mod authorization_on_tcp;
+pub(super) mod backend_policy_without_effect;
 pub(super) mod mutual_to_unmeshed;
 pub(super) mod port_level_mtls_wrong_port;
 pub(super) mod server_not_verified;

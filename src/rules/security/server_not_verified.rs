@@ -1,8 +1,8 @@
 //! GM608: TLS that a DestinationRule starts without verifying the server.
 
 use crate::mesh::Mesh;
+use crate::mesh::behavior::IstiodBehavior;
 use crate::mesh::destination_rule::DestinationRule;
-use crate::mesh::version::IstioVersion;
 use crate::rules::{Finding, Findings, Rule, Severity};
 use crate::schema::Kind;
 use crate::schema::destination_rule::ClientTls;
@@ -43,9 +43,6 @@ trafficPolicy:
 ",
     check,
 };
-
-/// The first release that verifies servers with the authorities of the system.
-const VERIFIES_BY_DEFAULT: IstioVersion = IstioVersion { major: 1, minor: 21 };
 
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for rule in mesh.destination_rules.iter() {
@@ -93,7 +90,7 @@ fn problem(mesh: &Mesh<'_>, tls: &ClientTls) -> Option<(&'static str, String)> {
     if is_set(&tls.ca_certificates) || is_set(&tls.credential_name) {
         return None;
     }
-    if mesh.version < VERIFIES_BY_DEFAULT {
+    if !mesh.has_behavior(IstiodBehavior::ServerVerification) {
         let fix = "tls:\n  caCertificates: /etc/ssl/certs/ca-certificates.crt".to_owned();
         return Some(("accept any certificate: caCertificates is not set", fix));
     }

@@ -114,7 +114,7 @@ fn strict_policy(mesh: &Mesh<'_>, service: &Service) -> Option<ObjectRef> {
     });
     servers.find_map(|(id, number)| match mesh.server_side(id, number) {
         ServerSide::Proxy { mode: MtlsMode::Strict, decided_by, .. } => decided_by,
-        ServerSide::Proxy { .. } | ServerSide::Application | ServerSide::GrpcLibrary => None,
+        ServerSide::Proxy { .. } | ServerSide::Application { .. } | ServerSide::GrpcLibrary => None,
     })
 }
 

@@ -49,9 +49,10 @@ trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for id in mesh.service_ids() {
         for problem in mesh.hop_problems(id) {
-            // An ignored credential and pods without a proxy have rules of their own.
+            // An ignored credential, pods without a proxy and plaintext servers have rules of their own.
             let is_ignored = problem.written.as_ref().is_some_and(|written| written.is_ignored);
-            if !is_ignored && problem.failure != HopFailure::MtlsToApplication {
+            let has_own_rule = matches!(problem.failure, HopFailure::MtlsToApplication | HopFailure::TlsToPlaintext);
+            if !is_ignored && !has_own_rule {
                 report(mesh, mesh.service(id), &problem, out);
             }
         }
@@ -61,14 +62,16 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 fn report(mesh: &Mesh<'_>, service: &Service, problem: &HopProblem, out: &mut Findings<'_>) {
     let server = problem.decided_by.as_ref();
     let (object, field) = match (&problem.written, server) {
-        (Some(written), _) => (&written.object, format!("{}.mode", written.field)),
+        (Some(written), _) => (&written.object, written.mode_field()),
         (None, Some(policy)) => (policy, "spec.mtls.mode".to_owned()),
         (None, None) => return,
     };
     let accepts = match problem.failure {
         HopFailure::PlaintextToStrict | HopFailure::TlsToStrict => "accept only mTLS",
         HopFailure::MtlsToDisabled => "accept only plaintext",
-        HopFailure::TlsToProxy | HopFailure::MtlsToApplication => "expect mTLS or plaintext",
+        HopFailure::TlsToProxy | HopFailure::MtlsToApplication | HopFailure::TlsToPlaintext => {
+            "expect mTLS or plaintext"
+        }
     };
     let starts = match (problem.failure, &problem.written) {
         (HopFailure::PlaintextToStrict, _) => format!("plaintext, because {}", problem.plaintext_reason),
@@ -78,6 +81,7 @@ fn report(mesh: &Mesh<'_>, service: &Service, problem: &HopProblem, out: &mut Fi
     let flag = if problem.failure == HopFailure::PlaintextToStrict { "UC" } else { "UF" };
     let subset = problem.subset.as_ref().map(|subset| format!(" subset {subset}")).unwrap_or_default();
     let fix = match (&problem.written, problem.failure) {
+        (Some(written), _) if written.object.kind == Kind::BackendTlsPolicy => written.removal(),
         (Some(_), HopFailure::MtlsToDisabled) => "remove tls from the DestinationRule: auto mTLS then uses plaintext",
         (Some(_), _) => "tls:\n  mode: ISTIO_MUTUAL",
         (None, _) => "mtls:\n  mode: PERMISSIVE",

@@ -6,8 +6,7 @@ use crate::mesh::Mesh;
 use crate::mesh::hop::{ServerSide, WrittenTls};
 use crate::mesh::hop_problems::port_backend;
 use crate::mesh::ids::ObjectRef;
-use crate::mesh::protocol::ProtocolFamily;
-use crate::mesh::service::{Resolution, Service, ServicePort, TargetPort};
+use crate::mesh::service::{Resolution, Service, ServicePort};
 use crate::mesh::xds::Caller;
 use crate::rules::{Finding, Findings, Rule, Severity};
 use crate::schema::Kind;
@@ -50,25 +49,22 @@ For pods that speak plaintext, remove `tls` from the DestinationRule.
     check,
 };
 
-/// Port of plaintext HTTP.
-const HTTP_PORT: u16 = 80;
-
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     let originates = |tls: &ClientTls| matches!(tls.mode.as_deref(), Some("SIMPLE" | "MUTUAL"));
-    if !mesh.destination_rules.iter().any(|rule| rule.spec.tls_settings().any(originates)) {
+    if !mesh.destination_rules.with_converted().any(|rule| rule.spec.tls_settings().any(originates)) {
         return;
     }
     let mut reported: BTreeSet<(ObjectRef, ObjectRef, u16)> = BTreeSet::new();
     for id in mesh.service_ids() {
         let service = mesh.service(id);
         for port in &service.ports {
-            let Some((evidence, fix)) = plaintext_evidence(mesh, service, port) else { continue };
+            let Some(PlaintextPort { evidence, fix }) = plaintext_port(mesh, service, port) else { continue };
             for class in mesh.caller_classes(id) {
                 let Some(written) = originated_tls(mesh, &class.sample, service, port) else { continue };
                 if !reported.insert((written.object.clone(), service.object.clone(), port.number)) {
                     continue;
                 }
-                let finding = Finding::new(&RULE, &written.object, format!("{}.mode", written.field))
+                let finding = Finding::new(&RULE, &written.object, written.mode_field())
                     .message(format!(
                         "callers start TLS with {} port {}, whose server speaks plaintext",
                         service.host, port.number
@@ -76,7 +72,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                     .impact("the handshake fails (WRONG_VERSION_NUMBER): calls end with UNAVAILABLE, flag UF")
                     .callers(&class.namespaces)
                     .evidence([evidence.clone()])
-                    .fix(fix.clone())
+                    .fix(fix.clone().unwrap_or_else(|| written.removal().to_owned()))
                     .depends_on([service.namespace()]);
                 out.add(&RULE, finding);
             }
@@ -84,32 +80,36 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     }
 }
 
-/// What shows that the servers of a port speak plaintext, and the fix.
-fn plaintext_evidence(mesh: &Mesh<'_>, service: &Service, port: &ServicePort) -> Option<(String, String)> {
+/// A port whose servers speak plaintext.
+struct PlaintextPort {
+    evidence: String,
+    /// `None`: nothing but the TLS settings can change.
+    fix: Option<String>,
+}
+
+fn plaintext_port(mesh: &Mesh<'_>, service: &Service, port: &ServicePort) -> Option<PlaintextPort> {
     let number = port.number;
     if matches!(service.resolution, Resolution::ServiceEntry(_)) {
-        let is_plain = number == HTTP_PORT
-            && port.target == TargetPort::Number(HTTP_PORT)
-            && port.protocol.family() == ProtocolFamily::Http;
+        let is_plain = mesh.is_plaintext_entry_port(service, number);
         let evidence = format!("{} port {number} is {} without a targetPort", service.object, port.protocol);
-        return is_plain.then(|| (evidence, format!("ports:\n- number: {number}\n  targetPort: 443")));
+        let fix = Some(format!("ports:\n- number: {number}\n  targetPort: 443"));
+        return is_plain.then_some(PlaintextPort { evidence, fix });
     }
     let mut plain = service.workloads.iter().filter_map(|id| {
         let workload = mesh.workload(*id);
         let target = port.target.number_in(workload)?;
-        let is_plain = workload.grpc_probes.contains(&target);
-        (is_plain && mesh.server_side(*id, target) == ServerSide::Application).then_some(workload)
+        (mesh.server_side(*id, target) == ServerSide::Application { is_plaintext: true }).then_some(workload)
     });
     let workload = plain.next()?;
     let evidence = format!("{} has a gRPC probe, which is in plaintext, and no proxy", workload.object);
-    Some((evidence, "remove tls from the DestinationRule".to_owned()))
+    Some(PlaintextPort { evidence, fix: None })
 }
 
 /// The TLS without the mesh's identity that a caller starts.
 fn originated_tls(mesh: &Mesh<'_>, caller: &Caller, service: &Service, port: &ServicePort) -> Option<WrittenTls> {
     let backend = port_backend(mesh, caller, service, port.number);
     let written = mesh.written_tls(caller, &backend)?;
-    (matches!(written.mode.as_str(), "SIMPLE" | "MUTUAL") && !written.is_ignored).then_some(written)
+    written.originates().then_some(written)
 }
 
 #[cfg(test)]

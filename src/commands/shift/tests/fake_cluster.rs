@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::cluster::client::ApiServer;
-use crate::schema::kind::KINDS;
+use crate::schema::kind::{KINDS, Kind, KindInfo};
 
 const MESH: &str = include_str!("../../../../tests/fixtures/shift/mesh.yaml");
 const VIRTUAL_SERVICE: &str = "/apis/networking.istio.io/v1/namespaces/shop/virtualservices/checkout";
@@ -450,14 +450,17 @@ fn is_selected(query: &str, labels: &Value) -> bool {
 fn discovery() -> Value {
     let mut groups: std::collections::BTreeMap<&str, std::collections::BTreeSet<&str>> =
         std::collections::BTreeMap::new();
-    for info in KINDS.iter().filter(|info| !info.group.is_empty()) {
+    // Like most clusters, this one has an older Gateway API.
+    let is_served = |info: &&KindInfo| !matches!(info.kind, Kind::ListenerSet | Kind::BackendTlsPolicy);
+    for info in KINDS.iter().filter(|info| !info.group.is_empty()).filter(is_served) {
         groups.entry(info.group).or_default().extend(info.versions.first());
     }
     let items = groups.into_iter().map(|(group, versions)| {
         let versions: Vec<Value> = versions
             .into_iter()
             .map(|version| {
-                let kinds = KINDS.iter().filter(|info| info.group == group && info.versions.first() == Some(&version));
+                let kinds = KINDS.iter().filter(is_served);
+                let kinds = kinds.filter(|info| info.group == group && info.versions.first() == Some(&version));
                 let resources: Vec<Value> = kinds.map(|info| json!({"resource": info.plural})).collect();
                 json!({"version": version, "resources": resources})
             })
