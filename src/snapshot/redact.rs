@@ -24,12 +24,12 @@ use std::sync::OnceLock;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
-use super::{Gap, Object, ObjectKey, Snapshot, yaml};
+use super::{Gap, Object, ObjectKey, Snapshot, secrets, yaml};
 use crate::schema::kind::{KINDS, Kind};
 
 /// Words that identify no user or organization, in lower case. They are kept in any case.
 const VOCABULARY: &str = "\
- istio io k8s kubernetes networking security telemetry extensions gateway gateways apps argoproj batch discovery core \
+ ns sa spiffe istio io k8s kubernetes networking security telemetry extensions gateway gateways apps argoproj batch discovery core \
  sidecar svc cluster local default system kube mesh ingress ingressgateway egressgateway istiod proxy proxyv2 pilot \
  router waypoint ztunnel ambient controller class dataplane mode rev injection inject templates template enabled \
  disabled true false none redirection managed remote use grpcmesh ignore rollouts pod hash service name version app \
@@ -65,21 +65,8 @@ const FREE_MAPS: &[&str] = &[
     "metadataMatch",
 ];
 
-/// Fields of [`crate::schema::mesh_config::MeshConfig`] that routing and findings depend on. Other fields are dropped; formats
-/// and providers of access logs may hold any text.
-const MESH_CONFIG: &[&str] = &[
-    "rootNamespace",
-    "enableAutoMtls",
-    "h2UpgradePolicy",
-    "defaultHttpRetryPolicy",
-    "connectTimeout",
-    "defaultVirtualServiceExportTo",
-    "defaultDestinationRuleExportTo",
-    "defaultServiceExportTo",
-    "outboundTrafficPolicy",
-    "accessLogFile",
-    "defaultTrafficPolicy",
-];
+/// Kinds of providers that rules and policies depend on.
+const PROVIDER_KINDS: &[&str] = &["envoyFileAccessLog", "envoyExtAuthzHttp", "envoyExtAuthzGrpc"];
 
 /// Replaces the names in a snapshot by pseudonyms. The observed configuration of Envoys is dropped, because it contains names
 /// inside other strings.
@@ -147,13 +134,37 @@ impl Redactor<'_> {
         let Ok(converted) = yaml::to_json(text) else { return "[".to_owned() };
         let Some(json) = converted.json else { return String::new() };
         match serde_json::from_str(json.get()) {
-            Ok(Value::Object(mut fields)) => {
-                fields.retain(|key, _| MESH_CONFIG.contains(&key.as_str()));
-                Value::Object(self.redact_fields(fields, false)).to_string()
-            }
+            Ok(Value::Object(fields)) => Value::Object(self.redact_mesh_fields(fields)).to_string(),
             Ok(other) => self.redact_value("", other).to_string(),
             Err(_) => "[".to_owned(),
         }
+    }
+
+    /// Redacts the fields that this program reads. Formats of access logs are dropped, because they may hold any text.
+    fn redact_mesh_fields(&mut self, fields: Map<String, Value>) -> Map<String, Value> {
+        let kept = fields
+            .into_iter()
+            .filter(|(key, _)| secrets::MESH_CONFIG.contains(&key.as_str()) && key != "accessLogFormat");
+        kept.map(|(key, value)| {
+            let value = match value {
+                Value::Array(providers) if key == "extensionProviders" => {
+                    providers.into_iter().map(|provider| self.redact_provider(provider)).collect()
+                }
+                value => self.redact_value(&key, value),
+            };
+            (key, value)
+        })
+        .collect()
+    }
+
+    /// Reduces a provider to its pseudonym and its kind.
+    fn redact_provider(&mut self, provider: Value) -> Value {
+        let Value::Object(fields) = provider else { return Value::Null };
+        let kept = fields.into_iter().filter_map(|(key, value)| match key.as_str() {
+            "name" => Some((key, self.redact_value("name", value))),
+            kind => PROVIDER_KINDS.contains(&kind).then(|| (key, Value::Object(Map::new()))),
+        });
+        Value::Object(kept.collect())
     }
 
     /// Redacts the fields of a JSON object, and its keys when users choose them.
@@ -708,6 +719,48 @@ mod tests {
         assert_eq!(excerpt, None);
         // Settings of Envoy and of plugins are dropped; everything else keeps its structure.
         assert!(structure(&text).abs_diff(structure(&before)) < 20, "{} {}", structure(&text), structure(&before));
+    }
+
+    #[test]
+    fn identities_in_policies_still_belong_to_the_trust_domain() {
+        let mut snapshot = Snapshot::new(SourceKind::Cluster);
+        let mut add = |kind, api_version: &str, name: &str, body: Value| {
+            let object = Object::new(kind, api_version, "istio-system", name, &to_raw_value(&body).unwrap()).unwrap();
+            snapshot.objects.insert(object.key.clone(), object);
+        };
+        let mesh = "trustDomain: corp.example\ntrustDomainAliases: [old.corp.example]\naccessLogFormat: secret\n\
+                    extensionProviders: [{name: bouncer, envoyExtAuthzGrpc: {service: hidden.corp.example, port: 1}}]";
+        add(
+            Kind::ConfigMap,
+            "v1",
+            "istio",
+            serde_json::json!({"metadata": {"name": "istio", "namespace": "istio-system"}, "data": {"mesh": mesh}}),
+        );
+        let principals =
+            ["corp.example/ns/shop/sa/checkout", "old.corp.example/ns/shop/sa/checkout", "*/ns/shop/sa/checkout"];
+        let policy = serde_json::json!({"metadata": {"name": "p", "namespace": "istio-system"}, "spec": {"action": "CUSTOM",
+            "provider": {"name": "bouncer"}, "rules": [{"from": [{"source": {"principals": principals}}]}]}});
+        add(Kind::AuthorizationPolicy, "security.istio.io/v1", "p", policy);
+        let redacted = redact(snapshot, &[]);
+        let body = |kind| -> Value {
+            serde_json::from_str(redacted.objects.values().find(|object| object.key.kind == kind).unwrap().body.get())
+                .unwrap()
+        };
+        let mesh: Value = serde_json::from_str(body(Kind::ConfigMap)["data"]["mesh"].as_str().unwrap()).unwrap();
+        let spec = &body(Kind::AuthorizationPolicy)["spec"];
+        let principals = &spec["rules"][0]["from"][0]["source"]["principals"];
+        let (domain, alias) = (mesh["trustDomain"].as_str().unwrap(), mesh["trustDomainAliases"][0].as_str().unwrap());
+        let (identity, name) = principals[2].as_str().unwrap().split_at(1);
+        assert_eq!(identity, "*");
+        assert!(name.starts_with("/ns/r") && name.contains("/sa/r"), "{name}");
+        assert_eq!(principals[0], format!("{domain}{name}"));
+        assert_eq!(principals[1], format!("{alias}{name}"));
+        assert_eq!(
+            mesh["extensionProviders"],
+            serde_json::json!([{"name": spec["provider"]["name"], "envoyExtAuthzGrpc": {}}])
+        );
+        let text = mesh.to_string();
+        assert!(!["corp", "secret", "bouncer", "hidden"].iter().any(|word| text.contains(word)), "{text}");
     }
 
     #[test]
