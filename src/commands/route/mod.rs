@@ -247,7 +247,5 @@ fn answer_call<'m>(
         let report = RouteReport::new(mesh, &caller.caller, &caller.name, call, &proxy.decide(call));
         return Ok(vec![(report, caller.caller.clone())]);
     }
-    Ok(callers::report_by_class(mesh, |proxy, name| {
-        RouteReport::new(mesh, &proxy.caller, name, call, &proxy.decide(call))
-    }))
+    Ok(callers::report_by_class(mesh, call))
 }

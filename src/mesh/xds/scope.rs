@@ -259,13 +259,16 @@ fn preferred_entry(mesh: &Mesh<'_>, candidates: &[ServiceId], namespace: &Namesp
 /// The Sidecar of a caller: one in its namespace that selects it, then one without a selector, then the one of the root
 /// namespace.
 pub(super) fn sidecar_of<'m>(mesh: &'m Mesh<'_>, caller: &Caller) -> Option<&'m SidecarObject> {
-    let mut local_sidecars = mesh.sidecars.iter().filter(|sidecar| sidecar.object.namespace == caller.namespace);
+    let sidecars_in = |namespace: &Namespace| {
+        let positions = mesh.xds_index().sidecars.get(namespace).into_iter().flatten();
+        positions.filter_map(|position| mesh.sidecars.get(*position))
+    };
     let selects_caller = |sidecar: &&SidecarObject| {
         sidecar.selector.as_ref().is_none_or(|selector| caller.labels.contains_all(selector))
     };
-    let is_default =
-        |sidecar: &&SidecarObject| sidecar.object.namespace == mesh.root_namespace && sidecar.selector.is_none();
-    local_sidecars.find(selects_caller).or_else(|| mesh.sidecars.iter().find(is_default))
+    sidecars_in(&caller.namespace)
+        .find(selects_caller)
+        .or_else(|| sidecars_in(&mesh.root_namespace).find(|sidecar| sidecar.selector.is_none()))
 }
 
 fn can_merge(a: &Service, b: &Service) -> bool {
@@ -443,10 +446,16 @@ fn retain_one_namespace_per_host(mesh: &Mesh<'_>, services: &mut Vec<VisibleServ
 /// match only other source namespaces are skipped.
 fn destinations(mesh: &Mesh<'_>, config: &RouteConfig, own_namespace: &Namespace) -> Vec<(String, HashSet<u16>)> {
     let mut destinations: Vec<(String, HashSet<u16>)> = Vec::new();
+    let mut positions: HashMap<String, usize> = HashMap::new();
+    let mut written: HashSet<(String, u16)> = HashSet::new();
     let mut add = |destination: &crate::schema::virtual_service::Destination| {
-        let host = config.destination_host(mesh, destination).as_str().to_owned();
         let port = destination.port.as_ref().and_then(|port| u16::try_from(port.number).ok()).unwrap_or(0);
-        match destinations.iter_mut().find(|(existing, _)| *existing == host) {
+        if !written.insert((destination.host.clone(), port)) {
+            return;
+        }
+        let host = config.destination_host(mesh, destination).as_str().to_owned();
+        let position = *positions.entry(host.clone()).or_insert(destinations.len());
+        match destinations.get_mut(position) {
             Some((_, ports)) => {
                 ports.insert(port);
             }
