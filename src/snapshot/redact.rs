@@ -594,6 +594,18 @@ mod tests {
     }
 
     #[test]
+    fn keeps_the_findings_of_the_demo() {
+        let mut before = Snapshot::new(SourceKind::Cluster);
+        let text = include_str!("../demo/shop.yaml").to_owned();
+        let text = std::sync::Arc::new(crate::snapshot::SourceText { path: "shop.yaml".to_owned(), text });
+        crate::snapshot::manifest::read(&mut before, text, "shop", crate::snapshot::manifest::OnMalformed::Stop)
+            .unwrap();
+        let expected = codes(&before);
+        assert!(expected.len() > 10, "{expected:?}");
+        assert_eq!(codes(&redact(before, &[])), expected);
+    }
+
+    #[test]
     fn redacting_twice_keeps_the_findings() {
         let once = redact(mesh(), &[]);
         let (count, expected) = (once.objects.len(), codes(&once));
@@ -663,6 +675,14 @@ mod tests {
                 snapshot.objects.insert(object.key.clone(), object);
             }
         };
+        let core = CORE_FIELDS.split_whitespace().filter(|field| !["apiVersion", "kind", "metadata"].contains(field));
+        let core: Map<String, Value> = core.map(|field| (field.to_owned(), Value::from("zqcanary"))).collect();
+        for info in KINDS {
+            let body =
+                serde_json::json!({"spec": core, "status": core, "data": core, "endpoints": [core], "template": core});
+            let separator = if info.group.is_empty() { "" } else { "/" };
+            add(&format!("{}{separator}{}", info.group, info.versions[0]), info.name, body);
+        }
         while let Some(header) = lines.next() {
             let (group, kind) = header.split_once('/').unwrap();
             let body = object_of_fields(&mut lines, 1);
@@ -673,6 +693,12 @@ mod tests {
         let port = serde_json::json!({"name": "zqport", "port": 1, "targetPort": "zqtarget", "protocol": "zq", "appProtocol": "zq"});
         let container = serde_json::json!({"name": "zqcontainer", "image": "zq/zq:zq", "args": ["zq"], "ports": [{"name": "zq", "containerPort": 1}]});
         let spec = serde_json::json!({"containers": [container], "initContainers": [container], "zq": "zq"});
+        let template = serde_json::json!({"metadata": {"labels": {"zq": "zq"}}, "spec": spec});
+        for info in KINDS {
+            let separator = if info.group.is_empty() { "" } else { "/" };
+            let body = serde_json::json!({"spec": {"template": template, "zq": "zq"}, "status": {"zq": "zq"}});
+            add(&format!("{}{separator}{}", info.group, info.versions[0]), info.name, body);
+        }
         add(
             "v1",
             "Service",
@@ -697,9 +723,11 @@ mod tests {
         add(
             "v1",
             "ConfigMap",
-            serde_json::json!({"data": {"mesh": "rootNamespace: zqroot\nzq: zq\naccessLogFormat: zq\nextensionProviders: [{name: zq, zipkin: {service: zq}}]\ndefaultTrafficPolicy: {tls: {caCertificates: zq}}"}}),
+            serde_json::json!({"data": {"mesh": "rootNamespace: zqroot\ntrustDomain: zqdomain\ntrustDomainAliases: [zqalias]\naccessLogFile: zq\nzq: zq\naccessLogFormat: zq\ndefaultProviders: {accessLogging: [zq]}\nextensionProviders: [{name: zq, zipkin: {service: zq}}, {name: zq, envoyExtAuthzHttp: {service: zq}}]\ndefaultTrafficPolicy: {tls: {caCertificates: zq}}"}}),
         );
-        assert!(kinds.len() > 15, "{kinds:?}");
+        let missing: Vec<&str> =
+            KINDS.iter().filter(|info| !kinds.contains(&info.kind)).map(|info| info.name).collect();
+        assert!(missing.is_empty(), "{missing:?}");
         snapshot.taken_at = Some("zqtime".to_owned());
         snapshot.kubernetes_version = Some("v1.36.3-zqvendor".to_owned());
         for what in ["Pod zqns/zqmalformed", "zqfile.yaml:3:1", "tcp:203.0.113.77:80", "https://zqserver.example:6443"]
@@ -711,8 +739,10 @@ mod tests {
             snapshot.gaps.push(gap);
         }
         let structure = |text: &str| text.matches(['{', '[']).count();
-        let before = encoded(&snapshot);
-        let text = encoded(&redact(snapshot, &["GM203"]));
+        let (before, findings) = (encoded(&snapshot), codes(&snapshot));
+        let redacted = redact(snapshot, &["GM203"]);
+        assert_eq!(codes(&redacted), findings);
+        let text = encoded(&redacted);
         let position =
             text.to_lowercase().find("zq").or_else(|| text.find("203.0.113")).or_else(|| text.find("203-0-113"));
         let excerpt = position.map(|start| text.get(start.saturating_sub(200)..text.len().min(start + 60)));
