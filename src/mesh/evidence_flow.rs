@@ -28,6 +28,7 @@ type RoutedCallsByPort = HashMap<PortKey, Vec<RoutedCalls>>;
 
 /// The evidence that reaches ports through routes. `own` is the evidence that ports have without it; ports with any of
 /// it need no more, so a chain has the fewest steps.
+#[expect(clippy::indexing_slicing, reason = "an id is valid for the mesh that issued it")]
 pub(super) fn routed_evidence(mesh: &Mesh<'_>, is_application: &[bool]) -> Vec<(ServiceId, u16, Evidence)> {
     let mut known: HashMap<PortKey, String> = HashMap::new();
     let mut queue: VecDeque<PortKey> = VecDeque::new();

@@ -232,10 +232,10 @@ impl NameSource {
         let path = format!("{root}/{version}/{namespace_path}{}?limit={MAX_NAMES}", info.plural);
         let text = self.cached_list(&server, &path).await?;
         let list: Value = serde_json::from_str(&text).ok()?;
-        let items = list["items"].as_array()?.iter().filter_map(|item| {
-            let meta = &item["metadata"];
-            let namespace = meta["namespace"].as_str().unwrap_or_default().to_owned();
-            Some(NamedObject { namespace, name: meta["name"].as_str()?.to_owned(), body: item.clone() })
+        let items = list.get("items")?.as_array()?.iter().filter_map(|item| {
+            let text = |field: &str| item.pointer(&format!("/metadata/{field}")).and_then(Value::as_str);
+            let namespace = text("namespace").unwrap_or_default().to_owned();
+            Some(NamedObject { namespace, name: text("name")?.to_owned(), body: item.clone() })
         });
         Some(items.collect())
     }
@@ -293,12 +293,14 @@ struct NamedObject {
 /// Reduces a list to what completion needs: names, and the rules of route objects.
 fn reduce_list(text: &str) -> Option<String> {
     let mut list: Value = serde_json::from_str(text).ok()?;
-    for item in list["items"].as_array_mut()? {
-        let names = serde_json::json!({"name": item["metadata"]["name"], "namespace": item["metadata"]["namespace"]});
+    for item in list.get_mut("items")?.as_array_mut()? {
+        let (name, namespace) = (item.pointer("/metadata/name"), item.pointer("/metadata/namespace"));
+        let names = serde_json::json!({"name": name, "namespace": namespace});
         let mut rules = serde_json::Map::new();
         for field in ["http", "rules"] {
-            if item["spec"][field].is_array() {
-                rules.insert(field.to_owned(), item["spec"][field].take());
+            let written = item.get_mut("spec").and_then(|spec| spec.get_mut(field));
+            if let Some(written) = written.filter(|written| written.is_array()) {
+                rules.insert(field.to_owned(), written.take());
             }
         }
         *item = serde_json::json!({"metadata": names, "spec": rules});

@@ -45,6 +45,7 @@ impl<'m> ProxyConfigs<'m> {
     ///
     /// # Errors
     /// If the mesh has no such caller.
+    #[expect(clippy::indexing_slicing, reason = "the caller was just added")]
     pub(super) fn resolve(&mut self, text: &str) -> Result<&NamedCaller, Failure> {
         if !self.callers.contains_key(text) {
             let (name, caller) = parse(self.mesh, text)?;
@@ -58,6 +59,7 @@ impl<'m> ProxyConfigs<'m> {
     ///
     /// # Errors
     /// If the mesh has no such caller.
+    #[expect(clippy::indexing_slicing, reason = "the caller was just added")]
     pub(super) fn proxy_of(&mut self, text: &str) -> Result<(&NamedCaller, &ProxyConfig<'m>), Failure> {
         self.resolve(text)?;
         let caller = &self.callers[text];
@@ -213,7 +215,7 @@ pub(super) fn report_by_class<'m>(mesh: &'m Mesh<'m>, call: &Call) -> Vec<(Route
             }
             answers.push((CallerName(format!("{} (ServiceAccount {account})", name.0)), answer, caller));
         }
-        let is_same = answers.windows(2).all(|pair| pair[0].1 == pair[1].1);
+        let is_same = answers.iter().all(|(_, answer, _)| answers.first().is_some_and(|(_, first, _)| first == answer));
         if is_same {
             answers.truncate(1);
         }

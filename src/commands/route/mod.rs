@@ -229,7 +229,9 @@ fn answer_calls<'m>(
         for (index, request, caller) in members {
             let decision = proxy.decide(&request.call);
             let report = RouteReport::new(mesh, &caller.caller, &caller.name, &request.call, &decision);
-            reports[index] = Some(RouteReport { id: request.id, ..report });
+            if let Some(slot) = reports.get_mut(index) {
+                *slot = Some(RouteReport { id: request.id, ..report });
+            }
         }
     }
     (reports.into_iter().flatten().collect(), unanswered)

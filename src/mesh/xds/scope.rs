@@ -130,6 +130,7 @@ impl<'m> ProxyScope<'m> {
     }
 
     /// The Service that a host resolves to for the proxy.
+    #[expect(clippy::indexing_slicing, reason = "the positions come from the list itself")]
     pub(super) fn find(&self, host: &str) -> Option<&VisibleService> {
         self.by_host.get(host).map(|position| &self.services[*position])
     }
@@ -141,6 +142,7 @@ impl<'m> ProxyScope<'m> {
 
     /// Adds a Service. If its host exists already, a Kubernetes Service replaces a ServiceEntry; otherwise the first
     /// entry stays, and may get the ports of the second.
+    #[expect(clippy::indexing_slicing, reason = "the positions come from the list itself")]
     fn add(&mut self, mesh: &'m Mesh<'_>, visible: VisibleService) {
         let service = mesh.service(visible.service);
         let Some(position) = self.by_host.get(service.host.as_str()).copied() else {
