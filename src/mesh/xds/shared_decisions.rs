@@ -7,9 +7,12 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
+use super::host_patterns;
+use super::route_config::RouteConfig;
 use super::{Call, CallDecision, Caller, CallerKind, ProxyConfig, route_table, scope};
 use crate::mesh::destination_rule::AppliedRules;
 use crate::mesh::ids::{Namespace, ObjectRef, ServiceId};
+use crate::mesh::protocol::ProtocolFamily;
 use crate::mesh::service::{Resolution, Visibility};
 use crate::mesh::{Mesh, SidecarObject};
 
@@ -51,7 +54,7 @@ impl<'m, 'c> SharedDecisions<'m, 'c> {
     pub fn new(mesh: &'m Mesh<'m>, call: &'c Call) -> Self {
         let mut distinct = HashSet::new();
         add_namespaces_of_services(mesh, &mut distinct);
-        add_namespaces_of_configs(mesh, &mut distinct);
+        add_namespaces_of_configs(mesh, routed_host(mesh, call), &mut distinct);
         Self { mesh, call, distinct, own_names: own_names(mesh, call), groups: HashMap::new() }
     }
 
@@ -144,8 +147,9 @@ fn add_namespaces_of_services(mesh: &Mesh<'_>, distinct: &mut HashSet<Namespace>
 
 /// Namespaces that see other route configurations than the rest, that a match names, or that hold Gateway API routes, which
 /// come first for the callers of their own namespace.
-fn add_namespaces_of_configs(mesh: &Mesh<'_>, distinct: &mut HashSet<Namespace>) {
-    for (_, config) in mesh.route_configs().iter() {
+fn add_namespaces_of_configs(mesh: &Mesh<'_>, host: Option<&str>, distinct: &mut HashSet<Namespace>) {
+    let configs = mesh.route_configs().iter().map(|(_, config)| config);
+    for config in configs.filter(|config| host.is_none_or(|host| may_decide(mesh, config, host))) {
         add_exported(&config.export_to, &config.namespace, distinct);
         if config.is_gateway_api {
             distinct.insert(config.namespace.clone());
@@ -157,6 +161,26 @@ fn add_namespaces_of_configs(mesh: &Mesh<'_>, distinct: &mut HashSet<Namespace>)
         let conditions = object.spec.tcp.iter().chain(&object.spec.tls).flat_map(|rule| &rule.matches);
         distinct.extend(conditions.filter_map(|condition| condition.source_namespace.as_deref()).map(Namespace::from));
     }
+}
+
+/// The host whose routes alone decide the call: the authority, if it is a Service that all namespaces see, with an HTTP port.
+fn routed_host<'c>(mesh: &Mesh<'_>, call: &'c Call) -> Option<&'c str> {
+    let host = route_table::without_port(&call.authority);
+    let entries = mesh.services_named(host);
+    let is_plain = |id: &ServiceId| {
+        let service = mesh.service(*id);
+        let is_http = service.port(call.port).is_some_and(|port| port.protocol.family() == ProtocolFamily::Http);
+        is_http && service.export_to == Visibility::Public && service.resolution == Resolution::ClusterIp
+    };
+    (call.dial.is_none() && !entries.is_empty() && entries.iter().all(is_plain)).then_some(host)
+}
+
+/// Whether a configuration can change the decision for a host that is a Service: it names the host, it makes Envoy reject
+/// the table that holds the host's routes, or it adds filter chains.
+fn may_decide(mesh: &Mesh<'_>, config: &RouteConfig, host: &str) -> bool {
+    config.hosts.iter().any(|pattern| pattern.as_str() == host || host_patterns::overlap(host, pattern.as_str()))
+        || config.tcp(mesh).iter().len() + config.tls(mesh).iter().len() > 0
+        || config.rules.iter().any(|rule| mesh.envoy_rejection(config, rule).is_some())
 }
 
 /// The names of Services that the dialed host, the authority or the target of an alias may mean in the caller's namespace:
@@ -193,7 +217,7 @@ mod tests {
     use crate::snapshot::manifest::{self, OnMalformed};
     use crate::snapshot::{Snapshot, SourceKind, SourceText};
 
-    /// Namespaces `a` to `j`, one for each way in which a namespace can differ, and `plain` and `other`, which do not.
+    /// Namespaces `a` to `o`, one for each way in which a namespace can differ, and `plain` and `other`, which do not.
     const DISTINCT: &str = r"
 - {kind: Service, name: db, namespace: a, spec: {clusterIP: None, ports: [{name: grpc, port: 1}], selector: {app: db}}}
 - {kind: Service, name: pay, namespace: shop, spec: {ports: [{name: grpc, port: 1}], selector: {app: pay}}}
@@ -207,6 +231,10 @@ mod tests {
 - {kind: VirtualService, name: all, namespace: shop, spec: {hosts: [pay], http: [{match: [{sourceNamespace: d}], route: [{destination: {host: old}}]}, {match: [{sourceLabels: {app: green}}], route: [{destination: {host: plain.plain.svc.cluster.local}}]}, {route: [{destination: {host: pay, subset: v1}}]}]}}
 - {kind: VirtualService, name: private, namespace: e, spec: {hosts: [pay.shop.svc.cluster.local], exportTo: ['.'], http: [{directResponse: {status: 503}}]}}
 - {kind: VirtualService, name: exported, namespace: shop, spec: {hosts: [plain.plain.svc.cluster.local], exportTo: [f], http: [{directResponse: {status: 503}}]}}
+- {kind: VirtualService, name: unrelated, namespace: k, spec: {hosts: [plain.plain.svc.cluster.local], exportTo: ['.'], http: [{route: [{destination: {host: pay.shop.svc.cluster.local}}]}]}}
+- {kind: VirtualService, name: wildcard, namespace: l, spec: {hosts: ['*.shop.svc.cluster.local'], exportTo: ['.'], http: [{directResponse: {status: 503}}]}}
+- {kind: VirtualService, name: rejected, namespace: m, spec: {hosts: [other.other.svc.cluster.local], exportTo: ['.'], http: [{directResponse: {status: 999}}]}}
+- {kind: VirtualService, name: chains, namespace: o, spec: {hosts: [other.other.svc.cluster.local], exportTo: ['.'], tcp: [{route: [{destination: {host: pay.shop.svc.cluster.local}}]}]}}
 - {kind: ServiceEntry, name: first, namespace: g, spec: {hosts: [api.example.com], ports: [{number: 1, name: grpc, protocol: GRPC}], resolution: DNS}}
 - {kind: ServiceEntry, name: second, namespace: h, spec: {hosts: [api.example.com], ports: [{number: 1, name: tcp, protocol: TCP}], resolution: DNS}}
 - {kind: Sidecar, name: default, namespace: i, spec: {egress: [{hosts: ['./*']}]}}
@@ -241,7 +269,8 @@ mod tests {
         manifest::read(&mut snapshot, text, "shop", OnMalformed::Stop).unwrap();
         let mesh = resolve(&snapshot, &ResolveOptions::default());
         let mut callers: Vec<Caller> = mesh.workload_ids().map(|id| Caller::of_workload(&mesh, id)).collect();
-        let named = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "plain", "other", "shop"].map(Namespace::from);
+        let named = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "o", "plain", "other", "shop"]
+            .map(Namespace::from);
         let namespaces: HashSet<Namespace> =
             mesh.services.iter().map(|service| service.namespace().clone()).chain(named).collect();
         callers.extend(namespaces.into_iter().map(Caller::in_namespace));
@@ -280,7 +309,9 @@ mod tests {
                 "apiVersion: v1\nkind: Service\nmetadata: {{name: s{number}, namespace: n{number}}}\n\
                  spec: {{ports: [{{name: grpc, port: 1}}]}}\n---\n\
                  apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: s, namespace: n{number}}}\n\
-                 spec: {{host: s{number}}}\n---\n"
+                 spec: {{host: s{number}}}\n---\n\
+                 apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: s, namespace: n{number}}}\n\
+                 spec: {{hosts: [s{number}], exportTo: ['.'], http: [{{route: [{{destination: {{host: s{number}}}}}]}}]}}\n---\n"
             )
         };
         let mut snapshot = Snapshot::new(SourceKind::Manifests);
