@@ -54,7 +54,7 @@ impl<'m, 'c> SharedDecisions<'m, 'c> {
     pub fn new(mesh: &'m Mesh<'m>, call: &'c Call) -> Self {
         let mut distinct = HashSet::new();
         add_namespaces_of_services(mesh, &mut distinct);
-        add_namespaces_of_configs(mesh, routed_host(mesh, call), &mut distinct);
+        add_namespaces_of_configs(mesh, routed_hosts(mesh, call).as_deref(), &mut distinct);
         Self { mesh, call, distinct, own_names: own_names(mesh, call), groups: HashMap::new() }
     }
 
@@ -147,9 +147,9 @@ fn add_namespaces_of_services(mesh: &Mesh<'_>, distinct: &mut HashSet<Namespace>
 
 /// Namespaces that see other route configurations than the rest, that a match names, or that hold Gateway API routes, which
 /// come first for the callers of their own namespace.
-fn add_namespaces_of_configs(mesh: &Mesh<'_>, host: Option<&str>, distinct: &mut HashSet<Namespace>) {
+fn add_namespaces_of_configs(mesh: &Mesh<'_>, hosts: Option<&[String]>, distinct: &mut HashSet<Namespace>) {
     let configs = mesh.route_configs().iter().map(|(_, config)| config);
-    for config in configs.filter(|config| host.is_none_or(|host| may_decide(mesh, config, host))) {
+    for config in configs.filter(|config| hosts.is_none_or(|hosts| may_decide(mesh, config, hosts))) {
         add_exported(&config.export_to, &config.namespace, distinct);
         if config.is_gateway_api {
             distinct.insert(config.namespace.clone());
@@ -163,22 +163,29 @@ fn add_namespaces_of_configs(mesh: &Mesh<'_>, host: Option<&str>, distinct: &mut
     }
 }
 
-/// The host whose routes alone decide the call: the authority, if it is a Service that all namespaces see, with an HTTP port.
-fn routed_host<'c>(mesh: &Mesh<'_>, call: &'c Call) -> Option<&'c str> {
-    let host = route_table::without_port(&call.authority);
-    let entries = mesh.services_named(host);
+/// The names of the host whose routes alone decide the call: the authority, if it is a Service that all namespaces see, with
+/// an HTTP port. `name.namespace` stands for the full name.
+fn routed_hosts(mesh: &Mesh<'_>, call: &Call) -> Option<Vec<String>> {
+    let authority = route_table::without_port(&call.authority);
+    let mut hosts = vec![authority.to_owned()];
+    if mesh.services_named(authority).is_empty() {
+        let (name, namespace) = authority.split_once('.')?;
+        hosts.push(mesh.service(mesh.find_service(namespace, name)?).host.as_str().to_owned());
+    }
+    let entries = mesh.services_named(hosts.last()?);
     let is_plain = |id: &ServiceId| {
         let service = mesh.service(*id);
         let is_http = service.port(call.port).is_some_and(|port| port.protocol.family() == ProtocolFamily::Http);
         is_http && service.export_to == Visibility::Public && service.resolution == Resolution::ClusterIp
     };
-    (call.dial.is_none() && !entries.is_empty() && entries.iter().all(is_plain)).then_some(host)
+    (call.dial.is_none() && entries.iter().all(is_plain)).then_some(hosts)
 }
 
 /// Whether a configuration can change the decision for a host that is a Service: it names the host, it makes Envoy reject
 /// the table that holds the host's routes, or it adds filter chains.
-fn may_decide(mesh: &Mesh<'_>, config: &RouteConfig, host: &str) -> bool {
-    config.hosts.iter().any(|pattern| pattern.as_str() == host || host_patterns::overlap(host, pattern.as_str()))
+fn may_decide(mesh: &Mesh<'_>, config: &RouteConfig, hosts: &[String]) -> bool {
+    let names = |host: &String| config.hosts.iter().any(|pattern| host_patterns::overlap(host, pattern.as_str()));
+    hosts.iter().any(names)
         || config.tcp(mesh).iter().len() + config.tls(mesh).iter().len() > 0
         || config.rules.iter().any(|rule| mesh.envoy_rejection(config, rule).is_some())
 }
@@ -217,7 +224,7 @@ mod tests {
     use crate::snapshot::manifest::{self, OnMalformed};
     use crate::snapshot::{Snapshot, SourceKind, SourceText};
 
-    /// Namespaces `a` to `o`, one for each way in which a namespace can differ, and `plain` and `other`, which do not.
+    /// Namespaces `a` to `p`, one for each way in which a namespace can differ, and `plain` and `other`, which do not.
     const DISTINCT: &str = r"
 - {kind: Service, name: db, namespace: a, spec: {clusterIP: None, ports: [{name: grpc, port: 1}], selector: {app: db}}}
 - {kind: Service, name: pay, namespace: shop, spec: {ports: [{name: grpc, port: 1}], selector: {app: pay}}}
@@ -235,6 +242,9 @@ mod tests {
 - {kind: VirtualService, name: wildcard, namespace: l, spec: {hosts: ['*.shop.svc.cluster.local'], exportTo: ['.'], http: [{directResponse: {status: 503}}]}}
 - {kind: VirtualService, name: rejected, namespace: m, spec: {hosts: [other.other.svc.cluster.local], exportTo: ['.'], http: [{directResponse: {status: 999}}]}}
 - {kind: VirtualService, name: chains, namespace: o, spec: {hosts: [other.other.svc.cluster.local], exportTo: ['.'], tcp: [{route: [{destination: {host: pay.shop.svc.cluster.local}}]}]}}
+- {kind: VirtualService, name: short, namespace: p, spec: {hosts: [pay.shop], exportTo: ['.'], http: [{directResponse: {status: 503}}]}}
+- {kind: Service, name: web, namespace: shop, spec: {ports: [{name: http, port: 80}], selector: {app: pay}}}
+- {kind: VirtualService, name: short-web, namespace: p, spec: {hosts: [web.shop], exportTo: ['.'], http: [{directResponse: {status: 503}}]}}
 - {kind: ServiceEntry, name: first, namespace: g, spec: {hosts: [api.example.com], ports: [{number: 1, name: grpc, protocol: GRPC}], resolution: DNS}}
 - {kind: ServiceEntry, name: second, namespace: h, spec: {hosts: [api.example.com], ports: [{number: 1, name: tcp, protocol: TCP}], resolution: DNS}}
 - {kind: Sidecar, name: default, namespace: i, spec: {egress: [{hosts: ['./*']}]}}
@@ -269,8 +279,9 @@ mod tests {
         manifest::read(&mut snapshot, text, "shop", OnMalformed::Stop).unwrap();
         let mesh = resolve(&snapshot, &ResolveOptions::default());
         let mut callers: Vec<Caller> = mesh.workload_ids().map(|id| Caller::of_workload(&mesh, id)).collect();
-        let named = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "o", "plain", "other", "shop"]
-            .map(Namespace::from);
+        let named =
+            ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "o", "p", "plain", "other", "shop"]
+                .map(Namespace::from);
         let namespaces: HashSet<Namespace> =
             mesh.services.iter().map(|service| service.namespace().clone()).chain(named).collect();
         callers.extend(namespaces.into_iter().map(Caller::in_namespace));
@@ -281,7 +292,7 @@ mod tests {
         });
         let mut shared = 0;
         for host in hosts.collect::<HashSet<String>>() {
-            for port in [1, 50051] {
+            for port in [1, 80, 50051] {
                 let call =
                     Call { authority: format!("{host}:{port}"), port, path: "/a.B/C".to_owned(), ..Call::default() };
                 let mut decisions = SharedDecisions::new(&mesh, &call);
