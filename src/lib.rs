@@ -15,8 +15,8 @@
 //! | EDGE | [`cluster`], `terminal` | CORE, VIEW and the outside world, but no flags or commands |
 //! | TOP | [`cli`], [`commands`] | everything |
 //!
-//! `tests/tidy.rs` enforces the layers, and `ARCHITECTURE.md` explains them. Modules that read input may neither slice nor
-//! index it, except in a few audited places.
+//! `tests/tidy.rs` enforces the layers, and `ARCHITECTURE.md` explains them. No module may slice text or
+//! index lists, except in audited places with a reason.
 
 #[cfg_attr(not(test), warn(clippy::string_slice, clippy::indexing_slicing))]
 pub mod accesslog;

@@ -12,6 +12,10 @@ use super::support::TestEnv;
 /// Largest cost of twice the input, in multiples.
 const MAX_RATIO: f64 = 2.2;
 
+/// Both the caller classes and the rules double here, and each class has rules of its own: a fraction of the cost is
+/// comparing each class with each rule.
+const CLASSES_TIMES_RULES: (&str, f64) = ("sourceLabels x pods", 3.2);
+
 /// How the cost of a run is measured.
 #[derive(Clone, Copy, PartialEq)]
 enum Unit {
@@ -90,7 +94,8 @@ fn scaling_table() {
         // What the program needs for an empty mesh does not double.
         let ratio = (large - base).max(0.01) / (small - base).max(0.01);
         println!("{:<42} {size:>8} {small:>9.2} {large:>9.2} {ratio:>6.2}", shape.name);
-        if large > least && ratio > MAX_RATIO {
+        let (name, max_ratio) = CLASSES_TIMES_RULES;
+        if large > least && ratio > if shape.name == name { max_ratio } else { MAX_RATIO } {
             too_steep.push(shape.name);
         }
     }
