@@ -319,3 +319,21 @@ fn write_private(file: &std::path::Path, text: &str) -> std::io::Result<()> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     std::io::Write::write_all(&mut options.open(file)?, text.as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_another_form_complete_nothing() {
+        for text in ["[1]", "\"x\"", "{}", "{\"items\": {}}", "not JSON"] {
+            assert_eq!(reduce_list(text), None, "{text}");
+        }
+        let list = r#"{"items": [1, {"metadata": [], "spec": "x"}, {"metadata": {"name": "a"}, "spec": {"http": [2], "other": 3}}]}"#;
+        let reduced: Value = serde_json::from_str(&reduce_list(list).unwrap()).unwrap();
+        let names: Vec<&Value> =
+            reduced["items"].as_array().unwrap().iter().map(|item| &item["metadata"]["name"]).collect();
+        assert_eq!(names, [&Value::Null, &Value::Null, &Value::from("a")]);
+        assert_eq!(reduced["items"][2]["spec"], serde_json::json!({"http": [2]}));
+    }
+}
