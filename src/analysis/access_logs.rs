@@ -48,7 +48,7 @@ impl LoggedCalls {
         if with_p99 && !self.durations_ms.is_empty() {
             self.durations_ms.sort_unstable();
             let index = (self.durations_ms.len() * 99).div_ceil(100) - 1;
-            self.window.p99_ms = Some(self.durations_ms[index] as f64);
+            self.window.p99_ms = self.durations_ms.get(index).map(|millis| *millis as f64);
         }
         self.window
     }

@@ -134,6 +134,9 @@ pub struct SourceArgs {
     /// Kinds to read from a cluster; empty means all.
     #[arg(skip)]
     pub kinds: Vec<crate::schema::Kind>,
+    /// The command reads all namespaces unless `-n` is given, so that the kubeconfig's namespace may have no objects.
+    #[arg(skip)]
+    pub reads_all_namespaces: bool,
     /// Treat malformed documents as gaps instead of failing
     #[arg(long)]
     pub keep_going: bool,

@@ -73,8 +73,10 @@ impl SourceArgs {
         if scoped.snapshot.source == SourceKind::Manifests {
             scoped.snapshot.add_gaps_for_absent_kinds();
         }
-        for namespace in &scoped.namespaces {
-            require_objects(&scoped.snapshot, namespace)?;
+        if context.scope.namespace.is_some() || !self.reads_all_namespaces {
+            for namespace in &scoped.namespaces {
+                require_objects(&scoped.snapshot, namespace)?;
+            }
         }
         Ok(scoped)
     }

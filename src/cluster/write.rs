@@ -12,7 +12,7 @@ use super::client::ApiServer;
 use super::error::{ClusterError, ClusterErrorKind};
 use crate::snapshot::ObjectKey;
 
-/// Limit of one request.
+/// Limit of one request without `--request-timeout`.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest response that is read.
 const MAX_RESPONSE_BYTES: usize = 16 << 20;
@@ -160,10 +160,8 @@ impl ApiServer {
             .body(Body::from(body.to_string().into_bytes()))
             .map_err(|error| ClusterError::new(ClusterErrorKind::Config, error.to_string()))?;
         let response = async {
-            let response = tokio::time::timeout(REQUEST_TIMEOUT, self.client.send(request))
-                .await
-                .map_err(|_| ClusterError::timeout(REQUEST_TIMEOUT, &self.server))?
-                .map_err(|error| ClusterError::from_client(&error, &self.server))?;
+            let response =
+                self.client.send(request).await.map_err(|error| ClusterError::from_client(&error, &self.server))?;
             let status = response.status();
             let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
             let retry_after = retry_after.and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
@@ -173,7 +171,7 @@ impl ApiServer {
                 .map_err(|error| ClusterError::new(ClusterErrorKind::Unreachable, error.to_string()))?;
             Ok((status, body.to_bytes(), retry_after))
         };
-        let response = response.await;
+        let response = self.within_limit(self.limit(REQUEST_TIMEOUT), response).await;
         let size = response.as_ref().ok().map(|(status, body, _)| (*status, body.len()));
         self.report_request(method.as_str(), &uri, size, start);
         response

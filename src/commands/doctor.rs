@@ -155,8 +155,12 @@ async fn check_gateway_api(server: &ApiServer) -> DoctorCheck {
     match server.get(path, server.timeout).await {
         Ok(text) => {
             let object: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-            let annotation =
-                |name: &str| object["metadata"]["annotations"][format!("gateway.networking.k8s.io/{name}")].as_str();
+            let annotations = object.pointer("/metadata/annotations");
+            let annotation = |name: &str| {
+                annotations
+                    .and_then(|all| all.get(format!("gateway.networking.k8s.io/{name}")))
+                    .and_then(|value| value.as_str())
+            };
             let (version, channel) = (annotation("bundle-version"), annotation("channel"));
             let reason =
                 format!("GRPCRoute version {}, channel {}", version.unwrap_or("unknown"), channel.unwrap_or("unknown"));

@@ -56,7 +56,8 @@ impl std::str::FromStr for ProxyLimit {
     }
 }
 
-pub(super) async fn run(context: &mut Context<'_>, arguments: SnapshotArgs) -> Result<CommandOutcome, Failure> {
+pub(super) async fn run(context: &mut Context<'_>, mut arguments: SnapshotArgs) -> Result<CommandOutcome, Failure> {
+    arguments.source.reads_all_namespaces = true;
     if context.scope.namespace.is_some() && !arguments.source.from.is_empty() {
         return Err(Failure::usage(
             "cannot combine -n with --from: a snapshot of files or of the demo contains all namespaces",

@@ -44,7 +44,8 @@ struct VersionReport {
     proxies: BTreeMap<String, u32>,
 }
 
-pub(super) async fn run(context: &mut Context<'_>, arguments: VersionArgs) -> Result<CommandOutcome, Failure> {
+pub(super) async fn run(context: &mut Context<'_>, mut arguments: VersionArgs) -> Result<CommandOutcome, Failure> {
+    arguments.source.reads_all_namespaces = true;
     let client = env!("CARGO_PKG_VERSION");
     let mut report =
         VersionReport { kind: "Version", version: 1, client, kubernetes: None, istiod: None, proxies: BTreeMap::new() };

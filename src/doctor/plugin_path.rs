@@ -31,7 +31,7 @@ pub fn checks(files: &[(String, String)], commands: &[&str]) -> Vec<DoctorCheck>
             CheckState::Warning,
             format!("kubectl runs {first}/{PROGRAM}, which hides the copy in {}", others.join(", ")),
         )
-        .with_fix(format!("rm {}/{PROGRAM}", others[0])),
+        .with_fix(format!("rm {}/{PROGRAM}", others.first().unwrap_or(first))),
     });
     let prefix = format!("{PROGRAM}-");
     for (folder, name) in files {

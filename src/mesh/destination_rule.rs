@@ -124,6 +124,7 @@ impl DestinationRules {
         index
     }
 
+    #[expect(clippy::indexing_slicing, reason = "an id is valid for the mesh that issued it")]
     pub fn get(&self, id: DestinationRuleId) -> &DestinationRule {
         &self.rules[id.index()]
     }
@@ -364,12 +365,10 @@ impl<'a> EffectivePolicy<'a> {
             let field = || if is_converted { "spec.validation".to_owned() } else { format!("{path}.{name}") };
             value.map(|value| PolicyBlock { value, object, field: field() })
         }
-        let port_level = written
-            .port_level_settings
-            .iter()
-            .position(|entry| entry.port.as_ref().is_some_and(|selector| selector.number == u32::from(port)));
-        if let Some(index) = port_level {
-            let entry = &written.port_level_settings[index];
+        let mut port_level = written.port_level_settings.iter().enumerate();
+        let found = port_level
+            .find(|(_, entry)| entry.port.as_ref().is_some_and(|selector| selector.number == u32::from(port)));
+        if let Some((index, entry)) = found {
             let path = format!("{path}.portLevelSettings[{index}]");
             *self = Self {
                 connection_pool: block(entry.connection_pool.as_ref(), object, &path, "connectionPool"),

@@ -28,6 +28,7 @@ type RoutedCallsByPort = HashMap<PortKey, Vec<RoutedCalls>>;
 
 /// The evidence that reaches ports through routes. `own` is the evidence that ports have without it; ports with any of
 /// it need no more, so a chain has the fewest steps.
+#[expect(clippy::indexing_slicing, reason = "an id is valid for the mesh that issued it")]
 pub(super) fn routed_evidence(mesh: &Mesh<'_>, is_application: &[bool]) -> Vec<(ServiceId, u16, Evidence)> {
     let mut known: HashMap<PortKey, String> = HashMap::new();
     let mut queue: VecDeque<PortKey> = VecDeque::new();
@@ -71,11 +72,12 @@ pub(super) fn routed_evidence(mesh: &Mesh<'_>, is_application: &[bool]) -> Vec<(
 /// The calls that rules for sidecars send to another port than the dialed one.
 fn routed_calls(mesh: &Mesh<'_>) -> RoutedCallsByPort {
     let mut calls_by_port = RoutedCallsByPort::new();
+    let mut owners = KnownOwners::new();
     for (id, config) in mesh.route_configs().iter().filter(|(_, config)| config.acts_in_mesh()) {
         for service in config.hosts.iter().flat_map(|host| services_of(mesh, host.as_str())) {
             let http_ports = mesh.service(service).ports.iter().filter(|port| port.protocol.is_http_or_auto());
             for port in http_ports.map(|port| port.number) {
-                if owns_calls(mesh, id, config, service, port) {
+                if owns_calls(mesh, id, config, (service, port), &mut owners) {
                     let targets = rule_targets(mesh, config, &GatewayName::Mesh, port);
                     let others = targets.into_iter().filter(|calls| calls.target != (service, port));
                     calls_by_port.entry((service, port)).or_default().extend(others);
@@ -93,15 +95,27 @@ fn services_of(mesh: &Mesh<'_>, pattern: &str) -> Vec<ServiceId> {
     mesh.find_host(pattern).into_iter().collect()
 }
 
+/// Owners found so far, by the namespace of the caller, Service and port. Many configurations may name one host.
+type KnownOwners = HashMap<(Namespace, ServiceId, u16), RouteOwner>;
+
 /// Whether any caller's routes to a port come from this configuration. If no other one names the host, they do.
-fn owns_calls(mesh: &Mesh<'_>, id: ConfigId, config: &RouteConfig, service: ServiceId, port: u16) -> bool {
+fn owns_calls(
+    mesh: &Mesh<'_>,
+    id: ConfigId,
+    config: &RouteConfig,
+    (service, port): (ServiceId, u16),
+    owners: &mut KnownOwners,
+) -> bool {
     let host = &mesh.service(service).host;
     if mesh.route_configs().covering_host(host).flatten().nth(1).is_none() {
         return true;
     }
     let own = [config.namespace.clone(), mesh.service(service).namespace().clone(), Namespace::from("")];
-    own.into_iter()
-        .any(|namespace| mesh.route_owner(&Caller::in_namespace(namespace), service, port) == RouteOwner::Config(id))
+    own.into_iter().any(|namespace| {
+        let owner = owners.entry((namespace.clone(), service, port));
+        let owner = owner.or_insert_with(|| mesh.route_owner(&Caller::in_namespace(namespace), service, port));
+        *owner == RouteOwner::Config(id)
+    })
 }
 
 /// The backends that get gRPC calls made to `port` through `gateway`. Rules after one that takes every call get none.

@@ -39,6 +39,7 @@ impl Mesh<'_> {
     }
 
     /// The Istio Gateway with this namespace and name, by binary search.
+    #[expect(clippy::indexing_slicing, reason = "the positions come from the list itself")]
     pub fn find_istio_gateway(&self, namespace: &Namespace, name: &str) -> Option<&IstioGateway> {
         let compare =
             |gateway: &IstioGateway| (&gateway.object.namespace, &*gateway.object.name).cmp(&(namespace, name));
@@ -47,6 +48,7 @@ impl Mesh<'_> {
     }
 
     /// The Gateway API Gateway with this namespace and name, by binary search.
+    #[expect(clippy::indexing_slicing, reason = "the positions come from the list itself")]
     pub fn find_api_gateway(&self, namespace: &Namespace, name: &str) -> Option<&ApiGateway> {
         let compare = |gateway: &ApiGateway| (&gateway.object.namespace, &*gateway.object.name).cmp(&(namespace, name));
         let index = self.api_gateways.binary_search_by(compare);

@@ -72,7 +72,7 @@ impl<T> HostMap<T> {
         let suffixes = name
             .char_indices()
             .filter(|(start, _)| *start > 0 || !host.starts_with('*'))
-            .map(|(start, _)| &name[start..]);
+            .filter_map(|(start, _)| name.get(start..));
         let any = std::iter::once("");
         let shorter = self
             .has_wildcards()

@@ -86,6 +86,7 @@ impl Labels {
     }
 
     /// The value of a label.
+    #[expect(clippy::indexing_slicing, reason = "the positions come from the list itself")]
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.binary_search_by(|(label, _)| (**label).cmp(key)).ok().map(|index| &*self.0[index].1)
     }

@@ -253,16 +253,19 @@ pub enum RouteReference {
 
 impl Mesh<'_> {
     /// The registry entry of `id`.
+    #[expect(clippy::indexing_slicing, reason = "an id is valid for the mesh that issued it")]
     pub fn service(&self, id: ServiceId) -> &Service {
         &self.services[id.index()]
     }
 
     /// The workload of `id`.
+    #[expect(clippy::indexing_slicing, reason = "an id is valid for the mesh that issued it")]
     pub fn workload(&self, id: WorkloadId) -> &Workload {
         &self.workloads[id.index()]
     }
 
     /// The HTTPRoute or GRPCRoute of `id`.
+    #[expect(clippy::indexing_slicing, reason = "an id is valid for the mesh that issued it")]
     pub fn route_object(&self, id: RouteObjectId) -> &RouteObject {
         &self.route_objects[id.index()]
     }

@@ -31,6 +31,7 @@ pub(super) fn attach_routes(routes: &[RouteObject], name_index: &NameIndex) -> H
 }
 
 /// Fills `route_references` and the evidence of each port.
+#[expect(clippy::indexing_slicing, reason = "an id is valid for the mesh that issued it")]
 pub(super) fn collect_evidence(mesh: &mut Mesh<'_>) {
     let mut collected = CollectedReferences::default();
     for (id, object) in mesh.virtual_services.iter() {
@@ -74,6 +75,7 @@ pub(super) fn collect_evidence(mesh: &mut Mesh<'_>) {
 }
 
 /// Adds evidence to the ports of Services, without duplicates and sorted.
+#[expect(clippy::indexing_slicing, reason = "an id is valid for the mesh that issued it")]
 fn assign_evidence(mesh: &mut Mesh<'_>, is_application: &[bool], evidence: Vec<(ServiceId, Option<u16>, Evidence)>) {
     for (id, port, evidence) in evidence {
         if !is_application[id.index()] {

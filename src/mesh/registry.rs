@@ -301,6 +301,7 @@ fn single_address(text: &str) -> Option<std::net::IpAddr> {
 }
 
 /// Sets the workloads and endpoint counts of Services. An index of the labels in selectors keeps the cost linear.
+#[expect(clippy::indexing_slicing, reason = "an id is valid for the mesh that issued it")]
 pub(super) fn attach_workloads(services: &mut [Service], workloads: &[Workload]) {
     type LabelKey = (Namespace, Arc<str>, Arc<str>);
     let mut index: HashMap<LabelKey, Vec<WorkloadId>> = HashMap::new();

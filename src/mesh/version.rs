@@ -24,7 +24,7 @@ impl IstioVersion {
         let text = text.strip_prefix('v').unwrap_or(text);
         let (major, rest) = text.split_once('.')?;
         let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        let version = Self { major: major.parse().ok()?, minor: rest[..end].parse().ok()? };
+        let version = Self { major: major.parse().ok()?, minor: rest.get(..end)?.parse().ok()? };
         (version.major == 1).then_some(version)
     }
 

@@ -107,6 +107,7 @@ impl VirtualServices {
         Self { all, in_mesh, by_name }
     }
 
+    #[expect(clippy::indexing_slicing, reason = "an id is valid for the mesh that issued it")]
     pub fn get(&self, id: VirtualServiceId) -> &VirtualService {
         &self.all[id.index()]
     }

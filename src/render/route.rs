@@ -180,7 +180,9 @@ impl RoutePage<'_> {
             Some(rule) => Some(format_rule(rule)),
             None => (report.outcome == CallOutcome::Forward).then(default_route),
         };
-        self.rows("rules", tried.chain(matched))
+        let omitted = (report.tried_omitted > 0)
+            .then(|| format!("✗ {} more rules do not match: --caller lists them", report.tried_omitted));
+        self.rows("rules", tried.chain(omitted).chain(matched))
     }
 
     fn outcome(&mut self, report: &RouteReport) -> io::Result<()> {

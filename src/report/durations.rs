@@ -10,6 +10,7 @@ pub(super) struct Durations {
 
 impl Durations {
     #[inline]
+    #[expect(clippy::indexing_slicing, reason = "the list was just made long enough")]
     pub(super) fn add(&mut self, millis: u64) {
         let bucket = bucket_of(millis);
         if bucket >= self.buckets.len() {

@@ -284,6 +284,5 @@ fn format_side(side: FaultSide) -> String {
 /// The text of `docs` under `heading`.
 fn section(docs: &str, heading: &str) -> String {
     let Some((_, rest)) = docs.split_once(heading) else { return String::new() };
-    let end = rest.find("\n## ").unwrap_or(rest.len());
-    rest[..end].trim().to_owned()
+    rest.split_once("\n## ").map_or(rest, |(section, _)| section).trim().to_owned()
 }

@@ -432,6 +432,7 @@ fn services_in_scope(mesh: &Mesh<'_>, request: &InspectRequest) -> Vec<ServiceId
 }
 
 /// Reports the Services in scope with the findings about them.
+#[expect(clippy::indexing_slicing, reason = "the positions come from the list itself")]
 pub fn inspect(mesh: &Mesh<'_>, outcome: &RulesOutcome, request: &InspectRequest) -> InspectReport {
     let mut by_object: HashMap<&ObjectRef, Vec<usize>> = HashMap::new();
     for (index, finding) in outcome.findings.iter().enumerate() {

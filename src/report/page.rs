@@ -59,7 +59,8 @@ pub(super) fn service_report(
 ) -> ServiceReport {
     let service = mesh.service(id);
     let classes = mesh.caller_classes(id);
-    let default_class = &classes[0];
+    // The default class comes first.
+    let [default_class, others @ ..] = classes.as_slice() else { unreachable!("every Service has the default class") };
     let has_pods = mesh.covers_endpoints_of(service);
     let routes = rule_reports(mesh, service, default_class);
     ServiceReport {
@@ -80,10 +81,7 @@ pub(super) fn service_report(
         ports: service.ports.iter().map(|port| self::port_report(mesh, service, port, default_class)).collect(),
         pods: pods_report(service.endpoints, has_pods),
         proxies: proxies_report(mesh, service),
-        callers: classes[1..]
-            .iter()
-            .map(|class| caller_class_report(mesh, service, class, default_class, &routes))
-            .collect(),
+        callers: others.iter().map(|class| caller_class_report(mesh, service, class, default_class, &routes)).collect(),
         routes,
         destination_rules: destination_rules(mesh, &default_class.destination_rules),
         policies: policy_reports(mesh, service, default_class),

@@ -83,6 +83,9 @@ pub struct RouteReport {
     pub authorization: Option<RouteAuthorizationReport>,
     /// Rules that were tried before and do not match, in order.
     pub tried: Vec<TriedRuleReport>,
+    /// Number of further rules that do not match, in answers for all caller classes; `--caller` lists them.
+    #[serde(skip_serializing_if = "is_none_omitted")]
+    pub tried_omitted: usize,
     /// Objects and conditions that act on the call and are not modelled.
     pub not_modelled: Vec<String>,
     /// The share of calls that does not reach the application, by reason; empty when all calls arrive.
@@ -365,7 +368,17 @@ pub enum ClientOutcomeReason {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallerName(pub String);
 
+fn is_none_omitted(count: &usize) -> bool {
+    *count == 0
+}
+
 impl RouteReport {
+    /// Keeps the first rules that do not match, and the number of the others.
+    pub fn limit_tried(&mut self, max: usize) {
+        self.tried_omitted = self.tried.len().saturating_sub(max);
+        self.tried.truncate(max);
+    }
+
     /// Reports the decision that the model makes for a call.
     pub fn new(mesh: &Mesh<'_>, caller: &Caller, name: &CallerName, call: &Call, decision: &CallDecision) -> Self {
         let CallDecision {
@@ -439,6 +452,7 @@ impl RouteReport {
             rewrite: rule.as_ref().and_then(rewrite_report),
             hash_policy,
             tried: tried.iter().map(tried_report).collect(),
+            tried_omitted: 0,
             not_modelled,
             client_sees: client_outcomes(&ClientView { mesh, caller, call, decision, authorization: &authorization }),
             message: messages.join("; "),

@@ -106,6 +106,7 @@ impl From<Notice> for ShiftEvent {
 }
 
 /// `v1 90% → 75%, v2 10% → 25%`, and the total of the weights if it changes.
+#[expect(clippy::indexing_slicing, reason = "the indexes are positions of the rule's own backends")]
 pub fn describe_change(plan: &RulePlan) -> String {
     let percent = |ratio: f64| format_percent(ratio * 100.0);
     let change = |index: usize| {

@@ -44,7 +44,7 @@ pub(super) fn remove_consequences(mesh: &Mesh<'_>, findings: &mut Vec<Finding>) 
 
 /// The rule that a field belongs to: `spec.http[0]` of `spec.http[0].route[1].weight`.
 fn rule_of(field: &str) -> &str {
-    field.find(']').map_or(field, |end| &field[..=end])
+    field.find(']').and_then(|end| field.get(..=end)).unwrap_or(field)
 }
 
 #[cfg(test)]

@@ -136,6 +136,7 @@ fn rule_tests(object: &Value, split: &RuleSplit) -> Vec<Value> {
     tests.collect()
 }
 
+#[expect(clippy::indexing_slicing, reason = "the values are objects that this function builds")]
 fn backend_body(split: &RuleSplit, planned: &PlannedBackend) -> Value {
     let backend = &planned.backend;
     if split.kind == Kind::VirtualService {
@@ -160,7 +161,7 @@ fn backend_body(split: &RuleSplit, planned: &PlannedBackend) -> Value {
 
 fn record_operations(object: &Value, record: &ShiftRecord) -> Vec<Value> {
     let value = json!({"op": "add", "path": record_pointer(), "value": record.to_json()});
-    if object["metadata"]["annotations"].is_object() {
+    if object.pointer("/metadata/annotations").is_some_and(Value::is_object) {
         vec![value]
     } else {
         vec![json!({"op": "add", "path": "/metadata/annotations", "value": {}}), value]

@@ -1,5 +1,7 @@
 //! Turns desired weights into the exact weights of a rule.
 
+#![expect(clippy::indexing_slicing, reason = "audited: indexes are positions of the rule's own backends")]
+
 use std::fmt;
 use std::str::FromStr;
 

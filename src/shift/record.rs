@@ -355,6 +355,7 @@ impl RuleRecord {
     }
 
     /// Labels of the backends whose share the shift raises, and the sum of their shares afterwards, 0 to 1.
+    #[expect(clippy::indexing_slicing, reason = "the indexes are positions of the rule's own backends")]
     pub fn canary(&self, kind: Kind) -> (Vec<&str>, f64) {
         let (start, applied) = (effective_weights(kind, &self.start), effective_weights(kind, &self.applied));
         let share = |weights: &[u64], index: usize| {

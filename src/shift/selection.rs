@@ -123,6 +123,7 @@ pub fn repeated_splits(mesh: &Mesh<'_>, target: &ObjectRef, plans: &[RulePlan]) 
 }
 
 /// The planned shares as a value of `--to`: `v1=75,v2=25`.
+#[expect(clippy::indexing_slicing, reason = "the indexes are positions of the rule's own backends")]
 fn planned_shares(plan: &RulePlan) -> String {
     let share = |index: usize| {
         let planned = &plan.backends[index];

@@ -1,5 +1,7 @@
 //! Whole-number weights that give the desired shares.
 
+#![expect(clippy::indexing_slicing, reason = "audited: indexes are positions of lists of one length")]
+
 use crate::vocabulary::share::Share;
 
 /// Totals to which weights are scaled when their own total cannot express the shares, smallest first.

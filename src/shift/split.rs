@@ -103,6 +103,7 @@ pub(super) fn backends_field(kind: Kind) -> &'static str {
 }
 
 /// The rules of a VirtualService, HTTPRoute or GRPCRoute that have backends.
+#[expect(clippy::indexing_slicing, reason = "reads fields of a JSON value, which never panics")]
 pub fn rule_splits(kind: Kind, object: &Value) -> Vec<RuleSplit> {
     let condition = if kind == Kind::VirtualService { "match" } else { "matches" };
     let rules = object["spec"][rules_field(kind)].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -123,6 +124,7 @@ fn non_empty_string(value: &Value) -> Option<String> {
     value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
+#[expect(clippy::indexing_slicing, reason = "reads fields of a JSON value, which never panics")]
 fn parse_backend(kind: Kind, body: &Value) -> SplitBackend {
     let weight = body["weight"].as_u64();
     if kind == Kind::VirtualService {

@@ -19,6 +19,7 @@ pub enum StepsError {
 ///
 /// # Errors
 /// When `desired` names several backends, or the steps change direction.
+#[expect(clippy::indexing_slicing, reason = "windows of two have two elements")]
 pub fn step_weights(desired: &DesiredWeights, steps: &[Share], now: Share) -> Result<Vec<DesiredWeights>, StepsError> {
     let [(name, last)] = &desired.0[..] else { return Err(StepsError::SeveralBackends) };
     let rises = *last >= now;

@@ -24,12 +24,12 @@ use std::sync::OnceLock;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
-use super::{Gap, Object, ObjectKey, Snapshot, yaml};
+use super::{Gap, Object, ObjectKey, Snapshot, secrets, yaml};
 use crate::schema::kind::{KINDS, Kind};
 
 /// Words that identify no user or organization, in lower case. They are kept in any case.
 const VOCABULARY: &str = "\
- istio io k8s kubernetes networking security telemetry extensions gateway gateways apps argoproj batch discovery core \
+ ns sa spiffe istio io k8s kubernetes networking security telemetry extensions gateway gateways apps argoproj batch discovery core \
  sidecar svc cluster local default system kube mesh ingress ingressgateway egressgateway istiod proxy proxyv2 pilot \
  router waypoint ztunnel ambient controller class dataplane mode rev injection inject templates template enabled \
  disabled true false none redirection managed remote use grpcmesh ignore rollouts pod hash service name version app \
@@ -65,21 +65,8 @@ const FREE_MAPS: &[&str] = &[
     "metadataMatch",
 ];
 
-/// Fields of [`crate::schema::mesh_config::MeshConfig`] that routing and findings depend on. Other fields are dropped; formats
-/// and providers of access logs may hold any text.
-const MESH_CONFIG: &[&str] = &[
-    "rootNamespace",
-    "enableAutoMtls",
-    "h2UpgradePolicy",
-    "defaultHttpRetryPolicy",
-    "connectTimeout",
-    "defaultVirtualServiceExportTo",
-    "defaultDestinationRuleExportTo",
-    "defaultServiceExportTo",
-    "outboundTrafficPolicy",
-    "accessLogFile",
-    "defaultTrafficPolicy",
-];
+/// Kinds of providers that rules and policies depend on.
+const PROVIDER_KINDS: &[&str] = &["envoyFileAccessLog", "envoyExtAuthzHttp", "envoyExtAuthzGrpc"];
 
 /// Replaces the names in a snapshot by pseudonyms. The observed configuration of Envoys is dropped, because it contains names
 /// inside other strings.
@@ -147,13 +134,37 @@ impl Redactor<'_> {
         let Ok(converted) = yaml::to_json(text) else { return "[".to_owned() };
         let Some(json) = converted.json else { return String::new() };
         match serde_json::from_str(json.get()) {
-            Ok(Value::Object(mut fields)) => {
-                fields.retain(|key, _| MESH_CONFIG.contains(&key.as_str()));
-                Value::Object(self.redact_fields(fields, false)).to_string()
-            }
+            Ok(Value::Object(fields)) => Value::Object(self.redact_mesh_fields(fields)).to_string(),
             Ok(other) => self.redact_value("", other).to_string(),
             Err(_) => "[".to_owned(),
         }
+    }
+
+    /// Redacts the fields that this program reads. Formats of access logs are dropped, because they may hold any text.
+    fn redact_mesh_fields(&mut self, fields: Map<String, Value>) -> Map<String, Value> {
+        let kept = fields
+            .into_iter()
+            .filter(|(key, _)| secrets::MESH_CONFIG.contains(&key.as_str()) && key != "accessLogFormat");
+        kept.map(|(key, value)| {
+            let value = match value {
+                Value::Array(providers) if key == "extensionProviders" => {
+                    providers.into_iter().map(|provider| self.redact_provider(provider)).collect()
+                }
+                value => self.redact_value(&key, value),
+            };
+            (key, value)
+        })
+        .collect()
+    }
+
+    /// Reduces a provider to its pseudonym and its kind.
+    fn redact_provider(&mut self, provider: Value) -> Value {
+        let Value::Object(fields) = provider else { return Value::Null };
+        let kept = fields.into_iter().filter_map(|(key, value)| match key.as_str() {
+            "name" => Some((key, self.redact_value("name", value))),
+            kind => PROVIDER_KINDS.contains(&kind).then(|| (key, Value::Object(Map::new()))),
+        });
+        Value::Object(kept.collect())
     }
 
     /// Redacts the fields of a JSON object, and its keys when users choose them.
@@ -583,6 +594,18 @@ mod tests {
     }
 
     #[test]
+    fn keeps_the_findings_of_the_demo() {
+        let mut before = Snapshot::new(SourceKind::Cluster);
+        let text = include_str!("../demo/shop.yaml").to_owned();
+        let text = std::sync::Arc::new(crate::snapshot::SourceText { path: "shop.yaml".to_owned(), text });
+        crate::snapshot::manifest::read(&mut before, text, "shop", crate::snapshot::manifest::OnMalformed::Stop)
+            .unwrap();
+        let expected = codes(&before);
+        assert!(expected.len() > 10, "{expected:?}");
+        assert_eq!(codes(&redact(before, &[])), expected);
+    }
+
+    #[test]
     fn redacting_twice_keeps_the_findings() {
         let once = redact(mesh(), &[]);
         let (count, expected) = (once.objects.len(), codes(&once));
@@ -652,6 +675,14 @@ mod tests {
                 snapshot.objects.insert(object.key.clone(), object);
             }
         };
+        let core = CORE_FIELDS.split_whitespace().filter(|field| !["apiVersion", "kind", "metadata"].contains(field));
+        let core: Map<String, Value> = core.map(|field| (field.to_owned(), Value::from("zqcanary"))).collect();
+        for info in KINDS {
+            let body =
+                serde_json::json!({"spec": core, "status": core, "data": core, "endpoints": [core], "template": core});
+            let separator = if info.group.is_empty() { "" } else { "/" };
+            add(&format!("{}{separator}{}", info.group, info.versions[0]), info.name, body);
+        }
         while let Some(header) = lines.next() {
             let (group, kind) = header.split_once('/').unwrap();
             let body = object_of_fields(&mut lines, 1);
@@ -662,6 +693,12 @@ mod tests {
         let port = serde_json::json!({"name": "zqport", "port": 1, "targetPort": "zqtarget", "protocol": "zq", "appProtocol": "zq"});
         let container = serde_json::json!({"name": "zqcontainer", "image": "zq/zq:zq", "args": ["zq"], "ports": [{"name": "zq", "containerPort": 1}]});
         let spec = serde_json::json!({"containers": [container], "initContainers": [container], "zq": "zq"});
+        let template = serde_json::json!({"metadata": {"labels": {"zq": "zq"}}, "spec": spec});
+        for info in KINDS {
+            let separator = if info.group.is_empty() { "" } else { "/" };
+            let body = serde_json::json!({"spec": {"template": template, "zq": "zq"}, "status": {"zq": "zq"}});
+            add(&format!("{}{separator}{}", info.group, info.versions[0]), info.name, body);
+        }
         add(
             "v1",
             "Service",
@@ -686,9 +723,11 @@ mod tests {
         add(
             "v1",
             "ConfigMap",
-            serde_json::json!({"data": {"mesh": "rootNamespace: zqroot\nzq: zq\naccessLogFormat: zq\nextensionProviders: [{name: zq, zipkin: {service: zq}}]\ndefaultTrafficPolicy: {tls: {caCertificates: zq}}"}}),
+            serde_json::json!({"data": {"mesh": "rootNamespace: zqroot\ntrustDomain: zqdomain\ntrustDomainAliases: [zqalias]\naccessLogFile: zq\nzq: zq\naccessLogFormat: zq\ndefaultProviders: {accessLogging: [zq]}\nextensionProviders: [{name: zq, zipkin: {service: zq}}, {name: zq, envoyExtAuthzHttp: {service: zq}}]\ndefaultTrafficPolicy: {tls: {caCertificates: zq}}"}}),
         );
-        assert!(kinds.len() > 15, "{kinds:?}");
+        let missing: Vec<&str> =
+            KINDS.iter().filter(|info| !kinds.contains(&info.kind)).map(|info| info.name).collect();
+        assert!(missing.is_empty(), "{missing:?}");
         snapshot.taken_at = Some("zqtime".to_owned());
         snapshot.kubernetes_version = Some("v1.36.3-zqvendor".to_owned());
         for what in ["Pod zqns/zqmalformed", "zqfile.yaml:3:1", "tcp:203.0.113.77:80", "https://zqserver.example:6443"]
@@ -700,14 +739,58 @@ mod tests {
             snapshot.gaps.push(gap);
         }
         let structure = |text: &str| text.matches(['{', '[']).count();
-        let before = encoded(&snapshot);
-        let text = encoded(&redact(snapshot, &["GM203"]));
+        let (before, findings) = (encoded(&snapshot), codes(&snapshot));
+        let redacted = redact(snapshot, &["GM203"]);
+        assert_eq!(codes(&redacted), findings);
+        let text = encoded(&redacted);
         let position =
             text.to_lowercase().find("zq").or_else(|| text.find("203.0.113")).or_else(|| text.find("203-0-113"));
         let excerpt = position.map(|start| text.get(start.saturating_sub(200)..text.len().min(start + 60)));
         assert_eq!(excerpt, None);
         // Settings of Envoy and of plugins are dropped; everything else keeps its structure.
         assert!(structure(&text).abs_diff(structure(&before)) < 20, "{} {}", structure(&text), structure(&before));
+    }
+
+    #[test]
+    fn identities_in_policies_still_belong_to_the_trust_domain() {
+        let mut snapshot = Snapshot::new(SourceKind::Cluster);
+        let mut add = |kind, api_version: &str, name: &str, body: Value| {
+            let object = Object::new(kind, api_version, "istio-system", name, &to_raw_value(&body).unwrap()).unwrap();
+            snapshot.objects.insert(object.key.clone(), object);
+        };
+        let mesh = "trustDomain: corp.example\ntrustDomainAliases: [old.corp.example]\naccessLogFormat: secret\n\
+                    extensionProviders: [{name: bouncer, envoyExtAuthzGrpc: {service: hidden.corp.example, port: 1}}]";
+        add(
+            Kind::ConfigMap,
+            "v1",
+            "istio",
+            serde_json::json!({"metadata": {"name": "istio", "namespace": "istio-system"}, "data": {"mesh": mesh}}),
+        );
+        let principals =
+            ["corp.example/ns/shop/sa/checkout", "old.corp.example/ns/shop/sa/checkout", "*/ns/shop/sa/checkout"];
+        let policy = serde_json::json!({"metadata": {"name": "p", "namespace": "istio-system"}, "spec": {"action": "CUSTOM",
+            "provider": {"name": "bouncer"}, "rules": [{"from": [{"source": {"principals": principals}}]}]}});
+        add(Kind::AuthorizationPolicy, "security.istio.io/v1", "p", policy);
+        let redacted = redact(snapshot, &[]);
+        let body = |kind| -> Value {
+            serde_json::from_str(redacted.objects.values().find(|object| object.key.kind == kind).unwrap().body.get())
+                .unwrap()
+        };
+        let mesh: Value = serde_json::from_str(body(Kind::ConfigMap)["data"]["mesh"].as_str().unwrap()).unwrap();
+        let spec = &body(Kind::AuthorizationPolicy)["spec"];
+        let principals = &spec["rules"][0]["from"][0]["source"]["principals"];
+        let (domain, alias) = (mesh["trustDomain"].as_str().unwrap(), mesh["trustDomainAliases"][0].as_str().unwrap());
+        let (identity, name) = principals[2].as_str().unwrap().split_at(1);
+        assert_eq!(identity, "*");
+        assert!(name.starts_with("/ns/r") && name.contains("/sa/r"), "{name}");
+        assert_eq!(principals[0], format!("{domain}{name}"));
+        assert_eq!(principals[1], format!("{alias}{name}"));
+        assert_eq!(
+            mesh["extensionProviders"],
+            serde_json::json!([{"name": spec["provider"]["name"], "envoyExtAuthzGrpc": {}}])
+        );
+        let text = mesh.to_string();
+        assert!(!["corp", "secret", "bouncer", "hidden"].iter().any(|word| text.contains(word)), "{text}");
     }
 
     #[test]

@@ -10,8 +10,9 @@ use serde_json::{Map, Value};
 
 use super::yaml;
 
-/// Fields of the mesh configuration that this program reads; see [`crate::schema::mesh_config::MeshConfig`].
-const MESH_CONFIG: &[&str] = &[
+/// Fields of the mesh configuration that this program reads; see [`crate::schema::mesh_config::MeshConfig`]. Redaction keeps
+/// the same fields.
+pub(super) const MESH_CONFIG: &[&str] = &[
     "rootNamespace",
     "trustDomain",
     "trustDomainAliases",

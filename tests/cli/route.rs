@@ -120,3 +120,30 @@ fn a_denied_undecided_or_aborted_call_is_never_ok() {
     let run = format!("route --from {POLICIES} --test tests/fixtures/authorization/calls.yaml");
     assert_run("route-test-authorization", &run);
 }
+
+#[test]
+fn answers_for_all_classes_list_the_first_rules_that_do_not_match() {
+    let env = TestEnv::new();
+    let rules: String = (0..30)
+        .map(|number| {
+            format!("  - {{match: [{{sourceLabels: {{app: a{number}}}}}], route: [{{destination: {{host: s}}}}]}}\n")
+        })
+        .collect();
+    let pod = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: shop, labels: {app: a29}}\n\
+               spec: {containers: [{name: app}, {name: istio-proxy, image: 'proxyv2:1.31.0'}]}\n";
+    let manifest = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: s, namespace: shop}}\nspec: {{ports: [{{name: grpc, port: 1}}]}}\n---\n\
+         apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: v, namespace: shop}}\n\
+         spec:\n  hosts: [s]\n  http:\n{rules}{pod}"
+    );
+    let file = env.write("many.yaml", manifest);
+    let tried = |caller: &[&str]| {
+        let run = env.run(&[&["route", "--from", &file, "s.shop:1", "/a.B/C", "-o", "json"], caller].concat());
+        let report: serde_json::Value = serde_json::from_str(run.stdout.trim()).unwrap_or_else(|_| panic!("{run}"));
+        (report["tried"].as_array().unwrap().len(), report["tried_omitted"].as_u64().unwrap_or(0))
+    };
+    assert_eq!(tried(&[]), (20, 9));
+    assert_eq!(tried(&["--caller", "shop/p"]), (29, 0));
+    let text = env.run(&["route", "--from", &file, "s.shop:1", "/a.B/C"]);
+    assert!(text.stdout.contains("9 more rules do not match"), "{text}");
+}

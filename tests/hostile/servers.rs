@@ -131,6 +131,45 @@ fn answers_that_are_cut_or_endless_are_errors() {
     }
 }
 
+/// A server with `/version`, no API groups and empty lists.
+fn respond_empty(path: &str, stream: &mut TcpStream) {
+    match path {
+        "/version" => respond(stream, "200 OK", "", br#"{"gitVersion": "v1.36.0"}"#),
+        "/apis" => respond(stream, "200 OK", "", br#"{"groups": []}"#),
+        _ => respond(stream, "200 OK", "", br#"{"items": []}"#),
+    }
+}
+
+#[test]
+fn a_dry_run_without_answer_costs_the_request_timeout() {
+    let stored = br#"{"items": [{"metadata": {"name": "b", "namespace": "default"}, "spec": {}}]}"#;
+    let url = serve(|path, stream| match path {
+        path if path.contains("dryRun=All") => stall(),
+        path if path.starts_with("/api/v1/services") => respond(stream, "200 OK", "", stored),
+        path => respond_empty(path, stream),
+    });
+    let service =
+        "apiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: default}\nspec: {ports: [{port: 1}]}\n";
+    let env = TestEnv::new();
+    let file = env.write("a.yaml", service);
+    let ended = run(&mut env.command(&["diff", "-f", &file, "--server", &url, "--request-timeout", "1s"]));
+    assert_contract(&ended, false, "diff");
+    let printed = String::from_utf8_lossy(&ended.stdout) + String::from_utf8_lossy(&ended.stderr);
+    assert!(printed.contains("within 1 s"), "{printed}");
+    assert!(ended.time < FEW_TIMEOUTS, "{:?}", ended.time);
+}
+
+#[test]
+fn snapshot_and_version_accept_an_empty_namespace_of_the_context() {
+    let url = serve(respond_empty);
+    for arguments in [&["snapshot", "-o", "-"][..], &["version"]] {
+        let ended = run(&mut TestEnv::new().command(&[arguments, &["--server", &url]].concat()));
+        assert_eq!(ended.code, Some(0), "{arguments:?}: {}", String::from_utf8_lossy(&ended.stderr));
+        let named = run(&mut TestEnv::new().command(&[arguments, &["--server", &url, "-n", "missing"]].concat()));
+        assert_eq!(named.code, Some(3), "{arguments:?}");
+    }
+}
+
 #[test]
 fn a_list_without_end_is_a_gap() {
     let url = serve(|path, stream| match path {

@@ -232,10 +232,10 @@ impl NameSource {
         let path = format!("{root}/{version}/{namespace_path}{}?limit={MAX_NAMES}", info.plural);
         let text = self.cached_list(&server, &path).await?;
         let list: Value = serde_json::from_str(&text).ok()?;
-        let items = list["items"].as_array()?.iter().filter_map(|item| {
-            let meta = &item["metadata"];
-            let namespace = meta["namespace"].as_str().unwrap_or_default().to_owned();
-            Some(NamedObject { namespace, name: meta["name"].as_str()?.to_owned(), body: item.clone() })
+        let items = list.get("items")?.as_array()?.iter().filter_map(|item| {
+            let text = |field: &str| item.pointer(&format!("/metadata/{field}")).and_then(Value::as_str);
+            let namespace = text("namespace").unwrap_or_default().to_owned();
+            Some(NamedObject { namespace, name: text("name")?.to_owned(), body: item.clone() })
         });
         Some(items.collect())
     }
@@ -293,12 +293,14 @@ struct NamedObject {
 /// Reduces a list to what completion needs: names, and the rules of route objects.
 fn reduce_list(text: &str) -> Option<String> {
     let mut list: Value = serde_json::from_str(text).ok()?;
-    for item in list["items"].as_array_mut()? {
-        let names = serde_json::json!({"name": item["metadata"]["name"], "namespace": item["metadata"]["namespace"]});
+    for item in list.get_mut("items")?.as_array_mut()? {
+        let (name, namespace) = (item.pointer("/metadata/name"), item.pointer("/metadata/namespace"));
+        let names = serde_json::json!({"name": name, "namespace": namespace});
         let mut rules = serde_json::Map::new();
         for field in ["http", "rules"] {
-            if item["spec"][field].is_array() {
-                rules.insert(field.to_owned(), item["spec"][field].take());
+            let written = item.get_mut("spec").and_then(|spec| spec.get_mut(field));
+            if let Some(written) = written.filter(|written| written.is_array()) {
+                rules.insert(field.to_owned(), written.take());
             }
         }
         *item = serde_json::json!({"metadata": names, "spec": rules});
@@ -316,4 +318,22 @@ fn write_private(file: &std::path::Path, text: &str) -> std::io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     std::io::Write::write_all(&mut options.open(file)?, text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_another_form_complete_nothing() {
+        for text in ["[1]", "\"x\"", "{}", "{\"items\": {}}", "not JSON"] {
+            assert_eq!(reduce_list(text), None, "{text}");
+        }
+        let list = r#"{"items": [1, {"metadata": [], "spec": "x"}, {"metadata": {"name": "a"}, "spec": {"http": [2], "other": 3}}]}"#;
+        let reduced: Value = serde_json::from_str(&reduce_list(list).unwrap()).unwrap();
+        let names: Vec<&Value> =
+            reduced["items"].as_array().unwrap().iter().map(|item| &item["metadata"]["name"]).collect();
+        assert_eq!(names, [&Value::Null, &Value::Null, &Value::from("a")]);
+        assert_eq!(reduced["items"][2]["spec"], serde_json::json!({"http": [2]}));
+    }
 }

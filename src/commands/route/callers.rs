@@ -8,11 +8,14 @@ use crate::mesh::authorization::AuthorizationPolicy;
 use crate::mesh::ids::{Labels, Namespace, WorkloadId};
 use crate::mesh::service::{Resolution, Service};
 use crate::mesh::workload::{ProxyKind, Workload};
-use crate::mesh::xds::{CallOutcome, Caller, CallerKind, ProxyConfig};
+use crate::mesh::xds::{Call, CallOutcome, Caller, CallerKind, ProxyConfig, SharedDecisions};
 use crate::report::route::{CallerName, RouteReport, caller_name};
 use crate::schema::Kind;
 use crate::snapshot::SourceKind;
 use crate::vocabulary::nearest_name;
+
+/// Rules that do not match, in the answers for all caller classes. All of them are listed for a single caller.
+const MAX_TRIED: usize = 20;
 
 /// A caller that `--caller`, a call or a test names.
 #[derive(Debug, Clone)]
@@ -42,6 +45,7 @@ impl<'m> ProxyConfigs<'m> {
     ///
     /// # Errors
     /// If the mesh has no such caller.
+    #[expect(clippy::indexing_slicing, reason = "the caller was just added")]
     pub(super) fn resolve(&mut self, text: &str) -> Result<&NamedCaller, Failure> {
         if !self.callers.contains_key(text) {
             let (name, caller) = parse(self.mesh, text)?;
@@ -55,6 +59,7 @@ impl<'m> ProxyConfigs<'m> {
     ///
     /// # Errors
     /// If the mesh has no such caller.
+    #[expect(clippy::indexing_slicing, reason = "the caller was just added")]
     pub(super) fn proxy_of(&mut self, text: &str) -> Result<(&NamedCaller, &ProxyConfig<'m>), Failure> {
         self.resolve(text)?;
         let caller = &self.callers[text];
@@ -195,48 +200,55 @@ fn gateway_pod(mesh: &Mesh<'_>, namespace: &str, name: &str) -> Option<WorkloadI
 /// One report for each caller class with a different answer. Each report lists its callers.
 ///
 /// ServiceAccounts are listed separately only where an answer depends on them.
-pub(super) fn report_by_class<'m>(
-    mesh: &'m Mesh<'m>,
-    report: impl Fn(&ProxyConfig<'m>, &CallerName) -> RouteReport,
-) -> Vec<(RouteReport, Caller)> {
-    let mut reports: Vec<(RouteReport, Caller)> = Vec::new();
+pub(super) fn report_by_class<'m>(mesh: &'m Mesh<'m>, call: &Call) -> Vec<(RouteReport, Caller)> {
+    let mut decisions = SharedDecisions::new(mesh, call);
+    let mut reports = DistinctReports::default();
     for CallerGroup { name, members } in representatives(mesh) {
         let mut answers: Vec<(CallerName, RouteReport, Caller)> = Vec::new();
         for (account, caller) in members {
-            let proxy = ProxyConfig::new(mesh, caller);
-            let answer = report(&proxy, &name);
+            let mut answer = RouteReport::new(mesh, &caller, &name, call, &decisions.decide(&caller));
+            answer.limit_tried(MAX_TRIED);
             // A gateway sends no calls to a host that it does not serve.
             let serves_host = !matches!(answer.outcome, CallOutcome::Closed | CallOutcome::NoRoute | CallOutcome::Tcp);
-            if proxy.caller.kind == CallerKind::Gateway && !serves_host {
+            if caller.kind == CallerKind::Gateway && !serves_host {
                 continue;
             }
-            answers.push((CallerName(format!("{} (ServiceAccount {account})", name.0)), answer, proxy.caller));
+            answers.push((CallerName(format!("{} (ServiceAccount {account})", name.0)), answer, caller));
         }
-        let is_same = answers.windows(2).all(|pair| pair[0].1 == pair[1].1);
+        let is_same = answers.iter().all(|(_, answer, _)| answers.first().is_some_and(|(_, first, _)| first == answer));
         if is_same {
             answers.truncate(1);
         }
         for (own_name, answer, caller) in answers {
             let name = if is_same { name.clone() } else { own_name };
-            add_answer(&mut reports, name, answer, caller);
+            reports.add(name, answer, caller);
         }
     }
-    reports
+    reports.reports
 }
 
-/// Adds an answer, or its caller to the report with the same answer.
-fn add_answer(reports: &mut Vec<(RouteReport, Caller)>, name: CallerName, mut answer: RouteReport, caller: Caller) {
-    let equal = reports.iter_mut().find(|(report, _)| {
-        answer.caller.clone_from(&report.caller);
-        answer.callers.clone_from(&report.callers);
-        *report == answer
-    });
-    match equal {
-        Some((report, _)) => report.callers.push(name.0),
-        None => {
-            answer.caller.clone_from(&name.0);
-            answer.callers = vec![name.0];
-            reports.push((answer, caller));
+/// Reports with different answers. Each lists its callers.
+#[derive(Default)]
+struct DistinctReports {
+    reports: Vec<(RouteReport, Caller)>,
+    /// Positions of the reports by their text without callers.
+    positions: HashMap<String, usize>,
+}
+
+impl DistinctReports {
+    /// Adds an answer, or its caller to the report with the same answer.
+    fn add(&mut self, name: CallerName, mut answer: RouteReport, caller: Caller) {
+        answer.caller.clear();
+        answer.callers.clear();
+        let Ok(text) = serde_json::to_string(&answer) else { return };
+        let position = *self.positions.entry(text).or_insert(self.reports.len());
+        match self.reports.get_mut(position) {
+            Some((report, _)) => report.callers.push(name.0),
+            None => {
+                answer.caller.clone_from(&name.0);
+                answer.callers = vec![name.0];
+                self.reports.push((answer, caller));
+            }
         }
     }
 }

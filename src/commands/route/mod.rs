@@ -232,7 +232,9 @@ fn answer_calls<'m>(
         for (index, request, caller) in members {
             let decision = proxy.decide(&request.call);
             let report = RouteReport::new(mesh, &caller.caller, &caller.name, &request.call, &decision);
-            reports[index] = Some(RouteReport { id: request.id, ..report });
+            if let Some(slot) = reports.get_mut(index) {
+                *slot = Some(RouteReport { id: request.id, ..report });
+            }
         }
     }
     (reports.into_iter().flatten().collect(), unanswered)
@@ -250,7 +252,5 @@ fn answer_call<'m>(
         let report = RouteReport::new(mesh, &caller.caller, &caller.name, call, &proxy.decide(call));
         return Ok(vec![(report, caller.caller.clone())]);
     }
-    Ok(callers::report_by_class(mesh, |proxy, name| {
-        RouteReport::new(mesh, &proxy.caller, name, call, &proxy.decide(call))
-    }))
+    Ok(callers::report_by_class(mesh, call))
 }

@@ -110,6 +110,7 @@ async fn choose_rule(
 }
 
 /// Asks for a backend of a rule, by index, and its share.
+#[expect(clippy::indexing_slicing, reason = "the indexes are positions of the rule's own backends")]
 async fn ask_for_share(context: &Context<'_>, world: &World, split: &RuleSplit) -> Result<(usize, Share), Failure> {
     let weights = split.effective_weights();
     let total: u64 = weights.iter().sum();
@@ -163,6 +164,7 @@ async fn select(
 }
 
 /// `v1 90%, v2 10%`.
+#[expect(clippy::indexing_slicing, reason = "the indexes are positions of the rule's own backends")]
 fn format_shares(split: &RuleSplit) -> String {
     let total: u64 = split.effective_weights().iter().sum();
     let format = |(index, weight): (usize, u64)| {

@@ -90,9 +90,10 @@ fn find_for_service(mesh: &Mesh<'_>, argument: &str, namespaces: &BTreeSet<Strin
     }
     // Prefer objects that split already over those with one backend, then objects for callers in the mesh over those
     // for gateways only. Other objects with the same split are reported as warnings.
-    for preference in 0..2 {
-        if candidates.iter().any(|(_, preferences)| preferences[preference]) {
-            candidates.retain(|(_, preferences)| preferences[preference]);
+    let preferences: [fn(&[bool; 2]) -> bool; 2] = [|[several, _]| *several, |[_, in_mesh]| *in_mesh];
+    for has_preference in preferences {
+        if candidates.iter().any(|(_, preferences)| has_preference(preferences)) {
+            candidates.retain(|(_, preferences)| has_preference(preferences));
         }
     }
     let objects: Vec<&Object> = candidates.into_iter().map(|(object, _)| object).collect();

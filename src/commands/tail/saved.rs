@@ -172,6 +172,7 @@ async fn read_source(context: &mut Context<'_>, from: &[String]) -> Result<(Addr
 }
 
 /// Processes several logs in the order of start times. Lines of one log keep their order, which is nearly sorted.
+#[expect(clippy::indexing_slicing, reason = "the positions come from the list itself")]
 fn merge_by_time(
     logs: &mut [LogFile],
     new_reader: &dyn Fn() -> LogReader,

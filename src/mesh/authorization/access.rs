@@ -159,7 +159,7 @@ impl Mesh<'_> {
     ) -> ServerRequest<'_> {
         let peer = match caller {
             CallerGroup::Account(namespace, name) if chain.is_mtls => PeerIdentity::Spiffe(SpiffeIdentity {
-                trust_domain: self.trust_domains[0].clone(),
+                trust_domain: self.trust_domains.first().cloned().unwrap_or_default(),
                 namespace: namespace.clone(),
                 service_account: Some(name.clone()),
             }),

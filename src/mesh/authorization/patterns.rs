@@ -34,10 +34,11 @@ pub(super) fn matches_glob(pattern: &str, text: &str) -> bool {
     let Some(mut rest) = text.strip_prefix(first) else { return false };
     let Some(last) = parts.next_back() else { return rest.is_empty() };
     for part in parts {
-        match rest.find(part) {
-            Some(index) => rest = &rest[index + part.len()..],
-            None => return false,
-        }
+        // An empty part, between two stars, matches at once.
+        let Some((_, after)) = rest.find(part).and_then(|start| rest.split_at_checked(start + part.len())) else {
+            return false;
+        };
+        rest = after;
     }
     rest.ends_with(last)
 }
@@ -60,15 +61,16 @@ pub(super) fn matches_path_template(template: &str, path: &str) -> bool {
     let Some(position) = pattern.iter().position(|segment| *segment == "{**}") else {
         return pattern.len() == segments.len() && pattern.iter().zip(&segments).all(matches_segment);
     };
-    let (head, tail) = (&pattern[..position], &pattern[position + 1..]);
+    let (head, tail) = pattern.split_at(position);
+    let tail = tail.get(1..).unwrap_or_default();
     // The operator takes at least one segment, which may be empty.
     if segments.len() <= head.len() + tail.len() {
         return false;
     }
-    let (start, end) = (head.len(), segments.len() - tail.len());
+    let (taken, rest) = segments.split_at(segments.len() - tail.len());
     head.iter().zip(&segments).all(matches_segment)
-        && segments[start..end].iter().all(|segment| segment.chars().all(is_path_character))
-        && tail.iter().zip(&segments[end..]).all(matches_segment)
+        && taken.iter().skip(head.len()).all(|segment| segment.chars().all(is_path_character))
+        && tail.iter().zip(rest).all(matches_segment)
 }
 
 /// The characters that Envoy's path templates accept in a segment (RFC 3986 `pchar`, without `*`).

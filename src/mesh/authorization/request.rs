@@ -231,9 +231,8 @@ fn is_set_by_proxies(name: &str) -> bool {
 
 /// Adds the mesh's trust domain and its aliases to a principal that names one of them, or `cluster.local`.
 fn expand_trust_domains(principal: &str, trust_domains: &[String]) -> Vec<String> {
-    let parts: Vec<&str> = principal.split('/').collect();
-    let domain = parts[0];
-    if parts.len() != 5 || domain == "*" {
+    let (domain, rest) = principal.split_once('/').unwrap_or((principal, ""));
+    if principal.split('/').count() != 5 || domain == "*" {
         return vec![principal.to_owned()];
     }
     // istiod compares the domain of the principal with the trust domains as patterns.
@@ -241,7 +240,6 @@ fn expand_trust_domains(principal: &str, trust_domains: &[String]) -> Vec<String
     if !is_own {
         return vec![principal.to_owned()];
     }
-    let rest = parts[1..].join("/");
     let covers = |own: &String| domain.strip_prefix('*').is_some_and(|suffix| own.ends_with(suffix));
     trust_domains.iter().map(|own| if covers(own) { principal.to_owned() } else { format!("{own}/{rest}") }).collect()
 }

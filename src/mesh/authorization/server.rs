@@ -128,7 +128,7 @@ impl Mesh<'_> {
     pub(super) fn identity_of(&self, caller: &Caller) -> SpiffeIdentity {
         let workload = caller.workload.map(|id| self.workload(id));
         SpiffeIdentity {
-            trust_domain: self.trust_domains[0].clone(),
+            trust_domain: self.trust_domains.first().cloned().unwrap_or_default(),
             namespace: caller.namespace.to_string(),
             service_account: workload.and_then(|workload| workload.service_account.as_deref().map(str::to_owned)),
         }
@@ -455,7 +455,7 @@ fn rewritten_path(path: &str, rule: &crate::mesh::xds::MatchedRule) -> String {
     let matched = rule.match_index.and_then(|index| rule.http_rule.matches.get(index));
     let written = matched.and_then(|matched| matched.uri.as_ref());
     match written.and_then(|uri| uri.prefix.as_deref()) {
-        Some(own) if path.starts_with(own) => format!("{prefix}{}", &path[own.len()..]),
+        Some(own) if path.starts_with(own) => format!("{prefix}{}", path.strip_prefix(own).unwrap_or_default()),
         _ if written.is_some_and(|uri| uri.exact.is_some() || uri.regex.is_some()) => prefix.to_owned(),
         // Without a condition on the path, the matched prefix is `/`.
         _ => format!("{prefix}{}", path.strip_prefix('/').unwrap_or(path)),

@@ -1,14 +1,17 @@
 //! Whether a route object has any effect: whether some proxy uses a rule of it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::Caller;
 use super::route_config::{ConfigId, RouteConfig};
 use crate::mesh::Mesh;
 use crate::mesh::gateway;
-use crate::mesh::ids::{Namespace, ObjectRef};
+use crate::mesh::ids::{Host, Namespace, ObjectRef};
 use crate::mesh::service::Visibility;
 use crate::mesh::virtual_service::GatewayName;
+
+/// Owners found so far, by caller, host, namespace of the Service, and port. Many configurations may name one host.
+type KnownOwners = HashMap<(Namespace, Host, Namespace, u16), Option<ConfigId>>;
 
 /// The port of hosts that are not in the registry.
 const HTTP_PORT: u16 = 80;
@@ -23,8 +26,9 @@ impl Mesh<'_> {
 
 fn find(mesh: &Mesh<'_>) -> HashSet<ObjectRef> {
     let mut has_effect: BTreeMap<ObjectRef, bool> = BTreeMap::new();
+    let mut owners = KnownOwners::new();
     for (id, config) in mesh.route_configs().iter().filter(|(_, config)| !config.is_gateway_api) {
-        let is_used = is_used_in_mesh(mesh, id, config) || is_used_at_gateway(mesh, config);
+        let is_used = is_used_in_mesh(mesh, id, config, &mut owners) || is_used_at_gateway(mesh, config);
         let delegates = config.rules.iter().filter_map(|rule| rule.delegate.as_ref().map(|(object, _)| object));
         for object in config.objects.iter().chain(delegates) {
             *has_effect.entry(object.clone()).or_default() |= is_used;
@@ -35,7 +39,7 @@ fn find(mesh: &Mesh<'_>) -> HashSet<ObjectRef> {
 
 /// Whether the configuration owns the routes to one of its hosts for some sidecar. A host that no other configuration
 /// claims is owned.
-fn is_used_in_mesh(mesh: &Mesh<'_>, id: ConfigId, config: &RouteConfig) -> bool {
+fn is_used_in_mesh(mesh: &Mesh<'_>, id: ConfigId, config: &RouteConfig, owners: &mut KnownOwners) -> bool {
     if !config.acts_in_mesh() || config.export_to == Visibility::NoNamespace {
         return false;
     }
@@ -56,9 +60,18 @@ fn is_used_in_mesh(mesh: &Mesh<'_>, id: ConfigId, config: &RouteConfig) -> bool 
         callers.extend([Namespace::from(""), config.namespace.clone(), namespace.clone()]);
         callers
             .into_iter()
-            .map(Caller::in_namespace)
-            .any(|caller| ports.iter().any(|port| mesh.owner_of_host(&caller, host, &namespace, *port) == Some(id)))
+            .any(|caller| ports.iter().any(|port| owner(mesh, owners, (&caller, host, &namespace, *port)) == Some(id)))
     })
+}
+
+fn owner(
+    mesh: &Mesh<'_>,
+    owners: &mut KnownOwners,
+    (caller, host, namespace, port): (&Namespace, &Host, &Namespace, u16),
+) -> Option<ConfigId> {
+    let key = (caller.clone(), host.clone(), namespace.clone(), port);
+    let find = || mesh.owner_of_host(&Caller::in_namespace(caller.clone()), host, namespace, port);
+    *owners.entry(key).or_insert_with(find)
 }
 
 /// Whether a Gateway that the configuration names exists and serves one of its hosts. A Gateway that the source lacks may

@@ -1,5 +1,7 @@
 //! Example calls: a gRPC call that meets the conditions of a rule. It represents the calls that the rule takes.
 
+use std::ops::Bound::{self, Excluded, Unbounded};
+
 use super::matching::{CompiledMatch, PathMatch, TextCondition, applies_to};
 use super::route_config::{ConfigRule, RouteConfig};
 use super::{Call, CallProtocol, Caller};
@@ -101,9 +103,11 @@ fn simplest_text(regex: &str) -> String {
     // Of alternatives in a group, the first is enough.
     let text = match (text.find('('), text.find(')')) {
         (Some(start), Some(end)) if start < end => {
-            let group = text[start + 1..end].trim_start_matches("?:");
+            let part = |range: (Bound<usize>, Bound<usize>)| text.get(range).unwrap_or_default();
+            let (before, after) = (part((Unbounded, Excluded(start))), part((Excluded(end), Unbounded)));
+            let group = part((Excluded(start), Excluded(end))).trim_start_matches("?:");
             let first = group.split('|').next().unwrap_or_default();
-            format!("{}{first}{}", &text[..start], &text[end + 1..])
+            format!("{before}{first}{after}")
         }
         _ => text,
     };

@@ -245,6 +245,7 @@ impl<'m> ProxyConfig<'m> {
     }
 
     /// Merges all Gateways that select the proxy, oldest first. A server that conflicts with an earlier one is dropped.
+    #[expect(clippy::indexing_slicing, reason = "the positions come from the list itself")]
     pub(super) fn servers(&self) -> MergedServers {
         let mut servers = MergedServers { dropped: Vec::new(), groups: Vec::new(), tables: BTreeMap::new() };
         // Hosts of TLS servers by port, each with its bind address and Gateway.

@@ -106,7 +106,7 @@ impl<'m> ProxyConfig<'m> {
         });
         match visible.next() {
             Some(service) => {
-                let single = (service.ports.len() == 1).then(|| service.ports[0].number);
+                let single = service.ports.first().filter(|_| service.ports.len() == 1).map(|port| port.number);
                 match &service.resolution {
                     crate::mesh::service::Resolution::ExternalName(target) => (target.clone(), single),
                     _ => (host.clone(), single),

@@ -231,6 +231,7 @@ impl ProxyConfig<'_> {
 
     /// Adds a Service's port: to a new listener, or to the existing one for the same address and port, by
     /// `buildSidecarOutboundListener`'s rules for conflicting protocols.
+    #[expect(clippy::indexing_slicing, reason = "the positions come from the list itself")]
     fn add_service(
         &self,
         listeners: &mut Vec<CompiledListener>,

@@ -12,7 +12,7 @@
 //! `decision` then follows one call as Envoy does: `dns` finds the address that the client dials, the listener selects
 //! a filter chain, `route_table` the virtual host, and the first matching route the backends. `envoy_routes` and
 //! `envoy_clusters` write the compiled stage in the shape of Envoy's config dump, to compare it with the observed stage.
-//! `route_owner` and `rules_in_use` answer narrower questions without building everything.
+//! `shared_decisions` decides one call for many callers. `route_owner` and `rules_in_use` answer narrower questions without building everything.
 //!
 //! Each file names its sources in istio/istio 1.31 and Envoy 1.39. `tests/routes.rs` compares the results with the
 //! output of istiod's own code.
@@ -40,6 +40,7 @@ mod route_table;
 mod rules_in_use;
 mod scope;
 mod secrets;
+mod shared_decisions;
 mod virtual_host;
 
 pub use decision::{CallDecision, CallOutcome, MatchedRule};
@@ -54,6 +55,7 @@ pub use missing_cluster::{DestinationUse, MissingCluster, MissingClusterCause};
 pub use route_config::{ConfigId, ConfigRule, RouteConfig, RouteConfigs, find_delegate};
 pub use route_owner::RouteOwner;
 pub use rules_in_use::RuleInUse;
+pub use shared_decisions::SharedDecisions;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -359,6 +361,8 @@ pub(super) struct XdsIndex {
     configs: RouteConfigs,
     by_age: Vec<ServiceId>,
     aliases: HashMap<Host, Vec<ServiceId>>,
+    /// Positions of the Sidecars of each namespace, in istiod's order.
+    sidecars: HashMap<Namespace, Vec<usize>>,
 }
 
 impl Mesh<'_> {
@@ -367,6 +371,7 @@ impl Mesh<'_> {
             configs: RouteConfigs::new(self),
             by_age: self.sort_by_age(),
             aliases: self.find_aliases(),
+            sidecars: self.sidecars_by_namespace(),
         })
     }
 
@@ -374,6 +379,14 @@ impl Mesh<'_> {
     /// API routes.
     pub fn route_configs(&self) -> &RouteConfigs {
         &self.xds_index().configs
+    }
+
+    fn sidecars_by_namespace(&self) -> HashMap<Namespace, Vec<usize>> {
+        let mut positions: HashMap<Namespace, Vec<usize>> = HashMap::new();
+        for (position, sidecar) in self.sidecars.iter().enumerate() {
+            positions.entry(sidecar.object.namespace.clone()).or_default().push(position);
+        }
+        positions
     }
 
     fn sort_by_age(&self) -> Vec<ServiceId> {

@@ -85,6 +85,7 @@ impl<'m> CompiledRoute<'m> {
         Self { action, origin: None, port, batch: 0 }
     }
 
+    #[expect(clippy::indexing_slicing, reason = "the positions come from the list itself")]
     pub(super) fn name(&self) -> Cow<'m, str> {
         let Some(RouteOrigin { http_rule, position, .. }) = self.origin else {
             return Cow::Borrowed(match self.action {
@@ -150,6 +151,7 @@ fn destinations_with_weight(rule: &HttpRule) -> impl Iterator<Item = (Option<&De
 
 impl<'m> ProxyConfig<'m> {
     /// The routes of a configuration for this proxy and port, and the rules and matches that istiod skips for it.
+    #[expect(clippy::indexing_slicing, reason = "the positions come from the list itself")]
     pub(super) fn routes(
         &self,
         config: &'m RouteConfig,

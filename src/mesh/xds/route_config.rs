@@ -84,6 +84,7 @@ impl ConfigRule {
     }
 
     /// The compiled rule. `config` must be the configuration that contains it.
+    #[expect(clippy::indexing_slicing, reason = "an id is valid for the mesh that issued it")]
     pub fn http_rule<'m>(&'m self, mesh: &'m Mesh<'_>, config: &RouteConfig) -> &'m HttpRule {
         match &self.source {
             RuleSource::Generated(rule, _) => rule,
@@ -218,6 +219,7 @@ impl RouteConfigs {
     }
 
     /// The configuration with this id.
+    #[expect(clippy::indexing_slicing, reason = "an id is valid for the mesh that issued it")]
     pub fn get(&self, id: ConfigId) -> &RouteConfig {
         &self.all[id.0]
     }
@@ -253,6 +255,7 @@ impl RouteConfigs {
     /// Configurations of a gateway, or of the mesh, that a proxy in `namespace` sees, by precedence: private ones of the
     /// namespace, then those exported to it by name, then public ones. Within each class, Gateway API routes of the
     /// proxy's own namespace come first, and older configurations before younger ones.
+    #[expect(clippy::indexing_slicing, reason = "an id is valid for the mesh that issued it")]
     pub(super) fn visible_configs(
         &self,
         gateway: &GatewayName,

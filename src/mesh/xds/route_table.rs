@@ -84,6 +84,7 @@ impl<'m> IndexedTable<'m> {
     }
 
     /// The route that makes Envoy reject the whole table, and the reason.
+    #[expect(clippy::indexing_slicing, reason = "the positions come from the list itself")]
     pub(super) fn rejection(&self) -> Option<(&CompiledRoute<'m>, &str)> {
         let (host, route, reason) = self.rejection.as_ref()?;
         Some((&self.hosts[*host].routes[*route], reason))

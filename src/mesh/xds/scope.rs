@@ -131,6 +131,7 @@ impl<'m> ProxyScope<'m> {
     }
 
     /// The Service that a host resolves to for the proxy.
+    #[expect(clippy::indexing_slicing, reason = "the positions come from the list itself")]
     pub(super) fn find(&self, host: &str) -> Option<&VisibleService> {
         self.by_host.get(host).map(|position| &self.services[*position])
     }
@@ -142,6 +143,7 @@ impl<'m> ProxyScope<'m> {
 
     /// Adds a Service. If its host exists already, a Kubernetes Service replaces a ServiceEntry; otherwise the first
     /// entry stays, and may get the ports of the second.
+    #[expect(clippy::indexing_slicing, reason = "the positions come from the list itself")]
     fn add(&mut self, mesh: &'m Mesh<'_>, visible: VisibleService) {
         let service = mesh.service(visible.service);
         let Some(position) = self.by_host.get(service.host.as_str()).copied() else {
@@ -271,13 +273,16 @@ fn preferred_entry(mesh: &Mesh<'_>, candidates: &[ServiceId], namespace: &Namesp
 /// The Sidecar of a caller: one in its namespace that selects it, then one without a selector, then the one of the root
 /// namespace.
 pub(super) fn sidecar_of<'m>(mesh: &'m Mesh<'_>, caller: &Caller) -> Option<&'m SidecarObject> {
-    let mut local_sidecars = mesh.sidecars.iter().filter(|sidecar| sidecar.object.namespace == caller.namespace);
+    let sidecars_in = |namespace: &Namespace| {
+        let positions = mesh.xds_index().sidecars.get(namespace).into_iter().flatten();
+        positions.filter_map(|position| mesh.sidecars.get(*position))
+    };
     let selects_caller = |sidecar: &&SidecarObject| {
         sidecar.selector.as_ref().is_none_or(|selector| caller.labels.contains_all(selector))
     };
-    let is_default =
-        |sidecar: &&SidecarObject| sidecar.object.namespace == mesh.root_namespace && sidecar.selector.is_none();
-    local_sidecars.find(selects_caller).or_else(|| mesh.sidecars.iter().find(is_default))
+    sidecars_in(&caller.namespace)
+        .find(selects_caller)
+        .or_else(|| sidecars_in(&mesh.root_namespace).find(|sidecar| sidecar.selector.is_none()))
 }
 
 fn can_merge(a: &Service, b: &Service) -> bool {
@@ -461,10 +466,16 @@ fn retain_one_namespace_per_host(mesh: &Mesh<'_>, services: &mut Vec<VisibleServ
 /// match only other source namespaces are skipped.
 fn destinations(mesh: &Mesh<'_>, config: &RouteConfig, own_namespace: &Namespace) -> Vec<(String, HashSet<u16>)> {
     let mut destinations: Vec<(String, HashSet<u16>)> = Vec::new();
+    let mut positions: HashMap<String, usize> = HashMap::new();
+    let mut written: HashSet<(String, u16)> = HashSet::new();
     let mut add = |destination: &crate::schema::virtual_service::Destination| {
-        let host = config.destination_host(mesh, destination).as_str().to_owned();
         let port = destination.port.as_ref().and_then(|port| u16::try_from(port.number).ok()).unwrap_or(0);
-        match destinations.iter_mut().find(|(existing, _)| *existing == host) {
+        if !written.insert((destination.host.clone(), port)) {
+            return;
+        }
+        let host = config.destination_host(mesh, destination).as_str().to_owned();
+        let position = *positions.entry(host.clone()).or_insert(destinations.len());
+        match destinations.get_mut(position) {
             Some((_, ports)) => {
                 ports.insert(port);
             }

@@ -227,7 +227,9 @@ impl<'m> ProxyConfig<'m> {
         let mut most_specific: Option<(&str, &RouteConfig)> = None;
         for (host, config) in pairs {
             let covers = match host.strip_prefix('*') {
-                Some(suffix) if service.starts_with('*') => host == service || service[1..].ends_with(suffix),
+                Some(suffix) if service.starts_with('*') => {
+                    host == service || service.strip_prefix('*').is_some_and(|rest| rest.ends_with(suffix))
+                }
                 Some(suffix) => service.ends_with(suffix),
                 None => host == service,
             };

@@ -91,6 +91,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     }
 }
 
+#[expect(clippy::indexing_slicing, reason = "an id is valid for the mesh that issued it")]
 fn report_conflict(mesh: &Mesh<'_>, number: u16, mut users: Vec<(ServiceId, usize)>, out: &mut Findings<'_>) {
     // istiod uses the oldest Service, then the one whose host sorts first; inside a Service, the first port.
     users.sort_by_key(|(id, index)| {

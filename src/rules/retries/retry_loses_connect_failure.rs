@@ -42,6 +42,7 @@ retries: {attempts: 3, retryOn: 'connect-failure,refused-stream,unavailable'}
 /// Envoy's retry conditions that match a failed or reset connection.
 const CONNECTION_CONDITIONS: [&str; 4] = ["connect-failure", "reset", "reset-before-request", "5xx"];
 
+#[expect(clippy::indexing_slicing, reason = "an id is valid for the mesh that issued it")]
 fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
     for (_, object) in mesh.virtual_services.iter() {
         for rule in mesh.virtual_service_rules(object) {

@@ -80,12 +80,13 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 fn check_port(mesh: &Mesh<'_>, object: &ObjectRef, field: String, host: &Host, number: u32, out: &mut Findings<'_>) {
     let entries: Vec<_> = mesh.services_named(host.as_str()).iter().map(|id| mesh.service(*id)).collect();
     let ports: Vec<_> = entries.iter().flat_map(|entry| &entry.ports).collect();
-    if ports.is_empty() || ports.iter().any(|port| u32::from(port.number) == number) {
+    let Some(first) = ports.first() else { return };
+    if ports.iter().any(|port| u32::from(port.number) == number) {
         return;
     }
     let with_target =
         ports.iter().find(|port| matches!(port.target, TargetPort::Number(target) if u32::from(target) == number));
-    let suggested = with_target.unwrap_or(&ports[0]).number;
+    let suggested = with_target.unwrap_or(first).number;
     let listed: Vec<_> = ports.iter().map(|port| port.title()).collect();
     let is_mirror = field.contains(".mirror");
     let (severity, impact) = match (is_mirror, object.kind) {

@@ -69,6 +69,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
 }
 
 /// Objects and fields of gateway rules whose only backend is the Service without a subset.
+#[expect(clippy::indexing_slicing, reason = "an id is valid for the mesh that issued it")]
 fn gateway_rules_without_subset(mesh: &Mesh<'_>, id: ServiceId) -> Vec<(ObjectRef, String)> {
     let mut routes = Vec::new();
     for reference in mesh.route_references(id) {

@@ -61,7 +61,8 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 !every_rule_matches_ports || matches().any(|condition| condition.port == Some(u32::from(port.number)))
             };
             let ports: Vec<&ServicePort> = service.ports.iter().filter(is_matched).collect();
-            if ports.is_empty() || ports.iter().any(|port| port.protocol.family() != ProtocolFamily::Tcp) {
+            let Some(first) = ports.first() else { continue };
+            if ports.iter().any(|port| port.protocol.family() != ProtocolFamily::Tcp) {
                 continue;
             }
             let protocols: Vec<String> = ports
@@ -77,7 +78,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
                 .impact("the rules have no effect: all calls of a connection go to one pod")
                 .evidence(protocols)
                 .depends_on([service.namespace()])
-                .fix(fix(ports[0], host));
+                .fix(fix(first, host));
             out.add(&RULE, finding);
         }
     }

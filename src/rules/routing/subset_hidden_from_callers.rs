@@ -70,7 +70,7 @@ fn check(mesh: &Mesh<'_>, out: &mut Findings<'_>) {
         let MissingClusterCause::SubsetHidden { applied } = &missing.cause else { continue };
         let Some(subset) = &missing.subset else { continue };
         // `spec.http[0].route[1].destination` and its siblings belong to one rule.
-        let rule = missing.field.match_indices(']').next().map_or(&*missing.field, |(end, _)| &missing.field[..end]);
+        let rule = missing.field.split(']').next().unwrap_or_default();
         let key = (&missing.object, rule, &missing.host, applied.as_slice(), missing.use_of_calls);
         let group = groups.entry(key).or_insert_with(|| HiddenSubsets {
             first: missing,

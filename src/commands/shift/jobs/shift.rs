@@ -81,6 +81,7 @@ fn plan(
 }
 
 /// The desired weights of each step that is still ahead; empty without `--steps`.
+#[expect(clippy::indexing_slicing, reason = "the indexes are positions of the rule's own backends")]
 fn plan_steps(desired: &DesiredWeights, plans: &[RulePlan], steps: &[Share]) -> Result<Vec<DesiredWeights>, Failure> {
     if steps.is_empty() {
         return Ok(Vec::new());
@@ -111,6 +112,7 @@ fn describe_steps(steps: &[DesiredWeights], job: &ShiftJob, source: Option<Analy
 
 /// Fails where canary and baseline cannot be separated: backends with the same label, and rules in which different
 /// backends rise.
+#[expect(clippy::indexing_slicing, reason = "the indexes are positions of the rule's own backends")]
 fn ensure_comparable(plans: &[RulePlan]) -> Result<(), Failure> {
     let rising = |plan: &RulePlan| -> BTreeSet<String> {
         let rising = (0..plan.backends.len()).filter(|index| plan.is_rising(*index));
@@ -126,7 +128,7 @@ fn ensure_comparable(plans: &[RulePlan]) -> Result<(), Failure> {
             ))
             .hint("shift without --steps and --watch, or with --analysis none"));
         }
-        if rising(plan) != rising(&plans[0]) {
+        if plans.first().is_some_and(|first| rising(plan) != rising(first)) {
             return Err(Failure::usage("cannot analyze these rules together: different backends rise in them")
                 .hint("shift them one after the other with --rule N"));
         }

@@ -26,7 +26,7 @@ pub(super) fn check(rule: &DestinationRule, out: &mut Findings<'_>) {
                 out,
             );
         }
-        if rule.spec.subsets[..index].iter().any(|other| other.name == subset.name) {
+        if rule.spec.subsets.iter().take(index).any(|other| other.name == subset.name) {
             reject(
                 object,
                 format!("{path}.name"),

@@ -64,7 +64,7 @@ fn check_hosts(virtual_service: &VirtualService, out: &mut Findings<'_>) {
                 "list hosts by name, or list gateways without mesh",
                 out,
             );
-        } else if spec.hosts[..index].contains(host) {
+        } else if spec.hosts.iter().take(index).any(|earlier| earlier == host) {
             reject(object, field, format!("host \"{host}\" is listed twice"), "remove one of the two entries", out);
         } else if host.is_empty() {
             reject(object, field, "the host is empty", "set a host or remove the entry", out);
