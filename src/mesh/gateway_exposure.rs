@@ -68,7 +68,7 @@ impl Mesh<'_> {
     pub fn find_listener_set(&self, namespace: &Namespace, name: &str) -> Option<&ListenerSet> {
         let compare = |set: &ListenerSet| (&set.object.namespace, &*set.object.name).cmp(&(namespace, name));
         let index = self.listener_sets.binary_search_by(compare);
-        index.ok().map(|index| &self.listener_sets[index])
+        index.ok().and_then(|index| self.listener_sets.get(index))
     }
 
     /// The listeners of a Gateway or ListenerSet, as written. `None`: it does not exist.

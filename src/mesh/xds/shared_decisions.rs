@@ -14,6 +14,7 @@ use crate::mesh::destination_rule::AppliedRules;
 use crate::mesh::ids::{Namespace, ObjectRef, ServiceId};
 use crate::mesh::protocol::ProtocolFamily;
 use crate::mesh::service::{Resolution, Visibility};
+use crate::mesh::workload::ProxyKind;
 use crate::mesh::{Mesh, SidecarObject};
 
 /// The decisions for one call so far.
@@ -100,6 +101,10 @@ impl<'m, 'c> SharedDecisions<'m, 'c> {
             self.mesh.services_selecting(id).any(resolution)
         };
         if caller.workload.is_some_and(has_pod_addresses) {
+            return None;
+        }
+        // ztunnel handles the calls of pods in ambient mode, not a proxy.
+        if caller.workload.is_some_and(|id| self.mesh.workload(id).proxy == ProxyKind::Ambient) {
             return None;
         }
         let keys = self.mesh.caller_label_keys().iter();
