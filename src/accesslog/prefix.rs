@@ -2,23 +2,22 @@
 
 #![expect(clippy::indexing_slicing, reason = "audited: the positions come from searches of the same bytes; fuzzed")]
 
+use super::PodNames;
+
 /// A line without its prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnprefixedLine<'a> {
     /// The line as the container wrote it.
     pub line: &'a [u8],
-    /// The pod named by `kubectl logs --prefix`.
-    pub pod: Option<&'a str>,
+    /// The pod and the container named by `kubectl logs --prefix`.
+    pub names: PodNames<'a>,
 }
 
 /// Removes `[pod/NAME/CONTAINER] `, the timestamp of `kubectl logs --timestamps`, and a runtime's `TIME stdout F `.
 #[inline]
 pub fn strip(line: &[u8]) -> UnprefixedLine<'_> {
-    let (pod, line) = match kubectl_prefix(line) {
-        Some((pod, rest)) => (Some(pod), rest),
-        None => (None, line),
-    };
-    UnprefixedLine { line: without_time(line), pod }
+    let (names, line) = kubectl_prefix(line).unwrap_or((PodNames::default(), line));
+    UnprefixedLine { line: without_time(line), names }
 }
 
 /// The stream of a container that a runtime names before each line.
@@ -58,11 +57,13 @@ fn starts_with_time(line: &[u8]) -> bool {
 }
 
 #[inline]
-fn kubectl_prefix(line: &[u8]) -> Option<(&str, &[u8])> {
+fn kubectl_prefix(line: &[u8]) -> Option<(PodNames<'_>, &[u8])> {
     let rest = line.strip_prefix(b"[pod/")?;
     let end = rest.iter().position(|byte| *byte == b']')?;
     let name = std::str::from_utf8(&rest[..end]).ok()?;
-    Some((name.split('/').next()?, rest[end + 1..].strip_prefix(b" ")?))
+    let mut parts = name.split('/');
+    let names = PodNames { pod: parts.next(), namespace: None, container: parts.next() };
+    Some((names, rest[end + 1..].strip_prefix(b" ")?))
 }
 
 /// Lines of the Istio agent start with a timestamp and a tab: that timestamp is part of the line and stays.
@@ -95,11 +96,12 @@ mod tests {
         for prefix in ["", "2026-11-21T09:00:00.1234Z stdout F ", "2026-11-21T09:00:00.1234Z "] {
             for line in [&access[..], agent] {
                 let prefixed = [prefix.as_bytes(), line].concat();
-                assert_eq!(strip(&prefixed), UnprefixedLine { line, pod: None }, "{prefix}");
+                assert_eq!(strip(&prefixed), UnprefixedLine { line, names: PodNames::default() }, "{prefix}");
             }
         }
         let prefixed = [&b"[pod/echo-1/istio-proxy] "[..], access].concat();
-        assert_eq!(strip(&prefixed), UnprefixedLine { line: access, pod: Some("echo-1") });
+        let names = PodNames { pod: Some("echo-1"), namespace: None, container: Some("istio-proxy") };
+        assert_eq!(strip(&prefixed), UnprefixedLine { line: access, names });
         assert_eq!(strip(b"").line, b"");
     }
 }

@@ -26,6 +26,8 @@ pub struct Env {
     pub force_color: bool,
     /// Whether `TERM` is `dumb`.
     pub dumb: bool,
+    /// Whether stdin is a terminal, so that reading it waits for the user.
+    pub stdin_is_terminal: bool,
     /// Whether stdout is a terminal.
     pub stdout_is_terminal: bool,
     /// Whether stderr is a terminal.
@@ -65,6 +67,7 @@ impl Env {
             no_color: var("NO_COLOR").is_some(),
             force_color: var("CLICOLOR_FORCE").is_some_and(|value| value != "0"),
             dumb: var("TERM").is_some_and(|term| term == "dumb"),
+            stdin_is_terminal: std::io::stdin().is_terminal(),
             stdout_is_terminal,
             stderr_is_terminal: std::io::stderr().is_terminal(),
             width: width.filter(|width| stdout_is_terminal && *width > 0).or(columns),

@@ -152,7 +152,10 @@ pub struct SourceArgs {
 }
 
 /// Parses `512Mi`, `2Gi` or a number of bytes.
-fn byte_size(text: &str) -> Result<u64, String> {
+///
+/// # Errors
+/// The text is not a size.
+pub fn byte_size(text: &str) -> Result<u64, String> {
     let units = [("Ki", 10), ("Mi", 20), ("Gi", 30)];
     let (number, shift) =
         units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift))).unwrap_or((text, 0));

@@ -7,8 +7,14 @@ use std::ops::Range;
 
 /// Longer lines are truncated. Headers may have 60 KiB, so lines of Envoy are far below this.
 pub(super) const LINE_MAX: usize = 4 << 20;
+/// The same for a line that starts like JSON: a response of Loki is one line.
+const JSON_LINE_MAX: usize = 64 << 20;
 /// Size of a read, and of the buffer unless a line is longer.
 pub(super) const BUFFER: usize = 64 << 10;
+
+fn limit_of(line: &[u8]) -> usize {
+    if line.starts_with(b"{\"") || line.starts_with(b"[{") { JSON_LINE_MAX } else { LINE_MAX }
+}
 
 /// The lines of a stream.
 pub(super) struct InputLines {
@@ -36,6 +42,11 @@ impl InputLines {
         &self.buffer[self.line.clone()]
     }
 
+    /// Whether the next line can be returned without reading.
+    pub(super) fn has_line(&self) -> bool {
+        memchr::memchr(b'\n', &self.buffer[self.start..self.end]).is_some()
+    }
+
     /// Advances to the next line; `false` at the end of the stream.
     ///
     /// # Errors
@@ -48,16 +59,19 @@ impl InputLines {
                 let line = self.start..searched + length;
                 self.start = line.end + 1;
                 if !std::mem::take(&mut self.is_skipping) {
-                    self.truncated += u64::from(line.len() > LINE_MAX);
-                    break line.start..line.end.min(line.start + LINE_MAX);
+                    let limit = limit_of(&self.buffer[line.clone()]);
+                    self.truncated += u64::from(line.len() > limit);
+                    break line.start..line.end.min(line.start + limit);
                 }
                 searched = self.start;
                 continue;
             }
             if self.is_skipping {
                 self.start = self.end;
-            } else if self.end - self.start > LINE_MAX {
-                let line = self.start..self.start + LINE_MAX;
+            } else if let limit = limit_of(&self.buffer[self.start..self.end])
+                && self.end - self.start > limit
+            {
+                let line = self.start..self.start + limit;
                 (self.start, self.is_skipping) = (line.end, true);
                 self.truncated += 1;
                 break line;

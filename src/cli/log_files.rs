@@ -6,8 +6,9 @@ use std::io::{self, BufRead, BufReader, Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
-use super::input_lines::{BUFFER, InputLines, LINE_MAX};
-use crate::accesslog::prefix;
+use super::input_lines::{InputLines, LINE_MAX};
+use super::log_input::{ArchiveFile, LogInput, open_input};
+use crate::accesslog::{PodNames, names_in_path, prefix};
 use crate::render::text::safe;
 use crate::report::tail::LogOrigin;
 use crate::schema::core::PROXY_CONTAINER;
@@ -16,6 +17,12 @@ use crate::schema::core::PROXY_CONTAINER;
 const PARTIAL_LINE_BYTES: u64 = 17 << 10;
 /// Limit for lines of the other stream between two parts of a line.
 const HELD_LINES_MAX: usize = 1_000;
+/// Ends of file names that are not part of the name of a pod.
+const STEM_ENDS: [&str; 12] =
+    [".gz", ".zst", ".xz", ".bz2", ".zip", ".tgz", ".tar", ".txt", ".json", ".jsonl", ".ndjson", ".csv"];
+/// Ends of the names of logs.
+const LOG_ENDS: [&str; 13] =
+    [".log", ".txt", ".gz", ".zst", ".xz", ".bz2", ".zip", ".tgz", ".tar", ".json", ".jsonl", ".ndjson", ".csv"];
 /// Smaller parts of a log are not worth a thread.
 const MIN_PART_BYTES: u64 = 8 << 20;
 
@@ -32,6 +39,8 @@ pub struct LogFile {
     held: VecDeque<Vec<u8>>,
     /// Number of lines truncated to [`LINE_MAX`].
     pub truncated_lines: u64,
+    /// Why the log could not be opened.
+    open_error: Option<io::Error>,
     /// Path and size of an uncompressed regular file, which can be read at several positions at once.
     splittable_file: Option<(PathBuf, u64)>,
 }
@@ -43,7 +52,16 @@ impl LogFile {
         path: Option<PathBuf>,
         splittable_file: Option<(PathBuf, u64)>,
     ) -> Self {
-        Self { origin, lines, path, joined: Vec::new(), held: VecDeque::new(), truncated_lines: 0, splittable_file }
+        Self {
+            origin,
+            lines,
+            path,
+            joined: Vec::new(),
+            held: VecDeque::new(),
+            truncated_lines: 0,
+            open_error: None,
+            splittable_file,
+        }
     }
 
     /// Splits the log into at most `max_parts` parts of about equal size that end with a whole line. `None` if the log
@@ -71,6 +89,11 @@ impl LogFile {
         starts.iter().zip(starts.iter().skip(1)).map(part).collect::<io::Result<Vec<_>>>().map(Some)
     }
 
+    /// Whether the next line may have to be waited for.
+    pub fn may_wait(&self) -> bool {
+        self.held.is_empty() && !self.lines.as_ref().is_some_and(InputLines::has_line)
+    }
+
     /// The next line without its line break; `None` at the end. Joins the parts of a line that a container runtime
     /// split; lines of the other stream between the parts follow after it.
     ///
@@ -78,8 +101,13 @@ impl LogFile {
     /// Errors of reading and of decompression.
     #[inline]
     pub fn next_line(&mut self) -> io::Result<Option<&[u8]>> {
-        if let Some(path) = self.path.take() {
-            self.lines = Some(InputLines::new(decompress(Box::new(File::open(path)?))?.0));
+        if let Some(path) = self.path.take()
+            && let LogInput::Text { text, .. } = open_input(Box::new(File::open(path)?), 0)?
+        {
+            self.lines = Some(InputLines::new(text));
+        }
+        if let Some(error) = self.open_error.take() {
+            return Err(error);
         }
         if let Some(held) = self.held.pop_front() {
             self.joined = held;
@@ -162,33 +190,39 @@ fn find_split(path: &Path, target: u64, size: u64) -> io::Result<u64> {
     Ok(position)
 }
 
-/// Opens the logs at `paths`. `pod_name`, as POD or NAMESPACE/POD, replaces the pod names in the paths.
+/// Which logs to open, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct LogSource<'a> {
+    /// Files, directories, or `-` for standard input.
+    pub paths: &'a [String],
+    /// POD or NAMESPACE/POD, in place of the pod names in the paths.
+    pub pod_name: Option<&'a str>,
+    /// Limit for the files of an archive in memory.
+    pub max_size: u64,
+}
+
+/// Opens the logs of `source`. A file of several that cannot be opened fails when it is read, so that the others are
+/// read.
 ///
 /// # Errors
-/// A path does not exist or cannot be read, or a directory contains no logs.
-pub fn open(paths: &[String], pod_name: Option<&str>) -> Result<Vec<LogFile>, Failure> {
-    let named_origin = pod_name.map(|name| match name.split_once('/') {
-        Some((namespace, pod)) => {
-            LogOrigin { pod: Some(pod.to_owned()), namespace: Some(namespace.to_owned()), ip: None }
-        }
-        None => LogOrigin { pod: Some(name.to_owned()), namespace: None, ip: None },
-    });
+/// The only path cannot be read, or a directory contains no logs.
+pub fn open(source: LogSource<'_>) -> Result<Vec<LogFile>, Failure> {
     let mut logs = Vec::new();
-    for path in paths {
+    for path in source.paths {
         if path == "-" {
-            let origin = named_origin.clone().unwrap_or_default();
-            let (reader, _) = decompress(Box::new(io::stdin())).map_err(|error| read_failure(path, &error))?;
-            logs.push(LogFile::new(origin, Some(InputLines::new(reader)), None, None));
+            let input =
+                open_input(Box::new(io::stdin()), source.max_size).map_err(|error| read_failure(path, &error))?;
+            add_input(input, None, source, &mut logs);
             continue;
         }
         let mut files = Vec::new();
         if Path::new(path).is_dir() {
             list_logs(Path::new(path), &mut files, &mut BTreeSet::new()).map_err(|error| read_failure(path, &error))?;
-            files.retain(|file| container_of(file).is_none_or(|container| container == PROXY_CONTAINER));
+            files.retain(|file| is_proxy_log(file));
             files.sort();
             if files.is_empty() {
                 return Err(Failure::unavailable(format!(
-                    "{} contains no istio-proxy logs (.log, .txt or .gz)",
+                    "{} contains no istio-proxy logs (.log, .txt, .json or compressed)",
                     safe(path)
                 ))
                 .hint("pass a file or another directory with --logs"));
@@ -196,20 +230,72 @@ pub fn open(paths: &[String], pod_name: Option<&str>) -> Result<Vec<LogFile>, Fa
         } else {
             files.push(PathBuf::from(path));
         }
+        let is_only_file = source.paths.len() == 1 && files.len() == 1;
         for file in files {
-            let shown = file.display().to_string();
-            let opened = File::open(&file).map_err(|error| read_failure(&shown, &error))?;
-            let size = opened.metadata().ok().filter(std::fs::Metadata::is_file).map(|meta| meta.len());
-            let (reader, is_compressed) = decompress(Box::new(opened)).map_err(|error| read_failure(&shown, &error))?;
-            // A pipe cannot be opened twice: it stays open.
-            let (lines, lazy_path) =
-                if size.is_some() { (None, Some(file.clone())) } else { (Some(InputLines::new(reader)), None) };
-            let origin = named_origin.clone().unwrap_or_else(|| origin_of(&file));
-            let splittable_file = size.filter(|_| !is_compressed).map(|size| (file, size));
-            logs.push(LogFile::new(origin, lines, lazy_path, splittable_file));
+            match open_file(&file, source, &mut logs) {
+                Err(error) if is_only_file => return Err(read_failure(&file.display().to_string(), &error)),
+                Err(error) => {
+                    let mut log = LogFile::new(source.origin(&file), None, None, None);
+                    log.open_error = Some(error);
+                    logs.push(log);
+                }
+                Ok(()) => {}
+            }
         }
     }
     Ok(logs)
+}
+
+impl LogSource<'_> {
+    /// The pod that the user names, or else the one in the path.
+    fn origin(&self, path: &Path) -> LogOrigin {
+        match self.pod_name.map(|name| name.split_once('/').map_or((None, name), |(space, pod)| (Some(space), pod))) {
+            Some((namespace, pod)) => {
+                LogOrigin { pod: Some(pod.to_owned()), namespace: namespace.map(str::to_owned), ..LogOrigin::default() }
+            }
+            None => origin_of(path),
+        }
+    }
+}
+
+/// Whether a file in a directory or an archive may be the log of a proxy.
+fn is_proxy_log(path: &Path) -> bool {
+    origin_of(path).container.is_none_or(|container| container == PROXY_CONTAINER)
+}
+
+fn open_file(path: &Path, source: LogSource<'_>, logs: &mut Vec<LogFile>) -> io::Result<()> {
+    let opened = File::open(path)?;
+    let size = opened.metadata().ok().filter(std::fs::Metadata::is_file).map(|meta| meta.len());
+    let input = open_input(Box::new(opened), source.max_size)?;
+    match (input, size) {
+        // A pipe cannot be opened twice: it stays open.
+        (LogInput::Text { is_plain, .. }, Some(size)) => {
+            let splittable_file = is_plain.then(|| (path.to_owned(), size));
+            logs.push(LogFile::new(source.origin(path), None, Some(path.to_owned()), splittable_file));
+        }
+        (input, _) => add_input(input, Some(path), source, logs),
+    }
+    Ok(())
+}
+
+/// Adds a log that stays open, or the logs of an archive.
+fn add_input(input: LogInput, path: Option<&Path>, source: LogSource<'_>, logs: &mut Vec<LogFile>) {
+    let origin = source.origin(path.unwrap_or(Path::new("")));
+    match input {
+        LogInput::Text { text, .. } => logs.push(LogFile::new(origin, Some(InputLines::new(text)), None, None)),
+        LogInput::Archive(files) => {
+            for ArchiveFile { path, content } in files.into_iter().filter(|file| is_proxy_log(&file.path)) {
+                let mut log = LogFile::new(source.origin(&path), None, None, None);
+                // A file in an archive may be compressed itself.
+                match open_input(Box::new(io::Cursor::new(content)), source.max_size) {
+                    Ok(LogInput::Text { text, .. }) => log.lines = Some(InputLines::new(text)),
+                    Ok(LogInput::Archive(_)) => log.open_error = Some(io::Error::other("an archive in an archive")),
+                    Err(error) => log.open_error = Some(error),
+                }
+                logs.push(log);
+            }
+        }
+    }
 }
 
 fn read_failure(path: &str, error: &io::Error) -> Failure {
@@ -217,25 +303,11 @@ fn read_failure(path: &str, error: &io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::NotFound => failure.hint("--logs accepts files, directories, and - for standard input"),
         io::ErrorKind::PermissionDenied => failure.hint(format!("check its permissions: ls -l {}", safe(path))),
+        io::ErrorKind::FileTooLarge => {
+            failure.hint("if you trust the file, raise the limit with --max-source-size, such as 2Gi")
+        }
         _ => failure.hint("check that the file is a log and is complete"),
     }
-}
-
-/// Decompresses gzip, detected by its first bytes; `true` if it was compressed.
-fn decompress(source: Box<dyn Read + Send>) -> io::Result<(Box<dyn Read + Send>, bool)> {
-    // Reads larger than this small buffer bypass it, so nothing is copied twice.
-    let mut reader = BufReader::with_capacity(64, source);
-    let head = reader.fill_buf()?;
-    if head.starts_with(&[0xff, 0xfe]) || head.starts_with(&[0xfe, 0xff]) {
-        let message = "the file is UTF-16, as PowerShell writes it; save it with: … | Out-File -Encoding utf8";
-        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-    }
-    let is_compressed = head.starts_with(&[0x1f, 0x8b]);
-    Ok(if is_compressed {
-        (Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(BUFFER, reader))), true)
-    } else {
-        (Box::new(reader), false)
-    })
 }
 
 /// Collects log files recursively; `visited` guards against cycles of symbolic links.
@@ -251,51 +323,32 @@ fn list_logs(directory: &Path, files: &mut Vec<PathBuf>, visited: &mut BTreeSet<
         }
         if path.is_dir() {
             list_logs(&path, files, visited)?;
-        } else if [".log", ".txt", ".gz"].iter().any(|suffix| name.ends_with(suffix)) || name.contains(".log.") {
+        } else if has_log_name(&path) {
             files.push(path);
         }
     }
     Ok(())
 }
 
-/// The container in a path of the kubelet's layouts.
-fn container_of(path: &Path) -> Option<&str> {
-    let mut parts = path.iter().rev().filter_map(|part| part.to_str());
-    let (name, directory, pod) = (parts.next()?, parts.next(), parts.next());
-    let is_pod_directory =
-        |part: &str| part.split('_').count() == 3 && part.rsplit('_').next().is_some_and(|uid| uid.len() >= 32);
-    if pod.is_some_and(is_pod_directory) {
-        return directory;
-    }
-    let (container, id) = name.split(".log").next()?.split('_').nth(2)?.rsplit_once('-')?;
-    (id.len() == 64).then_some(container)
+/// Whether a file in a directory or an archive has the name of a log.
+pub(super) fn has_log_name(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    LOG_ENDS.iter().any(|end| name.ends_with(end)) || name.contains(".log.")
 }
 
 /// The pod in a path of the kubelet's layouts, or else the name of the file.
-///
-/// Sources: kubelet's `/var/log/pods/NAMESPACE_POD_UID/CONTAINER/N.log` and
-/// `/var/log/containers/POD_NAMESPACE_CONTAINER-ID.log`.
 fn origin_of(path: &Path) -> LogOrigin {
-    let origin = |pod: &str, namespace: &str| LogOrigin {
-        pod: Some(pod.to_owned()),
-        namespace: Some(namespace.to_owned()),
-        ip: None,
-    };
-    for part in path.iter().rev().skip(1).filter_map(|part| part.to_str()) {
-        if let [namespace, pod, uid] = part.split('_').collect::<Vec<_>>()[..]
-            && uid.len() >= 32
-        {
-            return origin(pod, namespace);
-        }
+    let owned = |name: Option<&str>| name.map(str::to_owned);
+    if let Some(PodNames { pod, namespace, container }) = path.to_str().and_then(names_in_path) {
+        let container = owned(container);
+        return LogOrigin { pod: owned(pod), namespace: owned(namespace), container, ip: None };
     }
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let stem = name.split(".log").next().unwrap_or(name).trim_end_matches(".gz").trim_end_matches(".txt");
-    match stem.split('_').collect::<Vec<_>>()[..] {
-        [pod, namespace, container] if container.rsplit_once('-').is_some_and(|(_, id)| id.len() == 64) => {
-            origin(pod, namespace)
-        }
-        _ => LogOrigin { pod: Some(stem.to_owned()).filter(|stem| !stem.is_empty()), namespace: None, ip: None },
+    let mut stem = name.split(".log").next().unwrap_or(name);
+    while let Some(shorter) = STEM_ENDS.iter().find_map(|end| stem.strip_suffix(end)) {
+        stem = shorter;
     }
+    LogOrigin { pod: Some(stem.to_owned()).filter(|stem| !stem.is_empty()), ..LogOrigin::default() }
 }
 
 #[cfg(test)]
@@ -305,7 +358,7 @@ mod tests {
     #[test]
     fn takes_pod_and_container_from_the_path() {
         let of = |path: &str| {
-            let LogOrigin { pod, namespace, ip: _ } = origin_of(Path::new(path));
+            let LogOrigin { pod, namespace, container: _, ip: _ } = origin_of(Path::new(path));
             (pod.unwrap_or_default(), namespace.unwrap_or_default())
         };
         let uid = "0f3c1b2a-1111-2222-3333-444455556666";
@@ -315,9 +368,10 @@ mod tests {
             of(&format!("/var/log/containers/echo-1_shop_istio-proxy-{id}.log")),
             ("echo-1".into(), "shop".into())
         );
-        assert_eq!(container_of(Path::new(&format!("/var/log/pods/shop_echo-1_{uid}/app/0.log"))), Some("app"));
-        assert_eq!(container_of(Path::new(&format!("x/echo-1_shop_istio-proxy-{id}.log"))), Some(PROXY_CONTAINER));
-        assert_eq!(container_of(Path::new("logs/echo-1.log.gz")), None);
+        let container = |path: &str| origin_of(Path::new(path)).container;
+        assert_eq!(container(&format!("/var/log/pods/shop_echo-1_{uid}/app/0.log")).as_deref(), Some("app"));
+        assert_eq!(container(&format!("x/echo-1_shop_istio-proxy-{id}.log")).as_deref(), Some(PROXY_CONTAINER));
+        assert_eq!(container("logs/echo-1.log.gz"), None);
         assert_eq!(of("logs/echo-1.log.gz"), ("echo-1".into(), String::new()));
     }
 
@@ -362,7 +416,8 @@ mod tests {
             );
         }
         std::fs::write(&path, &text).unwrap();
-        let log = open(&[path.display().to_string()], None).unwrap().remove(0);
+        let paths = [path.display().to_string()];
+        let log = open(LogSource { paths: &paths, pod_name: None, max_size: 1 << 20 }).unwrap().remove(0);
         let mut count = 0;
         for mut part in log.split(3).unwrap().unwrap() {
             while let Some(line) = part.next_line().unwrap() {

@@ -8,6 +8,7 @@ pub(crate) mod failure;
 pub(crate) mod global;
 mod input_lines;
 pub(crate) mod log_files;
+mod log_input;
 pub(crate) mod replace_file;
 pub(crate) mod source;
 pub(crate) mod target;

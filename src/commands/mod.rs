@@ -119,7 +119,7 @@ fn dispatch(command: Command, context: &mut Context<'_>) -> Result<CommandOutcom
     // A shift, and following logs, end in an orderly way.
     let ends_itself = match &command {
         Command::Shift(_) => true,
-        Command::Tail(arguments) => !arguments.reads_saved_logs(),
+        Command::Tail(arguments) => arguments.ends_itself(),
         _ => false,
     };
     if !ends_itself {
@@ -141,7 +141,7 @@ fn dispatch(command: Command, context: &mut Context<'_>) -> Result<CommandOutcom
 }
 
 /// Time for a command to end by itself after Ctrl-C.
-const INTERRUPT_GRACE: std::time::Duration = std::time::Duration::from_millis(300);
+const INTERRUPT_GRACE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Ends the program on Ctrl-C even while it computes, or waits for standard input or another program: then the command's own
 /// code does not run. A command that has to end in an orderly way must not use it.

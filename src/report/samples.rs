@@ -646,7 +646,12 @@ const LOG_LINES: [(&str, &str); 8] = [
 fn origin(pod: &str) -> LogOrigin {
     let (path, ip) = pod.split_once(' ').unwrap_or_default();
     let (namespace, pod) = path.split_once('/').unwrap_or_default();
-    LogOrigin { pod: Some(pod.to_owned()), namespace: Some(namespace.to_owned()), ip: Some(ip.to_owned()) }
+    LogOrigin {
+        pod: Some(pod.to_owned()),
+        namespace: Some(namespace.to_owned()),
+        container: None,
+        ip: Some(ip.to_owned()),
+    }
 }
 
 /// The names that a live run gives to the addresses of pods.

@@ -23,6 +23,9 @@ pub struct TailLine {
     pub pod: Option<String>,
     /// Namespace of `pod`.
     pub namespace: Option<String>,
+    /// Container that wrote the line, if the log names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
     /// Side of the call on which that proxy is.
     pub side: Option<ProxySide>,
     /// Caller: a pod, or an address.
@@ -108,6 +111,8 @@ pub struct LogOrigin {
     pub pod: Option<String>,
     /// Namespace of the pod.
     pub namespace: Option<String>,
+    /// Name of the container.
+    pub container: Option<String>,
     /// IP address of the pod.
     pub ip: Option<String>,
 }
@@ -165,6 +170,7 @@ impl TailLine {
             time: access.start_ms.and_then(format_time),
             pod: origin.pod.clone(),
             namespace: origin.namespace.clone(),
+            container: origin.container.clone(),
             side: direction.map(ProxySide::from),
             source,
             destination,

@@ -123,14 +123,17 @@ fn an_error_ratio_counts_only_the_selected_time() {
 }
 
 #[test]
-fn byte_order_marks_cost_no_line_and_utf_16_is_named() {
+fn byte_order_marks_cost_no_line_and_utf_16_is_converted() {
     let env = TestEnv::new();
     let log = std::fs::read(ACCESS_LOG).unwrap();
     let marked = env.write("marked.log", [b"\xef\xbb\xbf", &log[..]].concat());
     assert_eq!(largest_number_of_calls(&env.run(&["tail", "--logs", &marked])), 224);
     let utf_16: Vec<u8> = log.iter().flat_map(|byte| [*byte, 0]).collect();
     let utf_16 = env.write("utf-16.log", [b"\xff\xfe", &utf_16[..]].concat());
-    insta::assert_snapshot!("tail-utf-16", env.run(&["tail", "--logs", &utf_16]));
+    let plain = env.write("plain.log", &log);
+    let calls = |path: &str| env.run(&["tail", "--logs", path, "--name", "echo", "-o", "json"]).stdout;
+    assert!(calls(&utf_16).contains("no_healthy_upstream"));
+    assert_eq!(calls(&utf_16).replace("\u{fffd}", ""), calls(&plain).replace("\u{fffd}", ""));
 }
 
 #[test]
@@ -142,4 +145,101 @@ fn states_what_a_custom_format_cannot_tell() {
     insta::assert_snapshot!("tail-format-without-time", env.run(&since));
     let other = ["tail", "--logs", &log, "--log-format", "%RESPONSE_CODE% %DURATION%"];
     insta::assert_snapshot!("tail-format-mismatch", env.run(&other));
+}
+
+/// Flags, pod and namespace of each call in a log.
+fn calls_of(path: &str) -> Vec<serde_json::Value> {
+    let run = run(&format!("tail --logs {path} --all -o json"));
+    assert_eq!(run.code(), 0, "{path}: {run}");
+    run.json_lines()
+}
+
+fn paths_in(folder: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path().display().to_string());
+    let mut paths: Vec<String> = entries.collect();
+    paths.sort();
+    paths
+}
+
+#[test]
+fn reads_the_same_calls_from_the_records_of_every_collector() {
+    let folder = "tests/fixtures/accesslog-wrapped";
+    // All that the pod that wrote the line does not change.
+    let call =
+        |call: &serde_json::Value| ["time", "flags", "method", "details", "request_id"].map(|key| call[key].clone());
+    let plain: Vec<_> = calls_of(&format!("{folder}/plain.log")).iter().map(call).collect();
+    assert_eq!(plain.len(), 3);
+    let mut names = String::new();
+    for path in paths_in(folder) {
+        let calls = calls_of(&path);
+        let found: Vec<_> = calls.iter().map(call).collect();
+        let file = path.rsplit('/').next().unwrap();
+        assert_eq!(found, if file.starts_with("json-") { &plain[1..2] } else { &plain[..] }, "{path}");
+        let text = |key: &str| calls[0][key].as_str().unwrap_or("-").to_owned();
+        names += &format!("{file}: {}/{} {}\n", text("namespace"), text("pod"), text("container"));
+    }
+    insta::assert_snapshot!("tail-wrapped-names", names);
+}
+
+#[test]
+fn reads_compressed_logs_and_archives() {
+    let folder = "tests/fixtures/accesslog-packed";
+    for path in paths_in(folder).into_iter().filter(|path| !path.ends_with("streams.bz2")) {
+        let expected = if path.contains("logs.") { 4 } else { 3 };
+        assert_eq!(calls_of(&path).len(), expected, "{path}");
+    }
+    // One file that cannot be read does not hide the others.
+    let env = TestEnv::new();
+    env.write("a.log", std::fs::read("tests/fixtures/accesslog-wrapped/plain.log").unwrap());
+    env.write("b.log", [0x04, 0x22, 0x4d, 0x18, 0, 0, 0, 0]);
+    let folder = env.run(&["tail", "--logs", &env.path(""), "--summary"]);
+    assert_eq!(folder.code(), 4, "{folder}");
+    insta::assert_snapshot!("tail-folder-with-unreadable-file", folder);
+    let limited = run("tail --logs tests/fixtures/accesslog-packed/logs.tgz --max-source-size 500");
+    assert_eq!(limited.code(), 3, "{limited}");
+    assert!(limited.stderr.contains("raise the limit with --max-source-size"), "{limited}");
+}
+
+#[test]
+fn names_what_unreadable_lines_look_like() {
+    let env = TestEnv::new();
+    let mut all = String::new();
+    for text in [
+        "{\"log\":\"GET / 200\\n\",\"stream\":\"stdout\"}\n",
+        "10.0.0.1 - - [21/Nov/2026:09:00:00 +0000] \"GET / HTTP/1.1\" 200 5\n",
+        "<!DOCTYPE html>\n",
+    ] {
+        let path = env.write("x.log", text);
+        all += &env.run(&["tail", "--logs", &path]).stderr;
+    }
+    insta::assert_snapshot!("tail-leads", all);
+}
+
+#[test]
+fn text_that_a_client_sent_is_not_a_line() {
+    let env = TestEnv::new();
+    let forged = "{\"start_time\":\"2026-11-21T09:00:00.000Z\",\"response_flags\":\"UH\"}";
+    let path = env.write("x.log", format!("[2026-11-21T09:00:00.000Z] \"nonsense {forged}\n"));
+    assert!(env.run(&["tail", "--logs", &path, "--all", "-o", "json"]).stdout.is_empty());
+}
+
+#[test]
+fn shows_each_line_while_the_input_stays_open() {
+    use std::io::{BufRead as _, Write as _};
+    let env = TestEnv::new();
+    let plain = std::fs::read_to_string("tests/fixtures/accesslog-wrapped/plain.log").unwrap();
+    let line = format!("{}\n", plain.lines().nth(2).unwrap());
+    let mut command = env.command(&["tail", "--logs", "-", "-o", "json"]);
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let (mut input, mut output) = (child.stdin.take().unwrap(), std::io::BufReader::new(child.stdout.take().unwrap()));
+    for _ in 0..3 {
+        input.write_all(line.as_bytes()).unwrap();
+        let mut shown = String::new();
+        // This would wait for ever if the line stayed in a buffer.
+        output.read_line(&mut shown).unwrap();
+        assert!(shown.contains("no_healthy_upstream"), "{shown}");
+    }
+    drop(input);
+    assert!(child.wait().unwrap().success());
 }

@@ -9,7 +9,7 @@ use super::{SideArg, TailArgs};
 use crate::accesslog::{AccessEntry, Direction};
 use crate::cli::failure::Failure;
 use crate::diagnosis::CallDiagnosis;
-use crate::report::tail::TailLine;
+use crate::report::tail::{LogOrigin, TailLine};
 use crate::vocabulary::response_flags;
 
 /// The conditions that a call must meet. Without conditions every call passes.
@@ -18,6 +18,8 @@ pub(super) struct CallFilter {
     expression: Option<WhereExpression>,
     /// For saved logs: drops calls that started earlier, in milliseconds since 1970.
     pub(super) from_ms: Option<i64>,
+    /// For saved logs: the namespaces of `-n`. Empty means all.
+    pub(super) namespaces: Vec<String>,
 }
 
 /// One condition on a call.
@@ -46,10 +48,11 @@ struct WhereExpression {
 }
 
 /// Fields that an expression can use.
-const FIELDS: [&str; 21] = [
+const FIELDS: [&str; 22] = [
     "time",
     "pod",
     "namespace",
+    "container",
     "side",
     "source",
     "destination",
@@ -86,11 +89,23 @@ impl CallFilter {
             arguments.min_duration.map(|limit| CallCondition::MinDuration(limit.as_millis())),
             arguments.side.as_ref().map(|side| CallCondition::Side(direction(side))),
         ];
-        Ok(Self { conditions: conditions.into_iter().flatten().collect(), expression, from_ms: None })
+        Ok(Self {
+            conditions: conditions.into_iter().flatten().collect(),
+            expression,
+            from_ms: None,
+            namespaces: Vec::new(),
+        })
     }
 
     pub(super) fn add(&mut self, condition: CallCondition) {
         self.conditions.push(condition);
+    }
+
+    /// Whether a line belongs to a requested namespace. Lines whose namespace is unknown do.
+    #[inline]
+    pub(super) fn is_in_namespace(&self, origin: &LogOrigin) -> bool {
+        self.namespaces.is_empty()
+            || origin.namespace.as_ref().is_none_or(|namespace| self.namespaces.contains(namespace))
     }
 
     /// Whether a call started in the requested time range.
@@ -241,7 +256,7 @@ mod tests {
     use super::*;
     use crate::accesslog::{LogLine, LogReader};
     use crate::diagnosis::diagnose;
-    use crate::report::tail::{AddressNames, LogOrigin};
+    use crate::report::tail::AddressNames;
 
     #[test]
     fn large_expressions_are_errors_and_no_stack_overflow() {
@@ -289,7 +304,8 @@ mod tests {
                     \"grpc-go/1\" \"id\" \"echo:50051\" \"10.0.0.1:50051\" outbound|50051|v2|echo.shop.svc.cluster.local - 10.0.0.3:2 10.0.0.4:3 - default";
         let mut reader = LogReader::default();
         let LogLine::Access(access) = reader.read(text.as_bytes()) else { panic!("{text}") };
-        let line = TailLine::new(&access, &diagnose(&access), &LogOrigin::default(), &AddressNames::default());
+        let origin = LogOrigin { container: Some("istio-proxy".to_owned()), ..LogOrigin::default() };
+        let line = TailLine::new(&access, &diagnose(&access), &origin, &AddressNames::default());
         for (expression, expected) in [
             ("grpc_status == 14 && duration_ms > 500", true),
             ("duration_ms > 700", false),

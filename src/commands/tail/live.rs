@@ -11,7 +11,7 @@ use super::filter::CallCondition;
 use super::sink::LineSink;
 use super::{TailArgs, logging_check, targets};
 use crate::accesslog::format::LogFormat;
-use crate::accesslog::{AccessEntry, LogReader, OtherLine};
+use crate::accesslog::{LineReader, LogReader, OtherLine};
 use crate::cli::context::Context;
 use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cluster::client::ApiServer;
@@ -24,7 +24,7 @@ const DISCOVERY_INTERVAL: Duration = Duration::from_secs(3);
 /// Capacity of the line channel. A full channel slows the servers down.
 const CHANNEL_CAPACITY: usize = 1024;
 /// Refresh interval of `--top`.
-const REDRAW_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const REDRAW_INTERVAL: Duration = Duration::from_secs(1);
 /// Timeout of a request to a proxy's admin port.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Limit for proxies whose configuration is queried for log formats: a mesh rarely has more formats.
@@ -111,7 +111,7 @@ struct LogFormats {
 /// A pod whose log is read.
 struct FollowedPod {
     origin: LogOrigin,
-    reader: LogReader,
+    reader: LineReader,
     /// Whether its proxy was queried for its formats.
     is_queried: bool,
 }
@@ -177,8 +177,8 @@ impl LiveTail<'_> {
                     sink.process(reader, &line, origin)?;
                 }
                 // Lines that are followed must not wait in the output buffer.
-                if self.range.follow && !self.arguments.summary && !self.arguments.top {
-                    sink.context.out.flush()?;
+                if self.range.follow {
+                    sink.flush()?;
                 }
             }
             LogEvent::StreamError(number, cause) => {
@@ -199,8 +199,8 @@ impl LiveTail<'_> {
         if self.formats.is_set_by_user || self.formats.queried_proxies == FORMAT_QUERIES_MAX {
             return;
         }
-        let result = pod.reader.clone().read_into(line, &mut AccessEntry::default()).map(drop);
-        if !matches!(result, Err(OtherLine::Unknown | OtherLine::UnknownJson)) {
+        let result = pod.reader.clone().classify(line);
+        if !matches!(result, Some(OtherLine::Unknown | OtherLine::UnknownJson)) {
             return;
         }
         pod.is_queried = true;
@@ -222,7 +222,7 @@ impl LiveTail<'_> {
         if !formats.is_empty() {
             self.formats.list = self.formats.list.iter().cloned().chain(formats).collect();
             for pod in &mut self.pods {
-                pod.reader = LogReader::with_formats(Arc::clone(&self.formats.list));
+                pod.reader = LineReader::new(LogReader::with_formats(Arc::clone(&self.formats.list)));
             }
         }
     }
@@ -268,15 +268,19 @@ impl LiveTail<'_> {
         }
         for pod in pods {
             let number = self.pods.len();
-            let origin =
-                LogOrigin { pod: Some(pod.name.clone()), namespace: Some(pod.namespace.clone()), ip: pod.ip.clone() };
+            let origin = LogOrigin {
+                pod: Some(pod.name.clone()),
+                namespace: Some(pod.namespace.clone()),
+                container: None,
+                ip: pod.ip.clone(),
+            };
             if !is_first {
                 sink.context.messages.hint(&format!("reading new pod {}/{}", pod.namespace, pod.name));
             }
             if let Some(ip) = &pod.ip {
                 sink.names.0.insert(ip.clone(), format!("{}.{}", pod.name, pod.namespace));
             }
-            let reader = LogReader::with_formats(Arc::clone(&self.formats.list));
+            let reader = LineReader::new(LogReader::with_formats(Arc::clone(&self.formats.list)));
             self.pods.push(FollowedPod { origin, reader, is_queried: false });
             self.known_uids.insert(pod.uid.clone());
             self.open.insert(number);

@@ -60,7 +60,7 @@ pub struct TailArgs {
     /// Maximum number of logs to read at the same time
     #[arg(long, value_name = "NUMBER", default_value_t = 50)]
     max_log_requests: usize,
-    /// Read saved logs instead of a cluster: files (also .gz), directories, or - for stdin (repeatable)
+    /// Read saved logs instead of a cluster: files, directories, archives, or - for stdin (repeatable)
     #[arg(long, value_name = "PATH", conflicts_with_all = ["targets", "selector", "callers", "follow", "lines", "previous", "exclude"])]
     logs: Vec<String>,
     /// Pod that wrote the logs, as POD or NAMESPACE/POD (default: taken from the path)
@@ -114,6 +114,9 @@ pub struct TailArgs {
     /// Resolve addresses to names from "demo", a snapshot, manifests, or a directory
     #[arg(long, value_name = "SOURCE")]
     from: Vec<String>,
+    /// Largest archive to read, by the size of its logs when decompressed, such as 2Gi (default: 512Mi)
+    #[arg(long, value_name = "SIZE", value_parser = crate::cli::global::byte_size)]
+    max_source_size: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -141,8 +144,9 @@ pub(crate) fn evaluate_where(text: &str) {
 }
 
 impl TailArgs {
-    pub(super) fn reads_saved_logs(&self) -> bool {
-        !self.logs.is_empty()
+    /// Whether the command handles Ctrl-C: it follows logs, or has to restore the screen.
+    pub(super) fn ends_itself(&self) -> bool {
+        self.logs.is_empty() || self.top
     }
 }
 

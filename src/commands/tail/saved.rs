@@ -1,20 +1,30 @@
 //! `tail --logs`: reads saved logs.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+
+use super::super::termination_signal;
 use super::TailArgs;
-use super::sink::LineSink;
+use super::live::REDRAW_INTERVAL;
+use super::sink::{LineSink, with_names};
 use crate::accesslog::format::LogFormat;
 use crate::accesslog::settings::LogSettings;
-use crate::accesslog::{AccessEntry, LogReader};
+use crate::accesslog::{AccessEntry, LineReader, LogReader, ReadLine};
 use crate::cli::context::Context;
 use crate::cli::failure::{CommandOutcome, Failure};
 use crate::cli::global::SourceArgs;
-use crate::cli::log_files::{self, LogFile};
+use crate::cli::log_files::{self, LogFile, LogSource};
 use crate::mesh::{Mesh, resolve};
 use crate::render;
-use crate::report::tail::AddressNames;
+use crate::report::tail::{AddressNames, LogOrigin};
 use crate::report::tail_summary::SummaryCounter;
+use crate::snapshot::codec::DEFAULT_DECOMPRESSED_BYTES;
+
+/// Limits for lines that wait between the thread that reads them and the table of `--top`.
+const BATCHES_MAX: usize = 16;
+const BATCH_LINES: usize = 1_000;
 
 pub(super) async fn run(
     context: &mut Context<'_>,
@@ -24,23 +34,37 @@ pub(super) async fn run(
     if arguments.logs.iter().filter(|path| *path == "-").count() > 1 {
         return Err(Failure::usage("cannot read standard input (-) more than once"));
     }
-    let (names, source_formats) = read_source(context, &arguments.from).await?;
-    let mut logs = log_files::open(&arguments.logs, arguments.name.as_deref())?;
-    if let Some(namespace) = context.scope.namespace.as_deref().filter(|_| !context.scope.all_namespaces) {
-        // Logs whose path does not contain their namespace are kept.
-        logs.retain(|log| log.origin.namespace.as_deref().is_none_or(|other| other == namespace));
+    if arguments.logs.iter().any(|path| path == "-") && context.env.stdin_is_terminal {
+        context.messages.hint("reading logs from the terminal: paste lines and end with Ctrl-D");
+    }
+    let (names, source_formats) = read_source(context, arguments).await?;
+    let mut logs = log_files::open(LogSource {
+        paths: &arguments.logs,
+        pod_name: arguments.name.as_deref(),
+        max_size: arguments.max_source_size.unwrap_or(DEFAULT_DECOMPRESSED_BYTES),
+    })?;
+    let namespaces = context.scope.namespace.as_deref().filter(|_| !context.scope.all_namespaces).unwrap_or_default();
+    let namespaces: Vec<String> =
+        namespaces.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    if !namespaces.is_empty() {
+        // Logs whose path does not contain their namespace are kept: their lines may name it.
+        logs.retain(|log| log.origin.namespace.as_ref().is_none_or(|other| namespaces.contains(other)));
         if logs.is_empty() {
-            let message = format!("none of the logs belongs to namespace {}", render::text::safe(namespace));
+            let names = namespaces.join(", ");
+            let message = format!("none of the logs belongs to namespace {}", render::text::safe(&names));
             return Err(Failure::unavailable(message).hint("omit -n, or pass other files with --logs"));
         }
     }
     let formats: Arc<[LogFormat]> = format.map_or(source_formats, |format| vec![format]).into();
-    let new_reader = || LogReader::with_formats(Arc::clone(&formats));
+    let new_reader = || LineReader::new(LogReader::with_formats(Arc::clone(&formats)));
     let from_ms = range_start_ms(context, arguments)?;
     let mut sink = LineSink::new(context, arguments, names)?;
-    sink.filter.from_ms = from_ms;
+    (sink.filter.from_ms, sink.filter.namespaces) = (from_ms, namespaces);
     let mut failed_logs = FailedLogs::default();
-    if arguments.summary && !arguments.raw {
+    let mut is_interrupted = false;
+    if arguments.top {
+        (logs, is_interrupted) = watch(logs, new_reader(), &mut sink, &mut failed_logs).await?;
+    } else if arguments.summary && !arguments.raw {
         for log in &mut logs {
             let result = count_lines(log, &new_reader, &mut sink);
             failed_logs.record(result, log);
@@ -50,6 +74,9 @@ pub(super) async fn run(
             let mut reader = new_reader();
             let origin = log.origin.clone();
             loop {
+                if sink.has_pending_output() && log.may_wait() {
+                    sink.flush()?;
+                }
                 match log.next_line() {
                     Ok(Some(line)) => sink.process(&mut reader, line, &origin)?,
                     Ok(None) => break,
@@ -59,6 +86,7 @@ pub(super) async fn run(
                     }
                 }
             }
+            sink.finish_log(&mut reader, &origin)?;
         }
     } else {
         merge_by_time(&mut logs, &new_reader, &mut sink, &mut failed_logs)?;
@@ -76,9 +104,70 @@ pub(super) async fn run(
     let truncated_lines: u64 = logs.iter().map(|log| log.truncated_lines).sum();
     let no_lines_hint = "check that these are logs of istio-proxy containers and that access logging is enabled";
     match sink.finish(truncated_lines, Some(no_lines_hint))? {
+        _ if is_interrupted => Err(Failure::interrupted()),
         CommandOutcome::Clean if !failed_logs.is_empty() => Ok(CommandOutcome::Partial),
         outcome => Ok(outcome),
     }
+}
+
+/// Lines of one log that a thread has read, or why it ended.
+type LogBatch = (usize, std::io::Result<Vec<Vec<u8>>>);
+
+/// Redraws `--top` by the clock while a thread waits for lines. Returns the logs, and whether the user interrupted.
+async fn watch(
+    logs: Vec<LogFile>,
+    mut reader: LineReader,
+    sink: &mut LineSink<'_, '_>,
+    failed_logs: &mut FailedLogs,
+) -> Result<(Vec<LogFile>, bool), Failure> {
+    let origins: Vec<LogOrigin> = logs.iter().map(|log| log.origin.clone()).collect();
+    let (sender, mut batches) = mpsc::channel(BATCHES_MAX);
+    let thread = std::thread::spawn(move || read_batches(logs, &sender));
+    let mut redraw = tokio::time::interval(REDRAW_INTERVAL);
+    let mut interrupted = std::pin::pin!(termination_signal());
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut interrupted => return Ok((Vec::new(), true)),
+            _ = redraw.tick() => sink.draw()?,
+            batch = batches.recv() => match batch {
+                Some((number, Ok(lines))) => {
+                    let Some(origin) = origins.get(number) else { continue };
+                    lines.iter().try_for_each(|line| sink.process(&mut reader, line, origin))?;
+                }
+                Some((number, Err(error))) => {
+                    let name = origins.get(number).and_then(|origin| origin.pod.clone()).unwrap_or_default();
+                    failed_logs.record_named(error, &name);
+                }
+                None => break,
+            },
+        }
+    }
+    Ok((thread.join().unwrap_or_default(), false))
+}
+
+/// Sends the lines of all logs, as soon as the next one would have to be waited for.
+fn read_batches(mut logs: Vec<LogFile>, sender: &mpsc::Sender<LogBatch>) -> Vec<LogFile> {
+    for (number, log) in logs.iter_mut().enumerate() {
+        let mut lines = Vec::new();
+        loop {
+            let next = log.next_line().map(|line| line.map(<[u8]>::to_vec));
+            let has_more = matches!(next, Ok(Some(_)));
+            match next {
+                Ok(line) => lines.extend(line),
+                Err(error) => drop(sender.blocking_send((number, Err(error)))),
+            }
+            if (!has_more || lines.len() >= BATCH_LINES || log.may_wait())
+                && sender.blocking_send((number, Ok(std::mem::take(&mut lines)))).is_err()
+            {
+                return logs;
+            }
+            if !has_more {
+                break;
+            }
+        }
+    }
+    logs
 }
 
 /// Logs that could not be read to their end, with a message and the cause. The lines before the error count.
@@ -87,9 +176,13 @@ struct FailedLogs(Vec<(String, std::io::Error)>);
 
 impl FailedLogs {
     fn record(&mut self, result: std::io::Result<()>, log: &LogFile) {
-        let name = log.origin.pod.as_deref().unwrap_or("-");
-        let message = || format!("cannot read the log of {} to its end", render::text::safe(name));
-        self.0.extend(result.err().map(|error| (message(), error)));
+        if let Err(error) = result {
+            self.record_named(error, log.origin.pod.as_deref().unwrap_or("-"));
+        }
+    }
+
+    fn record_named(&mut self, error: std::io::Error, name: &str) {
+        self.0.push((format!("cannot read the log of {} to its end", render::text::safe(name)), error));
     }
 }
 
@@ -111,7 +204,7 @@ fn range_start_ms(context: &Context<'_>, arguments: &TailArgs) -> Result<Option<
 /// further lines of a record of several lines may be counted as unknown.
 fn count_lines(
     log: &mut LogFile,
-    new_reader: &(dyn Fn() -> LogReader + Sync),
+    new_reader: &(dyn Fn() -> LineReader + Sync),
     sink: &mut LineSink<'_, '_>,
 ) -> std::io::Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -126,6 +219,7 @@ fn count_lines(
                 Err(error) => break Err(error),
             }
         };
+        counting.finish_log(&mut counter, &mut reader, &origin);
         (counter, result)
     };
     let Some(mut parts) = log.split(cores)? else {
@@ -148,11 +242,15 @@ fn count_lines(
 }
 
 /// Names of addresses, and the log formats of the mesh, from `--from`.
-async fn read_source(context: &mut Context<'_>, from: &[String]) -> Result<(AddressNames, Vec<LogFormat>), Failure> {
+async fn read_source(
+    context: &mut Context<'_>,
+    arguments: &TailArgs,
+) -> Result<(AddressNames, Vec<LogFormat>), Failure> {
+    let TailArgs { from, max_source_size, .. } = arguments;
     if from.is_empty() {
         return Ok((AddressNames::default(), Vec::new()));
     }
-    let source = SourceArgs { from: from.to_vec(), ..SourceArgs::default() };
+    let source = SourceArgs { from: from.clone(), max_source_size: *max_source_size, ..SourceArgs::default() };
     let read = source.read(context).await?;
     let mesh: Mesh<'_> = resolve(&read.snapshot, &source.options(&context.scope));
     let pods = mesh.workloads.iter().filter_map(|workload| {
@@ -172,55 +270,94 @@ async fn read_source(context: &mut Context<'_>, from: &[String]) -> Result<(Addr
 }
 
 /// Processes several logs in the order of start times. Lines of one log keep their order, which is nearly sorted.
-#[expect(clippy::indexing_slicing, reason = "the positions come from the list itself")]
 fn merge_by_time(
     logs: &mut [LogFile],
-    new_reader: &dyn Fn() -> LogReader,
+    new_reader: &dyn Fn() -> LineReader,
     sink: &mut LineSink<'_, '_>,
     failed_logs: &mut FailedLogs,
 ) -> Result<(), Failure> {
-    struct Head {
-        reader: LogReader,
-        line: Vec<u8>,
-        start_ms: i64,
+    let mut heads: Vec<LogHead> = logs.iter().map(|_| LogHead::new(new_reader())).collect();
+    for (log, head) in logs.iter_mut().zip(&mut heads) {
+        head.advance(log, sink, failed_logs)?;
     }
-    let mut heads: Vec<Option<Head>> =
-        logs.iter().map(|_| Some(Head { reader: new_reader(), line: Vec::new(), start_ms: i64::MIN })).collect();
-    // Advances to the next access log line, and counts the other lines before it.
-    let mut advance = |log: &mut LogFile, head: &mut Option<Head>, sink: &mut LineSink<'_, '_>| {
-        let Some(mut current) = head.take() else { return };
-        loop {
-            let line = match log.next_line() {
-                Ok(Some(line)) => line,
-                Ok(None) => return,
-                Err(error) => return failed_logs.record(Err(error), log),
-            };
+    while let Some((index, head)) = heads
+        .iter_mut()
+        .enumerate()
+        .filter(|(_, head)| !head.calls.is_empty())
+        .min_by_key(|(_, head)| head.calls.front().map(|call| call.start_ms))
+    {
+        if let Some(call) = head.calls.pop_front() {
             let mut access = AccessEntry::default();
-            match current.reader.read_into(line, &mut access) {
-                Ok(_) => {
-                    current.start_ms = access.start_ms.unwrap_or(current.start_ms);
-                    current.line.clear();
-                    current.line.extend_from_slice(line);
-                    *head = Some(current);
-                    return;
-                }
-                Err(kind) => sink.count_other_line(kind, line),
+            // The line was parsed before, to get its time.
+            if head.reader.reader().read_into(&call.line, &mut access).is_ok() {
+                sink.process_call(&access, &call.origin)?;
             }
         }
-    };
-    for (log, head) in logs.iter_mut().zip(&mut heads) {
-        advance(log, head, sink);
-    }
-    while let Some(earliest) = (0..heads.len())
-        .filter(|index| heads[*index].is_some())
-        .min_by_key(|index| heads[*index].as_ref().map(|head| head.start_ms))
-    {
-        if let Some(head) = &mut heads[earliest] {
-            let line = std::mem::take(&mut head.line);
-            sink.process(&mut head.reader, &line, &logs[earliest].origin)?;
-            head.line = line;
+        if head.calls.is_empty()
+            && let Some(log) = logs.get_mut(index)
+        {
+            head.advance(log, sink, failed_logs)?;
         }
-        advance(&mut logs[earliest], &mut heads[earliest], sink);
     }
     Ok(())
+}
+
+/// The next calls of a log: those in one line of the file.
+struct LogHead {
+    reader: LineReader,
+    calls: VecDeque<HeldCall>,
+    start_ms: i64,
+    is_finished: bool,
+}
+
+struct HeldCall {
+    line: Vec<u8>,
+    origin: LogOrigin,
+    start_ms: i64,
+}
+
+impl LogHead {
+    fn new(reader: LineReader) -> Self {
+        Self { reader, calls: VecDeque::new(), start_ms: i64::MIN, is_finished: false }
+    }
+
+    /// Reads up to the next line with calls, and counts the other lines before it.
+    fn advance(
+        &mut self,
+        log: &mut LogFile,
+        sink: &mut LineSink<'_, '_>,
+        failed_logs: &mut FailedLogs,
+    ) -> Result<(), Failure> {
+        let Self { reader, calls, start_ms, is_finished } = self;
+        let origin = log.origin.clone();
+        while calls.is_empty() && !*is_finished {
+            if sink.has_pending_output() && log.may_wait() {
+                sink.flush()?;
+            }
+            let mut hold = |text: &[u8], read: ReadLine<'_, '_>| {
+                match read {
+                    ReadLine::Access(access, names) => {
+                        *start_ms = access.start_ms.unwrap_or(*start_ms);
+                        let origin = with_names(&origin, names).into_owned();
+                        calls.push_back(HeldCall { line: text.to_vec(), origin, start_ms: *start_ms });
+                    }
+                    ReadLine::Other(kind) => sink.count_other_line(kind, text),
+                }
+                Ok::<(), Failure>(())
+            };
+            match log.next_line() {
+                Ok(Some(line)) => reader.read(line, &mut hold)?,
+                Ok(None) => {
+                    *is_finished = true;
+                    reader.finish(&mut hold)?;
+                }
+                Err(error) => {
+                    *is_finished = true;
+                    reader.finish(&mut hold)?;
+                    failed_logs.record(Err(error), log);
+                }
+            }
+        }
+        Ok(())
+    }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::filter::CallFilter;
 use super::{TailArgs, TailFormat};
-use crate::accesslog::{AccessEntry, LogReader, OtherLine};
+use crate::accesslog::{AccessEntry, LineReader, OtherLine, PodNames, ReadLine, lead_for};
 use crate::cli::context::Context;
 use crate::cli::failure::{CommandOutcome, Failure};
 use crate::diagnosis::{CallDiagnosis, FaultLevel, diagnose};
@@ -13,6 +13,9 @@ use crate::render::tail::count_of;
 use crate::report::tail::{AddressNames, LogOrigin, TailLine};
 use crate::report::tail_join::{CallJoiner, TailCall};
 use crate::report::tail_summary::{SummaryCounter, TailSummary};
+
+/// As much of a line as is needed to see what it looks like.
+const LEAD_BYTES: usize = 16 << 10;
 
 /// Processes lines as the flags request.
 pub(super) struct LineSink<'a, 'w> {
@@ -23,6 +26,10 @@ pub(super) struct LineSink<'a, 'w> {
     csv: Option<csv::Writer<Vec<u8>>>,
     pub(super) filter: CallFilter,
     joiner: Option<CallJoiner>,
+    /// Whether output waits in the buffer of stdout.
+    has_pending_output: bool,
+    /// What the first unrecognized lines look like.
+    lead: Option<String>,
     /// Whether `--top` has switched to the alternate screen.
     is_alternate_screen: bool,
 }
@@ -40,31 +47,57 @@ impl<'a, 'w> LineSink<'a, 'w> {
         let filter = CallFilter::new(arguments)?;
         let joiner = arguments.join.then(CallJoiner::default);
         let counter = SummaryCounter::default();
-        Ok(Self { context, arguments, counter, names, csv, filter, joiner, is_alternate_screen: false })
+        Ok(Self {
+            context,
+            arguments,
+            counter,
+            names,
+            csv,
+            filter,
+            joiner,
+            has_pending_output: false,
+            lead: None,
+            is_alternate_screen: false,
+        })
     }
 
-    pub(super) fn process(&mut self, reader: &mut LogReader, line: &[u8], origin: &LogOrigin) -> Result<(), Failure> {
-        let mut access = AccessEntry::default();
-        let pod = match reader.read_into(line, &mut access) {
-            Ok(pod) => pod,
-            Err(kind) => {
-                self.count_other_line(kind, line);
-                return Ok(());
+    /// Processes a line of a file or of a container. It may contain several lines of proxies.
+    pub(super) fn process(&mut self, reader: &mut LineReader, line: &[u8], origin: &LogOrigin) -> Result<(), Failure> {
+        reader.read(line, &mut |text, read| self.process_read(text, &read, origin))
+    }
+
+    /// Processes what is left of an incomplete record at the end of a log.
+    pub(super) fn finish_log(&mut self, reader: &mut LineReader, origin: &LogOrigin) -> Result<(), Failure> {
+        reader.finish(&mut |text, read| self.process_read(text, &read, origin))
+    }
+
+    fn process_read(&mut self, text: &[u8], read: &ReadLine<'_, '_>, origin: &LogOrigin) -> Result<(), Failure> {
+        match read {
+            ReadLine::Access(access, names) => self.process_call(access, &with_names(origin, *names)),
+            ReadLine::Other(kind) => {
+                self.count_other_line(*kind, text);
+                Ok(())
             }
-        };
-        let diagnosis = diagnose(&access);
-        let origin = &*with_prefix_pod(origin, pod);
-        let is_in_range = count_by_time(&mut self.counter, &self.filter, &access, &diagnosis);
+        }
+    }
+
+    /// Processes one call.
+    pub(super) fn process_call(&mut self, access: &AccessEntry<'_>, origin: &LogOrigin) -> Result<(), Failure> {
+        if !self.filter.is_in_namespace(origin) {
+            return Ok(());
+        }
+        let diagnosis = diagnose(access);
+        let is_in_range = count_by_time(&mut self.counter, &self.filter, access, &diagnosis);
         let passes = is_in_range
-            && self.filter.passes(&access, &diagnosis, || TailLine::new(&access, &diagnosis, origin, &self.names));
+            && self.filter.passes(access, &diagnosis, || TailLine::new(access, &diagnosis, origin, &self.names));
         if passes {
-            self.counter.add(&access, &diagnosis);
+            self.counter.add(access, &diagnosis);
         }
         let is_selected = passes && (diagnosis.level != FaultLevel::Normal || self.includes_successful_calls());
         if self.arguments.summary || self.arguments.top || (!is_selected && self.joiner.is_none()) {
             return Ok(());
         }
-        let line = TailLine::new(&access, &diagnosis, origin, &self.names);
+        let line = TailLine::new(access, &diagnosis, origin, &self.names);
         match &mut self.joiner {
             Some(joiner) => {
                 let calls = joiner.add(line, access.start_ms.unwrap_or_default(), is_selected);
@@ -74,7 +107,20 @@ impl<'a, 'w> LineSink<'a, 'w> {
         }
     }
 
+    /// Shows what was printed so far. Call it before waiting for input: a reader must not wait for a full buffer.
+    pub(super) fn flush(&mut self) -> Result<(), Failure> {
+        if std::mem::take(&mut self.has_pending_output) {
+            self.context.out.flush()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn has_pending_output(&self) -> bool {
+        self.has_pending_output
+    }
+
     fn print_line(&mut self, line: &TailLine) -> Result<(), Failure> {
+        self.has_pending_output = true;
         match self.arguments.output {
             TailFormat::Text => render::tail::line(line, &self.context.style, self.context.out)?,
             TailFormat::Json => self.print_json(line)?,
@@ -90,6 +136,7 @@ impl<'a, 'w> LineSink<'a, 'w> {
     }
 
     fn print_call(&mut self, call: &TailCall) -> Result<(), Failure> {
+        self.has_pending_output = true;
         match self.arguments.output {
             TailFormat::Text => render::tail::call(call, &self.context.style, self.context.out)?,
             TailFormat::Json => self.print_json(call)?,
@@ -141,6 +188,9 @@ impl<'a, 'w> LineSink<'a, 'w> {
     /// Counts a line that is not an access log line, and prints it with `--raw`.
     pub(super) fn count_other_line(&mut self, kind: OtherLine, line: &[u8]) {
         self.counter.count_other_line(kind);
+        if self.lead.is_none() && matches!(kind, OtherLine::Unknown | OtherLine::UnknownJson) {
+            self.lead = lead_for(line.get(..LEAD_BYTES).unwrap_or(line));
+        }
         if self.arguments.raw {
             self.context.messages.detail(&String::from_utf8_lossy(line));
         }
@@ -241,6 +291,8 @@ impl<'a, 'w> LineSink<'a, 'w> {
             [OtherLine::Unknown, OtherLine::UnknownJson].iter().any(|kind| report.other_lines.contains_key(kind));
         if has_unknown_lines && self.arguments.log_format.is_some() {
             messages.hint("the lines do not match --log-format: compare it with the format configured for Envoy");
+        } else if let Some(lead) = self.lead.as_ref().filter(|_| has_unknown_lines) {
+            messages.hint(lead);
         } else if has_unknown_lines {
             messages.hint("if the log uses a custom format, pass it with --log-format");
         } else if let Some(hint) = no_lines_hint {
@@ -256,19 +308,37 @@ pub(super) struct CountingSink<'s> {
 }
 
 impl CountingSink<'_> {
-    pub(super) fn count(&self, counter: &mut SummaryCounter, reader: &mut LogReader, line: &[u8], origin: &LogOrigin) {
-        let mut access = AccessEntry::default();
-        match reader.read_into(line, &mut access) {
-            Ok(pod) => {
-                let diagnosis = diagnose(&access);
-                let line = || TailLine::new(&access, &diagnosis, &with_prefix_pod(origin, pod), self.names);
-                let is_in_range = count_by_time(counter, self.filter, &access, &diagnosis);
-                if is_in_range && self.filter.passes(&access, &diagnosis, line) {
-                    counter.add(&access, &diagnosis);
+    pub(super) fn count(&self, counter: &mut SummaryCounter, reader: &mut LineReader, line: &[u8], origin: &LogOrigin) {
+        let Ok(()) = reader.read(line, &mut |_, read| self.count_read(counter, &read, origin));
+    }
+
+    /// Counts what is left of an incomplete record at the end of a log.
+    pub(super) fn finish_log(&self, counter: &mut SummaryCounter, reader: &mut LineReader, origin: &LogOrigin) {
+        let Ok(()) = reader.finish(&mut |_, read| self.count_read(counter, &read, origin));
+    }
+
+    #[inline]
+    fn count_read(
+        &self,
+        counter: &mut SummaryCounter,
+        read: &ReadLine<'_, '_>,
+        origin: &LogOrigin,
+    ) -> Result<(), std::convert::Infallible> {
+        match read {
+            ReadLine::Access(access, names) => {
+                let origin = with_names(origin, *names);
+                if self.filter.is_in_namespace(&origin) {
+                    let diagnosis = diagnose(access);
+                    let line = || TailLine::new(access, &diagnosis, &origin, self.names);
+                    let is_in_range = count_by_time(counter, self.filter, access, &diagnosis);
+                    if is_in_range && self.filter.passes(access, &diagnosis, line) {
+                        counter.add(access, &diagnosis);
+                    }
                 }
             }
-            Err(kind) => counter.count_other_line(kind),
+            ReadLine::Other(kind) => counter.count_other_line(*kind),
         }
+        Ok(())
     }
 }
 
@@ -288,10 +358,16 @@ fn count_by_time(
     is_in_range
 }
 
-/// The origin of a line. The pod in the line's own prefix is more precise than the name of the file.
-fn with_prefix_pod<'o>(origin: &'o LogOrigin, pod: Option<&str>) -> Cow<'o, LogOrigin> {
-    match pod {
-        Some(pod) => Cow::Owned(LogOrigin { pod: Some(pod.to_owned()), namespace: origin.namespace.clone(), ip: None }),
-        None => Cow::Borrowed(origin),
+/// The origin of a line. Names next to the line are more precise than the name of the file.
+pub(super) fn with_names<'o>(origin: &'o LogOrigin, names: PodNames<'_>) -> Cow<'o, LogOrigin> {
+    if names == PodNames::default() {
+        return Cow::Borrowed(origin);
     }
+    let owned = |name: Option<&str>, default: &Option<String>| name.map(str::to_owned).or_else(|| default.clone());
+    Cow::Owned(LogOrigin {
+        pod: owned(names.pod, &origin.pod),
+        namespace: owned(names.namespace, &origin.namespace),
+        container: owned(names.container, &origin.container),
+        ip: origin.ip.clone().filter(|_| names.pod.is_none()),
+    })
 }
