@@ -4,7 +4,7 @@ pub(crate) mod byte_limited_proxy;
 pub(crate) mod mesh;
 pub(crate) mod scenario;
 
-pub(crate) use mesh::{Lab, Pod};
+pub(crate) use mesh::{CallResult, Lab, Pod};
 pub(crate) use scenario::Scenario;
 
 /// Configuration that the client's Envoy in `web` rejects: upstream builds of Envoy lack the filter that this provider
