@@ -141,7 +141,7 @@ impl TriedCall<'_> {
         }
         let fault = self.decision.rule.as_ref().and_then(|rule| rule.http_rule.fault.as_ref());
         let abort = fault.and_then(|fault| fault.abort.as_ref());
-        if abort.is_some_and(|abort| abort.percentage.as_ref().is_none_or(|percentage| percentage.value > 0.0)) {
+        if abort.is_some_and(|abort| abort.share_percent() > 0.0) {
             failures.push((Failure::Aborted, self.objects(mesh)));
         }
         failures

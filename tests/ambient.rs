@@ -56,7 +56,7 @@ spec:
   hosts: [checkout, checkout.example.com]
   gateways: [mesh, web/public]
   http:
-  - fault: {abort: {grpcStatus: UNAVAILABLE}}
+  - fault: {abort: {grpcStatus: UNAVAILABLE, percentage: {value: 100}}}
     retries: {attempts: 5}
     route: [{destination: {host: checkout}}]
 ---

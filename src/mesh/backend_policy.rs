@@ -92,7 +92,8 @@ pub(super) fn convert(policies: &[BackendTlsPolicy], services: &[Service]) -> (V
     let mut ordered: Vec<&BackendTlsPolicy> = policies.iter().collect();
     ordered.sort_by_key(|policy| (policy.created.clone(), policy.object.namespace.clone(), policy.object.name.clone()));
     let mut by_host: BTreeMap<usize, HostPolicies<'_>> = BTreeMap::new();
-    let mut owners: BTreeMap<(Namespace, BackendTargetKey), &ObjectRef> = BTreeMap::new();
+    // Two policies conflict if they have the same target.
+    let mut owners: BTreeMap<(&Namespace, &BackendPolicyTarget), &ObjectRef> = BTreeMap::new();
     let mut dead = Vec::new();
     for policy in ordered {
         for (index, target) in policy.spec.target_refs.iter().enumerate() {
@@ -106,7 +107,7 @@ pub(super) fn convert(policies: &[BackendTlsPolicy], services: &[Service]) -> (V
                     continue;
                 }
             };
-            let key = (policy.object.namespace.clone(), BackendTargetKey::from(target));
+            let key = (&policy.object.namespace, target);
             if let Some(first) = owners.get(&key).filter(|first| ***first != policy.object) {
                 reject(DeadTargetReason::Conflict((*first).clone()));
                 continue;
@@ -127,20 +128,6 @@ pub(super) fn convert(policies: &[BackendTlsPolicy], services: &[Service]) -> (V
     }
     let rules = by_host.into_iter().filter_map(|(position, host)| rule_of(services.get(position)?, &host)).collect();
     (rules, dead)
-}
-
-/// What two targets of one namespace have in common if they conflict.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct BackendTargetKey {
-    kind: String,
-    name: String,
-    section: Option<String>,
-}
-
-impl From<&BackendPolicyTarget> for BackendTargetKey {
-    fn from(target: &BackendPolicyTarget) -> Self {
-        Self { kind: target.kind.clone(), name: target.name.clone(), section: target.section_name.clone() }
-    }
 }
 
 /// The positions of the registry entries that a target names, with the port that it limits the policy to.

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use super::Mesh;
 use super::retry::RetryDefaults;
 use super::version::IstioVersion;
+use crate::vocabulary::go_bool;
 
 /// Behavior that some releases of istiod have, and others do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,14 +148,9 @@ pub struct Behaviors {
 }
 
 impl Behaviors {
-    /// `environment`: variables of istiod as written. Those that Go's `strconv.ParseBool` does not accept count as
-    /// absent, as they do for istiod.
+    /// `environment`: variables of istiod as written. Those that are no booleans count as absent, as they do for istiod.
     pub fn new<'a>(version: IstioVersion, environment: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let parse = |(name, value): (&str, &str)| match value {
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => Some((name.to_owned(), true)),
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => Some((name.to_owned(), false)),
-            _ => None,
-        };
+        let parse = |(name, value): (&str, &str)| Some((name.to_owned(), go_bool::parse(value)?));
         Self { minor: version.minor, environment: environment.into_iter().filter_map(parse).collect() }
     }
 

@@ -52,12 +52,13 @@ pub use resolve::{ResolveOptions, resolve};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::schema::fields::{self, FieldProblem};
 use crate::schema::limits;
 use crate::schema::mesh_config::MeshConfig;
 use crate::schema::meta::StringMap;
+use crate::schema::not_modelled::{self, UnreadUse};
 use crate::schema::sidecar::{SelectorSpec, SidecarSpec};
 use crate::snapshot::decode_error::DecodeError;
 use crate::snapshot::{Object, Snapshot};
@@ -157,6 +158,8 @@ pub struct Mesh<'s> {
     objects_without_effect: OnceLock<HashSet<ObjectRef>>,
     field_problems: OnceLock<Vec<(ObjectRef, FieldProblem)>>,
     caller_label_keys: OnceLock<BTreeSet<String>>,
+    /// Answers of [`Mesh::unread_fields`].
+    unread_fields: Mutex<HashMap<ObjectRef, Arc<[UnreadUse]>>>,
 }
 
 /// An object that does not match the schema of its kind.
@@ -203,9 +206,9 @@ impl Extension {
         let is_in_scope = self.object.namespace == *root_namespace || self.object.namespace == *namespace;
         let mut targets = self.spec.target_ref.iter().chain(&self.spec.target_refs).peekable();
         if targets.peek().is_some() {
-            let gateway = labels.get(GATEWAY_NAME_LABEL);
+            let Some(gateway) = labels.get(GATEWAY_NAME_LABEL) else { return false };
             return self.object.namespace == *namespace
-                && targets.any(|target| target.kind == "Gateway" && Some(target.name.as_str()) == gateway);
+                && targets.any(|target| target.names_gateway(namespace.as_str(), gateway));
         }
         let selector = self.spec.workload_selector.as_ref().map(|selector| &selector.labels);
         let selector = selector.or(self.spec.selector.as_ref().map(|selector| &selector.match_labels));
@@ -283,6 +286,21 @@ impl Mesh<'_> {
     /// Pod label keys that can separate callers: those in Sidecar and DestinationRule selectors and in `sourceLabels`.
     pub fn caller_label_keys(&self) -> &BTreeSet<String> {
         self.caller_label_keys.get_or_init(|| self.collect_caller_label_keys())
+    }
+
+    /// The fields of an object that can change an answer and that the model does not read. Many answers name the same
+    /// objects, so each object is read once.
+    pub fn unread_fields(&self, object: &ObjectRef) -> Arc<[UnreadUse]> {
+        let mut known = self.unread_fields.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(fields) = known.get(object) {
+            return Arc::clone(fields);
+        }
+        let stored = self.snapshot.objects.get(&object.key());
+        let body = stored.and_then(|stored| serde_json::from_str(stored.body.get()).ok());
+        let fields: Arc<[UnreadUse]> =
+            body.map(|body| not_modelled::unread_fields(object.kind, &body)).unwrap_or_default().into();
+        known.insert(object.clone(), Arc::clone(&fields));
+        fields
     }
 
     fn collect_caller_label_keys(&self) -> BTreeSet<String> {

@@ -1,7 +1,7 @@
 //! Builds the [`Mesh`] from a snapshot. Never fails: objects that cannot be decoded are listed in the mesh.
 
 use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use super::Mesh;
 use super::backend_policy;
@@ -137,6 +137,7 @@ pub fn resolve<'s>(snapshot: &'s Snapshot, options: &ResolveOptions) -> Mesh<'s>
         objects_without_effect: OnceLock::new(),
         field_problems: OnceLock::new(),
         caller_label_keys: OnceLock::new(),
+        unread_fields: Mutex::default(),
         attached_routes,
         route_references: HashMap::new(),
     };

@@ -19,6 +19,7 @@ use super::xds::{Caller, CallerKind};
 use crate::schema::Kind;
 use crate::schema::gateway_api::LabelSelector;
 use crate::schema::meta::StringMap;
+use crate::vocabulary::go_bool;
 
 /// Label that names the waypoint of a Service, ServiceEntry, Namespace or pod. `none` opts out.
 pub const USE_WAYPOINT_LABEL: &str = "istio.io/use-waypoint";
@@ -59,9 +60,7 @@ impl WaypointRef {
             namespace: own_namespace.unwrap_or_else(|| namespace.clone()),
             name: name.as_str().into(),
             is_own,
-            // The values that Go's `strconv.ParseBool` accepts.
-            for_gateways: ingress
-                .is_some_and(|value| matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True")),
+            for_gateways: ingress.is_some_and(|value| go_bool::parse(value) == Some(true)),
         })
     }
 }

@@ -412,7 +412,7 @@ fn proxy_of_role(container: &Container, meta: &ObjectMeta, envoy: EnvoyProxy) ->
     {
         return ProxyKind::Waypoint(envoy);
     }
-    let is_gateway = meta.labels.contains_key("gateway.networking.k8s.io/gateway-name")
+    let is_gateway = meta.labels.contains_key(super::GATEWAY_NAME_LABEL)
         || (!has_argument("sidecar") && meta.labels.get("istio").is_some_and(|role| role.ends_with("gateway")));
     if is_gateway { ProxyKind::Gateway(envoy) } else { ProxyKind::Sidecar(envoy) }
 }

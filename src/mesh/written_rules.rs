@@ -132,16 +132,22 @@ fn written_subset(destination: &Destination) -> Option<SubsetName> {
 }
 
 fn describe_faults(fault: &Fault) -> Vec<String> {
-    let share = |percent: &Option<crate::schema::virtual_service::PercentValue>| {
-        crate::vocabulary::share::format_percent(percent.as_ref().map_or(100.0, |percent| percent.value))
-    };
+    let share = crate::vocabulary::share::format_percent;
     let mut texts = Vec::new();
     if let Some(delay) = &fault.delay {
-        texts.push(format!("delay {} for {}", delay.fixed_delay.as_deref().unwrap_or("?"), share(&delay.percentage)));
+        texts.push(format!(
+            "delay {} for {}",
+            delay.fixed_delay.as_deref().unwrap_or("?"),
+            share(delay.share_percent())
+        ));
     }
     if let Some(abort) = &fault.abort {
         let with = abort.grpc_status.clone().or(abort.http_status.map(|status| format!("HTTP {status}")));
-        texts.push(format!("abort with {} for {}", with.unwrap_or_else(|| "?".to_owned()), share(&abort.percentage)));
+        texts.push(format!(
+            "abort with {} for {}",
+            with.unwrap_or_else(|| "?".to_owned()),
+            share(abort.share_percent())
+        ));
     }
     texts
 }

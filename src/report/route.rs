@@ -586,16 +586,13 @@ fn pool_limits(mesh: &Mesh<'_>, caller: &Caller, backend: &CompiledBackend) -> O
 }
 
 fn fault_report(fault: &Fault) -> RouteFaultReport {
-    let share = |percent: &Option<crate::schema::virtual_service::PercentValue>| {
-        percent.as_ref().map_or(Percent::ALL, |percent| Percent(percent.value))
-    };
     RouteFaultReport {
         delay: fault.delay.as_ref().and_then(|delay| delay.fixed_delay.clone()),
-        delay_percent: fault.delay.as_ref().map(|delay| share(&delay.percentage)),
+        delay_percent: fault.delay.as_ref().map(|delay| Percent(delay.share_percent())),
         abort: fault.abort.as_ref().and_then(|abort| {
             abort.grpc_status.clone().or_else(|| abort.http_status.map(|status| format!("HTTP {status}")))
         }),
-        abort_percent: fault.abort.as_ref().map(|abort| share(&abort.percentage)),
+        abort_percent: fault.abort.as_ref().map(|abort| Percent(abort.share_percent())),
     }
 }
 

@@ -86,7 +86,7 @@ impl ClientView<'_, '_> {
         let rule = self.decision.rule.as_ref();
         let fault = rule.and_then(|rule| rule.http_rule.fault.as_ref());
         let Some(abort) = fault.and_then(|fault| fault.abort.as_ref()) else { return lost };
-        let percent = abort.percentage.as_ref().map_or(100.0, |percentage| percentage.value.clamp(0.0, 100.0));
+        let percent = abort.share_percent();
         let http_status = abort.http_status.and_then(|status| u32::try_from(status).ok());
         let by_name = abort.grpc_status.as_deref().and_then(|name| grpc_status::parse(name.as_bytes()));
         let by_http = http_status.and_then(|status| u16::try_from(status).ok()).map(grpc_status::from_http_status);

@@ -8,7 +8,7 @@ use crate::mesh::workload::ProxyKind;
 use crate::mesh::xds::{Call, CallDecision, CallOutcome, Caller, CallerKind};
 use crate::mesh::{Extension, Mesh};
 use crate::schema::Kind;
-use crate::schema::not_modelled::{self, UnreadUse};
+use crate::schema::not_modelled::UnreadUse;
 
 /// Authorities of Services with names near a host that the proxy does not have.
 pub(super) fn did_you_mean(mesh: &Mesh<'_>, call: &Call, decision: &CallDecision) -> Vec<String> {
@@ -133,15 +133,9 @@ fn waypoint_note(mesh: &Mesh<'_>, caller: &Caller, service: &Service) -> Option<
 
 /// The fields that the model does not read, of every object that decides about the call.
 fn unread_field_notes(mesh: &Mesh<'_>, caller: &Caller, decision: &CallDecision) -> Vec<String> {
-    let objects = deciding_objects(mesh, caller, decision);
-    let fields_of = |object: &ObjectRef| {
-        let stored = mesh.snapshot.objects.get(&object.key())?;
-        let body: serde_json::Value = serde_json::from_str(stored.body.get()).ok()?;
-        Some(not_modelled::unread_fields(object.kind, &body))
-    };
     let mut notes = Vec::new();
-    for object in objects {
-        for UnreadUse { path, effect } in fields_of(&object).unwrap_or_default() {
+    for object in deciding_objects(mesh, caller, decision) {
+        for UnreadUse { path, effect } in &*mesh.unread_fields(&object) {
             // Of a route object, only the rule that matches acts on the call.
             let own_rule = decision.rule.as_ref().filter(|rule| rule.object == object).map(|rule| &rule.field);
             let is_other_rule =
@@ -172,8 +166,10 @@ fn deciding_objects(mesh: &Mesh<'_>, caller: &Caller, decision: &CallDecision) -
             objects.extend(rules.0.iter().map(|id| mesh.destination_rules.get(*id).object.clone()));
         }
         // A Sidecar of the server decides which of its ports the proxy serves.
-        let servers = mesh.backend_servers(caller, backend);
-        objects.extend(servers.into_iter().filter_map(|(id, _)| mesh.sidecar_of_workload(id)));
+        if !mesh.sidecars.is_empty() {
+            let servers = mesh.backend_servers(caller, backend);
+            objects.extend(servers.into_iter().filter_map(|(id, _)| mesh.sidecar_of(&Caller::of_workload(mesh, id))));
+        }
     }
     match caller.workload.filter(|_| caller.kind == CallerKind::Gateway) {
         None if has_envoy => objects.extend(mesh.sidecar_of(caller)),
@@ -185,7 +181,9 @@ fn deciding_objects(mesh: &Mesh<'_>, caller: &Caller, decision: &CallDecision) -
 
 /// Backends of the rule that are no Services.
 fn unknown_backends(mesh: &Mesh<'_>, decision: &CallDecision) -> Vec<String> {
-    let Some(rule) = &decision.rule else { return Vec::new() };
+    let Some(rule) = decision.rule.as_ref().filter(|rule| rule.object.kind != Kind::VirtualService) else {
+        return Vec::new();
+    };
     let Some(route) = mesh.route_objects.iter().find(|route| route.object == rule.object) else { return Vec::new() };
     let written = route.route.spec.rules.get(rule.index).map(|written| &written.backend_refs);
     let pools = written.into_iter().flatten().filter(|backend| backend.kind.as_deref() == Some("InferencePool"));

@@ -273,7 +273,7 @@ pub struct BackendTrafficPolicySpec {
 }
 
 /// An object of the policy's own namespace.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BackendPolicyTarget {
     pub group: String,

@@ -193,8 +193,6 @@ fn matches(pattern: &str, path: &str) -> bool {
 static UNRELATED: &[(Kind, &str)] = &[
     (Kind::VirtualService, "http[].corsPolicy"),
     (Kind::VirtualService, "http[].directResponse.body"),
-    // Ignored since Istio 1.5, and by this program.
-    (Kind::VirtualService, "http[].fault.delay.percent"),
     (Kind::VirtualService, "http[].match[].statPrefix"),
     (Kind::DestinationRule, "**.connectionPool.tcp.tcpKeepalive"),
     (Kind::DestinationRule, "**.loadBalancer.consistentHash.maglev"),

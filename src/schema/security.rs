@@ -65,6 +65,16 @@ pub struct PolicyTarget {
     pub namespace: Option<String>,
 }
 
+impl PolicyTarget {
+    /// Whether the target is the Gateway API Gateway with this name, for a policy of `own_namespace`. Policies attach only
+    /// to Gateways of their own namespace.
+    pub fn names_gateway(&self, own_namespace: &str, gateway: &str) -> bool {
+        let is_own = self.namespace.as_deref().is_none_or(|name| name.is_empty() || name == own_namespace);
+        let is_gateway_api = self.group.as_deref() == Some("gateway.networking.k8s.io");
+        self.kind == "Gateway" && is_gateway_api && is_own && self.name == gateway
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct PolicyProvider {

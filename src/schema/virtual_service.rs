@@ -216,8 +216,20 @@ pub struct Fault {
 #[serde(rename_all = "camelCase", default)]
 pub struct Delay {
     pub fixed_delay: Option<String>,
-    /// Absent means all requests.
     pub percentage: Option<PercentValue>,
+    /// Deprecated form of `percentage`.
+    pub percent: Option<i64>,
+}
+
+impl Delay {
+    /// Share of the requests that are delayed, from 0 to 100. Without a share, istiod delays none.
+    ///
+    /// Source: `TranslateFault` in `pilot/pkg/networking/core/route/route.go` of istio/istio 1.31.
+    pub fn share_percent(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "a percentage")]
+        let deprecated = || self.percent.unwrap_or(0) as f64;
+        self.percentage.as_ref().map_or_else(deprecated, |percentage| percentage.value).clamp(0.0, 100.0)
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -229,8 +241,16 @@ pub struct Abort {
     pub grpc_status: Option<String>,
     /// Istio's webhook rejects it.
     pub http2_error: Option<String>,
-    /// Absent means all requests.
     pub percentage: Option<PercentValue>,
+}
+
+impl Abort {
+    /// Share of the requests that are aborted, from 0 to 100. Without a share, Envoy aborts none.
+    ///
+    /// Source: `TranslateFault`, and `HTTPFaultInjection.Abort` in `networking/v1alpha3/virtual_service.proto`.
+    pub fn share_percent(&self) -> f64 {
+        self.percentage.as_ref().map_or(0.0, |percentage| percentage.value.clamp(0.0, 100.0))
+    }
 }
 
 /// An entry of `spec.tls` or `spec.tcp`.

@@ -4,6 +4,7 @@
 //! CORE. The lowest layer: no module here depends on Kubernetes objects, logs or the mesh.
 
 pub(crate) mod duration;
+pub(crate) mod go_bool;
 pub mod grpc_status;
 pub(crate) mod name_list;
 pub(crate) mod nearest_name;

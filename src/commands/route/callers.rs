@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::cli::failure::Failure;
+use crate::mesh::GATEWAY_NAME_LABEL;
 use crate::mesh::Mesh;
 use crate::mesh::authorization::AuthorizationPolicy;
 use crate::mesh::ids::{Labels, Namespace, WorkloadId};
@@ -183,7 +184,7 @@ fn gateway_pod(mesh: &Mesh<'_>, namespace: &str, name: &str) -> Option<WorkloadI
     let has_name = |workload: &Workload| {
         *workload.object.name == *name || workload.owner.as_ref().is_some_and(|(_, owner)| **owner == *name)
     };
-    let has_label = |workload: &Workload| workload.labels.get("gateway.networking.k8s.io/gateway-name") == Some(name);
+    let has_label = |workload: &Workload| workload.labels.get(GATEWAY_NAME_LABEL) == Some(name);
     let selected = mesh
         .find_istio_gateway(&Namespace::from(namespace), name)
         .and_then(|gateway| gateway.workloads.first().copied());

@@ -6,6 +6,7 @@ use crate::cli::target::Target;
 use crate::cluster::ClusterErrorKind;
 use crate::cluster::client::ApiServer;
 use crate::cluster::logs::PodSelection;
+use crate::mesh::GATEWAY_NAME_LABEL;
 use crate::schema::Kind;
 
 /// The pods to read.
@@ -125,7 +126,7 @@ async fn resolve_selection(
             match server.pod_selector_of(namespace, "/apis/networking.istio.io/v1", "gateways", name).await {
                 Ok(labels) => PodSelection { namespace: None, labels, name: None },
                 Err(error) if error.kind == ClusterErrorKind::NotFound => {
-                    by_labels(format!("gateway.networking.k8s.io/gateway-name={name}"))
+                    by_labels(format!("{GATEWAY_NAME_LABEL}={name}"))
                 }
                 Err(error) => return Err(error),
             }

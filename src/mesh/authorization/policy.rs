@@ -3,11 +3,12 @@
 //! Source: `New` in `pilot/pkg/security/authz/model/model.go` and `ShouldAttachPolicy` in
 //! `pilot/pkg/model/policyattachment.go` of istio/istio 1.31.
 
+use crate::mesh::GATEWAY_NAME_LABEL;
 use crate::mesh::ids::{Labels, Namespace, ObjectRef};
 use crate::mesh::workload::{ProxyKind, Workload};
 use crate::schema::security::{AuthorizationPolicySpec, AuthorizationRule, PolicyTarget, RuleOperation, RuleSource};
+use crate::vocabulary::go_bool;
 
-const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
 /// Class of the Gateways that are waypoints.
 const WAYPOINT_CLASS: &str = "istio-waypoint";
 
@@ -260,13 +261,7 @@ impl PolicyScope {
         }
         self.targets.iter().any(|target| match target.kind.as_str() {
             "GatewayClass" => is_waypoint && namespace == root_namespace && target.name == WAYPOINT_CLASS,
-            "Gateway" => {
-                let is_own =
-                    target.namespace.as_deref().is_none_or(|name| name.is_empty() || name == namespace.as_str());
-                let is_gateway_api = target.group.as_deref() == Some("gateway.networking.k8s.io");
-                is_gateway_api && is_own && workload.namespace() == namespace && target.name == gateway
-            }
-            _ => false,
+            _ => workload.namespace() == namespace && target.names_gateway(namespace.as_str(), gateway),
         })
     }
 }
@@ -298,8 +293,7 @@ impl AuthorizationPolicy {
             object,
             scope: PolicyScope::new(selector, spec.target_ref.as_ref(), &spec.target_refs),
             action: PolicyAction::parse(spec.action.as_deref()),
-            // The values that Go's `strconv.ParseBool` accepts.
-            is_dry_run: dry_run.is_some_and(|value| matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True")),
+            is_dry_run: dry_run.and_then(go_bool::parse) == Some(true),
             provider: spec.provider.as_ref().map(|provider| provider.name.clone()),
             rules: spec.rules.iter().map(PolicyRule::new).collect(),
         }

@@ -9,7 +9,7 @@ use super::route_config::ConfigRule;
 use super::route_config::{ConfigId, RouteConfig};
 use super::scope::{self, EgressImports};
 use super::{Caller, CallerKind, CompiledBackend, ProxyConfig, matching};
-use crate::mesh::ids::{Host, Namespace, ObjectRef, ServiceId, VirtualServiceId, WorkloadId};
+use crate::mesh::ids::{Host, Namespace, ObjectRef, ServiceId, VirtualServiceId};
 use crate::mesh::virtual_service::GatewayName;
 use crate::mesh::{Mesh, SidecarObject};
 use crate::schema::virtual_service::Destination;
@@ -108,11 +108,6 @@ impl Mesh<'_> {
     /// The Sidecar object that limits a caller.
     pub fn sidecar_of(&self, caller: &Caller) -> Option<ObjectRef> {
         scope::sidecar_of(self, caller).map(|sidecar| sidecar.object.clone())
-    }
-
-    /// The Sidecar object of a workload.
-    pub fn sidecar_of_workload(&self, id: WorkloadId) -> Option<ObjectRef> {
-        self.sidecar_of(&Caller::of_workload(self, id))
     }
 
     /// Whether any egress listener of the caller's Sidecar imports a configuration; true without a Sidecar.

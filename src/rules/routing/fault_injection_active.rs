@@ -4,7 +4,7 @@ use crate::mesh::Mesh;
 use crate::mesh::virtual_service::VirtualService;
 use crate::rules::{Finding, Findings, Rule, Severity};
 use crate::schema::Kind;
-use crate::schema::virtual_service::{Fault, HttpMatch, HttpRule, PercentValue};
+use crate::schema::virtual_service::{Fault, HttpMatch, HttpRule};
 
 pub(in crate::rules) static RULE: Rule = Rule {
     code: "GM224",
@@ -76,10 +76,6 @@ fn is_ordinary(rule: &HttpRule) -> bool {
     rule.matches.is_empty() || rule.matches.iter().any(|condition| !needs_header(condition))
 }
 
-fn percent(value: Option<&PercentValue>) -> f64 {
-    value.map_or(100.0, |percent| percent.value)
-}
-
 fn report(object: &VirtualService, index: usize, fault: &Fault, out: &mut Findings<'_>) {
     let abort = fault.abort.as_ref().map(|abort| {
         let status = match (&abort.grpc_status, abort.http_status) {
@@ -87,12 +83,10 @@ fn report(object: &VirtualService, index: usize, fault: &Fault, out: &mut Findin
             (None, Some(status)) => format!("HTTP {status}"),
             (None, None) => "an error".to_owned(),
         };
-        (percent(abort.percentage.as_ref()), status)
+        (abort.share_percent(), status)
     });
-    let delay = fault
-        .delay
-        .as_ref()
-        .map(|delay| (percent(delay.percentage.as_ref()), delay.fixed_delay.clone().unwrap_or_default()));
+    let delay =
+        fault.delay.as_ref().map(|delay| (delay.share_percent(), delay.fixed_delay.clone().unwrap_or_default()));
     let abort = abort.filter(|(share, _)| *share > 0.0);
     let delay = delay.filter(|(share, _)| *share > 0.0);
     let aborted = abort.as_ref().map(|(share, status)| format!("aborts {share}% of the calls with {status}"));
@@ -132,7 +126,7 @@ mod tests {
         let expected = "warning VirtualService shop/a spec.http[0].fault";
         let abort = "fault: {abort: {grpcStatus: UNAVAILABLE, percentage: {value: 30}}}";
         assert_findings(&RULE, &mesh(abort), &[expected]);
-        assert_findings(&RULE, &mesh("fault: {delay: {fixedDelay: 5s}}"), &[expected]);
+        assert_findings(&RULE, &mesh("fault: {delay: {fixedDelay: 5s, percent: 10}}"), &[expected]);
         assert_findings(&RULE, &mesh(&format!("match: [{{uri: {{prefix: /a.B/}}}}], {abort}")), &[expected]);
         assert_undecided_on_gap(&RULE, &mesh(abort));
     }
@@ -140,7 +134,13 @@ mod tests {
     #[test]
     fn is_silent_on_test_calls_and_empty_shares() {
         let header = "match: [{headers: {x-test: {exact: 'true'}}}]";
-        assert_findings(&RULE, &mesh(&format!("{header}, fault: {{abort: {{httpStatus: 503}}}}")), &[]);
+        assert_findings(
+            &RULE,
+            &mesh(&format!("{header}, fault: {{abort: {{httpStatus: 503, percentage: {{value: 100}}}}}}")),
+            &[],
+        );
         assert_findings(&RULE, &mesh("fault: {abort: {httpStatus: 503, percentage: {value: 0}}}"), &[]);
+        // Without a share, no call is affected.
+        assert_findings(&RULE, &mesh("fault: {abort: {httpStatus: 503}, delay: {fixedDelay: 5s}}"), &[]);
     }
 }
