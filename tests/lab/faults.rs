@@ -79,6 +79,12 @@ fn limits_timeouts_faults_and_deadlines_have_the_documented_flags_and_statuses()
     assert_eq!((codes, flags), (vec![14], vec!["FI".to_owned()]), "an injected fault");
     drop(objects);
 
+    let without_share = "fault: {abort: {grpcStatus: UNAVAILABLE}, delay: {fixedDelay: 5s}}";
+    let objects = Scenario::apply(&lab, &route(&format!("{{{without_share}, {}}}", to("v2"))));
+    let (codes, flags) = outcome(&client, &["--timeout", "2s"]);
+    assert_eq!((codes, flags), (vec![0], vec!["-".to_owned()]), "a fault without a share affects no call");
+    drop(objects);
+
     let _objects = Scenario::apply(&lab, &route(&format!("{{{}}}", to("v2"))));
     let (codes, flags) = outcome(&client, &["--header", "x-delay=2s", "--timeout", "300ms"]);
     assert_eq!(codes, [4], "the client's own deadline");
